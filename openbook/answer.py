@@ -1,0 +1,226 @@
+"""The core flow: retrieve, rank, pack, read, cite. Plain functions, read from top to bottom.
+
+`ask` is the whole of it. Nothing is kept between two calls: the answer is a function of the question, the knowledge
+base's version, the model and the options, and the receipt in it names them all.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from openbook import __version__
+from openbook.errors import ContextOverflow, QuestionError
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.quoting import quote
+from openbook.records import (
+    Answer,
+    Citation,
+    Completion,
+    Decoding,
+    Embedder,
+    Hit,
+    Passage,
+    PassageReference,
+    Prompt,
+    Receipt,
+    Timings,
+    sha256_hex,
+)
+
+ABSTENTION = "The passages do not say."
+MAX_QUESTION_CHARS = 8_000
+RECEIPT_FORMAT = 1
+
+OPEN_BOOK = (
+    "Answer the question from the passages in one short sentence. If they do not hold the answer, say: " + ABSTENTION
+)
+CLOSED_BOOK = "Answer the question in one short sentence."
+
+_ABSTAINS = re.compile(
+    r"\b(passages?|text|documents?|context|information)\b[^.!?\n]{0,40}?"
+    r"\b(do|does|did|is|are)(?: not|n['\u2019]t)\b[^.!?\n]{0,30}?"
+    r"\b(say|state|mention|hold|provide|contain|specif|include|give|answer|tell|available)"
+    r"|\b(not|no)\b[^.!?\n]{0,20}\b(mentioned|stated|specified|provided|given|information)\b[^.!?\n]{0,30}\b(passages?|text|documents?|context)\b"
+    r"|^\s*(i (do not|don['\u2019]t) know|unknown|not (stated|mentioned|specified|given|available|known))\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`passages`: how many the model reads, 1 or more. `min_similarity`: below it, no passage counts as found."""
+
+    passages: int = 3
+    decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
+    min_similarity: float = 0.2
+
+
+def ask(
+    question: str,
+    model: FrozenModel,
+    base: KnowledgeBase | None = None,
+    embedder: Embedder | None = None,
+    options: Options = Options(),
+    *,
+    on_text: Callable[[str], None] = lambda piece: None,
+    cancelled: Cancelled = never,
+) -> Answer:
+    """Answer `question` from `base` (which needs its `embedder`), or from the model alone when there is no `base`.
+
+    Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
+    """
+    question = checked_question(question)
+    started = time.perf_counter()
+    if base is None or embedder is None:
+        return _closed_book(question, model, options, started, on_text, cancelled)
+
+    # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
+    version, hits = base.search(question, embedder, options.passages)
+    retrieve_s = time.perf_counter() - started
+    hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
+
+    # 2) Pack: as many of the best as fit into the model's context, and say so when some do not.
+    hits, prompt, notes = pack(question, hits, model, options.decoding)
+
+    # 3) Read.
+    completion, timings = _read(model, prompt, options.decoding, on_text, cancelled) if hits else (None, Timings())
+    text = tidy(completion.text) if completion else ""
+    abstained = not text or says_nothing_found(text)
+
+    # 4) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
+    citations: tuple[Citation, ...] = ()
+    if not abstained:
+        quoted = quote(text, question, [h.passage for h in hits])
+        citations = quoted.citations
+        notes += [f"No support found in the passages for: {part}" for part in quoted.unsupported]
+        supported = not quoted.unsupported
+    else:
+        text, supported = ABSTENTION, True
+
+    receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version)
+    timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
+    return Answer(question, text, abstained, supported, citations, tuple(hits), receipt, timings, tuple(notes))
+
+
+def checked_question(question: str) -> str:
+    """The question without surrounding whitespace. Raises QuestionError when it is empty or too long."""
+    if len(question) > MAX_QUESTION_CHARS:
+        raise QuestionError(
+            f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
+            "into the knowledge base: openbook add FILE."
+        )
+    # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
+    question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()
+    if not re.search(r"\w", question):
+        raise QuestionError('The question is empty. Ask one, for instance: openbook ask "Who signs travel expenses?"')
+    return question
+
+
+def open_book_prompt(question: str, passages: Sequence[Passage]) -> Prompt:
+    return Prompt(OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}")
+
+
+def _passage_text(passage: Passage) -> str:
+    place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
+    return f"Passage ({place}):\n{passage.text.strip()}\n\n" if place else f"Passage:\n{passage.text.strip()}\n\n"
+
+
+def pack(
+    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding
+) -> tuple[list[Hit], Prompt, list[str]]:
+    """The longest run of best hits whose prompt fits, its prompt, and a note if it is not all of them.
+
+    Raises ContextOverflow when not even one passage fits.
+    """
+    kept = list(hits)
+    while True:
+        prompt = open_book_prompt(question, [h.passage for h in kept])
+        tokens = model.count_prompt_tokens(prompt)
+        if tokens + decoding.max_tokens <= model.context_tokens:
+            break
+        if len(kept) <= 1:
+            raise ContextOverflow(
+                f"The question and one passage take {tokens} tokens and the answer up to {decoding.max_tokens}, but the "
+                f"context holds {model.context_tokens}. Raise context_tokens, lower max_tokens or ask a shorter question."
+            )
+        kept.pop()
+    left_out = len(hits) - len(kept)
+    note = f"{left_out} of {len(hits)} passages left out: the context holds {model.context_tokens} tokens."
+    return kept, prompt, [note] if left_out else []
+
+
+def says_nothing_found(text: str) -> bool:
+    """Whether an answer in the model's own words says that the passages do not hold the answer."""
+    return _ABSTAINS.search(text) is not None
+
+
+def tidy(text: str) -> str:
+    return re.sub(r"^(answer|a)\s*:\s*", "", text.strip(), flags=re.IGNORECASE).strip()
+
+
+def _closed_book(
+    question: str,
+    model: FrozenModel,
+    options: Options,
+    started: float,
+    on_text: Callable[[str], None],
+    cancelled: Cancelled,
+) -> Answer:
+    prompt = Prompt(CLOSED_BOOK, (), question)
+    completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
+    text = tidy(completion.text)
+    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None)
+    timings = replace(timings, total_s=time.perf_counter() - started)
+    notes = ("From the model's memory alone; no document was read.",)
+    return Answer(question, text, not text, False, (), (), receipt, timings, notes)
+
+
+def _read(
+    model: FrozenModel, prompt: Prompt, decoding: Decoding, on_text: Callable[[str], None], cancelled: Cancelled
+) -> tuple[Completion, Timings]:
+    started = time.perf_counter()
+    first_token_s: float | None = None
+    stream = model.stream(prompt, decoding, cancelled)
+    while True:
+        try:
+            piece = next(stream)
+        except StopIteration as done:
+            completion: Completion = done.value
+            return completion, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
+        if first_token_s is None:
+            first_token_s = time.perf_counter() - started
+        on_text(piece)
+
+
+def _receipt(
+    question: str,
+    model: FrozenModel,
+    decoding: Decoding,
+    completion: Completion | None,
+    text: str,
+    hits: Sequence[Hit],
+    strategy: str,
+    base: KnowledgeBase | None,
+    version: int | None,
+) -> Receipt:
+    return Receipt(
+        format=RECEIPT_FORMAT,
+        openbook_version=__version__,
+        model=model.identity,
+        numeric_class=completion.numeric_class if completion else "",
+        embedder=base.embedder if base else None,
+        knowledge_base=base.id if base else None,
+        knowledge_base_version=version,
+        question=question,
+        question_digest=sha256_hex(question.encode()),
+        strategy=strategy,
+        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in hits),
+        prompt_digest=completion.prompt_digest if completion else "",
+        decoding=decoding,
+        answer_digest=sha256_hex(text.encode()),
+    )

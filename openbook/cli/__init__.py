@@ -1,0 +1,91 @@
+"""The command line: one function a verb, imports inside the function, errors as one sentence without a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from openbook import __version__
+from openbook.errors import OpenBookError, StorageError, did_you_mean
+
+INTERRUPTED = 130
+
+# verb -> "module:object"; a verb's module is imported when the verb is used.
+VERBS = {
+    "ask": "openbook.cli.ask:ask",
+    "add": "openbook.cli.add:add",
+    "search": "openbook.cli.search:search",
+    "status": "openbook.cli.status:status",
+    "models": "openbook.cli.models:models",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], VERBS)
+            if " " in args[0]:
+                hint = f" To ask a question: openbook ask {args[0]!r}"
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="openbook %(version)s")
+def command() -> None:
+    r"""Answers from a frozen language model and a living knowledge base.
+
+    \b
+    openbook ask "Who signs travel expenses?" --docs handbook/
+    openbook add handbook/ && openbook ask "Who signs travel expenses?"
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 to 5 an error (see `openbook.errors`), 130 interrupted."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    try:
+        result = command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except OpenBookError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("Interrupted. What was finished is kept; run the same command to go on.", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`openbook search x | head -1`): not an error, and no second one at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"The operating system refused: {error.strerror or error}{where}.", StorageError.exit_code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    click.echo(f"Error: {sentence}", err=True)
+    return code

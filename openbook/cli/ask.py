@@ -1,0 +1,117 @@
+"""`openbook ask`: one question, one answer with its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.knowledge import KnowledgeBase
+    from openbook.records import Embedder
+
+
+@click.command()
+@click.argument("question")
+@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
+@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@click.option("--closed-book", is_flag=True, help="Ask the model alone, without any document.")
+@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option("--passages", type=int, help="How many passages the model reads.")
+@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
+@click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the likeliest word.")
+@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
+@click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
+@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def ask(
+    question: str,
+    docs: tuple[Path, ...],
+    kb: Path | None,
+    closed_book: bool,
+    model: str | None,
+    passages: int | None,
+    max_tokens: int | None,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    base_url: str | None,
+    full_check: bool,
+    as_json: bool,
+) -> None:
+    """Answer QUESTION from documents, with citations, or say that they do not hold the answer."""
+    from openbook.answer import Options, checked_question
+    from openbook.answer import ask as answer_question
+    from openbook.cli import display, session
+    from openbook.records import Decoding
+
+    if sum([bool(docs), kb is not None, closed_book]) > 1:
+        raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
+    checked_question(question)
+    current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
+    decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed, max_tokens=current.max_tokens, stop=("\n",))
+    options = Options(passages=current.passages, decoding=decoding)
+    base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
+    reader = session.open_model(current, full_check=full_check)
+    with _reading(quiet=as_json) as on_text:
+        answer = answer_question(question, reader, base, embedder, options, on_text=on_text)
+    if as_json:
+        display.print_json(answer.to_json())
+    else:
+        display.print_answer(answer)
+
+
+def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> tuple[KnowledgeBase, Embedder]:
+    from openbook.cli import display, session
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.cached import for_documents
+
+    if not docs:  # a missing knowledge base is reported before anything is downloaded
+        base = KnowledgeBase.open(current.default_kb)
+        embedder = session.open_embedder(current, full_check=full_check)
+        base.check_embedder(embedder.identity)
+        return base, embedder
+    for path in docs:
+        display.must_exist(path)
+    embedder = session.open_embedder(current, full_check=full_check)
+    with session.add_progress() as progress:
+        base, report = for_documents(
+            docs,
+            current.cache_dir,
+            embedder,
+            max_file_bytes=current.max_file_mb * 1_000_000,
+            lock_timeout_s=current.lock_timeout_s,
+            progress=progress,
+        )
+    if report is not None:
+        display.print_verdicts(report.verdicts, only_problems=True)
+    display.must_hold_documents(base, ", ".join(map(str, docs)))
+    return base, embedder
+
+
+@contextmanager
+def _reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """While the model reads: a spinner, then the words as they come. Gone when the answer is printed."""
+    from openbook.cli.session import error_console
+
+    console = error_console()
+    if quiet or not console.is_terminal:
+        yield lambda piece: None
+        return
+    with console.status("Reading...") as status:
+        words: list[str] = []
+
+        def show(piece: str) -> None:
+            from rich.text import Text
+
+            words.append(piece)
+            status.update(Text("".join(words)[-(console.width - 4) :]))
+
+        yield show

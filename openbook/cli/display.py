@@ -1,0 +1,182 @@
+"""What a person sees. The answer first, then its sources with the quote marked; plain when piped or NO_COLOR is set."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openbook.errors import KnowledgeBaseInvalid, KnowledgeError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from openbook.knowledge import AddReport, KnowledgeBase
+    from openbook.knowledge.base import Status
+    from openbook.records import Answer, Citation, Hit, Verdict
+
+_CONTEXT_CHARS = 160  # shown around a quote on each side
+_SHOWN_PROBLEMS = 20
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    import click
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def must_exist(path: Path) -> None:
+    """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+    if os.path.lexists(path):
+        return
+    parent = path.parent
+    siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    raise KnowledgeError(f"No such file or folder: {path}.{did_you_mean(path.name, siblings)}")
+
+
+def must_hold_documents(base: KnowledgeBase, where: str) -> None:
+    if not base.documents():
+        raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
+
+
+def print_answer(answer: Answer) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out = console()
+    out.print(Text(printable(answer.answer), style="bold"))
+    passages = {h.passage.id: h for h in answer.passages}
+    for number, citation in enumerate(answer.citations, start=1):
+        out.print()
+        out.print(Text.assemble((f"[{number}] ", "cyan"), (_place(citation), "cyan")))
+        out.print(Padding(_quote_in_context(citation, passages.get(citation.passage_id)), (0, 0, 0, 4)))
+    for note in answer.notes:
+        out.print(Text(f"\n{printable(note)}", style="yellow"))
+    if answer.passages and not answer.citations:
+        out.print(Text("\nRead, but not cited:", style="dim"))
+        for hit in answer.passages:
+            out.print(Text(f"    {_hit_place(hit)}", style="dim"))
+    out.print(Text(f"\n{_provenance(answer)}", style="dim"))
+
+
+def _provenance(answer: Answer) -> str:
+    receipt, model = answer.receipt, answer.receipt.model
+    parts = [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
+    if receipt.knowledge_base_version is not None:
+        parts.append(f"knowledge base version {receipt.knowledge_base_version}")
+    parts.append(f"{answer.timings.total_s:.1f} s")
+    return " · ".join(parts)
+
+
+def _quote_in_context(citation: Citation, hit: Hit | None) -> Any:
+    from rich.text import Text
+
+    before = after = ""
+    if hit is not None:
+        text, start = hit.passage.text, citation.start - hit.passage.start
+        end = start + len(citation.quote)
+        before, after = _tail(text[:start]), _head(text[end:])
+    return Text.assemble((before, "dim"), (printable(_flat(citation.quote)), "reverse"), (after, "dim"))
+
+
+def _tail(text: str) -> str:
+    flat = printable(_flat(text)).lstrip()
+    return flat if len(flat) <= _CONTEXT_CHARS else "…" + flat[-_CONTEXT_CHARS:].partition(" ")[2]
+
+
+def _head(text: str) -> str:
+    flat = printable(_flat(text)).rstrip()
+    return flat if len(flat) <= _CONTEXT_CHARS else flat[:_CONTEXT_CHARS].rpartition(" ")[0] + "…"
+
+
+def _flat(text: str) -> str:
+    """One line, with single spaces, for reading on a terminal (the record keeps the verbatim text)."""
+    words = " ".join(text.split())
+    lead = " " if text[:1].isspace() else ""
+    return lead + words + (" " if words and text[-1:].isspace() else "")
+
+
+def _place(citation: Citation) -> str:
+    page = f", page {citation.page}" if citation.page else ""
+    return f"{short_path(citation.document)}{page}, characters {citation.start}–{citation.end}"
+
+
+def _hit_place(hit: Hit) -> str:
+    passage = hit.passage
+    page = f", page {passage.page}" if passage.page else ""
+    headings = f" › {' › '.join(passage.headings)}" if passage.headings else ""
+    return printable(f"{short_path(passage.document)}{page}{headings}")
+
+
+def print_hits(query: str, hits: Sequence[Hit]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out = console()
+    if not hits:
+        out.print(Text(f"Nothing found for {printable(query)!r}."))
+    for number, hit in enumerate(hits, start=1):
+        ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
+        out.print(Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
+        text = printable(_flat(hit.passage.text)).strip()
+        out.print(Padding(Text(text if len(text) <= 400 else text[:400].rpartition(" ")[0] + "…"), (0, 0, 1, 4)))
+
+
+def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
+    from openbook.cli.session import error_console
+
+    out = error_console()
+    shown = [v for v in verdicts if not only_problems or v.outcome in ("skipped", "failed")]
+    limit = _SHOWN_PROBLEMS if only_problems else len(shown)
+    for verdict in shown[:limit]:
+        reason = f": {verdict.reason}" if verdict.reason else ""
+        style = "red" if verdict.outcome == "failed" else "yellow" if verdict.outcome == "skipped" else None
+        out.print(printable(f"{verdict.outcome:<9} {short_path(verdict.path)}{reason}"), style=style, markup=False)
+    if len(shown) > limit:
+        out.print(f"... and {len(shown) - limit} more; openbook status lists them all.", markup=False)
+
+
+def print_tally(report: AddReport, folder: Path) -> None:
+    from openbook.knowledge.adding import verdict_counts
+
+    tally = ", ".join(f"{count} {outcome}" for outcome, count in verdict_counts(report.verdicts)) or "no files found"
+    console().print(f"{tally}. {short_path(str(folder))} is at version {report.version}.", markup=False)
+
+
+def print_status(folder: Path, status: Status) -> None:
+    out = console()
+    rows = {
+        "Knowledge base": short_path(str(folder)),
+        "Version": str(status.version),
+        "Documents": f"{status.documents:,}",
+        "Passages": f"{status.passages:,} ({status.characters:,} characters)",
+        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
+        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
+    }
+    for name, value in rows.items():
+        out.print(f"{name:<15} {value}", markup=False)
+    if status.not_in:
+        out.print(f"\nNot in it ({len(status.not_in)}):", markup=False)
+        for verdict in status.not_in:
+            out.print(printable(f"  {verdict.outcome:<8} {short_path(verdict.path)}: {verdict.reason}"), markup=False)
+
+
+def short_path(path: str) -> str:
+    """Relative to the working folder when it is below it, else as it is."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return path
+
+
+def printable(text: str) -> str:
+    """Without control characters: a document must not be able to steer the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)

@@ -1,0 +1,31 @@
+"""`openbook search`: the passages for a query, without a language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("query")
+@click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def search(query: str, kb: Path | None, limit: int, as_json: bool) -> None:
+    """Find the passages that fit QUERY best, by meaning and by words."""
+    import dataclasses
+
+    from openbook.answer import checked_question
+    from openbook.cli import display, session
+    from openbook.knowledge import KnowledgeBase
+
+    query = checked_question(query)
+    current = session.settings(kb=kb)
+    base = KnowledgeBase.open(current.default_kb)
+    version, hits = base.search(query, session.open_embedder(current), limit)
+    if as_json:
+        found = [dataclasses.asdict(h) for h in hits]
+        display.print_json({"query": query, "knowledge_base": base.id, "version": version, "hits": found})
+    else:
+        display.print_hits(query, hits)

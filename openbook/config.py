@@ -1,0 +1,125 @@
+"""Settings: defaults, then `config.toml` in the home folder, then OPENBOOK_* variables, then flags.
+
+An unknown key is an error, so a typing mistake never passes for a setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import ConfigError, StorageError, did_you_mean
+
+ENV_PREFIX = "OPENBOOK_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting, with its default. Each is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
+
+    home: Path
+    kb: Path | None = None  # default: <home>/kb
+    model: str = "smollm2-135m-instruct"
+    embedder: str = "minilm-l6-int8"
+    passages: int = 3  # passages given to the model, 1 or more
+    context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
+    threads: int = 0  # 0: one for each core this process may use
+    max_tokens: int = 96  # longest answer
+    base_url: str = ""  # an OpenAI-compatible server instead of a local model
+    api_key_env: str = "OPENAI_API_KEY"  # the variable that holds its key; the key itself is never stored
+    max_file_mb: int = 100  # larger files are skipped, with a verdict
+    lock_timeout_s: float = 30.0  # how long a second writer waits
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def default_kb(self) -> Path:
+        return self.kb if self.kb is not None else self.home / "kb"
+
+
+def home_dir(environ: Mapping[str, str]) -> Path:
+    """`OPENBOOK_HOME`, or the platform's folder for a user's application data."""
+    if value := environ.get(ENV_PREFIX + "HOME"):
+        return Path(value).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("openbook", appauthor=False))
+
+
+def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, object] | None = None) -> Settings:
+    """Settings from all sources; `flags` with value None count as not given. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    home = home_dir(environ)
+    values: dict[str, Any] = {}
+    known = {f.name: f for f in dataclasses.fields(Settings)}
+
+    config_file = home / "config.toml"
+    for key, value in _read_toml(config_file).items():
+        if key not in known or key == "home":
+            raise ConfigError(f"{config_file}: unknown key {key!r}.{did_you_mean(key, known)}")
+        values[key] = _convert(key, value, source=str(config_file))
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable == ENV_PREFIX + "HOME":
+            continue
+        key = variable[len(ENV_PREFIX) :].lower()
+        if key not in known:
+            hint = did_you_mean(variable, [ENV_PREFIX + k.upper() for k in known])
+            raise ConfigError(f"Unknown environment variable {variable}.{hint} Unset it, or correct its name.")
+        if text:
+            values[key] = _convert(key, text, source=variable)
+    values.update({k: _convert(k, v, source=f"--{k}") for k, v in (flags or {}).items() if v is not None})
+    return _checked(Settings(home=home, **values))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}. Correct or delete it.") from error
+    except OSError as error:
+        raise StorageError(f"Cannot read the settings in {path}: {error.strerror}.") from error
+
+
+def _convert(key: str, value: object, *, source: str) -> object:
+    kind = {f.name: f.type for f in dataclasses.fields(Settings)}[key]
+    try:
+        if kind in ("Path", "Path | None"):
+            return Path(str(value)).expanduser().absolute()
+        if kind == "int":
+            return _integer(value)
+        if kind == "float":
+            return float(str(value))
+    except ValueError as error:
+        raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r} ({kind}).") from error
+    if not isinstance(value, str):
+        raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r} (text).")
+    return value
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool | float):  # true and 1.5 are no counts
+        raise ValueError(value)
+    return int(str(value))
+
+
+def _checked(settings: Settings) -> Settings:
+    lower_bounds = {"passages": 1, "context_tokens": 128, "threads": 0, "max_tokens": 1, "max_file_mb": 1}
+    for key, bound in lower_bounds.items():
+        if getattr(settings, key) < bound:
+            raise ConfigError(f"{key} must be at least {bound}, not {getattr(settings, key)}.")
+    if not 0 <= settings.lock_timeout_s < float("inf"):
+        raise ConfigError(f"lock_timeout_s must be 0 or more seconds, not {settings.lock_timeout_s}.")
+    return settings

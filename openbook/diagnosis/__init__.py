@@ -1,0 +1,1 @@
+"""Diagnosis: closed-book, open-book and oracle answers side by side."""

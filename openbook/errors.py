@@ -1,0 +1,96 @@
+"""The error tree. Every error a user can cause is one of these, and its text says what was wrong and what to do.
+
+* OpenBookError
+  - ConfigError            a setting that is unknown or has no valid value
+  - QuestionError          an empty or oversized question
+  + ModelError
+    - UnknownModel         no model of that name in the store or the catalogue
+    - PullError            a model's file could not be fetched, or what came is not what the catalogue names
+    - InvalidModelFile     a file that is not a model OpenBook can read
+    - ModelNotVerified     a stored model is not what its manifest says
+    - EngineError          the engine could not load or evaluate the model
+    - ContextOverflow      a prompt does not fit into the model's context
+  + KnowledgeError
+    - KnowledgeBaseMissing no knowledge base there
+    - KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
+    - KnowledgeBaseBusy    another process writes to it
+    - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+  - StorageError           the disk refused: full, read-only, no permission
+
+The command line prints them as one sentence without a traceback and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OpenBookError(Exception):
+    exit_code = 1
+
+
+class ConfigError(OpenBookError):
+    exit_code = 2
+
+
+class QuestionError(OpenBookError):
+    exit_code = 2
+
+
+class ModelError(OpenBookError):
+    exit_code = 3
+
+
+class UnknownModel(ModelError):
+    pass
+
+
+class PullError(ModelError):
+    pass
+
+
+class InvalidModelFile(ModelError):
+    pass
+
+
+class ModelNotVerified(ModelError):
+    pass
+
+
+class EngineError(ModelError):
+    pass
+
+
+class ContextOverflow(ModelError):
+    pass
+
+
+class KnowledgeError(OpenBookError):
+    exit_code = 4
+
+
+class KnowledgeBaseMissing(KnowledgeError):
+    pass
+
+
+class KnowledgeBaseInvalid(KnowledgeError):
+    pass
+
+
+class KnowledgeBaseBusy(KnowledgeError):
+    pass
+
+
+class UnreadableFile(KnowledgeError):
+    pass
+
+
+class StorageError(OpenBookError):
+    exit_code = 5
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the closest of `known`, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,137 @@
+"""`FrozenModel`: a model that answers and cannot learn, over one small seam, `Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
+
+if TYPE_CHECKING:
+    from openbook.models import ModelReference
+
+Cancelled: TypeAlias = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
+
+
+class Engine(Protocol):
+    """Runs one model. The seam that llama.cpp, remote servers and the echo fake stand behind.
+
+    The conformance suite in `openbook.testing` says what every engine must do.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def numeric_class(self) -> str:
+        """Inside one class, equal requests give bit-identical results. Empty where nothing is promised."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together may have at most this many tokens."""
+        ...
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Tokens that `prompt` takes; for an engine that cannot know, an upper bound."""
+        ...
+
+    def generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
+        """Yield pieces of text as they are decided; return the completion, whose text is all pieces joined.
+
+        Raises ContextOverflow when prompt and `max_tokens` do not fit, EngineError when the engine fails. `cancelled`
+        is asked often and from any thread; once it is true the generator ends with `finish_reason="cancelled"`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory. Later calls of any method but `close` raise EngineError."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FrozenModel:
+    """Fixed parameters, nothing kept between requests: the same request gives the same answer, always.
+
+    There is no method that changes a weight, and none may be added; training writes new models instead.
+    """
+
+    engine: Engine
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self.engine.identity
+
+    @property
+    def context_tokens(self) -> int:
+        return self.engine.context_tokens
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return self.engine.count_prompt_tokens(prompt)
+
+    def stream(
+        self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        """Pieces of the answer as they come; the generator's return value is the Completion."""
+        return self.engine.generate(prompt, decoding, cancelled)
+
+    def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
+        pieces = self.engine.generate(prompt, decoding, cancelled)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as done:
+                completion: Completion = done.value
+                return completion
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def load_model(reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0) -> FrozenModel:
+    """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
+
+    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. Raises EngineError.
+    """
+    from openbook.inference.llamacpp import LlamaCppEngine
+
+    manifest = reference.manifest
+    identity = ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified")
+    engine = LlamaCppEngine(
+        reference.path / "model.gguf",
+        identity=identity,
+        context_tokens=min(context_tokens, manifest.context_tokens or context_tokens),
+        threads=threads,
+    )
+    return FrozenModel(engine)
+
+
+def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> FrozenModel:
+    """A model behind an OpenAI-compatible server. Its identity is what the server claims, and answers say so."""
+    from openbook.inference.openai import OpenAIEngine
+
+    return FrozenModel(OpenAIEngine(name, base_url=base_url, api_key=api_key, context_tokens=context_tokens))
+
+
+def load_embedder(reference: ModelReference, *, threads: int = 0) -> Embedder:
+    """Open a stored embedder. Raises EngineError."""
+    from openbook.inference.embedder import OnnxEmbedder
+
+    spec = reference.manifest.embedding
+    return OnnxEmbedder(
+        Path(reference.path),
+        name=reference.name,
+        digest=reference.digest,
+        dimensions=spec.dimensions if spec else 0,
+        max_tokens=spec.max_tokens if spec else 0,
+        query_prefix=spec.query_prefix if spec else "",
+        passage_prefix=spec.passage_prefix if spec else "",
+        threads=threads,
+    )

@@ -1,0 +1,191 @@
+"""The llama.cpp engine, on its C API: weights mapped read-only, blocks evaluated in one canonical order.
+
+Canonical order: every block is evaluated in calls of at most `CALL_TOKENS` tokens counted from the block's own start,
+then generated tokens one at a time, in a context that was cleared first. The shape of every call is therefore a
+function of the request alone, and so are the bits of its result.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openbook.errors import ContextOverflow, EngineError
+from openbook.inference import sampling
+from openbook.inference.frozen import Cancelled, never
+from openbook.inference.llamalib import Aborted, Context, Library, Model, library
+from openbook.inference.prompting import build_blocks, compile_template
+from openbook.inference.stopping import TextStream
+from openbook.records import (
+    Completion,
+    Decoding,
+    Digest,
+    FinishReason,
+    ModelIdentity,
+    Prompt,
+    canonical_json,
+    sha256_hex,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
+PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class LlamaCppEngine:
+    """One GGUF file, opened read-only. Safe to use from several threads: requests share nothing but the weights."""
+
+    def __init__(self, path: Path, *, identity: ModelIdentity, context_tokens: int = 4096, threads: int = 0) -> None:
+        self._identity = identity
+        self._lib: Library = library()
+        self._model = Model(self._lib, path)
+        self._threads = threads or available_cores()
+        trained = self._model.trained_context_tokens
+        self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
+        self._idle: queue.LifoQueue[Context | None] = queue.LifoQueue()
+        for _ in range(PARALLEL_CONTEXTS):
+            self._idle.put(None)
+        self._closed = threading.Event()
+        bos, eos = self._model.bos_text, self._model.eos_text
+        template = self._model.chat_template
+        self._render = compile_template(template, bos=bos, eos=eos) if template else None
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def numeric_class(self) -> str:
+        rule = f"calls of {CALL_TOKENS} from each block's start"
+        return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}; f16 cache, flash attention"
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return sum(len(block) for block in self.tokenize(prompt))
+
+    def tokenize(self, prompt: Prompt) -> list[list[int]]:
+        """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
+        self._check_open()
+        blocks: list[list[int]] = []
+        for block in build_blocks(prompt, self._render):
+            tokens: list[int] = []
+            for segment in block.segments:
+                tokens += self._model.tokenize(segment.text, control=segment.control)
+            blocks.append(tokens)
+        bos = self._model.bos_token
+        if self._model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
+            blocks[0].insert(0, bos)
+        return blocks
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        blocks = self.tokenize(prompt)
+        prompt_tokens = sum(map(len, blocks))
+        self._check_fits(prompt_tokens, decoding.max_tokens)
+        prompt_digest = sha256_hex(canonical_json(blocks))
+        request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
+        stream, log_probs, pieces = TextStream(decoding.stop), [], []
+        finish: FinishReason = "length"
+        with self._context(cancelled) as context:
+            try:
+                logits = context.evaluate_blocks(blocks, CALL_TOKENS)
+                for step in range(decoding.max_tokens):
+                    token, log_prob = sampling.choose_token(logits, decoding, request, step)
+                    log_probs.append(log_prob)
+                    if self._model.ends_generation(token):
+                        finish = "end"
+                        break
+                    if piece := stream.feed(self._model.piece(token)):
+                        pieces.append(piece)
+                        yield piece
+                    if stream.stopped:
+                        finish = "stop"
+                        break
+                    if step + 1 < decoding.max_tokens:
+                        logits = context.evaluate([token])
+            except Aborted:
+                finish = "cancelled"
+        if rest := stream.feed(b"", final=True):
+            pieces.append(rest)
+            yield rest
+        return Completion(
+            text="".join(pieces),
+            finish_reason=finish,
+            prompt_tokens=prompt_tokens,
+            answer_tokens=len(log_probs),
+            prompt_digest=prompt_digest,
+            numeric_class=self.numeric_class,
+            mean_logprob=sum(log_probs) / len(log_probs) if log_probs else None,
+        )
+
+    def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
+        """Logits after the prompt and after each of the next greedy tokens: float32 [steps, vocabulary].
+
+        The probe behind every claim that nothing changed: equal bytes, equal function.
+        """
+        import numpy as np
+
+        blocks = self.tokenize(prompt)
+        self._check_fits(sum(map(len, blocks)), steps)
+        rows: list[NDArray[np.float32]] = []
+        with self._context(never) as context:
+            rows.append(context.evaluate_blocks(blocks, CALL_TOKENS))
+            while len(rows) < steps:
+                rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
+        return np.stack(rows)
+
+    def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
+        return sha256_hex(self.logits(prompt, steps).tobytes())
+
+    def close(self) -> None:
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        contexts = [self._idle.get() for _ in range(PARALLEL_CONTEXTS)]  # waits for requests under way
+        for context in contexts:
+            if context is not None:
+                context.close()
+            self._idle.put(None)
+        self._model.close()
+
+    @contextmanager
+    def _context(self, cancelled: Cancelled) -> Iterator[Context]:
+        context = self._idle.get()
+        try:
+            self._check_open()
+            if context is None:
+                context = Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads)
+            context.begin(cancelled)
+            yield context
+        finally:
+            self._idle.put(context)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise EngineError(f"The model {self._identity.name!r} was closed; load it again.")
+
+    def _check_fits(self, prompt_tokens: int, answer_tokens: int) -> None:
+        if prompt_tokens + answer_tokens > self._context_tokens:
+            raise ContextOverflow(
+                f"The prompt has {prompt_tokens} tokens and the answer may take {answer_tokens}, but the context of "
+                f"{self._identity.name!r} holds {self._context_tokens}. Ask with fewer passages, a shorter question or a "
+                "smaller max_tokens."
+            )

@@ -1,0 +1,249 @@
+"""A thin, typed layer over llama.cpp's C API: the library, a model's weights and vocabulary, an evaluation context.
+
+Everything unsafe (pointers, lifetimes, callbacks) stays in this file.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from openbook.errors import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
+_FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
+_DECODE_ABORTED = 2
+_MAX_TEXT_BYTES = 2**31 - 1
+
+
+class Aborted(Exception):
+    """The caller asked to stop."""
+
+
+class Library:
+    """The loaded shared library. One for each process: llama.cpp keeps its log callback in a global."""
+
+    def __init__(self) -> None:
+        try:
+            from llama_cpp_py_sync import _cffi_bindings, _version
+
+            self.ffi: Any = _cffi_bindings.get_ffi()
+            self.lib: Any = _cffi_bindings.get_lib()
+        except (ImportError, RuntimeError, OSError) as error:
+            raise EngineError(
+                f"llama.cpp cannot be loaded ({error}). Install it with: {sys.executable} -m pip install llama-cpp-py-sync, "
+                "or use a server with --base-url."
+            ) from error
+        self.build = f"{_version.__llama_cpp_tag__} {_version.__llama_cpp_commit__}"
+        self.recent_errors: collections.deque[str] = collections.deque(maxlen=5)
+
+        @self.ffi.callback("void(enum ggml_log_level, const char *, void *)")  # type: ignore[untyped-decorator]
+        def on_log(level: int, text: Any, _data: Any) -> None:
+            if level >= _LOG_ERROR and level != _LOG_ERROR + 1:
+                self.recent_errors.append(self.ffi.string(text).decode(errors="replace").strip())
+
+        self._on_log = on_log  # must outlive the library
+        self.lib.llama_log_set(on_log, self.ffi.NULL)
+        self.lib.llama_backend_init()
+        info = self.ffi.string(self.lib.llama_print_system_info()).decode()
+        self.features = " ".join(
+            part.split(" = ")[0].strip().rpartition(" ")[2] for part in info.split("|") if " = 1" in part
+        )
+
+    def last_error(self) -> str:
+        return self.recent_errors[-1] if self.recent_errors else "no reason given"
+
+
+@functools.cache
+def library() -> Library:
+    return Library()
+
+
+class Model:
+    """Weights mapped read-only, and the vocabulary. Raises EngineError when the file cannot be loaded."""
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self._library, self._ffi, self._lib = library, library.ffi, library.lib
+        params = self._lib.llama_model_default_params()
+        params.load_mode = _LOAD_MMAP
+        params.use_extra_bufts = False  # no repacked copies: the weights used are the mapped file itself
+        library.recent_errors.clear()
+        self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)
+        if self.handle == self._ffi.NULL:
+            raise EngineError(f"llama.cpp cannot load {path}: {library.last_error()}.")
+        self._vocab = self._lib.llama_model_get_vocab(self.handle)
+        self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
+        self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
+        self.bos_token: int = self._lib.llama_vocab_bos(self._vocab)
+        self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab)) and self.bos_token >= 0
+
+    @property
+    def bos_text(self) -> str:
+        return self._token_text(self.bos_token)
+
+    @property
+    def eos_text(self) -> str:
+        return self._token_text(self._lib.llama_vocab_eos(self._vocab))
+
+    @property
+    def chat_template(self) -> str:
+        """The model's own chat template, or an empty string."""
+        pointer = self._lib.llama_model_chat_template(self.handle, self._ffi.NULL)
+        return "" if pointer == self._ffi.NULL else self._ffi.string(pointer).decode(errors="replace")
+
+    def is_control(self, token: int) -> bool:
+        return bool(self._lib.llama_vocab_is_control(self._vocab, token)) or self.ends_generation(token)
+
+    def ends_generation(self, token: int) -> bool:
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that `token` stands for; empty for control tokens."""
+        return self._piece(token, special=False)
+
+    def tokenize(self, text: str, *, control: bool) -> list[int]:
+        """Token ids of `text`. Unless `control`, the result holds no control token, whatever the text says."""
+        tokens = self._tokenize(text.encode(), control)
+        if control or not any(map(self.is_control, tokens)):
+            return tokens
+        # A vocabulary may match some control tokens even in plain text ("user defined" ones). Cutting the text
+        # inside every such match leaves only ordinary tokens.
+        middle = max(1, len(text) // 2)
+        if len(text) <= 1:
+            return [t for t in tokens if not self.is_control(t)]
+        at = self._cut_inside_control(text, tokens) or middle
+        return self.tokenize(text[:at], control=False) + self.tokenize(text[at:], control=False)
+
+    def _cut_inside_control(self, text: str, tokens: Sequence[int]) -> int | None:
+        token = next(t for t in tokens if self.is_control(t))
+        spelled = self._piece(token, special=True).decode(errors="replace").strip()
+        at = text.find(spelled) if spelled else -1
+        return at + 1 if at >= 0 and at + 1 < len(text) else None
+
+    def _tokenize(self, data: bytes, control: bool) -> list[int]:
+        if not data:
+            return []
+        if len(data) > _MAX_TEXT_BYTES:
+            raise EngineError(f"A text of {len(data)} bytes is too long to tokenise; at most {_MAX_TEXT_BYTES}.")
+        room = len(data) + 8
+        buffer = self._ffi.new("llama_token[]", room)
+        count = self._lib.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control)
+        if count < 0:
+            raise EngineError(f"llama.cpp cannot tokenise a text of {len(data)} bytes.")
+        return list(self._ffi.unpack(buffer, count)) if count else []
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        buffer = self._ffi.new("char[]", 256)
+        count = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, special)
+        if count < 0:
+            buffer = self._ffi.new("char[]", -count)
+            count = self._lib.llama_token_to_piece(self._vocab, token, buffer, -count, 0, special)
+        return bytes(self._ffi.buffer(buffer, max(count, 0)))
+
+    def _token_text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text: str = self._ffi.string(self._lib.llama_vocab_get_text(self._vocab, token)).decode(errors="replace")
+        return text
+
+    def close(self) -> None:
+        if self.handle != self._ffi.NULL:
+            self._lib.llama_model_free(self.handle)
+            self.handle = self._ffi.NULL
+
+
+class Context:
+    """One sequence under evaluation. `begin` clears all that an earlier request left."""
+
+    def __init__(self, library: Library, model: Model, context_tokens: int, call_tokens: int, threads: int) -> None:
+        self._library, self._ffi, self._lib = library, library.ffi, library.lib
+        self._model = model
+        params = self._lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = context_tokens, call_tokens, call_tokens, 1
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = _FLASH_ATTENTION
+        library.recent_errors.clear()
+        self._handle = self._lib.llama_init_from_model(model.handle, params)
+        if self._handle == self._ffi.NULL:
+            raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library.last_error()}.")
+        self._memory = self._lib.llama_get_memory(self._handle)
+        self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
+        self._position = 0
+        self._cancelled: Callable[[], bool] = lambda: False
+        self._failure: BaseException | None = None
+
+        def on_error(_kind: object, error: BaseException, _trace: object) -> bool:
+            self._failure = error  # an interrupt that arrived inside the callback: stop, then raise it to the caller
+            return True
+
+        @self._ffi.callback("bool(void *)", error=True, onerror=on_error)  # type: ignore[untyped-decorator]
+        def should_abort(_data: Any) -> bool:
+            return self._cancelled()
+
+        self._should_abort = should_abort
+        self._lib.llama_set_abort_callback(self._handle, should_abort, self._ffi.NULL)
+
+    def begin(self, cancelled: Callable[[], bool]) -> None:
+        self._lib.llama_memory_clear(self._memory, True)
+        self._position, self._cancelled, self._failure = 0, cancelled, None
+
+    def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
+        """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""
+        calls = block_calls(blocks, call_tokens)
+        if not calls:
+            raise EngineError("The prompt has no tokens.")
+        for call in calls[:-1]:
+            self._decode(call, want_logits=False)
+        return self.evaluate(calls[-1])
+
+    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Evaluate `tokens` in one call after all that came before; logits after the last, float32 [vocabulary]."""
+        import numpy as np
+
+        self._decode(tokens, want_logits=True)
+        pointer = self._lib.llama_get_logits_ith(self._handle, -1)
+        if pointer == self._ffi.NULL:
+            raise EngineError(f"llama.cpp gave no logits: {self._library.last_error()}.")
+        buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
+        return np.frombuffer(buffer, dtype=np.float32).copy()
+
+    def _decode(self, tokens: Sequence[int], *, want_logits: bool) -> None:
+        if self._cancelled():
+            raise Aborted
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i] = token, self._position + i
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.logits[i] = want_logits and i == len(tokens) - 1
+        status = self._lib.llama_decode(self._handle, batch)
+        if self._failure is not None:
+            raise self._failure
+        if status == _DECODE_ABORTED:
+            raise Aborted
+        if status != 0:
+            raise EngineError(
+                f"llama.cpp failed to evaluate {len(tokens)} tokens (status {status}): {self._library.last_error()}."
+            )
+        self._position += len(tokens)
+
+    def close(self) -> None:
+        self._lib.llama_batch_free(self._batch)
+        self._lib.llama_free(self._handle)
+
+
+def block_calls(blocks: Sequence[Sequence[int]], call_tokens: int) -> list[list[int]]:
+    """The evaluation calls for `blocks`: a function of their tokens alone, and each block's calls of that block alone."""
+    calls: list[list[int]] = []
+    for block in blocks:
+        calls += [list(block[i : i + call_tokens]) for i in range(0, len(block), call_tokens)]
+    return calls

@@ -1,0 +1,151 @@
+"""A model behind any OpenAI-compatible server. What it is can only be claimed, and answers carry that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from openbook.errors import ConfigError, ContextOverflow, EngineError
+from openbook.inference.frozen import Cancelled, never
+from openbook.inference.stopping import TextStream
+from openbook.records import Completion, Decoding, FinishReason, ModelIdentity, Prompt, canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    import httpx
+
+_TIMEOUT_S = 300.0  # a laptop may read a long prompt for minutes
+_FINISH: dict[str, FinishReason] = {"stop": "end", "length": "length"}
+
+
+class OpenAIEngine:
+    """Speaks `/chat/completions` of the server at `base_url` (which usually ends in `/v1`)."""
+
+    def __init__(self, name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> None:
+        import httpx
+
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"base_url must begin with http:// or https://, not {base_url!r}.")
+        self._base_url = base_url.rstrip("/")
+        self._identity = ModelIdentity(name=f"{name} at {self._base_url}", digest="", evidence="claimed")
+        self._model, self._context_tokens = name, context_tokens
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=10.0))
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def numeric_class(self) -> str:
+        return ""
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
+        return sum(len(text.encode()) for text in (prompt.system, *prompt.passages, prompt.question)) // 2
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        messages = self._messages(prompt)
+        stream, pieces = TextStream(decoding.stop), []
+        finish: FinishReason = "end"
+        for text, reason in self._events(messages, decoding):
+            if cancelled():
+                finish = "cancelled"
+                break
+            finish = _FINISH.get(reason, finish)
+            if piece := stream.feed(text.encode()):
+                pieces.append(piece)
+                yield piece
+            if stream.stopped:
+                finish = "stop"
+                break
+        if finish != "cancelled" and (rest := stream.feed(b"", final=True)):
+            pieces.append(rest)
+            yield rest
+        return Completion(
+            text="".join(pieces),
+            finish_reason=finish,
+            prompt_tokens=None,
+            answer_tokens=None,
+            prompt_digest=sha256_hex(canonical_json(messages)),
+            numeric_class="",
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
+        user = "".join(prompt.passages) + prompt.question
+        return [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}]
+
+    def _events(self, messages: list[dict[str, str]], decoding: Decoding) -> Iterator[tuple[str, str]]:
+        """Pairs of text and finish reason ("" while it goes on)."""
+        import httpx
+
+        body: dict[str, Any] = {"model": self._model, "messages": messages, "stream": True}
+        body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
+        body["max_tokens"] = decoding.max_tokens
+        if decoding.stop:
+            body["stop"] = list(decoding.stop)[:4]  # the API takes four at most; the rest is cut here
+        url = f"{self._base_url}/chat/completions"
+        try:
+            with self._client.stream("POST", url, json=body) as response:
+                self._check_status(response)
+                yield from map(self._parse, _data_lines(response.iter_lines()))
+        except httpx.TimeoutException as error:
+            raise EngineError(f"{url} did not answer within {_TIMEOUT_S:.0f} s.") from error
+        except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
+            raise EngineError(
+                f"Cannot talk to {url}: {error}. Is the server running, and is base_url right?"
+            ) from error
+
+    def _check_status(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        detail = response.read()[:2000].decode(errors="replace")
+        message = _error_message(detail)
+        status = response.status_code
+        if status == 400 and "context" in message.lower():
+            raise ContextOverflow(f"{self._identity.name} says: {message}. Ask with fewer passages.")
+        hints = {401: " Set the key in the environment (api_key_env).", 404: " Check the model's name and base_url."}
+        raise EngineError(f"{self._identity.name} answered {status}: {message}.{hints.get(status, '')}")
+
+    def _parse(self, line: str) -> tuple[str, str]:
+        try:
+            event = json.loads(line)
+            if "error" in event:
+                raise EngineError(f"{self._identity.name} failed while answering: {_error_message(line)}.")
+            choices = event["choices"]
+            if not choices:  # the closing usage event has none
+                return "", ""
+            delta, reason = choices[0].get("delta") or {}, choices[0].get("finish_reason")
+            return str(delta.get("content") or ""), str(reason or "")
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise EngineError(
+                f"{self._identity.name} sent an event that is not a chat completion: {line[:200]!r}."
+            ) from error
+
+
+def _data_lines(lines: Iterator[str]) -> Iterator[str]:
+    """Payloads of a server-sent event stream, up to its `[DONE]`."""
+    for line in lines:
+        if not line.startswith("data:"):
+            continue
+        data = line[5:].strip()
+        if data == "[DONE]":
+            return
+        yield data
+
+
+def _error_message(detail: str) -> str:
+    try:
+        error = json.loads(detail)["error"]
+        return str(error["message"] if isinstance(error, dict) else error).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return " ".join(detail.split())[:300] or "no reason given"

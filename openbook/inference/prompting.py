@@ -1,0 +1,121 @@
+"""From a `Prompt` and a model's chat template to blocks of segments, in the canonical order of evaluation.
+
+The template is rendered with placeholders where the texts belong and then cut at the placeholders. So the template's
+own words, and only they, may become control tokens; text from documents and users is tokenised as plain text, whatever
+it holds. Each block is tokenised on its own: a block's tokens are a function of the block alone, which is what makes
+its evaluation worth remembering.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn, TypeAlias
+
+from openbook.errors import EngineError
+from openbook.records import Prompt
+
+# Private-use characters delimit placeholders; a template that holds them is refused.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+
+BlockKind: TypeAlias = Literal["system", "passage", "question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`control` text comes from the model's template and may hold control tokens; other text never does."""
+
+    text: str
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    kind: BlockKind
+    segments: tuple[Segment, ...]
+
+
+def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[list[dict[str, str]]], str]:
+    """The model's own chat template as a function of the messages, in a sandbox.
+
+    `strftime_now` stays undefined on purpose: a prompt that held today's date would not be a function of the request.
+    """
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = raise_exception
+    try:
+        template = environment.from_string(source)
+    except jinja2.TemplateError as error:
+        raise EngineError(
+            f"The model's chat template does not compile: {error}. Import a file with a valid one."
+        ) from error
+
+    def render(messages: list[dict[str, str]]) -> str:
+        return template.render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+
+    return render
+
+
+def build_blocks(prompt: Prompt, render: Callable[[list[dict[str, str]]], str] | None) -> tuple[Block, ...]:
+    """Blocks in canonical order: one system block, one for each passage, one question block.
+
+    Without a template (`render` is None) the texts simply follow each other. Raises EngineError when the template loses,
+    repeats or reorders one of the texts.
+    """
+    if render is None:
+        return _plain_blocks(prompt)
+    texts = (prompt.system, *prompt.passages, prompt.question)
+    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(len(texts))]
+    rendered = _render_marks(marks, render)
+    pieces = _PLACEHOLDER.split(rendered)  # control, index, control, index, ..., control
+    order = [int(index) for index in pieces[1::2]]
+    if order != list(range(len(texts))):
+        raise EngineError("The model's chat template loses, repeats or reorders the messages; it cannot be used.")
+    segments = [Segment(pieces[0], control=True)]
+    for index, after in zip(order, pieces[2::2], strict=True):
+        segments += [Segment(texts[index], control=False), Segment(after, control=True)]
+    return _group(segments, passages=len(prompt.passages))
+
+
+def _render_marks(marks: Sequence[str], render: Callable[[list[dict[str, str]]], str]) -> str:
+    import jinja2
+
+    system, user = marks[0], "".join(marks[1:])
+    try:
+        return render([{"role": "system", "content": system}, {"role": "user", "content": user}])
+    except jinja2.TemplateError:
+        # Some templates know no system role; the instruction then opens the user's message.
+        try:
+            return render([{"role": "user", "content": system + "\n\n" + user}])
+        except jinja2.TemplateError as error:
+            raise EngineError(f"The model's chat template refuses a system and a user message: {error}.") from error
+
+
+def _group(segments: Sequence[Segment], passages: int) -> tuple[Block, ...]:
+    # segments: c0 system c1 p1 c2 p2 c3 ... question cN. The control text before a plain text belongs to the block
+    # before it, except at the very end, where it belongs to the question.
+    blocks = [Block("system", _kept(segments[:3]))]
+    for i in range(passages):
+        blocks.append(Block("passage", _kept(segments[3 + 2 * i : 5 + 2 * i])))
+    blocks.append(Block("question", _kept(segments[3 + 2 * passages :])))
+    return tuple(blocks)
+
+
+def _plain_blocks(prompt: Prompt) -> tuple[Block, ...]:
+    blocks = [Block("system", _kept([Segment(prompt.system + "\n\n", control=False)]))]
+    blocks += [Block("passage", _kept([Segment(text, control=False)])) for text in prompt.passages]
+    blocks.append(Block("question", _kept([Segment(prompt.question + "\nAnswer:", control=False)])))
+    return tuple(blocks)
+
+
+def _kept(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    return tuple(s for s in segments if s.text)

@@ -1,0 +1,168 @@
+"""HTML to text, in two steps: parse into a flat list of events, then write them out.
+
+A list and not a tree: the parser builds trees only 256 elements deep, and old pages that never close `<font>` go
+deeper. The list also lets a table be judged (data or page layout) before its first cell is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openbook.errors import UnreadableFile
+from openbook.knowledge.reading.cleaning import clean, one_line, title_from_name
+from openbook.knowledge.reading.decoding import decode
+from openbook.knowledge.reading.html_writer import HEADINGS, Writer
+from openbook.records import Content
+
+MOST_EVENTS = 20_000_000
+
+_DROPPED = frozenset({
+    "annotation", "audio", "button", "canvas", "datalist", "iframe", "nav", "noscript", "object", "script", "select",
+    "style", "svg", "template", "textarea", "title", "video",
+})  # fmt: skip
+_DROPPED_ROLES = frozenset({"navigation", "search"})
+_DROPPED_CLASSES = frozenset({"headerlink", "mw-editsection", "linenos", "anchor-link", "mw-portlet", "noprint"})
+_DECLARED = re.compile(
+    rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
+)
+_HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
+_LONGEST_CELL_CHARS = 800
+_MOST_BREAKS_IN_CELL = 4
+
+
+@dataclass(slots=True)
+class _Start:
+    tag: str
+    dropped: bool = False
+    layout: bool = False  # a table that places blocks on the page and holds no data
+
+
+_End = str
+_Event = _Start | _End | tuple[str]  # text is a tuple of one, to tell it from an end tag
+
+
+@dataclass(slots=True)
+class _Table:
+    start: _Start
+    cell_chars: int = 0
+    cell_breaks: int = 0
+
+
+@dataclass(slots=True)
+class _Collector:
+    """The parser's target. Its method names are lxml's."""
+
+    events: list[_Event] = field(default_factory=list)
+    tables: list[_Table] = field(default_factory=list)
+    title: list[str] = field(default_factory=list)
+    titles_begun: int = 0
+    in_title: bool = False
+    has_main: bool = False
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        event = _Start(tag, _is_dropped(tag, attributes))
+        if len(self.events) >= MOST_EVENTS:
+            raise UnreadableFile("holds too many elements")
+        self.events.append(event)
+        self.has_main = self.has_main or tag in {"main", "article"}
+        if tag == "title":
+            self.titles_begun += 1
+            self.in_title = self.titles_begun == 1
+        self._judge_table(tag, event)
+
+    def _judge_table(self, tag: str, event: _Start) -> None:
+        if self.tables:
+            table = self.tables[-1]
+            if tag in HEADINGS or tag in {"table", "pre"}:
+                table.start.layout = True
+            elif tag in {"td", "th"}:
+                table.cell_chars = table.cell_breaks = 0
+            elif tag == "br":
+                table.cell_breaks += 1
+                table.start.layout = table.start.layout or table.cell_breaks > _MOST_BREAKS_IN_CELL
+        if tag == "table":
+            self.tables.append(_Table(event))
+
+    def end(self, tag: str) -> None:
+        self.events.append(tag)
+        if tag == "title":
+            self.in_title = False
+        if tag == "table" and self.tables:
+            self.tables.pop()
+
+    def data(self, text: str) -> None:
+        self.events.append((text,))
+        if self.in_title:
+            self.title.append(text)
+        if self.tables:
+            table = self.tables[-1]
+            table.cell_chars += len(text)
+            table.start.layout = table.start.layout or table.cell_chars > _LONGEST_CELL_CHARS
+
+    def close(self) -> None:
+        pass
+
+
+def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether a reader of the page would not see it as part of the text."""
+    if tag in _DROPPED:
+        return True
+    if not attributes:
+        return False
+    if "hidden" in attributes or attributes.get("role") in _DROPPED_ROLES:
+        return True
+    if _HIDDEN_STYLE.search(attributes.get("style", "")[:1000]):
+        return True
+    return not _DROPPED_CLASSES.isdisjoint(attributes.get("class", "")[:1000].split())
+
+
+def read_html(data: bytes, name: str) -> Content:
+    collector = _parse(_decode(data))
+    writer = Writer()
+    _write(collector, writer)
+    text, headings = writer.finish()
+    first = next((mark.title for mark in headings if mark.level == 1), headings[0].title if headings else "")
+    title = one_line("".join(collector.title)) or first or title_from_name(name)
+    return Content(text, "text/html", title, headings=headings)
+
+
+def _decode(data: bytes) -> str:
+    declared = _DECLARED.search(data[:4096])
+    # Cleaned before the parser sees it too: a NUL would end its input.
+    return clean(decode(data, declared[1].decode("ascii") if declared else ""))
+
+
+def _parse(text: str) -> _Collector:
+    from lxml import etree
+
+    collector = _Collector()
+    target: Any = collector  # lxml calls no more of it than it has
+    parser = etree.HTMLParser(target=target, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
+    try:
+        parser.feed(text.encode())
+        parser.close()
+    except (etree.LxmlError, AssertionError) as error:
+        if not collector.events:
+            raise UnreadableFile("holds no text") from error
+        raise UnreadableFile("not readable as HTML") from error
+    return collector
+
+
+def _write(collector: _Collector, writer: Writer) -> None:
+    hidden = 0  # how many elements deep inside a dropped one
+    for event in collector.events:
+        if isinstance(event, _Start):
+            if hidden or event.dropped or (event.tag == "footer" and collector.has_main):
+                hidden += 1
+            else:
+                writer.start(event.tag, layout=event.layout)
+        elif isinstance(event, str):
+            if hidden:
+                hidden -= 1
+            else:
+                writer.end(event)
+        elif not hidden:
+            writer.text(event[0])

@@ -1,0 +1,146 @@
+"""The SQLite file of a knowledge base: its tables, how it is opened, and what its errors mean.
+
+Contents (a file's text, its passages) and embeddings are content-addressed facts: they may be written at any time and
+nobody sees them until a document row of a committed version refers to them. So an interrupted run leaves finished work
+behind for the next one, and never half a version.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, StorageError
+
+FORMAT = 1
+APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
+FILE_NAME = "kb.sqlite3"
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- One committed change of the knowledge base. The newest row is what readers see.
+CREATE TABLE versions (version INTEGER PRIMARY KEY, created_at TEXT NOT NULL, summary TEXT NOT NULL);
+
+-- The text of one file as read. `key` names the file's bytes and the code that read and split them.
+CREATE TABLE contents (
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL, title TEXT NOT NULL, media_type TEXT NOT NULL);
+
+-- text[start_char:end_char] of its content; the passages of one content cover its text exactly.
+CREATE TABLE passages (
+  id INTEGER PRIMARY KEY, content_id INTEGER NOT NULL REFERENCES contents (id), passage_id TEXT NOT NULL,
+  start_char INTEGER NOT NULL, end_char INTEGER NOT NULL, page INTEGER, headings TEXT NOT NULL,
+  embedding_key BLOB NOT NULL);
+CREATE INDEX passages_by_content ON passages (content_id);
+CREATE INDEX passages_by_passage_id ON passages (passage_id);
+
+-- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
+CREATE TABLE embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+
+-- A path that held a content from version `added_in` up to, but not in, version `removed_in`.
+CREATE TABLE documents (
+  id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
+  bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER);
+CREATE UNIQUE INDEX live_documents ON documents (path) WHERE removed_in IS NULL;
+CREATE INDEX documents_by_content ON documents (content_id);
+
+-- Files that are not in the knowledge base, and why, as of the last time each was tried.
+CREATE TABLE verdicts (
+  path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
+
+
+def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
+    """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
+    path = folder / FILE_NAME
+    uri = path.absolute().as_uri()
+    if writable:
+        uri += "?mode=rw"
+    elif os.access(folder, os.W_OK) and os.access(path, os.W_OK):
+        uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
+    else:
+        uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    if not writable:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def create(folder: Path, meta: dict[str, str]) -> None:
+    """Write an empty knowledge base: complete under its final name, or not there at all."""
+    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    connection = sqlite3.connect(temporary, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
+        connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    temporary.replace(folder / FILE_NAME)
+
+
+def check_format(connection: sqlite3.Connection, folder: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise KnowledgeBaseInvalid(
+            f"{folder / FILE_NAME} is not an OpenBook knowledge base. Choose another folder with --kb."
+        )
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found != FORMAT:
+        raise KnowledgeBaseInvalid(
+            f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
+            "Use a matching version of OpenBook, or add the documents to a new knowledge base."
+        )
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or none of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # a full disk may have rolled back already
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "locked" in text or "busy" in text:
+            raise KnowledgeBaseBusy(
+                f"Another process holds the knowledge base in {folder}. Try again when it is done."
+            ) from error
+        if "full" in text:
+            raise StorageError(
+                f"No space left while writing to {folder}. Free some and run it again; nothing is lost."
+            ) from error
+        if "readonly" in text or "unable to open" in text or "disk I/O" in text:
+            raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
+        if "no such table" in text or "no such column" in text:
+            raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
+        raise
+    except sqlite3.DatabaseError as error:
+        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {error}. {_REBUILD}") from error
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to {error.filename or folder}: {error.strerror or error}. Nothing is lost."
+        ) from error
+
+
+_REBUILD = "Restore it from a backup, or move it away and add the documents again."

@@ -1,0 +1,172 @@
+"""From a model's files to its manifest: what can be read off them, and what was claimed about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from openbook.errors import InvalidModelFile, StorageError
+from openbook.models.digest import (
+    MAX_TOKENIZER_BYTES,
+    EmbeddingSpec,
+    Progress,
+    embedder_sections,
+    gguf_sections,
+    hash_file,
+    hash_gguf,
+    is_template_key,
+    model_digest,
+    tokenizer_json,
+)
+from openbook.models.ggml import FILE_TYPES
+from openbook.models.gguf import GgufHeader, read_gguf
+from openbook.models.manifest import (
+    FileEntry,
+    KnowledgeCutoff,
+    Manifest,
+    Source,
+    TemplateSummary,
+    TokenizerSummary,
+)
+from openbook.records import Digest
+
+MAX_TEXT_CHARS = 200
+
+
+def check_importable(path: Path) -> GgufHeader:
+    """The header of a GGUF file that can stand in the store as a language model. Raises InvalidModelFile."""
+    header = read_gguf(path)
+    parts = header.integer("split.count")
+    if parts is not None and parts > 1:
+        raise InvalidModelFile(
+            f"{path.name} is one of {parts} parts of a split model. Join them first (llama-gguf-split --merge) "
+            "and import the whole file."
+        )
+    kind = header.text("general.type")
+    if kind not in (None, "model"):
+        raise InvalidModelFile(f"{path.name} holds a GGUF of the type {kind[:80]!r}, not a language model.")
+    if not header.tensors:
+        raise InvalidModelFile(f"{path.name} holds no tensors, so it is no model that can answer.")
+    if not header.text("general.architecture"):
+        raise InvalidModelFile(f"{path.name} names no general.architecture, so no engine can run it. Convert it again.")
+    return header
+
+
+def describe_gguf(
+    path: Path,
+    *,
+    name: str,
+    source: Source,
+    licence: str | None = None,
+    cutoff: KnowledgeCutoff | None = None,
+    lineage: Digest | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """The manifest of the language model in the file `path`, every byte of which is read. Raises InvalidModelFile.
+
+    A tokenizer or chat template that is absent is recorded as absent. `licence` None takes what the file says.
+    """
+    header = check_importable(path)
+    hashes = hash_gguf(path, header, progress)
+    sections = gguf_sections(header, hashes.tensors)
+    architecture = header.text("general.architecture") or ""
+    return Manifest(
+        name=name,
+        kind="language-model",
+        digest=model_digest(sections),
+        sections=sections,
+        architecture=architecture[:MAX_TEXT_CHARS],
+        parameter_count=sum(tensor.element_count for tensor in header.tensors),
+        context_tokens=header.integer(f"{architecture}.context_length"),
+        embedding_length=header.integer(f"{architecture}.embedding_length"),
+        quantisation=quantisation(header),
+        tokenizer=_tokenizer_summary(header, sections["tokenizer"]),
+        template=TemplateSummary(any(map(is_template_key, header.metadata)), sections["template"]),
+        licence=(licence or header.text("general.license") or "not stated")[:MAX_TEXT_CHARS],
+        knowledge_cutoff=cutoff or KnowledgeCutoff(),
+        files={"model.gguf": FileEntry(hashes.sha256, hashes.bytes)},
+        header_bytes=header.header_bytes,
+        header_sha256=hashes.header_sha256,
+        tensors=hashes.tensors,
+        source=source,
+        lineage=lineage,
+    )
+
+
+def quantisation(header: GgufHeader) -> str:
+    """The file's own name for it, or else the type that holds most of the tensors' bytes."""
+    named = FILE_TYPES.get(header.integer("general.file_type") or 0) if "general.file_type" in header.metadata else None
+    if named is not None:
+        return named
+    bytes_by_type: Counter[str] = Counter()
+    for tensor in header.tensors:
+        bytes_by_type[tensor.type] += tensor.size_bytes
+    return max(sorted(bytes_by_type), key=bytes_by_type.__getitem__, default="")
+
+
+def _tokenizer_summary(header: GgufHeader, digest: Digest) -> TokenizerSummary:
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return TokenizerSummary(
+        model=(header.text("tokenizer.ggml.model") or "")[:MAX_TEXT_CHARS],
+        pre=(header.text("tokenizer.ggml.pre") or "")[:MAX_TEXT_CHARS],
+        vocabulary_size=len(tokens.value) if tokens is not None and isinstance(tokens.value, tuple) else 0,
+        digest=digest,
+    )
+
+
+def describe_embedder(
+    weights: Path,
+    tokenizer: Path,
+    *,
+    name: str,
+    spec: EmbeddingSpec,
+    source: Source,
+    licence: str,
+    cutoff: KnowledgeCutoff | None = None,
+    architecture: str = "",
+    quantisation: str = "",
+    progress: Progress | None = None,
+) -> Manifest:
+    """The manifest of an embedder. What its ONNX file holds is not looked into. Raises InvalidModelFile."""
+    weights_sha256, weights_bytes = hash_file(weights, progress)
+    tokenizer_sha256, tokenizer_bytes = hash_file(tokenizer)
+    try:
+        with tokenizer.open("rb") as stream:
+            content = stream.read(MAX_TOKENIZER_BYTES + 1)
+    except OSError as error:
+        raise StorageError(f"Cannot read {tokenizer}: {error.strerror or error}.") from error
+    sections = embedder_sections(weights_sha256, content, spec)
+    model, vocabulary_size = _tokenizer_model(tokenizer_json(content))
+    return Manifest(
+        name=name,
+        kind="embedder",
+        digest=model_digest(sections),
+        sections=sections,
+        architecture=architecture,
+        parameter_count=None,
+        context_tokens=spec.max_tokens,
+        embedding_length=spec.dimensions,
+        quantisation=quantisation,
+        tokenizer=TokenizerSummary(model, "", vocabulary_size, sections["tokenizer"]),
+        template=TemplateSummary(False, None),
+        licence=licence,
+        knowledge_cutoff=cutoff or KnowledgeCutoff(),
+        files={
+            "model.onnx": FileEntry(weights_sha256, weights_bytes),
+            "tokenizer.json": FileEntry(tokenizer_sha256, tokenizer_bytes),
+        },
+        header_bytes=None,
+        header_sha256=None,
+        tensors=(),
+        source=source,
+        embedding=spec,
+    )
+
+
+def _tokenizer_model(content: dict[str, object]) -> tuple[str, int]:
+    """(the algorithm, the size of the vocabulary), as far as a tokenizer.json states them."""
+    model = content.get("model")
+    if not isinstance(model, dict):
+        raise InvalidModelFile("tokenizer.json holds no tokenizer: its key 'model' is not an object.")
+    vocabulary = model.get("vocab")
+    return str(model.get("type", ""))[:MAX_TEXT_CHARS], len(vocabulary) if isinstance(vocabulary, dict | list) else 0

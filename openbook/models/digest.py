@@ -1,0 +1,235 @@
+"""The model digest: one SHA-256 over all of a model that determines its answers, and over nothing else.
+
+A model is cut into sections. Each has its own digest, so that a difference can be named; the model digest covers
+them all.
+
+* language model (one GGUF file)
+  - `architecture`  `general.architecture`, every `<architecture>.*` key and every `adapter.*` key: the hyperparameters
+  - `tensors`       name, type, shape and SHA-256 of the bytes of every tensor, in the order of their names
+  - `tokenizer`     every `tokenizer.*` key but the chat templates
+  - `template`      `tokenizer.chat_template` and its named variants
+* embedder (an ONNX file, a tokenizer.json, and how to use them)
+  - `weights`       SHA-256 of the ONNX file
+  - `tokenizer`     SHA-256 of the canonical JSON of tokenizer.json
+  - `embedding`     SHA-256 of the canonical JSON of the EmbeddingSpec
+
+Laws: the order of metadata and of tensors, alignment, padding and descriptive `general.*` keys do not matter; one bit
+of one tensor, one token, one merge, one hyperparameter or the template does. See docs/formats/model-manifest.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from openbook.errors import InvalidModelFile, StorageError
+from openbook.models.gguf import GgufHeader, MetadataValue
+from openbook.records import Digest, canonical_json, sha256_hex
+
+DIGEST_FORMAT = "openbook-model-digest/1"
+METADATA_TAG = b"openbook-metadata/1\n"
+CHUNK_BYTES = 1 << 20
+MAX_TOKENIZER_BYTES = 64 << 20
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (bytes done, bytes in total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDigest:
+    """One tensor. `shape` is in the file's order, fastest dimension first; `sha256` is over its bytes in the file."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpec:
+    """How an embedder's output becomes a vector. Two specs that differ give vectors that must not be mixed."""
+
+    dimensions: int
+    max_tokens: int
+    pooling: Literal["mean"] = "mean"
+    normalize: bool = True
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+
+def model_digest(sections: Mapping[str, Digest]) -> Digest:
+    return sha256_hex(canonical_json({"format": DIGEST_FORMAT, "sections": dict(sections)}))
+
+
+# --- language models --------------------------------------------------------------------------------------------------
+
+
+def gguf_sections(header: GgufHeader, tensors: Iterable[TensorDigest]) -> dict[str, Digest]:
+    """The four sections of a language model. Raises InvalidModelFile if the header names no architecture."""
+    return {
+        "architecture": metadata_digest(_chosen(header, _is_architecture(header))),
+        "template": metadata_digest(_chosen(header, is_template_key)),
+        "tensors": tensors_digest(tensors),
+        "tokenizer": metadata_digest(_chosen(header, _is_tokenizer_key)),
+    }
+
+
+def tensors_digest(tensors: Iterable[TensorDigest]) -> Digest:
+    rows = sorted([t.name, t.type, list(t.shape), t.sha256] for t in tensors)
+    return sha256_hex(canonical_json(rows))
+
+
+def metadata_digest(metadata: Mapping[str, MetadataValue]) -> Digest:
+    """Over the entries in key order. Keys carry their length and values their type, so no two mappings share bytes.
+
+    A value's bytes are those of its GGUF encoding, which is the only one for a type and value: floats are compared by
+    their bits, and the same number in two types differs.
+    """
+    hasher = hashlib.sha256(METADATA_TAG)
+    hasher.update(len(metadata).to_bytes(8, "little"))
+    for key in sorted(metadata):
+        entry, name = metadata[key], key.encode()
+        hasher.update(len(name).to_bytes(8, "little") + name)
+        hasher.update(int(entry.type).to_bytes(4, "little") + len(entry.raw).to_bytes(8, "little"))
+        hasher.update(entry.raw)
+    return hasher.hexdigest()
+
+
+def is_template_key(key: str) -> bool:
+    return (
+        key == "tokenizer.chat_templates"
+        or key == "tokenizer.chat_template"
+        or key.startswith("tokenizer.chat_template.")
+    )
+
+
+def _is_tokenizer_key(key: str) -> bool:
+    return key.startswith("tokenizer.") and not is_template_key(key)
+
+
+def _is_architecture(header: GgufHeader) -> Callable[[str], bool]:
+    name = header.text("general.architecture")
+    if not name:
+        raise InvalidModelFile(
+            "The GGUF file names no general.architecture, so no engine can run it. Convert it again."
+        )
+    return lambda key: key == "general.architecture" or key.startswith((f"{name}.", "adapter."))
+
+
+def _chosen(header: GgufHeader, wanted: Callable[[str], bool]) -> dict[str, MetadataValue]:
+    return {key: value for key, value in header.metadata.items() if wanted(key)}
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHashes:
+    """One pass over a GGUF file: whole file, header region, and each tensor, in the order of their names."""
+
+    sha256: Digest
+    bytes: int
+    header_sha256: Digest
+    tensors: tuple[TensorDigest, ...]
+
+
+def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) -> GgufHashes:
+    """Reads the file once. Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable."""
+    found: list[TensorDigest] = []
+    try:
+        with _HashingReader(path, header.file_bytes, progress) as reader:
+            reader.take(header.header_bytes)
+            header_sha256 = reader.whole.hexdigest()
+            for tensor in sorted(header.tensors, key=lambda tensor: tensor.start):
+                reader.take(tensor.start - reader.position)
+                sha256 = reader.take(tensor.size_bytes)
+                found.append(TensorDigest(tensor.name, tensor.type, tensor.shape, sha256))
+            reader.take(header.file_bytes - reader.position)
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    tensors = tuple(sorted(found, key=lambda tensor: tensor.name))
+    return GgufHashes(reader.whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+
+
+# --- embedders --------------------------------------------------------------------------------------------------------
+
+
+def embedder_sections(weights_sha256: Digest, tokenizer: bytes, spec: EmbeddingSpec) -> dict[str, Digest]:
+    """The three sections of an embedder. Raises InvalidModelFile if `tokenizer` is not a JSON object."""
+    return {
+        "embedding": sha256_hex(canonical_json(dataclasses.asdict(spec))),
+        "tokenizer": sha256_hex(canonical_json(tokenizer_json(tokenizer))),
+        "weights": weights_sha256,
+    }
+
+
+def tokenizer_json(data: bytes) -> dict[str, object]:
+    """The object that a tokenizer.json holds. Raises InvalidModelFile, also for a key that stands twice."""
+    if len(data) > MAX_TOKENIZER_BYTES:
+        raise InvalidModelFile(f"tokenizer.json has {len(data)} bytes; at most {MAX_TOKENIZER_BYTES} are allowed.")
+    try:
+        value = json.loads(data, object_pairs_hook=unique_keys)
+        canonical_json(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelFile(f"tokenizer.json is not valid JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise InvalidModelFile(f"tokenizer.json must hold an object, not {type(value).__name__}.")
+    return value
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """For `json.loads`: an object whose key stands twice has no one meaning, so it is refused."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return value
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def hash_file(path: Path, progress: Progress | None = None) -> tuple[Digest, int]:
+    """(SHA-256, size in bytes) of the file. Raises StorageError."""
+    try:
+        size = path.stat().st_size
+        with _HashingReader(path, size, progress) as reader:
+            reader.take(size)
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return reader.whole.hexdigest(), size
+
+
+class _HashingReader:
+    """Reads a file from front to back in bounded pieces; everything goes into `whole`."""
+
+    def __init__(self, path: Path, total_bytes: int, progress: Progress | None) -> None:
+        self.whole = hashlib.sha256()
+        self.position = 0
+        self._total = total_bytes
+        self._progress = progress
+        self._name = path.name
+        self._stream = path.open("rb", buffering=0)
+        self._buffer = memoryview(bytearray(CHUNK_BYTES))
+
+    def __enter__(self) -> _HashingReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def take(self, length_bytes: int) -> Digest:
+        """Reads the next bytes and returns the SHA-256 of them alone."""
+        part, left = hashlib.sha256(), length_bytes
+        while left:
+            count = self._stream.readinto(self._buffer[: min(left, CHUNK_BYTES)])
+            if not count:
+                raise InvalidModelFile(f"{self._name} ends at byte {self.position} of {self._total}: it is truncated.")
+            part.update(self._buffer[:count])
+            self.whole.update(self._buffer[:count])
+            left -= count
+            self.position += count
+            if self._progress is not None:
+                self._progress(self.position, self._total)
+        return part.hexdigest()

@@ -1,0 +1,65 @@
+"""Writes that are whole or absent, and the disk's refusals as sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from openbook.errors import StorageError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "your disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file is larger than this disk or your limits allow",
+    errno.EROFS: "the disk is read-only; set OPENBOOK_HOME to a folder that can be written",
+    errno.EACCES: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
+    errno.EPERM: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
+}
+
+
+def is_disk_refusal(error: OSError) -> bool:
+    return error.errno in _ADVICE
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a StorageError: `Cannot <doing>: <why, and what to do>.`"""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"Cannot {doing}: {advice}.") from error
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the folder's entries durable, where the system lets a folder be opened (Windows does not)."""
+    if os.name == "posix":
+        sync_file(path)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync_folder(path.parent)

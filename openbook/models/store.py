@@ -1,0 +1,182 @@
+"""The store of frozen models: one folder a model, called by its digest, and names that point to them.
+
+    <root>/<digest>/manifest.json, model.gguf   written once, mode 0444, never changed
+    <root>/names/<name>.json                    which digest a name means, and which it meant before
+    <root>/stamps/<digest>.json                 what the disk said at the last full verification
+    <root>/.incoming-*/                         a model on its way in or out; never listed
+
+Nothing here writes a model: that is the importer's, through `openbook.models.writer`.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
+from openbook.models.catalogue import CATALOGUE
+from openbook.models.digest import Progress
+from openbook.models.durable import storage_errors
+from openbook.models.incoming import incoming_folder
+from openbook.models.manifest import Manifest
+from openbook.models.names import checked_name, is_digest, name_problem
+from openbook.models.pointers import all_names, append_history, delete_name, read_history
+from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
+from openbook.models.verify import full_findings, quick_findings, read_manifest
+from openbook.records import Digest
+
+MIN_PREFIX_CHARS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A stored model. `path` is its folder, which holds `manifest.json` and the files that the manifest lists."""
+
+    name: str
+    digest: Digest
+    path: Path
+    manifest: Manifest
+
+
+class ModelStore:
+    """The models under one folder. It is made when the first model comes in; until then the store is empty."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> dict[str, Digest]:
+        """Every name and the digest it means, in the order of the names. Raises ModelNotVerified for a damaged name."""
+        histories = {name: read_history(self.root, name) for name in all_names(self.root)}
+        return {name: history[-1] for name, history in histories.items() if history}
+
+    def list(self) -> tuple[ModelReference, ...]:
+        """Every named model whose manifest can be read, in the order of the names; `damaged` has the others."""
+        return tuple(found for found in self._named().values() if isinstance(found, ModelReference))
+
+    def damaged(self) -> dict[str, str]:
+        """Every name that leads to no readable model, and why."""
+        return {name: found for name, found in self._named().items() if isinstance(found, str)}
+
+    def resolve(self, name: str) -> ModelReference:
+        """The model of that name, or else the one whose digest begins with it (6 characters or more).
+
+        Raises UnknownModel, or ModelNotVerified if the name leads to a damaged manifest.
+        """
+        found, digest = self._meaning(name)
+        return self._reference(found, digest)
+
+    def point(self, name: str, digest: Digest) -> ModelReference:
+        """Makes `name` mean the stored model `digest`; what it meant before stays in its history."""
+        reference = self._reference(checked_name(name), digest)
+        append_history(self.root, name, digest)
+        return reference
+
+    def remove(self, name: str) -> tuple[Digest, ...]:
+        """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
+
+        A model that has no name can be given by its digest. Raises UnknownModel.
+        """
+        found, digest = self._meaning(name)
+        if found == name:
+            candidates = read_history(self.root, name)
+            delete_name(self.root, name)
+        elif found:
+            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+        else:
+            candidates = (digest,)
+        kept = {digest for other in all_names(self.root) for digest in read_history(self.root, other)}
+        gone = tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
+        for digest in gone:
+            self._delete(digest)
+        return gone
+
+    def findings(self, reference: ModelReference, progress: Progress | None = None) -> tuple[str, ...]:
+        """Reads every byte. What is wrong, in words that name the part; empty if the model is what its digest says."""
+        before = _stamp(reference)
+        found = full_findings(reference.path, reference.digest, progress)
+        if not found and before is not None and _stamp(reference) == before:
+            write_stamp(stamp_path(self.root, reference.digest), before)
+        return found
+
+    def verify(self, reference: ModelReference, progress: Progress | None = None) -> None:
+        """Reads every byte. Raises ModelNotVerified, naming what is wrong."""
+        if found := self.findings(reference, progress):
+            refuse(reference.name, found)
+
+    def check_fast(self, reference: ModelReference, progress: Progress | None = None) -> None:
+        """As `verify`, but in milliseconds while the disk says the files are those last verified in full.
+
+        Raises ModelNotVerified.
+        """
+        found = quick_findings(reference.path, reference.digest)
+        stamp = None if found else read_stamp(stamp_path(self.root, reference.digest))
+        if stamp is not None and stamp == _stamp(reference):
+            return
+        if found := self.findings(reference, progress) or found:
+            refuse(reference.name, found)
+
+    def _named(self) -> dict[str, ModelReference | str]:
+        found: dict[str, ModelReference | str] = {}
+        for name in all_names(self.root):
+            try:
+                found[name] = self.resolve(name)
+            except (ModelNotVerified, UnknownModel) as error:
+                found[name] = str(error)
+        return found
+
+    def _meaning(self, text: str) -> tuple[str, Digest]:
+        """(the name, or the first that means the digest, or empty; the digest). Raises UnknownModel."""
+        if not name_problem(text) and (history := read_history(self.root, text)):
+            return text, history[-1]
+        matching = self._stored(text) if len(text) >= MIN_PREFIX_CHARS else ()
+        if len(matching) > 1:
+            raise UnknownModel(f"{len(matching)} models have a digest that begins with {text}. Give more of it.")
+        if matching:
+            return next((name for name, digest in self.names().items() if digest == matching[0]), ""), matching[0]
+        names = all_names(self.root)
+        hint = did_you_mean(text, {*names, *CATALOGUE})
+        if not hint:
+            hint = f" Known are {', '.join(sorted({*names, *CATALOGUE}))}."
+        raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
+
+    def _stored(self, prefix: str) -> tuple[Digest, ...]:
+        if not is_digest(prefix.ljust(64, "0")):
+            return ()
+        with storage_errors(f"list the models in {self.root}"):
+            folders = sorted(path.name for path in self.root.glob(f"{prefix}*") if path.is_dir())
+        return tuple(name for name in folders if is_digest(name))
+
+    def _reference(self, name: str, digest: Digest) -> ModelReference:
+        folder = self.root / digest
+        if not folder.is_dir():
+            raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
+        try:
+            manifest = read_manifest(folder)
+        except InvalidModelFile as error:
+            refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+        return ModelReference(name or manifest.name, digest, folder, manifest)
+
+    def _delete(self, digest: Digest) -> None:
+        """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
+        stamp_path(self.root, digest).unlink(missing_ok=True)
+        if (self.root / digest).is_dir():
+            with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
+                (self.root / digest).rename(away / digest)
+
+
+def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
+    """Raises the ModelNotVerified for these findings."""
+    what = "; ".join(findings)
+    raise ModelNotVerified(
+        f"The model {name!r} is not what its digest says: {what}. "
+        f"Remove it (`openbook models remove {name}`) and pull or import it again."
+    )
+
+
+def _stamp(reference: ModelReference) -> Stamp | None:
+    """None also for a file that cannot be looked at: the full verification then says why."""
+    with suppress(StorageError):
+        return take_stamp(reference.path, reference.manifest)
+    return None

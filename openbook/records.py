@@ -1,0 +1,259 @@
+"""The values that travel between the layers: frozen, slotted, standard library only.
+
+Character offsets count Unicode code points of a document's text, start inclusive, end exclusive: `text[start:end]`.
+Digests are lowercase hexadecimal SHA-256.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+Digest: TypeAlias = str
+Vectors: TypeAlias = Any  # numpy float32 array [n, dimensions]; records stay free of numpy
+
+
+def sha256_hex(data: bytes) -> Digest:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte string for one value: keys sorted, no spaces, UTF-8, no NaN. Equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PageSpan:
+    """Page `number` (1-based) is `text[start:end]` of its document. Spans are in order and do not overlap."""
+
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadingMark:
+    """A heading line that begins at `start`; `level` 1 is the highest."""
+
+    start: int
+    level: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The text of one file as read, with its structure. What citations point into."""
+
+    text: str
+    media_type: str
+    title: str = ""
+    pages: tuple[PageSpan, ...] = ()
+    headings: tuple[HeadingMark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PassageSpan:
+    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order, without overlap."""
+
+    start: int
+    end: int
+    page: int | None
+    headings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A contiguous span of one document's text, the unit of retrieval.
+
+    `id` is a function of the document's text and the span alone: the same input gives the same id on every machine.
+    """
+
+    id: str
+    document: str
+    title: str
+    start: int
+    end: int
+    page: int | None
+    headings: tuple[str, ...]
+    text: str
+
+    @property
+    def digest(self) -> Digest:
+        return sha256_hex(self.text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found for a query. Ranks count from 1; None means that retriever did not return it."""
+
+    passage: Passage
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float | None
+
+
+Outcome: TypeAlias = Literal["added", "updated", "unchanged", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one file in one run. `reason` is empty unless it was skipped or failed."""
+
+    path: str
+    outcome: Outcome
+    reason: str = ""
+
+
+# --- who answers ------------------------------------------------------------------------------------------------------
+
+Evidence: TypeAlias = Literal["verified", "claimed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model. A local file is `verified` by its digest; a remote endpoint can only be `claimed` (digest empty)."""
+
+    name: str
+    digest: Digest
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """Which embedder. Vectors of two embedders that differ in any field here must never meet in one index."""
+
+    name: str
+    digest: Digest
+    dimensions: int
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. Equal text gives equal bits, whatever else is embedded beside it."""
+
+    @property
+    def identity(self) -> EmbedderIdentity: ...
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Float32 [len(texts), dimensions], each row of length 1."""
+        ...
+
+    def embed_query(self, text: str) -> Vectors:
+        """Float32 [dimensions], of length 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 96
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A request in the canonical order of its blocks: system, then each passage, then the question.
+
+    All three are plain text: whatever they hold, no part of them can become a control token.
+    """
+
+    system: str
+    passages: tuple[str, ...]
+    question: str
+
+
+FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model)."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int | None
+    answer_tokens: int | None
+    prompt_digest: Digest
+    numeric_class: str
+    mean_logprob: float | None = None
+
+
+# --- what is answered -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """`quote` stands verbatim at `[start, end)` of the document's text."""
+
+    document: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+    passage_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassageReference:
+    id: str
+    digest: Digest
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """All that is needed to replay an answer."""
+
+    format: int
+    openbook_version: str
+    model: ModelIdentity
+    numeric_class: str
+    embedder: EmbedderIdentity | None
+    knowledge_base: str | None
+    knowledge_base_version: int | None
+    question: str
+    question_digest: Digest
+    strategy: str
+    passages: tuple[PassageReference, ...]
+    prompt_digest: Digest
+    decoding: Decoding
+    answer_digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds of wall clock. `first_token_s` counts from the start of reading."""
+
+    retrieve_s: float = 0.0
+    first_token_s: float | None = None
+    read_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    question: str
+    answer: str
+    abstained: bool
+    supported: bool
+    citations: tuple[Citation, ...]
+    passages: tuple[Hit, ...]
+    receipt: Receipt
+    timings: Timings
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""
+        value: dict[str, Any] = dataclasses.asdict(self)
+        return value

@@ -1,0 +1,1 @@
+"""Serving: the edges (HTTP, MCP, web page) over the synchronous core."""

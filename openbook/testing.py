@@ -1,0 +1,268 @@
+"""Fakes that ship, and the conformance suites that the fakes and the real things both pass.
+
+`EchoEngine` reads without a model: it answers with the passage sentence that shares most words with the question.
+`HashEmbedder` embeds without a model: a bag of hashed words. Both are deterministic, instant and honest stand-ins at
+the seams, so that tests need no mocks and no downloads.
+
+A new engine proves itself with a pytest class: `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from openbook.errors import ContextOverflow, EngineError
+from openbook.inference.frozen import Cancelled, Engine, FrozenModel, never
+from openbook.inference.stopping import TextStream
+from openbook.records import (
+    Completion,
+    Decoding,
+    Embedder,
+    EmbedderIdentity,
+    FinishReason,
+    ModelIdentity,
+    Prompt,
+    canonical_json,
+    sha256_hex,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+class EchoEngine:
+    """Answers with the sentence of the passages that shares most words with the question, or with `otherwise`."""
+
+    def __init__(self, *, context_tokens: int = 4096, otherwise: str = "The passages do not say.") -> None:
+        self._context_tokens, self._otherwise, self._open = context_tokens, otherwise, True
+
+    identity = ModelIdentity(name="echo", digest=sha256_hex(b"openbook echo engine 1"), evidence="verified")
+    numeric_class = "echo"
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context_tokens
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return sum(len(text.split()) for text in (prompt.system, *prompt.passages, prompt.question))
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        if not self._open:
+            raise EngineError("The echo engine was closed.")
+        tokens = self.count_prompt_tokens(prompt)
+        if tokens + decoding.max_tokens > self._context_tokens:
+            raise ContextOverflow(f"{tokens} + {decoding.max_tokens} tokens do not fit into {self._context_tokens}.")
+        answer = re.findall(r"\S+\s*", self._answer(prompt))
+        stream, pieces, used = TextStream(decoding.stop), [], 0
+        finish: FinishReason = "end" if len(answer) <= decoding.max_tokens else "length"
+        for word in answer[: decoding.max_tokens]:
+            if cancelled():
+                finish = "cancelled"
+                break
+            used += 1
+            if piece := stream.feed(word.encode()):
+                pieces.append(piece)
+                yield piece
+            if stream.stopped:
+                finish = "stop"
+                break
+        if rest := stream.feed(b"", final=True):
+            pieces.append(rest)
+            yield rest
+        digest = sha256_hex(canonical_json([prompt.system, list(prompt.passages), prompt.question]))
+        return Completion("".join(pieces), finish, tokens, used, digest, self.numeric_class)
+
+    def _answer(self, prompt: Prompt) -> str:
+        asked = set(_words(prompt.question))
+        sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
+        best = max(sentences, key=lambda s: len(asked & set(_words(s))), default="")
+        return best if len(asked & set(_words(best))) >= 2 else self._otherwise
+
+    def close(self) -> None:
+        self._open = False
+
+
+def echo_model(**options: int | str) -> FrozenModel:
+    return FrozenModel(EchoEngine(**options))  # type: ignore[arg-type]
+
+
+class HashEmbedder:
+    """A bag of hashed words as a unit vector. Texts that share words are near; texts without words point one way."""
+
+    def __init__(self, dimensions: int = 64, name: str = "hash") -> None:
+        digest = sha256_hex(f"openbook hash embedder 1 {dimensions}".encode())
+        self.identity = EmbedderIdentity(name=name, digest=digest, dimensions=dimensions)
+        self.texts_embedded = 0
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        import numpy as np
+
+        vector = np.zeros(self.identity.dimensions, dtype=np.float32)
+        for word in _words(text) or [""]:
+            digest = hashlib.sha256(word.encode()).digest()
+            vector[int.from_bytes(digest[:4]) % self.identity.dimensions] += 1.0 if digest[4] & 1 else -1.0
+        length = float(np.linalg.norm(vector))
+        if length == 0.0:  # words that cancel each other
+            vector[0], length = 1.0, 1.0
+        result: NDArray[np.float32] = (vector / np.float32(length)).astype(np.float32)
+        return result
+
+    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import numpy as np
+
+        self.texts_embedded += len(texts)
+        rows = [self.embed_query(text) for text in texts]
+        return np.stack(rows) if rows else np.empty((0, self.identity.dimensions), dtype=np.float32)
+
+
+# --- conformance suites -----------------------------------------------------------------------------------------------
+
+PROMPT = Prompt(
+    system="Answer from the passages.",
+    passages=("The bridge was opened on 14 March 2026 by mayor Lila Ortega.\n",),
+    question="Who opened the bridge?",
+)
+
+
+class EngineSuite:
+    """What every engine must do. Subclass it in a test module and define `make_engine`."""
+
+    deterministic = True
+    counts_tokens = True
+
+    def make_engine(self) -> Engine:
+        raise TypeError("An EngineSuite must define make_engine.")
+
+    def test_pieces_join_to_the_completion(self) -> None:
+        model = FrozenModel(self.make_engine())
+        pieces, stream = [], model.stream(PROMPT, Decoding(max_tokens=24))
+        while True:
+            try:
+                pieces.append(next(stream))
+            except StopIteration as done:
+                assert "".join(pieces) == done.value.text
+                assert done.value.text
+                break
+        model.close()
+
+    def test_equal_requests_give_equal_answers_whatever_came_between(self) -> None:
+        model = FrozenModel(self.make_engine())
+        first = model.complete(PROMPT, Decoding(max_tokens=16))
+        model.complete(Prompt("Be brief.", (), "What is the capital of France?"), Decoding(max_tokens=8))
+        assert model.complete(PROMPT, Decoding(max_tokens=16)) == first or not self.deterministic
+        model.close()
+
+    def test_parallel_requests_do_not_meet(self) -> None:
+        model = FrozenModel(self.make_engine())
+        prompts = [Prompt("Repeat.", (f"The code word is number {i}.\n",), "What is the code word?") for i in range(4)]
+        alone = [model.complete(p, Decoding(max_tokens=8)) for p in prompts]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda p: model.complete(p, Decoding(max_tokens=8)), prompts))
+        assert together == alone or not self.deterministic
+        model.close()
+
+    def test_max_tokens_bounds_the_answer(self) -> None:
+        model = FrozenModel(self.make_engine())
+        completion = model.complete(PROMPT, Decoding(max_tokens=1))
+        assert completion.finish_reason in ("length", "end")
+        assert completion.answer_tokens is None or completion.answer_tokens <= 1
+        model.close()
+
+    def test_a_stop_string_ends_the_answer_before_it(self) -> None:
+        model = FrozenModel(self.make_engine())
+        whole = model.complete(PROMPT, Decoding(max_tokens=24)).text
+        stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
+        stopped = model.complete(PROMPT, Decoding(max_tokens=24, stop=(stop,)))
+        assert stopped.text == whole[: whole.index(stop)]
+        assert stopped.finish_reason == "stop"
+        model.close()
+
+    def test_cancelling_ends_early_and_leaves_no_trace(self) -> None:
+        model = FrozenModel(self.make_engine())
+        whole = model.complete(PROMPT, Decoding(max_tokens=16))
+        assert model.complete(PROMPT, Decoding(max_tokens=16), lambda: True).finish_reason == "cancelled"
+        assert model.complete(PROMPT, Decoding(max_tokens=16)) == whole or not self.deterministic
+        model.close()
+
+    def test_a_stream_that_is_dropped_leaves_no_trace(self) -> None:
+        model = FrozenModel(self.make_engine())
+        whole = model.complete(PROMPT, Decoding(max_tokens=16))
+        for _ in range(4):
+            stream = model.stream(PROMPT, Decoding(max_tokens=16))
+            next(stream)
+            stream.close()
+        assert model.complete(PROMPT, Decoding(max_tokens=16)) == whole or not self.deterministic
+        model.close()
+
+    def test_a_prompt_over_the_context_is_refused(self) -> None:
+        model = FrozenModel(self.make_engine())
+        long = Prompt("Answer.", ("many words " * model.context_tokens,), "Why?")
+        assert model.count_prompt_tokens(long) > model.context_tokens
+        try:
+            model.complete(long, Decoding(max_tokens=4))
+        except ContextOverflow:
+            return
+        finally:
+            model.close()
+        raise AssertionError("a prompt longer than the context was not refused")
+
+    def test_a_closed_engine_says_so(self) -> None:
+        engine = self.make_engine()
+        engine.close()
+        engine.close()
+        try:
+            FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1))
+        except EngineError:
+            return
+        raise AssertionError("a closed engine still answers")
+
+
+class EmbedderSuite:
+    """What every embedder must do. Subclass it in a test module and define `make_embedder`."""
+
+    TEXTS = ("A ferry leaves at nine.", "Ferries are boats.", "", "Überraschung " * 400, "A ferry leaves at nine.")
+
+    def make_embedder(self) -> Embedder:
+        raise TypeError("An EmbedderSuite must define make_embedder.")
+
+    def test_rows_are_unit_vectors_in_order(self) -> None:
+        import numpy as np
+
+        embedder = self.make_embedder()
+        rows = embedder.embed_passages(self.TEXTS)
+        assert rows.shape == (len(self.TEXTS), embedder.identity.dimensions)
+        assert rows.dtype == np.float32
+        assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+        assert np.array_equal(rows[0], rows[4])
+
+    def test_a_vector_is_a_function_of_its_text_alone(self) -> None:
+        import numpy as np
+
+        embedder = self.make_embedder()
+        rows = embedder.embed_passages(self.TEXTS)
+        for text, row in zip(self.TEXTS, rows, strict=True):
+            assert np.array_equal(embedder.embed_passages([text])[0], row)
+        assert np.array_equal(self.make_embedder().embed_passages(self.TEXTS[::-1])[::-1], rows)
+
+    def test_no_texts_give_no_rows(self) -> None:
+        embedder = self.make_embedder()
+        assert embedder.embed_passages([]).shape == (0, embedder.identity.dimensions)
+
+    def test_near_texts_are_nearer(self) -> None:
+        embedder = self.make_embedder()
+        rows = embedder.embed_passages(["The ferry leaves at nine.", "Quantum chromodynamics of gluons"])
+        query = embedder.embed_query("When does the ferry leave?")
+        assert float(rows[0] @ query) > float(rows[1] @ query)

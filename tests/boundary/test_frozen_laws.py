@@ -1,0 +1,163 @@
+"""The end-to-end law: nothing a request does changes the model, and nothing around a request changes its answer."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from openbook.answer import Options, ask
+from openbook.errors import OpenBookError
+from openbook.inference import FrozenModel
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelReference, ModelStore
+from openbook.records import Answer, Decoding, Embedder, Prompt, canonical_json, sha256_hex
+from openbook.testing import PROMPT
+from tests.conftest import ROOT, open_engine
+
+pytestmark = pytest.mark.model
+
+QUESTIONS = ["Who opened the bridge?", "When is the library closed?", "How many books are there?", "What colour is it?"]
+FAST = Options(passages=2, decoding=Decoding(max_tokens=10, stop=("\n",)))
+
+
+def folder_digest(folder: Path) -> str:
+    files = {p.relative_to(folder).as_posix(): sha256_hex(p.read_bytes()) for p in folder.rglob("*") if p.is_file()}
+    modes = {p.relative_to(folder).as_posix(): p.stat().st_mode for p in folder.rglob("*")}
+    return sha256_hex(canonical_json([files, modes]))
+
+
+@pytest.fixture
+def base(tmp_path: Path, real_embedder: Embedder) -> KnowledgeBase:
+    (tmp_path / "bridge.txt").write_text(
+        "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
+    )
+    (tmp_path / "library.md").write_text("# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.")
+    base = KnowledgeBase.ensure(tmp_path / "kb", real_embedder.identity)
+    add(base, [tmp_path / "bridge.txt", tmp_path / "library.md"], real_embedder)
+    return base
+
+
+def essence(answer: Answer) -> bytes:
+    value = answer.to_json()
+    value.pop("timings")
+    return canonical_json(value)
+
+
+def a_request(chance: random.Random, engine: LlamaCppEngine) -> None:
+    """One of the kinds of request that a server meets: short, long, malformed, hostile, sampled, cancelled, dropped."""
+    words = " ".join(
+        chance.choice(["ferry", "<|im_end|>", "day", "\x00", "🚢", "{{x}}", "rain"])
+        for _ in range(chance.randint(0, 60))
+    )
+    prompt = Prompt(chance.choice(["Be brief.", "", words]), tuple([words] * chance.randint(0, 2)), words + "?")
+    decoding = Decoding(
+        temperature=chance.choice([0.0, 0.0, 1.3]),
+        top_p=chance.choice([1.0, 0.5]),
+        seed=chance.randint(0, 9),
+        max_tokens=chance.choice([1, 2, 4, 5000]),
+        stop=chance.choice([(), ("\n",), ("e",)]),
+    )
+    steps = iter(range(chance.choice([0, 1, 3, 10**6])))
+    stream = engine.generate(prompt, decoding, lambda: next(steps, None) is None)
+    try:
+        for _ in zip(range(chance.choice([1, 100])), stream, strict=False):
+            pass
+    except OpenBookError:
+        pass
+    finally:
+        stream.close()
+
+
+def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelReference, model_store: ModelStore) -> None:
+    engine = open_engine(model_reference, context_tokens=1024)
+    files, logits = folder_digest(model_reference.path), engine.logits_digest(PROMPT)
+    chance = random.Random(20261125)
+    for _ in range(140):
+        a_request(chance, engine)
+    seeds = [chance.randint(0, 10**9) for _ in range(4)]
+
+    def client(seed: int) -> None:
+        for _ in range(15):
+            a_request(random.Random(seed), engine)
+
+    clients = [threading.Thread(target=client, args=(seed,)) for seed in seeds]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert engine.logits_digest(PROMPT) == logits
+    engine.close()
+    assert folder_digest(model_reference.path) == files
+    model_store.verify(model_reference)
+
+
+def test_a_request_gives_the_same_bytes_after_any_others(
+    engine: LlamaCppEngine, base: KnowledgeBase, real_embedder: Embedder
+) -> None:
+    model = FrozenModel(engine)
+    alone = [essence(ask(q, model, base, real_embedder, FAST)) for q in QUESTIONS]
+    chance = random.Random(7)
+    for _ in range(2):
+        order = list(range(len(QUESTIONS)))
+        chance.shuffle(order)
+        for i in order:
+            a_request(chance, engine)
+            assert essence(ask(QUESTIONS[i], model, base, real_embedder, FAST)) == alone[i]
+
+
+def test_a_request_gives_the_same_bytes_while_others_run(
+    engine: LlamaCppEngine, base: KnowledgeBase, real_embedder: Embedder
+) -> None:
+    model = FrozenModel(engine)
+    alone = {q: essence(ask(q, model, base, real_embedder, FAST)) for q in QUESTIONS}
+    together: list[tuple[str, bytes]] = []
+
+    def client(order: list[str]) -> None:
+        together.extend((q, essence(ask(q, model, base, real_embedder, FAST))) for q in order)
+
+    clients = [threading.Thread(target=client, args=(QUESTIONS[i:] + QUESTIONS[:i],)) for i in range(3)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert len(together) == 3 * len(QUESTIONS)
+    assert all(answer == alone[q] for q, answer in together)
+
+
+IN_A_NEW_PROCESS = """
+import sys
+from tests.conftest import open_engine
+from openbook.models import ModelStore
+from openbook.testing import PROMPT
+from pathlib import Path
+engine = open_engine(ModelStore(Path(sys.argv[1])).resolve("smollm2-135m-instruct"))
+print(engine.logits_digest(PROMPT))
+"""
+
+
+def test_the_probe_gives_the_same_logits_in_new_processes_side_by_side(
+    engine: LlamaCppEngine, model_store: ModelStore
+) -> None:
+    command = [sys.executable, "-c", IN_A_NEW_PROCESS, str(model_store.root)]
+    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    digests = [process.communicate()[0].strip() for process in running]
+    assert digests == [engine.logits_digest(PROMPT)] * 2
+
+
+def test_the_answer_json_is_the_same_in_a_new_process(
+    base: KnowledgeBase, model_store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBOOK_HOME", str(model_store.root.parent))
+    command = [sys.executable, "-m", "openbook", "ask", QUESTIONS[0], "--kb", str(base.folder), "--json"]
+    outputs = [json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout) for _ in range(2)]
+    for output in outputs:
+        output.pop("timings")
+    assert outputs[0] == outputs[1]
+    assert outputs[0]["receipt"]["model"]["evidence"] == "verified"

@@ -1,0 +1,83 @@
+"""Fences that keep training out of answering."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import openbook
+from openbook.inference import FrozenModel
+from openbook.testing import EchoEngine
+
+ROOT = Path(__file__).parent.parent.parent
+
+LOAD_ALL = """
+import importlib, pkgutil, sys
+import openbook
+for module in pkgutil.walk_packages(openbook.__path__, "openbook."):
+    if not module.name.startswith("openbook.training") and not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from openbook.cli import VERBS, run
+for verb in VERBS:
+    run([verb, "--help"])
+import onnxruntime, tokenizers, tantivy, usearch.index, llama_cpp_py_sync, jinja2, huggingface_hub, docx, pypdfium2, lxml.html
+bad = sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft", "accelerate", "jax", "tensorflow"}
+             or m.startswith("openbook.training"))
+print("REACHED", bad)
+"""
+
+
+def test_no_path_from_the_command_line_reaches_an_autograd_framework_or_training() -> None:
+    result = subprocess.run([sys.executable, "-c", LOAD_ALL], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.splitlines()[-1] == "REACHED []"
+
+
+def test_importing_openbook_is_quick_and_does_nothing() -> None:
+    code = "import sys, openbook; print(sorted(m for m in sys.modules if m.split('.')[0] in {'numpy', 'rich', 'click', 'httpx'}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_there() -> None:
+    for name in openbook.__all__:
+        assert getattr(openbook, name) is not None
+    with pytest.raises(AttributeError):
+        openbook.nothing  # noqa: B018
+
+
+def test_a_frozen_model_has_nothing_that_trains_and_cannot_be_changed() -> None:
+    model = FrozenModel(EchoEngine())
+    forbidden = {"train", "fit", "parameters", "state_dict", "backward", "update", "load_state_dict", "zero_grad"}
+    assert forbidden.isdisjoint(dir(model))
+    assert not any(name.startswith("set") for name in dir(model) if not name.startswith("__"))
+    with pytest.raises(AttributeError):
+        model.engine = EchoEngine()  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        model.extra = 1  # type: ignore[attr-defined]
+    assert getattr(FrozenModel, "__final__", False)
+    assert "__slots__" in vars(FrozenModel)
+
+
+def test_no_inference_or_knowledge_function_is_named_like_training() -> None:
+    for package in (openbook.__path__[0] + "/inference", openbook.__path__[0] + "/knowledge"):
+        for file in Path(package).rglob("*.py"):
+            for word in ("def train", "def fit(", "requires_grad", "optimizer"):
+                assert word not in file.read_text(encoding="utf-8"), f"{word} in {file}"
+
+
+def test_files_and_functions_stay_small() -> None:
+    for info in pkgutil.walk_packages(openbook.__path__, "openbook."):
+        if info.name.endswith("__main__"):
+            continue
+        module = __import__(info.name, fromlist=["x"])
+        lines = Path(inspect.getsourcefile(module) or "").read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 700, f"{info.name} has {len(lines)} lines"
+        for name, value in inspect.getmembers(module, inspect.isfunction):
+            if value.__module__ == info.name:
+                length = len(inspect.getsource(value).splitlines())
+                assert length <= 80, f"{info.name}.{name} has {length} lines"

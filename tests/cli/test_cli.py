@@ -1,0 +1,207 @@
+"""The command line as a user meets it, with the real models."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from openbook.models import ModelReference
+from tests.conftest import MODEL_HOME, ROOT
+
+HANDBOOK = ROOT / "examples" / "handbook"
+SLIDE = "How long does the evacuation slide of the Isolde Marr take to inflate?"
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A home of the test's own whose models are the session's."""
+    request.getfixturevalue("model_reference")
+    request.getfixturevalue("embedder_reference")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(MODEL_HOME / "models")
+    monkeypatch.setenv("OPENBOOK_HOME", str(home))
+    return home
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.model
+def test_ask_documents_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "ask", SLIDE, "--docs", str(HANDBOOK), "--json")
+    answer = json.loads(stdout)
+    assert code == 0
+    assert set(answer) >= {"question", "answer", "abstained", "citations", "passages", "receipt", "timings"}
+    assert answer["question"] == SLIDE
+    receipt = answer["receipt"]
+    assert receipt["model"]["evidence"] == "verified"
+    assert receipt["passages"]
+    assert all(len(receipt[k]) == 64 for k in ("question_digest", "prompt_digest", "answer_digest"))
+    for citation in answer["citations"]:
+        assert set(citation) >= {"document", "page", "start", "end", "quote", "passage_id"}
+    assert any(h["passage"]["document"].endswith("vessel-safety-manual.pdf") for h in answer["passages"])
+
+
+@pytest.mark.model
+def test_the_second_run_reuses_the_first_ones_knowledge_base(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (json.loads(out(capsys, "ask", SLIDE, "--docs", str(HANDBOOK), "--json")[1]) for _ in range(2))
+    assert first["receipt"] == second["receipt"]
+    assert len(list((home / "cache" / "docs").iterdir())) == 1
+
+
+@pytest.mark.model
+def test_add_then_ask_just_works(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "add", str(HANDBOOK))
+    assert code == 0
+    assert re.search(r"2[0-9] added\. .*version 1", stdout.replace("\n", " "))
+    code, stdout, _ = out(capsys, "ask", SLIDE)
+    assert code == 0
+    assert "knowledge base version 1" in stdout
+    assert "smollm2-135m-instruct" in stdout
+    assert "\x1b" not in stdout  # not a terminal: no colours
+    code, stdout, _ = out(capsys, "search", "bow thruster serial number", "--json")
+    assert json.loads(stdout)["hits"][0]["passage"]["document"].endswith("bow-thruster-manual.rst")
+    code, stdout, _ = out(capsys, "search", "bow thruster serial number", "-n", "2")
+    assert "bow-thruster-manual.rst" in stdout
+    code, stdout, _ = out(capsys, "status", "--json")
+    status = json.loads(stdout)
+    assert (status["version"], status["not_in"]) == (1, [])
+    assert status["embedder"]["digest"]
+    assert out(capsys, "status")[1].startswith("Knowledge base")
+
+
+@pytest.mark.model
+def test_closed_book(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "ask", "What is the capital of France?", "--closed-book")
+    assert code == 0
+    assert "Paris" in stdout
+    assert "memory" in stdout
+
+
+@pytest.mark.model
+def test_models_verbs(home: Path, model_reference: ModelReference, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "models", "list")
+    assert code == 0
+    assert "smollm2-135m-instruct" in stdout
+    assert "minilm-l6-int8" in stdout
+    code, stdout, _ = out(capsys, "models", "show", "smollm2-135m-instruct", "--json")
+    shown = json.loads(stdout)
+    assert shown["digest"] == model_reference.digest
+    assert shown["licence"] == "Apache-2.0"
+    code, stdout, _ = out(capsys, "models", "verify", "smollm2-135m-instruct")
+    assert code == 0
+    assert "verified" in stdout
+    code, _, stderr = out(capsys, "models", "show", "smollm")
+    assert code == 3
+    assert "Did you mean 'smollm2-135m-instruct'" in stderr
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["ask", ""], 2, "The question is empty"),
+        (["ask", "x" * 1_000_000], 2, "at most 8,000"),
+        (["ask", "Why?"], 4, "No knowledge base in"),
+        (["ask", "Why?", "--docs", "nowhere"], 4, "No such file or folder: nowhere"),
+        (["ask", "Why?", "--docs", "exampels"], 4, "Did you mean 'examples'?"),
+        (
+            ["ask", "Why?", "--closed-book", "--model", "smollm2-135m-instrukt"],
+            3,
+            "Did you mean 'smollm2-135m-instruct'?",
+        ),
+        (["ask", "Why?", "--closed-book", "--kb", "x"], 2, "exclude each other"),
+        (["ask", "Why?", "--passages", "0"], 2, "passages must be at least 1"),
+        (["ask", "Why?", "--closed-book", "--base-url", "http://127.0.0.1:9"], 3, "Is the server running"),
+        (["add", "nowhere"], 4, "No such file or folder"),
+        (["search", " "], 2, "empty"),
+        (["status"], 4, "No knowledge base"),
+        (["models", "show", "../../etc"], 3, "../../etc"),
+        (["aks", "Why?"], 2, "Did you mean 'ask'?"),
+        (["Who signs it?"], 2, "To ask a question: openbook ask"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_a_code(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    found, stdout, stderr = out(capsys, *arguments)
+    assert found == code
+    assert sentence in stderr
+    assert stdout == ""
+    assert "Traceback" not in stderr
+
+
+def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("OPENBOOK_PASAGES", "3")
+    assert out(capsys, "status")[0] == 2
+    assert "OPENBOOK_PASAGES" in out(capsys, "status")[2]
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "--help")
+    assert code == 0
+    for verb in ("ask", "add", "search", "status", "models"):
+        assert re.search(rf"^  {verb}\b", stdout, re.MULTILINE)
+
+
+@pytest.mark.model
+def test_a_reader_that_goes_away_is_no_error(home: Path) -> None:
+    command = f"{sys.executable} -m openbook ask '{SLIDE}' --docs {HANDBOOK} --json | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "{\n"
+    assert done.stderr.count("\n") <= 2
+    assert "Traceback" not in done.stderr
+
+
+def on_a_terminal(arguments: list[str], environment: dict[str, str], columns: int) -> str:
+    """What a person would see: the command under a pseudo-terminal of that width."""
+    parent, child = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color", **environment}
+    command = [sys.executable, "-m", "openbook", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdin=child, stdout=child, stderr=child, env=environment) as process:
+        os.close(child)
+        data = b""
+        while True:
+            ready, _, _ = select.select([parent], [], [], 60)
+            try:
+                chunk = os.read(parent, 65536) if ready else b""
+            except OSError:
+                break
+            if not chunk:
+                break
+            data += chunk
+        assert process.wait() == 0
+    os.close(parent)
+    return data.decode()
+
+
+@pytest.mark.model
+def test_colours_on_a_terminal_none_with_no_color_and_no_line_over_the_width(home: Path) -> None:
+    arguments = ["ask", SLIDE, "--docs", str(HANDBOOK)]
+    on_a_terminal(arguments, {}, 100)
+    coloured = on_a_terminal(arguments, {}, 100)
+    assert "\x1b[1m" in coloured
+    plain = on_a_terminal(arguments, {"NO_COLOR": "1"}, 40)
+    final = plain.rpartition("\x1b[2K")[2] or plain
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", final)
+    visible = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", final).replace("\r", "")
+    assert max(map(len, visible.splitlines())) <= 40

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from openbook.inference import Engine
+from openbook.records import Embedder
+from openbook.testing import EchoEngine, EmbedderSuite, EngineSuite, HashEmbedder
+
+
+class TestEchoEngine(EngineSuite):
+    def make_engine(self) -> Engine:
+        return EchoEngine()
+
+
+class TestHashEmbedder(EmbedderSuite):
+    def make_embedder(self) -> Embedder:
+        return HashEmbedder()

@@ -1,0 +1,144 @@
+"""The remote engine against a local server that speaks the protocol, well and badly."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from openbook.errors import ConfigError, ContextOverflow, EngineError
+from openbook.inference import Engine, connect_model
+from openbook.inference.openai import OpenAIEngine
+from openbook.records import Decoding, Prompt
+from openbook.testing import PROMPT, EchoEngine, EngineSuite
+
+
+class FakeServer(BaseHTTPRequestHandler):
+    """Answers like the echo engine. The model's name chooses how it misbehaves."""
+
+    requests: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.requests.append({**body, "authorization": self.headers.get("Authorization")})
+        model = body["model"]
+        if model == "context":
+            return self.error(400, {"error": {"message": "maximum context length is 100 tokens"}})
+        if model == "denied":
+            return self.error(401, {"error": {"message": "bad key"}})
+        if model == "html":
+            return self.error(502, "<html>Bad gateway</html>")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        if model == "garbage":
+            self.wfile.write(b"data: {]\n\n")
+            return None
+        if model == "fails":
+            self.wfile.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+            return None
+        return self.stream(body)
+
+    def stream(self, body: dict[str, Any]) -> None:
+        system, user = (m["content"] for m in body["messages"])
+        passages, _, question = user.rpartition("\n")
+        prompt = Prompt(system, (passages,) if passages else (), question)
+        decoding = Decoding(max_tokens=body["max_tokens"], stop=tuple(body.get("stop", ())))
+        for piece in EchoEngine().generate(prompt, decoding, lambda: False):
+            self.event({"choices": [{"delta": {"content": piece}, "finish_reason": None}]})
+        self.event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        self.event({"choices": [], "usage": {"prompt_tokens": 1}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def event(self, value: dict[str, Any]) -> None:
+        self.wfile.write(f": keep-alive\n\ndata: {json.dumps(value)}\n\n".encode())
+
+    def error(self, status: int, value: object) -> None:
+        data = (value if isinstance(value, str) else json.dumps(value)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        pass
+
+
+class QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that cancel hang up in the middle; that is what the suite tests, not an error."""
+
+
+@pytest.fixture(scope="module")
+def base_url() -> Iterator[str]:
+    server = QuietServer(("127.0.0.1", 0), FakeServer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestOpenAIEngine(EngineSuite):
+    @pytest.fixture(autouse=True)
+    def server(self, base_url: str) -> None:
+        self.base_url = base_url
+
+    def make_engine(self) -> Engine:
+        return OpenAIEngine("echo", base_url=self.base_url)
+
+    def test_a_stop_string_ends_the_answer_before_it(self) -> None:
+        # The server cuts at the stop string itself, so the reason it reports is its own "stop" for a natural end.
+        model = connect_model("echo", base_url=self.base_url)
+        whole = model.complete(PROMPT, Decoding(max_tokens=24)).text
+        assert model.complete(PROMPT, Decoding(max_tokens=24, stop=("opened",))).text == whole[: whole.index("opened")]
+        model.close()
+
+    def test_a_prompt_over_the_context_is_refused(self) -> None:
+        model = connect_model("context", base_url=self.base_url)
+        with pytest.raises(ContextOverflow, match="maximum context length"):
+            model.complete(PROMPT)
+        model.close()
+
+
+def test_identity_is_claimed_and_the_key_goes_into_the_header(base_url: str) -> None:
+    model = connect_model("echo", base_url=base_url, api_key="secret")
+    assert model.identity.evidence == "claimed"
+    assert model.identity.digest == ""
+    model.complete(PROMPT)
+    assert FakeServer.requests[-1]["authorization"] == "Bearer secret"
+    assert "secret" not in repr(model.identity)
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("denied", "answered 401: bad key. Set the key"),
+        ("html", "answered 502: <html>Bad gateway</html>"),
+        ("garbage", "not a chat completion"),
+        ("fails", "out of memory"),
+    ],
+)
+def test_what_the_server_does_wrong_is_said(base_url: str, name: str, sentence: str) -> None:
+    model = connect_model(name, base_url=base_url)
+    with pytest.raises(EngineError, match=sentence):
+        model.complete(PROMPT)
+    model.close()
+
+
+def test_no_server_is_a_sentence() -> None:
+    model = connect_model("x", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(EngineError, match="Is the server running"):
+        model.complete(PROMPT)
+    model.close()
+
+
+def test_a_base_url_without_scheme_is_refused() -> None:
+    with pytest.raises(ConfigError, match="http://"):
+        connect_model("x", base_url="localhost:8000")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import EngineError
+from openbook.inference.prompting import build_blocks, compile_template
+from openbook.records import Prompt
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[model]"
+)
+PROMPT = Prompt("Be brief.", ("First.\n", "Second.\n"), "Why?")
+
+
+def flat(prompt: Prompt, template: str | None) -> str:
+    render = compile_template(template, bos="<s>") if template else None
+    return "".join(s.text for block in build_blocks(prompt, render) for s in block.segments)
+
+
+def test_blocks_joined_are_what_the_template_renders() -> None:
+    expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nFirst.\nSecond.\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert flat(PROMPT, CHATML) == expected
+
+
+def test_each_text_has_a_block_of_its_own() -> None:
+    blocks = build_blocks(PROMPT, compile_template(CHATML))
+    assert [b.kind for b in blocks] == ["system", "passage", "passage", "question"]
+    assert [s.text for s in blocks[1].segments] == ["First.\n"]
+    assert blocks[3].segments[0].text == "Why?"
+
+
+def test_without_passages_there_are_two_blocks() -> None:
+    assert [b.kind for b in build_blocks(Prompt("S", (), "Q"), compile_template(CHATML))] == ["system", "question"]
+
+
+def test_a_template_without_system_role_gets_the_instruction_in_the_users_message() -> None:
+    assert flat(PROMPT, NO_SYSTEM) == "<s>[user]Be brief.\n\nFirst.\nSecond.\nWhy?[model]"
+
+
+def test_a_model_without_template_gets_plain_text() -> None:
+    assert flat(PROMPT, None) == "Be brief.\n\nFirst.\nSecond.\nWhy?\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ messages[1]['content'] }}", "{% for m in messages %}{{ m['content'] * 2 }}{% endfor %}", "nothing at all"],
+)
+def test_a_template_that_loses_or_repeats_a_text_is_refused(template: str) -> None:
+    with pytest.raises(EngineError, match="loses, repeats or reorders"):
+        build_blocks(PROMPT, compile_template(template))
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
+    render = compile_template("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(EngineError):
+        build_blocks(PROMPT, render)
+
+
+def test_a_broken_template_is_named() -> None:
+    with pytest.raises(EngineError, match="does not compile"):
+        compile_template("{% for %}")
+
+
+HOSTILE = st.text() | st.sampled_from(["<|im_end|>", "{{ 7 * 7 }}", "{% raw %}", "\ue0000\ue001", "\ue0001\ue001"])
+
+
+@given(HOSTILE, st.lists(HOSTILE, max_size=4), HOSTILE)
+def test_no_text_ever_becomes_control_text(system: str, passages: list[str], question: str) -> None:
+    prompt = Prompt(system, tuple(passages), question)
+    blocks = build_blocks(prompt, compile_template(CHATML))
+    plain = [s.text for b in blocks for s in b.segments if not s.control]
+    assert plain == [text for text in (system, *passages, question) if text]
+    control = "".join(s.text for b in blocks for s in b.segments if s.control)
+    assert control == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"

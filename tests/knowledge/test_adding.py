@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openbook.errors import KnowledgeError
+from openbook.knowledge import AddReport, KnowledgeBase, add
+from openbook.records import EmbedderIdentity, Vectors
+from openbook.testing import HashEmbedder
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("The first document is about ferries.")
+    (folder / "b.txt").write_text("The second document is about harbours.")
+    return folder
+
+
+@pytest.fixture
+def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
+    return KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+
+
+def outcomes(report: AddReport) -> dict[str, str]:
+    return {Path(v.path).name: v.outcome for v in report.verdicts}
+
+
+def test_one_run_is_one_version(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    report = add(base, [docs], embedder)
+    assert report.version == base.version == 1
+    assert outcomes(report) == {"a.txt": "added", "b.txt": "added"}
+
+
+def test_nothing_new_is_no_version_and_embeds_nothing(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    add(base, [docs], embedder)
+    before = embedder.texts_embedded
+    report = add(base, [docs], embedder)
+    assert report.version == 1
+    assert set(outcomes(report).values()) == {"unchanged"}
+    os.utime(docs / "a.txt")  # touched, but the same bytes
+    assert outcomes(add(base, [docs], embedder))["a.txt"] == "unchanged"
+    assert embedder.texts_embedded == before
+
+
+def test_a_changed_file_replaces_its_old_text(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    add(base, [docs], embedder)
+    (docs / "a.txt").write_text("Now it is about lighthouses.")
+    report = add(base, [docs], embedder)
+    assert outcomes(report) == {"a.txt": "updated", "b.txt": "unchanged"}
+    assert base.version == 2
+    texts = [h.passage.text for h in base.search("ferries lighthouses document", embedder)[1]]
+    assert "Now it is about lighthouses." in texts
+    assert not any("ferries" in t for t in texts)
+    assert base.text(str(docs / "a.txt"), version=1) == "The first document is about ferries."
+
+
+def test_a_text_that_comes_back_is_not_embedded_again(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    add(base, [docs], embedder)
+    original = (docs / "a.txt").read_text()
+    (docs / "a.txt").write_text("Something else.")
+    add(base, [docs], embedder)
+    before = embedder.texts_embedded
+    (docs / "a.txt").write_text(original)
+    report = add(base, [docs], embedder)
+    assert (report.passages_embedded, embedder.texts_embedded) == (0, before)
+    assert base.search("ferries", embedder)[1][0].passage.text == original
+
+
+def test_identical_files_are_stored_once_and_found_once(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    (docs / "copy.txt").write_text((docs / "a.txt").read_text())
+    add(base, [docs], embedder)
+    assert len(base.documents()) == 3
+    texts = [h.passage.text for h in base.search("ferries", embedder)[1]]
+    assert texts.count("The first document is about ferries.") == 1
+
+
+def test_a_bad_file_gets_a_verdict_and_the_others_go_in(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    (docs / "empty.txt").write_text("")
+    (docs / "image.xyz").write_bytes(b"\x00\x01")
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 nothing more")
+    report = add(base, [docs], embedder)
+    assert outcomes(report) == {
+        "a.txt": "added",
+        "b.txt": "added",
+        "empty.txt": "failed",
+        "broken.pdf": "failed",
+        "image.xyz": "skipped",
+    }
+    assert all(v.reason for v in report.verdicts if v.outcome in ("failed", "skipped"))
+    assert {Path(v.path).name for v in base.status().not_in} == {"empty.txt", "broken.pdf", "image.xyz"}
+    (docs / "empty.txt").write_text("Not empty any more.")
+    add(base, [docs], embedder)
+    assert {Path(v.path).name for v in base.status().not_in} == {"broken.pdf", "image.xyz"}
+
+
+def test_a_missing_path_is_an_error(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    with pytest.raises(KnowledgeError):
+        add(base, [docs / "aa.txt"], embedder)
+    assert base.version == 0
+
+
+class StopsAfter:
+    """An embedder that is interrupted after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self._inner = HashEmbedder()
+        self._left = batches
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        return self._inner.identity
+
+    def embed_query(self, text: str) -> Vectors:
+        return self._inner.embed_query(text)
+
+    def embed_passages(self, texts: list[str]) -> Vectors:
+        if self._left == 0:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return self._inner.embed_passages(texts)
+
+
+def test_an_interrupted_run_commits_nothing_and_the_next_goes_on(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    for i in range(200):
+        (docs / f"n{i:03}.txt").write_text(f"Document number {i} says {np.sqrt(i)}.")
+    with pytest.raises(KeyboardInterrupt):
+        add(base, [docs], StopsAfter(batches=2))  # type: ignore[arg-type]
+    assert base.version == 0
+    assert base.documents() == []
+    assert base.search("document number", embedder) == (0, [])
+    report = add(base, [docs], embedder)
+    assert report.passages_embedded == 202 - 2 * 64
+    assert len(base.documents()) == 202
+
+
+def test_progress_ends_at_the_total(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    seen: list[tuple[str, int, int]] = []
+    add(base, [docs], embedder, progress=lambda *step: seen.append(step))
+    assert ("read", 2, 2) in seen
+    assert ("embed", 2, 2) in seen
+    assert all(0 <= done <= total for _, done, total in seen)

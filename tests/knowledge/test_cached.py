@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.cached import for_documents
+from openbook.testing import HashEmbedder
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for i in range(10):
+        (folder / f"{i}.txt").write_text(f"Document {i} is about topic {i * i}.")
+    return folder
+
+
+def test_the_second_run_finds_what_the_first_built(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    first, report = for_documents([docs], tmp_path / "cache", embedder)
+    assert report is not None
+    assert len(first.documents()) == 10
+    second, report = for_documents([docs], tmp_path / "cache", embedder)
+    assert report is None
+    assert second.folder == first.folder
+
+
+def test_a_change_gives_another_one_and_embeds_only_what_changed(
+    docs: Path, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    first, _ = for_documents([docs], tmp_path / "cache", embedder)
+    (docs / "3.txt").write_text("Document 3 is about lighthouses now.")
+    (docs / "4.txt").unlink()
+    second, report = for_documents([docs], tmp_path / "cache", embedder)
+    assert second.folder != first.folder
+    assert report is not None
+    assert report.passages_embedded == 1
+    assert len(second.documents()) == 9
+
+
+def test_unfinished_work_is_never_taken_for_whole(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "embed":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        for_documents([docs], tmp_path / "cache", embedder, progress=interrupt)
+    base, report = for_documents([docs], tmp_path / "cache", embedder)
+    assert report is not None
+    assert len(base.documents()) == 10
+
+
+def test_two_folders_with_equal_files_keep_their_own_paths(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.txt").write_text((docs / "0.txt").read_text())
+    base, _ = for_documents([other], tmp_path / "cache", embedder)
+    assert base.documents() == [str(other / "0.txt")]
+
+
+def test_old_ones_are_dropped(tmp_path: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openbook.knowledge.cached.KEPT", 2)
+    file = tmp_path / "a.txt"
+    bases: list[KnowledgeBase] = []
+    for i in range(4):
+        file.write_text(f"Version {i}.")
+        bases.append(for_documents([file], tmp_path / "cache", embedder)[0])
+    assert [b.folder.exists() for b in bases] == [False, False, True, True]

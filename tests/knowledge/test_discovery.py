@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import KnowledgeError
+from openbook.knowledge.discovery import Found, discover, display_path
+from openbook.records import Verdict
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    return tmp_path / "docs"
+
+
+def write(path: Path, text: str = "text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def seen(paths: Sequence[str | Path]) -> list[str]:
+    """Each thing as `path` or `path: outcome, reason`."""
+    return [
+        display_path(item.path) if isinstance(item, Found) else f"{item.path}: {item.outcome}, {item.reason}"
+        for item in discover([Path(path) for path in paths])
+    ]
+
+
+def test_sorted_depth_first(folder: Path) -> None:
+    for name in ("b.txt", "a/z.md", "a/b/c.rst", "c/a.pdf", "a.txt", "B.html"):
+        write(folder / name)
+    assert seen(["docs"]) == [
+        "docs/B.html", "docs/a/b/c.rst", "docs/a/z.md", "docs/a.txt", "docs/b.txt", "docs/c/a.pdf",
+    ]  # fmt: skip
+
+
+def test_size_and_time(folder: Path) -> None:
+    path = write(folder / "a.txt", "12345")
+    os.utime(path, ns=(5, 1_700_000_000_000_000_000))
+    assert list(discover([path])) == [Found(path, 5, path.stat().st_mtime_ns)]
+
+
+def test_hidden_and_generated_names_are_left_out(folder: Path) -> None:
+    for name in (".git/a.txt", ".hidden.txt", "__pycache__/a.txt", "node_modules/a.md", "kept.txt"):
+        write(folder / name)
+    assert seen(["docs"]) == ["docs/kept.txt"]
+
+
+def test_what_is_named_is_taken_even_if_hidden(folder: Path) -> None:
+    write(folder / ".notes/.a.txt")
+    assert seen(["docs/.notes/.a.txt"]) == ["docs/.notes/.a.txt"]
+    assert seen(["docs/.notes"]) == []
+
+
+def test_unsupported_formats(folder: Path) -> None:
+    write(folder / "a.xyz")
+    write(folder / "README")
+    assert seen(["docs", "docs/a.xyz"]) == [
+        "docs/README: skipped, a name without a suffix tells no format",
+        "docs/a.xyz: skipped, format .xyz is not supported",
+    ]
+
+
+def test_links_inside_a_folder_are_not_followed(folder: Path) -> None:
+    write(folder / "a/file.txt")
+    write(folder / ".secret/file.txt")
+    write(folder.parent / "outside.txt")
+    (folder / "in.txt").symlink_to("a/file.txt")
+    (folder / "loop").symlink_to(folder)
+    (folder / "out.txt").symlink_to(folder.parent / "outside.txt")
+    (folder / "out").symlink_to(folder.parent)
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "self.txt").symlink_to("self.txt")
+    (folder / "hidden.txt").symlink_to(".secret/file.txt")
+    assert seen(["docs"]) == [
+        "docs/a/file.txt",
+        "docs/gone.txt: skipped, broken link",
+        "docs/hidden.txt: skipped, link to what is left out",
+        "docs/in.txt: skipped, link, its target is read itself",
+        "docs/loop: skipped, link, its target is read itself",
+        "docs/out: skipped, link to a folder outside the folder",
+        "docs/out.txt: skipped, link to a file outside the folder",
+        "docs/self.txt: skipped, broken link",
+    ]
+
+
+def test_a_named_link_is_followed(folder: Path) -> None:
+    write(folder / "a.txt")
+    Path("link").symlink_to("docs")
+    Path("file.txt").symlink_to("docs/a.txt")
+    assert seen(["link"]) == ["link/a.txt"]
+    assert seen(["file.txt"]) == ["file.txt"]
+
+
+def test_everything_once(folder: Path) -> None:
+    write(folder / "a.txt")
+    Path("link").symlink_to("docs")
+    assert seen(["docs/a.txt", "docs", folder, "link", "docs/../docs/a.txt"]) == ["docs/a.txt"]
+
+
+def test_a_missing_path_is_an_error_at_once(folder: Path) -> None:
+    write(folder / "handbook.md")
+    with pytest.raises(KnowledgeError, match=r"no file or folder docs/handbok\.md\. Did you mean 'handbook\.md'\?"):
+        discover([Path("docs"), Path("docs/handbok.md")])
+    with pytest.raises(KnowledgeError, match="no file or folder nowhere/at/all"):
+        discover([Path("nowhere/at/all")])
+    with pytest.raises(KnowledgeError, match=r"docs/handbook\.md/x"):
+        discover([Path("docs/handbook.md/x")])
+    with pytest.raises(KnowledgeError, match="not a valid path"):
+        discover([Path("a\0b")])
+
+
+def test_a_named_broken_link_is_an_error(folder: Path) -> None:
+    (folder / "gone.txt").symlink_to("nowhere")
+    with pytest.raises(KnowledgeError, match=r"docs/gone\.txt is a broken link"):
+        discover([folder / "gone.txt"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_special_files_are_never_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    assert seen(["docs", "docs/pipe.txt"]) == ["docs/pipe.txt: skipped, a named pipe, not a file"]
+
+
+def test_a_folder_that_vanishes_is_a_verdict(folder: Path) -> None:
+    write(folder / "a.txt")
+    (folder / "b").mkdir()
+    found = discover([folder])
+    assert isinstance(next(found), Found)
+    (folder / "b").rmdir()
+    assert [item.reason for item in found if isinstance(item, Verdict)] == ["does not exist any more"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_closed_folder_is_a_verdict(folder: Path) -> None:
+    (folder / "b").mkdir(mode=0)
+    assert seen(["docs"]) == ["docs/b: failed, no permission to read it"]
+
+
+def test_names_that_hurt(folder: Path) -> None:
+    raw = os.fsencode(folder)
+    for name in (
+        b"a\nb.txt",
+        b"caf\xe9.txt",
+        b"\x1b[2J.md",
+        "a\u202eb.txt".encode(),
+        b"back\\slash.txt",
+        "Zoë 富.txt".encode(),
+    ):
+        Path(os.fsdecode(raw + b"/" + name)).write_text("x")
+    assert sorted(seen(["docs"])) == [
+        "docs/Zoë 富.txt", "docs/\\x1b[2J.md", "docs/a\\nb.txt", "docs/a\\u202eb.txt", "docs/back\\\\slash.txt",
+        "docs/caf\\xe9.txt",
+    ]  # fmt: skip
+
+
+def test_display_path_is_printable_and_tells_paths_apart() -> None:
+    names = ["a\nb", "a\\nb", "a\\\\nb", "\udce9", "é", "\\xe9", "\xe9", "\u200b", "a b", "\xa0", "\U000e0041"]
+    shown = {display_path(Path(name)) for name in set(names)}
+    assert len(shown) == len(set(names))
+    assert all(text.isprintable() for text in shown)
+
+
+def test_very_deep_folders(folder: Path) -> None:
+    path = folder
+    for _ in range(300):
+        path = path / "d"
+    path.mkdir(parents=True)
+    write(path / "a.txt")
+    assert len(seen(["docs"])) == 1

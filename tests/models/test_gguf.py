@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import gguf as reference
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import InvalidModelFile, StorageError
+from openbook.models import gguf
+from openbook.models.ggml import FILE_TYPES, GGML_TYPES
+from openbook.models.gguf import ValueType, parse_gguf, read_gguf
+from tests.models.gguf_files import TENSORS, Array, Recipe, Tensor, encoded, names, text
+
+SMALL = Recipe().build()
+
+
+def parsed(data: bytes) -> gguf.GgufHeader:
+    return parse_gguf(data, len(data))
+
+
+def refused(data: bytes, match: str) -> None:
+    with pytest.raises(InvalidModelFile, match=match):
+        parsed(data)
+
+
+def test_reads_a_small_file() -> None:
+    header = parsed(SMALL)
+    assert header.version == 3
+    assert header.text("general.architecture") == "llama"
+    assert header.integer("llama.context_length") == 128
+    assert header.integer("general.name") is None
+    assert header.metadata["tokenizer.ggml.tokens"].value == ("a", "b", "ab")
+    assert [t.name for t in header.tensors] == names(TENSORS)
+    for info, tensor in zip(header.tensors, TENSORS, strict=True):
+        assert SMALL[info.start : info.start + info.size_bytes] == tensor.data
+    assert header.data_start % header.alignment_bytes == 0
+    assert header.header_bytes <= header.data_start
+
+
+def test_keys_stand_in_the_order_of_the_file() -> None:
+    turned = replace(Recipe(), metadata=Recipe().metadata[::-1])
+    assert list(parsed(turned.build()).metadata) == list(parsed(SMALL).metadata)[::-1]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ValueType if kind not in (ValueType.STRING, ValueType.ARRAY)])
+def test_every_number_type(kind: ValueType) -> None:
+    recipe = Recipe().with_value("x", kind, 1).with_value("xs", ValueType.ARRAY, Array(kind, (0, 1, 1)))
+    header = parsed(recipe.build())
+    assert header.metadata["x"].value == 1
+    assert header.metadata["x"].type is kind
+    assert header.metadata["xs"].value == (0, 1, 1)
+    assert header.metadata["x"].raw == encoded(kind, 1)
+
+
+def test_nested_arrays() -> None:
+    inner = Array(ValueType.STRING, ("x",))
+    recipe = Recipe().with_value("deep", ValueType.ARRAY, Array(ValueType.ARRAY, (inner, inner)))
+    assert parsed(recipe.build()).metadata["deep"].value == (("x",), ("x",))
+
+
+def test_arrays_nested_without_end_are_refused() -> None:
+    value: object = Array(ValueType.UINT8, (1,))
+    for _ in range(10):
+        value = Array(ValueType.ARRAY, (value,))
+    refused(Recipe().with_value("deep", ValueType.ARRAY, value).build(), "nests arrays more than 4 deep")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "match"),
+    [
+        (replace(Recipe(), magic=b"GGML"), "begins with b'GGML'"),
+        (replace(Recipe(), version=1), "version 1"),
+        (replace(Recipe(), version=4), "version 4"),
+        (replace(Recipe(), version=3 << 24), "big-endian"),
+        (replace(Recipe(), metadata=Recipe().metadata * 2), "'general.architecture' stands twice"),
+        (replace(Recipe(), tensors=TENSORS * 2), "tensor 'token_embd.weight' stands twice"),
+        (replace(Recipe(), alignment=48), "general.alignment is 48"),
+        (Recipe().with_value("general.alignment", ValueType.UINT64, 32), "UINT64"),
+        (replace(Recipe(), tensors=(Tensor("x", b"", shape=(0, 3)),)), r"shape \(0, 3\)"),
+        (replace(Recipe(), tensors=(Tensor("x", b"", shape=()),)), "0 dimensions"),
+        (replace(Recipe(), tensors=(Tensor("x", b"", shape=(1,) * 5),)), "5 dimensions"),
+        (replace(Recipe(), tensors=(Tensor("x", b"", shape=(1 << 40, 1 << 40)),)), "truncated"),
+        (replace(Recipe(), tensors=(Tensor("x", b"", type="Q4_0", shape=(33,)),)), "multiple of 32"),
+        (replace(Recipe(), tensors=(Tensor("x" * 65, b""),)), "65 bytes; at most 64"),
+        (replace(Recipe(), tensors=(Tensor("", b""),)), "empty name"),
+        (replace(Recipe(), offsets={"blk.0.attn_q.weight": 32}), "overlap"),
+        (replace(Recipe(), offsets={"blk.0.attn_q.weight": 65}), "not a multiple of 32"),
+        (replace(Recipe(), offsets={"blk.0.attn_q.weight": 1 << 40}), "truncated"),
+        (Recipe().with_value("", ValueType.UINT8, 1), "key is empty"),
+    ],
+)
+def test_bad_files_are_refused_with_the_reason(recipe: Recipe, match: str) -> None:
+    refused(recipe.build(), match)
+
+
+def test_bad_bytes_are_refused_with_the_reason() -> None:
+    head = b"GGUF" + struct.pack("<I", 3)
+    refused(b"", "begins with b''")
+    refused(head, "truncated")
+    refused(head + struct.pack("<QQ", 1 << 60, 0), "claims 1152921504606846976 tensors")
+    refused(head + struct.pack("<QQ", 0, 1 << 60), "metadata keys")
+    one = head + struct.pack("<QQ", 0, 1)
+    refused(one + struct.pack("<Q", 1 << 40) + b"x" * 20, "at most 65535")
+    refused(one + text("k") + struct.pack("<I", 99) + b"\0" * 8, "unknown type 99")
+    refused(one + text("k") + struct.pack("<I", 7) + b"\2" + b"\0" * 8, "other than 0 and 1")
+    refused(one + text("k") + struct.pack("<IIQ", 9, 4, 1 << 50) + b"\0" * 8, "items in 'k'")
+    refused(one + text("k") + struct.pack("<IIQ", 9, 8, 2) + text("a") + struct.pack("<Q", 1 << 60), "item 1 of 'k'")
+    refused(one + text("k") + struct.pack("<IQ", 8, 1) + b"\xff" * 8, "not UTF-8")
+    refused(one + text("k") + struct.pack("<IIQQ", 9, 8, 1, 1) + b"\xff" * 8, "item 0 of 'k' is not UTF-8")
+
+
+def test_removed_and_unknown_tensor_types_are_refused() -> None:
+    row = text("output_norm.weight") + struct.pack("<IQ", 1, 5)
+    for code, match in ((4, "removed from ggml"), (200, "unknown to this version")):
+        refused(SMALL.replace(row + struct.pack("<I", 1), row + struct.pack("<I", code)), match)
+
+
+@given(st.data())
+def test_any_mutation_gives_a_result_or_the_error(data: st.DataObject) -> None:
+    changed = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        piece = data.draw(
+            st.one_of(
+                st.binary(min_size=0, max_size=9), st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\xff" * 4, b"\x09"])
+            )
+        )
+        changed[at : at + data.draw(st.integers(0, 9))] = piece
+        if not changed:
+            changed = bytearray(b"G")
+    started = time.monotonic()
+    try:
+        header = parsed(bytes(changed))
+    except InvalidModelFile:
+        pass
+    else:
+        assert all(t.start + t.size_bytes <= len(changed) for t in header.tensors)
+    assert time.monotonic() - started < 5, "a hostile file must not cost more than it is large"
+
+
+@given(st.integers(0, len(SMALL) - 1))
+def test_every_truncation_is_refused(length: int) -> None:
+    last = max(parsed(SMALL).tensors, key=lambda t: t.start)
+    if length < last.start + last.size_bytes:
+        with pytest.raises(InvalidModelFile):
+            parsed(SMALL[:length])
+
+
+def test_a_header_longer_than_the_first_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(SMALL)
+    monkeypatch.setattr(gguf, "FIRST_READ_BYTES", 16)
+    assert read_gguf(path) == parsed(SMALL)
+    monkeypatch.setattr(gguf, "MAX_HEADER_BYTES", 100)
+    with pytest.raises(InvalidModelFile, match=r"small.gguf is not .* header is longer than 100 bytes"):
+        read_gguf(path)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Cannot read"):
+        read_gguf(tmp_path / "absent.gguf")
+
+
+def test_parity_with_the_reference_writer_and_reader(tmp_path: Path) -> None:
+    path = tmp_path / "reference.gguf"
+    writer = reference.GGUFWriter(path, "llama")
+    writer.add_string("some.text", "Grüße")
+    writer.add_float32("some.float", 0.1)
+    writer.add_bool("some.flag", True)
+    writer.add_array("some.list", [1, 2, 3])
+    writer.add_token_list(["x", "yy", "日本"])
+    writer.add_custom_alignment(64)
+    writer.add_tensor("a", np.arange(6, dtype=np.float32).reshape(2, 3))
+    writer.add_tensor("b", np.arange(5, dtype=np.float16))
+    writer.add_tensor("c", np.zeros((2, 18), dtype=np.uint8), raw_dtype=reference.GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    ours, theirs = read_gguf(path), reference.GGUFReader(path)
+    fields = {name: f for name, f in theirs.fields.items() if not name.startswith("GGUF.")}
+    assert list(ours.metadata) == list(fields)
+    for name, field in fields.items():
+        value = ours.metadata[name].value
+        assert (list(value) if isinstance(value, tuple) else value) == field.contents()
+        assert int(ours.metadata[name].type) == int(field.types[0])
+    assert ours.alignment_bytes == theirs.alignment
+    assert ours.data_start == theirs.data_offset
+    for info, tensor in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (info.name, info.type, list(info.shape)) == (tensor.name, tensor.tensor_type.name, list(tensor.shape))
+        assert (info.start, info.size_bytes, info.element_count) == (
+            tensor.data_offset,
+            tensor.n_bytes,
+            tensor.n_elements,
+        )
+
+
+def test_parity_of_the_tables() -> None:
+    sizes = {int(kind): (kind.name, *size) for kind, size in reference.GGML_QUANT_SIZES.items()}
+    ours = {code: (t.name, t.block_elements, t.block_bytes) for code, t in GGML_TYPES.items()}
+    assert {code: row for code, row in ours.items() if code in sizes} == {c: r for c, r in sizes.items() if c in ours}
+    assert len(ours.keys() & sizes.keys()) >= 30
+    for kind in reference.LlamaFileType:
+        if int(kind) in FILE_TYPES:
+            assert kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").startswith(FILE_TYPES[int(kind)])
+
+
+def test_our_files_are_read_by_the_reference(tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(SMALL)
+    assert [t.name for t in reference.GGUFReader(path).tensors] == names(TENSORS)

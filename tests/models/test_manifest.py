@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import InvalidModelFile
+from openbook.models import manifest as module
+from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, tensors_digest
+from openbook.models.manifest import (
+    FILES,
+    SECTIONS,
+    FileEntry,
+    Kind,
+    KnowledgeCutoff,
+    Manifest,
+    Source,
+    TemplateSummary,
+    TokenizerSummary,
+    Trust,
+    inconsistencies,
+)
+from openbook.records import canonical_json
+
+GOLDEN = Path(__file__).parent / "golden"
+
+TEXTS = st.text(max_size=20)
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+NUMBERS = st.integers(0, (1 << 63) - 1)
+TENSORS = st.lists(
+    st.builds(TensorDigest, TEXTS, TEXTS, st.lists(NUMBERS, max_size=4).map(tuple), DIGESTS),
+    max_size=4,
+    unique_by=lambda t: t.name,
+).map(lambda rows: tuple(sorted(rows, key=lambda t: t.name)))
+SPECS = st.builds(EmbeddingSpec, NUMBERS, NUMBERS, st.just("mean"), st.booleans(), TEXTS, TEXTS)
+CUTOFFS = st.builds(KnowledgeCutoff, st.none() | st.dates().map(lambda d: d.isoformat()), TEXTS)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    kind: Kind = draw(st.sampled_from(["language-model", "embedder"]))
+    is_gguf = kind == "language-model"
+    trust: Trust = draw(st.sampled_from(["catalogue", "first-use", "local-file"]))
+    return Manifest(
+        name=draw(st.from_regex(r"\A[b-z][a-z0-9_-]{3,20}\Z")),
+        kind=kind,
+        digest=draw(DIGESTS),
+        sections={name: draw(DIGESTS) for name in SECTIONS[kind]},
+        architecture=draw(TEXTS),
+        parameter_count=draw(st.none() | NUMBERS),
+        context_tokens=draw(st.none() | NUMBERS),
+        embedding_length=draw(st.none() | NUMBERS),
+        quantisation=draw(TEXTS),
+        tokenizer=TokenizerSummary(draw(TEXTS), draw(TEXTS), draw(NUMBERS), draw(DIGESTS)),
+        template=TemplateSummary(draw(st.booleans()), draw(DIGESTS) if is_gguf else None),
+        licence=draw(TEXTS),
+        knowledge_cutoff=draw(CUTOFFS),
+        files={name: FileEntry(draw(DIGESTS), draw(NUMBERS)) for name in FILES[kind]},
+        header_bytes=draw(NUMBERS) if is_gguf else None,
+        header_sha256=draw(DIGESTS) if is_gguf else None,
+        tensors=draw(TENSORS),
+        source=Source(trust, {name: draw(TEXTS) for name in FILES[kind]}),
+        lineage=draw(st.none() | DIGESTS),
+        embedding=None if is_gguf else draw(SPECS),
+    )
+
+
+@given(manifests())
+def test_round_trip(manifest: Manifest) -> None:
+    data = manifest.to_json()
+    assert Manifest.from_json(data) == manifest
+    assert canonical_json(json.loads(data)) == data
+
+
+def golden_value() -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((GOLDEN / "manifest-v1.json").read_bytes())
+    return value
+
+
+@pytest.mark.parametrize("name", ["manifest-v1.json", "manifest-v1-embedder.json"])
+def test_manifests_of_every_past_version_open(name: str) -> None:
+    data = (GOLDEN / name).read_bytes()
+    manifest = Manifest.from_json(data)
+    assert inconsistencies(manifest) == ()
+    assert manifest.to_json() == data
+
+
+def test_mappings_cannot_be_changed() -> None:
+    manifest = Manifest.from_json((GOLDEN / "manifest-v1.json").read_bytes())
+    with pytest.raises(TypeError):
+        manifest.files["model.gguf"] = FileEntry("0" * 64, 0)  # type: ignore[index]
+    assert isinstance(hash(manifest), int)
+
+
+@given(st.data())
+def test_a_value_of_another_type_or_a_missing_or_unknown_key_is_refused(data: st.DataObject) -> None:
+    value = golden_value()
+    node: Any = value
+    while True:
+        key = data.draw(st.sampled_from(sorted(node)) if isinstance(node, dict) else st.integers(0, len(node) - 1))
+        inner = node[key]
+        if not (inner and isinstance(inner, dict | list)) or data.draw(st.booleans()):
+            break
+        node = inner
+    action = data.draw(st.sampled_from(["type", "missing", "unknown"])) if isinstance(node, dict) else "type"
+    if action == "type":
+        node[key] = 1.5
+    elif action == "missing":
+        del node[key]
+    else:
+        node["surprise"] = None
+    with pytest.raises(InvalidModelFile, match=r"manifest\.json"):
+        Manifest.from_json(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "match"),
+    [
+        ("format", 2, "has format 2"),
+        ("format", True, "must be an integer"),
+        ("format", "1", "must be an integer"),
+        ("kind", "model", "must be one of language-model, embedder"),
+        ("name", "../x", "not allowed"),
+        ("name", "nul.json", "Windows"),
+        ("digest", "A" * 64, "SHA-256 in lowercase"),
+        ("parameter_count", -1, "from 0 to"),
+        ("parameter_count", 1 << 63, "from 0 to"),
+        ("header_bytes", None, "header_bytes is null"),
+        ("embedding", {"dimensions": 1}, "lacks the key"),
+        ("licence", "\ud800", "surrogate"),
+        ("files", {"../model.gguf": {"sha256": "0" * 64, "bytes": 1}}, "lacks the key 'model.gguf'"),
+        ("knowledge_cutoff", {"date": "2024-02-30", "claimed_by": ""}, "2024-02-30"),
+        ("knowledge_cutoff", {"date": "20240228", "claimed_by": ""}, "20240228"),
+    ],
+)
+def test_bad_values_are_named(key: str, bad: object, match: str) -> None:
+    with pytest.raises(InvalidModelFile, match=match):
+        Manifest.from_json(json.dumps(golden_value() | {key: bad}).encode())
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"format": 1, "format": 1}', b'{"format": NaN}']
+)
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidModelFile, match=r"manifest\.json"):
+        Manifest.from_json(data)
+
+
+def test_an_unknown_key_gets_a_hint() -> None:
+    with pytest.raises(InvalidModelFile, match=r"unknown key .license.\. Did you mean .licence."):
+        Manifest.from_json(json.dumps(golden_value() | {"license": ""}).encode())
+
+
+def test_an_oversized_manifest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(InvalidModelFile, match="at most 100"):
+        Manifest.from_json((GOLDEN / "manifest-v1.json").read_bytes())
+
+
+def test_tensors_out_of_order_are_refused() -> None:
+    value = golden_value()
+    value["tensors"].reverse()
+    with pytest.raises(InvalidModelFile, match="order of their names"):
+        Manifest.from_json(json.dumps(value).encode())
+
+
+def test_inconsistencies_are_found() -> None:
+    manifest = Manifest.from_json((GOLDEN / "manifest-v1.json").read_bytes())
+    assert "does not follow" in inconsistencies(replace(manifest, digest="0" * 64))[0]
+    fewer = replace(manifest, tensors=manifest.tensors[1:])
+    assert inconsistencies(fewer) == ("its tensor section does not follow from the tensors it lists",)
+    sections = dict(manifest.sections) | {"tensors": tensors_digest(fewer.tensors)}
+    assert inconsistencies(replace(fewer, sections=sections, digest=model_digest(sections))) == ()

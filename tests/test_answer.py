@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from openbook.answer import ABSTENTION, Options, ask, checked_question, pack, says_nothing_found
+from openbook.errors import ContextOverflow, QuestionError
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled
+from openbook.knowledge import KnowledgeBase, add
+from openbook.records import Completion, Decoding, Hit, Passage, Prompt, sha256_hex
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
+
+
+@pytest.fixture
+def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
+    (tmp_path / "bridge.txt").write_text(
+        "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
+    )
+    (tmp_path / "library.md").write_text("# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.")
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "bridge.txt", tmp_path / "library.md"], embedder)
+    return base
+
+
+class Says(EchoEngine):
+    """An engine that says what it was told to say."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = lambda: False
+    ) -> Generator[str, None, Completion]:
+        yield self._text
+        return Completion(self._text, "end", 1, 1, sha256_hex(b"prompt"), "says")
+
+
+def test_an_answer_is_cited_verbatim_and_has_a_receipt(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    answer = ask("Who opened the bridge?", echo_model(), base, embedder)
+    assert "Lila Ortega" in answer.answer
+    assert not answer.abstained
+    assert answer.supported
+    citation = answer.citations[0]
+    text = base.text(citation.document)
+    assert text is not None
+    assert text[citation.start : citation.end] == citation.quote
+    assert citation.passage_id in [h.passage.id for h in answer.passages]
+    receipt = answer.receipt
+    assert receipt.model == EchoEngine.identity
+    assert receipt.embedder == embedder.identity
+    assert (receipt.knowledge_base, receipt.knowledge_base_version) == (base.id, 1)
+    assert receipt.answer_digest == sha256_hex(answer.answer.encode())
+    assert [p.id for p in receipt.passages] == [h.passage.id for h in answer.passages]
+    assert all(p.digest == h.passage.digest for p, h in zip(receipt.passages, answer.passages, strict=True))
+
+
+def test_equal_requests_give_equal_answers_and_receipts(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    first, second = (ask("Who opened the bridge?", echo_model(), base, embedder) for _ in range(2))
+    assert (first.answer, first.citations, first.receipt) == (second.answer, second.citations, second.receipt)
+
+
+def test_what_the_passages_do_not_hold_is_not_invented(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    model = FrozenModel(Says("The passages do not mention the colour of the bridge."))
+    answer = ask("What colour has the bridge?", model, base, embedder)
+    assert answer.abstained
+    assert answer.answer == ABSTENTION
+    assert answer.citations == ()
+
+
+def test_an_answer_without_support_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    answer = ask("Who opened the bridge?", FrozenModel(Says("Tomas Brandl opened it.")), base, embedder)
+    assert not answer.supported
+    assert answer.citations == ()
+    assert answer.notes == ("No support found in the passages for: Tomas Brandl opened it.",)
+
+
+def test_nothing_near_the_question_is_an_abstention_without_reading(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    model = FrozenModel(Says("I would invent something."))
+    answer = ask("xylophone zeppelin", model, base, embedder, Options(min_similarity=0.99))
+    assert answer.abstained
+    assert answer.passages == ()
+    assert answer.receipt.prompt_digest == ""
+
+
+def test_an_empty_knowledge_base_is_an_abstention(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = KnowledgeBase.ensure(tmp_path / "empty", embedder.identity)
+    assert ask("Anything?", echo_model(), base, embedder).abstained
+
+
+def test_closed_book_reads_nothing_and_says_so() -> None:
+    answer = ask("What is the capital of France?", FrozenModel(Says("Paris.")))
+    assert answer.answer == "Paris."
+    assert answer.passages == answer.citations == ()
+    assert not answer.supported
+    assert answer.receipt.strategy == "closed-book"
+    assert answer.receipt.knowledge_base is None
+    assert "memory" in answer.notes[0]
+
+
+def test_passages_that_do_not_fit_are_cut_and_counted(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(decoding=Decoding(max_tokens=16), min_similarity=-1.0)
+    answer = ask("Who opened the bridge?", echo_model(context_tokens=70), base, embedder, options)
+    assert len(answer.passages) == 1
+    assert answer.notes[0] == "1 of 2 passages left out: the context holds 70 tokens."
+    assert len(answer.receipt.passages) == 1
+
+
+def test_a_context_too_small_for_one_passage_is_an_error() -> None:
+    passage = Passage("p", "d", "", 0, 5, None, (), "word " * 500)
+    with pytest.raises(ContextOverflow, match="one passage take"):
+        pack("Why?", [Hit(passage, 1.0, 1, 1, 0.9)], echo_model(context_tokens=100), Decoding())
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n", "???", "\0"])
+def test_an_empty_question_is_refused(question: str) -> None:
+    with pytest.raises(QuestionError, match="empty"):
+        checked_question(question)
+
+
+def test_a_question_of_a_megabyte_is_refused() -> None:
+    with pytest.raises(QuestionError, match="1,000,000 characters; at most 8,000"):
+        checked_question("x" * 1_000_000)
+
+
+def test_undecodable_bytes_in_a_question_do_no_harm() -> None:
+    assert checked_question("caf\udce9?\0") == "caf??"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The passages do not say.",
+        "The passage does not provide a specific answer to the question.",
+        "The text doesn't mention it.",
+        "It is not mentioned in the passages.",
+        "No information is given in the passage.",
+        "I don't know.",
+        "Not specified.",
+        "The provided documents do not contain this information.",
+    ],
+)
+def test_abstentions_in_the_models_words_are_recognised(text: str) -> None:
+    assert says_nothing_found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "28 days.",
+        "The ferry does not sail on Sundays.",
+        "Passengers may not take dogs into the saloon.",
+        "The document is kept for ten years.",
+        "Knowing the code is not enough.",
+    ],
+)
+def test_answers_are_not_taken_for_abstentions(text: str) -> None:
+    assert not says_nothing_found(text)
