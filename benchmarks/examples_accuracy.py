@@ -27,6 +27,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Answer, Embedder, Passage
 
+_WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -52,7 +53,7 @@ class Share:
 def words(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
-    return f" {' '.join(re.findall(r'[0-9]+(?:[.:][0-9]+)*|[^\W_]+', text))} "
+    return f" {' '.join(_WORD.findall(text))} "
 
 
 def holds(text: str, answers: Iterable[str]) -> bool:
@@ -92,13 +93,21 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
         closed = ask(q["question"], model, options=options)
         opened = ask(q["question"], model, base, embedder, options)
         row = {"kind": q["kind"], "closed": holds(closed.answer, q["answers"])}
-        row |= {"open": holds(opened.answer, q["answers"]), "abstained": opened.abstained, "supported": opened.supported}
+        row |= {
+            "open": holds(opened.answer, q["answers"]),
+            "abstained": opened.abstained,
+            "supported": opened.supported,
+        }
         row["retrieved"] = any(g.id == h.passage.id for g in gold for h in opened.passages)
         row["oracle"] = holds(oracle(q["question"], gold, model, options), q["answers"]) if gold else False
         row["quotes"] = quotes_stand(base, opened)
-        row["cites_gold"] = any(g.start <= c.start < g.end and g.document == c.document for g in gold for c in opened.citations)
+        row["cites_gold"] = any(
+            g.start <= c.start < g.end and g.document == c.document for g in gold for c in opened.citations
+        )
         rows.append(row)
-        print(f"{q['id']} {q['kind']:<12} closed {row['closed']:d} open {row['open']:d} oracle {row['oracle']:d}  {opened.answer[:90]}")
+        print(
+            f"{q['id']} {q['kind']:<12} closed {row['closed']:d} open {row['open']:d} oracle {row['oracle']:d}  {opened.answer[:90]}"
+        )
     answerable = [r for r in rows if r["kind"] == "answerable"]
     unanswerable = [r for r in rows if r["kind"] == "unanswerable"]
     memory = [r for r in rows if r["kind"] == "closed-book"]
@@ -108,9 +117,13 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
         "answerable, right passage given (oracle) right": share(r["oracle"] for r in answerable),
         "answerable, right passage among those read": share(r["retrieved"] for r in answerable),
         "answerable, wrongly abstained": share(r["abstained"] for r in answerable),
-        "answerable, right answers that cite the right passage": share(r["cites_gold"] for r in answerable if r["open"]),
+        "answerable, right answers that cite the right passage": share(
+            r["cites_gold"] for r in answerable if r["open"]
+        ),
         "unanswerable, abstained": share(r["abstained"] for r in unanswerable),
-        "unanswerable, abstained or marked as unsupported": share(r["abstained"] or not r["supported"] for r in unanswerable),
+        "unanswerable, abstained or marked as unsupported": share(
+            r["abstained"] or not r["supported"] for r in unanswerable
+        ),
         "world facts, closed-book right": share(r["closed"] for r in memory),
         "world facts, open-book right": share(r["open"] for r in memory),
         "citations whose quote stands at its span": share(stands for r in rows for stands in r["quotes"]),

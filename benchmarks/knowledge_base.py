@@ -55,7 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
         command = [sys.executable, __file__, str(arguments.folder.absolute()), "--into", str(kb)]
-        result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        result = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        )
         embedder = default_embedder()
         base = KnowledgeBase.open(kb, embedder.identity)
         status = base.status()

@@ -11,8 +11,6 @@ blank line ends a paragraph. With the pinned libraries a second run writes the s
     uv run examples/make_binaries.py            # or: pip install python-docx reportlab, then python
 """
 
-# ruff: noqa: RUF001 (the texts use en dashes as printed documents do)
-
 import io
 import zipfile
 from dataclasses import dataclass, field

@@ -55,7 +55,7 @@ _ABSTAINS = re.compile(
 class Options:
     """`passages`: how many the model reads, 1 or more. `min_similarity`: below it, no passage counts as found."""
 
-    passages: int = 3
+    passages: int = 2
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
     min_similarity: float = 0.2
 

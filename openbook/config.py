@@ -26,7 +26,7 @@ class Settings:
     kb: Path | None = None  # default: <home>/kb
     model: str = "smollm2-135m-instruct"
     embedder: str = "minilm-l6-int8"
-    passages: int = 3  # passages given to the model, 1 or more
+    passages: int = 2  # passages given to the model, 1 or more
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
     max_tokens: int = 96  # longest answer

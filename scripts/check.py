@@ -1,7 +1,7 @@
 """The one command that checks all: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-    python scripts/check.py             everything
-    python scripts/check.py -k store    the same, with these arguments for pytest
+python scripts/check.py             everything
+python scripts/check.py -k store    the same, with these arguments for pytest
 """
 
 from __future__ import annotations

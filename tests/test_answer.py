@@ -96,7 +96,7 @@ def test_an_empty_knowledge_base_is_an_abstention(tmp_path: Path, embedder: Hash
 def test_closed_book_reads_nothing_and_says_so() -> None:
     answer = ask("What is the capital of France?", FrozenModel(Says("Paris.")))
     assert answer.answer == "Paris."
-    assert answer.passages == answer.citations == ()
+    assert (answer.passages, answer.citations) == ((), ())
     assert not answer.supported
     assert answer.receipt.strategy == "closed-book"
     assert answer.receipt.knowledge_base is None

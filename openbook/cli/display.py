@@ -24,7 +24,7 @@ _SHOWN_PROBLEMS = 20
 def console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False)
 
 
 def print_json(value: dict[str, Any]) -> None:

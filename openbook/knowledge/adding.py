@@ -19,7 +19,7 @@ from openbook.knowledge.reading import READER_VERSION, read_file
 from openbook.knowledge.splitting import SPLITTER_VERSION, split
 from openbook.records import Content, Embedder, Outcome, PassageSpan, Verdict, sha256_hex
 
-PASSAGE_CHARS = 900  # about 200 tokens: under the embedder's limit of 256
+PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
 EMBED_BATCH = 64  # passages embedded between two commits
 
 # Told (stage, done, total): stage "read" counts files, stage "embed" counts passages.

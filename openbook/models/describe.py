@@ -130,11 +130,7 @@ def describe_embedder(
     """The manifest of an embedder. What its ONNX file holds is not looked into. Raises InvalidModelFile."""
     weights_sha256, weights_bytes = hash_file(weights, progress)
     tokenizer_sha256, tokenizer_bytes = hash_file(tokenizer)
-    try:
-        with tokenizer.open("rb") as stream:
-            content = stream.read(MAX_TOKENIZER_BYTES + 1)
-    except OSError as error:
-        raise StorageError(f"Cannot read {tokenizer}: {error.strerror or error}.") from error
+    content = _content(tokenizer)
     sections = embedder_sections(weights_sha256, content, spec)
     model, vocabulary_size = _tokenizer_model(tokenizer_json(content))
     return Manifest(
@@ -161,6 +157,14 @@ def describe_embedder(
         source=source,
         embedding=spec,
     )
+
+
+def _content(tokenizer: Path) -> bytes:
+    try:
+        with tokenizer.open("rb") as stream:
+            return stream.read(MAX_TOKENIZER_BYTES + 1)
+    except OSError as error:
+        raise StorageError(f"Cannot read {tokenizer}: {error.strerror or error}.") from error
 
 
 def _tokenizer_model(content: dict[str, object]) -> tuple[str, int]:

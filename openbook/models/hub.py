@@ -86,16 +86,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _hub_errors(source: HubSource) -> Iterator[None]:
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # The transport below the library differs from version to version; its errors share a base with HfHubHTTPError.
     transport = [
@@ -103,30 +94,37 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
         for base in HfHubHTTPError.__mro__
         if base.__name__ in ("HTTPError", "RequestException") and issubclass(base, Exception)
     ]
-    failures: tuple[type[Exception], ...] = (OSError, *transport)
+    failures: tuple[type[Exception], ...] = (OSError, HFValidationError, *transport)
     try:
         yield
-    except GatedRepoError as error:
-        raise PullError(
-            f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise PullError(
-            f"The hub has no repository {source.repository!r}, or it is private. Check the name, or log in with "
-            "`hf auth login`."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise PullError(f"{source.repository} has no revision {source.revision!r}.") from error
-    except OfflineModeIsEnabled as error:
-        raise PullError(f"Cannot fetch {source}: HF_HUB_OFFLINE is set. Unset it and pull again.") from error
-    except LocalEntryNotFoundError as error:  # the library's word for: no connection, and nothing in its cache
-        raise PullError(f"Cannot reach the hub to fetch {source}. Check the connection and HF_ENDPOINT.") from error
-    except EntryNotFoundError as error:
-        raise PullError(f"{source.repository} has no file {source.path!r}. Check the path on its page.") from error
-    except HFValidationError as error:
-        raise PullError(f"{source.repository!r} cannot be a repository: {error}") from error
     except failures as error:
         if isinstance(error, OSError) and is_disk_refusal(error):
             raise StorageError(f"Cannot store {source}: {error.strerror}.") from error
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PullError(f"Cannot fetch {source}: {first_line}. Check the connection and HF_ENDPOINT.") from error
+        raise PullError(_sentence(source, error)) from error
+
+
+def _sentence(source: HubSource, error: Exception) -> str:
+    from huggingface_hub import errors
+
+    # In this order: some of these are kinds of others further down.
+    sentences: tuple[tuple[type[Exception], str], ...] = (
+        (
+            errors.GatedRepoError,
+            f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`.",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            f"The hub has no repository {source.repository!r}, or it is private. Check it, or log in (`hf auth login`).",
+        ),
+        (errors.RevisionNotFoundError, f"{source.repository} has no revision {source.revision!r}."),
+        (errors.OfflineModeIsEnabled, f"Cannot fetch {source}: HF_HUB_OFFLINE is set. Unset it and pull again."),
+        (  # the library's word for: no connection, and nothing in its cache
+            errors.LocalEntryNotFoundError,
+            f"Cannot reach the hub to fetch {source}. Check the connection and HF_ENDPOINT.",
+        ),
+        (errors.EntryNotFoundError, f"{source.repository} has no file {source.path!r}. Check the path on its page."),
+        (errors.HFValidationError, f"{source.repository!r} cannot be a repository: {error}"),
+    )
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    otherwise = f"Cannot fetch {source}: {first_line}. Check the connection and HF_ENDPOINT."
+    return next((sentence for kind, sentence in sentences if isinstance(error, kind)), otherwise)

