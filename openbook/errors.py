@@ -91,6 +91,7 @@ class StorageError(OpenBookError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest of `known`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    """` Did you mean 'x'?` for the closest of `known`, or the first that holds `word`, or an empty string."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5) or [n for n in names if len(word) > 2 and word in n]
     return f" Did you mean {close[0]!r}?" if close else ""

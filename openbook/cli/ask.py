@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,18 +52,25 @@ def ask(
     from openbook.answer import Options, checked_question
     from openbook.answer import ask as answer_question
     from openbook.cli import display, session
+    from openbook.knowledge import KnowledgeBase
     from openbook.records import Decoding
 
     if sum([bool(docs), kb is not None, closed_book]) > 1:
         raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
     checked_question(question)
+    for path in docs:
+        display.must_exist(path)
     current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
     decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed, max_tokens=current.max_tokens, stop=("\n",))
     options = Options(passages=current.passages, decoding=decoding)
-    base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
-    reader = session.open_model(current, full_check=full_check)
-    with _reading(quiet=as_json) as on_text:
-        answer = answer_question(question, reader, base, embedder, options, on_text=on_text)
+    if not (docs or closed_book):
+        KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
+    open_model = session.model_opener(current, full_check=full_check)
+    with ThreadPoolExecutor(1) as opening:  # the weights are mapped while the documents are looked at
+        reader = opening.submit(open_model)
+        base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
+        with _reading(quiet=as_json) as on_text:
+            answer = answer_question(question, reader.result(), base, embedder, options, on_text=on_text)
     if as_json:
         display.print_json(answer.to_json())
     else:
@@ -73,14 +82,9 @@ def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> t
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.cached import for_documents
 
-    if not docs:  # a missing knowledge base is reported before anything is downloaded
-        base = KnowledgeBase.open(current.default_kb)
-        embedder = session.open_embedder(current, full_check=full_check)
-        base.check_embedder(embedder.identity)
-        return base, embedder
-    for path in docs:
-        display.must_exist(path)
     embedder = session.open_embedder(current, full_check=full_check)
+    if not docs:
+        return KnowledgeBase.open(current.default_kb, embedder.identity), embedder
     with session.add_progress() as progress:
         base, report = for_documents(
             docs,
@@ -99,12 +103,12 @@ def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> t
 @contextmanager
 def _reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """While the model reads: a spinner, then the words as they come. Gone when the answer is printed."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda piece: None
+        return
     from openbook.cli.session import error_console
 
     console = error_console()
-    if quiet or not console.is_terminal:
-        yield lambda piece: None
-        return
     with console.status("Reading...") as status:
         words: list[str] = []
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from openbook.config import Settings, load_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from openbook.inference import FrozenModel
     from openbook.models import ModelReference, ModelStore
@@ -40,19 +40,23 @@ def open_embedder(current: Settings, *, full_check: bool = False) -> Embedder:
     return load_embedder(ready_model(current, current.embedder, full_check=full_check), threads=current.threads)
 
 
-def open_model(current: Settings, *, full_check: bool = False) -> FrozenModel:
-    """The model to ask: behind a server when `base_url` is set, otherwise from the store, verified."""
+def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:
+    """Fetch and verify the model to ask now; the function returned opens it, on any thread.
+
+    The model is one of the server at `base_url`, when that is set, otherwise one of the store.
+    """
     import os
 
     from openbook.inference import connect_model, load_model
 
     if current.base_url:
         key = os.environ.get(current.api_key_env, "")
-        return connect_model(
-            current.model, base_url=current.base_url, api_key=key, context_tokens=current.context_tokens
+        context_tokens = current.context_tokens
+        return lambda: connect_model(
+            current.model, base_url=current.base_url, api_key=key, context_tokens=context_tokens
         )
     reference = ready_model(current, current.model, full_check=full_check)
-    return load_model(reference, context_tokens=current.context_tokens, threads=current.threads)
+    return lambda: load_model(reference, context_tokens=current.context_tokens, threads=current.threads)
 
 
 def ready_model(current: Settings, name: str, *, full_check: bool = False) -> ModelReference:
@@ -70,43 +74,57 @@ def ready_model(current: Settings, name: str, *, full_check: bool = False) -> Mo
 @contextmanager
 def download_progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
     """(announce a line, show bytes done of total); the bar appears with the first call and is gone at the end."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    console = error_console()
-    shown: list[Progress] = []
 
     def announce(line: str) -> None:
-        console.print(line, markup=False)
+        error_console().print(line, markup=False, soft_wrap=True)
 
-    def show(done: int, total: int) -> None:
-        if not shown:
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            bar = Progress(*columns, console=console, transient=True)
-            bar.start()
-            bar.add_task("download", total=total or None)
-            shown.append(bar)
-        shown[0].update(shown[0].task_ids[0], completed=done, total=total or None)
-
-    try:
-        yield announce, show
-    finally:
-        for bar in shown:
-            bar.stop()
+    with _bars("download") as show:
+        yield announce, lambda done, total: show("Fetching", done, total)
 
 
 @contextmanager
 def add_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Two bars on standard error: files read, passages embedded."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Bars on standard error: files read, passages embedded."""
     titles = {"read": "Reading files", "embed": "Embedding passages"}
-    with Progress(*columns, console=error_console(), transient=True) as bars:
-        tasks: dict[str, object] = {}
+    with _bars("count") as show:
+        yield lambda stage, done, total: show(titles[stage], done, total)
 
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(titles[stage], total=total)
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
 
+@contextmanager
+def _bars(unit: Literal["download", "count"]) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each title, made when it is first shown: what is quick shows none and loads nothing."""
+    opened: list[Progress] = []
+    tasks: dict[str, TaskID] = {}
+
+    def show(title: str, done: int, total: int) -> None:
+        if not opened:
+            opened.append(_new_progress(unit))
+            opened[0].start()
+        if title not in tasks:
+            tasks[title] = opened[0].add_task(title, total=total or None)
+        opened[0].update(tasks[title], completed=done, total=total or None)
+
+    try:
         yield show
+    finally:
+        for progress in opened:
+            progress.stop()
+
+
+def _new_progress(unit: Literal["download", "count"]) -> Progress:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    amount: list[ProgressColumn] = [MofNCompleteColumn()]
+    if unit == "download":
+        amount = [DownloadColumn(), TransferSpeedColumn()]
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    return Progress(*columns, console=error_console(), transient=True)

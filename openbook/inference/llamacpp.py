@@ -57,8 +57,9 @@ class LlamaCppEngine:
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
         self._idle: queue.LifoQueue[Context | None] = queue.LifoQueue()
-        for _ in range(PARALLEL_CONTEXTS):
-            self._idle.put(None)
+        for _ in range(PARALLEL_CONTEXTS - 1):
+            self._idle.put(None)  # made when a second request comes in at the same time
+        self._idle.put(self._new_context())
         self._closed = threading.Event()
         bos, eos = self._model.bos_text, self._model.eos_text
         template = self._model.chat_template
@@ -172,11 +173,14 @@ class LlamaCppEngine:
         try:
             self._check_open()
             if context is None:
-                context = Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads)
+                context = self._new_context()
             context.begin(cancelled)
             yield context
         finally:
             self._idle.put(context)
+
+    def _new_context(self) -> Context:
+        return Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads)
 
     def _check_open(self) -> None:
         if self._closed.is_set():
