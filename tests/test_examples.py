@@ -1,0 +1,40 @@
+"""The example questions are what they say: gold spans stand in the documents as the readers read them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from openbook.knowledge.reading import read_file
+from tests.conftest import ROOT
+
+HANDBOOK = ROOT / "examples" / "handbook"
+QUESTIONS = [json.loads(line) for line in (ROOT / "examples" / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_there_are_enough_of_each_kind() -> None:
+    kinds = Counter(q["kind"] for q in QUESTIONS)
+    assert set(kinds) == {"answerable", "unanswerable", "closed-book"}
+    assert len(QUESTIONS) >= 60
+    assert min(kinds.values()) >= 12
+    assert len({q["id"] for q in QUESTIONS}) == len(QUESTIONS)
+
+
+def test_every_document_can_be_read_and_is_asked_about() -> None:
+    documents = {p.relative_to(HANDBOOK).as_posix() for p in HANDBOOK.rglob("*") if p.is_file()}
+    assert len(documents) >= 20
+    assert {q["gold"]["document"] for q in QUESTIONS if q["gold"]} == documents
+
+
+def test_every_gold_quote_stands_once_at_its_span_and_page_and_holds_the_answer() -> None:
+    for question in QUESTIONS:
+        gold = question["gold"]
+        assert (gold is not None) == (question["kind"] == "answerable")
+        if gold is None:
+            continue
+        content, _ = read_file(HANDBOOK / gold["document"], max_bytes=10_000_000)
+        assert content.text[gold["start"] : gold["end"]] == gold["quote"], question["id"]
+        assert content.text.count(gold["quote"]) == 1, question["id"]
+        page = next((p.number for p in content.pages if p.start <= gold["start"] < p.end), None)
+        assert page == gold["page"], question["id"]
+        assert question["answers"][0].casefold() in gold["quote"].casefold(), question["id"]
