@@ -9,7 +9,9 @@ from openbook.knowledge.reading import read_file
 from tests.conftest import ROOT
 
 HANDBOOK = ROOT / "examples" / "handbook"
-QUESTIONS = [json.loads(line) for line in (ROOT / "examples" / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+QUESTIONS = [
+    json.loads(line) for line in (ROOT / "examples" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+]
 
 
 def test_there_are_enough_of_each_kind() -> None:

@@ -12,6 +12,7 @@ from openbook.errors import KnowledgeBaseInvalid, KnowledgeError, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from openbook.knowledge import AddReport, KnowledgeBase
     from openbook.knowledge.base import Status
@@ -22,9 +23,23 @@ _SHOWN_PROBLEMS = 20
 
 
 def console() -> Console:
+    """Standard output. Lines wrap on a terminal and stay whole in a pipe or file."""
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def say(out: Console, text: Text | str, *, indent: int = 0, style: str | None = None) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    text = Text(text) if isinstance(text, str) else text
+    if not out.is_terminal:
+        out.print(Text(" " * indent).append_text(text), style=style, soft_wrap=True)
+    elif indent:
+        out.print(Padding(text, (0, 0, 0, indent)), style=style)
+    else:
+        out.print(text, style=style)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -48,23 +63,21 @@ def must_hold_documents(base: KnowledgeBase, where: str) -> None:
 
 
 def print_answer(answer: Answer) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     out = console()
-    out.print(Text(printable(answer.answer), style="bold"))
+    say(out, printable(answer.answer), style="bold")
     passages = {h.passage.id: h for h in answer.passages}
     for number, citation in enumerate(answer.citations, start=1):
-        out.print()
-        out.print(Text.assemble((f"[{number}] ", "cyan"), (_place(citation), "cyan")))
-        out.print(Padding(_quote_in_context(citation, passages.get(citation.passage_id)), (0, 0, 0, 4)))
+        say(out, Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
+        say(out, _quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
     for note in answer.notes:
-        out.print(Text(f"\n{printable(note)}", style="yellow"))
+        say(out, f"\n{printable(note)}", style="yellow")
     if answer.passages and not answer.citations:
-        out.print(Text("\nRead, but not cited:", style="dim"))
+        say(out, "\nRead, but not cited:", style="dim")
         for hit in answer.passages:
-            out.print(Text(f"    {_hit_place(hit)}", style="dim"))
-    out.print(Text(f"\n{_provenance(answer)}", style="dim"))
+            say(out, _hit_place(hit), indent=4, style="dim")
+    say(out, f"\n{_provenance(answer)}", style="dim")
 
 
 def _provenance(answer: Answer) -> str:
@@ -105,8 +118,8 @@ def _flat(text: str) -> str:
 
 
 def _place(citation: Citation) -> str:
-    page = f", page {citation.page}" if citation.page else ""
-    return f"{short_path(citation.document)}{page}, characters {citation.start}–{citation.end}"
+    page = f" · page {citation.page}" if citation.page else ""
+    return f"{short_path(citation.document)}{page} · characters {citation.start}–{citation.end}"
 
 
 def _hit_place(hit: Hit) -> str:
@@ -117,17 +130,16 @@ def _hit_place(hit: Hit) -> str:
 
 
 def print_hits(query: str, hits: Sequence[Hit]) -> None:
-    from rich.padding import Padding
     from rich.text import Text
 
     out = console()
     if not hits:
-        out.print(Text(f"Nothing found for {printable(query)!r}."))
+        say(out, f"Nothing found for {printable(query)!r}.")
     for number, hit in enumerate(hits, start=1):
         ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
-        out.print(Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
+        say(out, Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
         text = printable(_flat(hit.passage.text)).strip()
-        out.print(Padding(Text(text if len(text) <= 400 else text[:400].rpartition(" ")[0] + "…"), (0, 0, 1, 4)))
+        say(out, text if len(text) <= 400 else text[:400].rpartition(" ")[0] + "…", indent=4)
 
 
 def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
@@ -148,7 +160,7 @@ def print_tally(report: AddReport, folder: Path) -> None:
     from openbook.knowledge.adding import verdict_counts
 
     tally = ", ".join(f"{count} {outcome}" for outcome, count in verdict_counts(report.verdicts)) or "no files found"
-    console().print(f"{tally}. {short_path(str(folder))} is at version {report.version}.", markup=False)
+    say(console(), f"{tally}. {short_path(str(folder))} is at version {report.version}.")
 
 
 def print_status(folder: Path, status: Status) -> None:
@@ -162,11 +174,11 @@ def print_status(folder: Path, status: Status) -> None:
         "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
     }
     for name, value in rows.items():
-        out.print(f"{name:<15} {value}", markup=False)
+        say(out, f"{name:<15} {value}")
     if status.not_in:
-        out.print(f"\nNot in it ({len(status.not_in)}):", markup=False)
+        say(out, f"\nNot in it ({len(status.not_in)}):")
         for verdict in status.not_in:
-            out.print(printable(f"  {verdict.outcome:<8} {short_path(verdict.path)}: {verdict.reason}"), markup=False)
+            say(out, printable(f"  {verdict.outcome:<8} {short_path(verdict.path)}: {verdict.reason}"))
 
 
 def short_path(path: str) -> str:

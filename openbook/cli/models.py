@@ -37,16 +37,18 @@ def list_models(as_json: bool) -> None:
     for reference in here:
         manifest = reference.manifest
         size = sum(f.bytes for f in manifest.files.values()) / 1e6
-        out.print(
+        display.say(
+            out,
             f"{reference.name:<24} {reference.digest[:12]}  {manifest.kind}, {manifest.quantisation}, {size:.0f} MB",
-            markup=False,
         )
     for name, reason in damaged.items():
-        out.print(f"{name:<24} damaged: {reason}", style="red", markup=False)
+        display.say(out, f"{name:<24} damaged: {reason}", style="red")
     for entry in offered:
         size = entry.download_bytes / 1e6
-        out.print(
-            f"{entry.name:<24} (not here)    {entry.description}, {size:.0f} MB to pull", style="dim", markup=False
+        display.say(
+            out,
+            f"{entry.name:<24} (not here)    {entry.description}, {size:.0f} MB to pull",
+            style="dim",
         )
 
 
@@ -60,7 +62,7 @@ def pull(name: str) -> None:
     store = session.store(session.settings())
     with session.download_progress() as (announce, progress):
         reference = pull_model(store, name, announce=announce, progress=progress)
-    display.console().print(f"{reference.name} is here: {reference.digest}", markup=False)
+    display.say(display.console(), f"{reference.name} is here: {reference.digest}")
 
 
 @models.command("import")
@@ -79,7 +81,7 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
         reference = import_gguf(
             store, file, name=name, licence=licence, knowledge_cutoff=knowledge_cutoff, progress=progress
         )
-    display.console().print(f"{reference.name} is here: {reference.digest}", markup=False)
+    display.say(display.console(), f"{reference.name} is here: {reference.digest}")
 
 
 @models.command()
@@ -95,9 +97,12 @@ def show(name: str, as_json: bool) -> None:
         return
     out = display.console()
     for key, value in summary.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
-        if text not in (None, ""):
-            out.print(f"{key.replace('_', ' '):<18} {text}", markup=False)
+        if isinstance(value, dict):
+            display.say(out, key.replace("_", " "))
+            for part, text in value.items():
+                display.say(out, f"{part.replace('_', ' '):<16} {text if text is not None else 'not stated'}", indent=2)
+        elif value not in (None, ""):
+            display.say(out, f"{key.replace('_', ' '):<18} {value}")
 
 
 @models.command()
@@ -112,7 +117,7 @@ def verify(name: str) -> None:
         found = store.findings(reference, progress)
     if found:
         raise ModelNotVerified(f"{reference.name} is not what its digest says: {'; '.join(found)}.")
-    display.console().print(f"{reference.name}: verified, {reference.digest}", markup=False)
+    display.say(display.console(), f"{reference.name}: verified, {reference.digest}")
 
 
 @models.command()
@@ -127,7 +132,7 @@ def remove(name: str, yes: bool) -> None:
         click.confirm(f"Remove the model {name!r}?", abort=True)
     gone = store.remove(name)
     what = f"deleted {', '.join(d[:12] for d in gone)}" if gone else "its model has other names and stays"
-    display.console().print(f"{name} is removed; {what}.", markup=False)
+    display.say(display.console(), f"{name} is removed; {what}.")
 
 
 def _summary(reference: ModelReference) -> dict[str, Any]:
