@@ -50,6 +50,10 @@ def essence(answer: Answer) -> bytes:
     return canonical_json(value)
 
 
+# Long enough that another cut into calls shows in the last bits of the log-probability that a completion carries.
+LONG = Prompt("Answer.", ("The ferry to Sandhavn leaves at nine on weekdays. " * 20,), "When does the ferry leave?")
+
+
 def a_request(chance: random.Random, engine: LlamaCppEngine) -> None:
     """One of the kinds of request that a server meets: short, long, malformed, hostile, sampled, cancelled, dropped."""
     words = " ".join(
@@ -103,6 +107,7 @@ def test_a_request_gives_the_same_bytes_after_any_others(
 ) -> None:
     model = FrozenModel(engine)
     alone = [essence(ask(q, model, base, real_embedder, FAST)) for q in QUESTIONS]
+    reading = model.complete(LONG, Decoding(max_tokens=4))
     chance = random.Random(7)
     for _ in range(2):
         order = list(range(len(QUESTIONS)))
@@ -110,6 +115,7 @@ def test_a_request_gives_the_same_bytes_after_any_others(
         for i in order:
             a_request(chance, engine)
             assert essence(ask(QUESTIONS[i], model, base, real_embedder, FAST)) == alone[i]
+        assert model.complete(LONG, Decoding(max_tokens=4)) == reading
 
 
 def test_a_request_gives_the_same_bytes_while_others_run(
