@@ -16,10 +16,9 @@ from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.quoting import quote
+from openbook.knowledge.quoting import Quoted, quote
 from openbook.records import (
     Answer,
-    Citation,
     Completion,
     Decoding,
     Embedder,
@@ -76,8 +75,11 @@ def ask(
     """
     question = checked_question(question)
     started = time.perf_counter()
-    if base is None or embedder is None:
+    if base is None:
         return _closed_book(question, model, options, started, on_text, cancelled)
+
+    if embedder is None:
+        raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
     version, hits = base.search(question, embedder, options.passages)
@@ -90,21 +92,27 @@ def ask(
     # 3) Read.
     completion, timings = _read(model, prompt, options.decoding, on_text, cancelled) if hits else (None, Timings())
     text = tidy(completion.text) if completion else ""
-    abstained = not text or says_nothing_found(text)
+    cut_short = _cut_short(completion)
+    abstained = says_nothing_found(text) or not (text or cut_short)
 
     # 4) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    citations: tuple[Citation, ...] = ()
-    if not abstained:
-        quoted = quote(text, question, [h.passage for h in hits])
-        citations = quoted.citations
-        notes += [f"No support found in the passages for: {part}" for part in quoted.unsupported]
-        supported = not quoted.unsupported
-    else:
-        text, supported = ABSTENTION, True
+    text = ABSTENTION if abstained else text
+    quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
 
     receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version)
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
-    return Answer(question, text, abstained, supported, citations, tuple(hits), receipt, timings, tuple(notes))
+    return Answer(
+        question=question,
+        answer=text,
+        abstained=abstained,
+        supported=not quoted.unsupported,
+        citations=quoted.citations,
+        passages=tuple(hits),
+        receipt=receipt,
+        timings=timings,
+        unsupported=quoted.unsupported,
+        notes=(*notes, *cut_short),
+    )
 
 
 def checked_question(question: str) -> str:
@@ -163,6 +171,15 @@ def tidy(text: str) -> str:
     return re.sub(r"^(answer|a)\s*:\s*", "", text.strip(), flags=re.IGNORECASE).strip()
 
 
+def _cut_short(completion: Completion | None) -> tuple[str, ...]:
+    """A note when the model did not end its answer itself."""
+    if completion is None or completion.finish_reason in ("end", "stop"):
+        return ()
+    if completion.finish_reason == "cancelled":
+        return ("Cancelled before the answer was complete.",)
+    return ("The answer was cut off at the longest length allowed (max_tokens).",)
+
+
 def _closed_book(
     question: str,
     model: FrozenModel,
@@ -176,8 +193,17 @@ def _closed_book(
     text = tidy(completion.text)
     receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None)
     timings = replace(timings, total_s=time.perf_counter() - started)
-    notes = ("From the model's memory alone; no document was read.",)
-    return Answer(question, text, not text, False, (), (), receipt, timings, notes)
+    return Answer(
+        question=question,
+        answer=text,
+        abstained=False,
+        supported=False,
+        citations=(),
+        passages=(),
+        receipt=receipt,
+        timings=timings,
+        notes=("From the model's memory alone; no document was read.", *_cut_short(completion)),
+    )
 
 
 def _read(

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 Digest: TypeAlias = str
@@ -243,6 +243,8 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none."""
+
     question: str
     answer: str
     abstained: bool
@@ -251,7 +253,8 @@ class Answer:
     passages: tuple[Hit, ...]
     receipt: Receipt
     timings: Timings
-    notes: tuple[str, ...] = field(default=())
+    unsupported: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""

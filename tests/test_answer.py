@@ -75,7 +75,7 @@ def test_an_answer_without_support_says_so(base: KnowledgeBase, embedder: HashEm
     answer = ask("Who opened the bridge?", FrozenModel(Says("Tomas Brandl opened it.")), base, embedder)
     assert not answer.supported
     assert answer.citations == ()
-    assert answer.notes == ("No support found in the passages for: Tomas Brandl opened it.",)
+    assert answer.unsupported == ("Tomas Brandl opened it.",)
 
 
 def test_nothing_near_the_question_is_an_abstention_without_reading(
@@ -101,6 +101,22 @@ def test_closed_book_reads_nothing_and_says_so() -> None:
     assert answer.receipt.strategy == "closed-book"
     assert answer.receipt.knowledge_base is None
     assert "memory" in answer.notes[0]
+
+
+def test_a_cancelled_answer_is_no_abstention(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    answer = ask("Who opened the bridge?", echo_model(), base, embedder, cancelled=lambda: True)
+    assert not answer.abstained
+    assert answer.notes == ("Cancelled before the answer was complete.",)
+
+
+def test_an_answer_cut_at_its_longest_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(decoding=Decoding(max_tokens=3))
+    assert "cut off" in ask("Who opened the bridge?", echo_model(), base, embedder, options).notes[0]
+
+
+def test_a_knowledge_base_without_its_embedder_is_refused(base: KnowledgeBase) -> None:
+    with pytest.raises(TypeError, match="embedder"):
+        ask("Who opened the bridge?", echo_model(), base)
 
 
 def test_passages_that_do_not_fit_are_cut_and_counted(base: KnowledgeBase, embedder: HashEmbedder) -> None:

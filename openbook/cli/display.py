@@ -66,11 +66,16 @@ def print_answer(answer: Answer) -> None:
     from rich.text import Text
 
     out = console()
-    say(out, printable(answer.answer), style="bold")
+    unproved = bool(answer.passages) and not answer.abstained and not answer.citations
+    if unproved:  # the warning comes before the words it is about
+        say(out, "The passages do not support what the model answers:", style="yellow")
+    say(out, printable(answer.answer), style="dim" if unproved else "bold")
     passages = {h.passage.id: h for h in answer.passages}
     for number, citation in enumerate(answer.citations, start=1):
         say(out, Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
         say(out, _quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
+    for part in () if unproved else answer.unsupported:
+        say(out, f"\nNo support found in the passages for: {printable(part)}", style="yellow")
     for note in answer.notes:
         say(out, f"\n{printable(note)}", style="yellow")
     if answer.passages and not answer.citations:

@@ -20,8 +20,8 @@ _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+")
 class Quoted:
     """Citations for the parts of an answer that have support, and the parts that have none."""
 
-    citations: tuple[Citation, ...]
-    unsupported: tuple[str, ...]
+    citations: tuple[Citation, ...] = ()
+    unsupported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,9 @@ def _best(sentence: str, asked: set[str], windows: Sequence[_Window]) -> _Window
     """The window that supports `sentence` best; among equals the first, and the shorter."""
     words = _words(sentence)
     content = [_stem(w) for w in words if not is_function_word(w)] or [_stem(w) for w in words]
-    new = set(content) - asked
+    new = set(content) - asked - {"yes", "no"}
+    if not new and words and words[0] in ("yes", "no"):
+        new = asked  # what is affirmed or denied is the question
     if not new:
         return None  # it only repeats the question: there is nothing to prove
     numbers = {w for w in new if w[0].isdigit()}

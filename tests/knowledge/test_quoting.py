@@ -46,6 +46,13 @@ def test_repeating_the_question_proves_nothing() -> None:
     assert quotes("The bridge was opened.", "Was the bridge opened?") == []
 
 
+def test_a_yes_or_no_is_supported_by_what_it_is_about() -> None:
+    assert quotes("Yes.", "Did the mayor open the bridge?") == [
+        "The mayor, Lila Ortega, opened the bridge on 14 March 2026."
+    ]
+    assert quotes("Yes.", "Are dogs allowed in the saloon?") == []
+
+
 def test_an_inflected_word_still_supports() -> None:
     assert quotes("It costs 310 million dollars.", "What is the price?") == ["It cost 310 million dollars."]
 
