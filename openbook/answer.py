@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from openbook import __version__
@@ -40,12 +41,15 @@ OPEN_BOOK = (
 )
 CLOSED_BOOK = "Answer the question in one short sentence."
 
+_SOURCE = r"(?:(?:provided|given|above) )?(?:passages?|text|context|excerpts?)|(?:provided|given|above) (?:documents?|information)"
 _ABSTAINS = re.compile(
-    r"\b(passages?|text|documents?|context|information)\b[^.!?\n]{0,40}?"
-    r"\b(do|does|did|is|are)(?: not|n['\u2019]t)\b[^.!?\n]{0,30}?"
-    r"\b(say|state|mention|hold|provide|contain|specif|include|give|answer|tell|available)"
-    r"|\b(not|no)\b[^.!?\n]{0,20}\b(mentioned|stated|specified|provided|given|information)\b[^.!?\n]{0,30}\b(passages?|text|documents?|context)\b"
-    r"|^\s*(i (do not|don['\u2019]t) know|unknown|not (stated|mentioned|specified|given|available|known))\b",
+    # "The passage does not mention ...": the sources are the subject.
+    rf"\b(?:the|this|these|those)\s+(?:{_SOURCE})\b[^.!?\n]{{0,40}}?\b(?:do|does|did)(?:\s+not|n['\u2019]t)\s+(?:\w+\s+)?"
+    r"(?:say|state|mention|hold|provide|contain|specify|include|give|answer|tell|indicate|explain|describe)\b"
+    # "It is not stated in the passages", "There is no information in the text about ...".
+    rf"|\b(?:not|no)\b[^.!?\n]{{0,40}}\b(?:in|by|from)\s+(?:the|this|these|those)\s+(?:{_SOURCE})\b"
+    # The whole answer.
+    r"|^\W*(?:i (?:do not|don['\u2019]t) know|unknown|not (?:stated|mentioned|specified|given|available|known))\W*$",
     re.IGNORECASE,
 )
 
@@ -87,15 +91,17 @@ def ask(
     hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
 
     # 2) Pack: as many of the best as fit into the model's context, and say so when some do not.
-    hits, prompt, notes = pack(question, hits, model, options.decoding)
+    completion, timings, notes = None, Timings(), list[str]()
+    if hits:
+        hits, prompt, notes = pack(question, hits, model, options.decoding)
 
-    # 3) Read.
-    completion, timings = _read(model, prompt, options.decoding, on_text, cancelled) if hits else (None, Timings())
+        # 3) Read.
+        completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
     text = tidy(completion.text) if completion else ""
     cut_short = _cut_short(completion)
-    abstained = says_nothing_found(text) or not (text or cut_short)
 
     # 4) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
+    abstained = says_nothing_found(text) or not (text or cut_short)
     text = ABSTENTION if abstained else text
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
 
@@ -211,16 +217,16 @@ def _read(
 ) -> tuple[Completion, Timings]:
     started = time.perf_counter()
     first_token_s: float | None = None
-    stream = model.stream(prompt, decoding, cancelled)
-    while True:
-        try:
-            piece = next(stream)
-        except StopIteration as done:
-            completion: Completion = done.value
-            return completion, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
-        if first_token_s is None:
-            first_token_s = time.perf_counter() - started
-        on_text(piece)
+    with closing(model.stream(prompt, decoding, cancelled)) as stream:  # also when on_text raises
+        while True:
+            try:
+                piece = next(stream)
+            except StopIteration as done:
+                completion: Completion = done.value
+                return completion, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
+            if first_token_s is None:
+                first_token_s = time.perf_counter() - started
+            on_text(piece)
 
 
 def _receipt(

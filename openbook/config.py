@@ -17,6 +17,14 @@ from openbook.errors import ConfigError, StorageError, did_you_mean
 
 ENV_PREFIX = "OPENBOOK_"
 
+_BOUNDS = {
+    "passages": (1, 100),
+    "context_tokens": (128, 2**24),
+    "threads": (0, 1024),
+    "max_tokens": (1, 2**20),
+    "max_file_mb": (1, 2**20),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -51,7 +59,7 @@ class Settings:
 def home_dir(environ: Mapping[str, str]) -> Path:
     """`OPENBOOK_HOME`, or the platform's folder for a user's application data."""
     if value := environ.get(ENV_PREFIX + "HOME"):
-        return Path(value).expanduser().absolute()
+        return _path(value, source=ENV_PREFIX + "HOME")
     import platformdirs
 
     return Path(platformdirs.user_data_dir("openbook", appauthor=False))
@@ -97,7 +105,7 @@ def _convert(key: str, value: object, *, source: str) -> object:
     kind = {f.name: f.type for f in dataclasses.fields(Settings)}[key]
     try:
         if kind in ("Path", "Path | None"):
-            return Path(str(value)).expanduser().absolute()
+            return _path(str(value), source=source)
         if kind == "int":
             return _integer(value)
         if kind == "float":
@@ -109,6 +117,13 @@ def _convert(key: str, value: object, *, source: str) -> object:
     return value
 
 
+def _path(text: str, *, source: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # ~name without such a user
+        raise ConfigError(f"{source}: {text!r} leads to no folder: {error}") from error
+
+
 def _integer(value: object) -> int:
     if isinstance(value, bool | float):  # true and 1.5 are no counts
         raise ValueError(value)
@@ -116,10 +131,9 @@ def _integer(value: object) -> int:
 
 
 def _checked(settings: Settings) -> Settings:
-    lower_bounds = {"passages": 1, "context_tokens": 128, "threads": 0, "max_tokens": 1, "max_file_mb": 1}
-    for key, bound in lower_bounds.items():
-        if getattr(settings, key) < bound:
-            raise ConfigError(f"{key} must be at least {bound}, not {getattr(settings, key)}.")
+    for key, (low, high) in _BOUNDS.items():
+        if not low <= getattr(settings, key) <= high:
+            raise ConfigError(f"{key} must be from {low} to {high:,}, not {getattr(settings, key)}.")
     if not 0 <= settings.lock_timeout_s < float("inf"):
         raise ConfigError(f"lock_timeout_s must be 0 or more seconds, not {settings.lock_timeout_s}.")
     return settings

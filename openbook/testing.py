@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,13 @@ class EchoEngine:
         return self._context_tokens
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
+        if not self._open:
+            raise EngineError("The echo engine was closed; make a new one.")
         return sum(len(text.split()) for text in (prompt.system, *prompt.passages, prompt.question))
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        if not self._open:
-            raise EngineError("The echo engine was closed.")
         tokens = self.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens > self._context_tokens:
             raise ContextOverflow(f"{tokens} + {decoding.max_tokens} tokens do not fit into {self._context_tokens}.")
@@ -79,7 +80,7 @@ class EchoEngine:
             if stream.stopped:
                 finish = "stop"
                 break
-        if rest := stream.feed(b"", final=True):
+        if finish != "cancelled" and (rest := stream.feed(b"", final=True)):
             pieces.append(rest)
             yield rest
         digest = sha256_hex(canonical_json([prompt.system, list(prompt.passages), prompt.question]))
@@ -141,7 +142,6 @@ class EngineSuite:
     """What every engine must do. Subclass it in a test module and define `make_engine`."""
 
     deterministic = True
-    counts_tokens = True
 
     def make_engine(self) -> Engine:
         raise TypeError("An EngineSuite must define make_engine.")
@@ -197,6 +197,22 @@ class EngineSuite:
         assert model.complete(PROMPT, Decoding(max_tokens=16)) == whole or not self.deterministic
         model.close()
 
+    def test_a_cancelled_answer_ends_with_what_was_shown(self) -> None:
+        model = FrozenModel(self.make_engine())
+        whole = model.complete(PROMPT, Decoding(max_tokens=16)).text
+        shown: list[str] = []
+        # After the first character, all the rest could become the stop string and is held back.
+        decoding = Decoding(max_tokens=16, stop=(whole[1:] + "|",))
+        stream = model.stream(PROMPT, decoding, lambda: bool(shown))
+        while True:
+            try:
+                shown.append(next(stream))
+            except StopIteration as done:
+                assert done.value.finish_reason == "cancelled"
+                assert done.value.text == "".join(shown) == whole[:1]
+                break
+        model.close()
+
     def test_a_stream_that_is_dropped_leaves_no_trace(self) -> None:
         model = FrozenModel(self.make_engine())
         whole = model.complete(PROMPT, Decoding(max_tokens=16))
@@ -223,11 +239,31 @@ class EngineSuite:
         engine = self.make_engine()
         engine.close()
         engine.close()
-        try:
-            FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1))
-        except EngineError:
-            return
-        raise AssertionError("a closed engine still answers")
+        self.assert_closed(engine)
+
+    def test_closing_does_not_wait_for_a_stream_that_nobody_reads(self) -> None:
+        engine = self.make_engine()
+        stream = engine.generate(PROMPT, Decoding(max_tokens=16), never)
+        next(stream)
+        closing = threading.Thread(target=engine.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
+        self.assert_closed(engine)
+        stream.close()
+        self.assert_closed(engine)
+
+    def assert_closed(self, engine: Engine) -> None:
+        requests: list[Callable[[], object]] = [
+            lambda: engine.count_prompt_tokens(PROMPT),
+            lambda: FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1)),
+        ]
+        for request in requests:
+            try:
+                request()
+            except EngineError:
+                continue
+            raise AssertionError("a closed engine still answers")
 
 
 class EmbedderSuite:

@@ -157,6 +157,8 @@ def test_undecodable_bytes_in_a_question_do_no_harm() -> None:
         "It is not mentioned in the passages.",
         "No information is given in the passage.",
         "I don't know.",
+        "There is no information about the colour in the text.",
+        "The given context does not explicitly state it.",
         "Not specified.",
         "The provided documents do not contain this information.",
     ],
@@ -173,6 +175,12 @@ def test_abstentions_in_the_models_words_are_recognised(text: str) -> None:
         "Passengers may not take dogs into the saloon.",
         "The document is kept for ten years.",
         "Knowing the code is not enough.",
+        "Confidential information is not to be given to third parties.",
+        "Personal documents are not included in the insurance.",
+        "Staff must not be given the documents before signing.",
+        "Unknown callers are sent to the reception.",
+        "Work documents do not include private letters.",
+        "The text of the contract is kept for ten years.",
     ],
 )
 def test_answers_are_not_taken_for_abstentions(text: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import click
@@ -59,14 +61,35 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 to 5 an error (see `openbook.errors`), 130 interrupted."""
-    sys.exit(run(arguments))
+    interrupted = threading.Event()
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        code = run(arguments)
+    except BaseException:
+        # C code that is interrupted may raise something of its own: a library's import fails, a callback returns.
+        if not interrupted.is_set():
+            raise
+        code = INTERRUPTED
+    if interrupted.is_set() and code != 0:
+        code = _fail("Interrupted. What was finished is kept; run the same command to go on.", INTERRUPTED)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one command, in this process."""
     try:
-        result = command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        with command.make_context("openbook", words) as context:  # not `main`: it ends the process at a broken pipe
+            command.invoke(context)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return 0
+    except click.exceptions.Exit as done:  # --help, --version
+        return done.exit_code
     except OpenBookError as error:
         return _fail(str(error), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -76,7 +99,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _fail("Interrupted. What was finished is kept; run the same command to go on.", INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`openbook search x | head -1`): not an error, and no second one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

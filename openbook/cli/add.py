@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from openbook.errors import KnowledgeError
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -19,13 +21,14 @@ def add(paths: tuple[Path, ...], kb: Path | None, as_json: bool, verbose: bool) 
     from openbook.cli import display, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import add as add_files
+    from openbook.knowledge.discovery import check_exists
 
     current = session.settings(kb=kb)
     for path in paths:
-        display.must_exist(path)
+        check_exists(path)
     folder = current.default_kb
     embedder = session.open_embedder(current)
-    base = KnowledgeBase.ensure(folder, embedder.identity)
+    base = KnowledgeBase.ensure(folder, embedder.identity, lock_timeout_s=current.lock_timeout_s)
     with session.add_progress() as progress:
         report = add_files(
             base,
@@ -40,5 +43,5 @@ def add(paths: tuple[Path, ...], kb: Path | None, as_json: bool, verbose: bool) 
     else:
         display.print_verdicts(report.verdicts, only_problems=not verbose)
         display.print_tally(report, folder)
-    if not base.documents():
-        display.must_hold_documents(base, ", ".join(map(str, paths)))
+    if not any(v.outcome in ("added", "updated", "unchanged") for v in report.verdicts):
+        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,13 +54,16 @@ def ask(
     from openbook.answer import ask as answer_question
     from openbook.cli import display, session
     from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.discovery import check_exists
     from openbook.records import Decoding
 
     if sum([bool(docs), kb is not None, closed_book]) > 1:
         raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
+    if not (math.isfinite(temperature) and math.isfinite(top_p)):
+        raise ConfigError(f"--temperature and --top-p must be numbers, not {temperature} and {top_p}.")
     checked_question(question)
     for path in docs:
-        display.must_exist(path)
+        check_exists(path)
     current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
     decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed, max_tokens=current.max_tokens, stop=("\n",))
     options = Options(passages=current.passages, decoding=decoding)
@@ -84,7 +88,9 @@ def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> t
 
     embedder = session.open_embedder(current, full_check=full_check)
     if not docs:
-        return KnowledgeBase.open(current.default_kb, embedder.identity), embedder
+        base = KnowledgeBase.open(current.default_kb, embedder.identity)
+        display.must_hold_documents(base, str(current.default_kb))
+        return base, embedder
     with session.add_progress() as progress:
         base, report = for_documents(
             docs,

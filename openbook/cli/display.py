@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.errors import KnowledgeBaseInvalid, KnowledgeError, did_you_mean
+from openbook.errors import KnowledgeBaseInvalid
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +25,11 @@ def console() -> Console:
     """Standard output. Lines wrap on a terminal and stay whole in a pipe or file."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would exit with an error; a reader that has enough is none
+
+    return Plain(highlight=False)
 
 
 def say(out: Console, text: Text | str, *, indent: int = 0, style: str | None = None) -> None:
@@ -46,15 +49,6 @@ def print_json(value: dict[str, Any]) -> None:
     import click
 
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def must_exist(path: Path) -> None:
-    """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
-    if os.path.lexists(path):
-        return
-    parent = path.parent
-    siblings = [p.name for p in parent.iterdir()] if parent.is_dir() else []
-    raise KnowledgeError(f"No such file or folder: {path}.{did_you_mean(path.name, siblings)}")
 
 
 def must_hold_documents(base: KnowledgeBase, where: str) -> None:

@@ -73,9 +73,10 @@ def pull(name: str) -> None:
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model."""
     from openbook.cli import display, session
+    from openbook.knowledge.discovery import check_exists
     from openbook.models import import_gguf
 
-    display.must_exist(file)
+    check_exists(file)
     store = session.store(session.settings())
     with session.download_progress() as (_, progress):
         reference = import_gguf(
@@ -128,8 +129,9 @@ def remove(name: str, yes: bool) -> None:
     from openbook.cli import display, session
 
     store = session.store(session.settings())
-    if not yes:
-        click.confirm(f"Remove the model {name!r}?", abort=True)
+    if not yes and not click.confirm(f"Remove the model {name!r}?"):
+        display.say(display.console(), "Nothing was removed.")
+        return
     gone = store.remove(name)
     what = f"deleted {', '.join(d[:12] for d in gone)}" if gone else "its model has other names and stays"
     display.say(display.console(), f"{name} is removed; {what}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
+from openbook.errors import ModelError
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
 
 if TYPE_CHECKING:
@@ -46,12 +48,16 @@ class Engine(Protocol):
         """Yield pieces of text as they are decided; return the completion, whose text is all pieces joined.
 
         Raises ContextOverflow when prompt and `max_tokens` do not fit, EngineError when the engine fails. `cancelled`
-        is asked often and from any thread; once it is true the generator ends with `finish_reason="cancelled"`.
+        is asked often and from any thread; once it is true the generator ends with `finish_reason="cancelled"`, and
+        text that was held back (it could have become a stop string) is neither yielded nor part of the completion.
         """
         ...
 
     def close(self) -> None:
-        """Give back memory. Later calls of any method but `close` raise EngineError."""
+        """Give back memory, without waiting. Later calls of any method but `close` raise EngineError.
+
+        Requests under way may end with EngineError or go on; the memory they need is given back when they end.
+        """
         ...
 
 
@@ -83,13 +89,14 @@ class FrozenModel:
         return self.engine.generate(prompt, decoding, cancelled)
 
     def complete(self, prompt: Prompt, decoding: Decoding = Decoding(), cancelled: Cancelled = never) -> Completion:
-        pieces = self.engine.generate(prompt, decoding, cancelled)
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as done:
-                completion: Completion = done.value
-                return completion
+        # Closed even if an interrupt arrives here, between two pieces: a traceback would keep the request alive.
+        with closing(self.engine.generate(prompt, decoding, cancelled)) as pieces:
+            while True:
+                try:
+                    next(pieces)
+                except StopIteration as done:
+                    completion: Completion = done.value
+                    return completion
 
     def close(self) -> None:
         self.engine.close()
@@ -98,11 +105,14 @@ class FrozenModel:
 def load_model(reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
-    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. Raises EngineError.
+    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use.
+    Raises EngineError, or ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
 
     manifest = reference.manifest
+    if manifest.kind != "language-model":
+        raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
     identity = ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified")
     engine = LlamaCppEngine(
         reference.path / "model.gguf",
@@ -121,17 +131,22 @@ def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens
 
 
 def load_embedder(reference: ModelReference, *, threads: int = 0) -> Embedder:
-    """Open a stored embedder. Raises EngineError."""
+    """Open a stored embedder. Raises EngineError, or ModelError for a language model."""
     from openbook.inference.embedder import OnnxEmbedder
 
     spec = reference.manifest.embedding
+    if reference.manifest.kind != "embedder" or spec is None:
+        raise ModelError(
+            f"{reference.name!r} is a language model, not an embedder; "
+            "set OPENBOOK_EMBEDDER to an embedder, for instance minilm-l6-int8."
+        )
     return OnnxEmbedder(
         Path(reference.path),
         name=reference.name,
         digest=reference.digest,
-        dimensions=spec.dimensions if spec else 0,
-        max_tokens=spec.max_tokens if spec else 0,
-        query_prefix=spec.query_prefix if spec else "",
-        passage_prefix=spec.passage_prefix if spec else "",
+        dimensions=spec.dimensions,
+        max_tokens=spec.max_tokens,
+        query_prefix=spec.query_prefix,
+        passage_prefix=spec.passage_prefix,
         threads=threads,
     )

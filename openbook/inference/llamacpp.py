@@ -8,7 +8,6 @@ function of the request alone, and so are the bits of its result.
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
 PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
+_POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 
 
 def available_cores() -> int:
@@ -47,7 +47,11 @@ def available_cores() -> int:
 
 
 class LlamaCppEngine:
-    """One GGUF file, opened read-only. Safe to use from several threads: requests share nothing but the weights."""
+    """One GGUF file, opened read-only. Safe to use from several threads: requests share nothing but the weights.
+
+    `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
+    somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
+    """
 
     def __init__(self, path: Path, *, identity: ModelIdentity, context_tokens: int = 4096, threads: int = 0) -> None:
         self._identity = identity
@@ -56,11 +60,12 @@ class LlamaCppEngine:
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
-        self._idle: queue.LifoQueue[Context | None] = queue.LifoQueue()
-        for _ in range(PARALLEL_CONTEXTS - 1):
-            self._idle.put(None)  # made when a second request comes in at the same time
-        self._idle.put(self._new_context())
-        self._closed = threading.Event()
+        # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
+        self._state = threading.Condition(threading.RLock())
+        self._closed, self._users = False, 0
+        self._contexts = [self._new_context()]  # all that were made
+        # None: made when a second request comes in at the same time
+        self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
         bos, eos = self._model.bos_text, self._model.eos_text
         template = self._model.chat_template
         self._render = compile_template(template, bos=bos, eos=eos) if template else None
@@ -83,7 +88,10 @@ class LlamaCppEngine:
 
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
-        self._check_open()
+        with self._in_use():
+            return self._tokenize(prompt)
+
+    def _tokenize(self, prompt: Prompt) -> list[list[int]]:
         blocks: list[list[int]] = []
         for block in build_blocks(prompt, self._render):
             tokens: list[int] = []
@@ -98,15 +106,19 @@ class LlamaCppEngine:
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        blocks = self.tokenize(prompt)
+        with self._in_use():
+            return (yield from self._generate(prompt, decoding, cancelled))
+
+    def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
+        blocks = self._tokenize(prompt)
         prompt_tokens = sum(map(len, blocks))
         self._check_fits(prompt_tokens, decoding.max_tokens)
         prompt_digest = sha256_hex(canonical_json(blocks))
         request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
         stream, log_probs, pieces = TextStream(decoding.stop), [], []
         finish: FinishReason = "length"
-        with self._context(cancelled) as context:
-            try:
+        try:
+            with self._context(cancelled) as context:
                 logits = context.evaluate_blocks(blocks, CALL_TOKENS)
                 for step in range(decoding.max_tokens):
                     token, log_prob = sampling.choose_token(logits, decoding, request, step)
@@ -122,9 +134,9 @@ class LlamaCppEngine:
                         break
                     if step + 1 < decoding.max_tokens:
                         logits = context.evaluate([token])
-            except Aborted:
-                finish = "cancelled"
-        if rest := stream.feed(b"", final=True):
+        except Aborted:
+            finish = "cancelled"
+        if finish != "cancelled" and (rest := stream.feed(b"", final=True)):
             pieces.append(rest)
             yield rest
         return Completion(
@@ -144,46 +156,73 @@ class LlamaCppEngine:
         """
         import numpy as np
 
-        blocks = self.tokenize(prompt)
-        self._check_fits(sum(map(len, blocks)), steps)
-        rows: list[NDArray[np.float32]] = []
-        with self._context(never) as context:
-            rows.append(context.evaluate_blocks(blocks, CALL_TOKENS))
-            while len(rows) < steps:
-                rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
+        with self._in_use():
+            blocks = self._tokenize(prompt)
+            self._check_fits(sum(map(len, blocks)), steps)
+            rows: list[NDArray[np.float32]] = []
+            with self._context(never) as context:
+                rows.append(context.evaluate_blocks(blocks, CALL_TOKENS))
+                while len(rows) < steps:
+                    rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
         return np.stack(rows)
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())
 
     def close(self) -> None:
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        contexts = [self._idle.get() for _ in range(PARALLEL_CONTEXTS)]  # waits for requests under way
-        for context in contexts:
-            if context is not None:
-                context.close()
-            self._idle.put(None)
-        self._model.close()
+        with self._state:
+            self._closed = True
+            self._state.notify_all()  # requests that wait for a context end now
+            self._free_if_unused()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keeps the model in memory. `close` frees it if nobody is in here; otherwise the last one to leave does."""
+        with self._state:
+            self._check_open()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._users -= 1
+                self._free_if_unused()
+
+    def _free_if_unused(self) -> None:
+        if self._closed and self._users == 0:
+            while self._contexts:
+                self._contexts.pop().close()
+            self._model.close()
 
     @contextmanager
     def _context(self, cancelled: Cancelled) -> Iterator[Context]:
-        context = self._idle.get()
+        """A context of one's own, cleared. Raises Aborted if `cancelled` while all are taken."""
+        context = self._wait_for_idle(cancelled)
         try:
-            self._check_open()
             if context is None:
                 context = self._new_context()
+                with self._state:
+                    self._contexts.append(context)
             context.begin(cancelled)
             yield context
         finally:
-            self._idle.put(context)
+            with self._state:
+                self._idle.append(context)
+                self._state.notify()
+
+    def _wait_for_idle(self, cancelled: Cancelled) -> Context | None:
+        while not cancelled():  # asked without the lock, since it is the caller's code
+            with self._state:
+                self._check_open()
+                if self._state.wait_for(lambda: self._idle, _POLL_S):
+                    return self._idle.pop()
+        raise Aborted
 
     def _new_context(self) -> Context:
         return Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads)
 
     def _check_open(self) -> None:
-        if self._closed.is_set():
+        if self._closed:
             raise EngineError(f"The model {self._identity.name!r} was closed; load it again.")
 
     def _check_fits(self, prompt_tokens: int, answer_tokens: int) -> None:

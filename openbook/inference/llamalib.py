@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,9 @@ _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
 _FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
 _DECODE_ABORTED = 2
+_UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
+_MARKER = re.compile(r"\s*[<\[|].+[>\]|]\s*", re.DOTALL)  # `<|im_start|>`, `[INST]`, `<start_of_turn>`
 
 
 class Aborted(Exception):
@@ -33,6 +39,9 @@ class Library:
     """The loaded shared library. One for each process: llama.cpp keeps its log callback in a global."""
 
     def __init__(self) -> None:
+        # Read by OpenMP's runtime when it is loaded. By default its threads spin so long that two programs on the same
+        # cores slow each other down four times and more (docs/log.md); results do not depend on it.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         try:
             from llama_cpp_py_sync import _cffi_bindings, _version
 
@@ -94,14 +103,18 @@ class Model:
     def eos_text(self) -> str:
         return self._token_text(self._lib.llama_vocab_eos(self._vocab))
 
-    @property
+    @cached_property
     def chat_template(self) -> str:
         """The model's own chat template, or an empty string."""
         pointer = self._lib.llama_model_chat_template(self.handle, self._ffi.NULL)
         return "" if pointer == self._ffi.NULL else self._ffi.string(pointer).decode(errors="replace")
 
     def is_control(self, token: int) -> bool:
-        return bool(self._lib.llama_vocab_is_control(self._vocab, token)) or self.ends_generation(token)
+        """Whether only the template may write `token`: text from documents and users never becomes one."""
+        attributes = int(self._lib.llama_vocab_get_attr(self._vocab, token))
+        if attributes & (_CONTROL | _UNKNOWN) or self.ends_generation(token):
+            return True
+        return bool(attributes & _USER_DEFINED) and is_marker(self._spelled(token), self.chat_template)
 
     def ends_generation(self, token: int) -> bool:
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
@@ -113,21 +126,30 @@ class Model:
     def tokenize(self, text: str, *, control: bool) -> list[int]:
         """Token ids of `text`. Unless `control`, the result holds no control token, whatever the text says."""
         tokens = self._tokenize(text.encode(), control)
-        if control or not any(map(self.is_control, tokens)):
+        if control or not self._any_control(tokens):
             return tokens
-        # A vocabulary may match some control tokens even in plain text ("user defined" ones). Cutting the text
-        # inside every such match leaves only ordinary tokens.
-        middle = max(1, len(text) // 2)
-        if len(text) <= 1:
-            return [t for t in tokens if not self.is_control(t)]
-        at = self._cut_inside_control(text, tokens) or middle
-        return self.tokenize(text[:at], control=False) + self.tokenize(text[at:], control=False)
+        # llama.cpp matches "user defined" tokens even in plain text. Cut inside, none of them is left to match.
+        cuts = [0, *(match.start() + 1 for match in self._control_start.finditer(text)), len(text)]
+        parts = (text[start:end].encode() for start, end in itertools.pairwise(cuts))
+        tokens = [token for part in parts for token in self._tokenize(part, control=False)]
+        if self._any_control(tokens):  # a control token of one character cannot be cut
+            tokens = [token for token in tokens if not self.is_control(token)]
+        return tokens
 
-    def _cut_inside_control(self, text: str, tokens: Sequence[int]) -> int | None:
-        token = next(t for t in tokens if self.is_control(t))
-        spelled = self._piece(token, special=True).decode(errors="replace").strip()
-        at = text.find(spelled) if spelled else -1
-        return at + 1 if at >= 0 and at + 1 < len(text) else None
+    def _any_control(self, tokens: Sequence[int]) -> bool:
+        return any(map(self.is_control, set(tokens)))
+
+    @cached_property
+    def _control_start(self) -> re.Pattern[str]:
+        """Matches, with no width, wherever the text of a control token begins, even inside another's."""
+        spelled = {self._spelled(t) for t in range(self.vocabulary_size) if self.is_control(t)} - {""}
+        longest_first = sorted(spelled, key=lambda text: (-len(text), text))
+        # Looking at one character first spares most places the comparison with thousands of texts.
+        firsts, texts = sorted({re.escape(text[0]) for text in spelled}), map(re.escape, longest_first)
+        return re.compile(f"(?={'|'.join(firsts)})(?={'|'.join(texts)})")
+
+    def _spelled(self, token: int) -> str:
+        return self._piece(token, special=True).decode(errors="replace")
 
     def _tokenize(self, data: bytes, control: bool) -> list[int]:
         if not data:
@@ -237,8 +259,20 @@ class Context:
         self._position += len(tokens)
 
     def close(self) -> None:
-        self._lib.llama_batch_free(self._batch)
-        self._lib.llama_free(self._handle)
+        if self._handle != self._ffi.NULL:
+            self._lib.llama_batch_free(self._batch)
+            self._lib.llama_free(self._handle)
+            self._handle = self._ffi.NULL
+
+
+def is_marker(text: str, template: str) -> bool:
+    """Whether a "user defined" token spelled `text` steers the model: it looks so, or its `template` writes it.
+
+    Whitespace and single printable ASCII characters do not count: some vocabularies define runs of spaces, newlines or
+    digits this way, and any template happens to hold some of them.
+    """
+    ordinary = not text.strip() or (len(text) == 1 and text.isascii() and text.isprintable())
+    return not ordinary and (text in template or _MARKER.fullmatch(text) is not None)
 
 
 def block_calls(blocks: Sequence[Sequence[int]], call_tokens: int) -> list[list[int]]:

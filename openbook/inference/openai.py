@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import httpx
 
 _TIMEOUT_S = 300.0  # a laptop may read a long prompt for minutes
+_CONNECT_TIMEOUT_S = 10.0
 _FINISH: dict[str, FinishReason] = {"stop": "end", "length": "length"}
 
 
@@ -29,8 +30,10 @@ class OpenAIEngine:
         self._base_url = base_url.rstrip("/")
         self._identity = ModelIdentity(name=f"{name} at {self._base_url}", digest="", evidence="claimed")
         self._model, self._context_tokens = name, context_tokens
+        _check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=10.0))
+        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
+        self._closed = False
 
     @property
     def identity(self) -> ModelIdentity:
@@ -46,11 +49,13 @@ class OpenAIEngine:
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
+        self._check_open()
         return sum(len(text.encode()) for text in (prompt.system, *prompt.passages, prompt.question)) // 2
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
+        self._check_open()
         messages = self._messages(prompt)
         stream, pieces = TextStream(decoding.stop), []
         finish: FinishReason = "end"
@@ -78,7 +83,12 @@ class OpenAIEngine:
         )
 
     def close(self) -> None:
+        self._closed = True
         self._client.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"The connection to {self._identity.name} was closed; connect again.")
 
     def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
         user = "".join(prompt.passages) + prompt.question
@@ -98,6 +108,10 @@ class OpenAIEngine:
             with self._client.stream("POST", url, json=body) as response:
                 self._check_status(response)
                 yield from map(self._parse, _data_lines(response.iter_lines()))
+        except httpx.ConnectTimeout as error:
+            raise EngineError(
+                f"{url} took no connection within {_CONNECT_TIMEOUT_S:.0f} s. Is the server running, and is base_url right?"
+            ) from error
         except httpx.TimeoutException as error:
             raise EngineError(f"{url} did not answer within {_TIMEOUT_S:.0f} s.") from error
         except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as error:
@@ -130,6 +144,16 @@ class OpenAIEngine:
             raise EngineError(
                 f"{self._identity.name} sent an event that is not a chat completion: {line[:200]!r}."
             ) from error
+
+
+def _check_key(api_key: str) -> None:
+    """Found here, it is a sentence; found by the HTTP library, it is an error that shows the key."""
+    wrong = next((i for i, character in enumerate(api_key, 1) if not "!" <= character <= "~"), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"The API key cannot be right: its character {wrong} of {len(api_key)} is a space, a control character or "
+            "not ASCII. Set the environment variable that api_key_env names to the key alone."
+        )
 
 
 def _data_lines(lines: Iterator[str]) -> Iterator[str]:

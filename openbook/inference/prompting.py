@@ -54,13 +54,22 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[
     environment.globals["raise_exception"] = raise_exception
     try:
         template = environment.from_string(source)
-    except jinja2.TemplateError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # not only TemplateError: deep nesting fails in Python's own compiler
         raise EngineError(
             f"The model's chat template does not compile: {error}. Import a file with a valid one."
         ) from error
 
     def render(messages: list[dict[str, str]]) -> str:
-        return template.render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+        try:
+            return template.render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+        except (jinja2.TemplateError, MemoryError):
+            raise
+        except Exception as error:  # a template is a program, which can fail in any way
+            raise EngineError(
+                f"The model's chat template fails: {error} ({type(error).__name__}). Import a file with a valid one."
+            ) from error
 
     return render
 

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,10 +16,12 @@ from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.reading import READER_VERSION, read_file
+from openbook.knowledge.reading.cleaning import title_from_name
 from openbook.knowledge.splitting import SPLITTER_VERSION, split
 from openbook.records import Content, Embedder, Outcome, PassageSpan, Verdict, sha256_hex
 
 PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
+CODE = f"reader {READER_VERSION} splitter {SPLITTER_VERSION} {PASSAGE_CHARS}"  # what a content depends on besides bytes
 EMBED_BATCH = 64  # passages embedded between two commits
 
 # Told (stage, done, total): stage "read" counts files, stage "embed" counts passages.
@@ -84,31 +86,41 @@ def _take_in(connection: sqlite3.Connection, found: Found, max_file_bytes: int) 
     """Read and split a file unless it is known. Its text and passages are stored; no version refers to them yet."""
     path = display_path(found.path)
     live = connection.execute(
-        "SELECT content_id, bytes, modified_ns FROM documents WHERE path = ? AND removed_in IS NULL", (path,)
+        "SELECT d.content_id, d.bytes, d.modified_ns, c.code FROM documents d JOIN contents c ON c.id = d.content_id "
+        "WHERE d.path = ? AND d.removed_in IS NULL",
+        (path,),
     ).fetchone()
-    if live is not None and live[1:] == (found.bytes, found.modified_ns):
+    if live is not None and live[1:] == (found.bytes, found.modified_ns, CODE):
         return Verdict(path, "unchanged")
     try:
         content, digest = read_file(found.path, max_bytes=max_file_bytes)
     except UnreadableFile as error:
-        return Verdict(path, "failed", str(error))
+        return _failed(path, str(error), known=live is not None)
+    except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
+        return _failed(path, f"the reader failed ({type(error).__name__}: {error})", known=live is not None)
+    if content.title == title_from_name(found.path.name):
+        content = replace(content, title="")  # the same text under another name is the same content
     content_id = _store(connection, content, digest, suffix=found.path.suffix.lower())
     if live is not None and live[0] == content_id:
         return Verdict(path, "unchanged")
     return _Change(found, path, content_id, "added" if live is None else "updated")
 
 
+def _failed(path: str, reason: str, *, known: bool) -> Verdict:
+    return Verdict(path, "failed", reason + ("; the text read before stays" if known else ""))
+
+
 def _store(connection: sqlite3.Connection, content: Content, digest: str, *, suffix: str) -> int:
     """Store a text with its passages once; the id of its row."""
-    key = sha256_hex(f"{digest} {suffix} reader {READER_VERSION} splitter {SPLITTER_VERSION} {PASSAGE_CHARS}".encode())
+    key = sha256_hex(f"{digest} {suffix} {CODE}".encode())
     row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
     if row is not None:
         return int(row[0])
     text_digest = sha256_hex(content.text.encode())
     with schema.transaction(connection):
         cursor = connection.execute(
-            "INSERT INTO contents (key, text, title, media_type) VALUES (?, ?, ?, ?)",
-            (key, content.text, content.title, content.media_type),
+            "INSERT INTO contents (key, code, text, title, media_type) VALUES (?, ?, ?, ?, ?)",
+            (key, CODE, content.text, content.title, content.media_type),
         )
         content_id = int(cursor.lastrowid or 0)
         connection.executemany(

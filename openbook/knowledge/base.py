@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,15 +47,19 @@ class KnowledgeBase:
     def __init__(self, folder: Path, meta: dict[str, str]) -> None:
         self.folder = folder
         self.id = meta["id"]
-        self.embedder = EmbedderIdentity(**json.loads(meta["embedder"]))
+        self.embedder = _embedder_identity(meta["embedder"], folder)
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._indexes: Indexes | None = None
         self._refresh = threading.Lock()
 
     @classmethod
-    def ensure(cls, folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase:
+    def ensure(
+        cls, folder: Path, embedder: EmbedderIdentity, *, base_id: str = "", lock_timeout_s: float = 30.0
+    ) -> KnowledgeBase:
         """Open the knowledge base in `folder`, or make an empty one if the folder is empty or new.
+
+        `base_id` (default: random) names it in receipts.
 
         Raises StorageError, or KnowledgeBaseInvalid when other files are there or it was made with another embedder.
         """
@@ -70,10 +74,10 @@ class KnowledgeBase:
                 f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
             )
         identity = json.dumps({"name": embedder.name, "digest": embedder.digest, "dimensions": embedder.dimensions})
-        meta = {"id": uuid.uuid4().hex, "embedder": identity, "created_at": now()}
+        meta = {"id": base_id or uuid.uuid4().hex, "embedder": identity, "created_at": now()}
         with schema.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with _file_lock(folder, 30.0):
+            with _file_lock(folder, lock_timeout_s):
                 if not (folder / schema.FILE_NAME).exists():
                     schema.create(folder, meta)
         return cls.open(folder, embedder)
@@ -118,48 +122,43 @@ class KnowledgeBase:
             return int(self.connection.execute("SELECT max(version) FROM versions").fetchone()[0])
 
     def search(self, query: str, embedder: Embedder, limit: int = 10) -> tuple[int, list[Hit]]:
-        """(version searched, hits best first): dense and BM25 rankings, fused by rank."""
+        """(version searched, hits best first): dense and BM25 rankings, fused by rank.
+
+        A function of the version and the query: not of the order in which the documents came in.
+        """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
         with schema.storage_errors(self.folder):
             indexes = self._current_indexes()
-            candidates = max(CANDIDATES, limit)
-            dense = indexes.vectors.search(vector, candidates)
-            words = indexes.bm25.search(query, candidates)
-            dense_rank = {p: rank for rank, (p, _) in enumerate(dense, start=1)}
-            bm25_rank = {p: rank for rank, p in enumerate(words, start=1)}
-            similarity = dict(dense)
+            wanted = 2 * max(CANDIDATES, limit)  # more than are kept, so that equal scores at the cut do not matter
+            dense, words = indexes.vectors.search(vector, wanted), indexes.bm25.search(query, wanted)
+            names = self._passage_ids([key for key, _ in (*dense, *words)])
+            keys = {names[key]: key for key in sorted(names, reverse=True)}
+            rankings = [_ranking(found, names)[: max(CANDIDATES, limit)] for found in (dense, words)]
+            dense_rank, bm25_rank = ({p: rank for rank, p in enumerate(r, start=1)} for r in rankings)
             hits: list[Hit] = []
-            seen: set[str] = set()
-            for key, score in fuse([list(dense_rank), words]):
-                passage = self._passage(key, indexes.version)
-                if passage is None or passage.id in seen or not passage.text.strip():
+            for name, score in fuse(rankings):
+                passage = self.passage(name, indexes.version)
+                if passage is None or not passage.text.strip():
                     continue
-                seen.add(passage.id)
-                cosine = similarity.get(key, indexes.vectors.similarity(key, vector))
-                hits.append(Hit(passage, score, dense_rank.get(key), bm25_rank.get(key), cosine))
+                cosine = indexes.vectors.similarity(keys[name], vector)
+                hits.append(Hit(passage, score, dense_rank.get(name), bm25_rank.get(name), cosine))
                 if len(hits) == limit:
                     break
             return indexes.version, hits
 
     def passage(self, passage_id: str, version: int | None = None) -> Passage | None:
-        """The passage of that id in `version` (default: the newest), or None."""
+        """The passage of that id in `version` (default: the newest), or None; of several documents, the first path's."""
+        version = self.version if version is None else version
         with schema.storage_errors(self.folder):
-            version = self.version if version is None else version
-            rows = self.connection.execute("SELECT id FROM passages WHERE passage_id = ? ORDER BY id", (passage_id,))
-            found = (self._passage(key, version) for (key,) in rows.fetchall())
-            return next((p for p in found if p is not None), None)
+            rows = self._passages("p.passage_id = :value", passage_id, version)
+            return rows[0] if rows else None
 
     def passages(self, document: str) -> list[Passage]:
         """All passages of a document (its path) in the newest version, in text order."""
+        version = self.version
         with schema.storage_errors(self.folder):
-            version = self.version
-            rows = self.connection.execute(
-                "SELECT p.id FROM passages p JOIN documents d ON d.content_id = p.content_id "
-                f"WHERE d.path = :path AND {schema.LIVE} ORDER BY p.start_char",
-                {"path": document, "version": version},
-            ).fetchall()
-            return [p for (key,) in rows if (p := self._passage(key, version)) is not None and p.document == document]
+            return self._passages("d.path = :value", document, version)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
@@ -195,19 +194,24 @@ class KnowledgeBase:
         verdicts = tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows)
         return Status(self.id, version, self.embedder, documents, passages, characters, size, verdicts)
 
-    def _passage(self, key: int, version: int) -> Passage | None:
-        """The passage with that row id, if a document of `version` holds it."""
-        row = self.connection.execute(
+    def _passages(self, condition: str, value: str, version: int) -> list[Passage]:
+        """Passages of documents of `version`, ordered by path and place."""
+        rows = self.connection.execute(
             "SELECT p.passage_id, d.path, c.title, p.start_char, p.end_char, p.page, p.headings, "
             "substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
             "FROM passages p JOIN contents c ON c.id = p.content_id JOIN documents d ON d.content_id = c.id "
-            f"WHERE p.id = :key AND {schema.LIVE} ORDER BY d.path LIMIT 1",
-            {"key": key, "version": version},
-        ).fetchone()
-        if row is None:
-            return None
-        passage_id, path, title, start, end, page, headings, text = row
-        return Passage(passage_id, path, title, start, end, page, tuple(json.loads(headings)), text)
+            f"WHERE {condition} AND {schema.LIVE} ORDER BY d.path, p.start_char",
+            {"value": value, "version": version},
+        )
+        return [
+            Passage(passage_id, path, title or Path(path).stem, start, end, page, tuple(json.loads(headings)), text)
+            for passage_id, path, title, start, end, page, headings, text in rows.fetchall()
+        ]
+
+    def _passage_ids(self, keys: Sequence[int]) -> dict[int, str]:
+        marks = ", ".join("?" * len(set(keys)))
+        rows = self.connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})", list(set(keys)))
+        return dict(rows.fetchall())
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
@@ -253,10 +257,10 @@ class KnowledgeBase:
         try:
             with _file_lock(self.folder, 0.0):
                 return Indexes.refresh(self.folder, self.id, self.connection, version, dimensions)
-        except (KnowledgeBaseBusy, StorageError):
+        except (KnowledgeBaseBusy, StorageError, OSError):
             # A writer is at work, or the disk cannot be written: an older whole index, or one in memory.
             older = Indexes.open_newest(self.folder, self.id, version, dimensions)
-            return older or Indexes.in_memory(self.id, self.connection, version, dimensions)
+            return older or Indexes.in_memory(self.connection, version, dimensions)
 
     def close(self) -> None:
         for connection in self._connections:
@@ -264,6 +268,22 @@ class KnowledgeBase:
         self._connections.clear()
         self._local = threading.local()
         self._indexes = None
+
+
+def _embedder_identity(text: str, folder: Path) -> EmbedderIdentity:
+    try:
+        value = json.loads(text)
+        return EmbedderIdentity(str(value["name"]), str(value["digest"]), int(value["dimensions"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise KnowledgeBaseInvalid(
+            f"The knowledge base in {folder} is damaged: its embedder is not recorded."
+        ) from error
+
+
+def _ranking(found: Sequence[tuple[int, float]], names: Mapping[int, str]) -> list[str]:
+    """Passage ids, best first, each once; equal scores in the order of the ids."""
+    ordered = sorted((-score, names[key]) for key, score in found if key in names)
+    return list(dict.fromkeys(name for _, name in ordered))
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from openbook.errors import StorageError
+
 _WRITER_BYTES = 64_000_000
 _HEADING_BOOST = 0.6
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
@@ -19,50 +21,71 @@ _STOP = frozenset(
 
 
 class Bm25Index:
-    """Passage ids by their words. `folder` None keeps it in memory (a knowledge base on a read-only disk)."""
+    """Passages by their words: written once, for one set of passages, and never changed.
 
-    def __init__(self, folder: Path | None) -> None:
+    tantivy keeps deleted documents in its statistics until segments merge, so scores of an index that was changed
+    depend on its history. An index that is built anew is a function of the passages alone.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+        self._searcher: Any = index.searcher()
+
+    @classmethod
+    def build(cls, folder: Path | None, passages: Iterable[tuple[int, str, str]]) -> Bm25Index:
+        """Index passages (id, text, headings). `folder` must be empty; None keeps the index in memory.
+
+        Raises StorageError when the disk refuses.
+        """
         import tantivy
 
-        self._tantivy: Any = tantivy
-        builder = tantivy.SchemaBuilder()
-        builder.add_unsigned_field("id", stored=True, indexed=True, fast=True)
-        builder.add_text_field("text", stored=False, tokenizer_name="en_stem")
-        builder.add_text_field("headings", stored=False, tokenizer_name="en_stem")
-        schema = builder.build()
-        # Raises ValueError when the folder holds no index or one of another schema: the caller rebuilds it.
-        self._index: Any = tantivy.Index(schema, path=str(folder)) if folder else tantivy.Index(schema)
-        self._searcher: Any = self._index.searcher()
+        try:
+            index = tantivy.Index(_schema(), path=str(folder)) if folder else tantivy.Index(_schema())
+            writer = index.writer(_WRITER_BYTES, 1)
+            for passage, text, headings in passages:
+                document = tantivy.Document()
+                document.add_unsigned("id", passage)
+                document.add_text("text", text)
+                document.add_text("headings", headings)
+                writer.add_document(document)
+            writer.commit()
+            writer.wait_merging_threads()
+            index.reload()
+        except ValueError as error:  # tantivy's word for any failure to write
+            raise StorageError(f"Cannot write the keyword index in {folder}: {error}.") from error
+        return cls(index)
 
-    def update(self, remove: Iterable[int], add: Iterable[tuple[int, str, str]]) -> None:
-        """Take passages out and put passages (id, text, headings) in. Putting one in twice leaves it there once."""
-        writer = self._index.writer(_WRITER_BYTES, 1)
-        for passage in remove:
-            writer.delete_documents_by_term("id", passage)
-        for passage, text, headings in add:
-            writer.delete_documents_by_term("id", passage)
-            document = self._tantivy.Document()
-            document.add_unsigned("id", passage)
-            document.add_text("text", text)
-            document.add_text("headings", headings)
-            writer.add_document(document)
-        writer.commit()
-        writer.wait_merging_threads()
-        self._index.reload()
-        self._searcher = self._index.searcher()
+    @classmethod
+    def load(cls, folder: Path) -> Bm25Index:
+        """Open a saved index. Raises ValueError when the folder holds none, or one of another schema."""
+        import tantivy
 
-    def search(self, query: str, limit: int) -> list[int]:
-        """Ids of the passages that match best, best first. Nothing in `query` is an operator."""
+        if not tantivy.Index.exists(str(folder)):
+            raise ValueError(f"no keyword index in {folder}")
+        return cls(tantivy.Index(_schema(), path=str(folder)))
+
+    def search(self, query: str, limit: int) -> list[tuple[int, float]]:
+        """(passage, BM25 score), best first. Nothing in `query` is an operator."""
         words = query_words(query)
-        if not words or limit < 1:
+        if not words or limit < 1 or not len(self):
             return []
         fields, boosts = ["text", "headings"], {"headings": _HEADING_BOOST}
         parsed, _errors = self._index.parse_query_lenient(" ".join(words), fields, field_boosts=boosts)
-        found = self._searcher.search(parsed, limit, count=False)
-        return [int(self._searcher.doc(address)["id"][0]) for _score, address in found.hits]
+        found = self._searcher.search(parsed, min(limit, len(self)), count=False)
+        return [(int(self._searcher.doc(address)["id"][0]), float(score)) for score, address in found.hits]
 
     def __len__(self) -> int:
         return int(self._searcher.num_docs)
+
+
+def _schema() -> Any:
+    import tantivy
+
+    builder = tantivy.SchemaBuilder()
+    builder.add_unsigned_field("id", stored=True, indexed=False)
+    builder.add_text_field("text", stored=False, tokenizer_name="en_stem")
+    builder.add_text_field("headings", stored=False, tokenizer_name="en_stem")
+    return builder.build()
 
 
 def is_function_word(word: str) -> bool:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from openbook.errors import KnowledgeError, OpenBookError
 from openbook.knowledge import adding, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
-from openbook.knowledge.reading import READER_VERSION
-from openbook.knowledge.splitting import SPLITTER_VERSION
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
+MAX_TRIES = 3  # when files change while they are read
+UNFINISHED_S = 7 * 24 * 3600.0  # work that nobody went on with for so long is dropped
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
+_ROOTS = ".roots"
 _MARK = ".complete"  # written last: a folder without it is unfinished work, which the next run goes on with
 
 
@@ -29,24 +32,45 @@ def for_documents(
     lock_timeout_s: float = 30.0,
     progress: adding.Progress = lambda stage, done, total: None,
 ) -> tuple[KnowledgeBase, adding.AddReport | None]:
-    """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already."""
-    folder = cache / "docs" / _key(paths, embedder.identity, max_file_bytes)
-    if (folder / _MARK).exists():
-        base = KnowledgeBase.open(folder, embedder.identity)
-        _touch(folder / _MARK)
-        return base, None
-    base = KnowledgeBase.ensure(folder, embedder.identity)
-    roots = "\n".join(sorted(os.path.abspath(p) for p in paths))
-    with schema.storage_errors(folder):
+    """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
+
+    Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError.
+    """
+    for _ in range(MAX_TRIES):
+        key = _key(paths, embedder.identity, max_file_bytes)
+        folder = cache / "docs" / key
+        if (base := _open_whole(folder, embedder.identity)) is not None:
+            return base, None
+        base = KnowledgeBase.ensure(folder, embedder.identity, base_id=key, lock_timeout_s=lock_timeout_s)
+        roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
         _borrow_embeddings(base, _latest_with(cache / "docs", roots), lock_timeout_s)
-    report = adding.add(
-        base, paths, embedder, max_file_bytes=max_file_bytes, lock_timeout_s=lock_timeout_s, progress=progress
-    )
-    with schema.storage_errors(folder):
-        (folder / ".roots").write_text(roots, encoding="utf-8", errors="surrogateescape")
-        (folder / _MARK).write_text(json.dumps({"version": report.version}), encoding="utf-8")
-    _prune(cache / "docs", keep=folder)
-    return base, report
+        report = adding.add(
+            base, paths, embedder, max_file_bytes=max_file_bytes, lock_timeout_s=lock_timeout_s, progress=progress
+        )
+        if key == _key(paths, embedder.identity, max_file_bytes):
+            with schema.storage_errors(folder):
+                (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
+                (folder / _MARK).touch()
+            _prune(cache / "docs", keep=folder)
+            return base, report
+        base.close()  # a file changed between looking and reading: what was built is not what the key names
+        shutil.rmtree(folder, ignore_errors=True)
+    raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
+
+
+def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
+    """The finished knowledge base in `folder`; None if there is none, or if it is damaged, which is then removed."""
+    if not (folder / _MARK).exists():
+        return None
+    try:
+        base = KnowledgeBase.open(folder, embedder)
+        base.documents()
+    except KnowledgeError:  # it is only a cache: what cannot be opened is built again
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    with suppress(OSError):  # a read-only cache still answers; it only forgets what was used last
+        (folder / _MARK).touch()
+    return base
 
 
 def _key(paths: Sequence[Path], embedder: EmbedderIdentity, max_file_bytes: int) -> str:
@@ -57,7 +81,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, max_file_bytes: int)
             files.append([display_path(item.path), _fingerprint(item, max_file_bytes)])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [READER_VERSION, SPLITTER_VERSION, adding.PASSAGE_CHARS, schema.FORMAT, max_file_bytes]
+    code = [adding.CODE, schema.FORMAT, max_file_bytes]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 
@@ -72,33 +96,44 @@ def _fingerprint(found: Found, max_file_bytes: int) -> str:
 
 
 def _latest_with(cache: Path, roots: str) -> Path | None:
-    """The most recently used complete knowledge base made from the same paths: most of its texts are the same."""
-    found = [m.parent for m in cache.glob(f"*/{_MARK}") if _read(m.parent / ".roots") == roots]
-    return max(found, key=lambda folder: (folder / _MARK).stat().st_mtime, default=None)
+    """The most recently used knowledge base from the same paths and embedder: most of its texts are the same."""
+    found = [folder for _, folder in _by_use(cache) if _read(folder / _ROOTS) == roots]
+    return found[-1] if found else None
 
 
 def _borrow_embeddings(base: KnowledgeBase, other: Path | None, lock_timeout_s: float) -> None:
-    if other is None:
+    """Copy vectors from `other`. A saving only: what cannot be copied is embedded."""
+    if other is None or other == base.folder:
         return
-    with base.writing(lock_timeout_s) as connection:
-        connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
-        connection.execute("INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings")
-        connection.execute("DETACH DATABASE other")
+    with suppress(OpenBookError):
+        if KnowledgeBase.open(other).embedder.digest != base.embedder.digest:
+            return
+        with base.writing(lock_timeout_s) as connection:
+            connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
+            connection.execute("INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings")
+            connection.execute("DETACH DATABASE other")
+
+
+def _by_use(cache: Path) -> list[tuple[float, Path]]:
+    """(when last used, folder) of the finished ones, longest ago first."""
+    found: list[tuple[float, Path]] = []
+    for mark in cache.glob(f"*/{_MARK}"):
+        with suppress(OSError):  # another process may have removed it meanwhile
+            found.append((mark.stat().st_mtime, mark.parent))
+    return sorted(found)
 
 
 def _prune(cache: Path, keep: Path) -> None:
-    marks = sorted(cache.glob(f"*/{_MARK}"), key=lambda m: m.stat().st_mtime, reverse=True)
-    for mark in marks[KEPT:]:
-        if mark.parent != keep:
-            mark.unlink(missing_ok=True)  # first, so that a half-deleted folder is never taken for a whole one
-            shutil.rmtree(mark.parent, ignore_errors=True)
-
-
-def _touch(path: Path) -> None:
-    try:
-        path.touch()
-    except OSError:
-        return  # a read-only cache still answers; it only forgets what was used last
+    for _, folder in _by_use(cache)[:-KEPT]:
+        if folder != keep:
+            with suppress(OSError):
+                (folder / _MARK).unlink()  # first, so that a half-deleted folder is never taken for a whole one
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in cache.iterdir():
+        with suppress(OSError):
+            unfinished = not (folder / _MARK).exists()
+            if unfinished and folder != keep and time.time() - folder.stat().st_mtime > UNFINISHED_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> str:

@@ -36,7 +36,7 @@ def discover(paths: Sequence[Path]) -> Iterator[Found | Verdict]:
 
     """
     for path in paths:
-        _check_exists(path)
+        check_exists(path)
     return _discover(paths)
 
 
@@ -58,19 +58,20 @@ def _shown(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
+    """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
-            raise KnowledgeError(f"{display_path(path)} is a broken link") from error
+            raise KnowledgeError(f"{display_path(path)} is a broken link.") from error
         raise KnowledgeError(
-            f"no file or folder {display_path(path)}.{did_you_mean(path.name, _siblings(path))}"
+            f"No such file or folder: {display_path(path)}.{did_you_mean(path.name, _siblings(path))}"
         ) from error
     except OSError as error:
-        raise KnowledgeError(f"cannot open {display_path(path)}: {os_reason(error)}") from error
+        raise KnowledgeError(f"Cannot open {display_path(path)}: {os_reason(error)}.") from error
     except ValueError as error:  # a NUL in the name
-        raise KnowledgeError(f"{display_path(path)} is not a valid path") from error
+        raise KnowledgeError(f"{display_path(path)} is not a valid path.") from error
 
 
 def _siblings(path: Path) -> list[str]:

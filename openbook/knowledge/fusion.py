@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol, TypeVar
 
 K = 60  # the paper's constant; ranks far below it hardly differ
 
 
-def fuse(rankings: Sequence[Sequence[int]], k: int = K) -> list[tuple[int, float]]:
+class _Item(Hashable, Protocol):
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+Item = TypeVar("Item", bound=_Item)
+
+
+def fuse(rankings: Sequence[Sequence[Item]], k: int = K) -> list[tuple[Item, float]]:
     """(item, score) by falling score, where score is the sum over rankings of 1 / (k + rank), rank from 1.
 
     The result does not depend on the order of `rankings`; equal scores are ordered by item.
     """
-    ranks: dict[int, list[int]] = {}
+    ranks: dict[Item, list[int]] = {}
     for ranking in rankings:
         for rank, item in enumerate(ranking, start=1):
             ranks.setdefault(item, []).append(rank)

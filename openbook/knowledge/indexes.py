@@ -50,7 +50,7 @@ class Indexes:
         if state is None or state["knowledge_base"] != base_id or state["version"] > version:
             return None
         try:
-            bm25 = Bm25Index(folder / "index" / state["bm25"])
+            bm25 = Bm25Index.load(folder / "index" / state["bm25"])
             vectors = VectorIndex.load(folder / "index" / state["vectors"], dimensions)
         except (ValueError, OSError, EOFError):
             return None
@@ -58,50 +58,44 @@ class Indexes:
         return cls(state["version"], bm25, vectors) if whole else None
 
     @classmethod
-    def in_memory(cls, base_id: str, connection: sqlite3.Connection, version: int, dimensions: int) -> Indexes:
+    def in_memory(cls, connection: sqlite3.Connection, version: int, dimensions: int) -> Indexes:
         """Built from the truth and kept nowhere."""
-        bm25, added = Bm25Index(None), _passages_of(connection, _live(connection, version))
-        bm25.update((), _texts(connection, added))
-        return cls(version, bm25, empty_vectors(dimensions).updated((), _vectors(connection, added)))
+        passages = _passages_of(connection, _live(connection, version))
+        bm25 = Bm25Index.build(None, _texts(connection, passages))
+        return cls(version, bm25, empty_vectors(dimensions).updated((), _vectors(connection, passages)))
 
     @classmethod
     def refresh(
         cls, folder: Path, base_id: str, connection: sqlite3.Connection, version: int, dimensions: int
     ) -> Indexes:
-        """Save indexes that reflect `version`: the difference to the saved ones, or all of it. Needs the write lock."""
+        """Save indexes that reflect `version` beside the older ones, then switch to them. Needs the write lock."""
         current = cls.open_newest(folder, base_id, version, dimensions)
         if current is not None and current.version == version:
             return current
-        state = _read_state(folder)
-        if current is None or state is None:
-            shutil.rmtree(folder / "index", ignore_errors=True)
-            name, before = f"bm25-{version}", set[int]()
-            (folder / "index" / name).mkdir(parents=True)
-            bm25, vectors = Bm25Index(folder / "index" / name), empty_vectors(dimensions)
-        else:
-            name, before = state["bm25"], _live(connection, current.version)
-            bm25, vectors = current.bm25, current.vectors
+        before = set[int]() if current is None else _live(connection, current.version)
+        vectors = empty_vectors(dimensions) if current is None else current.vectors
         live = _live(connection, version)
-        removed = _passages_of(connection, before - live)
-        added = _passages_of(connection, live - before)
-        bm25.update(removed, _texts(connection, added))
-        vectors = vectors.updated(removed, _vectors(connection, added))
-        saved = folder / "index" / f"vectors-{version}"
-        shutil.rmtree(saved, ignore_errors=True)
-        vectors.save(saved)
-        _write_state(
-            folder,
-            _State(
-                format=FORMAT,
-                knowledge_base=base_id,
-                version=version,
-                passages=len(vectors),
-                bm25=name,
-                vectors=saved.name,
-            ),
+        added, removed = _passages_of(connection, live - before), _passages_of(connection, before - live)
+        index = folder / "index"
+        names = _State(
+            format=FORMAT,
+            knowledge_base=base_id,
+            version=version,
+            passages=0,
+            bm25=f"bm25-{version}",
+            vectors=f"vectors-{version}",
         )
-        for other in (folder / "index").glob("vectors-*"):
-            if other != saved:  # readers that mapped an older one keep their mapping
+        for name in (names["bm25"], names["vectors"]):  # what a killed run left
+            shutil.rmtree(index / name, ignore_errors=True)
+        (index / names["bm25"]).mkdir(parents=True)
+        passages = _passages_of(connection, live)
+        bm25 = Bm25Index.build(index / names["bm25"], _texts(connection, passages))
+        vectors = vectors.updated(removed, _vectors(connection, added))
+        vectors.save(index / names["vectors"])
+        names["passages"] = len(vectors)
+        _write_state(folder, names)
+        for other in index.iterdir():  # readers that have an older one open keep it
+            if other.name not in (names["bm25"], names["vectors"], "state.json"):
                 shutil.rmtree(other, ignore_errors=True)
         return cls(version, bm25, vectors)
 

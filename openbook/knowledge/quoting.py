@@ -13,7 +13,8 @@ from openbook.records import Citation, Passage
 
 MIN_COVERAGE = 0.7  # share of the statement's new words that a quote must hold
 MAX_QUOTE_SENTENCES = 2
-_WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+")
+_WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+n['\u2019]t|\w+")
+_NEGATIONS = frozenset({"not", "no", "never", "without", "neither", "nor", "cannot"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def quote(answer: str, question: str, passages: Sequence[Passage]) -> Quoted:
     """Cite each sentence of `answer` from `passages` (best first), or list it as unsupported.
 
     A quote supports a sentence when it holds all of the sentence's numbers and at least `MIN_COVERAGE` of the words
-    that the sentence adds to the question. Every citation's quote stands verbatim at its span.
+    that the sentence adds to the question, and does not deny what the sentence says. Every citation's quote stands verbatim at its span.
     """
     windows = [w for p in passages for w in _windows(p)]
     asked = {_stem(w) for w in _words(question) if not is_function_word(w)}
@@ -57,17 +58,17 @@ def quote(answer: str, question: str, passages: Sequence[Passage]) -> Quoted:
 def _best(sentence: str, asked: set[str], windows: Sequence[_Window]) -> _Window | None:
     """The window that supports `sentence` best; among equals the first, and the shorter."""
     words = _words(sentence)
-    content = [_stem(w) for w in words if not is_function_word(w)] or [_stem(w) for w in words]
-    new = set(content) - asked - {"yes", "no"}
-    if not new and words and words[0] in ("yes", "no"):
+    content = {_stem(w) for w in words if not is_function_word(w)} - {"yes", "no"}
+    new = content - asked or content  # an answer in the question's words is judged by all of them
+    if not content and words and words[0] in ("yes", "no"):
         new = asked  # what is affirmed or denied is the question
     if not new:
-        return None  # it only repeats the question: there is nothing to prove
+        return None
     numbers = {w for w in new if w[0].isdigit()}
     plain = f" {' '.join(words)} "
     best: tuple[float, _Window] | None = None
     for window in windows:
-        if not numbers <= window.words:
+        if not numbers <= window.words or _contradicts(words, window):
             continue
         coverage = len(new & window.words) / len(new)
         if coverage < MIN_COVERAGE:
@@ -77,6 +78,24 @@ def _best(sentence: str, asked: set[str], windows: Sequence[_Window]) -> _Window
         if best is None or score > best[0]:
             best = (score, window)
     return best[1] if best else None
+
+
+def _contradicts(words: Sequence[str], window: _Window) -> bool:
+    """Whether one of the two denies what the other says: a negation right before a word that both have."""
+    if words[:1] in (["yes"], ["no"]):
+        return False
+    said = {_stem(w) for w in words}
+    denied, denied_there = _denied(words), _denied(window.plain.split())
+    return bool((denied_there & said) - denied or (denied & window.words) - denied_there)
+
+
+def _denied(words: Sequence[str]) -> set[str]:
+    """Stems of the words that follow a negation within two words."""
+    found: set[str] = set()
+    for i, word in enumerate(words):
+        if word in _NEGATIONS or word.endswith(("n't", "n\u2019t")):
+            found |= {_stem(w) for w in words[i + 1 : i + 3] if not is_function_word(w)}
+    return found
 
 
 def _windows(passage: Passage) -> list[_Window]:

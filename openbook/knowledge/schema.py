@@ -25,9 +25,11 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 -- One committed change of the knowledge base. The newest row is what readers see.
 CREATE TABLE versions (version INTEGER PRIMARY KEY, created_at TEXT NOT NULL, summary TEXT NOT NULL);
 
--- The text of one file as read. `key` names the file's bytes and the code that read and split them.
+-- The text of one file as read. `key` names the file's bytes and the code that read and split them; `code` the code
+-- alone. `title` is the text's own, empty when it has none: a file's name belongs to the document.
 CREATE TABLE contents (
-  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, text TEXT NOT NULL, title TEXT NOT NULL, media_type TEXT NOT NULL);
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL, title TEXT NOT NULL,
+  media_type TEXT NOT NULL);
 
 -- text[start_char:end_char] of its content; the passages of one content cover its text exactly.
 CREATE TABLE passages (

@@ -1,7 +1,8 @@
 """Documents to passages, passages to sentences. Everything here is a function of the text and its marks alone.
 
 Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank
-line, before a sentence or a list item or a table row, after a line, after a space, anywhere.
+line, before a sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a
+page does, since it is cited with one page.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from openbook.records import Content, HeadingMark, PageSpan, PassageSpan
 
-SPLITTER_VERSION = "1"
+SPLITTER_VERSION = "2"
 
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
 
@@ -56,8 +57,11 @@ class _Marks:
         at = visible.start() if visible else start
         section = self.section(at)
         path = self.paths[section] if section >= 0 else ()
-        page = bisect_right(self.page_starts, at) - 1
-        return PassageSpan(start, end, self.pages[max(page, 0)].number if self.pages else None, path)
+        return PassageSpan(start, end, self.pages[self.page(at)].number if self.pages else None, path)
+
+    def page(self, at: int) -> int:
+        """The index of the last page that begins at or before `at`; 0 before the first."""
+        return max(bisect_right(self.page_starts, at) - 1, 0)
 
     def section(self, at: int) -> int:
         """The index of the last heading that begins at or before `at`; -1 before the first."""
@@ -125,20 +129,23 @@ class _Packer:
 
     def _ends_before(self, start: int, end: int, atom: int, visible_end: int) -> bool:
         """Whether the passage [start, end) ends before the paragraph that begins at `atom`."""
-        if visible_end <= atom or not _VISIBLE.search(self.text, start, end):
+        visible = _VISIBLE.search(self.text, start, end)
+        if visible_end <= atom or not visible:
             return False
+        if self._other_page(visible.start(), atom, visible_end):
+            return True
         small = end - start < self.limit * _SMALL
         if visible_end - start > self.limit and not (small and visible_end - atom > self.limit):
             return True  # it does not fit, unless it has to be cut somewhere anyway
         section = self.marks.section(atom)
         if section >= 0 and self.marks.heading_starts[section] == atom:
             return not (small and self._joins(start, end, section))
-        return not small and self._begins_page(atom)
+        return False
 
-    def _begins_page(self, at: int) -> bool:
-        starts = self.marks.page_starts
-        index = bisect_right(starts, at) - 1
-        return index >= 0 and starts[index] == at
+    def _other_page(self, at: int, atom: int, atom_end: int) -> bool:
+        """Whether what is visible of the paragraph at `atom` is on another page than the visible character `at`."""
+        visible = _VISIBLE.search(self.text, atom, atom_end)
+        return visible is not None and self.marks.page(visible.start()) != self.marks.page(at)
 
     def _joins(self, start: int, end: int, section: int) -> bool:
         """Whether a small passage goes on into `section`: a sibling or descendant of the section it began in."""

@@ -62,10 +62,9 @@ class VectorIndex:
             return []
         from usearch.index import search
 
-        found = search(
-            np.asarray(self._rows), query.astype(np.float16), min(limit, len(self._keys)), metric="ip", exact=True
-        )
-        pairs = [(int(self._keys[int(i)]), 1.0 - float(d)) for i, d in zip(found.keys, found.distances, strict=True)]
+        count = min(limit, len(self._keys))
+        found = search(np.asarray(self._rows), query.astype(np.float16), count, metric="ip", exact=True)
+        pairs = [(int(self._keys[int(i)]), self._cosine(int(i), query)) for i in found.keys]
         return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
     def similarity(self, passage: int, query: NDArray[np.float32]) -> float | None:
@@ -73,7 +72,11 @@ class VectorIndex:
         at = int(np.searchsorted(self._keys, passage))
         if at >= len(self._keys) or self._keys[at] != passage:
             return None
-        return float(self._rows[at].astype(np.float32) @ query)
+        return self._cosine(at, query)
+
+    def _cosine(self, at: int, query: NDArray[np.float32]) -> float:
+        # One row at a time: a product of many rows may round differently, and a score must not depend on its company.
+        return float(np.dot(self._rows[at].astype(np.float32), query))
 
     def __len__(self) -> int:
         return len(self._keys)

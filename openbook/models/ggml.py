@@ -56,7 +56,6 @@ _ROWS = (
 )
 
 GGML_TYPES: dict[int, GgmlType] = {code: GgmlType(code, name, n, size) for code, name, n, size in _ROWS}
-GGML_TYPE_NAMES: frozenset[str] = frozenset(t.name for t in GGML_TYPES.values())
 
 # Codes 4-5, 31-33 and 36-38 named layouts that ggml has removed: a file that uses one must be made again.
 REMOVED_TYPES: frozenset[int] = frozenset({4, 5, 31, 32, 33, 36, 37, 38})

@@ -1,11 +1,14 @@
 """Names that point to models: one small file a name, with every digest that it ever meant.
 
 <root>/names/<name>.json   {"format": 1, "history": [<oldest digest>, ..., <the one it means>], "name": <name>}
+<root>/names/.lock         held by whoever changes a name or deletes a model; readers never touch it
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError
@@ -18,6 +21,7 @@ from openbook.records import Digest, canonical_json
 FORMAT = 1
 MAX_FILE_BYTES = 1 << 20
 MAX_HISTORY = 1000
+LOCK_TIMEOUT_S = 60.0
 
 
 def all_names(root: Path) -> tuple[str, ...]:
@@ -56,8 +60,30 @@ def _parsed(data: bytes, name: str) -> tuple[Digest, ...]:
     return history
 
 
+@contextmanager
+def changing(root: Path) -> Iterator[None]:
+    """Inside the block no other process changes a name, so that what was read is still true when it is written.
+
+    Raises StorageError.
+    """
+    import filelock
+
+    path = root / "names" / ".lock"
+    lock: filelock.BaseFileLock = filelock.FileLock(path)
+    with storage_errors(f"change the models in {root}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except filelock.Timeout as error:
+            raise StorageError(f"Another process is changing the models in {root}. Wait, then try again.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def append_history(root: Path, name: str, digest: Digest) -> None:
-    """Makes `name` mean `digest`, in one step."""
+    """Makes `name` mean `digest`, in one step. Only inside `changing`: two at once would lose one of the digests."""
     history = read_history(root, name)
     if history[-1:] == (digest,):
         return

@@ -2,6 +2,7 @@
 
     <root>/<digest>/manifest.json, model.gguf   written once, mode 0444, never changed
     <root>/names/<name>.json                    which digest a name means, and which it meant before
+    <root>/names/.lock                          held while a name changes or a model is deleted
     <root>/stamps/<digest>.json                 what the disk said at the last full verification
     <root>/.incoming-*/                         a model on its way in or out; never listed
 
@@ -22,7 +23,7 @@ from openbook.models.durable import storage_errors
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import Manifest
 from openbook.models.names import checked_name, is_digest, name_problem
-from openbook.models.pointers import all_names, append_history, delete_name, read_history
+from openbook.models.pointers import all_names, append_history, changing, delete_name, read_history
 from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
 from openbook.models.verify import full_findings, quick_findings, read_manifest
 from openbook.records import Digest
@@ -70,26 +71,27 @@ class ModelStore:
     def point(self, name: str, digest: Digest) -> ModelReference:
         """Makes `name` mean the stored model `digest`; what it meant before stays in its history."""
         reference = self._reference(checked_name(name), digest)
-        append_history(self.root, name, digest)
+        if read_history(self.root, name)[-1:] != (digest,):
+            with changing(self.root):
+                reference = self._reference(name, digest)  # another process may have deleted it by now
+                append_history(self.root, name, digest)
         return reference
 
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
 
-        A model that has no name can be given by its digest. Raises UnknownModel.
+        A model that has no name can be given by its digest. What a damaged other name means is unknown, so it might be
+        any model: while there is one, a name is dropped but no model deleted, and a digest is refused.
+        Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
-        found, digest = self._meaning(name)
-        if found == name:
-            candidates = read_history(self.root, name)
-            delete_name(self.root, name)
-        elif found:
-            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
-        else:
-            candidates = (digest,)
-        kept = {digest for other in all_names(self.root) for digest in read_history(self.root, other)}
-        gone = tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
-        for digest in gone:
-            self._delete(digest)
+        self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
+        with changing(self.root):
+            named, candidates = self._removable(name)
+            gone = self._only_meant_by(name, candidates)
+            if named:
+                delete_name(self.root, name)
+            for digest in gone:
+                self._delete(digest)
         return gone
 
     def findings(self, reference: ModelReference, progress: Progress | None = None) -> tuple[str, ...]:
@@ -141,6 +143,24 @@ class ModelStore:
             hint = f" Known are {', '.join(sorted({*names, *CATALOGUE}))}."
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
+    def _removable(self, text: str) -> tuple[bool, tuple[Digest, ...]]:
+        """(whether it is a name, the models that it means or has meant)."""
+        found, digest = self._meaning(text)
+        if found == text:
+            return True, read_history(self.root, text)
+        if found:
+            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+        return False, (digest,)
+
+    def _only_meant_by(self, name: str, candidates: tuple[Digest, ...]) -> tuple[Digest, ...]:
+        """Those that no other name means or has meant; none while another name is damaged."""
+        others = [other for other in all_names(self.root) if other != name]
+        try:
+            kept = {digest for other in others for digest in read_history(self.root, other)}
+        except ModelNotVerified:
+            return ()
+        return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
+
     def _stored(self, prefix: str) -> tuple[Digest, ...]:
         if not is_digest(prefix.ljust(64, "0")):
             return ()
@@ -160,7 +180,8 @@ class ModelStore:
 
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
-        stamp_path(self.root, digest).unlink(missing_ok=True)
+        with storage_errors(f"delete the model {digest[:12]}"):
+            stamp_path(self.root, digest).unlink(missing_ok=True)
         if (self.root / digest).is_dir():
             with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)

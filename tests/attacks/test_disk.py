@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.cached import for_documents
 from openbook.models import ModelStore, import_gguf
 from openbook.testing import HashEmbedder
+from tests.conftest import ROOT
 from tests.models.gguf_files import Recipe
 
 Mount = Callable[[str], Path]
@@ -70,6 +73,72 @@ def test_a_full_disk_loses_nothing_and_the_next_run_goes_on(mount: Mount, docs: 
     report = add(reopened, [docs], embedder)
     assert report.version == 2
     assert len(reopened.documents()) == 30
+
+
+SMALL_FILES = """
+import json, resource, signal, sys
+from pathlib import Path
+from openbook.errors import OpenBookError
+from openbook.knowledge import KnowledgeBase, add
+from openbook.testing import HashEmbedder
+
+kb, limit_bytes, docs = Path(sys.argv[1]), int(sys.argv[2]), [Path(word) for word in sys.argv[3:]]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails, as on a full disk, instead of ending the process
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+try:
+    base = KnowledgeBase.open(kb, HashEmbedder().identity)
+    if docs:
+        add(base, docs, HashEmbedder())
+    version, hits = base.search("number 7", HashEmbedder())
+    print(json.dumps([version, [hit.passage.id for hit in hits]]))
+except OpenBookError as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def with_small_files(kb: Path, limit_bytes: int, *docs: Path) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("resource", reason="Windows has no limit on the size of files")
+    command = [sys.executable, "-c", SMALL_FILES, str(kb), str(limit_bytes), *map(str, docs)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+# From the first write to late in the run, whose longest file, the log of the database, grows to 4 MB.
+@pytest.mark.parametrize("limit_bytes", [1_000, 300_000, 1_500_000])
+def test_files_that_may_not_grow_lose_nothing_and_the_next_run_goes_on(
+    tmp_path: Path, docs: Path, embedder: HashEmbedder, limit_bytes: int
+) -> None:
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [docs / "00.txt"], embedder)
+    before = base.search("number 7", embedder)
+    base.close()
+    done = with_small_files(tmp_path / "kb", limit_bytes, docs)
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert done.stderr.startswith("StorageError Cannot ")
+
+    base = KnowledgeBase.open(tmp_path / "kb", embedder.identity)
+    assert base.version == 1
+    assert base.search("number 7", embedder) == before
+    assert add(base, [docs], embedder).version == 2
+    assert len(base.documents()) == 30
+    base.close()
+
+
+# Below the size of the largest keyword file, and of the vectors. SQLite itself needs 32 KiB to read.
+@pytest.mark.parametrize("limit_bytes", [40_000, 100_000])
+def test_indexes_that_cannot_be_written_are_made_in_memory(
+    tmp_path: Path, docs: Path, embedder: HashEmbedder, limit_bytes: int
+) -> None:
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [docs], embedder)
+    version, hits = base.search("number 7", embedder)
+    base.close()
+    shutil.rmtree(tmp_path / "kb" / "index")
+    done = with_small_files(tmp_path / "kb", limit_bytes)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [version, [hit.passage.id for hit in hits]]
 
 
 def test_a_read_only_disk_still_answers_and_says_why_it_does_not_add(

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -54,48 +55,56 @@ def essence(answer: Answer) -> bytes:
 LONG = Prompt("Answer.", ("The ferry to Sandhavn leaves at nine on weekdays. " * 20,), "When does the ferry leave?")
 
 
-def a_request(chance: random.Random, engine: LlamaCppEngine) -> None:
-    """One of the kinds of request that a server meets: short, long, malformed, hostile, sampled, cancelled, dropped."""
+def a_request(chance: random.Random, engine: LlamaCppEngine) -> str:
+    """One of the kinds of request that a server meets: short, long, malformed, hostile, sampled, cancelled, dropped.
+
+    How it ended: a finish reason, or "refused" or "dropped".
+    """
     words = " ".join(
         chance.choice(["ferry", "<|im_end|>", "day", "\x00", "🚢", "{{x}}", "rain"])
-        for _ in range(chance.randint(0, 60))
+        for _ in range(chance.randint(0, 40))
     )
     prompt = Prompt(chance.choice(["Be brief.", "", words]), tuple([words] * chance.randint(0, 2)), words + "?")
     decoding = Decoding(
         temperature=chance.choice([0.0, 0.0, 1.3]),
         top_p=chance.choice([1.0, 0.5]),
         seed=chance.randint(0, 9),
-        max_tokens=chance.choice([1, 2, 4, 5000]),
+        max_tokens=chance.choice([1, 2, 4, 4, 4, 5000]),
         stop=chance.choice([(), ("\n",), ("e",)]),
     )
-    steps = iter(range(chance.choice([0, 1, 3, 10**6])))
+    steps = iter(range(chance.choice([0, 1, 3, *[10**6] * 7])))
     stream = engine.generate(prompt, decoding, lambda: next(steps, None) is None)
     try:
-        for _ in zip(range(chance.choice([1, 100])), stream, strict=False):
-            pass
+        for _ in range(chance.choice([1, 100, 100, 100])):
+            next(stream)
+    except StopIteration as end:
+        return str(end.value.finish_reason)
     except OpenBookError:
-        pass
+        return "refused"
     finally:
         stream.close()
+    return "dropped"
 
 
 def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelReference, model_store: ModelStore) -> None:
     engine = open_engine(model_reference, context_tokens=1024)
     files, logits = folder_digest(model_reference.path), engine.logits_digest(PROMPT)
     chance = random.Random(20261125)
-    for _ in range(140):
-        a_request(chance, engine)
+    ends = [a_request(chance, engine) for _ in range(140)]
     seeds = [chance.randint(0, 10**9) for _ in range(4)]
 
     def client(seed: int) -> None:
-        for _ in range(15):
-            a_request(random.Random(seed), engine)
+        own = random.Random(seed)
+        ends.extend(a_request(own, engine) for _ in range(15))
 
     clients = [threading.Thread(target=client, args=(seed,)) for seed in seeds]
     for thread in clients:
         thread.start()
     for thread in clients:
         thread.join()
+    assert len(ends) == 200
+    assert sum(end in {"end", "stop", "length"} for end in ends) >= 67, Counter(ends)  # refusals alone prove little
+    assert {"cancelled", "refused", "dropped"} <= set(ends)
     assert engine.logits_digest(PROMPT) == logits
     engine.close()
     assert folder_digest(model_reference.path) == files

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 from openbook.errors import ConfigError, ContextOverflow, EngineError
@@ -137,6 +138,29 @@ def test_no_server_is_a_sentence() -> None:
     with pytest.raises(EngineError, match="Is the server running"):
         model.complete(PROMPT)
     model.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [(httpx.ConnectTimeout, "took no connection within 10 s"), (httpx.ReadTimeout, "did not answer within 300 s")],
+)
+def test_a_time_out_says_how_long_it_waited(error: type[httpx.TimeoutException], sentence: str) -> None:
+    def time_out(request: httpx.Request) -> httpx.Response:
+        raise error("too slow", request=request)
+
+    engine = OpenAIEngine("x", base_url="http://127.0.0.1:9/v1")
+    engine._client.close()
+    engine._client = httpx.Client(transport=httpx.MockTransport(time_out))
+    with pytest.raises(EngineError, match=sentence):
+        list(engine.generate(PROMPT, Decoding()))
+    engine.close()
+
+
+@pytest.mark.parametrize(("key", "position"), [("geheim-ü", 8), ("geheim\n", 7), ("geheim ", 7), ("ge\x7fheim", 3)])
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str, position: int) -> None:
+    with pytest.raises(ConfigError, match=f"character {position} of {len(key)} ") as caught:
+        connect_model("x", base_url="http://127.0.0.1:9/v1", api_key=key)
+    assert "heim" not in str(caught.value)
 
 
 def test_a_base_url_without_scheme_is_refused() -> None:

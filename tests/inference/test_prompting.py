@@ -68,6 +68,36 @@ def test_a_broken_template_is_named() -> None:
         compile_template("{% for %}")
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages + 1 }}",
+        "{{ range(1000000000) | length }}",
+        "{{ 1 // (messages | length - messages | length) }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+    ids=["TypeError", "OverflowError", "ZeroDivisionError", "RecursionError"],
+)
+def test_a_template_that_fails_in_any_way_is_a_sentence(template: str, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.id
+    with pytest.raises(EngineError, match=rf"chat template fails: .*\({name}\)\. Import"):
+        build_blocks(PROMPT, compile_template(template))
+
+
+def test_a_template_nested_too_deep_is_named() -> None:
+    with pytest.raises(EngineError, match="does not compile"):
+        compile_template("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}")
+
+
+def test_running_out_of_memory_is_not_the_templates_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr("jinja2.Template.render", fail)
+    with pytest.raises(MemoryError):
+        build_blocks(PROMPT, compile_template(CHATML))
+
+
 HOSTILE = st.text() | st.sampled_from(["<|im_end|>", "{{ 7 * 7 }}", "{% raw %}", "\ue0000\ue001", "\ue0001\ue001"])
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge import AddReport, KnowledgeBase, add
-from openbook.records import EmbedderIdentity, Vectors
+from openbook.knowledge import AddReport, KnowledgeBase, add, reading
+from openbook.records import Content, EmbedderIdentity, Vectors
 from openbook.testing import HashEmbedder
 
 
@@ -150,3 +152,50 @@ def test_progress_ends_at_the_total(base: KnowledgeBase, docs: Path, embedder: H
     assert ("read", 2, 2) in seen
     assert ("embed", 2, 2) in seen
     assert all(0 <= done <= total for _, done, total in seen)
+
+
+def breaks(data: bytes, name: str) -> Content:
+    raise ZeroDivisionError("a bug in a library")
+
+
+def test_a_reader_that_breaks_costs_its_file_only(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "broken_reader", types.SimpleNamespace(read=breaks))
+    monkeypatch.setitem(reading._READERS, ".html", "broken_reader:read")
+    (docs / "page.html").write_text("<p>Hello</p>")
+    verdicts = {Path(v.path).name: v for v in add(base, [docs], embedder).verdicts}
+    assert verdicts["page.html"].outcome == "failed"
+    assert "ZeroDivisionError: a bug" in verdicts["page.html"].reason
+    assert verdicts["a.txt"].outcome == "added"
+
+
+def test_a_document_that_becomes_unreadable_keeps_its_text_and_says_so(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    add(base, [docs], embedder)
+    (docs / "a.txt").write_bytes(b"")
+    report = add(base, [docs], embedder)
+    assert [v.reason for v in report.verdicts if v.outcome == "failed"] == [
+        "the file is empty; the text read before stays"
+    ]
+    assert base.text(str(docs / "a.txt")) == "The first document is about ferries."
+
+
+def test_a_texts_title_is_its_own_or_that_of_the_file_it_is_in(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    (docs / "alpha.txt").write_text("An untitled text about lighthouses.")
+    add(base, [docs], embedder)
+    (docs / "alpha.txt").rename(docs / "beta.txt")
+    (docs / "alpha.txt").write_text("Another one.")
+    add(base, [docs], embedder)
+    assert [p.title for p in base.passages(str(docs / "beta.txt"))] == ["beta"]
+
+
+def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(base, [docs], embedder)
+    monkeypatch.setattr("openbook.knowledge.adding.CODE", "reader 99")
+    assert set(outcomes(add(base, [docs], embedder)).values()) == {"updated"}

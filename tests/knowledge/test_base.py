@@ -183,3 +183,59 @@ def test_the_vectors_kept_are_the_embedders(base: KnowledgeBase, embedder: HashE
     stored = base.connection.execute("SELECT vector FROM embeddings").fetchall()
     for (vector,) in stored:
         assert np.linalg.norm(np.frombuffer(vector, "<f2").astype(np.float32)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_the_saved_index_is_whole_after_an_update(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    (docs / "leave.md").write_text("# Leave\n\nEvery employee has 30 days of annual leave.\n")
+    add(base, [docs], embedder)
+    saved = Indexes.open(base.folder, base.id, 2, embedder.identity.dimensions)
+    assert saved is not None
+    assert len(saved.bm25) == len(saved.vectors) == base.status().passages
+    assert len(list((base.folder / "index").iterdir())) == 3
+
+
+def test_hits_depend_on_the_documents_and_not_on_how_they_came_in(tmp_path: Path, embedder: HashEmbedder) -> None:
+    docs = tmp_path / "many"
+    docs.mkdir()
+    for i in range(40):
+        (docs / f"{i:02}.txt").write_text(
+            f"The ferry number {i} leaves harbour {i % 7} and carries {'many ' * (i % 5)}cars."
+        )
+    final = {p: p.read_text() for p in docs.iterdir()}
+    straight = KnowledgeBase.ensure(tmp_path / "straight", embedder.identity)
+    add(straight, [docs], embedder)
+
+    detours = KnowledgeBase.ensure(tmp_path / "detours", embedder.identity)
+    for path in final:
+        path.write_text("Something about lighthouses that will go away again.")
+    add(detours, sorted(docs.iterdir(), reverse=True)[:20], embedder)
+    for path, text in final.items():
+        path.write_text(text)
+    for path in sorted(docs.iterdir(), reverse=True):
+        add(detours, [path], embedder)
+
+    for query in ("ferry harbour 3", "many cars", "Which ferry carries cars?", "leaves"):
+        expected = straight.search(query, embedder, 15)[1]
+        assert detours.search(query, embedder, 15)[1] == expected
+        rebuilt = Indexes.in_memory(detours.connection, detours.version, embedder.identity.dimensions)
+        detours._indexes = rebuilt
+        assert detours.search(query, embedder, 15)[1] == expected
+
+
+def test_passages_of_a_duplicate_are_its_own(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    (docs / "copy.md").write_text(LEAVE)
+    add(base, [docs], embedder)
+    for name in ("leave.md", "copy.md"):
+        passages = base.passages(str(docs / name))
+        assert "".join(p.text for p in passages) == LEAVE
+        assert {p.document for p in passages} == {str(docs / name)}
+
+
+def test_a_damaged_embedder_record_is_a_sentence(base: KnowledgeBase) -> None:
+    base.close()
+    connection = sqlite3.connect(base.folder / schema.FILE_NAME)
+    connection.execute("UPDATE meta SET value = '{}' WHERE key = 'embedder'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(KnowledgeBaseInvalid, match="its embedder is not recorded"):
+        KnowledgeBase.open(base.folder)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.cached import for_documents
 from openbook.testing import HashEmbedder
@@ -68,3 +69,56 @@ def test_old_ones_are_dropped(tmp_path: Path, embedder: HashEmbedder, monkeypatc
         file.write_text(f"Version {i}.")
         bases.append(for_documents([file], tmp_path / "cache", embedder)[0])
     assert [b.folder.exists() for b in bases] == [False, False, True, True]
+
+
+def test_vectors_of_another_embedder_are_never_borrowed(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    for_documents([docs], tmp_path / "cache", embedder)
+    other = HashEmbedder(dimensions=32, name="other")
+    base, report = for_documents([docs], tmp_path / "cache", other)
+    assert report is not None
+    assert report.passages_embedded == 10
+    assert base.search("topic 49", other)[1]
+
+
+def test_a_damaged_one_is_built_again(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    base, _ = for_documents([docs], tmp_path / "cache", embedder)
+    base.close()
+    (base.folder / "kb.sqlite3").write_bytes(b"garbage" * 1000)
+    again, report = for_documents([docs], tmp_path / "cache", embedder)
+    assert report is not None
+    assert len(again.documents()) == 10
+    again.close()
+    (again.folder / "kb.sqlite3").write_bytes(b"garbage" * 1000)
+    (docs / "new.txt").write_text("A new document.")  # so that the damaged one is only borrowed from
+    assert len(for_documents([docs], tmp_path / "cache", embedder)[0].documents()) == 11
+
+
+def test_a_file_that_changes_while_it_is_read_never_stands_under_the_old_key(
+    docs: Path, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    def save(stage: str, done: int, total: int) -> None:
+        if stage == "read" and done == 0:
+            (docs / "5.txt").write_text("Version B.")
+
+    changed, _ = for_documents([docs], tmp_path / "cache", embedder, progress=save)
+    assert changed.text(str(docs / "5.txt")) == "Version B."
+    (docs / "5.txt").write_text("Document 5 is about topic 25.")
+    original, _ = for_documents([docs], tmp_path / "cache", embedder)
+    assert original.text(str(docs / "5.txt")) == "Document 5 is about topic 25."
+
+
+def test_files_that_never_stop_changing_are_an_error(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    count = 0
+
+    def save(stage: str, done: int, total: int) -> None:
+        nonlocal count
+        count += 1
+        (docs / "5.txt").write_text(f"Version {count}.")
+
+    with pytest.raises(KnowledgeError, match="keep changing"):
+        for_documents([docs], tmp_path / "cache", embedder, progress=save)
+
+
+def test_equal_documents_give_the_same_id_on_every_machine(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    ids = {for_documents([docs], tmp_path / cache, embedder)[0].id for cache in ("one", "two")}
+    assert len(ids) == 1

@@ -106,9 +106,11 @@ def test_everything_once(folder: Path) -> None:
 
 def test_a_missing_path_is_an_error_at_once(folder: Path) -> None:
     write(folder / "handbook.md")
-    with pytest.raises(KnowledgeError, match=r"no file or folder docs/handbok\.md\. Did you mean 'handbook\.md'\?"):
+    with pytest.raises(
+        KnowledgeError, match=r"No such file or folder: docs/handbok\.md\. Did you mean 'handbook\.md'\?"
+    ):
         discover([Path("docs"), Path("docs/handbok.md")])
-    with pytest.raises(KnowledgeError, match="no file or folder nowhere/at/all"):
+    with pytest.raises(KnowledgeError, match="No such file or folder: nowhere/at/all"):
         discover([Path("nowhere/at/all")])
     with pytest.raises(KnowledgeError, match=r"docs/handbook\.md/x"):
         discover([Path("docs/handbook.md/x")])

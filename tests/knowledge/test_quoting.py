@@ -42,8 +42,25 @@ def test_an_invented_name_has_no_support() -> None:
     assert quotes("The bridge was opened by Tomas Brandl.", "Who opened the bridge?") == []
 
 
-def test_repeating_the_question_proves_nothing() -> None:
-    assert quotes("The bridge was opened.", "Was the bridge opened?") == []
+def test_an_answer_in_the_questions_words_is_judged_by_all_of_them() -> None:
+    question = "Did the mayor Lila Ortega open the bridge?"
+    assert quotes("The mayor Lila Ortega opened the bridge.", question) == [
+        "The mayor, Lila Ortega, opened the bridge on 14 March 2026."
+    ]
+    assert quotes("The governor closed the tunnel.", "Did the governor close the tunnel?") == []
+
+
+def test_a_denial_does_not_support_what_it_denies() -> None:
+    ferry = passage("Passengers may not take dogs into the saloon. Found items not collected are kept for 60 days.")
+
+    def supported(answer: str) -> bool:
+        return not quote(answer, "", [ferry]).unsupported
+
+    assert supported("Passengers may not take dogs into the saloon.")
+    assert not supported("Passengers may take dogs into the saloon.")
+    assert supported("Found items are kept for 60 days.")
+    assert not supported("Found items are not kept for 60 days.")
+    assert supported("Passengers can't take dogs into the saloon.")
 
 
 def test_a_yes_or_no_is_supported_by_what_it_is_about() -> None:

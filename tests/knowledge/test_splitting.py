@@ -129,8 +129,14 @@ def test_pages() -> None:
     text = f"{one}\n\n{two}\n\n{three}"
     pages = (PageSpan(1, 0, 50), PageSpan(2, 52, 62), PageSpan(3, 64, 64), PageSpan(4, 64, 114))
     spans = split(content(text, pages=pages), passage_chars=100)
-    # The short second page goes with the next; a passage is on the page where it begins.
-    assert [(span.start, span.page) for span in spans] == [(0, 1), (52, 2)]
+    # However short the second page is, it does not go with the next, which could not be cited then.
+    assert [(span.start, span.page) for span in spans] == [(0, 1), (52, 2), (64, 4)]
+
+
+def test_a_heading_below_the_top_of_its_page_still_begins_a_passage() -> None:
+    text = "One\n\n\n \nTwo\n\nbody"
+    document = content(text, ("One", 1), ("Two", 2), pages=(PageSpan(1, 0, 3), PageSpan(2, 5, len(text))))
+    assert [(span.start, span.page) for span in split(document, passage_chars=100)] == [(0, 1), (8, 2)]
 
 
 def test_the_last_passage_is_not_white_space_alone() -> None:

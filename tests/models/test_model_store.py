@@ -3,15 +3,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 
-from openbook.errors import ConfigError, ModelNotVerified, UnknownModel
-from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf
+from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
+from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf, pointers
 from openbook.models.digest import hash_file
+from openbook.models.durable import replace_file
 from openbook.models.gguf import ValueType, read_gguf
 from openbook.models.stamps import stamp_path
 from tests.models.gguf_files import TENSORS, Recipe, Tensor, flip
@@ -122,6 +127,79 @@ def test_a_damaged_name(store: ModelStore, tiny: ModelReference, data: bytes) ->
         store.resolve("tiny")
     assert store.list() == ()
     assert list(store.damaged()) == ["tiny"]
+
+
+def damage(store: ModelStore, name: str) -> Path:
+    path = store.root / "names" / f"{name}.json"
+    path.write_bytes(b"{")
+    return path
+
+
+def test_a_damaged_other_name_keeps_the_models_but_not_the_name(store: ModelStore, tiny: ModelReference) -> None:
+    store.point("second", tiny.digest)
+    other = damage(store, "second")
+    assert store.remove("tiny") == ()
+    assert not (store.root / "names" / "tiny.json").exists()
+    assert tiny.path.is_dir()  # `second` might mean it
+    with pytest.raises(ModelNotVerified, match=r"second\.json is damaged"):
+        store.remove(tiny.digest)
+    assert tiny.path.is_dir()
+    other.unlink()
+    assert store.remove(tiny.digest) == (tiny.digest,)
+
+
+def test_a_damaged_name_is_not_removed_half(store: ModelStore, tiny: ModelReference) -> None:
+    path = damage(store, "tiny")
+    with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
+        store.remove("tiny")
+    assert path.exists()
+    assert tiny.path.is_dir()
+
+
+def test_two_that_name_a_model_at_once_lose_no_history(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [other_model(store, f"other{i}", tmp_path, f"template {i}") for i in range(2)]
+    both_have_read = threading.Barrier(2)
+
+    def replace_late(path: Path, data: bytes) -> None:
+        with suppress(threading.BrokenBarrierError):  # never met where only one at a time may read and write
+            both_have_read.wait(0.5)
+        replace_file(path, data)
+
+    monkeypatch.setattr(pointers, "replace_file", replace_late)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda other: store.point("tiny", other.digest), others))
+    history = pointers.read_history(store.root, "tiny")
+    assert history[0] == tiny.digest
+    assert set(history[1:]) == {other.digest for other in others}
+
+
+def test_while_another_process_changes_names_reading_works_and_changing_waits(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = other_model(store, "other", tmp_path)
+    monkeypatch.setattr(pointers, "LOCK_TIMEOUT_S", 0.05)
+    with filelock.FileLock(store.root / "names" / ".lock"):
+        assert store.resolve("tiny") == tiny
+        assert store.point("tiny", tiny.digest) == tiny  # it means that already
+        for change in (lambda: store.point("tiny", other.digest), lambda: store.remove("tiny")):
+            with pytest.raises(StorageError, match="Another process is changing the models"):
+                change()
+    assert store.names() == {"other": other.digest, "tiny": tiny.digest}
+
+
+def test_names_that_cannot_be_locked_can_be_read(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    other = other_model(store, "other", tmp_path)
+    (store.root / "names" / ".lock").unlink(missing_ok=True)
+    (store.root / "names" / ".lock").mkdir()  # in the way of the lock file, as a read-only disk would be
+    assert store.resolve("tiny") == tiny
+    assert store.list() == (other, tiny)
+    assert store.point("tiny", tiny.digest) == tiny
+    for change in (lambda: store.point("tiny", other.digest), lambda: store.remove("tiny")):
+        with pytest.raises(StorageError, match="Cannot change the models in"):
+            change()
+    assert store.names() == {"other": other.digest, "tiny": tiny.digest}
 
 
 # --- verification -----------------------------------------------------------------------------------------------------

@@ -67,6 +67,14 @@ def test_headings_and_pages_are_those_at_the_first_visible_character(content: Co
 
 @given(contents(), LIMITS)
 @settings(deadline=None)
+def test_what_a_passage_shows_is_all_on_its_page(content: Content, limit: int) -> None:
+    for span in split(content, passage_chars=limit) if content.pages else ():
+        for visible in re.compile(r"\S").finditer(content.text, span.start, span.end):
+            assert span.page == max(page.number for page in content.pages if page.start <= visible.start())
+
+
+@given(contents(), LIMITS)
+@settings(deadline=None)
 def test_white_space_alone_is_a_passage_only_where_it_is_too_long(content: Content, limit: int) -> None:
     for span in split(content, passage_chars=limit):
         text = content.text[span.start : span.end]

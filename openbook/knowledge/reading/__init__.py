@@ -22,7 +22,7 @@ from openbook.records import Content, Digest, sha256_hex
 
 Reader: TypeAlias = Callable[[bytes, str], Content]
 
-READER_VERSION = "1"
+READER_VERSION = "2"
 
 _PDF = "openbook.knowledge.reading.pdf:read_pdf"
 _DOCX = "openbook.knowledge.reading.docx:read_docx"

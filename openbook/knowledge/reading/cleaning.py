@@ -1,7 +1,8 @@
 """What every document's text may hold: printable characters, newline and tab.
 
 A document is written by someone else and ends up in a terminal, in a prompt and in SQLite. Control characters could
-move a cursor, bidirectional overrides could reorder what a person sees, and lone surrogates cannot be stored.
+move a cursor, bidirectional overrides could reorder what a person sees, tag characters spell instructions that a model
+reads and no person sees, and lone surrogates cannot be stored.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import PurePath
 LONGEST_TITLE_CHARS = 200
 
 _NEWLINE = re.compile("\r\n?|[\f\x85\u2028\u2029]")
-_UNSAFE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:

@@ -138,7 +138,10 @@ def _find_line(text: str, title: str, start: int, end: int) -> int | None:
 
 
 def _title(document: Any, text: str, name: str) -> str:
-    stated = one_line(document.get_metadata_value("Title"))
+    try:
+        stated = one_line(document.get_metadata_value("Title"))
+    except UnicodeError:
+        stated = ""  # half a character: no title costs less than the document
     if stated and not _NO_TITLE.search(stated):
         return stated
     first = next((line for line in text[:4096].split("\n") if len(line.strip()) > 3), "")

@@ -46,6 +46,7 @@ def test_headings_from_the_outline() -> None:
         ("", "First line"),
         ("Microsoft Word - a.doc", "First line"),
         ("x_y", "First line"),
+        (r"\376\377\330\000", "First line"),  # UTF-16 that ends inside a character
     ],
 )
 def test_title(stated: str, title: str) -> None:
