@@ -133,7 +133,11 @@ def remove(name: str, yes: bool) -> None:
         display.say(display.console(), "Nothing was removed.")
         return
     gone = store.remove(name)
-    what = f"deleted {', '.join(d[:12] for d in gone)}" if gone else "its model has other names and stays"
+    what = (
+        f"deleted {', '.join(d[:12] for d in gone)}"
+        if gone
+        else "its model stays: another name means it, or is damaged and might (see: openbook models list)"
+    )
     display.say(display.console(), f"{name} is removed; {what}.")
 
 
