@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -97,6 +98,8 @@ def _bars(unit: Literal["download", "count"]) -> Iterator[Callable[[str, int, in
     tasks: dict[str, TaskID] = {}
 
     def show(title: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
+            return
         if not opened:
             opened.append(_new_progress(unit))
             opened[0].start()
