@@ -51,12 +51,12 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="openbook %(version)s")
 def command() -> None:
-    r"""Answers from a frozen language model and a living knowledge base.
+    """Answers from a frozen language model and a living knowledge base.
 
     \b
     openbook ask "Who signs travel expenses?" --docs handbook/
     openbook add handbook/ && openbook ask "Who signs travel expenses?"
-    """
+    """  # noqa: D301  click keeps the lines after this control character as they are
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = INTERRUPTED
     if interrupted.is_set() and code != 0:
-        code = _fail("Interrupted. What was finished is kept; run the same command to go on.", INTERRUPTED)
+        code = _fail("Interrupted. Nothing that was finished is lost; run the same command to go on.", INTERRUPTED)
     sys.exit(code)
 
 

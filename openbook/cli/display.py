@@ -76,6 +76,7 @@ def print_answer(answer: Answer) -> None:
         say(out, "\nRead, but not cited:", style="dim")
         for hit in answer.passages:
             say(out, _hit_place(hit), indent=4, style="dim")
+            say(out, _head(hit.passage.text.strip()), indent=8, style="dim")
     say(out, f"\n{_provenance(answer)}", style="dim")
 
 
@@ -85,7 +86,7 @@ def _provenance(answer: Answer) -> str:
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")
     parts.append(f"{answer.timings.total_s:.1f} s")
-    return " · ".join(parts)
+    return printable(" · ".join(parts))
 
 
 def _quote_in_context(citation: Citation, hit: Hit | None) -> Any:

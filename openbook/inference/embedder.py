@@ -6,6 +6,7 @@ single-threaded evaluations at a time keep two cores busier than one batched eva
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -104,9 +105,12 @@ class OnnxEmbedder:
         return self._session(optimise=True)
 
     def _session(self, *, optimise: bool) -> Any:
+        # Set before its library is loaded: it would write records of what is run into the user's home.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         self._tokenizer  # noqa: B018  opened here, under the lock
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         levels = onnxruntime.GraphOptimizationLevel

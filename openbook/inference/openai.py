@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 300.0  # a laptop may read a long prompt for minutes
 _CONNECT_TIMEOUT_S = 10.0
+_MAX_LINE_BYTES = 2**20
+_MAX_ANSWER_CHARS = 10_000_000
 _FINISH: dict[str, FinishReason] = {"stop": "end", "length": "length"}
 
 
@@ -25,8 +28,8 @@ class OpenAIEngine:
     def __init__(self, name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> None:
         import httpx
 
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url must begin with http:// or https://, not {base_url!r}.")
+        if not re.match(r"https?://[^/\s]", base_url):
+            raise ConfigError(f"base_url must begin with http:// or https:// and a host, not {base_url!r}.")
         self._base_url = base_url.rstrip("/")
         self._identity = ModelIdentity(name=f"{name} at {self._base_url}", digest="", evidence="claimed")
         self._model, self._context_tokens = name, context_tokens
@@ -64,7 +67,7 @@ class OpenAIEngine:
                 finish = "cancelled"
                 break
             finish = _FINISH.get(reason, finish)
-            if piece := stream.feed(text.encode()):
+            if piece := stream.feed(text.encode("utf-8", "replace")):  # JSON can spell half a character
                 pieces.append(piece)
                 yield piece
             if stream.stopped:
@@ -107,7 +110,7 @@ class OpenAIEngine:
         try:
             with self._client.stream("POST", url, json=body) as response:
                 self._check_status(response)
-                yield from map(self._parse, _data_lines(response.iter_lines()))
+                yield from self._parsed(_lines(response.iter_bytes()))
         except httpx.ConnectTimeout as error:
             raise EngineError(
                 f"{url} took no connection within {_CONNECT_TIMEOUT_S:.0f} s. Is the server running, and is base_url right?"
@@ -130,6 +133,30 @@ class OpenAIEngine:
         hints = {401: " Set the key in the environment (api_key_env).", 404: " Check the model's name and base_url."}
         raise EngineError(f"{self._identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
+    def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+        """The stream's events. Raises EngineError when it is none, too large, or breaks off before its end."""
+        events = size = 0
+        for line in lines:
+            if not line.startswith("data:"):
+                continue
+            data = line[5:].strip()
+            if data == "[DONE]":
+                return
+            text, reason = self._parse(data)
+            events, size = events + 1, size + len(text)
+            if size > _MAX_ANSWER_CHARS:
+                raise EngineError(
+                    f"{self._identity.name} sent more than {_MAX_ANSWER_CHARS:,} characters for one answer."
+                )
+            yield text, reason
+            if reason:
+                return
+        if not events:
+            raise EngineError(
+                f"{self._identity.name} did not answer with a stream of chat completions. Is base_url right?"
+            )
+        raise EngineError(f"{self._identity.name} broke off before the end of its answer. Ask again.")
+
     def _parse(self, line: str) -> tuple[str, str]:
         try:
             event = json.loads(line)
@@ -139,7 +166,10 @@ class OpenAIEngine:
             if not choices:  # the closing usage event has none
                 return "", ""
             delta, reason = choices[0].get("delta") or {}, choices[0].get("finish_reason")
-            return str(delta.get("content") or ""), str(reason or "")
+            content = delta.get("content")
+            if content is not None and not isinstance(content, str):
+                raise TypeError(content)
+            return content or "", str(reason or "")
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise EngineError(
                 f"{self._identity.name} sent an event that is not a chat completion: {line[:200]!r}."
@@ -156,15 +186,17 @@ def _check_key(api_key: str) -> None:
         )
 
 
-def _data_lines(lines: Iterator[str]) -> Iterator[str]:
-    """Payloads of a server-sent event stream, up to its `[DONE]`."""
-    for line in lines:
-        if not line.startswith("data:"):
-            continue
-        data = line[5:].strip()
-        if data == "[DONE]":
-            return
-        yield data
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Lines of a stream, none longer than `_MAX_LINE_BYTES`: a server must not fill our memory."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
+            raise EngineError(
+                f"The server sent a line of more than {_MAX_LINE_BYTES:,} bytes; that is no chat completion."
+            )
+        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+    yield rest.decode(errors="replace")
 
 
 def _error_message(detail: str) -> str:

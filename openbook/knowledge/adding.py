@@ -188,7 +188,7 @@ def _text_of(connection: sqlite3.Connection, passage: int) -> str:
         "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?",
         (passage,),
     ).fetchone()
-    return embedding_text(title, json.loads(headings), text)
+    return embedding_text(title, schema.headings(headings), text)
 
 
 def _commit(connection: sqlite3.Connection, changes: Sequence[_Change], verdicts: Sequence[Verdict]) -> int:

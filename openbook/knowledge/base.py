@@ -86,6 +86,8 @@ class KnowledgeBase:
     def open(cls, folder: Path, embedder: EmbedderIdentity | None = None) -> KnowledgeBase:
         """Open an existing one; with `embedder`, only if it was made with exactly that one."""
         folder = folder.absolute()
+        if folder.exists() and not folder.is_dir():
+            raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place with --kb.")
         if not (folder / schema.FILE_NAME).exists():
             raise KnowledgeBaseMissing(
                 f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
@@ -109,8 +111,9 @@ class KnowledgeBase:
         if (embedder.digest, embedder.dimensions) != (self.embedder.digest, self.embedder.dimensions):
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.folder} was made with the embedder {self.embedder.name!r} "
-                f"({self.embedder.digest[:12]}), not with {embedder.name!r} ({embedder.digest[:12]}). Set "
-                f"OPENBOOK_EMBEDDER={self.embedder.name}, or add the documents to a new knowledge base."
+                f"({self.embedder.digest[:12]}, {self.embedder.dimensions} dimensions), not with {embedder.name!r} "
+                f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). Use that embedder (OPENBOOK_EMBEDDER), or "
+                "add the documents to a new knowledge base."
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -204,7 +207,7 @@ class KnowledgeBase:
             {"value": value, "version": version},
         )
         return [
-            Passage(passage_id, path, title or Path(path).stem, start, end, page, tuple(json.loads(headings)), text)
+            Passage(passage_id, path, title or Path(path).stem, start, end, page, schema.headings(headings), text)
             for passage_id, path, title, start, end, page, headings, text in rows.fetchall()
         ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from openbook.errors import KnowledgeBaseInvalid
 from openbook.knowledge import schema
 from openbook.knowledge.bm25 import Bm25Index
 from openbook.knowledge.vectors import VectorIndex, empty_vectors
 
+_OURS = re.compile(r"(?:bm25|vectors)-\d+|\.vectors-\d+\.\d+")  # nothing else in the folder is ever deleted
 FORMAT = 1  # raise it when what is indexed changes: old indexes are then rebuilt
 
 
@@ -62,7 +65,7 @@ class Indexes:
         """Built from the truth and kept nowhere."""
         passages = _passages_of(connection, _live(connection, version))
         bm25 = Bm25Index.build(None, _texts(connection, passages))
-        return cls(version, bm25, empty_vectors(dimensions).updated((), _vectors(connection, passages)))
+        return cls(version, bm25, empty_vectors(dimensions).updated((), _vectors(connection, passages, dimensions)))
 
     @classmethod
     def refresh(
@@ -77,6 +80,10 @@ class Indexes:
         live = _live(connection, version)
         added, removed = _passages_of(connection, live - before), _passages_of(connection, before - live)
         index = folder / "index"
+        if index.is_symlink():
+            raise KnowledgeBaseInvalid(
+                f"{index} is a link; OpenBook only writes inside the knowledge base. Delete the link."
+            )
         names = _State(
             format=FORMAT,
             knowledge_base=base_id,
@@ -90,12 +97,13 @@ class Indexes:
         (index / names["bm25"]).mkdir(parents=True)
         passages = _passages_of(connection, live)
         bm25 = Bm25Index.build(index / names["bm25"], _texts(connection, passages))
-        vectors = vectors.updated(removed, _vectors(connection, added))
+        vectors = vectors.updated(removed, _vectors(connection, added, dimensions))
         vectors.save(index / names["vectors"])
         names["passages"] = len(vectors)
         _write_state(folder, names)
         for other in index.iterdir():  # readers that have an older one open keep it
-            if other.name not in (names["bm25"], names["vectors"], "state.json"):
+            ours = _OURS.fullmatch(other.name) is not None and not other.is_symlink()
+            if ours and other.name not in (names["bm25"], names["vectors"]):
                 shutil.rmtree(other, ignore_errors=True)
         return cls(version, bm25, vectors)
 
@@ -123,13 +131,16 @@ def _texts(connection: sqlite3.Connection, passages: Sequence[int]) -> Iterator[
     )
     for passage in passages:
         text, title, headings = connection.execute(sql, (passage,)).fetchone()
-        yield passage, text, " ".join([title, *json.loads(headings)])
+        yield passage, text, " ".join([title, *schema.headings(headings)])
 
 
-def _vectors(connection: sqlite3.Connection, passages: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+def _vectors(connection: sqlite3.Connection, passages: Sequence[int], dimensions: int) -> Iterator[tuple[int, bytes]]:
     sql = "SELECT e.vector FROM passages p JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.id = ?"
     for passage in passages:
-        yield passage, connection.execute(sql, (passage,)).fetchone()[0]
+        row = connection.execute(sql, (passage,)).fetchone()
+        if row is None or len(row[0]) != 2 * dimensions:
+            raise sqlite3.DatabaseError(f"passage {passage} has no vector of {dimensions} numbers")
+        yield passage, row[0]
 
 
 def _read_state(folder: Path) -> _State | None:

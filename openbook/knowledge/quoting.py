@@ -11,6 +11,7 @@ from openbook.knowledge.bm25 import is_function_word
 from openbook.knowledge.splitting import sentence_spans
 from openbook.records import Citation, Passage
 
+MIN_TOPIC = 0.5  # more than this share of what it repeats of the question must stand there or in the headings above
 MIN_COVERAGE = 0.7  # share of the statement's new words that a quote must hold
 MAX_QUOTE_SENTENCES = 2
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+n['\u2019]t|\w+")
@@ -31,6 +32,8 @@ class _Window:
     start: int
     end: int
     words: frozenset[str]
+    lead: frozenset[str]  # of all its sentences but the last
+    topic: frozenset[str]  # of the title and headings it stands under
     plain: str  # the window's words, joined by single spaces, between spaces
 
 
@@ -70,14 +73,21 @@ def _best(sentence: str, asked: set[str], windows: Sequence[_Window]) -> _Window
     for window in windows:
         if not numbers <= window.words or _contradicts(words, window):
             continue
+        if new & window.lead == new & window.words:  # its last sentence adds nothing; what comes after is no context
+            continue
         coverage = len(new & window.words) / len(new)
-        if coverage < MIN_COVERAGE:
+        if coverage < MIN_COVERAGE or _off_topic(content & asked, window):
             continue
         context = len(asked & window.words) / (len(asked) or 1)
         score = coverage + context + (1.0 if plain in window.plain else 0.0) - len(window.words) / 1000
         if best is None or score > best[0]:
             best = (score, window)
     return best[1] if best else None
+
+
+def _off_topic(repeated: set[str], window: _Window) -> bool:
+    """Whether the quote is about something else: the price of a bicycle does not support the price of a car."""
+    return bool(repeated) and len(repeated & (window.words | window.topic)) <= MIN_TOPIC * len(repeated)
 
 
 def _contradicts(words: Sequence[str], window: _Window) -> bool:
@@ -100,14 +110,21 @@ def _denied(words: Sequence[str]) -> set[str]:
 
 def _windows(passage: Passage) -> list[_Window]:
     """Every run of up to MAX_QUOTE_SENTENCES sentences; spans count in the document's text."""
-    spans = sentence_spans(passage.text, 0, len(passage.text))
+    headings = [_words(h) for h in passage.headings]
+    spans = [
+        (start, end)
+        for start, end in sentence_spans(passage.text, 0, len(passage.text))
+        if _words(passage.text[start:end]) not in headings  # a heading names a matter and states nothing
+    ]
+    topic = frozenset(_stem(w) for text in (passage.title, *passage.headings) for w in _words(text))
     windows: list[_Window] = []
     for first in range(len(spans)):
         for last in range(first, min(first + MAX_QUOTE_SENTENCES, len(spans))):
             start, end = spans[first][0], spans[last][1]
             words = _words(passage.text[start:end])
             stems = frozenset(map(_stem, words))
-            windows.append(_Window(passage, start, end, stems, f" {' '.join(words)} "))
+            lead = frozenset(map(_stem, _words(passage.text[start : spans[last][0]])))
+            windows.append(_Window(passage, start, end, stems, lead, topic, f" {' '.join(words)} "))
     return windows
 
 

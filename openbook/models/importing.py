@@ -46,7 +46,9 @@ def import_gguf(
     if knowledge_cutoff is not None:
         cutoff = KnowledgeCutoff(_given_date(knowledge_cutoff), cutoff_claimed_by)
     if not path.is_file():
-        raise StorageError(f"There is no file {path}.")
+        raise StorageError(f"{path} is not a file.")
+    if name in CATALOGUE:
+        raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
     check_importable(path)  # before the copy, which takes long for a large file
     origin = source if isinstance(source, Source) else _local_source(source or path.name)
     with incoming_folder(store.root) as workspace:
@@ -78,7 +80,16 @@ def pull(
             f"The catalogue has no model {name[:120]!r}.{hint} Any GGUF file: openbook models pull "
             "hf://OWNER/REPOSITORY/FILE.gguf, or openbook models import FILE."
         )
-    return _present(store, name) or _pull_entry(store, entry, progress, announce)
+    found = _present(store, name)
+    if found is not None and any(
+        file.target not in found.manifest.files or found.manifest.files[file.target].sha256 != file.sha256
+        for file in entry.files
+    ):
+        raise PullError(
+            f"The name {name!r} means another model here ({found.digest[:12]}) than in the catalogue. "
+            f"Remove it (`openbook models remove {name} --yes`) and pull again."
+        )
+    return found or _pull_entry(store, entry, progress, announce)
 
 
 def ensure(

@@ -192,7 +192,7 @@ def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
     what = "; ".join(findings)
     raise ModelNotVerified(
         f"The model {name!r} is not what its digest says: {what}. "
-        f"Remove it (`openbook models remove {name}`) and pull or import it again."
+        f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
     )
 
 

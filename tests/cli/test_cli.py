@@ -84,6 +84,23 @@ def test_add_then_ask_just_works(home: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.model
+def test_nothing_is_written_outside_openbooks_home(home: Path, tmp_path: Path) -> None:
+    """onnxruntime, for one, keeps records of what is run in the user's cache folder unless it is told not to."""
+    user = tmp_path / "user"
+    user.mkdir()
+    command = [sys.executable, "-m", "openbook", "ask", SLIDE, "--docs", str(HANDBOOK / "public")]
+    environment = {
+        **os.environ,
+        "HOME": str(user),
+        "XDG_CACHE_HOME": str(user / ".cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert [p for p in user.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.model
 def test_closed_book(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, stdout, _ = out(capsys, "ask", "What is the capital of France?", "--closed-book")
     assert code == 0

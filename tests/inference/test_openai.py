@@ -39,6 +39,21 @@ class FakeServer(BaseHTTPRequestHandler):
         if model == "garbage":
             self.wfile.write(b"data: {]\n\n")
             return None
+        if model == "html-page":
+            self.wfile.write(b"<html>Welcome</html>")
+            return None
+        if model == "endless":
+            self.wfile.write(b"x" * (2**20 + 2**17))
+            return None
+        if model == "number":
+            self.event({"choices": [{"delta": {"content": 5}}]})
+            return None
+        if model == "cut":
+            self.event({"choices": [{"delta": {"content": "The zebra is"}, "finish_reason": None}]})
+            return None
+        if model == "surrogate":
+            self.wfile.write(b'data: {"choices": [{"delta": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}\n\n')
+            return None
         if model == "fails":
             self.wfile.write(b'data: {"error": {"message": "out of memory"}}\n\n')
             return None
@@ -124,12 +139,22 @@ def test_identity_is_claimed_and_the_key_goes_into_the_header(base_url: str) -> 
         ("html", "answered 502: <html>Bad gateway</html>"),
         ("garbage", "not a chat completion"),
         ("fails", "out of memory"),
+        ("html-page", "did not answer with a stream of chat completions"),
+        ("endless", "a line of more than"),
+        ("number", "not a chat completion"),
+        ("cut", "broke off before the end"),
     ],
 )
 def test_what_the_server_does_wrong_is_said(base_url: str, name: str, sentence: str) -> None:
     model = connect_model(name, base_url=base_url)
     with pytest.raises(EngineError, match=sentence):
         model.complete(PROMPT)
+    model.close()
+
+
+def test_half_a_character_is_replaced(base_url: str) -> None:
+    model = connect_model("surrogate", base_url=base_url)
+    assert model.complete(PROMPT).text == "a?b"
     model.close()
 
 

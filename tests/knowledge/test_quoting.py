@@ -91,3 +91,16 @@ def test_every_quote_stands_at_its_span(answer: str, question: str, texts: list[
         at = citation.start - start, citation.end - start
         assert any(p.text[at[0] : at[1]] == citation.quote for p in passages)
         assert citation.quote
+
+
+def test_a_quote_about_another_matter_does_not_support() -> None:
+    fares = passage("Bicycle\n\nA bicycle costs 3.50 euros on every route. A car ticket costs 26.50 euros.")
+    assert quote("A car ticket costs 3.50 euros.", "What does a car ticket cost?", [fares]).citations == ()
+    assert quote("A car ticket costs 26.50 euros.", "What does a car ticket cost?", [fares]).unsupported == ()
+
+
+def test_the_heading_may_name_the_matter_but_is_no_answer() -> None:
+    text = "### Found items\n\nThey are kept for 60 days."
+    below = Passage("p1", "doc.md", "Doc", 0, len(text), None, ("Found items",), text)
+    assert quote("Found items are kept 60 days.", "How long are found items kept?", [below]).unsupported == ()
+    assert quote("### Found items", "What does it say?", [below]).citations == ()

@@ -105,7 +105,7 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
         import_gguf(store, write(tmp_path / "....gguf", Recipe()))
     with pytest.raises(ConfigError, match="'last year' is not a date"):
         import_gguf(store, tiny_file, knowledge_cutoff="last year")
-    with pytest.raises(StorageError, match="There is no file"):
+    with pytest.raises(StorageError, match="is not a file"):
         import_gguf(store, tmp_path / "absent.gguf")
 
 
