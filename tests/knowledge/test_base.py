@@ -239,3 +239,37 @@ def test_a_damaged_embedder_record_is_a_sentence(base: KnowledgeBase) -> None:
     connection.close()
     with pytest.raises(KnowledgeBaseInvalid, match="its embedder is not recorded"):
         KnowledgeBase.open(base.folder)
+
+
+def test_nothing_but_its_own_index_folders_is_ever_deleted(
+    base: KnowledgeBase, docs: Path, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    (base.folder / "index" / "notes").mkdir()
+    (base.folder / "index" / "notes" / "mine.txt").write_text("precious")
+    (docs / "new.txt").write_text("A new document.")
+    add(base, [docs], embedder)
+    assert (base.folder / "index" / "notes" / "mine.txt").read_text() == "precious"
+    base.close()
+
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "bm25-1").mkdir(parents=True)
+    (elsewhere / "bm25-1" / "a.jpg").write_text("precious")
+    shutil.rmtree(base.folder / "index")
+    (base.folder / "index").symlink_to(elsewhere)
+    with pytest.raises(KnowledgeBaseInvalid, match="is a link"):
+        KnowledgeBase.open(base.folder).search("leave", embedder)
+    assert (elsewhere / "bm25-1" / "a.jpg").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE embeddings SET vector = x'00'", "UPDATE passages SET headings = 'zzz'", "DELETE FROM embeddings"]
+)
+def test_damaged_rows_are_a_sentence(base: KnowledgeBase, embedder: HashEmbedder, damage: str) -> None:
+    base.close()
+    connection = sqlite3.connect(base.folder / schema.FILE_NAME)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    shutil.rmtree(base.folder / "index")
+    with pytest.raises(KnowledgeBaseInvalid, match="damaged"):
+        KnowledgeBase.open(base.folder).search("annual leave", embedder)

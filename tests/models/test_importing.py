@@ -98,6 +98,19 @@ def test_a_split_of_one_part_is_a_whole_model(store: ModelStore, tmp_path: Path)
     assert import_gguf(store, write(tmp_path / "x.gguf", recipe)).name == "x"
 
 
+def test_a_file_cannot_take_a_name_of_the_catalogue(store: ModelStore, tiny_file: Path) -> None:
+    for name in CATALOGUE:
+        with pytest.raises(ConfigError, match="is a model of the catalogue"):
+            import_gguf(store, tiny_file, name=name)
+    assert store.list() == ()
+
+
+def test_pull_does_not_take_another_model_for_the_catalogues(store: ModelStore, tiny: ModelReference) -> None:
+    store.point("smollm2-135m-instruct", tiny.digest)
+    with pytest.raises(PullError, match="means another model here"):
+        pull(store, "smollm2-135m-instruct")
+
+
 def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be a model's name"):
         import_gguf(store, tiny_file, name="../x")
