@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = INTERRUPTED
     if interrupted.is_set() and code != 0:
         code = _fail("Interrupted. Nothing that was finished is lost; run the same command to go on.", INTERRUPTED)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked is done: Python's own end must not look interrupted
     sys.exit(code)
 
 
