@@ -15,6 +15,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 Digest: TypeAlias = str
 Vectors: TypeAlias = Any  # numpy float32 array [n, dimensions]; records stay free of numpy
+MetadataValue: TypeAlias = str | int | float | bool | tuple[str, ...]
+Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]  # sorted by key; keys are lower-case identifiers, each once
 
 
 def sha256_hex(data: bytes) -> Digest:
@@ -49,13 +51,20 @@ class HeadingMark:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The text of one file as read, with its structure. What citations point into."""
+    """The text of one file as read, with its structure. What citations point into.
+
+    `source_chars` counts the characters of text that the file holds, markup included where it is part of the text
+    (Markdown, HTML), so that what a reader dropped shows; None where the format does not tell. `metadata` is what the
+    file says about itself: `author`, `date` (ISO 8601), `language` and its own fields.
+    """
 
     text: str
     media_type: str
     title: str = ""
     pages: tuple[PageSpan, ...] = ()
     headings: tuple[HeadingMark, ...] = ()
+    source_chars: int | None = None
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,7 @@ class Passage:
     page: int | None
     headings: tuple[str, ...]
     text: str
+    also_in: tuple[str, ...] = ()  # other documents with the same text
 
     @property
     def digest(self) -> Digest:
@@ -100,12 +110,16 @@ class Hit:
     similarity: float | None
 
 
-Outcome: TypeAlias = Literal["added", "updated", "unchanged", "skipped", "failed"]
+Outcome: TypeAlias = Literal["added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one file in one run. `reason` is empty unless it was skipped or failed."""
+    """What became of one file in one run.
+
+    `reason` says why it was skipped or failed, which document a `duplicate` has the same content as, or where a file
+    that was `added` or `removed` was renamed from or to; otherwise it is empty.
+    """
 
     path: str
     outcome: Outcome
@@ -147,6 +161,17 @@ class Embedder(Protocol):
 
     def embed_query(self, text: str) -> Vectors:
         """Float32 [dimensions], of length 1."""
+        ...
+
+
+class Reranker(Protocol):
+    """Reads a query and a passage together and says how well the passage fits."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """One score for each text, higher is better. A text's score depends on it and the query alone."""
         ...
 
 
