@@ -10,7 +10,7 @@ Training adjusts a model's parameters; inference uses fixed ones; the two never 
     embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
 
     base = openbook.KnowledgeBase.ensure(Path("kb"), embedder.identity)   # the living side
-    openbook.add(base, [Path("docs")], embedder)
+    openbook.sync(base, Path("docs"), embedder)                 # each change is one version
 
     answer = openbook.ask("Who signs travel expenses?", model, base, embedder)
     print(answer.answer, answer.citations, answer.receipt)      # the receipt names weights, passages and parameters
@@ -36,7 +36,11 @@ _HOMES = {
     "load_embedder": "openbook.inference",
     "connect_model": "openbook.inference",
     "KnowledgeBase": "openbook.knowledge",
+    "Scope": "openbook.knowledge",
     "add": "openbook.knowledge",
+    "sync": "openbook.knowledge",
+    "remove": "openbook.knowledge",
+    "purge": "openbook.knowledge",
     "ModelStore": "openbook.models",
     "ensure": "openbook.models",
     "OpenBookError": "openbook.errors",
@@ -52,7 +56,11 @@ if TYPE_CHECKING:
     from openbook.inference import load_embedder as load_embedder
     from openbook.inference import load_model as load_model
     from openbook.knowledge import KnowledgeBase as KnowledgeBase
+    from openbook.knowledge import Scope as Scope
     from openbook.knowledge import add as add
+    from openbook.knowledge import purge as purge
+    from openbook.knowledge import remove as remove
+    from openbook.knowledge import sync as sync
     from openbook.models import ModelStore as ModelStore
     from openbook.models import ensure as ensure
     from openbook.records import Answer as Answer

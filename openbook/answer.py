@@ -18,6 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import Quoted, quote
+from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.records import (
     Answer,
     Completion,
@@ -28,6 +29,7 @@ from openbook.records import (
     PassageReference,
     Prompt,
     Receipt,
+    Reranker,
     Timings,
     sha256_hex,
 )
@@ -70,10 +72,12 @@ def ask(
     embedder: Embedder | None = None,
     options: Options = Options(),
     *,
+    scope: Scope = EVERYTHING,
+    reranker: Reranker | None = None,
     on_text: Callable[[str], None] = lambda piece: None,
     cancelled: Cancelled = never,
 ) -> Answer:
-    """Answer `question` from `base` (which needs its `embedder`), or from the model alone when there is no `base`.
+    """Answer `question` from what `scope` sees of `base` (which needs its `embedder`), or from the model alone without `base`.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
@@ -86,7 +90,7 @@ def ask(
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
-    version, hits = base.search(question, embedder, options.passages)
+    version, hits = base.search(question, embedder, options.passages, scope, reranker)
     retrieve_s = time.perf_counter() - started
     hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
 
@@ -105,7 +109,7 @@ def ask(
     text = ABSTENTION if abstained else text
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
 
-    receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version)
+    receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version, scope)
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
     return Answer(
         question=question,
@@ -197,7 +201,7 @@ def _closed_book(
     prompt = Prompt(CLOSED_BOOK, (), question)
     completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
     text = tidy(completion.text)
-    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None)
+    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None, EVERYTHING)
     timings = replace(timings, total_s=time.perf_counter() - started)
     return Answer(
         question=question,
@@ -239,6 +243,7 @@ def _receipt(
     strategy: str,
     base: KnowledgeBase | None,
     version: int | None,
+    scope: Scope,
 ) -> Receipt:
     return Receipt(
         format=RECEIPT_FORMAT,
@@ -248,6 +253,8 @@ def _receipt(
         embedder=base.embedder if base else None,
         knowledge_base=base.id if base else None,
         knowledge_base_version=version,
+        where=scope.where,
+        labels=tuple(sorted(scope.labels)),
         question=question,
         question_digest=sha256_hex(question.encode()),
         strategy=strategy,

@@ -23,6 +23,7 @@ _BOUNDS = {
     "threads": (0, 1024),
     "max_tokens": (1, 2**20),
     "max_file_mb": (1, 2**20),
+    "read_memory_mb": (64, 2**20),
 }
 
 
@@ -41,6 +42,9 @@ class Settings:
     base_url: str = ""  # an OpenAI-compatible server instead of a local model
     api_key_env: str = "OPENAI_API_KEY"  # the variable that holds its key; the key itself is never stored
     max_file_mb: int = 100  # larger files are skipped, with a verdict
+    read_timeout_s: float = 60.0  # longest time to read one file
+    read_memory_mb: int = 2048  # most memory to read one file
+    ocr: str = ""  # Tesseract's languages for scanned pages, such as "eng+deu"; empty: no OCR
     lock_timeout_s: float = 30.0  # how long a second writer waits
 
     @property

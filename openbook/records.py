@@ -238,7 +238,7 @@ class PassageReference:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer."""
+    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to."""
 
     format: int
     openbook_version: str
@@ -254,6 +254,8 @@ class Receipt:
     prompt_digest: Digest
     decoding: Decoding
     answer_digest: Digest
+    where: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,18 @@ INTERRUPTED = 130
 # verb -> "module:object"; a verb's module is imported when the verb is used.
 VERBS = {
     "ask": "openbook.cli.ask:ask",
-    "add": "openbook.cli.add:add",
     "search": "openbook.cli.search:search",
+    "add": "openbook.cli.add:add",
+    "sync": "openbook.cli.sync:sync",
+    "remove": "openbook.cli.forget:remove",
+    "purge": "openbook.cli.forget:purge",
     "status": "openbook.cli.status:status",
+    "history": "openbook.cli.versions:history",
+    "diff": "openbook.cli.versions:diff",
+    "tag": "openbook.cli.versions:tag",
+    "restore": "openbook.cli.versions:restore",
+    "prune": "openbook.cli.versions:prune",
+    "reembed": "openbook.cli.reembed:reembed",
     "models": "openbook.cli.models:models",
 }
 

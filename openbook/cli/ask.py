@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli.scoping import scope_of, scope_options
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without any document.")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
 @click.option("--passages", type=int, help="How many passages the model reads.")
+@scope_options
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the likeliest word.")
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
@@ -41,6 +43,9 @@ def ask(
     closed_book: bool,
     model: str | None,
     passages: int | None,
+    as_of: str | None,
+    where: str,
+    labels: tuple[str, ...],
     max_tokens: int | None,
     temperature: float,
     top_p: float,
@@ -55,10 +60,13 @@ def ask(
     from openbook.cli import display, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.discovery import check_exists
+    from openbook.knowledge.scope import EVERYTHING
     from openbook.records import Decoding
 
     if sum([bool(docs), kb is not None, closed_book]) > 1:
         raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
+    if closed_book and (as_of or where or labels):
+        raise ConfigError("--as-of, --where and --label choose documents; --closed-book reads none.")
     if not (math.isfinite(temperature) and math.isfinite(top_p)):
         raise ConfigError(f"--temperature and --top-p must be numbers, not {temperature} and {top_p}.")
     checked_question(question)
@@ -73,8 +81,9 @@ def ask(
     with ThreadPoolExecutor(1) as opening:  # the weights are mapped while the documents are looked at
         reader = opening.submit(open_model)
         base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
+        scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with _reading(quiet=as_json) as on_text:
-            answer = answer_question(question, reader.result(), base, embedder, options, on_text=on_text)
+            answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
     if as_json:
         display.print_json(answer.to_json())
     else:
@@ -83,23 +92,15 @@ def ask(
 
 def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> tuple[KnowledgeBase, Embedder]:
     from openbook.cli import display, session
-    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.cached import for_documents
 
-    embedder = session.open_embedder(current, full_check=full_check)
     if not docs:
-        base = KnowledgeBase.open(current.default_kb, embedder.identity)
+        base, embedder = session.open_base(current, full_check=full_check)
         display.must_hold_documents(base, str(current.default_kb))
         return base, embedder
-    with session.add_progress() as progress:
-        base, report = for_documents(
-            docs,
-            current.cache_dir,
-            embedder,
-            max_file_bytes=current.max_file_mb * 1_000_000,
-            lock_timeout_s=current.lock_timeout_s,
-            progress=progress,
-        )
+    embedder = session.open_embedder(current, full_check=full_check)
+    with session.run_options(current) as options:
+        base, report = for_documents(docs, current.cache_dir, embedder, options)
     if report is not None:
         display.print_verdicts(report.verdicts, only_problems=True)
     display.must_hold_documents(base, ", ".join(map(str, docs)))

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from openbook.knowledge import AddReport, KnowledgeBase
-    from openbook.knowledge.base import Status
+    from openbook.knowledge import KnowledgeBase
     from openbook.records import Answer, Citation, Hit, Verdict
 
 _CONTEXT_CHARS = 160  # shown around a quote on each side
 _SHOWN_PROBLEMS = 20
+_STYLES = {"failed": "red", "skipped": "yellow"}
 
 
 def console() -> Console:
@@ -150,35 +150,14 @@ def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
     limit = _SHOWN_PROBLEMS if only_problems else len(shown)
     for verdict in shown[:limit]:
         reason = f": {verdict.reason}" if verdict.reason else ""
-        style = "red" if verdict.outcome == "failed" else "yellow" if verdict.outcome == "skipped" else None
-        out.print(printable(f"{verdict.outcome:<9} {short_path(verdict.path)}{reason}"), style=style, markup=False)
+        out.print(
+            printable(f"{verdict.outcome:<9} {short_path(verdict.path)}{reason}"),
+            style=_STYLES.get(verdict.outcome),
+            markup=False,
+            soft_wrap=True,
+        )
     if len(shown) > limit:
         out.print(f"... and {len(shown) - limit} more; openbook status lists them all.", markup=False)
-
-
-def print_tally(report: AddReport, folder: Path) -> None:
-    from openbook.knowledge.adding import verdict_counts
-
-    tally = ", ".join(f"{count} {outcome}" for outcome, count in verdict_counts(report.verdicts)) or "no files found"
-    say(console(), f"{tally}. {short_path(str(folder))} is at version {report.version}.")
-
-
-def print_status(folder: Path, status: Status) -> None:
-    out = console()
-    rows = {
-        "Knowledge base": short_path(str(folder)),
-        "Version": str(status.version),
-        "Documents": f"{status.documents:,}",
-        "Passages": f"{status.passages:,} ({status.characters:,} characters)",
-        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
-        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
-    }
-    for name, value in rows.items():
-        say(out, f"{name:<15} {value}")
-    if status.not_in:
-        say(out, f"\nNot in it ({len(status.not_in)}):")
-        for verdict in status.not_in:
-            say(out, printable(f"  {verdict.outcome:<8} {short_path(verdict.path)}: {verdict.reason}"))
 
 
 def short_path(path: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from openbook.inference import FrozenModel
+    from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.models import ModelReference, ModelStore
     from openbook.records import Embedder
 
@@ -35,10 +36,48 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def open_embedder(current: Settings, *, full_check: bool = False) -> Embedder:
+def open_embedder(current: Settings, name: str = "", *, full_check: bool = False) -> Embedder:
+    """The embedder of that name (default: the one of the settings)."""
     from openbook.inference import load_embedder
 
-    return load_embedder(ready_model(current, current.embedder, full_check=full_check), threads=current.threads)
+    return load_embedder(ready_model(current, name or current.embedder, full_check=full_check), threads=current.threads)
+
+
+def open_base(current: Settings, *, full_check: bool = False) -> tuple[KnowledgeBase, Embedder]:
+    """The knowledge base of the settings and the embedder that it was made with."""
+    from openbook.knowledge import KnowledgeBase
+
+    base = KnowledgeBase.open(current.default_kb)
+    embedder = open_embedder(current, base.embedder.name, full_check=full_check)
+    base.check_embedder(embedder.identity)
+    return base, embedder
+
+
+def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
+    """As `open_base`; where there is none yet, a new one with the embedder of the settings."""
+    from openbook.errors import KnowledgeBaseMissing
+    from openbook.knowledge import KnowledgeBase
+
+    try:
+        return open_base(current)
+    except KnowledgeBaseMissing:
+        embedder = open_embedder(current)
+        return KnowledgeBase.ensure(
+            current.default_kb, embedder.identity, lock_timeout_s=current.lock_timeout_s
+        ), embedder
+
+
+@contextmanager
+def run_options(current: Settings, *, labels: tuple[str, ...] = (), retry: bool = False) -> Iterator[RunOptions]:
+    """How a run over files reads, by the settings, with bars on standard error."""
+    from openbook.knowledge import RunOptions
+    from openbook.knowledge.reading.isolated import Limits
+    from openbook.knowledge.scope import checked_labels
+
+    limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
+    held = checked_labels(labels)
+    with add_progress() as progress:
+        yield RunOptions(limits, held, retry, current.ocr, current.lock_timeout_s, progress)
 
 
 def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:
@@ -86,7 +125,7 @@ def download_progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, 
 @contextmanager
 def add_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars on standard error: files read, passages embedded."""
-    titles = {"read": "Reading files", "embed": "Embedding passages"}
+    titles = {"digest": "Comparing files", "read": "Reading files", "embed": "Embedding passages"}
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)
 

@@ -1,4 +1,4 @@
-"""`openbook status`: what is in a knowledge base, and what is not and why."""
+"""`openbook status`: what is in a knowledge base, what is not and why, and whether its indexes tell the truth."""
 
 from __future__ import annotations
 
@@ -6,20 +6,41 @@ from pathlib import Path
 
 import click
 
+from openbook.errors import KnowledgeBaseInvalid
+
 
 @click.command()
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
+@click.option("--documents", is_flag=True, help="List the documents instead.")
+@click.option("--check", is_flag=True, help="Also compare the indexes with the truth, byte by byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def status(kb: Path | None, as_json: bool) -> None:
+def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that did not go in."""
     import dataclasses
 
-    from openbook.cli import display, session
+    from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.checking import check as check_base
 
     folder = session.settings(kb=kb).default_kb
-    current = KnowledgeBase.open(folder).status()
+    base = KnowledgeBase.open(folder)
+    if documents:
+        paths = base.documents()
+        if as_json:
+            display.print_json({"folder": str(folder), "documents": paths})
+        else:
+            display_kb.print_documents(paths)
+        return
+    current = base.status()
+    checked = check_base(base) if check else None
     if as_json:
-        display.print_json({"folder": str(folder), **dataclasses.asdict(current)})
+        value = {"folder": str(folder), **dataclasses.asdict(current)}
+        if checked is not None:
+            value["check"] = dataclasses.asdict(checked)
+        display.print_json(value)
     else:
-        display.print_status(folder, current)
+        display_kb.print_status(folder, current)
+        if checked is not None:
+            display_kb.print_check(checked)
+    if checked is not None and checked.damaged:
+        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {checked.damaged[0]}.")

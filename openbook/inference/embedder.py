@@ -6,6 +6,7 @@ single-threaded evaluations at a time keep two cores busier than one batched eva
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Sequence
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openbook.errors import EngineError
+from openbook.inference import int8bert
 from openbook.inference.llamacpp import available_cores
-from openbook.records import Digest, EmbedderIdentity
+from openbook.inference.onnxfile import Constant
+from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
 
-    Queries run in a session without graph optimisation: it starts in 20 ms instead of 400 and costs one query 5 ms.
-    Both sessions are fixed for each kind of text, so a vector never depends on which was open first.
+    BERT with int8 weights also computes in int8 (`int8bert`), three times as fast. Other models run as they are:
+    queries in a session without graph optimisation, which starts faster, passages in one with. Which session takes a
+    text follows from its kind, so a vector never depends on what was open first.
     """
 
     def __init__(
@@ -45,11 +49,17 @@ class OnnxEmbedder:
         threads: int = 0,
     ) -> None:
         self._folder = folder
-        self.identity = EmbedderIdentity(name=name, digest=digest, dimensions=dimensions)
+        self._name, self._digest, self._dimensions = name, digest, dimensions
         self._max_tokens = max_tokens
         self._query_prefix, self._passage_prefix = query_prefix, passage_prefix
         self._workers = threads or available_cores()
-        self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
+        self._opening = threading.RLock()  # cached_property alone would let two threads open a session twice
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """The digest covers the model and, where it is not the file's own, the computation. Raises EngineError."""
+        with self._opening:
+            return self._identity
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         with self._opening:
@@ -59,52 +69,102 @@ class OnnxEmbedder:
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
+        rows = np.empty((len(texts), self._dimensions), dtype=np.float32)
         if not texts:
-            return np.empty((0, self.identity.dimensions), dtype=np.float32)
+            return rows
         with self._opening:
             session = self._passage_session
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        rows = np.empty((len(texts), self.identity.dimensions), dtype=np.float32)
         with ThreadPoolExecutor(self._workers) as pool:
             embedded = pool.map(lambda i: self._embed(session, self._passage_prefix + texts[i]), order)
             for i, vector in zip(order, embedded, strict=True):
                 rows[i] = vector
         return rows
 
+    def embed_query_tokens(self, text: str) -> NDArray[np.float32]:
+        """Float32 [T, D], each row of length 1: the tokens of the text, before they become one vector."""
+        with self._opening:
+            session = self._query_session
+        return _unit_rows(self._hidden(session, self._query_prefix + text))
+
+    def embed_passage_tokens(self, text: str) -> NDArray[np.float32]:
+        with self._opening:
+            session = self._passage_session
+        return _unit_rows(self._hidden(session, self._passage_prefix + text))
+
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
+        vector = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
+        if vector.shape != (self._dimensions,):
+            raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
+        return vector
+
+    def _hidden(self, session: Any, text: str) -> NDArray[np.float32]:
+        """[T, D]"""
         import numpy as np
 
         ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
-        ones = np.ones_like(ids)
-        inputs = {"input_ids": ids, "attention_mask": ones, "token_type_ids": np.zeros_like(ids)}
-        hidden = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})[0]  # [1, T, D]
-        mean = hidden[0].mean(axis=0)
-        vector: NDArray[np.float32] = (mean / np.linalg.norm(mean)).astype(np.float32)
-        if vector.shape != (self.identity.dimensions,) or not np.isfinite(vector).all():
-            raise EngineError(
-                f"The embedder {self.identity.name!r} gave no valid vector of {self.identity.dimensions} numbers."
-            )
-        return vector
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        try:
+            found = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+        except Exception as error:
+            raise EngineError(f"The embedder {self._name!r} cannot be evaluated: {error}.") from error
+        hidden: NDArray[np.float32] = found[0][0]
+        if not hidden.size or not np.isfinite(hidden).all():
+            raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
+        return hidden
+
+    # What is opened once, under the lock.
+
+    @cached_property
+    def _identity(self) -> EmbedderIdentity:
+        digest = self._digest
+        if self._bert is not None:
+            digest = sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": digest}))
+        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
+
+    @cached_property
+    def _bert(self) -> int8bert.Bert | None:
+        try:
+            with (self._folder / "model.onnx").open("rb") as file:
+                return int8bert.recognised(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        except int8bert.NotThisBert:
+            return None
+        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
 
     @cached_property
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(self._max_tokens)
+        try:
+            tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(self._max_tokens)
+        except Exception as error:
+            raise EngineError(f"The tokenizer of the embedder {self._name!r} cannot be loaded: {error}.") from error
         return tokenizer
 
     @cached_property
     def _query_session(self) -> Any:
-        return self._session(optimise=False)
+        return self._session(optimised=False) if self._bert is None else self._int8_session
 
     @cached_property
     def _passage_session(self) -> Any:
-        return self._session(optimise=True)
+        return self._session(optimised=True) if self._bert is None else self._int8_session
 
-    def _session(self, *, optimise: bool) -> Any:
+    @cached_property
+    def _int8_session(self) -> Any:
+        if self._bert is None:
+            raise EngineError(f"The embedder {self._name!r} does not compute in int8.")
+        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model().data))
+        self._int8_model = int8bert.int8_model(self._bert, signed=signed)  # the session reads its constants
+        return self._open(self._int8_model.data, apart=self._int8_model.apart)
+
+    def _session(self, *, optimised: bool) -> Any:
+        return self._open(str(self._folder / "model.onnx"), optimised=optimised)
+
+    def _open(self, model: str | bytes, *, optimised: bool = False, apart: Sequence[Constant] = ()) -> Any:
         # Set before its library is loaded: it would write records of what is run into the user's home.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
@@ -114,10 +174,19 @@ class OnnxEmbedder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         try:
-            return onnxruntime.InferenceSession(
-                str(self._folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-            )
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(item.array()) for item in apart]
+            options.add_external_initializers([item.name for item in apart], values)
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise EngineError(f"The embedder {self.identity.name!r} cannot be loaded: {error}.") from error
+            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+
+def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[T, D]; a row of zeros stays one."""
+    import numpy as np
+
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: NDArray[np.float32] = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    return result

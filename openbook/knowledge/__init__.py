@@ -1,13 +1,44 @@
 """The living side: documents in, passages out, in a folder whose truth is one SQLite file.
 
-`KnowledgeBase.ensure` and `.open` give a knowledge base, `add` puts files into it as one new version, `.search` finds
-passages by meaning and by words. The BM25 and vector indexes beside the SQLite file are derived from it and can be
-deleted at any time.
+`KnowledgeBase.ensure` and `.open` give a knowledge base. `add` puts files into it, `sync` makes it equal to a folder,
+`remove` takes documents out: each makes one new version, and `.search` finds passages of any version that is kept, by
+meaning and by words. `purge` deletes from all versions. The indexes beside the SQLite file are derived from it and can
+be deleted at any time.
+
+Names load when they are used, so that a worker process that only reads files starts quickly.
 """
 
 from __future__ import annotations
 
-from openbook.knowledge.adding import AddReport, add
-from openbook.knowledge.base import KnowledgeBase
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["AddReport", "KnowledgeBase", "add"]
+_HOMES = {
+    "KnowledgeBase": "base",
+    "Report": "adding",
+    "Rules": "discovery",
+    "RunOptions": "adding",
+    "Scope": "scope",
+    "add": "adding",
+    "purge": "forgetting",
+    "remove": "adding",
+    "sync": "adding",
+}
+__all__ = [*_HOMES]
+
+if TYPE_CHECKING:
+    from openbook.knowledge.adding import Report as Report
+    from openbook.knowledge.adding import RunOptions as RunOptions
+    from openbook.knowledge.adding import add as add
+    from openbook.knowledge.adding import remove as remove
+    from openbook.knowledge.adding import sync as sync
+    from openbook.knowledge.base import KnowledgeBase as KnowledgeBase
+    from openbook.knowledge.discovery import Rules as Rules
+    from openbook.knowledge.forgetting import purge as purge
+    from openbook.knowledge.scope import Scope as Scope
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'openbook.knowledge' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"openbook.knowledge.{_HOMES[name]}"), name)

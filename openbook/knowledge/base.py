@@ -1,39 +1,53 @@
-"""`KnowledgeBase`: a folder with the truth in SQLite and two derived indexes beside it."""
+"""`KnowledgeBase`: a folder with the truth in SQLite and derived indexes beside it."""
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing, StorageError
+import numpy as np
+
+from openbook.errors import KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.knowledge import schema
-from openbook.knowledge.fusion import fuse
-from openbook.knowledge.indexes import Indexes
-from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Verdict
+from openbook.knowledge.indexes import Indexes, Source, View
+from openbook.knowledge.locking import file_lock
+from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
+from openbook.knowledge.upgrading import upgrade
+from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:
-    import filelock
+    from numpy.typing import NDArray
 
-CANDIDATES = 50  # taken from each retriever before fusion
+MOST_VIEWS = 16  # scopes whose part of the indexes is remembered
+RERANKED = 20  # hits that a reranker reads
+
+_ViewKey: TypeAlias = tuple[int, int, str, frozenset[str]]  # newest version, version, filter, labels
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
+    """`texts`: different contents among the documents. `characters` read of `source_characters` that the files hold."""
+
     id: str
     version: int
+    versions_kept: int
     embedder: EmbedderIdentity
     documents: int
+    texts: int
     passages: int
     characters: int
+    source_characters: int
     bytes_on_disk: int
+    sources: tuple[str, ...]
     not_in: tuple[Verdict, ...]
 
 
@@ -51,7 +65,8 @@ class KnowledgeBase:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._indexes: Indexes | None = None
-        self._refresh = threading.Lock()
+        self._views: dict[_ViewKey, View] = {}
+        self._viewing = threading.Lock()
 
     @classmethod
     def ensure(
@@ -77,7 +92,7 @@ class KnowledgeBase:
         meta = {"id": base_id or uuid.uuid4().hex, "embedder": identity, "created_at": now()}
         with schema.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with _file_lock(folder, lock_timeout_s):
+            with file_lock(folder, lock_timeout_s):
                 if not (folder / schema.FILE_NAME).exists():
                     schema.create(folder, meta)
         return cls.open(folder, embedder)
@@ -93,6 +108,7 @@ class KnowledgeBase:
                 f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
             )
         with schema.storage_errors(folder):
+            _upgraded(folder)
             connection = schema.connect(folder, writable=False)
             try:
                 schema.check_format(connection, folder)
@@ -124,97 +140,123 @@ class KnowledgeBase:
         with schema.storage_errors(self.folder):
             return int(self.connection.execute("SELECT max(version) FROM versions").fetchone()[0])
 
-    def search(self, query: str, embedder: Embedder, limit: int = 10) -> tuple[int, list[Hit]]:
-        """(version searched, hits best first): dense and BM25 rankings, fused by rank.
+    def search(
+        self,
+        query: str,
+        embedder: Embedder,
+        limit: int = 10,
+        scope: Scope = EVERYTHING,
+        reranker: Reranker | None = None,
+    ) -> tuple[int, list[Hit]]:
+        """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
-        A function of the version and the query: not of the order in which the documents came in.
+        A function of the documents in scope and the query: not of the order in which they came, nor of what is kept
+        beside them. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        with schema.storage_errors(self.folder):
-            indexes = self._current_indexes()
-            wanted = 2 * max(CANDIDATES, limit)  # more than are kept, so that equal scores at the cut do not matter
-            dense, words = indexes.vectors.search(vector, wanted), indexes.bm25.search(query, wanted)
-            names = self._passage_ids([key for key, _ in (*dense, *words)])
-            keys = {names[key]: key for key in sorted(names, reverse=True)}
-            rankings = [_ranking(found, names)[: max(CANDIDATES, limit)] for found in (dense, words)]
-            dense_rank, bm25_rank = ({p: rank for rank, p in enumerate(r, start=1)} for r in rankings)
-            hits: list[Hit] = []
-            for name, score in fuse(rankings):
-                passage = self.passage(name, indexes.version)
-                if passage is None or not passage.text.strip():
-                    continue
-                cosine = indexes.vectors.similarity(keys[name], vector)
-                hits.append(Hit(passage, score, dense_rank.get(name), bm25_rank.get(name), cosine))
-                if len(hits) == limit:
-                    break
-            return indexes.version, hits
+        with schema.storage_errors(self.folder), self._snapshot() as connection:
+            version = self.kept_version(scope.as_of)
+            seen = condition(scope, version)
+            view = self._view(connection, scope, version, seen)
+            ranked = view.search(query, vector, limit if reranker is None else max(limit, RERANKED))
+            passages = _by_row(connection, [r.passage for r in ranked], seen)
+        hits = [
+            Hit(passages[r.passage], r.score, r.dense_rank, r.bm25_rank, r.similarity)
+            for r in ranked
+            if r.passage in passages
+        ]
+        if reranker is not None:
+            hits = _reranked(query, hits, reranker)
+        return version, hits[:limit]
+
+    def kept_version(self, version: int | None = None) -> int:
+        """`version` (default: the newest) if it is kept. Raises KnowledgeError."""
+        kept = [v for (v,) in self.connection.execute("SELECT version FROM versions ORDER BY version")]
+        if version is None:
+            return int(kept[-1])
+        if version not in kept:
+            raise KnowledgeError(
+                f"Version {version} is not kept in {self.folder}; there are {spans(kept)}. See: openbook history"
+            )
+        return version
 
     def passage(self, passage_id: str, version: int | None = None) -> Passage | None:
         """The passage of that id in `version` (default: the newest), or None; of several documents, the first path's."""
-        version = self.version if version is None else version
-        with schema.storage_errors(self.folder):
-            rows = self._passages("p.passage_id = :value", passage_id, version)
-            return rows[0] if rows else None
+        rows = self._passages("p.passage_id = :value", passage_id, version)
+        return rows[0] if rows else None
 
-    def passages(self, document: str) -> list[Passage]:
-        """All passages of a document (its path) in the newest version, in text order."""
-        version = self.version
-        with schema.storage_errors(self.folder):
-            return self._passages("d.path = :value", document, version)
+    def passages(self, document: str, version: int | None = None) -> list[Passage]:
+        """All passages of a document (its path) in `version` (default: the newest), in text order."""
+        return self._passages("d.path = :value", document, version)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
         with schema.storage_errors(self.folder):
             row = self.connection.execute(
                 f"SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id WHERE d.path = :path AND {schema.LIVE}",
-                {"path": document, "version": self.version if version is None else version},
+                {"path": document, "version": self.kept_version(version)},
             ).fetchone()
             return None if row is None else str(row[0])
 
-    def documents(self) -> list[str]:
-        """Paths of the newest version's documents, sorted."""
+    def documents(self, scope: Scope | None = None) -> list[str]:
+        """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted."""
         with schema.storage_errors(self.folder):
+            version = self.kept_version(scope.as_of if scope else None)
+            seen = condition(scope, version) if scope else Condition(schema.LIVE, {"version": version})
             rows = self.connection.execute(
-                f"SELECT d.path FROM documents d WHERE {schema.LIVE} ORDER BY d.path", {"version": self.version}
+                f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY d.path", seen.values
             )
             return [path for (path,) in rows.fetchall()]
 
-    def status(self) -> Status:
+    def metadata_keys(self) -> set[str]:
+        """Every key that the metadata of some document has, in any kept version."""
         with schema.storage_errors(self.folder):
+            rows = self.connection.execute("SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j")
+            return {key for (key,) in rows.fetchall()}
+
+    def status(self) -> Status:
+        with schema.storage_errors(self.folder), self._snapshot() as connection:
             version = self.version
             live = {"version": version}
-            documents = self.connection.execute(
-                f"SELECT count(*) FROM documents d WHERE {schema.LIVE}", live
-            ).fetchone()[0]
-            passages, characters = self.connection.execute(
-                "SELECT count(*), coalesce(sum(end_char - start_char), 0) FROM passages WHERE content_id IN "
-                f"(SELECT d.content_id FROM documents d WHERE {schema.LIVE})",
+            documents, texts, read, source = connection.execute(
+                "SELECT count(*), count(DISTINCT d.content_id), coalesce(sum(length(c.text)), 0), "
+                "coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) "
+                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {schema.LIVE}",
                 live,
             ).fetchone()
-            rows = self.connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
-            size = sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
-        verdicts = tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows)
-        return Status(self.id, version, self.embedder, documents, passages, characters, size, verdicts)
-
-    def _passages(self, condition: str, value: str, version: int) -> list[Passage]:
-        """Passages of documents of `version`, ordered by path and place."""
-        rows = self.connection.execute(
-            "SELECT p.passage_id, d.path, c.title, p.start_char, p.end_char, p.page, p.headings, "
-            "substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
-            "FROM passages p JOIN contents c ON c.id = p.content_id JOIN documents d ON d.content_id = c.id "
-            f"WHERE {condition} AND {schema.LIVE} ORDER BY d.path, p.start_char",
-            {"value": value, "version": version},
+            passages = connection.execute(
+                "SELECT count(*) FROM passages WHERE content_id IN "
+                f"(SELECT d.content_id FROM documents d WHERE {schema.LIVE})",
+                live,
+            ).fetchone()[0]
+            rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
+            versions = connection.execute("SELECT count(*) FROM versions").fetchone()[0]
+            sources = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
+        return Status(
+            id=self.id,
+            version=version,
+            versions_kept=versions,
+            embedder=self.embedder,
+            documents=documents,
+            texts=texts,
+            passages=passages,
+            characters=read,
+            source_characters=source,
+            bytes_on_disk=sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file()),
+            sources=tuple(sources),
+            not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
         )
-        return [
-            Passage(passage_id, path, title or Path(path).stem, start, end, page, schema.headings(headings), text)
-            for passage_id, path, title, start, end, page, headings, text in rows.fetchall()
-        ]
 
-    def _passage_ids(self, keys: Sequence[int]) -> dict[int, str]:
-        marks = ", ".join("?" * len(set(keys)))
-        rows = self.connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})", list(set(keys)))
-        return dict(rows.fetchall())
+    def _passages(self, restriction: str, value: str, version: int | None) -> list[Passage]:
+        """Passages of documents of `version`, ordered by path and place."""
+        with schema.storage_errors(self.folder):
+            rows = self.connection.execute(
+                f"SELECT {_PASSAGE}, d.path FROM passages p JOIN contents c ON c.id = p.content_id "
+                f"JOIN documents d ON d.content_id = c.id WHERE {restriction} AND {schema.LIVE} ORDER BY d.path, p.start_char",
+                {"value": value, "version": self.kept_version(version)},
+            )
+            return [_passage(row[:-1], (row[-1],)) for row in rows.fetchall()]
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
@@ -228,49 +270,148 @@ class KnowledgeBase:
         return connection
 
     @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """One state of the knowledge base for several statements, whatever is committed meanwhile."""
+        connection = self.connection
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("ROLLBACK")
+
+    @contextmanager
     def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
-        with schema.storage_errors(self.folder), _file_lock(self.folder, timeout_s):
+        with schema.storage_errors(self.folder), file_lock(self.folder, timeout_s):
             connection = schema.connect(self.folder, writable=True)
             try:
+                if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
+                    self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
                 yield connection
             finally:
                 connection.close()
 
-    def refresh_indexes(self) -> None:
-        """Bring the derived indexes to the newest version. The caller holds the write lock."""
-        with self._refresh:
-            self._indexes = Indexes.refresh(
-                self.folder, self.id, self.connection, self.version, self.embedder.dimensions
+    def forget(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+        """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
+
+        Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
+        """
+        indexes = Indexes.forget(self.folder, self.source(connection), kept_contents(connection))
+        with self._viewing:
+            self._indexes, self._views = indexes, {}
+        schema.compact(connection, self.folder, timeout_s)
+        connection.execute("DELETE FROM meta WHERE key = 'purging'")
+
+    def source(self, connection: sqlite3.Connection) -> Source:
+        """Where the derived indexes are made from."""
+        return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
+
+    def refresh_indexes(self, connection: sqlite3.Connection) -> None:
+        """Bring the derived indexes to all that any kept version holds. The caller holds the write lock."""
+        indexes = Indexes.refresh(self.folder, self.source(connection), kept_contents(connection))
+        with self._viewing:
+            self._indexes, self._views = indexes, {}
+
+    def _view(self, connection: sqlite3.Connection, scope: Scope, version: int, seen: Condition) -> View:
+        """The part of the indexes that `scope` sees. Contents that no saved index has are indexed in memory."""
+        newest = self.version
+        self._check_embedder_is_still(connection)
+        key = (newest, version, scope.where, scope.labels)
+        with self._viewing:
+            if key in self._views:
+                return self._views[key]
+        rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
+        live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
+        with self._viewing:
+            if self._indexes is None or not np.isin(live, self._indexes.contents()).all():
+                self._indexes, self._views = Indexes.open(self.folder, self.source(connection), live), {}
+            view = self._indexes.view(live)
+            kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
+            self._views = {**dict(list(kept.items())[-MOST_VIEWS:]), key: view}
+            return view
+
+    def _check_embedder_is_still(self, connection: sqlite3.Connection) -> None:
+        text = connection.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()[0]
+        if _embedder_identity(text, self.folder) != self.embedder:
+            raise KnowledgeBaseInvalid(
+                f"The knowledge base in {self.folder} was given another embedder meanwhile. Ask again."
             )
-
-    def _current_indexes(self) -> Indexes:
-        """Indexes of the newest version; of an older one while another process is bringing them up to date."""
-        version = self.version
-        with self._refresh:
-            if self._indexes is not None and self._indexes.version == version:
-                return self._indexes
-            self._indexes = Indexes.open(self.folder, self.id, version, self.embedder.dimensions)
-            if self._indexes is None:
-                self._indexes = self._catch_up(version)
-            return self._indexes
-
-    def _catch_up(self, version: int) -> Indexes:
-        dimensions = self.embedder.dimensions
-        try:
-            with _file_lock(self.folder, 0.0):
-                return Indexes.refresh(self.folder, self.id, self.connection, version, dimensions)
-        except (KnowledgeBaseBusy, StorageError, OSError):
-            # A writer is at work, or the disk cannot be written: an older whole index, or one in memory.
-            older = Indexes.open_newest(self.folder, self.id, version, dimensions)
-            return older or Indexes.in_memory(self.connection, version, dimensions)
 
     def close(self) -> None:
         for connection in self._connections:
             connection.close()
         self._connections.clear()
         self._local = threading.local()
-        self._indexes = None
+        self._indexes, self._views = None, {}
+
+
+_PASSAGE = (
+    "p.passage_id, c.title, p.start_char, p.end_char, p.page, p.headings, "
+    "substr(c.text, p.start_char + 1, p.end_char - p.start_char)"
+)
+
+
+def _passage(row: Sequence[Any], paths: Sequence[str]) -> Passage:
+    passage_id, title, start, end, page, headings, text = row
+    title = title or Path(paths[0]).stem
+    also = tuple(paths[1:])
+    return Passage(passage_id, paths[0], title, start, end, page, schema.headings(headings), text, also)
+
+
+def _by_row(connection: sqlite3.Connection, keys: Sequence[int], seen: Condition) -> dict[int, Passage]:
+    """Passages by row id, each with the documents in scope that hold it: the first path, then the others."""
+    marks = ", ".join(map(str, map(int, keys)))
+    rows = connection.execute(
+        f"SELECT p.id, {_PASSAGE}, p.content_id FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
+    ).fetchall()
+    contents = ", ".join(sorted({str(int(row[-1])) for row in rows}))
+    paths: dict[int, list[str]] = {}
+    for content, path in connection.execute(
+        f"SELECT d.content_id, d.path FROM documents d WHERE d.content_id IN ({contents}) AND {seen.sql} ORDER BY d.path",
+        seen.values,
+    ):
+        paths.setdefault(content, []).append(path)
+    return {row[0]: _passage(row[1:-1], paths[row[-1]]) for row in rows if row[-1] in paths}
+
+
+def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:
+    scores = reranker.score(query, [h.passage.text for h in hits])
+    order = sorted(range(len(hits)), key=lambda i: (-scores[i], i))
+    return [replace(hits[i], score=float(scores[i])) for i in order]
+
+
+def kept_contents(connection: sqlite3.Connection) -> NDArray[np.int64]:
+    """Ids of the contents of all kept versions, sorted."""
+    rows = connection.execute("SELECT DISTINCT content_id FROM documents ORDER BY content_id")
+    return np.fromiter((content for (content,) in rows), dtype=np.int64)
+
+
+def spans(versions: Sequence[int]) -> str:
+    """Sorted numbers in words: `0 to 4, 7`."""
+    groups: list[list[int]] = []
+    for version in versions:
+        if groups and version == groups[-1][-1] + 1:
+            groups[-1].append(version)
+        else:
+            groups.append([version])
+    return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
+
+
+def _upgraded(folder: Path) -> None:
+    """Bring an older format to this one. On a disk that cannot be written, the check of the format will say so."""
+    connection = schema.connect(folder, writable=False)
+    try:
+        old = schema.is_ours(connection) and 0 < schema.format_of(connection) < schema.FORMAT
+    finally:
+        connection.close()
+    if not (old and os.access(folder, os.W_OK) and os.access(folder / schema.FILE_NAME, os.W_OK)):
+        return
+    with file_lock(folder, timeout_s=30.0):
+        connection = schema.connect(folder, writable=True)
+        try:
+            upgrade(connection)
+        finally:
+            connection.close()
 
 
 def _embedder_identity(text: str, folder: Path) -> EmbedderIdentity:
@@ -281,28 +422,3 @@ def _embedder_identity(text: str, folder: Path) -> EmbedderIdentity:
         raise KnowledgeBaseInvalid(
             f"The knowledge base in {folder} is damaged: its embedder is not recorded."
         ) from error
-
-
-def _ranking(found: Sequence[tuple[int, float]], names: Mapping[int, str]) -> list[str]:
-    """Passage ids, best first, each once; equal scores in the order of the ids."""
-    ordered = sorted((-score, names[key]) for key, score in found if key in names)
-    return list(dict.fromkeys(name for _, name in ordered))
-
-
-@contextmanager
-def _file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
-    import filelock
-
-    lock: filelock.BaseFileLock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=timeout_s)
-    except filelock.Timeout as error:
-        raise KnowledgeBaseBusy(
-            f"Another process is writing to the knowledge base in {folder}. Wait for it, then run this again."
-        ) from error
-    except OSError as error:
-        raise StorageError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,100 +1,177 @@
-"""The keyword index: BM25 in tantivy, derived from the knowledge base."""
+"""BM25 over the live rows of some segments: exact, and a function of those rows alone.
+
+Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
+N, document frequencies and the average length count live rows only, so a version scores as if nothing else were there.
+The best are found by MaxScore (Turtle and Flood, 1995): rows that only hold common words are never looked at when they
+cannot reach the best. That pass is in float32 with a margin; what it finds is scored again in float64, in a fixed order.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from openbook.errors import StorageError
+import numpy as np
 
-_WRITER_BYTES = 64_000_000
-_HEADING_BOOST = 0.6
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
-# Question words carry no topic; in a small collection their document frequency is too low for BM25 to see that.
-_STOP = frozenset(
-    "a about am an and any are as at be been but by can could did do does for from had has have how i if in into is it its "
-    "many may me much my no not of on or our shall she he should so some than that the their them then there these they "
-    "this those to us was we were what when where which who whom whose why will with would you your".split()
-)
+from openbook.knowledge.segments import Live
+from openbook.knowledge.words import is_function_word, query_terms, query_words
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-class Bm25Index:
-    """Passages by their words: written once, for one set of passages, and never changed.
+__all__ = ["Bm25", "is_function_word", "query_words"]
 
-    tantivy keeps deleted documents in its statistics until segments merge, so scores of an index that was changed
-    depend on its history. An index that is built anew is a function of the passages alone.
-    """
-
-    def __init__(self, index: Any) -> None:
-        self._index = index
-        self._searcher: Any = index.searcher()
-
-    @classmethod
-    def build(cls, folder: Path | None, passages: Iterable[tuple[int, str, str]]) -> Bm25Index:
-        """Index passages (id, text, headings). `folder` must be empty; None keeps the index in memory.
-
-        Raises StorageError when the disk refuses.
-        """
-        import tantivy
-
-        try:
-            index = tantivy.Index(_schema(), path=str(folder)) if folder else tantivy.Index(_schema())
-            writer = index.writer(_WRITER_BYTES, 1)
-            for passage, text, headings in passages:
-                document = tantivy.Document()
-                document.add_unsigned("id", passage)
-                document.add_text("text", text)
-                document.add_text("headings", headings)
-                writer.add_document(document)
-            writer.commit()
-            writer.wait_merging_threads()
-            index.reload()
-        except ValueError as error:  # tantivy's word for any failure to write
-            raise StorageError(f"Cannot write the keyword index in {folder}: {error}.") from error
-        return cls(index)
-
-    @classmethod
-    def load(cls, folder: Path) -> Bm25Index:
-        """Open a saved index. Raises ValueError when the folder holds none, or one of another schema."""
-        import tantivy
-
-        if not tantivy.Index.exists(str(folder)):
-            raise ValueError(f"no keyword index in {folder}")
-        return cls(tantivy.Index(_schema(), path=str(folder)))
-
-    def search(self, query: str, limit: int) -> list[tuple[int, float]]:
-        """(passage, BM25 score), best first. Nothing in `query` is an operator."""
-        words = query_words(query)
-        if not words or limit < 1 or not len(self):
-            return []
-        fields, boosts = ["text", "headings"], {"headings": _HEADING_BOOST}
-        parsed, _errors = self._index.parse_query_lenient(" ".join(words), fields, field_boosts=boosts)
-        found = self._searcher.search(parsed, min(limit, len(self)), count=False)
-        return [(int(self._searcher.doc(address)["id"][0]), float(score)) for score, address in found.hits]
-
-    def __len__(self) -> int:
-        return int(self._searcher.num_docs)
+K1, B = 1.2, 0.75  # the usual values; on training queries others gave the same within 0.004 nDCG (benchmarks/fusion.py)
+_MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 
-def _schema() -> Any:
-    import tantivy
+@dataclass(frozen=True, slots=True)
+class _List:
+    """The postings of one term in one segment."""
 
-    builder = tantivy.SchemaBuilder()
-    builder.add_unsigned_field("id", stored=True, indexed=False)
-    builder.add_text_field("text", stored=False, tokenizer_name="en_stem")
-    builder.add_text_field("headings", stored=False, tokenizer_name="en_stem")
-    return builder.build()
-
-
-def is_function_word(word: str) -> bool:
-    """Whether a lower-case word only holds a sentence together."""
-    return word in _STOP
+    weight: float
+    ordinals: NDArray[np.uint32]
+    counts: NDArray[np.uint8]
 
 
-def query_words(query: str) -> Sequence[str]:
-    """Lower-case words of `query` without question words, unless nothing else is there. Plain words, no operators."""
-    words = [w.lower() for w in _WORD.findall(query)]
-    topical = [w for w in words if w not in _STOP]
-    return [re.sub(r"['\u2019].*", "", w) for w in topical or words][:256]
+class Bm25:
+    """Safe to share between threads: what it remembers is a function of the segments."""
+
+    def __init__(self, parts: Sequence[Live]) -> None:
+        self._parts = parts
+        self._frequencies: dict[int, int] = {}
+        self.rows = sum(part.count for part in parts)
+        words = sum(int(_lengths(part).sum(dtype=np.int64)) for part in parts)
+        self.average = words / self.rows if words else 1.0
+        self._norms: dict[int, NDArray[np.float32]] = {}
+
+    def search(self, query: str, limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(rows, scores) of at least the `limit` best with a score above 0, and of all that equal the last. Unordered."""
+        weights = self._weights(query)
+        if not weights or limit < 1:
+            return np.empty(0, np.int64), np.empty(0, np.float64)
+        floor = np.float32(0.0)
+        found: list[tuple[int, NDArray[np.uint32], NDArray[np.float32]]] = []
+        for number in sorted(range(len(self._parts)), key=lambda i: -len(self._parts[i].segment)):
+            lists = _lists(self._parts[number], weights)
+            rows, scores, floor = _best(lists, self._norm(number), limit, floor)
+            found.append((self._parts[number].base, rows, scores))
+        kept = [base + rows[scores >= floor * _MARGIN].astype(np.int64) for base, rows, scores in found]
+        chosen = np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
+        return chosen, self.scores(query, chosen)
+
+    def scores(self, query: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The exact score of each of `rows`, which ascend: float64 [len(rows)]."""
+        total = np.zeros(len(rows), dtype=np.float64)
+        weights = self._weights(query)
+        for part in self._parts:
+            place, local = part.local(rows)
+            if not len(local):
+                continue
+            lengths = part.segment.lengths[local].astype(np.float64)
+            norms = K1 * (1.0 - B + B * lengths / self.average)
+            for each in _lists(part, weights):
+                count = _counts_at(each, local).astype(np.float64)
+                total[place] += each.weight * (count / (count + norms))
+        return total
+
+    def ceiling(self, query: str) -> float:
+        """What no row's score for `query` reaches: all of its words, without end."""
+        return math.fsum(self._weights(query).values())
+
+    def _weights(self, query: str) -> dict[int, float]:
+        """For each term, idf times how often the query asks for it; terms of no live row are left out."""
+        found: dict[int, float] = {}
+        for term, times in query_terms(query).items():
+            frequency = self._frequency(term)
+            if frequency:
+                found[term] = times * math.log(1.0 + (self.rows - frequency + 0.5) / (frequency + 0.5))
+        return found
+
+    def _frequency(self, term: int) -> int:
+        found = self._frequencies.get(term)
+        if found is None:
+            found = sum(_live_postings(part, term) for part in self._parts)
+            if len(self._frequencies) < 100_000:
+                self._frequencies[term] = found
+        return found
+
+    def _norm(self, number: int) -> NDArray[np.float32]:
+        """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not live."""
+        norm = self._norms.get(number)
+        if norm is None:
+            part = self._parts[number]
+            norm = part.segment.lengths.astype(np.float32)
+            norm *= np.float32(K1 * B / self.average)
+            norm += np.float32(K1 * (1.0 - B))
+            if part.mask is not None:
+                norm[~part.mask] = np.inf
+            self._norms[number] = norm
+        return norm
+
+
+def _lengths(part: Live) -> NDArray[np.uint16]:
+    return part.segment.lengths if part.mask is None else part.segment.lengths[part.mask]
+
+
+def _live_postings(part: Live, term: int) -> int:
+    where = part.segment.postings(term)
+    if part.mask is None:
+        return int(where.stop - where.start)
+    return int(np.count_nonzero(part.mask[part.segment.ordinals[where]]))
+
+
+def _lists(part: Live, weights: dict[int, float]) -> list[_List]:
+    """The postings of the terms that the segment has, in the order of `weights`."""
+    found: list[_List] = []
+    for term, weight in weights.items():
+        where = part.segment.postings(term)
+        if where.stop > where.start:
+            found.append(_List(weight, part.segment.ordinals[where], part.segment.counts[where]))
+    return found
+
+
+def _counts_at(each: _List, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """How often each of `rows`, which ascend, holds the term."""
+    places = np.searchsorted(each.ordinals, rows)
+    places[places == len(each.ordinals)] = 0
+    return np.where(each.ordinals[places] == rows, each.counts[places], np.uint8(0))
+
+
+def _best(
+    lists: Sequence[_List], norm: NDArray[np.float32], limit: int, floor: np.float32
+) -> tuple[NDArray[np.uint32], NDArray[np.float32], np.float32]:
+    """(rows, approximate scores, floor): all rows that may be among the `limit` best, whose scores reach `floor`."""
+    order = sorted(lists, key=lambda each: (-each.weight, len(each.ordinals)))
+    rest = np.cumsum([0.0, *(each.weight for each in reversed(order))])[::-1].astype(np.float32)  # of lists from i on
+    sums = np.zeros(len(norm), dtype=np.float32)
+    done = 0
+    for each in order:
+        if rest[done] < floor * _MARGIN:
+            break  # whatever holds only the other terms stays below the best
+        counts = each.counts.astype(np.float32)
+        counts /= counts + norm[each.ordinals]
+        counts *= np.float32(each.weight)
+        counts += sums[each.ordinals]
+        sums[each.ordinals] = counts
+        done += 1
+        floor = _raised(floor, counts, limit)
+    rows = np.flatnonzero(sums > max(floor * _MARGIN - rest[done], 0.0)).astype(np.uint32)
+    scores = sums[rows]
+    for number in range(done, len(order)):
+        count = _counts_at(order[number], rows).astype(np.float32)
+        scores += np.float32(order[number].weight) * (count / (count + norm[rows]))
+        floor = _raised(floor, scores, limit)
+        stays = scores >= floor * _MARGIN - rest[number + 1]
+        rows, scores = rows[stays], scores[stays]
+    return rows, scores, floor
+
+
+def _raised(floor: np.float32, scores: NDArray[np.float32], limit: int) -> np.float32:
+    """The highest score that `limit` rows are known to reach."""
+    above = scores[scores > floor]
+    if len(above) < limit:
+        return floor
+    return max(floor, np.float32(np.partition(above, len(above) - limit)[len(above) - limit]))

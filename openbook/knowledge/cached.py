@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, OpenBookError
-from openbook.knowledge import adding, schema
+from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
@@ -27,27 +28,22 @@ def for_documents(
     paths: Sequence[Path],
     cache: Path,
     embedder: Embedder,
-    *,
-    max_file_bytes: int = 100_000_000,
-    lock_timeout_s: float = 30.0,
-    progress: adding.Progress = lambda stage, done, total: None,
-) -> tuple[KnowledgeBase, adding.AddReport | None]:
+    options: adding.RunOptions = adding.RunOptions(),
+) -> tuple[KnowledgeBase, adding.Report | None]:
     """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
 
     Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError.
     """
     for _ in range(MAX_TRIES):
-        key = _key(paths, embedder.identity, max_file_bytes)
+        key = _key(paths, embedder.identity, options)
         folder = cache / "docs" / key
         if (base := _open_whole(folder, embedder.identity)) is not None:
             return base, None
-        base = KnowledgeBase.ensure(folder, embedder.identity, base_id=key, lock_timeout_s=lock_timeout_s)
+        base = KnowledgeBase.ensure(folder, embedder.identity, base_id=key, lock_timeout_s=options.lock_timeout_s)
         roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
-        _borrow_embeddings(base, _latest_with(cache / "docs", roots), lock_timeout_s)
-        report = adding.add(
-            base, paths, embedder, max_file_bytes=max_file_bytes, lock_timeout_s=lock_timeout_s, progress=progress
-        )
-        if key == _key(paths, embedder.identity, max_file_bytes):
+        _borrow_embeddings(base, _latest_with(cache / "docs", roots), options.lock_timeout_s)
+        report = adding.add(base, paths, embedder, options)
+        if key == _key(paths, embedder.identity, options):
             with schema.storage_errors(folder):
                 (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
                 (folder / _MARK).touch()
@@ -73,23 +69,26 @@ def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | Non
     return base
 
 
-def _key(paths: Sequence[Path], embedder: EmbedderIdentity, max_file_bytes: int) -> str:
+def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunOptions) -> str:
     """Names the files' paths and contents, and the code and embedder that a knowledge base of them depends on."""
     files: list[list[str]] = []
-    for item in discover([Path(os.path.abspath(path)) for path in paths]):
+    limit = options.limits.max_file_bytes
+    for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
         if isinstance(item, Found):
-            files.append([display_path(item.path), _fingerprint(item, max_file_bytes)])
+            sidecar = _fingerprint(item.sidecar, limit) if item.sidecar else ""
+            files.append([display_path(item.path), _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [adding.CODE, schema.FORMAT, max_file_bytes]
+    code = [intake.CODE, schema.FORMAT, limit, options.ocr, sorted(options.labels)]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 
-def _fingerprint(found: Found, max_file_bytes: int) -> str:
-    if found.bytes > max_file_bytes:  # it will be refused unread, so its size says enough
-        return f"{found.bytes} bytes"
+def _fingerprint(path: Path, max_file_bytes: int) -> str:
     try:
-        with found.path.open("rb") as file:
+        size = path.stat().st_size
+        if size > max_file_bytes:  # it will be refused unread, so its size says enough
+            return f"{size} bytes"
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return str(error.strerror)
@@ -141,3 +140,38 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
+
+
+def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> int:
+    """Delete the cached knowledge bases that hold a text or path of `documents` of `base`; how many those were.
+
+    Raises KnowledgeError when one of them is in no version of `base`.
+    """
+    rows = base.connection.execute("SELECT DISTINCT path, content_id FROM documents ORDER BY path").fetchall()
+    known = sorted({path for path, _ in rows})
+    paths = {path for each in documents for path in adding.resolve(known, each)}
+    contents = {content for path, content in rows if path in paths}
+    texts = [base.connection.execute("SELECT text FROM contents WHERE id = ?", (c,)).fetchone()[0] for c in contents]
+    dropped = 0
+    for folder in sorted(cache.glob("docs/*")):
+        if (folder / schema.FILE_NAME).exists() and _holds(folder, paths, texts):
+            with suppress(OSError):
+                (folder / _MARK).unlink()
+            shutil.rmtree(folder)
+            dropped += 1
+    return dropped
+
+
+def _holds(folder: Path, paths: Iterable[str], texts: Iterable[str]) -> bool:
+    try:
+        connection = schema.connect(folder, writable=False)
+    except sqlite3.Error:
+        return True  # it cannot be looked into, and it is only a cache
+    try:
+        checks = [("SELECT 1 FROM documents WHERE path = ?", p) for p in paths]
+        checks += [("SELECT 1 FROM contents WHERE text = ?", t) for t in texts]
+        return any(connection.execute(sql, (value,)).fetchone() for sql, value in checks)
+    except sqlite3.Error:
+        return True
+    finally:
+        connection.close()

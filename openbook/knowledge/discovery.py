@@ -7,37 +7,59 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from openbook.errors import KnowledgeError, did_you_mean
+from openbook.errors import ConfigError, KnowledgeError, UnreadableFile, did_you_mean
+from openbook.knowledge.metadata import is_sidecar, sidecar_of
 from openbook.knowledge.reading import os_reason, unsupported, unusual_kind
 from openbook.records import Outcome, Verdict
 
+IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
+_MOST_IGNORE_BYTES = 1_000_000
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A regular file of a known format. `modified_ns` is its modification time in nanoseconds since 1970."""
+    """A regular file of a known format. Times are in nanoseconds since 1970.
+
+    `stat` is what the file system says about it and its sidecar; it changes when either of them does.
+    """
 
     path: Path
     bytes: int
     modified_ns: int
+    stat: str
+    sidecar: Path | None = None
 
 
-def discover(paths: Sequence[Path]) -> Iterator[Found | Verdict]:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which files below a folder are wanted: globs in the syntax of .gitignore, relative to the folder.
+
+    With `include`, only files that match one of them; never those that match `exclude`.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[Found | Verdict]:
     """The files at and under `paths`: those in the order given, each folder depth first, sorted by name.
 
     Names that begin with a dot, `__pycache__` and `node_modules` are left out without a word, unless they are named
     in `paths`. A link named in `paths` is followed, a link inside a folder never is. What is found twice comes once.
+    What `rules` or an ignore file leaves out gets a verdict, one for a whole folder. With `ocr`, images count as readable.
 
     Raises:
         KnowledgeError: one of `paths` does not exist. Raised at once, before anything is found.
+        ConfigError: a glob in `rules` is not one.
 
     """
     for path in paths:
         check_exists(path)
-    return _discover(paths)
+    return _discover(paths, _Filter.of(rules), ocr)
 
 
 def display_path(path: Path) -> str:
@@ -82,38 +104,90 @@ def _siblings(path: Path) -> list[str]:
         return []
 
 
-def _discover(paths: Sequence[Path]) -> Iterator[Found | Verdict]:
+def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[Found | Verdict]:
     seen: set[str] = set()
     for path in paths:
         try:
             real = os.path.realpath(path)
             if path.is_dir():
-                yield from _walk(path, real, seen)
+                yield from _walk(path, real, seen, wanted, ocr)
             elif real not in seen:
                 seen.add(real)
-                yield _file(path, path.stat())
+                yield _file(path, path.stat(), ocr)
         except OSError as error:
             yield _verdict(path, "failed", os_reason(error))
 
 
-def _walk(root: Path, real_root: str, seen: set[str]) -> Iterator[Found | Verdict]:
+def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool) -> Iterator[Found | Verdict]:
     # No link is followed below the root, so the real path of a thing is the root's real path and its own names.
-    waiting: list[tuple[Path, str, os.DirEntry[str] | None]] = [(root, real_root, None)]
+    waiting: list[tuple[Path, str, os.DirEntry[str] | None, _Filter]] = [(root, real_root, None, wanted)]
     while waiting:
-        path, real, entry = waiting.pop()
+        path, real, entry, rules = waiting.pop()
         if real in seen:
             continue
         seen.add(real)
         try:
-            if entry is None or entry.is_dir(follow_symlinks=False):
-                children = _children(path)
-                waiting += [(path / child.name, os.path.join(real, child.name), child) for child in children]  # noqa: PTH118
-            elif entry.is_symlink():
+            folder = entry is None or entry.is_dir(follow_symlinks=False)
+            reason = rules.reason(path.relative_to(root).as_posix(), folder) if entry else ""
+            if reason:
+                yield _verdict(path, "skipped", reason)
+            elif folder:
+                inner = rules.below(path, path.relative_to(root).as_posix())
+                for child in _children(path):
+                    waiting.append((path / child.name, os.path.join(real, child.name), child, inner))  # noqa: PTH118
+            elif entry and entry.is_symlink():
                 yield _verdict(path, "skipped", _link_reason(path, real_root))
-            else:
-                yield _file(path, entry.stat(follow_symlinks=False))
+            elif entry:
+                yield _file(path, entry.stat(follow_symlinks=False), ocr)
         except OSError as error:
             yield _verdict(path, "failed", os_reason(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Filter:
+    """Rules, and the ignore files of the folders passed on the way down: (folder relative to the root, its globs)."""
+
+    include: Any = None
+    exclude: Any = None
+    ignored: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, rules: Rules) -> _Filter:
+        include, exclude = (_globs(lines, "A glob") if lines else None for lines in (rules.include, rules.exclude))
+        return cls(include, exclude)
+
+    def reason(self, relative: str, folder: bool) -> str:
+        """Why the thing at `relative` (to the root, with `/`) is left out, else an empty string."""
+        name = relative + "/" if folder else relative
+        if self.exclude is not None and self.exclude.match_file(name):
+            return "left out by --exclude"
+        for place, globs in reversed(self.ignored):
+            inside = name if place == "." else name.removeprefix(place + "/")
+            verdict = globs.check_file(inside).include
+            if verdict is not None:  # the ignore file nearest to the file decides, also for a glob with `!`
+                return f"left out by {IGNORE_FILE}" if verdict else ""
+        if self.include is not None and not folder and not self.include.match_file(name):
+            return "left out by --include"
+        return ""
+
+    def below(self, folder: Path, relative: str) -> _Filter:
+        """The filter for what is in `folder`, with its ignore file if it has one. Raises OSError."""
+        try:
+            with (folder / IGNORE_FILE).open("rb") as file:
+                lines = file.read(_MOST_IGNORE_BYTES).decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return self
+        globs = _globs(lines, f"A line of {display_path(folder / IGNORE_FILE)}")
+        return _Filter(self.include, self.exclude, (*self.ignored, (relative, globs)))
+
+
+def _globs(lines: Sequence[str], what: str) -> Any:
+    import pathspec
+
+    try:
+        return pathspec.GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise ConfigError(f"{what} is not valid: {error}. Globs have the syntax of .gitignore.") from error
 
 
 def _children(folder: Path) -> list[os.DirEntry[str]]:
@@ -127,14 +201,25 @@ def _is_left_out(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_OUT
 
 
-def _file(path: Path, status: os.stat_result) -> Found | Verdict:
+def _file(path: Path, status: os.stat_result, ocr: bool) -> Found | Verdict:
     kind = unusual_kind(status.st_mode)
     if kind:
         return _verdict(path, "skipped", kind)
-    reason = unsupported(path)
+    if is_sidecar(path.name):
+        return _verdict(path, "skipped", "says something about another file (a sidecar)")
+    reason = unsupported(path, ocr=ocr)
     if reason:
         return _verdict(path, "skipped", reason)
-    return Found(path, status.st_size, status.st_mtime_ns)
+    try:
+        sidecar = sidecar_of(path)
+    except UnreadableFile as error:
+        return _verdict(path, "failed", str(error))
+    says = _stat(status) + (f" {_stat(sidecar.stat())}" if sidecar else "")
+    return Found(path, status.st_size, status.st_mtime_ns, says, sidecar)
+
+
+def _stat(status: os.stat_result) -> str:
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
 def _link_reason(path: Path, real_root: str) -> str:

@@ -1,29 +1,23 @@
-"""Reciprocal rank fusion of rankings (Cormack, Clarke and Büttcher, SIGIR 2009)."""
+"""One score from two: how near a passage's vector is, and how much of the query's words it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-K = 60  # the paper's constant; ranks far below it hardly differ
+import numpy as np
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-class _Item(Hashable, Protocol):
-    def __lt__(self, other: Any, /) -> bool: ...
-
-
-Item = TypeVar("Item", bound=_Item)
+WEIGHT = 0.5  # of the words; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
 
 
-def fuse(rankings: Sequence[Sequence[Item]], k: int = K) -> list[tuple[Item, float]]:
-    """(item, score) by falling score, where score is the sum over rankings of 1 / (k + rank), rank from 1.
+def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
+    """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
 
-    The result does not depend on the order of `rankings`; equal scores are ordered by item.
+    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
+    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). A passage's score depends on
+    its own two scores alone, whatever else is a candidate, and never falls when one of them rises.
     """
-    ranks: dict[Item, list[int]] = {}
-    for ranking in rankings:
-        for rank, item in enumerate(ranking, start=1):
-            ranks.setdefault(item, []).append(rank)
-    # Sorted before summing: floating-point sums depend on their order.
-    scores = {item: sum(1.0 / (k + rank) for rank in sorted(found)) for item, found in ranks.items()}
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
+    return (1.0 - WEIGHT) * similarity + WEIGHT * words

@@ -1,161 +1,287 @@
-"""Both derived indexes, with the version they reflect: opened when they fit, brought up to date or rebuilt when not.
+"""The derived index of a knowledge base: segments of facts about contents, and views of them as some version saw them.
 
-`index/state.json` is the watermark: it is written last, so what it says is whole. Anything that does not fit it, or
-cannot be read, is rebuilt from the truth.
+SQLite is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
+versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
+finds is a function of that set alone, not of the segments, the order in which contents came, or what else is kept.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
-from openbook.errors import KnowledgeBaseInvalid
-from openbook.knowledge import schema
-from openbook.knowledge.bm25 import Bm25Index
-from openbook.knowledge.vectors import VectorIndex, empty_vectors
+import numpy as np
 
-_OURS = re.compile(r"(?:bm25|vectors)-\d+|\.vectors-\d+\.\d+")  # nothing else in the folder is ever deleted
-FORMAT = 1  # raise it when what is indexed changes: old indexes are then rebuilt
+from openbook.knowledge import facts, saved
+from openbook.knowledge.bm25 import Bm25
+from openbook.knowledge.facts import Source
+from openbook.knowledge.fusion import fuse
+from openbook.knowledge.saved import Saved, Writer
+from openbook.knowledge.segments import Kept, Live, Segment
+from openbook.knowledge.vectors import VectorSearch
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-class _State(TypedDict):
-    format: int
-    knowledge_base: str
-    version: int
-    passages: int
-    bm25: str
-    vectors: str
+    from openbook.knowledge.check import CheckReport
+
+__all__ = ["Indexes", "Ranked", "Source", "View", "check"]
+
+RATIO = 4  # a segment joins a new one that has at least this share of its rows
+SMALL = 1_024  # rows; smaller segments count as this
+MOST_SEGMENTS = 8
+MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them."""
+
+    passage: int
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float | None
+
+
 class Indexes:
-    version: int
-    bm25: Bm25Index
-    vectors: VectorIndex
+    """Immutable once opened; safe to share between threads."""
+
+    def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
+        self._segments, self._dimensions = tuple(segments), dimensions
+        self._first = _first_of_each([s.contents for s in segments])
+        self._twins: list[NDArray[np.intp]] | None = None
 
     @classmethod
-    def open(cls, folder: Path, base_id: str, version: int, dimensions: int) -> Indexes | None:
-        """The saved indexes, if they are whole and reflect exactly `version`."""
-        found = cls.open_newest(folder, base_id, version, dimensions)
-        return found if found is not None and found.version == version else None
+    def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64]) -> Indexes:
+        """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
+
+        Never writes. Raises sqlite3.DatabaseError when the truth is damaged.
+        """
+        found = [each.segment for each in saved.read(folder, source).saved]
+        missing = np.setdiff1d(wanted, _contents_of(found))
+        return cls([*found, *facts.segments(source, map(int, missing))], source.dimensions)
 
     @classmethod
-    def open_newest(cls, folder: Path, base_id: str, version: int, dimensions: int) -> Indexes | None:
-        """The saved indexes, if they are whole and reflect `version` or an older one."""
-        state = _read_state(folder)
-        if state is None or state["knowledge_base"] != base_id or state["version"] > version:
-            return None
-        try:
-            bm25 = Bm25Index.load(folder / "index" / state["bm25"])
-            vectors = VectorIndex.load(folder / "index" / state["vectors"], dimensions)
-        except (ValueError, OSError, EOFError):
-            return None
-        whole = len(bm25) == len(vectors) == state["passages"]
-        return cls(state["version"], bm25, vectors) if whole else None
+    def refresh(cls, folder: Path, source: Source, keep: NDArray[np.int64]) -> Indexes:
+        """Save the contents of `keep` that are missing, and drop others where much of a segment is not in it.
+
+        Switches in one step: readers, or a crash, meet the old state or the new one. Needs the write lock. Raises
+        OSError, StorageError, KnowledgeBaseInvalid, sqlite3.DatabaseError.
+        """
+        return cls._refreshed(folder, source, np.unique(keep), MOST_DROPPED, strict=False)
 
     @classmethod
-    def in_memory(cls, connection: sqlite3.Connection, version: int, dimensions: int) -> Indexes:
-        """Built from the truth and kept nowhere."""
-        passages = _passages_of(connection, _live(connection, version))
-        bm25 = Bm25Index.build(None, _texts(connection, passages))
-        return cls(version, bm25, empty_vectors(dimensions).updated((), _vectors(connection, passages, dimensions)))
+    def forget(cls, folder: Path, source: Source, keep: NDArray[np.int64]) -> Indexes:
+        """`refresh`, after which no byte of a content outside `keep` is left in any file of ours in the folder."""
+        return cls._refreshed(folder, source, np.unique(keep), 0.0, strict=True)
 
     @classmethod
-    def refresh(
-        cls, folder: Path, base_id: str, connection: sqlite3.Connection, version: int, dimensions: int
+    def _refreshed(
+        cls, folder: Path, source: Source, keep: NDArray[np.int64], most_dropped: float, *, strict: bool
     ) -> Indexes:
-        """Save indexes that reflect `version` beside the older ones, then switch to them. Needs the write lock."""
-        current = cls.open_newest(folder, base_id, version, dimensions)
-        if current is not None and current.version == version:
-            return current
-        before = set[int]() if current is None else _live(connection, current.version)
-        vectors = empty_vectors(dimensions) if current is None else current.vectors
-        live = _live(connection, version)
-        added, removed = _passages_of(connection, live - before), _passages_of(connection, before - live)
-        index = folder / "index"
-        if index.is_symlink():
-            raise KnowledgeBaseInvalid(
-                f"{index} is a link; OpenBook only writes inside the knowledge base. Delete the link."
-            )
-        names = _State(
-            format=FORMAT,
-            knowledge_base=base_id,
-            version=version,
-            passages=0,
-            bm25=f"bm25-{version}",
-            vectors=f"vectors-{version}",
-        )
-        for name in (names["bm25"], names["vectors"]):  # what a killed run left
-            shutil.rmtree(index / name, ignore_errors=True)
-        (index / names["bm25"]).mkdir(parents=True)
-        passages = _passages_of(connection, live)
-        bm25 = Bm25Index.build(index / names["bm25"], _texts(connection, passages))
-        vectors = vectors.updated(removed, _vectors(connection, added, dimensions))
-        vectors.save(index / names["vectors"])
-        names["passages"] = len(vectors)
-        _write_state(folder, names)
-        for other in index.iterdir():  # readers that have an older one open keep it
-            ours = _OURS.fullmatch(other.name) is not None and not other.is_symlink()
-            if ours and other.name not in (names["bm25"], names["vectors"]):
-                shutil.rmtree(other, ignore_errors=True)
-        return cls(version, bm25, vectors)
+        opened = saved.read(folder, source)
+        kept = _kept([each.segment for each in opened.saved], keep)
+        stale = [i for i, k in enumerate(kept) if not k.contents.all() and _dropped(k) >= most_dropped]
+        missing = np.setdiff1d(keep, _contents_of([each.segment for each in opened.saved]))
+        index = saved.index_folder(folder)
+        changed = len(missing) or stale or not opened.complete or len(kept) > MOST_SEGMENTS
+        if not changed and not any(saved.leftovers(index, opened.saved)):
+            return cls([each.segment for each in opened.saved], source.dimensions)
+        writer = Writer(folder, source)
+        writer.clean(opened.saved, strict=strict)  # first, for the room that a killed run's leftovers take
+        result = list(opened.saved)
+        if changed:
+            fresh = _fresh(writer, source, missing)
+            result = _merged(writer, list(zip(opened.saved, kept, strict=True)), {*stale}, fresh)
+            writer.switch(result)
+            writer.clean(result, strict=strict)
+        return cls([each.segment for each in result], source.dimensions)
 
+    def contents(self) -> NDArray[np.int64]:
+        """Ids of the indexed contents, ascending."""
+        return np.unique(_contents_of(self._segments))
 
-def _live(connection: sqlite3.Connection, version: int) -> set[int]:
-    rows = connection.execute(
-        f"SELECT DISTINCT d.content_id FROM documents d WHERE {schema.LIVE}", {"version": version}
-    )
-    return {content for (content,) in rows}
-
-
-def _passages_of(connection: sqlite3.Connection, contents: set[int]) -> list[int]:
-    found: list[int] = []
-    for content in sorted(contents):
-        found += [
-            p for (p,) in connection.execute("SELECT id FROM passages WHERE content_id = ? ORDER BY id", (content,))
+    def view(self, live: NDArray[np.int64]) -> View:
+        """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
+        live = np.unique(live)
+        chosen = [
+            first & _are_in(segment.contents, live) for segment, first in zip(self._segments, self._first, strict=True)
         ]
+        found = sum(int(c.sum()) for c in chosen)
+        if found != len(live):
+            raise ValueError(f"{len(live) - found} of {len(live)} contents are not indexed")
+        rows = [segment.rows_of(c) for segment, c in zip(self._segments, chosen, strict=True)]
+        self._drop_twins(rows)
+        parts: list[Live] = []
+        base = 0
+        for segment, mask in zip(self._segments, rows, strict=True):
+            if mask.any():
+                parts.append(Live(segment, None if mask.all() else mask, base))
+                base += len(segment)
+        return View(parts, self._dimensions)
+
+    def _drop_twins(self, rows: Sequence[NDArray[np.bool_]]) -> None:
+        """Of live passages with one text, leave one: the same one, whatever the order in which they came."""
+        if self._twins is None:
+            self._twins = _twins(self._segments)
+        pairs = [(number, twins[rows[number][twins]]) for number, twins in enumerate(self._twins)]
+        owner = np.repeat([number for number, _ in pairs], [len(r) for _, r in pairs]).astype(np.intp)
+        if not len(owner):
+            return
+        local = np.concatenate([r for _, r in pairs])
+        columns = [
+            np.concatenate([getattr(self._segments[number], name)[r] for number, r in pairs])
+            for name in ("passages", "variants", "keys")
+        ]
+        order = np.lexsort(columns)
+        again = np.concatenate([[False], columns[2][order][1:] == columns[2][order][:-1]])
+        for number, mask in enumerate(rows):
+            gone = order[again & (owner[order] == number)]
+            mask[local[gone]] = False
+
+
+class View:
+    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+
+    def __init__(self, parts: Sequence[Live], dimensions: int) -> None:
+        self._parts = parts
+        self._bm25, self._vectors = Bm25(parts), VectorSearch(parts, dimensions)
+        self.passages = self._bm25.rows
+
+    def search(self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100) -> list[Ranked]:
+        """The best passages by both, best first. `vector` is the query's unit vector, float32 [D].
+
+        The `candidates` nearest by vector and the `candidates` best by words are scored by both, exactly, and fused.
+        """
+        if limit < 1:
+            return []
+        count = max(candidates, limit)
+        dense = self._top(*self._vectors.search(vector, count), count)[0]
+        words = self._top(*self._bm25.search(query, count), count)[0]
+        rows = np.union1d(dense, words)
+        similarity, bm25 = self._vectors.cosines(vector, rows), self._bm25.scores(query, rows)
+        order, scores = self._top(rows, fuse(similarity, bm25, self._bm25.ceiling(query)), limit)
+        dense_ranks, word_ranks = ({int(r): n for n, r in enumerate(found, start=1)} for found in (dense, words))
+        cosines = dict(zip(rows.tolist(), similarity.tolist(), strict=True))
+        return [
+            Ranked(passage, score, dense_ranks.get(row), word_ranks.get(row), cosines[row])
+            for passage, score, row in zip(self._passages(order), scores.tolist(), order.tolist(), strict=True)
+        ]
+
+    def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
+        """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""
+        rows, scores = self._top(*self._vectors.search(vector, limit, exact=exact), limit)
+        return list(zip(self._passages(rows), scores.tolist(), strict=True))
+
+    def bm25(self, query: str, limit: int) -> list[tuple[int, float]]:
+        """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
+        rows, scores = self._top(*self._bm25.search(query, limit), limit)
+        return list(zip(self._passages(rows), scores.tolist(), strict=True))
+
+    def _top(
+        self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The `limit` highest of ascending `rows`, highest first; equal scores by the identity of their texts."""
+        order = np.lexsort((self._column("keys", rows), -scores))[: max(limit, 0)]
+        return rows[order], scores[order]
+
+    def _passages(self, rows: NDArray[np.int64]) -> list[int]:
+        order = np.argsort(rows)
+        found = np.empty(len(rows), dtype=np.int64)
+        found[order] = self._column("passages", rows[order])
+        return [int(passage) for passage in found]
+
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64 | np.uint64]:
+        """A segment's array at ascending `rows`."""
+        found = [getattr(part.segment, name)[part.local(rows)[1]] for part in self._parts]
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+def check(folder: Path, source: Source, wanted: NDArray[np.int64], *, recall_queries: int = 50) -> CheckReport:
+    """Compare the saved index with the truth; see `openbook.knowledge.check`."""
+    from openbook.knowledge.check import check_saved
+
+    return check_saved(folder, source, wanted, recall_queries=recall_queries)
+
+
+# --- what to keep and what to join ------------------------------------------------------------------------------------
+
+
+def _contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
+    return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
+
+
+def _are_in(values: NDArray[np.int64], members: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each of `values`, whether it is in `members`, which ascend."""
+    if not len(members):
+        return np.zeros(len(values), dtype=np.bool_)
+    found = np.searchsorted(members, values)
+    found[found == len(members)] = 0
+    same: NDArray[np.bool_] = members[found] == values
+    return same
+
+
+def _first_of_each(contents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
+    """Where a content stands for the first time. Segments share none, unless something went wrong."""
+    flags: list[NDArray[np.bool_]] = []
+    seen = np.empty(0, dtype=np.int64)
+    for ids in contents:
+        first = np.zeros(len(ids), dtype=np.bool_)
+        first[np.unique(ids, return_index=True)[1]] = True
+        flags.append(first & ~_are_in(ids, seen))
+        seen = np.union1d(seen, ids)
+    return flags
+
+
+def _kept(segments: Sequence[Segment], keep: NDArray[np.int64]) -> list[Kept]:
+    first = _first_of_each([s.contents for s in segments])
+    return [Kept(s, f & _are_in(s.contents, keep)) for s, f in zip(segments, first, strict=True)]
+
+
+def _dropped(kept: Kept) -> float:
+    """The share of its rows that goes; of its contents, when it has no rows."""
+    flags = kept.rows if len(kept.segment) else kept.contents
+    return 1.0 - float(flags.mean()) if len(flags) else 0.0
+
+
+def _twins(segments: Sequence[Segment]) -> list[NDArray[np.intp]]:
+    """Rows of each segment whose text stands in the index more than once."""
+    keys = np.sort(np.concatenate([np.empty(0, np.uint64), *(s.keys for s in segments)]))
+    twice = np.unique(keys[1:][keys[1:] == keys[:-1]])
+    empty = np.empty(0, dtype=np.intp)
+    return [np.flatnonzero(np.isin(s.keys, twice)) if len(twice) else empty for s in segments]
+
+
+def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Segment]:
+    """The facts about `missing`; all but the last segment is put on disk, so that one is in memory at a time."""
+    found: list[Segment] = []
+    for segment in facts.segments(source, map(int, missing)):
+        if found:
+            found[-1] = writer.write([Kept(found[-1], np.ones(len(found[-1].contents), dtype=np.bool_))]).segment
+        found.append(segment)
     return found
 
 
-def _texts(connection: sqlite3.Connection, passages: Sequence[int]) -> Iterator[tuple[int, str, str]]:
-    sql = (
-        "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char), c.title, p.headings "
-        "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?"
-    )
-    for passage in passages:
-        text, title, headings = connection.execute(sql, (passage,)).fetchone()
-        yield passage, text, " ".join([title, *schema.headings(headings)])
+def _merged(
+    writer: Writer, old: Sequence[tuple[Saved, Kept]], stale: set[int], fresh: Sequence[Segment]
+) -> list[Saved]:
+    """The segments to switch to: the old ones, but stale ones written anew and small ones joined with `fresh`.
 
-
-def _vectors(connection: sqlite3.Connection, passages: Sequence[int], dimensions: int) -> Iterator[tuple[int, bytes]]:
-    sql = "SELECT e.vector FROM passages p JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.id = ?"
-    for passage in passages:
-        row = connection.execute(sql, (passage,)).fetchone()
-        if row is None or len(row[0]) != 2 * dimensions:
-            raise sqlite3.DatabaseError(f"passage {passage} has no vector of {dimensions} numbers")
-        yield passage, row[0]
-
-
-def _read_state(folder: Path) -> _State | None:
-    try:
-        state = json.loads((folder / "index" / "state.json").read_text(encoding="utf-8"))
-        state = _State(**{key: state[key] for key in _State.__required_keys__})  # type: ignore[typeddict-item]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    texts = all(isinstance(state[key], str) and "/" not in state[key] for key in ("bm25", "vectors", "knowledge_base"))
-    numbers = all(isinstance(state[key], int) for key in ("version", "passages"))
-    return state if texts and numbers and state["format"] == FORMAT else None
-
-
-def _write_state(folder: Path, state: _State) -> None:
-    path = folder / "index" / "state.json"
-    temporary = path.with_name(f".state.{os.getpid()}")
-    temporary.write_text(json.dumps(state), encoding="utf-8")
-    temporary.replace(path)
+    A segment is joined when what it is joined with has at least 1/RATIO of its rows: so each segment that stays alone
+    is RATIO times as large as all smaller ones together, and a passage is copied a logarithmic number of times.
+    """
+    pool = [Kept(s, np.ones(len(s.contents), dtype=np.bool_)) for s in fresh]
+    sizes = {i: int(kept.rows.sum()) for i, (_, kept) in enumerate(old) if kept.contents.any()}
+    rows, count, alone = sum(len(s) for s in fresh), len(sizes) + bool(fresh), list[int]()
+    for i in sorted(sizes, key=lambda i: (sizes[i], i)):
+        if (pool and sizes[i] <= RATIO * max(rows, SMALL)) or count > MOST_SEGMENTS:
+            count -= bool(pool)
+            pool.append(old[i][1])
+            rows += sizes[i]
+        else:
+            alone.append(i)
+    result = [writer.write([old[i][1]]) if i in stale else old[i][0] for i in alone]
+    return [*result, writer.write(pool)] if pool else result

@@ -10,49 +10,60 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, StorageError
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 FILE_NAME = "kb.sqlite3"
 
 _TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- One committed change of the knowledge base. The newest row is what readers see.
-CREATE TABLE versions (version INTEGER PRIMARY KEY, created_at TEXT NOT NULL, summary TEXT NOT NULL);
+-- One committed change of the knowledge base. The newest row is what readers see; pruned versions have none.
+CREATE TABLE IF NOT EXISTS versions (version INTEGER PRIMARY KEY, created_at TEXT NOT NULL, summary TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tags (
+  name TEXT PRIMARY KEY, version INTEGER NOT NULL REFERENCES versions (version), created_at TEXT NOT NULL) WITHOUT ROWID;
+
+-- Folders that are kept equal to the disk, with their rules as JSON.
+CREATE TABLE IF NOT EXISTS sources (folder TEXT PRIMARY KEY, rules TEXT NOT NULL) WITHOUT ROWID;
 
 -- The text of one file as read. `key` names the file's bytes and the code that read and split them; `code` the code
--- alone. `title` is the text's own, empty when it has none: a file's name belongs to the document.
-CREATE TABLE contents (
-  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL, title TEXT NOT NULL,
-  media_type TEXT NOT NULL);
+-- alone. `title` is the text's own, empty when it has none: a file's name belongs to the document. Ids are never used
+-- twice, because indexes name contents by them.
+CREATE TABLE IF NOT EXISTS contents (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL,
+  title TEXT NOT NULL, media_type TEXT NOT NULL, source_chars INTEGER, metadata TEXT NOT NULL);
 
 -- text[start_char:end_char] of its content; the passages of one content cover its text exactly.
-CREATE TABLE passages (
-  id INTEGER PRIMARY KEY, content_id INTEGER NOT NULL REFERENCES contents (id), passage_id TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS passages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, content_id INTEGER NOT NULL REFERENCES contents (id), passage_id TEXT NOT NULL,
   start_char INTEGER NOT NULL, end_char INTEGER NOT NULL, page INTEGER, headings TEXT NOT NULL,
   embedding_key BLOB NOT NULL);
-CREATE INDEX passages_by_content ON passages (content_id);
-CREATE INDEX passages_by_passage_id ON passages (passage_id);
+CREATE INDEX IF NOT EXISTS passages_by_content ON passages (content_id);
+CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 
 -- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
-CREATE TABLE embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
 
--- A path that held a content from version `added_in` up to, but not in, version `removed_in`.
-CREATE TABLE documents (
+-- A path that held a content from version `added_in` up to, but not in, version `removed_in`. `stat` is what the file
+-- system said when it was read; while it says the same, the file is not read again.
+CREATE TABLE IF NOT EXISTS documents (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
-  bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER);
-CREATE UNIQUE INDEX live_documents ON documents (path) WHERE removed_in IS NULL;
-CREATE INDEX documents_by_content ON documents (content_id);
+  bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
+  added_in INTEGER NOT NULL, removed_in INTEGER);
+CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
+CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
 
--- Files that are not in the knowledge base, and why, as of the last time each was tried.
-CREATE TABLE verdicts (
-  path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL) WITHOUT ROWID;
+-- Files that are not in the knowledge base, and why, as of the last time each was tried; `stat` as for documents, with
+-- the code and limits that tried.
+CREATE TABLE IF NOT EXISTS verdicts (
+  path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL, stat TEXT NOT NULL)
+  WITHOUT ROWID;
 """
 
 LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
@@ -70,6 +81,7 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     if not writable:
         connection.execute("PRAGMA query_only = ON")
     return connection
@@ -83,7 +95,9 @@ def create(folder: Path, meta: dict[str, str]) -> None:
     try:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
+        with transaction(connection):
+            for statement in table_statements():
+                connection.execute(statement)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
         connection.execute("PRAGMA journal_mode = WAL")
@@ -92,12 +106,31 @@ def create(folder: Path, meta: dict[str, str]) -> None:
     temporary.replace(folder / FILE_NAME)
 
 
+def table_statements() -> list[str]:
+    """What makes the tables and indexes that are not there yet."""
+    return statements(_TABLES)
+
+
+def statements(script: str) -> list[str]:
+    """One by one, since `executescript` would commit an open transaction."""
+    lines = (line for line in script.splitlines() if not line.startswith("--"))
+    return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
+
+
+def format_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
+
+
 def check_format(connection: sqlite3.Connection, folder: Path) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    if not is_ours(connection):
         raise KnowledgeBaseInvalid(
             f"{folder / FILE_NAME} is not an OpenBook knowledge base. Choose another folder with --kb."
         )
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found = format_of(connection)
     if found != FORMAT:
         raise KnowledgeBaseInvalid(
             f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
@@ -126,6 +159,19 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
+def compact(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+    """Write the file anew without free pages and empty the log. Raises KnowledgeBaseBusy while a reader holds old pages."""
+    connection.execute("VACUUM")
+    deadline = time.monotonic() + timeout_s
+    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise KnowledgeBaseBusy(
+                f"A reader of {folder} holds on to older pages, in which deleted text may stand. The next command that "
+                "writes to it finishes the work, when that reader is done."
+            )
+        time.sleep(0.05)
+
+
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
@@ -143,9 +189,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
             ) from error
         if "readonly" in text or "unable to open" in text or "disk I/O" in text:
             raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
-        if "no such table" in text or "no such column" in text:
-            raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
-        raise
+        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except sqlite3.DatabaseError as error:
         raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {error}. {_REBUILD}") from error
     except OSError as error:

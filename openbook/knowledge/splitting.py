@@ -1,6 +1,6 @@
 """Documents to passages, passages to sentences. Everything here is a function of the text and its marks alone.
 
-Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank
+Passages are packed greedily, by characters or by the tokens of a model that is to read them. Where one must end, the best place within reach wins: before a heading, after a blank
 line, before a sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a
 page does, since it is cited with one page.
 """
@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Protocol, TypeAlias
 
+from openbook.knowledge.sentences import sentence_spans
 from openbook.records import Content, HeadingMark, PageSpan, PassageSpan
 
+__all__ = ["SPLITTER_VERSION", "TokenCounter", "remembering", "sentence_spans", "split"]
+
 SPLITTER_VERSION = "2"
+
+Span: TypeAlias = tuple[int, int]
+TokenCounter: TypeAlias = Callable[[Sequence[str]], Sequence[int]]  # how many tokens each text has
 
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
 
@@ -24,17 +33,154 @@ _VISIBLE = re.compile(r"\S")
 _SPACE = re.compile(r"\s")
 
 
-def split(content: Content, *, passage_chars: int = 900) -> list[PassageSpan]:
-    """Spans that cover the text exactly, in order, each of 1 to `passage_chars` characters.
+def split(
+    content: Content,
+    *,
+    passage_chars: int = 900,
+    overlap_chars: int = 0,
+    passage_tokens: int | None = None,
+    overlap_tokens: int = 0,
+    count: TokenCounter | None = None,
+) -> list[PassageSpan]:
+    """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
     A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only
-    inside a run of it that is at least `passage_chars` long. Takes time linear in the text.
+    inside a run of it that is at least `passage_chars` long.
+
+    With `passage_tokens` and `count` no span has more tokens than that, counted whole and without the white space
+    around it, unless it is one character; characters then do not count. Each text is counted about twice.
+
+    Without overlap the spans cover the text exactly. With `overlap_chars` or `overlap_tokens` a span begins up to that
+    much earlier, at a sentence of the same page and section, and still keeps the limit; starts still rise strictly.
     """
-    if passage_chars < 1:
-        raise ValueError(f"passage_chars is {passage_chars}, it must be at least 1")
+    tokens = passage_tokens is not None
+    limit, overlap = (passage_tokens or 0, overlap_tokens) if tokens else (passage_chars, overlap_chars)
+    name = "passage_tokens" if tokens else "passage_chars"
+    if limit < 1:
+        raise ValueError(f"{name} is {limit}, it must be at least 1")
+    if not 0 <= overlap < limit:
+        raise ValueError(f"the overlap is {overlap}, it must be at least 0 and below {name} ({limit})")
+    if tokens != (count is not None):
+        raise ValueError("passage_tokens and count need each other")
+    ruler: _Ruler = _Tokens(content.text, count) if count else _Characters()
     marks = _Marks(content)
-    packer = _Packer(content.text, marks, passage_chars, _visible_end(content.text, 0, len(content.text)))
-    return [marks.passage(start, end) for start, end in packer.spans()]
+    packer = _Packer(content.text, marks, limit - overlap, _visible_end(content.text, 0, len(content.text)), ruler)
+    spans = list(packer.spans())
+    if count:
+        spans = _within(spans, packer, limit - overlap, count)
+    if overlap:
+        spans = _overlapping(spans, packer, overlap, limit, count)
+    return [marks.passage(start, end) for start, end in spans]
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+class _Ruler(Protocol):
+    """How large a span of the text is; what it says of two spans side by side is the sum of what it says of each."""
+
+    def size(self, start: int, end: int) -> float: ...
+
+    def reach(self, start: int, size: float) -> int:
+        """The largest `end` with `size(start, end) <= size`, or past the end of the text."""
+        ...
+
+
+class _Characters:
+    def size(self, start: int, end: int) -> float:
+        return end - start
+
+    def reach(self, start: int, size: float) -> int:
+        return start + int(size)
+
+
+# Small enough to be cut between: words with the space before them, parts of long ones, and of scripts that are written
+# without spaces.
+_CJK = r"\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+_PIECE = re.compile(rf"\s{{0,16}}(?:[{_CJK}]{{1,8}}|[^\s{_CJK}]{{1,24}})|\s{{1,16}}")
+
+
+class _Tokens:
+    """Tokens, estimated: each different piece of the text is counted once, and a part of a piece in proportion.
+
+    The sum over the pieces of a text differs from its own count by little (docs/log.md); `_within` sees to the rest.
+    """
+
+    def __init__(self, text: str, count: TokenCounter) -> None:
+        pieces = _PIECE.findall(text)
+        different = list(dict.fromkeys(pieces))
+        tokens = dict(zip(different, count(different), strict=True))
+        self._ends: array[int] = array("q", accumulate(map(len, pieces), initial=0))
+        self._sums: array[int] = array("q", accumulate(map(tokens.__getitem__, pieces), initial=0))
+
+    def size(self, start: int, end: int) -> float:
+        return self._to(end) - self._to(start)
+
+    def _to(self, at: int) -> float:
+        piece = bisect_right(self._ends, at) - 1
+        if piece + 1 == len(self._ends):
+            return self._sums[piece]
+        share = (at - self._ends[piece]) / (self._ends[piece + 1] - self._ends[piece])
+        return self._sums[piece] + share * (self._sums[piece + 1] - self._sums[piece])
+
+    def reach(self, start: int, size: float) -> int:
+        wanted = self._to(start) + size
+        piece = bisect_right(self._sums, wanted) - 1
+        if piece + 1 == len(self._sums):
+            return self._ends[piece]
+        share = (wanted - self._sums[piece]) / (self._sums[piece + 1] - self._sums[piece])
+        return self._ends[piece] + int(share * (self._ends[piece + 1] - self._ends[piece]))
+
+
+def _within(spans: list[Span], packer: _Packer, limit: int, count: TokenCounter) -> list[Span]:
+    """Counts each span whole, and cuts those over the limit again until none is."""
+    fit: list[Span] = []
+    while spans:
+        counts = _whole(packer.text, spans, count)
+        large = [
+            (start, end, tokens)
+            for (start, end), tokens in zip(spans, counts, strict=True)
+            if tokens > limit and end - start > 1
+        ]
+        known = {(start, end) for start, end, _ in large}
+        fit += [span for span in spans if span not in known]
+        spans = [part for start, end, tokens in large for part in packer.parts(start, end, -(-tokens // limit))]
+    return sorted(fit)
+
+
+def _overlapping(
+    spans: list[Span], packer: _Packer, overlap: int, limit: int, count: TokenCounter | None
+) -> list[Span]:
+    befores = [0, *(start for start, _ in spans)]
+    longer = [
+        (packer.sentence_before(before, start, end, overlap), end)
+        for before, (start, end) in zip(befores, spans, strict=False)
+    ]
+    if count is None:
+        return longer
+    counts = _whole(packer.text, longer, count)
+    return [span if tokens > limit else long for span, long, tokens in zip(spans, longer, counts, strict=True)]
+
+
+def _whole(text: str, spans: Sequence[Span], count: TokenCounter) -> Sequence[int]:
+    return count([text[start:end].strip() for start, end in spans])
+
+
+def remembering(count: TokenCounter, *, longest: int = 40, most: int = 500_000) -> TokenCounter:
+    """The same counter, which asks once for each short text: the words of many documents are mostly the same."""
+    known: dict[str, int] = {}
+
+    def counted(texts: Sequence[str]) -> Sequence[int]:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        fresh = dict(zip(new, count(new), strict=True))
+        found = [known[text] if text in known else fresh[text] for text in texts]
+        short = {text: tokens for text, tokens in fresh.items() if len(text) <= longest}
+        if len(known) + len(short) > most:
+            known.clear()
+        known.update(short)
+        return found
+
+    return counted
 
 
 # --- passages ---------------------------------------------------------------------------------------------------------
@@ -87,30 +233,35 @@ def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
 class _Packer:
     text: str
     marks: _Marks
-    limit: int
+    limit: float
     visible: int  # where the white space at the end of the text begins
+    ruler: _Ruler
 
-    def spans(self) -> Iterator[tuple[int, int]]:
+    def spans(self) -> Iterator[Span]:
         start = end = 0  # the passage under way
         for atom_start, atom_end in self._atoms():
             visible_end = _visible_end(self.text, atom_start, atom_end)
-            if atom_end == len(self.text) and atom_end - visible_end < self.limit:
+            if atom_end == len(self.text) and self.ruler.size(visible_end, atom_end) < self.limit:
                 visible_end = atom_end  # nothing follows that could take the last white space
             if end > start and self._ends_before(start, end, atom_start, visible_end):
                 yield start, end
                 start = end
             end = atom_end
-            if visible_end - start > self.limit:
+            if self._too_large(start, visible_end):
                 for cut in self._cuts(start, visible_end):
                     yield start, cut
                     start = cut
-            while end - start > self.limit:  # white space that does not fit goes to the front of the next passage
-                yield start, start + self.limit
-                start += self.limit
+            while self._too_large(start, end):  # white space that does not fit goes to the next passage
+                cut = max(self.ruler.reach(start, self.limit), start + 1)
+                yield start, cut
+                start = cut
         if end > start:
             yield start, end
 
-    def _atoms(self) -> Iterator[tuple[int, int]]:
+    def _too_large(self, start: int, end: int) -> bool:
+        return self.ruler.size(start, end) > self.limit
+
+    def _atoms(self) -> Iterator[Span]:
         """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
         marked = (at for at in (*self.marks.heading_starts, *self.marks.page_starts) if at < self.visible)
         forced = sorted({*marked, len(self.text)})
@@ -134,8 +285,8 @@ class _Packer:
             return False
         if self._other_page(visible.start(), atom, visible_end):
             return True
-        small = end - start < self.limit * _SMALL
-        if visible_end - start > self.limit and not (small and visible_end - atom > self.limit):
+        small = self.ruler.size(start, end) < self.limit * _SMALL
+        if self._too_large(start, visible_end) and not (small and self._too_large(atom, visible_end)):
             return True  # it does not fit, unless it has to be cut somewhere anyway
         section = self.marks.section(atom)
         if section >= 0 and self.marks.heading_starts[section] == atom:
@@ -154,7 +305,7 @@ class _Packer:
         if first >= 0 and self.marks.headings[section].level < self.marks.headings[first].level:
             return False
         section_end = _visible_end(self.text, end, self.marks.section_end(section))
-        return section_end - start <= self.limit or self._only_headings(start, end, section)
+        return not self._too_large(start, section_end) or self._only_headings(start, end, section)
 
     def _only_headings(self, start: int, end: int, section: int) -> bool:
         """Whether [start, end) is not much more than the headings in it, each perhaps with lines over and under it."""
@@ -164,9 +315,9 @@ class _Packer:
 
     def _cuts(self, start: int, end: int) -> Iterator[int]:
         """Where to cut text that does not fit, until the rest does."""
-        while end - start > self.limit:
+        while self._too_large(start, end):
             # Something visible is left for the last passage.
-            start = self._cut(start, max(min(start + self.limit, self.visible - 1), start + 1))
+            start = self._cut(start, max(min(self.ruler.reach(start, self.limit), self.visible - 1), start + 1))
             yield start
 
     def _cut(self, start: int, end: int) -> int:
@@ -174,7 +325,7 @@ class _Packer:
         visible = _VISIBLE.search(self.text, start, end)
         if not visible:
             return end
-        low = max(start + int(self.limit * _SMALL), visible.start()) + 1
+        low = max(self.ruler.reach(start, self.limit * _SMALL), visible.start()) + 1
         if low >= end:
             return self._hard(start, end)
         sentences = [at for at, _ in sentence_spans(self.text, low - 1, end) if at >= low]
@@ -187,6 +338,35 @@ class _Packer:
             if _SPACE.match(self.text[at - 1]):
                 return at
         return self._hard(start, end)
+
+    def parts(self, start: int, end: int, number: int) -> Iterator[Span]:
+        """[start, end), of two or more characters, cut into at least `number` parts of about one length."""
+        room = max((end - start - 1) // number + 1, 1) if number < end - start else 1
+        smaller = replace(self, limit=self.limit / number)
+        visible = _visible_end(self.text, start, end)
+        while end - start > room:
+            cut = smaller._cut(start, max(min(start + room, visible - 1), start + 1))
+            yield start, cut
+            start = cut
+        yield start, end
+
+    def sentence_before(self, low: int, start: int, end: int, overlap: float) -> int:
+        """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
+        visible = _VISIBLE.search(self.text, start, end)
+        if not visible:
+            return start
+        section, page = self.marks.section(visible.start()), self.marks.page(visible.start())
+        first = max(
+            low + 1,
+            self.marks.heading_starts[section] if section >= 0 else 0,
+            self.marks.page_starts[page] if self.marks.pages else 0,
+        )
+        fitting = (
+            at
+            for at, _ in sentence_spans(self.text, low, start)
+            if at >= first and self.ruler.size(at, start) <= overlap
+        )
+        return next(fitting, start)
 
     def _line_start(self, at: int, low: int) -> int:
         """`at`, or the start of its line where only its indentation stands between."""
@@ -216,142 +396,3 @@ def _belongs(before: str, after: str) -> bool:
     if unicodedata.category(after) in {"Mn", "Me", "Mc"} or "\U0001f3fb" <= after <= "\U0001f3ff":
         return True
     return after == "\u200d" or before == "\u200d" or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")
-
-
-# --- sentences --------------------------------------------------------------------------------------------------------
-
-_ITEM = re.compile(
-    r"[ \t]*(?:[-*+•‣◦▪–—·o][ \t]|\d{1,3}\.[ \t]|[a-z]\.[ \t]|\(?(?:\d{1,3}|[A-Za-z]|[ivx]{1,5})\)[ \t]"
-    r"|\.\.[ ]|:[\w -]{1,40}:|[A-Z][\w-]{0,20}:[ \t]|#{1,6}[ \t])"
-)
-_ROW = re.compile(r"[ \t]*\||[^\n|]{0,300}[ \t]\|[ \t]|[ \t]*\S[^\n]{0,120}?(?:\t| {3,40}|(?:\. ?){5})\S")
-_RULE = re.compile(r"[\s=\-~^\"'`*+#:._|]*$")
-_WORD = re.compile(r"\S+")
-_FLAT = 0.6  # a line shorter than this share of its neighbours was ended on purpose, not wrapped
-
-# The look-behind leaves out the dots of a dotted line, and keeps a long run from being tried once for each dot.
-_STOP = re.compile(r"(?<![\s.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[」』”’）]*+")
-_LAST_WORD = re.compile(r"[^\s(\[\"'“‘„«]*\Z")
-_OPENERS = "\"'“‘„«([¿¡*_`"
-_INITIALS = re.compile(r"(?:[^\W\d_]\.)+\Z")
-
-# No sentence ends after these, whatever follows.
-_BEFORE_NAME = frozenset({
-    "dr", "mr", "mrs", "ms", "mx", "prof", "st", "rev", "hon", "gen", "col", "capt", "lt", "sgt", "gov", "sen", "rep",
-    "pres", "vs", "cf", "ca", "approx", "resp", "viz", "e.g", "i.e", "eg", "ie", "z.b", "d.h", "u.a", "o.ä", "bzw",
-    "vgl", "ggf",
-})  # fmt: skip
-# Nor after these before a number.
-_BEFORE_NUMBER = frozenset({
-    "no", "nos", "nr", "fig", "figs", "eq", "eqs", "sec", "ch", "vol", "pp", "p", "art", "abb", "tab", "al", "jan",
-    "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec",
-})  # fmt: skip
-_CLOCK = frozenset({"a.m", "p.m"})
-
-
-def sentence_spans(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    """The sentences of `text[start:end]` as offsets into `text`, without white space around them.
-
-    In order, without overlap. List items, table rows and headings are sentences; lines that only draw (`====`) are
-    not. A line break inside a paragraph ends no sentence.
-    """
-    found: list[tuple[int, int]] = []
-    for block_start, block_end in _blocks(text, start, end):
-        for segment_start, segment_end in _segments(text, block_start, block_end):
-            found += _in_segment(text, segment_start, segment_end)
-    return found
-
-
-def _blocks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    for blank in _BLANK_LINES.finditer(text, start, end):
-        yield start, blank.start()
-        start = blank.end()
-    yield start, end
-
-
-def _segments(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Runs of lines that belong together: a wrapped paragraph, a list item with its further lines, a table row."""
-    lines = _lines(text, start, end)
-    # Not the longest line, which may be an exception.
-    width = sorted(stop - begin for begin, stop in lines)[len(lines) * 3 // 4]
-    segment = -1
-    for i, (begin, stop) in enumerate(lines):
-        if _RULE.match(text, begin, stop):
-            if segment >= 0:
-                yield segment, lines[i - 1][1]
-            segment = -1
-            continue
-        if segment >= 0 and _line_ends(text, lines[i - 1], (begin, stop), width):
-            yield segment, lines[i - 1][1]
-            segment = begin
-        segment = begin if segment < 0 else segment
-    if segment >= 0:
-        yield segment, end
-
-
-def _lines(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    lines = []
-    while start <= end:
-        stop = text.find("\n", start, end)
-        stop = end if stop < 0 else stop
-        lines.append((start, stop))
-        start = stop + 1
-    return lines
-
-
-def _line_ends(text: str, line: tuple[int, int], following: tuple[int, int], width: int) -> bool:
-    """Whether the break between two neighbouring lines ends a sentence although no full stop does."""
-    if _ITEM.match(text, *following) or _ROW.match(text, *following) or _ROW.match(text, *line):
-        return True
-    if text.startswith("#", line[0]):
-        return True
-    # A line so short that the next word would have fitted was not wrapped: a title, an address, a verse.
-    word = _WORD.search(text, *following)
-    if not word or not (word[0][0].isupper() or word[0][0].isdigit()):
-        return False
-    last = text[line[0] : line[1]].rstrip()[-1:]
-    return last not in ",.;:-–—(&/" and line[1] - line[0] + 1 + len(word[0]) < _FLAT * width
-
-
-def _in_segment(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    begin = start
-    for stop in _STOP.finditer(text, start, end):
-        if _is_end(text, begin, stop.start(), stop.end(), end):
-            yield from _stripped(text, begin, stop.end())
-            begin = stop.end()
-    yield from _stripped(text, begin, end)
-
-
-def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    first = _VISIBLE.search(text, start, end)
-    if first:
-        while text[end - 1].isspace():
-            end -= 1
-        yield first.start(), end
-
-
-def _is_end(text: str, begin: int, stop: int, after: int, end: int) -> bool:
-    """Whether the punctuation at [stop, after) ends the sentence that began at `begin`."""
-    following = _VISIBLE.search(text, after, end)
-    if not following or text[stop] in "。！？":
-        return True
-    first = following[0]
-    if first in _OPENERS:
-        first = text[following.end() : following.end() + 1] or first
-    if first.islower():
-        return False
-    if text[stop] != "." or after - stop > 1:
-        return True
-    found = _LAST_WORD.search(text, max(begin, stop - 24), stop)
-    word = found[0] if found else ""
-    lower = word.lower()
-    if lower in _BEFORE_NAME or (lower in _BEFORE_NUMBER and first.isdigit()):
-        return False
-    if _INITIALS.match(word + ".") and word != "I" and lower not in _CLOCK:
-        return False
-    # "1. First" is a number and its item, "in 1990. Then" two sentences.
-    return not (word and _is_number(word) and not text[begin : stop - len(word)].strip())
-
-
-def _is_number(word: str) -> bool:
-    return word.isdigit() or (len(word) < 5 and word.strip("ivxIVX") == "")

@@ -1,86 +1,164 @@
-"""The vector index: one matrix of float16 rows, searched exactly with usearch, derived from the knowledge base.
+"""Vector search over the live rows of some segments.
 
-Exact search reads every row: 0.6 ms at 20,000 passages, 4 to 6 ms at 100,000 on two cores (docs/dependencies.md), and
-its result depends on the vectors alone.
+Up to `EXACT_UP_TO` live rows, every row is compared: exact. Above, two passes over signs choose the rows that are
+compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
+more). Nothing is trained and rows at the cut come all or none, so the result is a function of the live rows, whatever
+segments they lie in. A similarity is always that of the stored float16 row, in float64, computed row by row.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from openbook.knowledge.segments import Live
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Shape legend: N passages, D dimensions.
+# Shape legend: N rows, D dimensions, W words of 64 signs.
+
+EXACT_UP_TO = 32_768  # live rows; benchmarks/search_latency.py
+NEAR, NEARER = 32_768, 4_096  # rows that the first and the second pass leave
+_ROWS = 512  # float32 rows at a time: they stay in the cache
+_SCAN = 32_768  # words of signs at a time
+_DEAD = np.iinfo(np.uint16).max
 
 
-class VectorIndex:
-    """`keys[i]` is the passage whose unit vector is `rows[i]`: int64 [N] ascending, float16 [N, D]."""
+class VectorSearch:
+    def __init__(self, parts: Sequence[Live], dimensions: int) -> None:
+        self._parts, self._dimensions = parts, dimensions
+        self.rows = sum(part.count for part in parts)
 
-    def __init__(self, keys: NDArray[np.int64], rows: NDArray[np.float16]) -> None:
-        self._keys, self._rows = keys, rows
+    def search(
+        self, vector: NDArray[np.float32], limit: int, *, exact: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(rows, cosines) of at least the `limit` nearest. `vector` is a float32 unit vector [D]. Unordered."""
+        vector = self._checked(vector)
+        if not self.rows or limit < 1:
+            return np.empty(0, np.int64), np.empty(0, np.float64)
+        near = self._all() if exact or self.rows <= EXACT_UP_TO else self._near(vector, limit)
+        rough = np.concatenate([_rough(part, local, vector) for part, local in near])
+        rows = np.concatenate([part.base + local.astype(np.int64) for part, local in near])
+        if len(rows) > limit:
+            last = np.partition(rough, len(rough) - limit)[len(rough) - limit]
+            rows = rows[rough >= last - self._margin]
+        rows = np.sort(rows)
+        return rows, self.cosines(vector, rows)
 
-    @classmethod
-    def load(cls, folder: Path, dimensions: int) -> VectorIndex:
-        """Map a saved index read-only. Raises ValueError or OSError when it is not whole."""
-        keys: NDArray[Any] = np.load(folder / "keys.npy", mmap_mode="r", allow_pickle=False)
-        rows: NDArray[Any] = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
-        if keys.dtype != np.int64 or rows.dtype != np.float16 or rows.shape != (len(keys), dimensions):
-            raise ValueError(f"{folder} does not hold {dimensions} float16 numbers for each of its keys")
-        return cls(keys, rows)
+    def cosines(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The cosine of each of `rows`, which ascend: float64 [len(rows)]."""
+        query = self._checked(vector).astype(np.float64)
+        found = np.empty(len(rows), dtype=np.float64)
+        for part in self._parts:
+            place, local = part.local(rows)
+            # Summed row by row: a matrix product may round a row differently in other company.
+            found[place] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
+        return found
 
-    def save(self, folder: Path) -> None:
-        """Write to `folder`, which appears whole or not at all. It must not exist."""
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        np.save(temporary / "keys.npy", self._keys)
-        np.save(temporary / "rows.npy", self._rows)
-        temporary.rename(folder)
+    @property
+    def _margin(self) -> np.float32:
+        return np.float32(4.0 * np.finfo(np.float32).eps * (self._dimensions + 8))
 
-    def updated(self, remove: Iterable[int], add: Iterable[tuple[int, bytes]]) -> VectorIndex:
-        """A new index without the passages in `remove` and with those in `add` (id, float16 bytes)."""
-        added = dict(add)
-        gone = np.fromiter({*remove, *added}, dtype=np.int64)
-        kept = ~np.isin(self._keys, gone)
-        new_keys = np.fromiter(added, dtype=np.int64, count=len(added))
-        new_rows = np.frombuffer(b"".join(added.values()), dtype="<f2").reshape(len(added), self._rows.shape[1])
-        keys = np.concatenate([np.asarray(self._keys)[kept], new_keys])
-        rows = np.concatenate([np.asarray(self._rows)[kept], new_rows.astype(np.float16)])
-        order = np.argsort(keys, kind="stable")
-        return VectorIndex(keys[order], rows[order])
+    def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        vector = np.asarray(vector, dtype=np.float32)
+        if vector.shape != (self._dimensions,) or not np.isfinite(vector).all():
+            raise ValueError(f"a query vector must hold {self._dimensions} finite numbers, not {vector.shape}")
+        return vector
 
-    def search(self, query: NDArray[np.float32], limit: int) -> list[tuple[int, float]]:
-        """(passage, cosine similarity), most similar first. `query` is a float32 unit vector [D]."""
-        if not len(self._keys) or limit < 1:
-            return []
-        from usearch.index import search
+    def _all(self) -> list[tuple[Live, NDArray[np.uint32] | NDArray[np.intp]]]:
+        return [
+            (part, np.arange(len(part.segment)) if part.mask is None else np.flatnonzero(part.mask))
+            for part in self._parts
+        ]
 
-        count = min(limit, len(self._keys))
-        found = search(np.asarray(self._rows), query.astype(np.float16), count, metric="ip", exact=True)
-        pairs = [(int(self._keys[int(i)]), self._cosine(int(i), query)) for i in found.keys]
-        return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-
-    def similarity(self, passage: int, query: NDArray[np.float32]) -> float | None:
-        """Cosine similarity of one passage to `query`, or None when it is not in the index."""
-        at = int(np.searchsorted(self._keys, passage))
-        if at >= len(self._keys) or self._keys[at] != passage:
-            return None
-        return self._cosine(at, query)
-
-    def _cosine(self, at: int, query: NDArray[np.float32]) -> float:
-        # One row at a time: a product of many rows may round differently, and a score must not depend on its company.
-        return float(np.dot(self._rows[at].astype(np.float32), query))
-
-    def __len__(self) -> int:
-        return len(self._keys)
+    def _near(self, vector: NDArray[np.float32], limit: int) -> list[tuple[Live, NDArray[np.intp]]]:
+        """Rows that two passes over signs leave."""
+        signs, turned = (s[0] for s in sign_words(vector[np.newaxis]))
+        distances = [_distances(part, signs) for part in self._parts]
+        cut = _cut(distances, self._dimensions, max(NEAR, 8 * limit))
+        chosen = [np.flatnonzero(d <= cut) for d in distances]
+        both = [
+            d[rows] + np.bitwise_count(part.segment.turned[rows] ^ turned).sum(axis=1, dtype=np.uint16)
+            for part, d, rows in zip(self._parts, distances, chosen, strict=True)
+        ]
+        cut = _cut(both, 2 * self._dimensions, max(NEARER, 4 * limit))
+        return [(part, rows[b <= cut]) for part, rows, b in zip(self._parts, chosen, both, strict=True)]
 
 
-def empty_vectors(dimensions: int) -> VectorIndex:
-    return VectorIndex(np.empty(0, dtype=np.int64), np.empty((0, dimensions), dtype=np.float16))
+def _cut(distances: Sequence[NDArray[np.uint16]], most: int, wanted: int) -> int:
+    """The smallest distance within which `wanted` rows lie; `most` when there are fewer."""
+    counts = sum((np.bincount(d, minlength=_DEAD + 1)[: most + 1] for d in distances), np.zeros(most + 1, np.int64))
+    return min(int(np.searchsorted(counts.cumsum(), wanted)), most)
+
+
+def _distances(part: Live, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
+    """Differing signs of each row: uint16 [N]; dead rows are farther than any."""
+    rows = len(part.segment)
+    found = np.zeros(rows, dtype=np.uint16)
+    different, counts = np.empty(_SCAN, dtype=np.uint64), np.empty(_SCAN, dtype=np.uint8)
+    for start in range(0, rows, _SCAN):
+        end = min(start + _SCAN, rows)
+        size = end - start
+        for column, sign in zip(part.segment.signs, signs, strict=True):
+            np.bitwise_xor(column[start:end], sign, out=different[:size])
+            np.bitwise_count(different[:size], out=counts[:size])
+            found[start:end] += counts[:size]
+    if part.mask is not None:
+        found[~part.mask] = _DEAD
+    return found
+
+
+def _rough(part: Live, rows: NDArray[np.intp] | NDArray[np.uint32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines in float32: fast, and within `_margin` of what they are."""
+    found = np.empty(len(rows), dtype=np.float32)
+    whole = len(rows) == len(part.segment)
+    for start in range(0, len(rows), _ROWS):
+        chosen = slice(start, start + _ROWS) if whole else rows[start : start + _ROWS]
+        found[start : start + _ROWS] = widened(part.segment.vectors[chosen]) @ vector
+    return found
+
+
+def widened(half: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float16 to float32 for finite numbers, bit by bit: several times as fast as NumPy's own conversion."""
+    wide = half.view(np.int16).astype(np.int32)
+    wide <<= 13
+    wide &= np.int32(-0x7000_2000)  # the sign, and exponent and fraction where float32 has them: 0x8fffe000
+    single: NDArray[np.float32] = wide.view(np.float32)
+    single *= np.float32(2.0**112)  # the difference of the exponents' biases
+    return single
+
+
+# --- signs ------------------------------------------------------------------------------------------------------------
+
+
+def sign_words(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Signs of vectors [N, D] and of the same vectors turned: uint64 [N, W] each.
+
+    Turning is a product with a fixed matrix of +1 and -1 in whole numbers below 2**24, which float32 sums without
+    rounding: a row has the same signs wherever and beside whatever it is computed.
+    """
+    limit = np.float32((2**24 - 1) // max(vectors.shape[1], 1))
+    whole = np.clip(np.rint(vectors * np.float32(2.0**14)), -limit, limit)
+    return _packed(vectors > 0), _packed(whole @ _turn(vectors.shape[1]) > 0)
+
+
+@lru_cache(maxsize=4)
+def _turn(dimensions: int) -> NDArray[np.float32]:
+    """A matrix [D, D] of +1 and -1 from SHAKE-256: random to the eye, the same everywhere and for ever."""
+    import hashlib
+
+    size = dimensions * dimensions
+    stream = hashlib.shake_256(b"openbook signs 1").digest(-(-size // 8))
+    flips = np.unpackbits(np.frombuffer(stream, dtype=np.uint8), count=size)
+    matrix: NDArray[np.float32] = (flips.astype(np.float32) * 2 - 1).reshape(dimensions, dimensions)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def _packed(signs: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    padded = np.pad(signs, ((0, 0), (0, -signs.shape[1] % 64)))
+    return np.packbits(padded, axis=1).view("<u8").reshape(len(signs), padded.shape[1] // 64)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge import KnowledgeBase
+from openbook.knowledge import KnowledgeBase, RunOptions
 from openbook.knowledge.cached import for_documents
 from openbook.testing import HashEmbedder
 
@@ -47,7 +47,7 @@ def test_unfinished_work_is_never_taken_for_whole(docs: Path, tmp_path: Path, em
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        for_documents([docs], tmp_path / "cache", embedder, progress=interrupt)
+        for_documents([docs], tmp_path / "cache", embedder, RunOptions(progress=interrupt))
     base, report = for_documents([docs], tmp_path / "cache", embedder)
     assert report is not None
     assert len(base.documents()) == 10
@@ -100,7 +100,7 @@ def test_a_file_that_changes_while_it_is_read_never_stands_under_the_old_key(
         if stage == "read" and done == 0:
             (docs / "5.txt").write_text("Version B.")
 
-    changed, _ = for_documents([docs], tmp_path / "cache", embedder, progress=save)
+    changed, _ = for_documents([docs], tmp_path / "cache", embedder, RunOptions(progress=save))
     assert changed.text(str(docs / "5.txt")) == "Version B."
     (docs / "5.txt").write_text("Document 5 is about topic 25.")
     original, _ = for_documents([docs], tmp_path / "cache", embedder)
@@ -116,7 +116,7 @@ def test_files_that_never_stop_changing_are_an_error(docs: Path, tmp_path: Path,
         (docs / "5.txt").write_text(f"Version {count}.")
 
     with pytest.raises(KnowledgeError, match="keep changing"):
-        for_documents([docs], tmp_path / "cache", embedder, progress=save)
+        for_documents([docs], tmp_path / "cache", embedder, RunOptions(progress=save))
 
 
 def test_equal_documents_give_the_same_id_on_every_machine(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:

@@ -43,7 +43,9 @@ def test_sorted_depth_first(folder: Path) -> None:
 def test_size_and_time(folder: Path) -> None:
     path = write(folder / "a.txt", "12345")
     os.utime(path, ns=(5, 1_700_000_000_000_000_000))
-    assert list(discover([path])) == [Found(path, 5, path.stat().st_mtime_ns)]
+    status = path.stat()
+    says = f"5:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    assert list(discover([path])) == [Found(path, 5, status.st_mtime_ns, says)]
 
 
 def test_hidden_and_generated_names_are_left_out(folder: Path) -> None:
@@ -59,11 +61,14 @@ def test_what_is_named_is_taken_even_if_hidden(folder: Path) -> None:
 
 
 def test_unsupported_formats(folder: Path) -> None:
-    write(folder / "a.xyz")
-    write(folder / "README")
-    assert seen(["docs", "docs/a.xyz"]) == [
-        "docs/README: skipped, a name without a suffix tells no format",
-        "docs/a.xyz: skipped, format .xyz is not supported",
+    for name in ("README", "a.xyz", "film.mp4", "photo.png", "x.zip"):
+        write(folder / name)
+    skipped = ["docs/film.mp4: skipped, audio or video", "docs/x.zip: skipped, an archive: unpack it"]
+    photo = "docs/photo.png: skipped, an image: needs OCR"
+    # What an unknown name holds is seen when it is read.
+    assert seen(["docs"]) == ["docs/README", "docs/a.xyz", skipped[0], photo, skipped[1]]
+    assert "docs/photo.png" in [
+        str(found.path) for found in discover([Path("docs")], ocr=True) if isinstance(found, Found)
     ]
 
 

@@ -2,33 +2,53 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.fusion import K, fuse
+from openbook.knowledge.fusion import WEIGHT, fuse
 
-RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=12), max_size=5)
-
-
-@given(RANKINGS, st.randoms(use_true_random=False))
-def test_fusion_does_not_depend_on_the_order_of_the_rankings(rankings: list[list[int]], chance: random.Random) -> None:
-    shuffled = list(rankings)
-    chance.shuffle(shuffled)
-    assert fuse(rankings) == fuse(shuffled)
+COSINE = st.floats(-1.0, 1.0, width=32)
+BM25 = st.floats(0.0, 40.0, width=32)
+CANDIDATES = st.lists(st.tuples(COSINE, BM25), min_size=1, max_size=30)
+CEILING = st.floats(40.0, 80.0)
 
 
-@given(RANKINGS)
-def test_every_item_appears_once_with_its_score(rankings: list[list[int]]) -> None:
-    fused = fuse(rankings)
-    assert sorted(item for item, _ in fused) == sorted({item for ranking in rankings for item in ranking})
-    scores = [score for _, score in fused]
-    assert scores == sorted(scores, reverse=True)
+def fused(candidates: list[tuple[float, float]], ceiling: float) -> list[float]:
+    similarity, bm25 = np.array(candidates, dtype=np.float64).T
+    return list(fuse(similarity, bm25, ceiling).tolist())
 
 
-@given(st.lists(st.integers(), unique=True, min_size=1, max_size=20))
-def test_one_ranking_keeps_its_order(ranking: list[int]) -> None:
-    assert [item for item, _ in fuse([ranking])] == ranking
+@given(CANDIDATES, CEILING, st.randoms(use_true_random=False))
+def test_the_order_of_candidates_has_no_influence(
+    candidates: list[tuple[float, float]], ceiling: float, chance: random.Random
+) -> None:
+    order = list(range(len(candidates)))
+    chance.shuffle(order)
+    scores = fused(candidates, ceiling)
+    assert fused([candidates[i] for i in order], ceiling) == [scores[i] for i in order]
 
 
-def test_the_scores_are_the_papers() -> None:
-    assert fuse([[7, 8], [8]]) == [(8, 1 / (K + 2) + 1 / (K + 1)), (7, 1 / (K + 1))]
+@given(CANDIDATES, CEILING, st.data())
+def test_a_score_does_not_depend_on_the_other_candidates(
+    candidates: list[tuple[float, float]], ceiling: float, data: st.DataObject
+) -> None:
+    chosen = data.draw(st.integers(0, len(candidates) - 1))
+    assert fused([candidates[chosen]], ceiling) == [fused(candidates, ceiling)[chosen]]
+
+
+@given(COSINE, BM25, COSINE, BM25, CEILING)
+def test_whoever_is_not_worse_in_both_does_not_score_lower(
+    cosine: float, bm25: float, more_cosine: float, more_bm25: float, ceiling: float
+) -> None:
+    low, high = fused([(cosine, bm25), (max(cosine, more_cosine), max(bm25, more_bm25))], ceiling)
+    assert low <= high <= 1.0
+
+
+def test_scores_are_weighted_shares_of_what_is_possible() -> None:
+    assert fused([(1.0, 20.0), (0.5, 0.0)], 20.0) == [1.0, (1.0 - WEIGHT) * 0.5]
+
+
+def test_a_query_whose_words_stand_nowhere_is_ranked_by_its_vector() -> None:
+    assert fused([(0.2, 0.0), (0.6, 0.0)], 0.0) == [(1.0 - WEIGHT) * 0.2, (1.0 - WEIGHT) * 0.6]
+    assert fuse(np.empty(0), np.empty(0), 3.0).shape == (0,)

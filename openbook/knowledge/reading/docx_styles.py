@@ -9,6 +9,7 @@ from typing import Any
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING = re.compile(r"heading ([1-9])$")
 _LIST = re.compile(r"list (?:bullet|number)\b")
+_CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text", "macro", "verbatim"})
 _BODY_LEVEL = 9  # w:outlineLvl 9 is body text
 
 
@@ -18,8 +19,10 @@ class Style:
 
     level: int = 0
     title: bool = False
+    code: bool = False
     listed: bool = False
     depth: int = 0
+    numbering: str = ""  # the id of its list, w:numId
 
     def with_properties(self, properties: Any) -> Style:
         """The style of a paragraph that has these properties (`w:pPr`) of its own."""
@@ -31,6 +34,8 @@ class Style:
         if numbering is not None:
             depth, number = _number(numbering.find(f"{_W}ilvl")), _number(numbering.find(f"{_W}numId"))
             style = replace(style, listed=number != 0, depth=style.depth if depth is None else depth)
+            if number is not None:
+                style = replace(style, numbering=str(number) if number else "")
         return style
 
 
@@ -39,11 +44,11 @@ def _number(element: Any) -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 6 else None
 
 
-def read_styles(document: Any) -> dict[str, Style]:
-    """Style id to style; under the empty id the default of a paragraph that names none."""
+def read_styles(root: Any) -> dict[str, Style]:
+    """Style id to style, from `w:styles` or None; under the empty id the default of a paragraph that names none."""
     elements = {}
     default = ""
-    for element in document.styles.element.iterchildren(f"{_W}style"):
+    for element in root.iterchildren(f"{_W}style") if root is not None else ():
         if element.get(f"{_W}type") == "paragraph":
             elements[element.get(f"{_W}styleId", "")] = element
             if element.get(f"{_W}default") in {"1", "true", "on"}:
@@ -80,5 +85,7 @@ def _own(base: Style, element: Any) -> Style:
         style = replace(style, level=1, title=True)
     elif _LIST.match(name):
         style = replace(style, listed=True)
+    if name in _CODE:
+        style = replace(style, code=True)
     properties = element.find(f"{_W}pPr")
     return style if properties is None else style.with_properties(properties)

@@ -18,22 +18,16 @@ _ROLE = re.compile(r":[A-Za-z][\w:+.-]*:(?=`)")
 _TARGET = re.compile(r"\s*<[^<>]*>`_*")
 
 
-def front_matter_end(text: str) -> int:
-    """Where the YAML block at the top of `text` ends; 0 without one."""
+def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
+    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
+    return tuple(_markdown_headings(text, _front_matter_end(text)))
+
+
+def _front_matter_end(text: str) -> int:
     if not text.startswith("---\n"):
         return 0
     end = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE).search(text, 4, 65_536)
     return end.end() if end else 0
-
-
-def front_matter_title(text: str) -> str:
-    found = re.compile(r"^title:[ \t]*(\S.*)$", re.MULTILINE).search(text, 0, front_matter_end(text))
-    return one_line(found[1].strip().strip("'\"")) if found else ""
-
-
-def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
-    """ATX (`# Title`) and setext (underlined) headings outside fenced code and front matter."""
-    return tuple(_markdown_headings(text, front_matter_end(text)))
 
 
 def _markdown_headings(text: str, begin: int) -> Iterator[HeadingMark]:

@@ -37,12 +37,14 @@ class Writer:
         self._tables: list[bool] = []  # of each open table, whether it only lays out
         self._row: list[str] = []
         self._cell: list[str] | None = None
+        self._spans = (1, 1)  # of the open cell
+        self._spanned: dict[int, tuple[str, int]] = {}  # by column: a cell from above and how many rows still have it
         self._pre: list[str] | None = None
         self._headings: list[HeadingMark] = []
         self._heading = ""  # the open heading's tag
         self._heading_at: tuple[int, int] | None = None  # offset and part where its text begins
 
-    def start(self, tag: str, *, layout: bool = False) -> None:
+    def start(self, tag: str, *, layout: bool = False, spans: tuple[int, int] = (1, 1)) -> None:
         if tag == "br":
             self._line_break()
         elif self._cell is not None:
@@ -50,8 +52,9 @@ class Writer:
         elif tag == "table":
             self._break(_BLANK)
             self._tables.append(layout)
+            self._spanned = {}
         elif tag in {"td", "th"} and self._tables and not self._tables[-1]:
-            self._cell = []
+            self._cell, self._spans = [], spans
         elif self._pre is None:
             self._start_block(tag)
 
@@ -72,8 +75,7 @@ class Writer:
 
     def end(self, tag: str) -> None:
         if tag in {"td", "th"} and self._cell is not None:
-            self._row.append(" ".join(clean("".join(self._cell)).translate(_INVISIBLE).split()))
-            self._cell = None
+            self._end_cell(" ".join(clean("".join(self._cell)).translate(_INVISIBLE).split()))
         elif tag == "table" and self._tables:
             self._end_row()
             self._tables.pop()
@@ -148,9 +150,29 @@ class Writer:
             self._length += len(part)
         self._gap, self._marker = _NOTHING, ""
 
+    def _end_cell(self, text: str) -> None:
+        """A cell over several rows is repeated in each, so that every row says what it is about."""
+        self._cell = None
+        self._from_above()
+        rows, columns = self._spans
+        if rows > 1 and text:
+            self._spanned[len(self._row)] = (text, rows - 1)
+        self._row += [text, *[""] * (columns - 1)]
+
+    def _from_above(self) -> None:
+        while len(self._row) in self._spanned:
+            text, left = self._spanned.pop(len(self._row))
+            if left > 1:
+                self._spanned[len(self._row)] = (text, left - 1)
+            self._row.append(text)
+
     def _end_row(self) -> None:
+        if self._row:
+            self._from_above()
         row, self._row = self._row, []
-        if any(row):
+        while row and not row[-1]:
+            row.pop()
+        if row:
             self._break(_LINE)
             self._put(" | ".join(row))
             self._break(_LINE)

@@ -46,6 +46,27 @@ def make_pdf(pages: Sequence[Sequence[str]], *, outline: Sequence[tuple[str, int
     return _pdf_file(bodies)
 
 
+def make_scan(pages: Sequence[str | None]) -> bytes:
+    """A page with a line of text, or for None a page that is one picture."""
+    image = (
+        "<< /Type /XObject /Subtype /Image /Width 2 /Height 2 /ColorSpace /DeviceGray /BitsPerComponent 8 /Length 4 >>\n"
+        "stream\n\x00\xff\xff\x00\nendstream"
+    )
+    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    bodies = ["<< /Type /Catalog /Pages 2 0 R >>", "", font, "<< >>", image]
+    numbers = []
+    for line in pages:
+        stream = "q 612 0 0 792 0 0 cm /I Do Q" if line is None else f"BT /F1 11 Tf 50 750 Td ({line}) Tj ET"
+        bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
+        bodies.append(
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(bodies)} 0 R "
+            "/Resources << /Font << /F1 3 0 R >> /XObject << /I 5 0 R >> >> >>"
+        )
+        numbers.append(f"{len(bodies)} 0 R")
+    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(numbers)}] /Count {len(pages)} >>"
+    return _pdf_file(bodies)
+
+
 def _pdf_file(bodies: Sequence[str]) -> bytes:
     out, offsets = b"%PDF-1.4\n", []
     for number, body in enumerate(bodies, 1):

@@ -145,3 +145,45 @@ def test_no_text_at_all() -> None:
     assert text_of("<script>x</script>") == ""
     with pytest.raises(UnreadableFile):
         read_html(bytes(1000), "a.html")
+
+
+def test_what_a_page_says_about_itself() -> None:
+    html = (
+        '<html lang="en-GB"><head><meta name="author" content="Ada"><meta name="date" content="2020-01-02">'
+        '<meta property="article:published_time" content="2021-02-03T04:05:06Z">'
+        '<meta property="article:modified_time" content="2022-03-04"><meta name="robots" content="none"></head>x'
+    )
+    content = read_html(html.encode(), "a.html")
+    assert content.metadata == (("author", "Ada"), ("date", "2022-03-04"), ("language", "en-GB"))
+    assert content.source_chars == len(html)
+
+
+def test_an_address_is_no_author() -> None:
+    html = '<meta property="article:author" content="https://e.org/ada"><meta name="DC.creator" content="Grace"><p>x'
+    assert read_html(html.encode(), "a.html").metadata == (("author", "Grace"),)
+
+
+def test_closed_elements_of_xhtml_swallow_nothing() -> None:
+    html = '<?xml version="1.0"?><html><head><title/><script src="a"/></head><body><a id="x"/><p>kept</p><br/></body></html>'
+    assert read_html(html.encode(), "a.xhtml").text == "kept"
+
+
+def test_links_that_skip_the_menu_are_dropped() -> None:
+    assert text_of('<a class="skipToContent_x" href="#main">Skip to content</a><p>kept</p>') == "kept"
+    assert text_of('<a class="skip" href="other.html">a page</a>') == "a page"
+
+
+def test_cells_over_several_rows_are_repeated() -> None:
+    html = (
+        "<table><tr><th colspan=3>Fares</th></tr><tr><td rowspan=3>North<td>a<td rowspan=2>x</tr><tr><td>b</tr>"
+        "<tr><td colspan=2>c</tr><tr><td>South<td>d</tr></table><table><tr><td>e<td>f</tr></table>"
+    )
+    assert text_of(html) == "Fares\nNorth | a | x\nNorth | b | x\nNorth | c\nSouth | d\n\ne | f"
+
+
+@pytest.mark.parametrize("span", ["0", "-1", "99999999999", "x", "65534"])
+def test_wild_spans(span: str) -> None:
+    row = f'<tr><td rowspan="{span}" colspan="{span}">a<td>b</tr>'
+    text = text_of(f"<table>{row * 50}</table>")
+    assert text.count("b") == 50
+    assert len(text) < 50 * 4000 * 50

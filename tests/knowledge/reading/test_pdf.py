@@ -9,7 +9,7 @@ import pytest
 from openbook.errors import UnreadableFile
 from openbook.knowledge.reading.pdf import read_pdf
 
-from .samples import make_pdf
+from .samples import make_pdf, make_scan
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -94,3 +94,30 @@ def test_threads_do_not_disturb_each_other() -> None:
     with ThreadPoolExecutor(4) as pool:
         texts = set(pool.map(lambda _: read_pdf(data, "a.pdf").text, range(16)))
     assert len(texts) == 1
+
+
+def test_metadata_and_count_of_characters() -> None:
+    data = make_pdf([["One."], ["Two."]], title="Rules) /Author (Ada) /ModDate (D:20240131093005+01'00'")
+    content = read_pdf(data, "a.pdf")
+    assert content.title == "Rules"
+    assert content.metadata == (("author", "Ada"), ("date", "2024-01-31T09:30:05+01:00"))
+    assert content.source_chars == 8
+
+
+def test_scanned_pages_among_others_are_counted() -> None:
+    content = read_pdf(make_scan(["A page that has a text of its own.", None, None]), "a.pdf")
+    assert content.text == "A page that has a text of its own."
+    assert content.metadata == (("pages_needing_ocr", 2),)
+    assert [page.number for page in content.pages] == [1, 2, 3]
+    assert refusal(make_scan([None, None])) == "no text, only images: needs OCR"
+
+
+def test_lines_drawn_in_any_order_are_read_from_top_to_bottom() -> None:
+    move = ") Tj ET BT /F1 11 Tf 50 {} Td ("
+    content = read_pdf(make_pdf([["Second." + move.format(780) + "First."]]), "a.pdf")
+    assert content.text.split() == ["First.", "Second."]
+
+
+def test_turned_pages_are_read_as_they_are_shown() -> None:
+    data = make_pdf([["First line.", "Second line."]]).replace(b"/MediaBox", b"/Rotate 180 /MediaBox")
+    assert read_pdf(data, "a.pdf").text == "Second line.\nFirst line."

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.knowledge.reading.cleaning import clean
-from openbook.knowledge.reading.decoding import decode
+from openbook.knowledge.reading.decoding import decode, decode_counted
 from openbook.knowledge.reading.headings import markdown_headings, underlined_headings
 from openbook.knowledge.reading.text import read_markdown, read_plain, read_rst
 from openbook.records import Content
@@ -56,6 +60,66 @@ def test_legacy_encodings(text: str, encoding: str, around: str) -> None:
     assert decode(whole.encode(encoding)) == whole
 
 
+LEGACY = [
+    ("Zażółć gęślą jaźń. Prom odpływa o dziewiątej z północnego nabrzeża.", ["cp1250", "iso8859_2"]),
+    ("Příliš žluťoučký kůň úpěl ďábelské ódy. Trajekt odjíždí v devět hodin.", ["cp1250", "iso8859_2"]),
+    ("Árvíztűrő tükörfúrógép. A komp kilenckor indul az északi rakpartról.", ["cp1250", "iso8859_2"]),
+    ("Feribotul pleacă în fiecare zi de la cheiul de nord, între orele nouă şi zece.", ["cp1250", "iso8859_2"]),
+    ("Şirket çalışanları için izin günleri değişti.", ["cp1254", "iso8859_9"]),
+    ("המעבורת יוצאת מהרציף הצפוני בשעה תשע וחוזרת בערב.", ["cp1255", "iso8859_8"]),
+    ("تغادر العبارة من الرصيف الشمالي في الساعة التاسعة وتعود في المساء.", ["cp1256", "iso8859_6"]),
+    (
+        "Директор подписывает расходы на поездки, паром отправляется в девять.",
+        ["cp1251", "koi8_r", "cp866", "iso8859_5"],
+    ),
+    ("Пором відправляється від північного причалу о дев'ятій годині. Її їжак.", ["cp1251", "koi8_u"]),
+    ("Το πλοίο αναχωρεί από τη βόρεια αποβάθρα στις εννέα.", ["cp1253", "iso8859_7"]),
+    ("渡轮九点从北码头出发,晚上返回。", ["gb18030"]),
+    ("渡輪九點從北碼頭出發,晚上返回。", ["big5"]),
+    ("経費は部長が承認します。", ["shift_jis", "euc_jp", "iso2022_jp"]),
+    ("名前,年齢,住所 佐藤太郎,30,東京", ["cp932"]),
+    ("페리는 아홉 시에 북쪽 부두에서 출발합니다.", ["euc_kr"]),
+    ("เรือเฟอร์รี่ออกจากท่าเรือเหนือเวลาเก้าโมงเช้า", ["cp874"]),
+    ("Keltas išplaukia iš šiaurinės krantinės devintą valandą.", ["cp1257"]),
+    ("Færgen afgår fra nordkajen klokken ni. Også på søndage.", ["cp1252"]),
+    ("The captain’s café doesn’t open; it’s £5.", ["cp1252"]),
+    ("Copyright © 2020 The Ferry Company.", ["cp1252", "latin-1"]),
+]
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(text, encoding) for text, names in LEGACY for encoding in names])
+@pytest.mark.parametrize("around", ["", ENGLISH * 5], ids=["alone", "in English"])
+def test_alphabets_in_their_8_bit_encodings(text: str, encoding: str, around: str) -> None:
+    whole = f"{around}\n{text}\n{around}"
+    assert decode(whole.encode(encoding)) == whole
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
+def test_utf32_without_a_mark(encoding: str) -> None:
+    assert decode(ENGLISH.encode(encoding)) == ENGLISH
+
+
+def test_undecodable_characters_are_counted() -> None:
+    assert decode_counted((RUSSIAN * 20).encode()) == (RUSSIAN * 20, 0)
+    data = (RUSSIAN * 20).encode()
+    assert decode_counted(data[:7] + b"\xff" + data[7:])[1] == 1
+    assert ("undecodable_chars", 1) in read_plain(data + b"\xff", "a").metadata
+    assert read_plain(data, "a").metadata == ()
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
+    with contextlib.suppress(UnreadableFile):
+        text, broken = decode_counted(data)
+        assert 0 <= broken <= len(text)
+
+
+@given(st.text(max_size=200).filter(lambda text: "\x1b" not in text and "\0" not in text))
+def test_utf8_is_never_guessed_at(text: str) -> None:
+    if not text.startswith("\ufeff") and sum(c < " " or c == "\x7f" for c in text) <= 2:
+        assert decode_counted(text.encode()) == (text, 0)
+
+
 def test_one_damaged_character_keeps_a_file_utf8() -> None:
     data = (RUSSIAN * 20).encode()
     broken = data[:101] + b"\xff" + data[101:]
@@ -63,7 +127,7 @@ def test_one_damaged_character_keeps_a_file_utf8() -> None:
 
 
 def test_random_bytes_are_binary() -> None:
-    with pytest.raises(UnreadableFile, match="looks like binary data"):
+    with pytest.raises(UnreadableFile, match="binary data, not text"):
         decode(bytes((i * 197 + i * i * 31) % 256 for i in range(5000)))
 
 
@@ -123,11 +187,20 @@ def test_heading_titles_lose_their_markup() -> None:
     assert [mark.title for mark in markdown_headings(text)] == ["Bold code link", "C#"]
 
 
-def test_front_matter_gives_the_title_and_no_heading() -> None:
+def test_front_matter_gives_the_title_and_is_no_text() -> None:
     text = '---\ntitle: "Fares: 2025"\nid: fares\n---\n\n# Overview\n'
     content = read_markdown(text.encode(), "a.md")
     assert content.title == "Fares: 2025"
+    assert content.text == "# Overview\n"
     assert titles(content) == [(1, "Overview")]
+    assert content.source_chars == len(text)
+    assert dict(content.metadata) == {"title": "Fares: 2025", "id": "fares"}
+
+
+def test_front_matter_alone_is_the_text() -> None:
+    text = "---\ntitle: Fares\n---\n"
+    content = read_markdown(text.encode(), "a.md")
+    assert (content.text, content.title) == (text, "Fares")
 
 
 def test_markdown_title_falls_back_to_heading_then_name() -> None:

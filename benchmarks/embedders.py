@@ -1,0 +1,265 @@
+"""Which way to embed finds best, and how fast is it? Does late interaction order what was found better?
+
+    python benchmarks/embedders.py DATA [--documents N] [--model NAME=FOLDER ...] [--rounds 3]
+
+DATA holds `scifact` (BEIR's SciFact: 300 dev claims; title and text of each abstract) and `chunking_evaluation` (472
+questions on five texts, which are cut into passages of 450 characters; a passage is relevant if it holds part of an
+excerpt). Contenders are the default embedder in int8, the same file run as it is in float32, and any folder with a
+`model.onnx` and a `tokenizer.json`. Speed is measured on passages of the second set, the contenders in turn, by as many
+workers as there are cores. With --documents, SciFact keeps the relevant abstracts and N others.
+
+Then the best 20 by BM25 and vectors together are reranked. Prints two tables in Markdown; intervals are 95 % from
+resampled questions, of the difference to the first row of a table. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openbook.config import load_settings
+from openbook.inference import load_embedder
+from openbook.inference.embedder import OnnxEmbedder
+from openbook.inference.reranker import LateInteractionReranker
+from openbook.knowledge.fusion import fuse
+from openbook.knowledge.splitting import split
+from openbook.knowledge.words import query_terms
+from openbook.models import ModelReference, ModelStore, ensure
+from openbook.records import Content
+
+CANDIDATES, RERANKED = 100, 20
+TIMED_PASSAGES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """`relevant[i]` maps the texts that answer question i to their grades."""
+
+    name: str
+    texts: list[str]
+    questions: list[str]
+    relevant: list[dict[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    name: str
+    embedder: OnnxEmbedder
+    folder: Path
+
+
+class AsItIs(OnnxEmbedder):
+    """The file's own graph, whatever it is."""
+
+    _bert = None  # type: ignore[assignment]
+
+
+def scifact(folder: Path, others: int | None) -> Dataset:
+    with gzip.open(folder / "corpus.jsonl.gz", "rt") as lines:
+        documents = [json.loads(line) for line in lines]
+    claims = {row["_id"]: row["text"] for row in map(json.loads, (folder / "queries.jsonl").open())}
+    grades: dict[str, dict[str, int]] = {}
+    for row in csv.DictReader((folder / "qrels_dev.tsv").open(), delimiter="\t"):
+        grades.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+    needed = {name for judged in grades.values() for name in judged}
+    if others is not None:
+        rest = [d for d in documents if d["_id"] not in needed][:others]
+        documents = [d for d in documents if d["_id"] in needed] + rest
+    places = {d["_id"]: i for i, d in enumerate(documents)}
+    relevant = [{places[name]: grade for name, grade in judged.items()} for judged in grades.values()]
+    texts = [f"{d['title']} {d['text']}" for d in documents]
+    return Dataset("SciFact", texts, [claims[name] for name in grades], relevant)
+
+
+def excerpts(folder: Path) -> Dataset:
+    texts: list[str] = []
+    spans: dict[str, list[tuple[int, int, int]]] = {}
+    for path in sorted((folder / "corpora").glob("*.md")):
+        text = path.read_text()
+        for span in split(Content(text=text, media_type="text/plain"), passage_chars=450):
+            spans.setdefault(path.stem, []).append((span.start, span.end, len(texts)))
+            texts.append(text[span.start : span.end])
+    questions, relevant = [], []
+    for row in csv.DictReader((folder / "questions_df.csv").open()):
+        found = {
+            place: 1
+            for excerpt in json.loads(row["references"])
+            for start, end, place in spans[row["corpus_id"]]
+            if min(end, excerpt["end_index"]) - max(start, excerpt["start_index"]) >= min(30, len(excerpt["content"]))
+        }
+        questions.append(row["question"])
+        relevant.append(found)
+    return Dataset("excerpts", texts, questions, relevant)
+
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+
+def ndcg(scores: NDArray[np.float64], relevant: Sequence[dict[int, int]]) -> NDArray[np.float64]:
+    """nDCG@10 of each question; gains are the grades. Equal scores rank by place."""
+    found = []
+    for row, grades in zip(scores, relevant, strict=True):
+        best = np.argsort(-row, kind="stable")[:10]
+        ideal = sorted(grades.values(), reverse=True)[:10]
+        gain = sum(grades.get(int(place), 0) / math.log2(rank + 2) for rank, place in enumerate(best))
+        found.append(gain / sum(grade / math.log2(rank + 2) for rank, grade in enumerate(ideal)))
+    return np.array(found)
+
+
+def bm25(data: Dataset, k1: float = 0.9, b: float = 0.4) -> NDArray[np.float64]:
+    counts = [query_terms(text) for text in data.texts]
+    lengths = np.array([sum(count.values()) for count in counts], np.float64)
+    norms = k1 * (1 - b + b * lengths / lengths.mean())
+    postings: dict[int, list[tuple[int, int]]] = {}
+    for place, count in enumerate(counts):
+        for term, times in count.items():
+            postings.setdefault(term, []).append((place, times))
+    scores = np.zeros((len(data.questions), len(data.texts)))
+    for row, question in zip(scores, data.questions, strict=True):
+        for term in query_terms(question):
+            if rows := postings.get(term):
+                places, times = np.array(rows).T
+                row[places] += (
+                    math.log(1 + (len(counts) - len(rows) + 0.5) / (len(rows) + 0.5)) * times / (times + norms[places])
+                )
+    return scores
+
+
+def hybrid(dense: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As the knowledge base fuses them: over the best candidates of either; all others score far below."""
+    scores = np.full_like(dense, -1e9)
+    for row, near, fit in zip(scores, dense, words, strict=True):
+        places = np.union1d(np.argsort(-near)[:CANDIDATES], np.argsort(-fit)[:CANDIDATES])
+        row[places] = fuse(near[places], fit[places])
+    return scores
+
+
+def reranked(
+    contender: Contender, data: Dataset, scores: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], list[float]]:
+    """(scores by late interaction for the best, seconds of each question)"""
+    reranker, result, seconds = LateInteractionReranker(contender.embedder), np.full_like(scores, -1e9), []
+    for row, question, first in zip(result, data.questions, scores, strict=True):
+        best = np.argsort(-first, kind="stable")[:RERANKED]
+        started = time.perf_counter()
+        row[best] = reranker.score(question, [data.texts[place] for place in best])
+        seconds.append(time.perf_counter() - started)
+    return result, seconds
+
+
+def fused(first: NDArray[np.float64], late: NDArray[np.float64]) -> NDArray[np.float64]:
+    places = np.flatnonzero(late > -1e8)
+    result = np.full_like(late, -1e9)
+    result[places] = fuse(first[places], late[places])
+    return result
+
+
+def with_interval(values: NDArray[np.float64], base: NDArray[np.float64]) -> str:
+    difference, draw = values - base, np.random.default_rng(0)
+    means = [draw.choice(difference, len(difference)).mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{values.mean():.4f} ({difference.mean():+.4f} [{low:+.4f}, {high:+.4f}])"
+
+
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def opening_ms(contender: Contender) -> float:
+    """From nothing open to the vector of a first query; the libraries are imported already."""
+    embedder = contender.embedder
+    fresh = type(embedder)(
+        contender.folder, name="fresh", digest="", dimensions=embedder.identity.dimensions, max_tokens=256
+    )
+    started = time.perf_counter()
+    fresh.embed_query("When does the ferry leave?")
+    return (time.perf_counter() - started) * 1000
+
+
+def rates(contenders: Sequence[Contender], texts: Sequence[str], rounds: int) -> dict[str, list[float]]:
+    """Passages per second of each contender, in turn."""
+    found: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            started = time.perf_counter()
+            contender.embedder.embed_passages(texts)
+            found[contender.name].append(len(texts) / (time.perf_counter() - started))
+    return found
+
+
+def contenders_of(reference: ModelReference, more: Sequence[str]) -> list[Contender]:
+    default = load_embedder(reference)
+    assert isinstance(default, OnnxEmbedder)
+    found = []
+    for name, folder in [("as it is (float32)", reference.path), *(pair.split("=", 1) for pair in more)]:
+        plain = AsItIs(Path(folder), name=name, digest="", dimensions=default.identity.dimensions, max_tokens=256)
+        found.append(Contender(name, plain, Path(folder)))
+    return [found[0], Contender("int8 (the default)", default, reference.path), *found[1:]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--documents", type=int)
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    settings = load_settings()
+    contenders = contenders_of(ensure(ModelStore(settings.models_dir), settings.embedder), arguments.model)
+    sets = [scifact(arguments.data / "scifact", arguments.documents), excerpts(arguments.data / "chunking_evaluation")]
+
+    dense = {
+        (contender.name, data.name): np.stack([contender.embedder.embed_query(q) for q in data.questions]).astype(float)
+        @ contender.embedder.embed_passages(data.texts).T.astype(float)
+        for contender in contenders
+        for data in sets
+    }
+    speed = rates(contenders, sets[1].texts[:TIMED_PASSAGES], arguments.rounds)
+    result: dict[str, object] = {}
+    print(f"| embedder | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | passages/s | opens, ms | MB |")
+    print("|---|---|---|---:|---:|---:|")
+    for contender in contenders:
+        values = {data.name: ndcg(dense[contender.name, data.name], data.relevant) for data in sets}
+        bases = {data.name: ndcg(dense[contenders[0].name, data.name], data.relevant) for data in sets}
+        opening = statistics.median(opening_ms(contender) for _ in range(5))
+        size, rate = (contender.folder / "model.onnx").stat().st_size / 1e6, speed[contender.name]
+        cells = " | ".join(with_interval(values[data.name], bases[data.name]) for data in sets)
+        spread = f"{statistics.median(rate):.0f} ({min(rate):.0f} to {max(rate):.0f})"
+        print(f"| {contender.name} | {cells} | {spread} | {opening:.0f} | {size:.1f} |", flush=True)
+        means = {name: float(value.mean()) for name, value in values.items()}
+        result[contender.name] = {"ndcg": means, "passages_per_s": rate, "opening_ms": opening}
+
+    print(f"\n| order of the best {RERANKED} | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | ms a question |")
+    print("|---|---|---|---:|")
+    default = contenders[1]
+    first = {data.name: hybrid(dense[default.name, data.name], bm25(data)) for data in sets}
+    base = {data.name: ndcg(first[data.name], data.relevant) for data in sets}
+    second = {data.name: reranked(default, data, first[data.name]) for data in sets}
+    after = {data.name: ndcg(second[data.name][0], data.relevant) for data in sets}
+    both = {
+        data.name: ndcg(
+            np.stack([fused(*pair) for pair in zip(first[data.name], second[data.name][0], strict=True)]), data.relevant
+        )
+        for data in sets
+    }
+    times = [statistics.median(second[data.name][1]) * 1000 for data in sets]
+    print(f"| BM25 and vectors | {' | '.join(f'{base[data.name].mean():.4f}' for data in sets)} | 0 |")
+    taken = " and ".join(f"{ms:.0f}" for ms in times)
+    for name, values in (("late interaction", after), ("both, in equal parts", both)):
+        print(f"| {name} | {' | '.join(with_interval(values[d.name], base[d.name]) for d in sets)} | {taken} |")
+    result["rerank"] = {data.name: [float(each[data.name].mean()) for each in (base, after, both)] for data in sets}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

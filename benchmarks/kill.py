@@ -1,0 +1,134 @@
+"""Does a knowledge base survive `kill -9` at any moment?
+
+A sync of a changing folder with the real command line is killed at random moments, as often as asked. After each kill
+the knowledge base must open and be consistent (every row checked against its digest), show the old version or the new
+one and nothing between, and answer. At the end one run must complete the work, and the next must find nothing to do.
+Passages embedded more than once are counted: work between two commits is all that a kill may cost.
+
+    python benchmarks/kill.py FOLDER --kills 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.checking import check
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="documents to take from")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--files", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as work:
+        result = run(options.folder, Path(work), options.kills, options.files, chance)
+    print(json.dumps(result))
+
+
+def run(source: Path, work: Path, kills: int, files: int, chance: random.Random) -> dict[str, object]:
+    pool = sorted(p for p in source.rglob("*") if p.is_file() and 2_000 < p.stat().st_size < 40_000)
+    docs, kb = work / "docs", work / "kb"
+    docs.mkdir()
+    for path in chance.sample(pool, min(files, len(pool))):
+        shutil.copy(path, docs / path.name)
+    started = time.perf_counter()
+    sync(docs, kb)
+    whole_s = time.perf_counter() - started
+    killed = ended = 0
+    where: Counter[str] = Counter()
+    version, problems = 1, list[str]()
+    while killed < kills:
+        change(docs, pool, chance)
+        expected = sorted(p.name for p in docs.iterdir())
+        before = documents(kb)
+        if sync(docs, kb, kill_after_s=chance.uniform(0.0, min(whole_s, 6.0))):
+            killed += 1
+        else:
+            ended += 1
+        base = KnowledgeBase.open(kb)
+        now = documents(kb)
+        found = check(base)
+        problems += [f"after kill {killed}: {line}" for line in found.damaged]
+        if base.version == version:
+            where["before the commit"] += 1
+            problems += [f"after kill {killed}: documents changed without a version"] if now != before else []
+        else:
+            where["after the commit"] += 1
+            problems += (
+                [f"after kill {killed}: version {base.version} after {version}"] if base.version != version + 1 else []
+            )
+            problems += [f"after kill {killed}: half a version"] if now != expected else []
+        where["indexes behind"] += bool(found.index_problems)
+        version = base.version
+        base.close()
+        if killed % 20 == 0 and killed:
+            print(
+                f"{killed} kills, {ended} runs ended before theirs, version {version}, {len(problems)} problems",
+                flush=True,
+            )
+    sync(docs, kb)
+    problems += (
+        [] if documents(kb) == sorted(p.name for p in docs.iterdir()) else ["the last run did not complete the work"]
+    )
+    again = json.loads(sync_output(docs, kb))
+    problems += ["the last run left something to do"] if again["passages_embedded"] else []
+    for line in problems:
+        print(line)
+    return {"kills": killed, "runs_that_ended_first": ended, "problems": len(problems), **where}
+
+
+def change(docs: Path, pool: list[Path], chance: random.Random) -> None:
+    present = sorted(docs.iterdir())
+    for path in chance.sample(present, 3):
+        path.write_text(path.read_text(errors="replace") + f"\n\nChanged with number {chance.random()}.\n")
+    chance.choice(present).unlink(missing_ok=True)
+    new = chance.choice(pool)
+    shutil.copy(new, docs / new.name)
+
+
+def command(docs: Path, kb: Path) -> list[str]:
+    return [sys.executable, "-m", "openbook", "sync", str(docs), "--kb", str(kb), "--json"]
+
+
+def sync(docs: Path, kb: Path, kill_after_s: float | None = None) -> bool:
+    """Whether it was killed before it ended."""
+    process = subprocess.Popen(command(docs, kb), stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        process.wait(kill_after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)  # the process alone: its workers must end by themselves
+        process.wait()
+        return True
+    if process.returncode:
+        raise SystemExit(f"sync failed with {process.returncode}")
+    return False
+
+
+def sync_output(docs: Path, kb: Path) -> str:
+    return subprocess.run(command(docs, kb), check=True, capture_output=True, text=True, env=dict(os.environ)).stdout
+
+
+def documents(kb: Path) -> list[str]:
+    base = KnowledgeBase.open(kb)
+    names = sorted(Path(path).name for path in base.documents())
+    base.close()
+    return names
+
+
+if __name__ == "__main__":
+    main()

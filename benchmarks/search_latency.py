@@ -1,0 +1,305 @@
+"""How fast is a search in 10,000, 100,000 and 1,000,000 passages, what does it miss, and what does the index cost?
+
+    python benchmarks/search_latency.py KB [--sizes 10000 100000 1000000] [--plot FILE.png] [--work FOLDER]
+
+KB is a knowledge base made from real documents with the default embedder. Its passages are copied with every fifth word
+replaced by another of theirs, its vectors mixed in pairs with noise, until there are enough; they are written straight
+into SQLite. Queries are eight words from a passage and a vector at a cosine of about 0.7 to that passage's. Each size
+is built in one process and searched in another; as root, the page cache is dropped before. Prints a Markdown table
+and, as its last line, one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openbook.knowledge import schema
+from openbook.knowledge.indexes import Indexes, Source
+from openbook.knowledge.vectors import widened
+
+PER_CONTENT = 50
+QUERIES = 200
+RECALL_QUERIES = 50
+_WORD = re.compile(r"\w+")
+
+
+def real_passages(kb: Path) -> tuple[list[str], NDArray[np.float16]]:
+    connection = sqlite3.connect(f"{(kb / schema.FILE_NAME).absolute().as_uri()}?mode=ro", uri=True)
+    rows = connection.execute(
+        "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char), e.vector FROM passages p "
+        "JOIN contents c ON c.id = p.content_id JOIN embeddings e ON e.embedding_key = p.embedding_key ORDER BY p.id"
+    ).fetchall()
+    dimensions = len(rows[0][1]) // 2
+    return [t for t, _ in rows], np.frombuffer(b"".join(v for _, v in rows), dtype="<f2").reshape(-1, dimensions)
+
+
+def varied(texts: list[str], vectors: NDArray[np.float16], count: int) -> Iterator[tuple[str, bytes]]:
+    """The first are as they are; then copies."""
+    chance, noise = random.Random(0), np.random.default_rng(0)
+    words = [w for text in texts[::7] for w in text.split()]
+    for start in range(0, count, len(texts)):
+        size = min(len(texts), count - start)
+        rows = widened(vectors[:size])
+        if start:
+            rows = rows * 0.8 + widened(vectors)[noise.integers(0, len(texts), size)] * 0.4
+            rows += noise.normal(0.0, 0.01, rows.shape).astype(np.float32)
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        for text, row in zip(texts[:size], rows.astype("<f2"), strict=True):
+            if start:
+                text = " ".join(chance.choice(words) if i % 5 == 2 else w for i, w in enumerate(text.split(" ")))
+            yield text, row.tobytes()
+
+
+def write_base(kb: Path, folder: Path, count: int) -> None:
+    connection = sqlite3.connect(folder / schema.FILE_NAME, isolation_level=None)
+    connection.execute("PRAGMA synchronous = OFF")
+    for statement in schema.table_statements():
+        connection.execute(statement)
+    texts, vectors = real_passages(kb)
+    connection.execute("BEGIN")
+    group: list[tuple[str, bytes]] = []
+    for done, passage in enumerate(varied(texts, vectors, count), start=1):
+        group.append(passage)
+        if len(group) == PER_CONTENT or done == count:
+            add_content(connection, group, done)
+            group = []
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def add_content(connection: sqlite3.Connection, group: list[tuple[str, bytes]], done: int) -> None:
+    content = connection.execute(
+        "INSERT INTO contents (key, code, text, title, media_type, metadata) VALUES (?, '', ?, '', '', '{}')",
+        (str(done), "".join(text for text, _ in group)),
+    ).lastrowid
+    at, rows, chance = 0, [], random.Random(done)
+    for text, _ in group:
+        rows.append((content, f"p{chance.randbytes(10).hex()}", at, at + len(text), "[]", chance.randbytes(32)))
+        at += len(text)
+    connection.executemany(
+        "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    connection.executemany(
+        "INSERT INTO embeddings VALUES (?, ?)", [(r[5], v) for r, (_, v) in zip(rows, group, strict=True)]
+    )
+
+
+def opened(folder: Path) -> tuple[Source, NDArray[np.int64]]:
+    connection = sqlite3.connect(folder / schema.FILE_NAME)
+    dimensions = len(connection.execute("SELECT vector FROM embeddings LIMIT 1").fetchone()[0]) // 2
+    contents = np.array([c for (c,) in connection.execute("SELECT id FROM contents ORDER BY id")], dtype=np.int64)
+    return Source(connection, "0" * 32, "benchmark", dimensions), contents
+
+
+def queries(folder: Path) -> list[tuple[str, NDArray[np.float32]]]:
+    source, _ = opened(folder)
+    chance, noise = random.Random(1), np.random.default_rng(1)
+    highest = source.connection.execute("SELECT max(id) FROM passages").fetchone()[0]
+    found: list[tuple[str, NDArray[np.float32]]] = []
+    while len(found) < QUERIES:
+        text, vector = source.connection.execute(
+            "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char), e.vector FROM passages p "
+            "JOIN contents c ON c.id = p.content_id JOIN embeddings e USING (embedding_key) WHERE p.id = ?",
+            (chance.randint(1, highest),),
+        ).fetchone()
+        if len(words := _WORD.findall(text)) < 12:
+            continue
+        at = chance.randrange(len(words) - 8)
+        row = widened(np.frombuffer(vector, dtype="<f2")) + noise.normal(
+            0.0, source.dimensions**-0.5, source.dimensions
+        )
+        found.append((" ".join(words[at : at + 8]), (row / np.linalg.norm(row)).astype(np.float32)))
+    return found
+
+
+def build(folder: Path) -> dict[str, Any]:
+    import resource
+
+    source, contents = opened(folder)
+    started = time.perf_counter()
+    Indexes.refresh(folder, source, contents[:-1])
+    seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    Indexes.refresh(folder, source, contents)
+    size = sum(p.stat().st_size for p in (folder / "index").rglob("*.npy"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return {
+        "build_s": seconds,
+        "one_more_ms": (time.perf_counter() - started) * 1e3,
+        "index_mb": size / 1e6,
+        "peak_mb": peak,
+    }
+
+
+def timed(function: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    function()
+    return (time.perf_counter() - started) * 1e3
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    asked = json.loads((folder / "queries.json").read_text())
+    source, contents = opened(folder)
+    pairs = [(text, np.array(vector, dtype=np.float32)) for text, vector in asked]
+    started = time.perf_counter()
+    indexes = Indexes.open(folder, source, contents)
+    open_ms = (time.perf_counter() - started) * 1e3
+    started = time.perf_counter()
+    view = indexes.view(contents)
+    view_ms = (time.perf_counter() - started) * 1e3
+    first = timed(lambda: view.search(*pairs[0], 10))
+    found: dict[str, Any] = {"open_ms": open_ms, "view_ms": view_ms, "first_ms": first}
+    view_again = [timed(lambda: indexes.view(contents)) for _ in range(5)]
+    half = indexes.view(contents[::2])
+    parts: dict[str, Callable[[str, NDArray[np.float32]], object]] = {
+        "search": lambda text, vector: view.search(text, vector, 10),
+        "bm25": lambda text, _: view.bm25(text, 100),
+        "dense": lambda _, vector: view.dense(vector, 100),
+        "half": lambda text, vector: half.search(text, vector, 10),
+    }
+    for name, call in parts.items():
+        for text, vector in pairs[:20]:
+            call(text, vector)
+        times = [timed(lambda: call(text, vector)) for text, vector in pairs]  # noqa: B023  called at once
+        found |= {f"{name}_p50": statistics.median(times), f"{name}_p95": statistics.quantiles(times, n=20)[-1]}
+    recalls = {10: [], 100: []} | {}
+    for _, vector in pairs[:RECALL_QUERIES]:
+        true, got = view.dense(vector, 100, exact=True), {p for p, _ in view.dense(vector, 100)}
+        for k, values in recalls.items():
+            values.append(sum(p in got for p, _ in true[:k]) / k)
+    return (
+        found
+        | {"view_again_ms": statistics.median(view_again), "segments": len(indexes._segments)}
+        | {f"recall_{k}": statistics.mean(values) for k, values in recalls.items()}
+    )
+
+
+def run(step: str, folder: Path, *options: str) -> dict[str, Any]:
+    if step == "measure" and os.geteuid() == 0:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    command = [sys.executable, __file__, str(folder), "--step", step, *options]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def one_size(kb: Path, folder: Path, count: int) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "queries.json").exists():
+        (folder / schema.FILE_NAME).unlink(missing_ok=True)
+        write_base(kb, folder, count)
+        (folder / "queries.json").write_text(json.dumps([(t, v.tolist()) for t, v in queries(folder)]))
+    result = {"passages": count} | run("build", folder) | run("measure", folder)
+    return result | {"bytes_per_passage": result["index_mb"] * 1e6 / count}
+
+
+COLUMNS = (
+    "passages",
+    "search_p50",
+    "search_p95",
+    "bm25_p50",
+    "bm25_p95",
+    "dense_p50",
+    "dense_p95",
+    "half_p50",
+    "first_ms",
+)
+MORE = (
+    "open_ms",
+    "view_ms",
+    "view_again_ms",
+    "recall_10",
+    "recall_100",
+    "build_s",
+    "one_more_ms",
+    "bytes_per_passage",
+    "peak_mb",
+)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    names = (*COLUMNS, *MORE)
+    lines = [
+        "| " + " | ".join(["", *(f"{r['passages']:,}" for r in results)]) + " |",
+        "|---" * (len(results) + 1) + "|",
+    ]
+    for name in names[1:]:
+        lines.append(
+            "| "
+            + " | ".join([name, *(f"{r[name]:,.3f}" if "recall" in name else f"{r[name]:,.1f}" for r in results)])
+            + " |"
+        )
+    return "\n".join(lines)
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    sizes = [r["passages"] for r in results]
+    for name, label in (("search", "whole search"), ("dense", "vectors"), ("bm25", "words")):
+        (line,) = axes.plot(sizes, [r[f"{name}_p50"] for r in results], marker="o", label=f"{label}, median")
+        axes.plot(
+            sizes,
+            [r[f"{name}_p95"] for r in results],
+            marker=".",
+            linestyle=":",
+            color=line.get_color(),
+            label=f"{label}, 95th percentile",
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="passages",
+        ylabel="milliseconds",
+        title="Search, embedding of the query not counted",
+    )
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kb", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--work", type=Path, help="keep the made knowledge bases here")
+    parser.add_argument("--step", choices=("build", "measure"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        print(json.dumps({"build": build, "measure": measure}[arguments.step](arguments.kb)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        results = [one_size(arguments.kb, work / str(size), size) for size in arguments.sizes]
+    print(table(results))
+    if arguments.plot:
+        plot(results, arguments.plot)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What a person sees of a knowledge base: reports of runs, its state, its versions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path
+
+if TYPE_CHECKING:
+    from openbook.knowledge import Report
+    from openbook.knowledge.base import Status
+    from openbook.knowledge.checking import Checked
+    from openbook.knowledge.forgetting import Purged
+    from openbook.knowledge.versions import Difference, Version
+    from openbook.records import Verdict
+
+_SHOWN_CHANGES = 40
+_SHOWN_CHARS = 160
+
+
+def show_report(report: Report, folder: Path, *, as_json: bool, verbose: bool) -> None:
+    if as_json:
+        print_json({"knowledge_base": str(folder), **dataclasses.asdict(report)})
+        return
+    print_verdicts(report.verdicts, only_problems=not verbose)
+    print_tally(report, folder)
+
+
+def print_tally(report: Report, folder: Path) -> None:
+    from openbook.knowledge.adding import verdict_counts
+
+    tally = ", ".join(f"{count} {outcome}" for outcome, count in verdict_counts(report.verdicts)) or "no files found"
+    read = _characters(report.characters, report.source_characters)
+    say(
+        console(),
+        f"{tally}.{f' {read} read.' if report.source_characters else ''} {short_path(str(folder))} is at version {report.version}.",
+    )
+
+
+def _characters(read: int, held: int) -> str:
+    return f"{read:,} of {held:,} characters" if held != read else f"{read:,} characters"
+
+
+def print_status(folder: Path, status: Status) -> None:
+    out = console()
+    copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
+    rows = {
+        "Knowledge base": short_path(str(folder)),
+        "Version": f"{status.version} ({status.versions_kept} kept)",
+        "Documents": f"{status.documents:,}{copies}",
+        "Passages": f"{status.passages:,}",
+        "Text": f"{_characters(status.characters, status.source_characters)} read",
+        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
+        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
+    }
+    if status.sources:
+        rows["Synced from"] = ", ".join(map(short_path, status.sources))
+    for name, value in rows.items():
+        say(out, printable(f"{name:<15} {value}"))
+    if status.not_in:
+        say(out, f"\nNot in it ({len(status.not_in)}):")
+        for line in _grouped(status.not_in):
+            say(out, printable(f"  {line}"))
+
+
+def _grouped(verdicts: Sequence[Verdict]) -> list[str]:
+    """One line for each failure; skipped files by reason, since there are often many of a kind."""
+    lines = [f"failed   {short_path(v.path)}: {v.reason}" for v in verdicts if v.outcome == "failed"]
+    reasons: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.outcome != "failed":
+            reasons.setdefault(verdict.reason, []).append(short_path(verdict.path))
+    for reason, paths in sorted(reasons.items()):
+        lines.append(f"skipped  {len(paths)} file{'s' if len(paths) > 1 else ''}: {reason}")
+        lines += [f"           {path}" for path in paths]
+    return lines
+
+
+def print_documents(paths: Sequence[str]) -> None:
+    for path in paths:
+        say(console(), printable(path))
+
+
+def print_history(versions: Sequence[Version], limit: int) -> None:
+    out = console()
+    for each in versions[:limit]:
+        tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
+        say(
+            out,
+            f"{each.version:>6}  {each.created_at.replace('+00:00', 'Z')}  {each.documents:>7,} documents  {each.summary}{tags}",
+        )
+    if len(versions) > limit:
+        say(out, f"... and {len(versions) - limit} older; --limit shows more.")
+
+
+def print_difference(found: Difference) -> None:
+    out = console()
+    say(
+        out,
+        f"From version {found.before} to {found.after}: {len(found.added)} documents added, {len(found.changed)} changed, "
+        f"{len(found.removed)} removed; {len(found.passages_added)} passages added, {len(found.passages_removed)} removed.",
+    )
+    for sign, paths, style in (
+        ("+", found.added, "green"),
+        ("~", found.changed, "yellow"),
+        ("-", found.removed, "red"),
+    ):
+        for path in paths:
+            say(out, printable(f"{sign} {short_path(path)}"), style=style)
+    for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
+        for change in passages[:_SHOWN_CHANGES]:
+            flat = " ".join(printable(change.text).split())
+            text = flat if len(flat) <= _SHOWN_CHARS else flat[:_SHOWN_CHARS].rpartition(" ")[0] + "…"
+            say(out, f"\n{sign} {printable(short_path(change.document))}", style=style)
+            say(out, text, indent=4)
+        if len(passages) > _SHOWN_CHANGES:
+            say(out, f"... and {len(passages) - _SHOWN_CHANGES} more; --json lists all.")
+
+
+def print_purged(purged: Purged, caches_dropped: int) -> None:
+    from openbook.knowledge.forgetting import BEYOND_REACH
+
+    out = console()
+    many = len(purged.documents)
+    say(
+        out,
+        f"{many} document{'s' if many > 1 else ''} and {purged.passages} passages purged from every version; version {purged.version} begins.",
+    )
+    say(
+        out,
+        f"Proof: {purged.files} files, {purged.bytes:,} bytes scanned; nothing of their text, names, keys or vectors is left.",
+    )
+    if caches_dropped:
+        say(out, f"{caches_dropped} cached knowledge bases of --docs that held them are deleted.")
+    if purged.on_disk:
+        names = ", ".join(map(short_path, purged.on_disk[:3]))
+        say(
+            out,
+            printable(f"Still on this disk, and taken in again by the next add or sync over it: {names}"),
+            style="yellow",
+        )
+    say(out, BEYOND_REACH, style="dim")
+
+
+def print_check(checked: Checked) -> None:
+    out = console()
+    if checked.damaged:
+        say(out, "\nDamaged:", style="red")
+        for line in checked.damaged:
+            say(out, printable(f"  {line}"))
+        return
+    say(out, f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
+    for problem in checked.index_problems:
+        say(out, printable(f"  index: {problem}"), style="yellow")
+    if checked.index_problems:
+        mended = (
+            "The indexes were built anew."
+            if checked.repaired
+            else "The indexes could not be written; answers come from the truth."
+        )
+        say(out, mended)
+    if checked.recall_at_10 is not None:
+        how = "exact" if checked.exact else "approximate"
+        say(out, f"Vector search is {how}: recall@10 {checked.recall_at_10:.3f} against exact search.")

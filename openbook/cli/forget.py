@@ -1,0 +1,51 @@
+"""`openbook remove` and `openbook purge`: documents out of the newest version, or out of all of them for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True)
+@click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
+    """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
+    from openbook.cli import display_kb, session
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge import remove as remove_documents
+
+    current = session.settings(kb=kb)
+    base = KnowledgeBase.open(current.default_kb)
+    report = remove_documents(base, documents, lock_timeout_s=current.lock_timeout_s)
+    display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=True)
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True)
+@click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
+@click.option("--copies", is_flag=True, help="Also documents elsewhere that hold the same text.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, as_json: bool) -> None:
+    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan."""
+    import dataclasses
+    import sys
+
+    from openbook.cli import display, display_kb, session
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge import purge as purge_documents
+    from openbook.knowledge.cached import drop_holding
+
+    current = session.settings(kb=kb)
+    base = KnowledgeBase.open(current.default_kb)
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {', '.join(documents)} from all versions? This cannot be undone.", abort=True, err=True)
+    dropped = drop_holding(current.cache_dir, base, documents)
+    purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
+    if as_json:
+        display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped})
+    else:
+        display_kb.print_purged(purged, dropped)

@@ -1,0 +1,266 @@
+"""Files to stored contents: what is unchanged costs a look at the file system, what is known costs a digest, and only
+the rest is read, in worker processes.
+
+Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+from openbook.errors import UnreadableFile
+from openbook.knowledge import schema
+from openbook.knowledge.discovery import Found, display_path
+from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
+from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES
+from openbook.knowledge.reading.cleaning import title_from_name
+from openbook.knowledge.reading.isolated import Limits, ReaderPool
+from openbook.knowledge.splitting import SPLITTER_VERSION, split
+from openbook.records import Content, Metadata, Outcome, PassageSpan, Verdict, sha256_hex
+
+PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
+CODE = f"reader {READER_VERSION} splitter {SPLITTER_VERSION} {PASSAGE_CHARS}"  # what a content depends on besides bytes
+_RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new time
+
+# Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A file whose row in the newest version must be another one. Its content is stored."""
+
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a run found. `seen`: every path that is still there; `restat`: (path, stat) of files that did not change."""
+
+    changes: tuple[Change, ...]
+    verdicts: tuple[Verdict, ...]
+    restat: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    content_id: int
+    stat: str
+    code: str
+    metadata: str
+    labels: str
+
+
+@dataclass(slots=True)
+class Intake:
+    """One run's reading. `labels` are added to those that files state; with `keep_labels`, to those they have already.
+
+    `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
+    """
+
+    connection: sqlite3.Connection
+    limits: Limits
+    labels: frozenset[str] = frozenset()
+    keep_labels: bool = True
+    relabel: bool = False
+    retry: bool = False
+    ocr: str = ""
+    progress: Progress = lambda stage, done, total: None
+    _live: dict[str, _Live] = field(default_factory=dict)
+    _changes: list[Change] = field(default_factory=list)
+    _verdicts: dict[str, Verdict] = field(default_factory=dict)
+    _restat: list[tuple[str, str]] = field(default_factory=list)
+
+    def take(self, found: Sequence[Found | Verdict]) -> Taken:
+        """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
+        self._live = _live_documents(self.connection)
+        tried = self._tried()
+        due: list[Found] = []
+        for item in found:
+            if isinstance(item, Verdict):
+                self._verdicts[item.path] = self._known_stays(item)
+                continue
+            path = display_path(item.path)
+            if self._is_unchanged(path, item):
+                self._verdicts[path] = Verdict(path, "unchanged")
+            elif not self.retry and path in tried and tried[path][0] == self._tried_stat(item):
+                self._verdicts[path] = tried[path][1]
+            else:
+                self._verdicts[path] = Verdict(path, "unchanged")  # holds the place
+                due.append(item)
+        self._read(due)
+        return Taken(tuple(self._changes), tuple(self._verdicts.values()), tuple(self._restat))
+
+    def tried_stats(self, found: Iterable[Found | Verdict]) -> dict[str, str]:
+        """What a verdict's row says about the file it was given for."""
+        return {display_path(f.path): self._tried_stat(f) for f in found if isinstance(f, Found)}
+
+    def _is_unchanged(self, path: str, found: Found) -> bool:
+        live = self._live.get(path)
+        if self.relabel or live is None or not live.stat or (live.stat, live.code) != (found.stat, CODE):
+            return False
+        return self.labels <= set(json.loads(live.labels)) if self.keep_labels else True
+
+    def _tried(self) -> dict[str, tuple[str, Verdict]]:
+        rows = self.connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
+        return {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
+
+    def _tried_stat(self, found: Found) -> str:
+        return f"{found.stat} {CODE} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self.ocr}"
+
+    def _known_stays(self, verdict: Verdict) -> Verdict:
+        if verdict.outcome == "failed" and verdict.path in self._live:
+            return replace(verdict, reason=f"{verdict.reason}; the text read before stays")
+        return verdict
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, due: Sequence[Found]) -> None:
+        unknown: list[Found] = []
+        started_ns = time.time_ns()
+        for done, item in enumerate(due):
+            self.progress("digest", done, len(due))
+            content_id = self._known_content(item)
+            if content_id is None:
+                unknown.append(item)
+            else:
+                self._settle(item, content_id, started_ns)
+        if not unknown:
+            return
+        by_path = {item.path: item for item in unknown}
+        with ReaderPool(self.limits, ocr=self.ocr) as pool:
+            for done, result in enumerate(pool.read_all([item.path for item in unknown])):
+                self.progress("read", done, len(unknown))
+                item = by_path[result.path]
+                if isinstance(result.outcome, UnreadableFile):
+                    self._fail(item, str(result.outcome))
+                    continue
+                content, digest = result.outcome
+                if content.title == title_from_name(item.path.name):
+                    content = replace(content, title="")  # the same text under another name is the same content
+                self._settle(item, self._store(content, _content_key(item.path, digest)), started_ns)
+        self.progress("read", len(unknown), len(unknown))
+
+    def _known_content(self, found: Found) -> int | None:
+        """The stored content of exactly these bytes, read by this code, if there is one."""
+        if found.bytes > self.limits.max_file_bytes:
+            return None  # the reader will say so
+        try:
+            with found.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError):
+            return None  # the reader will say why
+        key = _content_key(found.path, digest)
+        row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def _store(self, content: Content, key: str) -> int:
+        """Store a text with its passages once; the id of its row."""
+        row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        text_digest = sha256_hex(content.text.encode())
+        spans = split(content, passage_chars=PASSAGE_CHARS)
+        with schema.transaction(self.connection):
+            cursor = self.connection.execute(
+                "INSERT INTO contents (key, code, text, title, media_type, source_chars, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    key,
+                    CODE,
+                    content.text,
+                    content.title,
+                    content.media_type,
+                    content.source_chars,
+                    to_json(content.metadata),
+                ),
+            )
+            content_id = int(cursor.lastrowid or 0)
+            self.connection.executemany(
+                "INSERT INTO passages (content_id, passage_id, start_char, end_char, page, headings, embedding_key) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [_passage_row(content_id, text_digest, content, span) for span in spans],
+            )
+        return content_id
+
+    def _settle(self, found: Found, content_id: int, read_at_ns: int) -> None:
+        """Compare with the row that the newest version has for this path."""
+        path = display_path(found.path)
+        live = self._live.get(path)
+        try:
+            metadata, labels = self._metadata(found, content_id, live)
+        except UnreadableFile as error:
+            self._fail(found, str(error))
+            return
+        stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
+        if live is not None and (live.content_id, live.metadata, live.labels) == (content_id, metadata, labels):
+            self._restat.append((path, stat))
+            return
+        outcome: Outcome = "added" if live is None else "updated"
+        self._verdicts[path] = Verdict(path, outcome)
+        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, outcome))
+
+    def _metadata(self, found: Found, content_id: int, live: _Live | None) -> tuple[str, str]:
+        """(metadata, labels) as JSON: what the file system, the file and its sidecar say, in this order of precedence."""
+        title, stated = self.connection.execute(
+            "SELECT title, metadata FROM contents WHERE id = ?", (content_id,)
+        ).fetchone()
+        of_file = dict(system_metadata(display_path(found.path), found.bytes, found.modified_ns))
+        if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
+            of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
+        of_text = (("title", title or Path(found.path.name).stem), *from_json(stated))
+        of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
+        whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
+        own = labels_of(of_text, of_sidecar)
+        whole.pop(LABEL_KEY, None)
+        before = set(json.loads(live.labels)) if live is not None and self.keep_labels else set()
+        return to_json(tuple(whole.items())), json.dumps(sorted(own | before | self.labels))
+
+    def _fail(self, found: Found, reason: str) -> None:
+        path = display_path(found.path)
+        unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
+        outcome: Outcome = "skipped" if unknown else "failed"
+        self._verdicts[path] = self._known_stays(Verdict(path, outcome, reason))
+
+
+def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:
+    rows = connection.execute(
+        "SELECT d.path, d.content_id, d.stat, c.code, d.metadata, d.labels "
+        "FROM documents d JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL"
+    )
+    return {path: _Live(*row) for path, *row in rows}
+
+
+def _content_key(path: Path, digest: str) -> str:
+    """Names the file's bytes, how its name says to read them, and the code that reads and splits."""
+    return sha256_hex(f"{digest} {path.suffix.lower()} {CODE}".encode("utf-8", "surrogateescape"))
+
+
+def _passage_row(content_id: int, text_digest: str, content: Content, span: PassageSpan) -> tuple[object, ...]:
+    text = embedding_text(content.title, span.headings, content.text[span.start : span.end])
+    key = hashlib.sha256(text.encode()).digest()
+    name = passage_id(text_digest, span)
+    return content_id, name, span.start, span.end, span.page, json.dumps(span.headings), key
+
+
+def passage_id(text_digest: str, span: PassageSpan) -> str:
+    """A function of the document's text and the span: the same on every machine and in every knowledge base."""
+    return "p" + sha256_hex(f"{text_digest} {span.start} {span.end}".encode())[:20]
+
+
+def embedding_text(title: str, headings: Sequence[str], text: str) -> str:
+    """What is embedded for a passage: where it stands, then what it says."""
+    place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
+    return f"{place}\n{text.strip()}" if place else text.strip()

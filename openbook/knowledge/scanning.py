@@ -1,0 +1,94 @@
+"""Looking for any of many byte strings in large files at once, to prove that something is not there.
+
+Each string is represented by windows of 16 bytes. Text is covered so densely that every run of 79 bytes of it holds a
+whole window. A file's windows are folded to 64 bits at every offset, filtered by a bit table, and compared exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW = 16
+STRIDE = 64
+_BLOCK = 4 << 20
+_BITS = 22  # size of the filter table
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Needles:
+    """A set of 16-byte windows."""
+
+    def __init__(self) -> None:
+        self._windows: set[bytes] = set()
+        self._table: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def add(self, data: bytes) -> None:
+        """Windows of `data` at every 64th byte and at its end. Windows of one byte repeated say nothing and are left out."""
+        for start in range(0, len(data) - WINDOW + 1, STRIDE):
+            self._put(data[start : start + WINDOW])
+        self.add_end(data)
+
+    def add_end(self, data: bytes) -> None:
+        """The last window of `data`; nothing when it is shorter than one."""
+        if len(data) >= WINDOW:
+            self._put(data[-WINDOW:])
+
+    def _put(self, window: bytes) -> None:
+        if len(set(window)) > 2:
+            self._windows.add(window)
+            self._table = None
+
+    def drop_found_in(self, data: bytes) -> None:
+        """Forget the windows that occur in `data`."""
+        found = {data[at : at + WINDOW] for at in self._offsets(data)}
+        if found:
+            self._windows -= found
+            self._table = None
+
+    def find_in(self, path: Path) -> tuple[int | None, int]:
+        """(offset of a window in the file, or None; the file's size)."""
+        before, size = b"", 0
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                data = before + block
+                for at in self._offsets(data):
+                    return size - len(before) + at, size + len(block)
+                size += len(block)
+                before = data[-(WINDOW - 1) :]
+        return None, size
+
+    def _offsets(self, data: bytes) -> Iterator[int]:
+        if not self._windows or len(data) < WINDOW:
+            return
+        table = self._filter()
+        for shift in range(8):
+            words = np.frombuffer(data, dtype="<u8", count=(len(data) - shift) // 8, offset=shift)
+            if len(words) < 2:
+                break
+            for index in np.flatnonzero(table[_folded(words[:-1], words[1:])]):
+                at = shift + 8 * int(index)
+                if data[at : at + WINDOW] in self._windows:
+                    yield at
+
+    def _filter(self) -> NDArray[np.bool_]:
+        if self._table is None:
+            words = np.frombuffer(b"".join(sorted(self._windows)), dtype="<u8").reshape(-1, 2)
+            self._table = np.zeros(1 << _BITS, dtype=np.bool_)
+            self._table[_folded(words[:, 0], words[:, 1])] = True
+        return self._table
+
+
+def _folded(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A number below 2^_BITS for each pair of halves of a window."""
+    mixed: NDArray[np.uint64] = (first * _MIX + second) * _MIX >> np.uint64(64 - _BITS)
+    return mixed

@@ -1,0 +1,70 @@
+"""What a query may see: one version, the documents that fit a filter, and only labels that the asker holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from openbook.errors import QuestionError
+from openbook.knowledge import schema
+
+if TYPE_CHECKING:
+    from openbook.knowledge.where import Where
+
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.where`.
+
+    `labels`: what the asker holds. A document is seen only when every label it carries is among them.
+    """
+
+    as_of: int | None = None
+    where: str = ""
+    labels: frozenset[str] = frozenset()
+
+
+EVERYTHING = Scope()
+
+
+def checked_labels(labels: Iterable[str]) -> frozenset[str]:
+    """Raises QuestionError for what is not a label."""
+    found = frozenset(labels)
+    for label in sorted(found):
+        if not _LABEL.fullmatch(label):
+            raise QuestionError(
+                f"{label!r} is not an access label. A label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit."
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """SQL over `documents d`, with its bound values."""
+
+    sql: str
+    values: dict[str, object]
+
+
+def condition(scope: Scope, version: int) -> Condition:
+    """The documents that `scope` sees in `version`. Raises QuestionError for a filter that is not one."""
+    sql, values = schema.LIVE, dict[str, object](version=version)
+    names = [f"label{i}" for i in range(len(scope.labels))]
+    values.update(zip(names, sorted(scope.labels), strict=True))
+    held = ", ".join(f":{name}" for name in names)
+    sql += f" AND (d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
+    if scope.where:
+        where_sql, where_values = filter_of(scope).sql()
+        sql += f" AND ({where_sql})"
+        values.update(where_values)
+    return Condition(sql, values)
+
+
+def filter_of(scope: Scope) -> Where:
+    from openbook.knowledge.where import parse
+
+    return parse(scope.where)

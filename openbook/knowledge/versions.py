@@ -1,0 +1,305 @@
+"""The versions of a knowledge base: which there are, how two differ, going back to one, and letting old ones go."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from openbook.errors import KnowledgeError, QuestionError, did_you_mean
+from openbook.knowledge import schema
+from openbook.knowledge.base import KnowledgeBase, now, spans
+from openbook.knowledge.committing import add_version, newest
+
+_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`created_at` is ISO 8601 in UTC."""
+
+    version: int
+    created_at: str
+    summary: str
+    documents: int
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassageChange:
+    document: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """From version `before` to version `after`: paths of documents, and passages by what they say."""
+
+    before: int
+    after: int
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    passages_added: tuple[PassageChange, ...]
+    passages_removed: tuple[PassageChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Which versions are kept besides the newest and the tagged ones: the last `versions`, and those of the last `days`.
+
+    None sets no limit; with both None all are kept.
+    """
+
+    versions: int | None = None
+    days: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    versions: int
+    contents: int
+    kept: tuple[int, ...]
+
+
+def history(base: KnowledgeBase) -> list[Version]:
+    """The kept versions, newest first."""
+    with schema.storage_errors(base.folder):
+        connection = base.connection
+        tags: dict[int, list[str]] = {}
+        for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
+            tags.setdefault(version, []).append(name)
+        rows = connection.execute(
+            "SELECT v.version, v.created_at, v.summary, (SELECT count(*) FROM documents d WHERE d.added_in <= v.version "
+            "AND (d.removed_in IS NULL OR d.removed_in > v.version)) FROM versions v ORDER BY v.version DESC"
+        ).fetchall()
+        return [Version(v, at, summary, count, tuple(tags.get(v, ()))) for v, at, summary, count in rows]
+
+
+def resolve_version(base: KnowledgeBase, text: str) -> int:
+    """The version that `text` means: a number, a tag, or a time (`2026-01-31`, `2026-01-31T12:00`, UTC unless it says).
+
+    A time means the version that was the newest then; a date alone means the end of that day. Raises KnowledgeError.
+    """
+    with schema.storage_errors(base.folder):
+        if text.isascii() and text.isdigit() and len(text) < 19:
+            return base.kept_version(int(text))
+        if _TIME.fullmatch(text):
+            return _version_at(base, text)
+        row = base.connection.execute("SELECT version FROM tags WHERE name = ?", (text,)).fetchone()
+        if row is None:
+            names = [name for (name,) in base.connection.execute("SELECT name FROM tags")]
+            raise KnowledgeError(
+                f"No version {text!r}: it is no number, no tag and no time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
+            )
+        return int(row[0])
+
+
+def _version_at(base: KnowledgeBase, text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise KnowledgeError(f"{text!r} is not a time: {error}. Write it like 2026-01-31T12:00.") from error
+    if len(text) == len("2026-01-31"):
+        moment += timedelta(days=1) - timedelta(microseconds=1)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    until = moment.isoformat(timespec="seconds")
+    row = base.connection.execute("SELECT max(version) FROM versions WHERE created_at <= ?", (until,)).fetchone()
+    oldest, created = base.connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchone()
+    if row[0] is None:
+        raise KnowledgeError(f"No version is as old as {text}; the oldest kept, {oldest}, is from {created}.")
+    return int(row[0])
+
+
+def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_timeout_s: float = 30.0) -> int:
+    """Name a version (default: the newest). A tagged version is never pruned. Raises KnowledgeError when the name is taken."""
+    if not _TAG.fullmatch(name):
+        raise QuestionError(
+            f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
+        )
+    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+        version = base.kept_version(version)
+        row = connection.execute("SELECT version FROM tags WHERE name = ?", (name,)).fetchone()
+        if row is not None and row[0] != version:
+            raise KnowledgeError(
+                f"The tag {name!r} already names version {row[0]}. Drop it first: openbook tag --drop {name}"
+            )
+        connection.execute("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", (name, version, now()))
+        return version
+
+
+def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) -> None:
+    """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
+    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+        if not connection.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount:
+            names = [each for (each,) in connection.execute("SELECT name FROM tags")]
+            raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
+
+
+def diff(base: KnowledgeBase, before: int, after: int) -> Difference:
+    """What changed from one kept version to another. Raises KnowledgeError."""
+    with schema.storage_errors(base.folder):
+        old, new = (_contents(base, base.kept_version(version)) for version in (before, after))
+        changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
+        old_passages, new_passages = (_passages(base, [side[path] for path in sorted(side)]) for side in (old, new))
+        was = {name for content in set(old.values()) for name, _ in old_passages[content]}
+        is_now = {name for content in set(new.values()) for name, _ in new_passages[content]}
+        return Difference(
+            before,
+            after,
+            added=tuple(sorted(new.keys() - old.keys())),
+            changed=tuple(changed),
+            removed=tuple(sorted(old.keys() - new.keys())),
+            passages_added=_only(new, new_passages, was),
+            passages_removed=_only(old, old_passages, is_now),
+        )
+
+
+def _contents(base: KnowledgeBase, version: int) -> dict[str, int]:
+    rows = base.connection.execute(
+        f"SELECT d.path, d.content_id FROM documents d WHERE {schema.LIVE}", {"version": version}
+    )
+    return dict(rows.fetchall())
+
+
+def _passages(base: KnowledgeBase, contents: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
+    """(what names a passage whatever stands before it, its text) by content."""
+    found: dict[int, list[tuple[str, str]]] = {}
+    for content in set(contents):
+        rows = base.connection.execute(
+            "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char) FROM passages p "
+            "JOIN contents c ON c.id = p.content_id WHERE c.id = ? ORDER BY p.start_char",
+            (content,),
+        )
+        found[content] = [(text.strip(), text) for (text,) in rows]
+    return found
+
+
+def _only(
+    documents: dict[str, int], passages: dict[int, list[tuple[str, str]]], other: set[str]
+) -> tuple[PassageChange, ...]:
+    """Passages of `documents` whose text is not in `other`, each once, by path and place."""
+    found: dict[str, PassageChange] = {}
+    for path in sorted(documents):
+        for name, text in passages[documents[path]]:
+            if name and name not in other:
+                found.setdefault(name, PassageChange(path, text))
+    return tuple(found.values())
+
+
+def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
+    """Make a new version that holds exactly the documents of a kept one; its number (the newest's, if nothing differs)."""
+    with base.writing(lock_timeout_s) as connection:
+        base.kept_version(version)
+        with schema.transaction(connection):
+            number = newest(connection)
+            columns = "path, content_id, bytes, stat, metadata, labels"
+            old = connection.execute(
+                f"SELECT {columns} FROM documents d WHERE {schema.LIVE}", {"version": version}
+            ).fetchall()
+            live = connection.execute(f"SELECT {columns} FROM documents WHERE removed_in IS NULL").fetchall()
+            was, is_now = _without_stat(old), _without_stat(live)
+            if was.keys() == is_now.keys():
+                return number
+            number += 1
+            add_version(connection, number, f"restored version {version}")
+            connection.executemany(
+                "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL",
+                [(number, path) for path, *_ in is_now.keys() - was.keys()],
+            )
+            connection.executemany(
+                f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*was[key], number) for key in sorted(was.keys() - is_now.keys())],
+            )
+        apply_retention(connection)
+        base.refresh_indexes(connection)
+        return number
+
+
+def _without_stat(rows: Iterable[tuple[object, ...]]) -> dict[tuple[str, ...], tuple[object, ...]]:
+    """Rows by all but their `stat`, which is of the disk and not of the document."""
+    return {tuple(str(value) for at, value in enumerate(row) if at != 3): row for row in rows}
+
+
+# --- letting go -------------------------------------------------------------------------------------------------------
+
+
+def retention(connection: sqlite3.Connection) -> Retention:
+    row = connection.execute("SELECT value FROM meta WHERE key = 'retention'").fetchone()
+    return Retention(**json.loads(row[0])) if row else Retention()
+
+
+def set_retention(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> None:
+    """Remember a policy; it is applied after every commit."""
+    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+        value = json.dumps({"versions": policy.versions, "days": policy.days})
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('retention', ?)", (value,))
+
+
+def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> Pruned:
+    """Let go of the versions that `policy` does not keep, and of every text and vector that only they had."""
+    with base.writing(lock_timeout_s) as connection:
+        pruned = _prune(connection, policy)
+        base.forget(connection, lock_timeout_s)
+        return pruned
+
+
+def apply_retention(connection: sqlite3.Connection) -> None:
+    """Prune by the remembered policy, if there is one. The caller holds the write lock."""
+    policy = retention(connection)
+    if policy != Retention():
+        _prune(connection, policy)
+
+
+def _prune(connection: sqlite3.Connection, policy: Retention) -> Pruned:
+    with schema.transaction(connection):
+        versions = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
+        kept = sorted(_kept(connection, versions, policy))
+        gone = sorted(set(versions) - set(kept))
+        connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
+        drop_unseen_documents(connection)
+        return Pruned(len(gone), drop_unused_contents(connection), tuple(kept))
+
+
+def _kept(connection: sqlite3.Connection, versions: list[int], policy: Retention) -> set[int]:
+    kept = {versions[-1], *(v for (v,) in connection.execute("SELECT version FROM tags"))}
+    if policy == Retention():
+        return set(versions)
+    if policy.versions is not None:
+        kept.update(versions[-max(policy.versions, 1) :])
+    if policy.days is not None:
+        since = (datetime.now(UTC) - timedelta(days=policy.days)).isoformat(timespec="seconds")
+        kept.update(v for (v,) in connection.execute("SELECT version FROM versions WHERE created_at >= ?", (since,)))
+        # The version that was the newest at the beginning of that time was what readers saw then.
+        kept.update(
+            v
+            for (v,) in connection.execute("SELECT max(version) FROM versions WHERE created_at < ?", (since,))
+            if v is not None
+        )
+    return kept
+
+
+def drop_unseen_documents(connection: sqlite3.Connection) -> None:
+    """Delete the rows of documents that no kept version sees."""
+    connection.execute(
+        "DELETE FROM documents WHERE removed_in IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
+    )
+
+
+def drop_unused_contents(connection: sqlite3.Connection) -> int:
+    """Delete contents that no row of a document refers to, with their passages and vectors; how many contents."""
+    unused = "(SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM documents))"
+    connection.execute(f"DELETE FROM passages WHERE content_id IN {unused}")
+    count = connection.execute(f"DELETE FROM contents WHERE id IN {unused}").rowcount
+    if count:
+        connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
+    return count
+
+
+def kept_in_words(kept: Iterable[int]) -> str:
+    return spans(sorted(kept))

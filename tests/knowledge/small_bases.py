@@ -1,0 +1,146 @@
+"""Tiny knowledge bases, written straight into the tables, and what a search in them must find, computed plainly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openbook.knowledge import schema
+from openbook.knowledge.bm25 import B, K1
+from openbook.knowledge.facts import Source
+from openbook.knowledge.indexes import Indexes, Ranked
+from openbook.knowledge.words import Vocabulary, query_terms
+from openbook.records import sha256_hex
+from openbook.testing import HashEmbedder
+
+DIMENSIONS = 24
+EMBEDDER = HashEmbedder(DIMENSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One content: its title and, for each passage, (headings, text)."""
+
+    title: str
+    passages: tuple[tuple[tuple[str, ...], str], ...]
+
+
+class Base:
+    """A SQLite file with contents only, as the index reads it."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.connection = sqlite3.connect(":memory:" if folder is None else folder / schema.FILE_NAME)
+        for statement in schema.table_statements():
+            self.connection.execute(statement)
+        self.connection.isolation_level = None
+
+    def source(self, base_id: str = "0" * 32, embedder: str = EMBEDDER.identity.digest) -> Source:
+        return Source(self.connection, base_id, embedder, DIMENSIONS)
+
+    def add(self, text: Text) -> int:
+        whole = "".join(passage for _, passage in text.passages)
+        cursor = self.connection.execute(
+            "INSERT INTO contents (key, code, text, title, media_type, metadata) VALUES (hex(randomblob(16)), '', ?, ?, '', '{}')",
+            (whole, text.title),
+        )
+        content, at = int(cursor.lastrowid or 0), 0
+        for headings, passage in text.passages:
+            name = passage_name(whole, at, at + len(passage))
+            embedded = " ".join([text.title, *headings, passage])
+            key = hashlib.sha256(embedded.encode()).digest()
+            self.connection.execute("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", (key, stored(embedded).tobytes()))
+            self.connection.execute(
+                "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, ?, ?, ?, ?)",
+                (content, name, at, at + len(passage), json.dumps(headings), key),
+            )
+            at += len(passage)
+        return content
+
+    def remove(self, content: int) -> None:
+        self.connection.execute("DELETE FROM passages WHERE content_id = ?", (content,))
+        self.connection.execute("DELETE FROM contents WHERE id = ?", (content,))
+
+    def name(self, passage: int) -> str:
+        row = self.connection.execute("SELECT passage_id FROM passages WHERE id = ?", (passage,)).fetchone()
+        return str(row[0])
+
+
+def ids(*contents: int) -> NDArray[np.int64]:
+    return np.array(sorted(contents), dtype=np.int64)
+
+
+def passage_name(whole: str, start: int, end: int) -> str:
+    return "p" + sha256_hex(f"{sha256_hex(whole.encode())} {start} {end}".encode())[:20]
+
+
+def stored(text: str) -> NDArray[np.float16]:
+    return EMBEDDER.embed_query(text).astype("<f2")
+
+
+def search(base: Base, indexes: Indexes, live: Iterable[int], query: str, limit: int = 10) -> list[tuple[object, ...]]:
+    """All that a search says, with passages by name: what must not depend on history."""
+    view = indexes.view(ids(*live))
+    vector = EMBEDDER.embed_query(query)
+    ranked: Sequence[Ranked] = view.search(query, vector, limit)
+    return [
+        ("passages", view.passages),
+        *((base.name(r.passage), r.score, r.dense_rank, r.bm25_rank, r.similarity) for r in ranked),
+        *(("dense", base.name(p), s) for p, s in view.dense(vector, limit)),
+        *(("words", base.name(p), s) for p, s in view.bm25(query, limit)),
+    ]
+
+
+# --- the same, plainly ------------------------------------------------------------------------------------------------
+
+
+def plain_passages(texts: Iterable[Text]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Name -> (title and headings, passage) of what is searched; of one text under several headings, the one that comes first."""
+    found: dict[str, list[tuple[int, tuple[str, ...], str]]] = {}
+    for text in texts:
+        whole, at = "".join(p for _, p in text.passages), 0
+        for headings, passage in text.passages:
+            name = passage_name(whole, at, at + len(passage))
+            at += len(passage)
+            if passage.strip():
+                data = f"{text.title}\0{json.dumps(headings)}".encode()
+                variant = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+                found.setdefault(name, []).append((variant, (text.title, *headings), passage))
+    return {name: (min(each)[1], min(each)[2]) for name, each in found.items()}
+
+
+def plain_bm25(texts: Iterable[Text], query: str, limit: int) -> list[tuple[str, float]]:
+    counted: dict[str, Counter[int]] = {}
+    for name, (place, passage) in plain_passages(texts).items():
+        vocabulary = Vocabulary()
+        numbers = [n for part in (*dict.fromkeys(place), passage) for n in vocabulary.numbers(part)]
+        terms = vocabulary.terms()
+        counted[name] = Counter(int(terms[n]) for n in numbers)
+    total = len(counted)
+    average = sum(sum(c.values()) for c in counted.values()) / total if total else 1.0
+    scores: dict[str, float] = {}
+    for term, times in query_terms(query).items():
+        holders = [name for name, c in counted.items() if term in c]
+        idf = math.log(1 + (total - len(holders) + 0.5) / (len(holders) + 0.5))
+        for name in holders:
+            count, length = counted[name][term], sum(counted[name].values())
+            norm = K1 * (1 - B + B * length / average)
+            scores[name] = scores.get(name, 0.0) + times * idf * count / (count + norm)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+
+
+def plain_dense(texts: Iterable[Text], query: str, limit: int) -> list[tuple[str, float]]:
+    vector = EMBEDDER.embed_query(query).astype(np.float64)
+    scores = {
+        name: float((stored(" ".join([*place, passage])).astype(np.float64) * vector).sum())
+        for name, (place, passage) in plain_passages(texts).items()
+    }
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:limit]

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.knowledge import bm25
+from openbook.knowledge.bm25 import Bm25
+from openbook.knowledge.facts import segments
+from openbook.knowledge.segments import Live
+from openbook.knowledge.words import MAX_QUERY_WORDS, Vocabulary, is_function_word, query_terms, query_words
+from tests.knowledge.small_bases import Base, Text
+
+
+def terms_of(text: str) -> set[int]:
+    vocabulary = Vocabulary()
+    numbers = vocabulary.numbers(text)
+    return {int(term) for term in vocabulary.terms()[numbers]}
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("The ferries were crossing.", "ferry crosses"),
+        ("O\u2019Brien's boat", "o'brien"),
+        ("l'eau est froide", "EAU"),
+        ("don't panic", "don't"),
+        ("call max_input_chars here", "max input chars"),
+        ("\uff26\uff35\uff2c\uff2c width", "full"),
+        ("stra\u00dfe", "STRASSE"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("昨日は水曜日でした", "水曜日"),
+        ("昨日は水曜日でした", "水"),
+        ("서울에서 만나요", "서울"),
+        ("version 3.13", "3.13"),
+    ],
+)
+def test_a_query_finds_the_words_of_a_text(text: str, query: str) -> None:
+    wanted = set(query_terms(query))
+    assert wanted
+    assert wanted <= terms_of(text)
+
+
+def test_other_words_are_other_terms() -> None:
+    assert not set(query_terms("harbour")) & terms_of("The ferry leaves at nine, 水曜日.")
+
+
+def test_question_words_are_left_out_unless_nothing_else_is_there() -> None:
+    assert query_words("Who is the mayor?") == ["mayor"]
+    assert query_words("What's that?") == ["what", "that"]
+    assert query_words("Who are you") == ["who", "are", "you"]
+    assert query_words(" ?! ") == []
+    assert is_function_word("whose")
+    assert not is_function_word("bridge")
+
+
+def test_nothing_in_a_query_is_an_operator_and_its_length_is_bounded() -> None:
+    assert query_words('title:"x" AND (NOT y*) ^2') == ["title", "x", "y", "2"]
+    assert len(query_words("word " * 100_000)) == MAX_QUERY_WORDS
+
+
+@given(st.text())
+def test_any_text_has_terms_and_any_text_finds_itself(text: str) -> None:
+    assert set(query_terms(text)) <= terms_of(text)
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def many(count: int, mask: bool) -> tuple[Bm25, int]:
+    """Passages of random words, common and rare, in several segments; with `mask`, every third row is dead."""
+    chance, base = np.random.default_rng(3), Base()
+    vocabulary = [f"word{i}" for i in range(60)]
+    weights = 1.0 / np.arange(1, 61)
+    texts = [" ".join(chance.choice(vocabulary, 12, p=weights / weights.sum())) for _ in range(count)]
+    contents = [base.add(Text("", (((), text),))) for text in texts]
+    parts, at = [], 0
+    for chosen in (contents[: count // 2], contents[count // 2 :]):
+        segment = next(segments(base.source(), chosen))
+        parts.append(Live(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
+        at += len(segment)
+    return Bm25(parts), at
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("limit", [1, 5, 40])
+def test_the_fast_search_finds_exactly_the_best(mask: bool, limit: int) -> None:
+    index, rows = many(400, mask)
+    everything = np.arange(rows)
+    live = np.arange(rows) % 200 % 3 > 0 if mask else np.ones(rows, dtype=np.bool_)
+    for query in (
+        "word0 word59 word7",
+        "word0 word1 word2",
+        "word58",
+        "word0",
+        "word3 word3 word40 word1 word2 absent",
+    ):
+        scores = np.where(live, index.scores(query, everything), 0.0)
+        best = np.sort(scores[scores > 0])[::-1][:limit]
+        found, found_scores = index.search(query, limit)
+        assert np.array_equal(found_scores, scores[found])
+        assert np.array_equal(np.sort(found_scores)[::-1][:limit], best)
+        assert scores.max() < index.ceiling(query)
+
+
+def test_scores_do_not_depend_on_company() -> None:
+    index, rows = many(200, False)
+    whole = index.scores("word0 word5 word9", np.arange(rows))
+    for row in (0, 57, rows - 1):
+        assert index.scores("word0 word5 word9", np.array([row]))[0] == whole[row]
+
+
+def test_a_word_counts_255_times_at_most_and_long_passages_are_bounded() -> None:
+    base = Base()
+    content = base.add(Text("", (((), "ferry " * 70_000),)))
+    segment = next(segments(base.source(), [content]))
+    assert segment.counts.tolist() == [255]
+    assert segment.lengths.tolist() == [0xFFFF]
+    assert bm25.K1 > 0
+
+
+def test_nothing_to_find() -> None:
+    empty = Bm25([])
+    assert empty.rows == 0
+    assert empty.search("ferry", 5)[0].size == 0
+    index, _ = many(10, False)
+    assert index.search("absent", 5)[0].size == 0
+    assert index.search("", 5)[0].size == 0
+    assert index.search("word0", 0)[0].size == 0

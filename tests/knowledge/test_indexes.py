@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openbook.errors import KnowledgeBaseInvalid
+from openbook.knowledge import indexes as module
+from openbook.knowledge.indexes import Indexes, check
+from tests.knowledge.small_bases import DIMENSIONS, EMBEDDER, Base, Text, ids, search, stored
+
+QUERY = "When does the harbour ferry leave?"
+
+
+def text(number: int) -> Text:
+    return Text(
+        f"Part {number}", ((("Times",), f"The ferry number{number} leaves at {number}. "), ((), "The bridge is open."))
+    )
+
+
+def expected(base: Base, contents: list[int]) -> list[tuple[object, ...]]:
+    return search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "index").iterdir())
+
+
+@pytest.fixture
+def base() -> Base:
+    return Base()
+
+
+@pytest.fixture
+def contents(base: Base) -> list[int]:
+    return [base.add(text(n)) for n in range(6)]
+
+
+def test_what_is_new_is_found_before_it_is_saved_and_opening_never_writes(
+    tmp_path: Path, base: Base, contents: list[int]
+) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents[:5]))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    opened = Indexes.open(tmp_path, base.source(), ids(*contents))
+    assert opened.contents().tolist() == contents
+    assert opened.view(ids(contents[5])).bm25("number5", 3)[0][0] > 0
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
+    opened = Indexes.open(Path("absent"), base.source(), ids(*contents[:2]))
+    with pytest.raises(ValueError, match="1 of 2 contents are not indexed"):
+        opened.view(ids(contents[0], contents[5]))
+    empty = opened.view(ids())
+    assert empty.passages == 0
+    assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == empty.dense(EMBEDDER.embed_query(QUERY), 5) == []
+
+
+def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:
+    twins = [
+        Text("", (((), "The ferry leaves at nine."),)),
+        Text("Timetable", ((("Boats",), "The ferry leaves at nine."),)),
+    ]
+    first, second = base.add(twins[0]), base.add(twins[1])
+    third, fourth = base.add(twins[1]), base.add(twins[0])
+    results = [
+        expected(base, [first, second]),
+        expected(base, [third, fourth]),
+        expected(base, [second, first, third, fourth]),
+    ]
+    assert results[0] == results[1] == results[2]
+    assert results[0][0] == ("passages", 1)
+    alone = expected(base, [second])
+    assert alone[0] == ("passages", 1)
+    assert expected(base, [third]) == alone
+
+
+def test_ranks_and_similarities_are_told(base: Base, contents: list[int]) -> None:
+    view = Indexes.open(Path("absent"), base.source(), ids(*contents)).view(ids(*contents))
+    vector = EMBEDDER.embed_query("number3")
+    found = view.search("number3", vector, 20)
+    assert found[0].bm25_rank == 1
+    assert [f for f in found if f.bm25_rank is not None] == found[:1]
+    assert sorted(f.dense_rank or 0 for f in found) == list(range(1, 13))
+    assert {f.passage: f.similarity for f in found} == dict(view.dense(vector, 20))
+    assert [f.score for f in found] == sorted((f.score for f in found), reverse=True)
+    assert view.search("number3", vector, 0) == []
+
+
+# --- the saved index --------------------------------------------------------------------------------------------------
+
+
+def test_refreshing_again_changes_nothing(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_an_empty_base_has_no_index(tmp_path: Path, base: Base) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids())
+    assert list(tmp_path.iterdir()) == []
+    assert check(tmp_path, base.source(), ids()).problems == ()
+
+
+def test_segments_stay_few_and_large_ones_stay_alone(
+    tmp_path: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL", 2)
+    contents: list[int] = []
+    for n in range(60):
+        contents.append(base.add(text(n)))
+        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+        assert len(names(tmp_path)) <= module.MOST_SEGMENTS + 1
+    assert len(names(tmp_path)) > 2
+    assert search(base, Indexes.open(tmp_path, base.source(), ids()), contents, QUERY) == expected(base, contents)
+    assert check(tmp_path, base.source(), ids(*contents)).problems == ()
+
+
+def test_many_chunks_become_one_segment(
+    tmp_path: Path, base: Base, contents: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openbook.knowledge.facts.ROWS", 3)
+    monkeypatch.setattr("openbook.knowledge.segments._BLOCK", 2)
+    monkeypatch.setattr("openbook.knowledge.segments._POSTINGS_BLOCK", 5)
+    saved = Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert len(names(tmp_path)) == 2
+    assert search(base, saved, contents, QUERY) == expected(base, contents)
+    assert check(tmp_path, base.source(), ids(*contents)).problems == ()
+
+
+def test_contents_that_nobody_keeps_go_when_they_are_many(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert len(Indexes.refresh(tmp_path, base.source(), ids(*contents[1:])).contents()) == 6
+    assert Indexes.refresh(tmp_path, base.source(), ids(*contents[2:])).contents().tolist() == contents[2:]
+    assert Indexes.refresh(tmp_path, base.source(), ids()).contents().tolist() == []
+    assert names(tmp_path) == ["state.json"]
+
+
+def test_readers_keep_what_they_have_open(tmp_path: Path, base: Base) -> None:
+    contents = [base.add(Text("", tuple(((), f"word{n} {'long ' * 30}") for n in range(900))))]
+    contents.append(base.add(text(1)))
+    reader = Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    before = search(base, reader, contents, "word7")
+    Indexes.forget(tmp_path, base.source(), ids(contents[1]))
+    assert search(base, reader, contents, "word7") == before
+
+
+def test_threads_share_a_view(base: Base, contents: list[int]) -> None:
+    view = Indexes.open(Path("absent"), base.source(), ids(*contents)).view(ids(*contents))
+    vector = EMBEDDER.embed_query(QUERY)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: view.search(f"number{n % 3} ferry", vector, 5), range(30)))
+    assert found == [found[n % 3] for n in range(30)]
+
+
+@pytest.mark.parametrize(("base_id", "embedder"), [("1" * 32, EMBEDDER.identity.digest), ("0" * 32, "other")])
+def test_the_index_of_another_base_or_embedder_is_ignored(
+    tmp_path: Path, base: Base, contents: list[int], base_id: str, embedder: str
+) -> None:
+    Indexes.refresh(tmp_path, base.source(base_id, embedder), ids(*contents))
+    other = Base()
+    one = other.add(Text("", (((), "Something else."),)))
+    assert Indexes.open(tmp_path, other.source(), ids(one)).contents().tolist() == [one]
+    assert "another" in " ".join(check(tmp_path, other.source(), ids(one)).problems)
+    Indexes.refresh(tmp_path, other.source(), ids(one))
+    assert check(tmp_path, other.source(), ids(one)).problems == ()
+
+
+def test_a_database_from_a_backup_does_not_meet_the_index_of_its_later_past(tmp_path: Path, base: Base) -> None:
+    contents = [base.add(text(1)), base.add(text(2)), base.add(text(3))]
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    restored = Base()
+    again = [restored.add(text(1)), restored.add(Text("", (((), "Other words altogether."),)))]
+    assert again == contents[:2]
+    opened = Indexes.open(tmp_path, restored.source(), ids(*again))
+    assert search(restored, opened, again, "other words") == search(
+        restored, Indexes.open(Path("absent"), restored.source(), ids(*again)), again, "other words"
+    )
+    assert "another past" in check(tmp_path, restored.source(), ids(*again)).problems[0]
+
+
+def test_a_copied_folder_is_used_after_its_bytes_were_compared(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path / "a", base.source(), ids(*contents))
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    assert Indexes.open(tmp_path / "b", base.source(), ids()).contents().tolist() == contents
+    state = (tmp_path / "b/index/state.json").read_bytes()
+    Indexes.refresh(tmp_path / "b", base.source(), ids(*contents))
+    assert (tmp_path / "b/index/state.json").read_bytes() != state
+
+
+def test_only_our_own_old_folders_are_deleted(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    index = tmp_path / "index"
+    for name in ("segment-99", "bm25-3", "vectors-3", ".vectors-3.17", "mine", "segment-x"):
+        (index / name).mkdir(parents=True)
+        (index / name / "file").write_text("x")
+    (index / "notes.txt").write_text("mine")
+    (index / ".state.17").write_text("x")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("keep")
+    (index / "segment-5").symlink_to(outside)
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert names(tmp_path) == ["mine", "notes.txt", "segment-100", "segment-x", "state.json"]
+    assert (outside / "file").read_text() == "keep"
+
+
+def test_a_link_in_place_of_the_index_is_refused(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "index").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KnowledgeBaseInvalid, match="is a link"):
+        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+
+
+@pytest.mark.parametrize(
+    "state", ["", "{", "[]", "null", '{"segments": [{"name": "../x"}], "digest": ""}', '"\\ud800"', "[" * 10_000]
+)
+def test_a_state_that_is_none_is_ignored(tmp_path: Path, base: Base, contents: list[int], state: str) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    (tmp_path / "index/state.json").write_text(state)
+    assert search(base, Indexes.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == expected(
+        base, contents
+    )
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert check(tmp_path, base.source(), ids(*contents)).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("DELETE FROM embeddings", "no vector of"),
+        ("UPDATE embeddings SET vector = x'00'", "no vector of"),
+        (f"UPDATE embeddings SET vector = x'{'ff' * 2 * DIMENSIONS}'", "numbers that are none"),
+        ("UPDATE passages SET passage_id = 'what'", "passage's id"),
+        ("UPDATE passages SET headings = '{'", "headings"),
+        ("PRAGMA foreign_keys = OFF; DELETE FROM contents", "is not there"),
+    ],
+)
+def test_a_damaged_truth_is_said(tmp_path: Path, base: Base, contents: list[int], sql: str, message: str) -> None:
+    base.connection.executescript(sql)
+    with pytest.raises(sqlite3.DatabaseError, match=message):
+        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_index_has_no_problems(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    report = check(tmp_path, base.source(), ids(*contents))
+    assert (report.problems, report.contents, report.passages, report.segments) == ((), 6, 12, 1)
+    assert report.exact
+    assert report.recall_at_10 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("UPDATE embeddings SET vector = (SELECT vector FROM embeddings LIMIT 1)", "vectors are not"),
+        ("UPDATE contents SET text = replace(text, 'open', 'shut') WHERE id = 1", "words are not"),
+        ("DELETE FROM passages WHERE content_id = 2 AND start_char > 0", "passages"),
+        ("DELETE FROM passages WHERE content_id = 3; DELETE FROM contents WHERE id = 3", "1 contents that are no more"),
+    ],
+)
+def test_what_differs_from_the_truth_is_found(
+    tmp_path: Path, base: Base, contents: list[int], sql: str, problem: str
+) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    base.connection.executescript(sql)
+    assert problem in " ".join(check(tmp_path, base.source(), ids(1, 2)).problems)
+
+
+def test_damage_that_keeps_the_time_stamp_is_found(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    path = tmp_path / "index/segment-1/vectors.npy"
+    stamp, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 64
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert "vectors: not the bytes" in check(tmp_path, base.source(), ids(*contents)).problems[0]
+
+
+def test_what_is_missing_is_found(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents[:4]))
+    assert check(tmp_path, base.source(), ids(*contents)).problems == ("2 of 6 contents are not in the saved index",)
+
+
+# --- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def test_forgetting_leaves_no_byte(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    secret = Text("", (((), "The zanzibar codeword is xylophone."),))
+    gone = base.add(secret)
+    Indexes.refresh(tmp_path, base.source(), ids(*contents, gone))
+    segment = next(iter(Indexes.open(tmp_path / "absent", base.source(), ids(gone))._segments))
+    others = Indexes.open(tmp_path / "absent", base.source(), ids(*contents))._segments[0]
+    traces = [
+        stored("  The zanzibar codeword is xylophone.".strip()).tobytes(),
+        segment.keys.tobytes(),
+        segment.vectors.tobytes(),
+    ]
+    traces += [term.tobytes() for term in segment.terms if term not in others.terms]
+    assert len(traces) > 5
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*.npy"))
+    assert all(trace in everything for trace in traces[1:])
+    (tmp_path / "index/segment-77").mkdir()  # what a killed run left
+    (tmp_path / "index/segment-77/vectors.npy").write_bytes(traces[0])
+    base.remove(gone)
+    after = Indexes.forget(tmp_path, base.source(), ids(*contents))
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert not any(trace in everything for trace in traces)
+    assert search(base, after, contents, QUERY) == expected(base, contents)
+
+
+# --- killed at every step ---------------------------------------------------------------------------------------------
+
+
+def killed_after(steps: int, work: Callable[[], object]) -> bool:
+    """Runs `work` in a process that dies before its (steps + 1)th change of the disk. Whether it died."""
+    child = os.fork()
+    if child == 0:
+        left = steps
+
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal left
+            writes = event == "open" and isinstance(arguments[1], str) and arguments[1][:1] in ("x", "w")
+            if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+                if left == 0:
+                    os._exit(9)
+                left -= 1
+
+        sys.addaudithook(count)
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("forget", [False, True])
+def test_killed_at_every_step(tmp_path: Path, forget: bool) -> None:
+    steps, died = 0, True
+    while died:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        base = Base(folder)
+        contents = [base.add(text(n)) for n in range(4)]
+        Indexes.refresh(folder, base.source(), ids(*contents[:3]))
+        keep = contents[1:] if forget else contents
+        change = Indexes.forget if forget else Indexes.refresh
+        died = killed_after(steps, lambda: change(folder, base.source(), ids(*keep)))  # noqa: B023  called at once
+        opened = Indexes.open(folder, base.source(), ids(*keep))
+        assert search(base, opened, keep, QUERY) == expected(base, keep)
+        change(folder, base.source(), ids(*keep))
+        assert check(folder, base.source(), ids(*keep)).problems == ()
+        assert len(names(folder)) == 2
+        assert json.loads((folder / "index/state.json").read_bytes())["segments"][0]["name"] in names(folder)
+        steps += 1
+    assert steps > 20
+
+
+def test_a_damaged_copy_is_not_taken_for_the_whole(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    """A mapped file that is too short would end the process, not raise."""
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    for path in sorted((tmp_path / "index").glob("*/*.npy")):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        assert search(base, Indexes.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == expected(
+            base, contents
+        )
+        path.write_bytes(whole)
+    assert np.array_equal(Indexes.open(tmp_path, base.source(), ids()).contents(), ids(*contents))

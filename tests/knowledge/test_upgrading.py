@@ -1,0 +1,78 @@
+"""Every past format of the knowledge base must still open. `golden/kb-format-N.sql` is a dump written by that format's code."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import KnowledgeBaseInvalid
+from openbook.knowledge import KnowledgeBase, schema
+from openbook.knowledge.versions import history
+from openbook.testing import HashEmbedder
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def restore_dump(folder: Path, format_number: int) -> Path:
+    folder.mkdir()
+    connection = sqlite3.connect(folder / schema.FILE_NAME)
+    connection.executescript((GOLDEN / f"kb-format-{format_number}.sql").read_text())
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    return folder
+
+
+def shape(folder: Path) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(folder / schema.FILE_NAME)
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+    ).fetchall()
+    connection.close()
+    return rows
+
+
+def test_format_1_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = KnowledgeBase.open(restore_dump(tmp_path / "kb", 1), embedder.identity)
+    assert base.documents() == ["/old/docs/bees.txt", "/old/docs/ferry.md"]
+    assert [v.version for v in history(base)] == [2, 1, 0]
+    assert base.id == "f" * 32
+    assert base.search("When does the ferry leave?", embedder)[1][0].passage.text.startswith(
+        "# Ferry\n\nThe ferry leaves at ten."
+    )
+    old = base.text("/old/docs/ferry.md", version=1)
+    assert old is not None
+    assert "at nine" in old
+    assert [(v.path, v.outcome) for v in base.status().not_in] == [("/old/docs/broken.pdf", "failed")]
+
+
+def test_an_upgraded_file_has_the_tables_of_a_new_one(tmp_path: Path, embedder: HashEmbedder) -> None:
+    KnowledgeBase.open(restore_dump(tmp_path / "old", 1)).close()
+    KnowledgeBase.ensure(tmp_path / "new", embedder.identity).close()
+    assert shape(tmp_path / "old") == shape(tmp_path / "new")
+    connection = sqlite3.connect(tmp_path / "old" / schema.FILE_NAME)
+    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> None:
+    folder = restore_dump(tmp_path / "kb", 1)
+    before = shape(folder)
+    connection = sqlite3.connect(folder / schema.FILE_NAME)
+    connection.execute("CREATE TABLE old_passages (x)")  # in the way
+    connection.commit()
+    connection.close()
+    with pytest.raises(KnowledgeBaseInvalid):
+        KnowledgeBase.open(folder)
+    assert [row for row in shape(folder) if row[0] != "old_passages"] == before
+
+
+def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
+    folder = restore_dump(tmp_path / "kb", 1)
+    connection = sqlite3.connect(folder / schema.FILE_NAME)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(KnowledgeBaseInvalid, match="has format 99"):
+        KnowledgeBase.open(folder)
