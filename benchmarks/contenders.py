@@ -148,16 +148,16 @@ def _tree(root: int) -> dict[int, tuple[float, float]]:
     """(CPU seconds, resident MB) of each process at and below `root`."""
     parents: dict[int, int] = {}
     facts: dict[int, tuple[float, float]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                fields = Path(f"/proc/{entry}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+                fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
             except OSError:
                 continue  # it has just ended
             values = fields.split()
             cpu = (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
-            parents[int(entry)] = int(values[1])
-            facts[int(entry)] = cpu, int(values[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+            parents[int(entry.name)] = int(values[1])
+            facts[int(entry.name)] = cpu, int(values[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     found = {root} & set(facts)
     while more := {p for p, parent in parents.items() if parent in found} - found:
         found |= more

@@ -32,7 +32,6 @@ from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
 from openbook.inference.reranker import LateInteractionReranker
-from openbook.knowledge.fusion import fuse
 from openbook.knowledge.splitting import split
 from openbook.knowledge.words import query_terms
 from openbook.models import ModelReference, ModelStore, ensure
@@ -62,7 +61,7 @@ class Contender:
 class AsItIs(OnnxEmbedder):
     """The file's own graph, whatever it is."""
 
-    _bert = None  # type: ignore[assignment]
+    _bert = None
 
 
 def scifact(folder: Path, others: int | None) -> Dataset:
@@ -136,12 +135,17 @@ def bm25(data: Dataset, k1: float = 0.9, b: float = 0.4) -> NDArray[np.float64]:
     return scores
 
 
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = (values - values.mean()) / (values.std() or 1.0)
+    return found
+
+
 def hybrid(dense: NDArray[np.float64], words: NDArray[np.float64]) -> NDArray[np.float64]:
-    """As the knowledge base fuses them: over the best candidates of either; all others score far below."""
+    """Both scores, standardised over the best candidates of either, in equal parts; all others are far below."""
     scores = np.full_like(dense, -1e9)
     for row, near, fit in zip(scores, dense, words, strict=True):
         places = np.union1d(np.argsort(-near)[:CANDIDATES], np.argsort(-fit)[:CANDIDATES])
-        row[places] = fuse(near[places], fit[places])
+        row[places] = standardised(near[places]) + standardised(fit[places])
     return scores
 
 
@@ -161,7 +165,7 @@ def reranked(
 def fused(first: NDArray[np.float64], late: NDArray[np.float64]) -> NDArray[np.float64]:
     places = np.flatnonzero(late > -1e8)
     result = np.full_like(late, -1e9)
-    result[places] = fuse(first[places], late[places])
+    result[places] = standardised(first[places]) + standardised(late[places])
     return result
 
 
@@ -201,9 +205,10 @@ def contenders_of(reference: ModelReference, more: Sequence[str]) -> list[Conten
     default = load_embedder(reference)
     assert isinstance(default, OnnxEmbedder)
     found = []
-    for name, folder in [("as it is (float32)", reference.path), *(pair.split("=", 1) for pair in more)]:
-        plain = AsItIs(Path(folder), name=name, digest="", dimensions=default.identity.dimensions, max_tokens=256)
-        found.append(Contender(name, plain, Path(folder)))
+    named = [(name, Path(folder)) for name, _, folder in (pair.partition("=") for pair in more)]
+    for name, folder in [("as it is (float32)", reference.path), *named]:
+        plain = AsItIs(folder, name=name, digest="", dimensions=default.identity.dimensions, max_tokens=256)
+        found.append(Contender(name, plain, folder))
     return [found[0], Contender("int8 (the default)", default, reference.path), *found[1:]]
 
 

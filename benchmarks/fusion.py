@@ -109,11 +109,13 @@ def words(task: Task) -> Bm25:
 
 
 def standardised(values: Floats) -> Floats:
-    return (values - values.mean()) / (values.std() or 1.0)
+    scaled: Floats = (values - values.mean()) / (values.std() or 1.0)
+    return scaled
 
 
 def stretched(values: Floats) -> Floats:
-    return (values - values.min()) / (float(np.ptp(values)) or 1.0)
+    scaled: Floats = (values - values.min()) / (float(np.ptp(values)) or 1.0)
+    return scaled
 
 
 def reciprocal(cosine: Floats, words_: Floats, ceiling: float) -> Floats:

@@ -16,6 +16,7 @@ import json
 import os
 import random
 import re
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,7 @@ def build(folder: Path) -> dict[str, Any]:
     import resource
 
     source, contents = opened(folder)
+    shutil.rmtree(folder / "index", ignore_errors=True)
     started = time.perf_counter()
     Indexes.refresh(folder, source, contents[:-1])
     seconds = time.perf_counter() - started
@@ -179,7 +182,7 @@ def measure(folder: Path) -> dict[str, Any]:
             call(text, vector)
         times = [timed(lambda: call(text, vector)) for text, vector in pairs]  # noqa: B023  called at once
         found |= {f"{name}_p50": statistics.median(times), f"{name}_p95": statistics.quantiles(times, n=20)[-1]}
-    recalls = {10: [], 100: []} | {}
+    recalls: dict[int, list[float]] = {10: [], 100: []}
     for _, vector in pairs[:RECALL_QUERIES]:
         true, got = view.dense(vector, 100, exact=True), {p for p, _ in view.dense(vector, 100)}
         for k, values in recalls.items():
@@ -251,11 +254,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    import_module("matplotlib").use("Agg")
+    pyplot = import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     sizes = [r["passages"] for r in results]
     for name, label in (("search", "whole search"), ("dense", "vectors"), ("bm25", "words")):

@@ -19,6 +19,9 @@ ENV_PREFIX = "OPENBOOK_"
 
 _BOUNDS = {
     "passages": (1, 100),
+    "passage_chars": (20, 100_000),
+    "passage_tokens": (0, 100_000),
+    "passage_overlap": (0, 50_000),
     "context_tokens": (128, 2**24),
     "threads": (0, 1024),
     "max_tokens": (1, 2**20),
@@ -36,6 +39,9 @@ class Settings:
     model: str = "smollm2-135m-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 2  # passages given to the model, 1 or more
+    passage_chars: int = 450  # longest passage of a new knowledge base
+    passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters
+    passage_overlap: int = 0  # how much of a passage also ends the one before, in the same unit
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
     max_tokens: int = 96  # longest answer

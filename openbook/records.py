@@ -69,7 +69,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class PassageSpan:
-    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order, without overlap."""
+    """`text[start:end]` of a document. The spans of one document cover its text exactly, in order, and overlap only when asked."""
 
     start: int
     end: int

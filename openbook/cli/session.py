@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from openbook.config import Settings, load_settings
+from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.knowledge.sizing import Sizing
+    from openbook.knowledge.splitting import TokenCounter
     from openbook.models import ModelReference, ModelStore
     from openbook.records import Embedder
 
@@ -62,13 +65,40 @@ def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
         return open_base(current)
     except KnowledgeBaseMissing:
         embedder = open_embedder(current)
-        return KnowledgeBase.ensure(
-            current.default_kb, embedder.identity, lock_timeout_s=current.lock_timeout_s
-        ), embedder
+        sizing, timeout_s = _sizing(current), current.lock_timeout_s
+        base = KnowledgeBase.ensure(current.default_kb, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
+        return base, embedder
+
+
+def _sizing(current: Settings) -> Sizing:
+    from openbook.knowledge.sizing import Sizing
+
+    if not current.passage_tokens:
+        return Sizing("characters", current.passage_chars, current.passage_overlap)
+    reader = ready_model(current, current.model)
+    return Sizing("tokens", current.passage_tokens, current.passage_overlap, reader.digest, reader.name)
+
+
+def token_counter(current: Settings, sizing: Sizing) -> TokenCounter | None:
+    """Counts tokens as the knowledge base's reader does; None when it counts characters. Raises ConfigError."""
+    if sizing.unit == "characters":
+        return None
+    from openbook.inference import token_counter as counter
+    from openbook.knowledge.splitting import remembering
+
+    reader = ready_model(current, sizing.reader)
+    if reader.digest != sizing.tokenizer:
+        raise ConfigError(
+            f"The passages are counted in tokens of {sizing.reader} ({sizing.tokenizer[:12]}), but that name is now "
+            f"{reader.digest[:12]}. Import the model of then under this name."
+        )
+    return remembering(counter(reader))
 
 
 @contextmanager
-def run_options(current: Settings, *, labels: tuple[str, ...] = (), retry: bool = False) -> Iterator[RunOptions]:
+def run_options(
+    current: Settings, base: KnowledgeBase | None = None, *, labels: tuple[str, ...] = (), retry: bool = False
+) -> Iterator[RunOptions]:
     """How a run over files reads, by the settings, with bars on standard error."""
     from openbook.knowledge import RunOptions
     from openbook.knowledge.reading.isolated import Limits
@@ -76,8 +106,9 @@ def run_options(current: Settings, *, labels: tuple[str, ...] = (), retry: bool 
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
     held = checked_labels(labels)
+    count = token_counter(current, base.sizing) if base else None
     with add_progress() as progress:
-        yield RunOptions(limits, held, retry, current.ocr, current.lock_timeout_s, progress)
+        yield RunOptions(limits, held, retry, current.ocr, current.lock_timeout_s, count, progress)
 
 
 def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:

@@ -60,7 +60,7 @@ def sync(
 
     def run_all() -> None:
         for root, rules, own in jobs:
-            with session.run_options(current, labels=tuple(own), retry=retry) as options:
+            with session.run_options(current, base, labels=tuple(own), retry=retry) as options:
                 report = sync_folder(base, root, embedder, rules, options, allow_empty=allow_empty)
             display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
 

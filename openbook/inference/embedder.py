@@ -94,7 +94,7 @@ class OnnxEmbedder:
         return _unit_rows(self._hidden(session, self._passage_prefix + text))
 
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
-        vector = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
+        vector: NDArray[np.float32] = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
         if vector.shape != (self._dimensions,):
             raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
         return vector

@@ -78,12 +78,16 @@ def library() -> Library:
 
 
 class Model:
-    """Weights mapped read-only, and the vocabulary. Raises EngineError when the file cannot be loaded."""
+    """Weights mapped read-only, and the vocabulary. Raises EngineError when the file cannot be loaded.
 
-    def __init__(self, library: Library, path: Path) -> None:
+    With `vocabulary_only` no weights: it can tokenise and nothing else.
+    """
+
+    def __init__(self, library: Library, path: Path, *, vocabulary_only: bool = False) -> None:
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         params = self._lib.llama_model_default_params()
         params.load_mode = _LOAD_MMAP
+        params.vocab_only = vocabulary_only
         params.use_extra_bufts = False  # no repacked copies: the weights used are the mapped file itself
         library.recent_errors.clear()
         self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)

@@ -20,6 +20,7 @@ from openbook.knowledge.discovery import Found, Rules, discover, display_path
 from openbook.knowledge.embedding import embed_missing
 from openbook.knowledge.intake import Intake, Progress, Taken
 from openbook.knowledge.reading.isolated import Limits
+from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.versions import apply_retention
 from openbook.records import Embedder, Outcome, Verdict
 
@@ -29,7 +30,8 @@ OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "du
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How a run reads. `labels`: access labels for every document of it. `retry`: read failed files again, though
-    nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none.
+    nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `count`: the reader's tokens of
+    texts, for a knowledge base whose passages are counted in tokens.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -37,6 +39,7 @@ class RunOptions:
     retry: bool = False
     ocr: str = ""
     lock_timeout_s: float = 30.0
+    count: TokenCounter | None = None
     progress: Progress = lambda stage, done, total: None
 
 
@@ -164,7 +167,9 @@ def _run(
 ) -> Report:
     intake = Intake(
         connection,
+        base.sizing,
         options.limits,
+        options.count,
         options.labels,
         keep_labels=rules is None,
         relabel=_labels_differ(connection, folder, options.labels),

@@ -21,6 +21,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.indexes import Indexes, Source, View
 from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
+from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
 from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
@@ -62,6 +63,7 @@ class KnowledgeBase:
         self.folder = folder
         self.id = meta["id"]
         self.embedder = _embedder_identity(meta["embedder"], folder)
+        self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._indexes: Indexes | None = None
@@ -70,11 +72,17 @@ class KnowledgeBase:
 
     @classmethod
     def ensure(
-        cls, folder: Path, embedder: EmbedderIdentity, *, base_id: str = "", lock_timeout_s: float = 30.0
+        cls,
+        folder: Path,
+        embedder: EmbedderIdentity,
+        *,
+        base_id: str = "",
+        sizing: Sizing = Sizing(),
+        lock_timeout_s: float = 30.0,
     ) -> KnowledgeBase:
         """Open the knowledge base in `folder`, or make an empty one if the folder is empty or new.
 
-        `base_id` (default: random) names it in receipts.
+        `base_id` (default: random) names it in receipts. `sizing` is for a new one: how large its passages are.
 
         Raises StorageError, or KnowledgeBaseInvalid when other files are there or it was made with another embedder.
         """
@@ -89,7 +97,12 @@ class KnowledgeBase:
                 f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
             )
         identity = json.dumps({"name": embedder.name, "digest": embedder.digest, "dimensions": embedder.dimensions})
-        meta = {"id": base_id or uuid.uuid4().hex, "embedder": identity, "created_at": now()}
+        meta = {
+            "id": base_id or uuid.uuid4().hex,
+            "embedder": identity,
+            "sizing": sizing.to_json(),
+            "created_at": now(),
+        }
         with schema.storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with file_lock(folder, lock_timeout_s):

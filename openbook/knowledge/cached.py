@@ -15,6 +15,7 @@ from openbook.errors import KnowledgeError, OpenBookError
 from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
+from openbook.knowledge.sizing import Sizing
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
@@ -79,7 +80,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunO
             files.append([display_path(item.path), _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [intake.CODE, schema.FORMAT, limit, options.ocr, sorted(options.labels)]
+    code = [intake.code_of(Sizing()), schema.FORMAT, limit, options.ocr, sorted(options.labels)]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 

@@ -44,7 +44,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> Checked:
     """
     with schema.storage_errors(base.folder):
         connection = base.connection
-        damaged = tuple(_first(_damage(connection, base.embedder.dimensions)))
+        damaged = tuple(_first(_damage(connection, base.embedder.dimensions, base.sizing.overlap > 0)))
         contents = kept_contents(connection)
         passages = connection.execute(
             "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
@@ -75,7 +75,7 @@ def _first(findings: Iterator[str]) -> Iterator[str]:
         yield finding
 
 
-def _damage(connection: sqlite3.Connection, dimensions: int) -> Iterator[str]:
+def _damage(connection: sqlite3.Connection, dimensions: int, overlap: bool) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"SQLite says: {line}"
@@ -84,7 +84,7 @@ def _damage(connection: sqlite3.Connection, dimensions: int) -> Iterator[str]:
     yield from _bad_ranges(connection)
     cursor = connection.execute("SELECT id, title, text FROM contents ORDER BY id")
     for content, title, text in cursor:
-        yield from _bad_passages(connection, content, title, text)
+        yield from _bad_passages(connection, content, title, text, overlap)
     yield from _bad_vectors(connection, dimensions)
 
 
@@ -106,7 +106,7 @@ def _bad_ranges(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"the document {path} is in one version twice"
 
 
-def _bad_passages(connection: sqlite3.Connection, content: int, title: str, text: str) -> Iterator[str]:
+def _bad_passages(connection: sqlite3.Connection, content: int, title: str, text: str, overlap: bool) -> Iterator[str]:
     """Passages must cover the text exactly, and their ids and keys must be the digests of what they name."""
     rows = connection.execute(
         "SELECT passage_id, start_char, end_char, page, headings, embedding_key FROM passages WHERE content_id = ? ORDER BY start_char, end_char",
@@ -115,7 +115,7 @@ def _bad_passages(connection: sqlite3.Connection, content: int, title: str, text
     digest, at = sha256_hex(text.encode()), 0
     for name, start, end, page, headings, key in rows:
         path = schema.headings(headings)
-        if start != at or end <= start:
+        if (start > at if overlap else start != at) or end <= max(start, at if overlap else 0):
             yield f"passages of text {content} do not cover it at character {at}"
             return
         if name != passage_id(digest, PassageSpan(start, end, page, path)):

@@ -22,15 +22,19 @@ from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged,
 from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES
 from openbook.knowledge.reading.cleaning import title_from_name
 from openbook.knowledge.reading.isolated import Limits, ReaderPool
-from openbook.knowledge.splitting import SPLITTER_VERSION, split
-from openbook.records import Content, Metadata, Outcome, PassageSpan, Verdict, sha256_hex
+from openbook.knowledge.sizing import Sizing
+from openbook.knowledge.splitting import TokenCounter
+from openbook.records import Content, Outcome, PassageSpan, Verdict, sha256_hex
 
-PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
-CODE = f"reader {READER_VERSION} splitter {SPLITTER_VERSION} {PASSAGE_CHARS}"  # what a content depends on besides bytes
 _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new time
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
 Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def code_of(sizing: Sizing) -> str:
+    """What a content depends on besides the file's bytes."""
+    return f"reader {READER_VERSION} {sizing.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +76,23 @@ class Intake:
     """
 
     connection: sqlite3.Connection
+    sizing: Sizing
     limits: Limits
+    count: TokenCounter | None = None
     labels: frozenset[str] = frozenset()
     keep_labels: bool = True
     relabel: bool = False
     retry: bool = False
     ocr: str = ""
     progress: Progress = lambda stage, done, total: None
+    _code: str = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
     _changes: list[Change] = field(default_factory=list)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _restat: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._code = code_of(self.sizing)
 
     def take(self, found: Sequence[Found | Verdict]) -> Taken:
         """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
@@ -110,7 +120,7 @@ class Intake:
 
     def _is_unchanged(self, path: str, found: Found) -> bool:
         live = self._live.get(path)
-        if self.relabel or live is None or not live.stat or (live.stat, live.code) != (found.stat, CODE):
+        if self.relabel or live is None or not live.stat or (live.stat, live.code) != (found.stat, self._code):
             return False
         return self.labels <= set(json.loads(live.labels)) if self.keep_labels else True
 
@@ -119,7 +129,7 @@ class Intake:
         return {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
 
     def _tried_stat(self, found: Found) -> str:
-        return f"{found.stat} {CODE} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self.ocr}"
+        return f"{found.stat} {self._code} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self.ocr}"
 
     def _known_stays(self, verdict: Verdict) -> Verdict:
         if verdict.outcome == "failed" and verdict.path in self._live:
@@ -151,7 +161,7 @@ class Intake:
                 content, digest = result.outcome
                 if content.title == title_from_name(item.path.name):
                     content = replace(content, title="")  # the same text under another name is the same content
-                self._settle(item, self._store(content, _content_key(item.path, digest)), started_ns)
+                self._settle(item, self._store(content, self._content_key(item.path, digest)), started_ns)
         self.progress("read", len(unknown), len(unknown))
 
     def _known_content(self, found: Found) -> int | None:
@@ -163,9 +173,13 @@ class Intake:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError):
             return None  # the reader will say why
-        key = _content_key(found.path, digest)
+        key = self._content_key(found.path, digest)
         row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
+
+    def _content_key(self, path: Path, digest: str) -> str:
+        """Names the file's bytes, how its name says to read them, and the code that reads and splits."""
+        return sha256_hex(f"{digest} {path.suffix.lower()} {self._code}".encode("utf-8", "surrogateescape"))
 
     def _store(self, content: Content, key: str) -> int:
         """Store a text with its passages once; the id of its row."""
@@ -173,13 +187,13 @@ class Intake:
         if row is not None:
             return int(row[0])
         text_digest = sha256_hex(content.text.encode())
-        spans = split(content, passage_chars=PASSAGE_CHARS)
+        spans = self.sizing.split(content, self.count)
         with schema.transaction(self.connection):
             cursor = self.connection.execute(
                 "INSERT INTO contents (key, code, text, title, media_type, source_chars, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     key,
-                    CODE,
+                    self._code,
                     content.text,
                     content.title,
                     content.media_type,
@@ -241,11 +255,6 @@ def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:
         "FROM documents d JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL"
     )
     return {path: _Live(*row) for path, *row in rows}
-
-
-def _content_key(path: Path, digest: str) -> str:
-    """Names the file's bytes, how its name says to read them, and the code that reads and splits."""
-    return sha256_hex(f"{digest} {path.suffix.lower()} {CODE}".encode("utf-8", "surrogateescape"))
 
 
 def _passage_row(content_id: int, text_digest: str, content: Content, span: PassageSpan) -> tuple[object, ...]:

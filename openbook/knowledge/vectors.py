@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Shape legend: N rows, D dimensions, W words of 64 signs.
 
 EXACT_UP_TO = 32_768  # live rows; benchmarks/search_latency.py
-NEAR, NEARER = 32_768, 4_096  # rows that the first and the second pass leave
+NEAR, NEARER = 32_768, 8_192  # rows that the first and the second pass leave
 _ROWS = 512  # float32 rows at a time: they stay in the cache
 _SCAN = 32_768  # words of signs at a time
 _DEAD = np.iinfo(np.uint16).max

@@ -100,7 +100,7 @@ def _stemmer() -> Callable[[str], str]:
 
 
 def _library() -> Any:
-    import Stemmer  # type: ignore[import-not-found]  # a compiled module without types
+    import Stemmer
 
     return Stemmer
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openbook.knowledge import schema
-from openbook.knowledge.bm25 import B, K1
+from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.facts import Source
 from openbook.knowledge.indexes import Indexes, Ranked
 from openbook.knowledge.words import Vocabulary, query_terms

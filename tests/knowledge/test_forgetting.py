@@ -8,7 +8,6 @@ import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, add, purge, schema, sync
-from openbook.knowledge import forgetting as module
 from openbook.knowledge.cached import drop_holding, for_documents
 from openbook.testing import HashEmbedder
 
@@ -75,7 +74,7 @@ def test_the_scan_would_find_an_index_that_forgot_to_forget(
     base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        module.KnowledgeBase,
+        KnowledgeBase,
         "forget",
         lambda self, connection, timeout_s: schema.compact(connection, self.folder, timeout_s),
     )

@@ -61,7 +61,8 @@ def test_a_view_needs_its_contents(base: Base, contents: list[int]) -> None:
         opened.view(ids(contents[0], contents[5]))
     empty = opened.view(ids())
     assert empty.passages == 0
-    assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == empty.dense(EMBEDDER.embed_query(QUERY), 5) == []
+    assert empty.search(QUERY, EMBEDDER.embed_query(QUERY), 5) == []
+    assert empty.dense(EMBEDDER.embed_query(QUERY), 5) == []
 
 
 def test_one_text_under_two_contents_is_one_passage(base: Base) -> None:

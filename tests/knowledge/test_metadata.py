@@ -222,7 +222,9 @@ def test_where_it_stands(tmp_path: Path) -> None:
 
 
 def test_toml_and_json(tmp_path: Path) -> None:
-    toml = write(tmp_path, "a.meta.toml", 'Status = "final"\ndate = 2025-01-02T03:04:05Z\naccess_labels = ["hr"]\nn = 1.5\n')
+    toml = write(
+        tmp_path, "a.meta.toml", 'Status = "final"\ndate = 2025-01-02T03:04:05Z\naccess_labels = ["hr"]\nn = 1.5\n'
+    )
     assert read_sidecar(toml) == (
         ("access_labels", ("hr",)), ("date", "2025-01-02T03:04:05+00:00"), ("n", 1.5), ("status", "final"),
     )  # fmt: skip

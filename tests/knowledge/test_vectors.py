@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,7 +21,8 @@ def rows_of(count: int, seed: int = 0) -> NDArray[np.float16]:
     chance = np.random.default_rng(seed)
     centres = chance.normal(size=(20, DIMENSIONS))
     found = centres[chance.integers(0, 20, count)] + 0.8 * chance.normal(size=(count, DIMENSIONS))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype("<f2")
+    rows: NDArray[np.float16] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype("<f2")
+    return rows
 
 
 def segment_of(rows: NDArray[np.float16]) -> Segment:
@@ -34,7 +37,7 @@ def segment_of(rows: NDArray[np.float16]) -> Segment:
 
 def parted(rows: NDArray[np.float16], *cuts: int, mask: NDArray[np.bool_] | None = None) -> VectorSearch:
     parts, edges = [], [0, *cuts, len(rows)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         flags = None if mask is None or mask[start:end].all() else mask[start:end]
         parts.append(Live(segment_of(rows[start:end]), flags, start))
     return VectorSearch(parts, rows.shape[1])

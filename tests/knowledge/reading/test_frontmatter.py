@@ -95,7 +95,9 @@ def test_a_bomb_of_aliases_is_not_unpacked() -> None:
     assert front_matter("---\n" + "\n".join(lines) + "\n---\nbody") == ((), 0)
 
 
-@pytest.mark.parametrize("block", ["access_labels: [a b]", "access-labels: 3", "access_labels: [unclosed", "x: &a b\naccess_labels: *a"])
+@pytest.mark.parametrize(
+    "block", ["access_labels: [a b]", "access-labels: 3", "access_labels: [unclosed", "x: &a b\naccess_labels: *a"]
+)
 def test_labels_that_cannot_be_read_are_an_error(block: str) -> None:
     with pytest.raises(UnreadableFile, match="label"):
         front_matter(f"---\n{block}\n---\nbody")
