@@ -95,8 +95,10 @@ def run(setup: Setup, job: Job) -> Line | None:
         text=True,
     )
     watch = _Watch(child.pid)
-    output, errors = child.communicate()
-    watch.stop()
+    try:
+        output, errors = child.communicate()
+    finally:
+        watch.stop()
     if child.returncode:
         print(f"{job.contender} ({job.task}) failed: {errors.strip().splitlines()[-1:]}", flush=True)
         return None

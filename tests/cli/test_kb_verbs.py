@@ -1,0 +1,166 @@
+"""The verbs of a living knowledge base, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from tests.cli.test_cli import home as home
+from tests.cli.test_cli import out
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture
+def docs(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "ferry.md").write_text(
+        "---\nstatus: final\ndate: 2026-03-01\n---\n# Ferry\n\nThe ferry leaves at nine.\n"
+    )
+    (folder / "bees.txt").write_text("Bees make honey. A hive holds fifty thousand of them.\n")
+    (folder / "film.mp4").write_bytes(b"\0\0")
+    monkeypatch.setenv("OPENBOOK_KB", str(tmp_path / "kb"))
+    return folder
+
+
+def test_sync_history_diff_and_as_of(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, stderr = out(capsys, "sync", str(docs))
+    assert code == 0
+    assert "2 added, 1 skipped. " in stdout
+    assert "characters read" in stdout
+    assert "audio or video" in stderr
+    out(capsys, "tag", "spring")
+    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at ten.\n")
+    (docs / "bees.txt").rename(docs / "insects.txt")
+    code, stdout, _ = out(capsys, "sync", "--json")  # the folder is remembered
+    report = json.loads(stdout)
+    assert code == 0
+    assert {Path(v["path"]).name: v["outcome"] for v in report["verdicts"]} == {
+        "bees.txt": "removed",
+        "insects.txt": "added",
+        "ferry.md": "updated",
+        "film.mp4": "skipped",
+    }
+    assert report["passages_embedded"] == 1
+    _, stdout, _ = out(capsys, "history")
+    assert [line.split()[0] for line in stdout.splitlines()] == ["2", "1", "0"]
+    assert "1 added, 1 updated, 1 removed" in stdout
+    assert "[spring]" in stdout
+    _, stdout, _ = out(capsys, "diff", "spring")
+    assert "leaves at ten" in stdout
+    assert "leaves at nine" in stdout
+    assert "at nine" in out(capsys, "search", "When does the ferry leave?", "-n", "1", "--as-of", "spring")[1]
+    assert "at ten" in out(capsys, "search", "When does the ferry leave?", "-n", "1")[1]
+    _, stdout, _ = out(capsys, "ask", "When does the ferry leave?", "--as-of", "1", "--json")
+    answer = json.loads(stdout)
+    assert answer["receipt"]["knowledge_base_version"] == 1
+    assert "nine" in answer["passages"][0]["passage"]["text"]
+    assert "Version 3 has the documents of version 1." in out(capsys, "restore", "spring")[1]
+    assert "Kept: 1, 3." in out(capsys, "prune", "--keep", "1")[1]
+    code, _, stderr = out(capsys, "search", "ferry", "--as-of", "2")
+    assert code == 4
+    assert "Version 2 is not kept" in stderr
+
+
+def test_filters_and_labels(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out(capsys, "add", str(docs / "bees.txt"), "--label", "keepers")
+    out(capsys, "add", str(docs / "ferry.md"))
+    search = ("search", "ferry honey", "--json")
+
+    def found(*options: str) -> set[str]:
+        return {Path(h["passage"]["document"]).name for h in json.loads(out(capsys, *search, *options)[1])["hits"]}
+
+    assert found() == {"ferry.md"}
+    assert found("--label", "keepers") == {"ferry.md", "bees.txt"}
+    assert found("--where", "status = 'final' and date >= 2026-01-01") == {"ferry.md"}
+    assert found("--where", "type = 'txt'") == set()
+    code, _, stderr = out(capsys, "search", "ferry", "--where", "stattus = 'final'")
+    assert code == 0
+    assert "Did you mean 'status'?" in stderr
+    code, _, stderr = out(capsys, "search", "ferry", "--where", "status = ")
+    assert code == 2
+    assert "expected a value" in stderr
+
+
+def test_remove_purge_and_check(docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out(capsys, "sync", str(docs))
+    assert run(["ask", "What do bees make?", "--docs", str(docs)]) == 0  # a cache that holds it
+    capsys.readouterr()
+    code, stdout, _ = out(capsys, "remove", "bees.txt")
+    assert (code, "1 removed" in stdout) == (0, True)
+    assert "honey" in out(capsys, "search", "honey", "--as-of", "1")[1]
+    code, stdout, _ = out(capsys, "purge", "bees.txt", "--yes")
+    assert code == 0
+    assert "nothing of their text, names, keys or vectors is left" in stdout
+    assert "1 cached knowledge bases" in stdout
+    assert "Still on this disk" in stdout
+    assert "models trained on it" in stdout
+    left = b"".join(
+        p.read_bytes() for folder in ("kb", "home/cache") for p in (tmp_path / folder).rglob("*") if p.is_file()
+    )
+    assert b"fifty thousand" not in left
+    assert b"bees.txt" not in left
+    code, stdout, _ = out(capsys, "status", "--check")
+    assert code == 0
+    assert "are what their digests say" in stdout
+    assert "audio or video" in stdout
+    assert out(capsys, "status", "--documents")[1].splitlines() == [str(docs / "ferry.md")]
+
+
+def test_a_wrong_index_is_mended_and_a_wrong_truth_is_named(
+    docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sqlite3
+
+    out(capsys, "sync", str(docs))
+    for path in (tmp_path / "kb" / "index").rglob("*.npy"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 0xFF
+        path.write_bytes(data)
+    code, stdout, _ = out(capsys, "status", "--check")
+    assert code == 0
+    assert "built anew" in stdout
+    assert "built anew" not in out(capsys, "status", "--check")[1]
+    connection = sqlite3.connect(tmp_path / "kb" / "kb.sqlite3")
+    connection.execute("UPDATE contents SET text = replace(text, 'honey', 'money')")
+    connection.commit()
+    connection.close()
+    code, stdout, stderr = out(capsys, "status", "--check")
+    assert code == 4
+    assert "is not what its passage at 0 was made from" in stdout + stderr
+
+
+def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "openbook", "sync", str(docs), "--watch", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "Watching" not in (line := process.stderr.readline()):
+        assert line, "it ended"
+    time.sleep(0.5)
+    (docs / "new.txt").write_text("A new one about lighthouses.")
+    from openbook.knowledge import KnowledgeBase
+
+    deadline = time.monotonic() + 30
+    while len(KnowledgeBase.open(tmp_path / "kb").documents()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert len(KnowledgeBase.open(tmp_path / "kb").documents()) == 3
+
+
+def test_reembed_says_when_there_is_nothing_to_do(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out(capsys, "sync", str(docs))
+    code, stdout, _ = out(capsys, "reembed", "--embedder", "minilm-l6-int8")
+    assert (code, "already" in stdout) == (0, True)
+    code, _, stderr = out(capsys, "reembed", "--embedder", "minilm")
+    assert code == 3
+    assert "Did you mean" in stderr
