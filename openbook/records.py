@@ -219,7 +219,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """`quote` stands verbatim at `[start, end)` of the document's text."""
+    """`quote` stands verbatim at `[start, end)` of the text of the document, and of those in `also_in`, which have the same."""
 
     document: str
     page: int | None
@@ -227,6 +227,7 @@ class Citation:
     end: int
     quote: str
     passage_id: str
+    also_in: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,8 @@ def _flat(text: str) -> str:
 
 def _place(citation: Citation) -> str:
     page = f" · page {citation.page}" if citation.page else ""
-    return f"{short_path(citation.document)}{page} · characters {citation.start}–{citation.end}"
+    also = f" · also in {', '.join(map(short_path, citation.also_in[:3]))}" if citation.also_in else ""
+    return printable(f"{short_path(citation.document)}{page} · characters {citation.start}–{citation.end}{also}")
 
 
 def _hit_place(hit: Hit) -> str:

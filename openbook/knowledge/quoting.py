@@ -137,6 +137,7 @@ def _citation(window: _Window) -> Citation:
         end=passage.start + window.end,
         quote=passage.text[window.start : window.end],
         passage_id=passage.id,
+        also_in=passage.also_in,
     )
 
 

@@ -104,3 +104,9 @@ def test_the_heading_may_name_the_matter_but_is_no_answer() -> None:
     below = Passage("p1", "doc.md", "Doc", 0, len(text), None, ("Found items",), text)
     assert quote("Found items are kept 60 days.", "How long are found items kept?", [below]).unsupported == ()
     assert quote("### Found items", "What does it say?", [below]).citations == ()
+
+
+def test_a_citation_names_every_document_with_the_text() -> None:
+    passage = Passage("p", "a.txt", "a", 0, 25, None, (), "The ferry leaves at nine.", ("copy/b.txt",))
+    quoted = quote("The ferry leaves at nine.", "When does the ferry leave?", [passage])
+    assert [(c.document, c.also_in) for c in quoted.citations] == [("a.txt", ("copy/b.txt",))]
