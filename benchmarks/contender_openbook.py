@@ -68,9 +68,15 @@ class OpenBook:
         return self._base
 
     def ingest(self, documents: Path, store: Path) -> int:
-        from openbook.knowledge import KnowledgeBase, sync
+        return self._synced(documents, store, passage_chars=0)
 
-        self._base = KnowledgeBase.ensure(store, self._embedder.identity)
+    def _synced(self, documents: Path, store: Path, passage_chars: int) -> int:
+        """Passages in a new knowledge base; with `passage_chars` 0 of the size that is the default."""
+        from openbook.knowledge import KnowledgeBase, sync
+        from openbook.knowledge.sizing import Sizing
+
+        sizing = Sizing(size=passage_chars) if passage_chars else Sizing()
+        self._base = KnowledgeBase.ensure(store, self._embedder.identity, sizing=sizing)
         report = sync(self._base, documents, self._embedder)
         failed = [verdict for verdict in report.verdicts if verdict.outcome == "failed"]
         if failed:
@@ -102,9 +108,7 @@ class OpenBook:
                 (folder / f"{key}.txt").write_text(f"{title}\n\n{text}" if title else text, encoding="utf-8")
             else:
                 (folder / f"{key}.md").write_text(f"# {title}\n\n{text}\n", encoding="utf-8")
-        if self._whole:
-            _split_nothing()
-        passages = self.ingest(folder, store)
+        passages = self._synced(folder, store, _WHOLE if self._whole else 0)
         if self._whole and passages > len(units):
             raise SystemExit(f"OpenBook made {passages} passages of {len(units)} units.")
 
@@ -124,12 +128,6 @@ class OpenBook:
 
 def _distinct(keys: Iterable[str]) -> Iterable[str]:
     return dict.fromkeys(keys)
-
-
-def _split_nothing() -> None:
-    from openbook.knowledge import intake
-
-    setattr(intake, "PASSAGE_CHARS", _WHOLE)  # noqa: B010  a constant to everyone else
 
 
 def open_contender(job: Job) -> OpenBook:

@@ -107,7 +107,7 @@ def run(setup: Setup, job: Job) -> Line | None:
 
 
 class _Watch:
-    """Looks at a process and all below it every 0.1 s, from when it begins to work: waiting for a lock is not counted."""
+    """Looks at a process and all below it every 0.3 s, from when it begins to work: waiting for a lock is not counted."""
 
     def __init__(self, process: int) -> None:
         self.peak_mb = 0.0
@@ -119,7 +119,7 @@ class _Watch:
 
     def _look(self) -> None:
         ended: dict[int, float] = {}
-        while not self._stopped.wait(0.1):
+        while not self._stopped.wait(0.3):
             tree = _tree(self._process)
             ended |= {process: cpu for process, (cpu, _) in tree.items()}
             mine = sum(ended.values())
@@ -319,6 +319,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tasks", nargs="+", choices=["ingest", *SETS], default=["ingest", *SETS])
     parser.add_argument("--contenders", nargs="+", choices=list(MODULES), default=list(MODULES))
+    parser.add_argument("--embedders", nargs="+", choices=["own", "openbook"], default=["own", "openbook"])
     parser.add_argument("--lines", type=Path, help="file to keep every run in")
     parser.add_argument("--prefix", default="", help="words before each child's command, such as: nice")
     return parser.parse_args()
@@ -335,7 +336,9 @@ def wanted(arguments: argparse.Namespace, setup: Setup) -> Iterator[tuple[str, s
     for task in arguments.tasks:
         pairs = INGESTED if task == "ingest" else RANKED
         for round_ in range(1, 1 + (arguments.rounds if task == "ingest" else 1)):
-            yield from ((task, *pair, round_) for pair in pairs if _family(pair[0]) in chosen)
+            for contender, embedder in pairs:
+                if _family(contender) in chosen and embedder in arguments.embedders:
+                    yield task, contender, embedder, round_
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,9 @@ from openbook.records import Content
 
 CANDIDATES, RERANKED = 100, 20
 TIMED_PASSAGES = 200
+
+Scores: TypeAlias = dict[tuple[str, str], NDArray[np.float64]]
+"""By contender and set: [questions, texts]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,47 @@ def contenders_of(reference: ModelReference, more: Sequence[str]) -> list[Conten
     return [found[0], Contender("int8 (the default)", default, reference.path), *found[1:]]
 
 
+def embedder_table(
+    contenders: Sequence[Contender], sets: Sequence[Dataset], dense: Scores, rounds: int
+) -> dict[str, object]:
+    speed = rates(contenders, sets[1].texts[:TIMED_PASSAGES], rounds)
+    result: dict[str, object] = {}
+    print(f"| embedder | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | passages/s | opens, ms | MB |")
+    print("|---|---|---|---:|---:|---:|")
+    for contender in contenders:
+        values = {data.name: ndcg(dense[contender.name, data.name], data.relevant) for data in sets}
+        bases = {data.name: ndcg(dense[contenders[0].name, data.name], data.relevant) for data in sets}
+        opening = statistics.median(opening_ms(contender) for _ in range(5))
+        size, rate = (contender.folder / "model.onnx").stat().st_size / 1e6, speed[contender.name]
+        cells = " | ".join(with_interval(values[data.name], bases[data.name]) for data in sets)
+        spread = f"{statistics.median(rate):.0f} ({min(rate):.0f} to {max(rate):.0f})"
+        print(f"| {contender.name} | {cells} | {spread} | {opening:.0f} | {size:.1f} |", flush=True)
+        means = {name: float(value.mean()) for name, value in values.items()}
+        result[contender.name] = {"ndcg": means, "passages_per_s": rate, "opening_ms": opening}
+    return result
+
+
+def reranking_table(default: Contender, sets: Sequence[Dataset], dense: Scores) -> dict[str, list[float]]:
+    print(f"\n| order of the best {RERANKED} | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | ms a question |")
+    print("|---|---|---|---:|")
+    first = {data.name: hybrid(dense[default.name, data.name], bm25(data)) for data in sets}
+    base = {data.name: ndcg(first[data.name], data.relevant) for data in sets}
+    second = {data.name: reranked(default, data, first[data.name]) for data in sets}
+    after = {data.name: ndcg(second[data.name][0], data.relevant) for data in sets}
+    both = {
+        data.name: ndcg(
+            np.stack([fused(*pair) for pair in zip(first[data.name], second[data.name][0], strict=True)]), data.relevant
+        )
+        for data in sets
+    }
+    times = [statistics.median(second[data.name][1]) * 1000 for data in sets]
+    print(f"| BM25 and vectors | {' | '.join(f'{base[data.name].mean():.4f}' for data in sets)} | 0 |")
+    taken = " and ".join(f"{ms:.0f}" for ms in times)
+    for name, values in (("late interaction", after), ("both, in equal parts", both)):
+        print(f"| {name} | {' | '.join(with_interval(values[d.name], base[d.name]) for d in sets)} | {taken} |")
+    return {data.name: [float(each[data.name].mean()) for each in (base, after, both)] for data in sets}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
@@ -229,41 +274,8 @@ def main() -> None:
         for contender in contenders
         for data in sets
     }
-    speed = rates(contenders, sets[1].texts[:TIMED_PASSAGES], arguments.rounds)
-    result: dict[str, object] = {}
-    print(f"| embedder | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | passages/s | opens, ms | MB |")
-    print("|---|---|---|---:|---:|---:|")
-    for contender in contenders:
-        values = {data.name: ndcg(dense[contender.name, data.name], data.relevant) for data in sets}
-        bases = {data.name: ndcg(dense[contenders[0].name, data.name], data.relevant) for data in sets}
-        opening = statistics.median(opening_ms(contender) for _ in range(5))
-        size, rate = (contender.folder / "model.onnx").stat().st_size / 1e6, speed[contender.name]
-        cells = " | ".join(with_interval(values[data.name], bases[data.name]) for data in sets)
-        spread = f"{statistics.median(rate):.0f} ({min(rate):.0f} to {max(rate):.0f})"
-        print(f"| {contender.name} | {cells} | {spread} | {opening:.0f} | {size:.1f} |", flush=True)
-        means = {name: float(value.mean()) for name, value in values.items()}
-        result[contender.name] = {"ndcg": means, "passages_per_s": rate, "opening_ms": opening}
-
-    print(f"\n| order of the best {RERANKED} | {' | '.join(f'nDCG@10 {data.name}' for data in sets)} | ms a question |")
-    print("|---|---|---|---:|")
-    default = contenders[1]
-    first = {data.name: hybrid(dense[default.name, data.name], bm25(data)) for data in sets}
-    base = {data.name: ndcg(first[data.name], data.relevant) for data in sets}
-    second = {data.name: reranked(default, data, first[data.name]) for data in sets}
-    after = {data.name: ndcg(second[data.name][0], data.relevant) for data in sets}
-    both = {
-        data.name: ndcg(
-            np.stack([fused(*pair) for pair in zip(first[data.name], second[data.name][0], strict=True)]), data.relevant
-        )
-        for data in sets
-    }
-    times = [statistics.median(second[data.name][1]) * 1000 for data in sets]
-    print(f"| BM25 and vectors | {' | '.join(f'{base[data.name].mean():.4f}' for data in sets)} | 0 |")
-    taken = " and ".join(f"{ms:.0f}" for ms in times)
-    for name, values in (("late interaction", after), ("both, in equal parts", both)):
-        print(f"| {name} | {' | '.join(with_interval(values[d.name], base[d.name]) for d in sets)} | {taken} |")
-    result["rerank"] = {data.name: [float(each[data.name].mean()) for each in (base, after, both)] for data in sets}
-    print(json.dumps(result))
+    embedders = embedder_table(contenders, sets, dense, arguments.rounds)
+    print(json.dumps({"embedders": embedders, "rerank": reranking_table(contenders[1], sets, dense)}))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,10 @@ class OnnxEmbedder:
         if self._bert is None:
             raise EngineError(f"The embedder {self._name!r} does not compute in int8.")
         signed = int8bert.int8_is_exact(self._open(int8bert.probe_model().data))
-        self._int8_model = int8bert.int8_model(self._bert, signed=signed)  # the session reads its constants
+        try:
+            self._int8_model = int8bert.int8_model(self._bert, signed=signed)  # the session reads its constants
+        except int8bert.NotThisBert as error:
+            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
         return self._open(self._int8_model.data, apart=self._int8_model.apart)
 
     def _session(self, *, optimised: bool) -> Any:

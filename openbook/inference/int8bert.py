@@ -44,6 +44,7 @@ _OPSETS = (("", 17), (_MICROSOFT, 1))
 _MASKS_AND_SHAPES = {"Cast", "Concat", "Expand", "Gather", "GatherND", "Range", "Reshape", "Shape", "Slice"}
 _MASKS_AND_SHAPES |= {"Squeeze", "Transpose", "Unsqueeze", "And", "GreaterOrEqual", "IsNaN", "Max", "Where"}
 _ARITHMETIC = {"Add", "Div", "Erf", "LayerNormalization", "MatMul", "Mul", "Softmax"}
+_NOT_FOUND = (NotOnnx, KeyError, IndexError, ValueError)
 _LINEARS = (
     *(f"attention.self.{part}" for part in ("query", "key", "value")),
     "attention.output.dense",
@@ -98,18 +99,21 @@ def recognised(model: Buffer) -> Bert:
         for layer in range(bert.layers):
             for part in _LINEARS:
                 bert.linear(f"encoder.layer.{layer}.{part}")
-    except (NotOnnx, KeyError, IndexError, ValueError) as error:
+    except _NOT_FOUND as error:
         raise NotThisBert(str(error)) from error
     return bert
 
 
 def int8_model(bert: Bert, *, signed: bool = True) -> Model:
-    """`input_ids` int64 [1, T] to `hidden` float32 [1, T, D].
+    """`input_ids` int64 [1, T] to `hidden` float32 [1, T, D]. Raises NotThisBert if a part is missing or misshapen.
 
     `signed` says how the weights are stored, as int8 or as uint8 shifted by 128. The values are the same, bit by bit;
     which is faster, and whether int8 is right at all, depends on the processor (`int8_is_exact`).
     """
-    return _Writer(bert, signed).model()
+    try:
+        return _Writer(bert, signed).model()
+    except _NOT_FOUND as error:
+        raise NotThisBert(f"a part of it is missing or has another shape: {error}") from error
 
 
 # --- recognising ------------------------------------------------------------------------------------------------------

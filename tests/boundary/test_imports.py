@@ -27,7 +27,7 @@ for file in sorted(root.rglob("*.py")):  # by file: walking the packages would i
 from openbook.cli import VERBS, run
 for verb in VERBS:
     run([verb, "--help"])
-import onnxruntime, tokenizers, tantivy, usearch.index, llama_cpp_py_sync, jinja2, huggingface_hub, docx, pypdfium2, lxml.html
+import onnxruntime, tokenizers, Stemmer, watchfiles, pathspec, yaml, olefile, llama_cpp_py_sync, jinja2, huggingface_hub, pypdfium2, lxml.html
 bad = sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft", "accelerate", "jax", "tensorflow"}
              or m.startswith("openbook.training"))
 print("REACHED", bad)

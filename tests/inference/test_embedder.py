@@ -202,6 +202,17 @@ def test_another_graph_is_not_taken_for_bert(file: bytes) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(
+    "part", ["embeddings.position_embeddings.weight_scale", "encoder.layer.3.output.LayerNorm.bias"]
+)
+def test_a_missing_part_is_named(file: bytes, part: str) -> None:
+    bert = int8.recognised(file)
+    rest = tuple(item for item in bert.graph.constants if item.name != bert.prefix + part)
+    with pytest.raises(int8.NotThisBert, match=part):
+        int8.int8_model(dataclasses.replace(bert, graph=dataclasses.replace(bert.graph, constants=rest)))
+
+
+@pytest.mark.model
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999999])
 def test_a_file_that_is_cut_short_is_not_taken_for_bert(file: bytes, share: float) -> None:
     with pytest.raises(int8.NotThisBert):
