@@ -86,6 +86,10 @@ class UnreadableFile(KnowledgeError):
     pass
 
 
+class NotReadNow(UnreadableFile):
+    """The reason is the machine's and not the file's: the next run tries again, though the file is unchanged."""
+
+
 class StorageError(OpenBookError):
     exit_code = 5
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from openbook.errors import UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import schema
 from openbook.knowledge.discovery import Found, display_path
 from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
-from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES
+from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, opened
 from openbook.knowledge.reading.cleaning import title_from_name
 from openbook.knowledge.reading.isolated import Limits, ReaderPool
 from openbook.knowledge.sizing import Sizing
@@ -90,6 +90,7 @@ class Intake:
     _changes: list[Change] = field(default_factory=list)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _restat: list[tuple[str, str]] = field(default_factory=list)
+    _again: set[str] = field(default_factory=set)  # paths that the next run must try, though they are unchanged
 
     def __post_init__(self) -> None:
         self._code = code_of(self.sizing)
@@ -116,7 +117,8 @@ class Intake:
 
     def tried_stats(self, found: Iterable[Found | Verdict]) -> dict[str, str]:
         """What a verdict's row says about the file it was given for."""
-        return {display_path(f.path): self._tried_stat(f) for f in found if isinstance(f, Found)}
+        stats = {display_path(f.path): self._tried_stat(f) for f in found if isinstance(f, Found)}
+        return {path: stat for path, stat in stats.items() if path not in self._again}
 
     def _is_unchanged(self, path: str, found: Found) -> bool:
         live = self._live.get(path)
@@ -143,7 +145,11 @@ class Intake:
         started_ns = time.time_ns()
         for done, item in enumerate(due):
             self.progress("digest", done, len(due))
-            content_id = self._known_content(item)
+            try:
+                content_id = self._known_content(item)
+            except UnreadableFile as error:
+                self._fail(item, error)
+                continue
             if content_id is None:
                 unknown.append(item)
             else:
@@ -156,7 +162,7 @@ class Intake:
                 self.progress("read", done, len(unknown))
                 item = by_path[result.path]
                 if isinstance(result.outcome, UnreadableFile):
-                    self._fail(item, str(result.outcome))
+                    self._fail(item, result.outcome)
                     continue
                 content, digest = result.outcome
                 if content.title == title_from_name(item.path.name):
@@ -168,11 +174,8 @@ class Intake:
         """The stored content of exactly these bytes, read by this code, if there is one."""
         if found.bytes > self.limits.max_file_bytes:
             return None  # the reader will say so
-        try:
-            with found.path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError):
-            return None  # the reader will say why
+        with opened(found.path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
         key = self._content_key(found.path, digest)
         row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
@@ -216,7 +219,7 @@ class Intake:
         try:
             metadata, labels = self._metadata(found, content_id, live)
         except UnreadableFile as error:
-            self._fail(found, str(error))
+            self._fail(found, error)
             return
         stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
         if live is not None and (live.content_id, live.metadata, live.labels) == (content_id, metadata, labels):
@@ -242,8 +245,10 @@ class Intake:
         before = set(json.loads(live.labels)) if live is not None and self.keep_labels else set()
         return to_json(tuple(whole.items())), json.dumps(sorted(own | before | self.labels))
 
-    def _fail(self, found: Found, reason: str) -> None:
-        path = display_path(found.path)
+    def _fail(self, found: Found, error: UnreadableFile) -> None:
+        path, reason = display_path(found.path), str(error)
+        if isinstance(error, NotReadNow):
+            self._again.add(path)
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
         outcome: Outcome = "skipped" if unknown else "failed"
         self._verdicts[path] = self._known_stays(Verdict(path, outcome, reason))

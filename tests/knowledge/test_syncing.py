@@ -9,6 +9,8 @@ import pytest
 from openbook.errors import ConfigError, KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, add, remove, sync
 from openbook.knowledge.adding import resolve, sources
+from openbook.knowledge.discovery import discover
+from openbook.knowledge.intake import Intake
 from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.watching import changes
@@ -124,6 +126,17 @@ def test_a_failed_file_costs_a_stat_until_it_changes_or_a_retry(
     told.clear()
     sync(base, docs, embedder, options=RunOptions(Limits(timeout_s=30.0), progress=lambda *step: told.append(step)))
     assert ("read", 1, 1) in told  # other limits, another try
+
+
+def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(base: KnowledgeBase, docs: Path) -> None:
+    found = list(discover([docs]))
+    (docs / "a.txt").unlink()
+    with base.writing() as connection:
+        intake = Intake(connection, base.sizing, Limits())
+        taken = intake.take(found)
+    failed = [verdict for verdict in taken.verdicts if verdict.outcome == "failed"]
+    assert [(Path(v.path).name, v.reason) for v in failed] == [("a.txt", "does not exist")]
+    assert failed[0].path not in intake.tried_stats(found)
 
 
 def test_verdicts_of_files_that_went_away_are_forgotten(

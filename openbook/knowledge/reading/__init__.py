@@ -8,18 +8,19 @@ What a file is, its bytes say first, then its name; text of an unknown name is p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from openbook.errors import UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge.reading.cleaning import one_line
 from openbook.records import Content, Digest, sha256_hex
 
@@ -27,6 +28,7 @@ Reader: TypeAlias = Callable[[bytes, str], Content]
 
 READER_VERSION = "3"
 DEEPEST_ATTACHMENT = 3
+MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a reader to repeat has no other bound
 
 _HERE = "openbook.knowledge.reading."
 _PDF = _HERE + "pdf:read_pdf"
@@ -135,6 +137,9 @@ def read_bytes(
     content = _read(data, name, depth, ocr, readers)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
+    if len(content.text) > MOST_TEXT_CHARS:
+        millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MOST_TEXT_CHARS))
+        raise UnreadableFile("{} characters of text, over the limit of {}".format(*millions))
     return _orderly(content)
 
 
@@ -167,22 +172,34 @@ def os_reason(error: OSError) -> str:
     return known.get(error.errno or 0) or (error.strerror or type(error).__name__).lower()
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, for reading.
+
+    Raises:
+        NotReadNow: the operating system refuses, here or while the file is read.
+        UnreadableFile: it is no regular file.
+
+    """
     try:
         _check_kind(path.stat().st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
-            status = os.fstat(file.fileno())
-            _check_kind(status.st_mode)
-            _check_size(status.st_size, max_bytes)
-            data = file.read(max_bytes + 1)
+            _check_kind(os.fstat(file.fileno()).st_mode)
+            yield file
     except FileNotFoundError as error:
-        raise UnreadableFile("does not exist") from error
+        raise NotReadNow("does not exist") from error
     except OSError as error:
-        raise UnreadableFile(os_reason(error)) from error
+        raise NotReadNow(os_reason(error)) from error
     except ValueError as error:  # a path with a NUL
         raise UnreadableFile("not a valid path") from error
+
+
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    with opened(path) as file:
+        _check_size(os.fstat(file.fileno()).st_size, max_bytes)
+        data = file.read(max_bytes + 1)
     _check_size(len(data), max_bytes)
     return data
 

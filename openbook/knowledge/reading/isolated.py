@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from openbook.errors import UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge.metadata import normalised
 from openbook.knowledge.reading.cleaning import LONGEST_TITLE_CHARS, clean, one_line
 from openbook.knowledge.reading.worker import HELLO, NAME_BYTES, read_frame
@@ -123,9 +123,9 @@ class ReaderPool:
                 # What broke it may be the file before; this one deserves a fresh worker.
                 worker = self._take(fresh=True)
                 outcome = self._ask(worker, path)
-            return outcome or UnreadableFile(worker.last_words(self._limits))
+            return outcome or worker.last_words(self._limits)
         except OSError as error:
-            return UnreadableFile(f"the reader could not be started ({(error.strerror or str(error)).lower()})")
+            return NotReadNow(f"the reader could not be started ({(error.strerror or str(error)).lower()})")
 
     def _ask(self, worker: _Worker, path: Path) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
@@ -242,16 +242,21 @@ class _Worker:
     def is_good_for_more(self, limits: Limits) -> bool:
         return not self.late and self.files < MOST_FILES_A_WORKER and self._peak_mb < limits.memory_mb / 2
 
-    def last_words(self, limits: Limits) -> str:
+    def last_words(self, limits: Limits) -> UnreadableFile:
         """Why it gave no answer. Call it when it is reaped."""
         said = one_line(self._said.decode("utf-8", "replace").strip().rpartition("\n")[2])
+        if not self._ready:
+            return NotReadNow(
+                f"the reader did not start ({said})" if said and not self.late else "the reader did not start"
+            )
+        return UnreadableFile(self._reason(said, limits))
+
+    def _reason(self, said: str, limits: Limits) -> str:
         code = self._process.returncode
         if self.late or code == -getattr(signal, "SIGXCPU", 0):
-            return f"took longer than {limits.timeout_s:g} s to read" if self._ready else "the reader did not start"
+            return f"took longer than {limits.timeout_s:g} s to read"
         if any(word in said.lower() for word in ("memoryerror", "bad_alloc", "out of memory", "cannot allocate")):
             return f"needs more than {limits.memory_mb} MB of memory to read"
-        if not self._ready:
-            return f"the reader did not start ({said})" if said else "the reader did not start"
         if code < 0:
             return f"the reader crashed (signal {-code})"
         return f"the reader ended by itself (exit code {code}{': ' if said else ''}{said})"

@@ -88,7 +88,9 @@ class Package:
         if member is None:
             raise self.damaged()
         try:
-            return self._archive.read(member)
+            with self._archive.open(member) as stream:
+                # Not `ZipFile.read`, which unpacks a member to its end, whatever size it states.
+                return stream.read(member.file_size)
         except _BROKEN as error:
             raise self.damaged() from error
 
@@ -122,7 +124,7 @@ class Package:
 
 
 def open_package(data: bytes, what: str) -> Package:
-    """Check what can be checked before anything is unpacked. `zipfile` reads no more than the sizes checked here.
+    """Check what can be checked before anything is unpacked. No more is read than the sizes checked here.
 
     Raises:
         UnreadableFile: no package, encrypted, or one that would unpack to too much.

@@ -113,6 +113,8 @@ def _write_block(block: list[Row], out: Blocks) -> None:
     for row in head:
         out.paragraph(_joined(row.values(), " "))
     if names:
+        named = {column for row in body for column in row if _one_line(row[column])}
+        out.paragraph("; ".join(name for column, name in sorted(names.items()) if column not in named))  # or it is lost
         out.lines(_named(row, names) for row in body)
     else:
         columns = sorted({column for row in body for column in row})

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from openbook.errors import UnreadableFile
 from openbook.knowledge.reading import READERS, Reader, read_file
+from openbook.records import Content, Digest
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
@@ -34,8 +35,7 @@ def main(arguments: list[str]) -> None:
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, 1_000_000):
         _limit_seconds(settings["timeout_s"])
-        answer = _answer(Path(os.fsdecode(frame[NAME_BYTES:])), settings, readers)
-        _write_frame(answers, frame[:NAME_BYTES], json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
+        _write_frame(answers, frame[:NAME_BYTES], _answer(Path(os.fsdecode(frame[NAME_BYTES:])), settings, readers))
 
 
 def read_frame(stream: BinaryIO, most_bytes: int) -> bytes:
@@ -60,18 +60,22 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(path: Path, settings: Mapping[str, Any], readers: Mapping[str, str | Reader]) -> dict[str, Any]:
+def _answer(path: Path, settings: Mapping[str, Any], readers: Mapping[str, str | Reader]) -> bytes:
     try:
         content, digest = read_file(path, max_bytes=settings["max_file_bytes"], ocr=settings["ocr"], readers=readers)
+        return _encoded(_said(content, digest))
     except UnreadableFile as error:
-        return {"reason": str(error)[:_LONGEST_REASON_CHARS], "peak_mb": _peak_mb()}
+        reason = str(error)
     except MemoryError:
-        return {"reason": f"needs more than {settings['memory_mb']} MB of memory to read", "peak_mb": _peak_mb()}
+        reason = f"needs more than {settings['memory_mb']} MB of memory to read"
     except RecursionError:
-        return {"reason": "nested too deeply to read", "peak_mb": _peak_mb()}
+        reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
-        reason = f"the reader failed ({type(error).__name__}: {error})"[:_LONGEST_REASON_CHARS]
-        return {"reason": reason, "peak_mb": _peak_mb()}
+        reason = f"the reader failed ({type(error).__name__}: {error})"
+    return _encoded({"reason": reason[:_LONGEST_REASON_CHARS]})
+
+
+def _said(content: Content, digest: Digest) -> dict[str, Any]:
     return {
         "text": content.text,
         "media_type": content.media_type,
@@ -81,8 +85,11 @@ def _answer(path: Path, settings: Mapping[str, Any], readers: Mapping[str, str |
         "source_chars": content.source_chars,
         "metadata": dict(content.metadata),
         "digest": digest,
-        "peak_mb": _peak_mb(),
     }
+
+
+def _encoded(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps({**answer, "peak_mb": _peak_mb()}, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _table(target: str) -> Mapping[str, str | Reader]:

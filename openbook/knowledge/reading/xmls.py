@@ -128,8 +128,9 @@ class _Writer:
         elif _is_mixed(element):
             self._block(_said(element))
         else:
+            titles = sum(_local(child) in _TITLES for child in element)
             for child in element:
-                self.element(child, level + any(_local(c) in _TITLES for c in element if c is not child))
+                self.element(child, level + (titles > (_local(child) in _TITLES)))  # below a title, but not its own
 
     def _heading(self, title: str, level: int) -> None:
         if title:

@@ -244,3 +244,10 @@ def test_no_cell_is_lost_and_lines_stay_lines(rows: list[Row], merges: list[Merg
     for text in held:
         assert " ".join(text.split()) in out.text
     assert out.text == out.text.strip("\n")
+
+
+def test_the_name_of_an_empty_column_is_kept() -> None:
+    out = Blocks()
+    header = {0: Cell("Berth", True), 1: Cell("Draught", True), 2: Cell("Remarks", True)}
+    write_sheet([(0, header), (1, {0: Cell("4", False), 1: Cell("5.1", False)})], [], out)
+    assert out.text == "Remarks\n\nBerth: 4; Draught: 5.1"
