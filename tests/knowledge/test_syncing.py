@@ -131,7 +131,7 @@ def test_a_failed_file_costs_a_stat_until_it_changes_or_a_retry(
 def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(base: KnowledgeBase, docs: Path) -> None:
     found = list(discover([docs]))
     (docs / "a.txt").unlink()
-    with base.writing() as connection:
+    with base.writing(1.0) as connection:
         intake = Intake(connection, base.sizing, Limits())
         taken = intake.take(found)
     failed = [verdict for verdict in taken.verdicts if verdict.outcome == "failed"]
