@@ -110,6 +110,7 @@ def ask(
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
 
     receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version, scope)
+    receipt = replace(receipt, reranker=reranker.identity if reranker else None)
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
     return Answer(
         question=question,

@@ -38,6 +38,7 @@ class Settings:
     kb: Path | None = None  # default: <home>/kb
     model: str = "smollm2-135m-instruct"
     embedder: str = "minilm-l6-int8"
+    reranker: str = ""  # "late-interaction" orders the best passages anew; empty: none
     passages: int = 2  # passages given to the model, 1 or more
     passage_chars: int = 450  # longest passage of a new knowledge base
     passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters
@@ -146,6 +147,8 @@ def _checked(settings: Settings) -> Settings:
     for key, (low, high) in _BOUNDS.items():
         if not low <= getattr(settings, key) <= high:
             raise ConfigError(f"{key} must be from {low} to {high:,}, not {getattr(settings, key)}.")
+    if not 0.1 <= settings.read_timeout_s <= 86_400:
+        raise ConfigError(f"read_timeout_s must be from 0.1 to 86,400 seconds, not {settings.read_timeout_s}.")
     if not 0 <= settings.lock_timeout_s < float("inf"):
         raise ConfigError(f"lock_timeout_s must be 0 or more seconds, not {settings.lock_timeout_s}.")
     return settings

@@ -257,6 +257,7 @@ class Receipt:
     answer_digest: Digest
     where: str = ""
     labels: tuple[str, ...] = ()
+    reranker: ModelIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge import KnowledgeBase, add
-from openbook.records import Completion, Decoding, Hit, Passage, Prompt, sha256_hex
+from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
 
@@ -185,3 +185,19 @@ def test_abstentions_in_the_models_words_are_recognised(text: str) -> None:
 )
 def test_answers_are_not_taken_for_abstentions(text: str) -> None:
     assert not says_nothing_found(text)
+
+
+class LongestFirst:
+    identity = ModelIdentity(name="longest", digest=sha256_hex(b"longest first"), evidence="verified")
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+
+def test_a_reranker_orders_what_is_read_and_stands_in_the_receipt(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(passages=1)
+    plain = ask("Is the library closed on Mondays?", echo_model(), base, embedder, options)
+    longest = ask("Is the library closed on Mondays?", echo_model(), base, embedder, options, reranker=LongestFirst())
+    assert [h.passage.document.rpartition("/")[2] for h in plain.passages] == ["library.md"]
+    assert [h.passage.document.rpartition("/")[2] for h in longest.passages] == ["bridge.txt"]
+    assert (plain.receipt.reranker, longest.receipt.reranker) == (None, LongestFirst.identity)

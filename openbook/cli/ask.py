@@ -82,8 +82,11 @@ def ask(
         reader = opening.submit(open_model)
         base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
+        reranker = session.open_reranker(current, embedder)
         with _reading(quiet=as_json) as on_text:
-            answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
+            answer = answer_question(
+                question, reader.result(), base, embedder, options, scope=scope, reranker=reranker, on_text=on_text
+            )
     if as_json:
         display.print_json(answer.to_json())
     else:
@@ -99,8 +102,9 @@ def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> t
         display.must_hold_documents(base, str(current.default_kb))
         return base, embedder
     embedder = session.open_embedder(current, full_check=full_check)
-    with session.run_options(current) as options:
-        base, report = for_documents(docs, current.cache_dir, embedder, options)
+    sizing = session.sizing_of(current)
+    with session.run_options(current, sizing) as options:
+        base, report = for_documents(docs, current.cache_dir, embedder, options, sizing)
     if report is not None:
         display.print_verdicts(report.verdicts, only_problems=True)
     display.must_hold_documents(base, ", ".join(map(str, docs)))

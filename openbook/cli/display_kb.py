@@ -131,7 +131,8 @@ def print_purged(purged: Purged, caches_dropped: int) -> None:
     )
     say(
         out,
-        f"Proof: {purged.files} files, {purged.bytes:,} bytes scanned; nothing of their text, names, keys or vectors is left.",
+        f"Proof: {purged.files} files, {purged.bytes:,} bytes scanned; of their text, names, keys and vectors nothing "
+        "is left that no other document holds.",
     )
     if caches_dropped:
         say(out, f"{caches_dropped} cached knowledge bases of --docs that held them are deleted.")

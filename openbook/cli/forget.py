@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from openbook.errors import KnowledgeError
+
 
 @click.command()
 @click.argument("documents", nargs=-1, required=True)
@@ -38,12 +40,22 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
+    from openbook.knowledge.forgetting import finish_purge
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
     if not yes and sys.stdin.isatty():
         click.confirm(f"Delete {', '.join(documents)} from all versions? This cannot be undone.", abort=True, err=True)
-    dropped = drop_holding(current.cache_dir, base, documents)
+    finished = finish_purge(base, lock_timeout_s=current.lock_timeout_s)
+    try:
+        dropped = drop_holding(current.cache_dir, base, documents)
+    except KnowledgeError as error:
+        if not finished:
+            raise
+        click.echo(
+            f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
+        )
+        return
     purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
     if as_json:
         display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped})

@@ -32,7 +32,7 @@ def scope_of(base: KnowledgeBase, as_of: str | None, where: str, labels: tuple[s
 
     scope = Scope(resolve_version(base, as_of) if as_of is not None else None, where.strip(), checked_labels(labels))
     if scope.where:
-        known = base.metadata_keys()
+        known = base.metadata_keys(scope)
         asked = filter_of(scope).keys()
         for key in asked:
             if key not in known:

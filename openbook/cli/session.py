@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openbook.knowledge.sizing import Sizing
     from openbook.knowledge.splitting import TokenCounter
     from openbook.models import ModelReference, ModelStore
-    from openbook.records import Embedder
+    from openbook.records import Embedder, Reranker
 
 
 def settings(**flags: object) -> Settings:
@@ -56,6 +56,15 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
     return base, embedder
 
 
+def open_reranker(current: Settings, embedder: Embedder | None) -> Reranker | None:
+    """The reranker of the settings, if they name one."""
+    if not current.reranker or embedder is None:
+        return None
+    from openbook.inference.reranker import load_reranker
+
+    return load_reranker(current.reranker, embedder, threads=current.threads)
+
+
 def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
     """As `open_base`; where there is none yet, a new one with the embedder of the settings."""
     from openbook.errors import KnowledgeBaseMissing
@@ -65,12 +74,13 @@ def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
         return open_base(current)
     except KnowledgeBaseMissing:
         embedder = open_embedder(current)
-        sizing, timeout_s = _sizing(current), current.lock_timeout_s
+        sizing, timeout_s = sizing_of(current), current.lock_timeout_s
         base = KnowledgeBase.ensure(current.default_kb, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
         return base, embedder
 
 
-def _sizing(current: Settings) -> Sizing:
+def sizing_of(current: Settings) -> Sizing:
+    """How large the passages of a new knowledge base are."""
     from openbook.knowledge.sizing import Sizing
 
     if not current.passage_tokens:
@@ -97,7 +107,7 @@ def token_counter(current: Settings, sizing: Sizing) -> TokenCounter | None:
 
 @contextmanager
 def run_options(
-    current: Settings, base: KnowledgeBase | None = None, *, labels: tuple[str, ...] = (), retry: bool = False
+    current: Settings, sizing: Sizing, *, labels: tuple[str, ...] = (), retry: bool = False
 ) -> Iterator[RunOptions]:
     """How a run over files reads, by the settings, with bars on standard error."""
     from openbook.knowledge import RunOptions
@@ -106,7 +116,7 @@ def run_options(
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
     held = checked_labels(labels)
-    count = token_counter(current, base.sizing) if base else None
+    count = token_counter(current, sizing)
     with add_progress() as progress:
         yield RunOptions(limits, held, retry, current.ocr, current.lock_timeout_s, count, progress)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import click
 
-from openbook.errors import KnowledgeError
+from openbook.errors import ConfigError, KnowledgeError, StorageError
 
 if TYPE_CHECKING:
-    from openbook.knowledge import KnowledgeBase, Rules
+    from collections.abc import Callable, Sequence
 
-    Job: TypeAlias = tuple[Path, Rules, frozenset[str]]
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.adding import SyncedFolder
+
+RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
 
 @click.command()
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 @click.option("--include", multiple=True, help="Only files that fit this glob (repeatable; the syntax of .gitignore).")
 @click.option("--exclude", multiple=True, help="No files that fit this glob (repeatable).")
 @click.option("--label", "labels", multiple=True, help="Only who holds this access label may see them (repeatable).")
+@click.option("--reset", is_flag=True, help="Do not go on with the rules and labels that FOLDER had before.")
+@click.option("--forget", is_flag=True, help="Do not keep FOLDER equal any more. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Go on: follow changes until interrupted.")
 @click.option("--allow-empty", is_flag=True, help="Remove everything when the folder is empty.")
 @click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
@@ -33,6 +40,8 @@ def sync(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     labels: tuple[str, ...],
+    reset: bool,
+    forget: bool,
     watch: bool,
     allow_empty: bool,
     retry: bool,
@@ -42,52 +51,92 @@ def sync(
 ) -> None:
     """Make the knowledge base equal to FOLDER: what is new, changed, renamed or gone, as one new version.
 
-    The folder and its rules are remembered. Without FOLDER, all remembered folders are brought up to date.
+    FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
+    remembered folders are brought up to date together.
     """
     from openbook.cli import display_kb, session
-    from openbook.knowledge import Rules
-    from openbook.knowledge import sync as sync_folder
-    from openbook.knowledge.discovery import check_exists
+    from openbook.knowledge.adding import forget_source, sync_folders
+    from openbook.knowledge.discovery import check_exists, display_path
     from openbook.knowledge.scope import checked_labels
 
     current = session.settings(kb=kb, ocr=ocr)
+    if folder is None and (include or exclude or labels or reset or forget):
+        raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
+    if folder is not None and forget:
+        from openbook.knowledge import KnowledgeBase
+
+        forget_source(KnowledgeBase.open(current.default_kb), folder, lock_timeout_s=current.lock_timeout_s)
+        click.echo(f"{folder} is not kept equal any more. To take its documents out: openbook remove {folder}")
+        return
     if folder is not None:
         check_exists(folder)
-    elif include or exclude or labels:
-        raise KnowledgeError("--include, --exclude and --label belong to a folder: openbook sync FOLDER --include ...")
     base, embedder = session.ensure_base(current)
-    jobs = [(folder, Rules(include, exclude), checked_labels(labels))] if folder else _remembered(base)
+    folders = _remembered(base)
+    if folder is not None:
+        folders = [_merged(folder, folders, include, exclude, checked_labels(labels), current.ocr, reset=reset)]
+    elif not folders:
+        raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
 
     def run_all() -> None:
-        for root, rules, own in jobs:
-            with session.run_options(current, base, labels=tuple(own), retry=retry) as options:
-                report = sync_folder(base, root, embedder, rules, options, allow_empty=allow_empty)
-            display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
+        with session.run_options(current, base.sizing, retry=retry) as options:
+            report = sync_folders(base, folders, embedder, options, allow_empty=allow_empty)
+        display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
+        if closed := [v for v in report.verdicts if v.outcome == "failed" and v.path in roots]:
+            raise KnowledgeError(f"{len(closed)} of {len(folders)} folders could not be synced: {closed[0].reason}.")
 
-    run_all()
+    roots = {display_path(each.folder) for each in folders}
     if watch:
-        _watch([root for root, _, _ in jobs], run_all)
+        _watch([each.folder for each in folders], run_all)
+    else:
+        run_all()
 
 
-def _remembered(base: KnowledgeBase) -> list[Job]:
+def _remembered(base: KnowledgeBase) -> list[SyncedFolder]:
     from openbook.knowledge.adding import sources
 
-    jobs = [(Path(folder), rules, labels) for folder, rules, labels in sources(base)]
-    if not jobs:
-        raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
-    return jobs
+    return sources(base)
 
 
-def _watch(folders: list[Path], run_all: object) -> None:
+def _merged(
+    folder: Path,
+    known: Sequence[SyncedFolder],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    labels: frozenset[str],
+    ocr: str,
+    *,
+    reset: bool,
+) -> SyncedFolder:
+    """What is asked of `folder`, and where nothing is asked what was remembered of it."""
+    from openbook.knowledge import Rules
+    from openbook.knowledge.adding import SyncedFolder
+
+    folder = Path(os.path.abspath(folder))
+    before = next((each for each in known if each.folder == folder and not reset), SyncedFolder(folder))
+    rules = Rules(include, exclude) if include or exclude else before.rules
+    return SyncedFolder(folder, rules, labels or before.labels, ocr or before.ocr)
+
+
+def _watch(folders: list[Path], run: Callable[[], None]) -> None:
+    """Run once, and again whenever something changed; what is refused now is tried again."""
     from openbook.cli.session import error_console
-    from openbook.errors import KnowledgeBaseBusy
     from openbook.knowledge.watching import changes
 
-    assert callable(run_all)
     console = error_console()
-    console.print(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.", markup=False, soft_wrap=True)
-    for _ in changes(folders):
+    first = due = True
+    not_before = 0.0
+    for changed in changes(folders):
+        due = due or changed > 0
+        if not due or time.monotonic() < not_before:
+            continue
         try:
-            run_all()
-        except KnowledgeBaseBusy as error:  # another writer; the next change tries again
-            console.print(f"{error}", markup=False, soft_wrap=True)
+            run()
+            due = False
+        except (KnowledgeError, StorageError) as error:
+            if first:
+                raise
+            console.print(f"{error} Next try in {RETRY_S:g} s.", markup=False, soft_wrap=True)
+            not_before = time.monotonic() + RETRY_S
+        if first:
+            console.print(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.", markup=False, soft_wrap=True)
+            first = False

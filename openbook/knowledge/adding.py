@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.committing import commit, write_verdicts
 from openbook.knowledge.discovery import Found, Rules, discover, display_path
 from openbook.knowledge.embedding import embed_missing
-from openbook.knowledge.intake import Intake, Progress, Taken
+from openbook.knowledge.intake import Change, Intake, Progress, Taken
+from openbook.knowledge.reading import needs_ocr
 from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.versions import apply_retention
@@ -68,7 +69,17 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     with base.writing(options.lock_timeout_s) as connection:
         # Absolute: the same file is the same document, wherever the command is run from.
         found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
-        return _run(base, connection, embedder, options, found, folder="", rules=None)
+        return _run(base, connection, embedder, options, [_Part(found)])
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedFolder:
+    """A folder that is kept equal to the disk. `ocr` as in RunOptions."""
+
+    folder: Path
+    rules: Rules = Rules()
+    labels: frozenset[str] = frozenset()
+    ocr: str = ""
 
 
 def sync(
@@ -83,23 +94,54 @@ def sync(
     """Make what the knowledge base has below `folder` equal to the folder, as one new version.
 
     Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
-    text read before. The folder and its rules are remembered: see `sources`.
+    text read before. The folder, its rules and its labels are remembered: see `sources`.
 
     Raises KnowledgeError when the folder is missing, or empty though documents came from it (unless `allow_empty`):
     a disk that is not mounted must not empty the knowledge base.
     """
+    wanted = [SyncedFolder(folder, rules, options.labels, options.ocr)]
+    return sync_folders(base, wanted, embedder, options, allow_empty=allow_empty)
+
+
+def sync_folders(
+    base: KnowledgeBase,
+    folders: Sequence[SyncedFolder],
+    embedder: Embedder,
+    options: RunOptions = RunOptions(),
+    *,
+    allow_empty: bool = False,
+) -> Report:
+    """`sync` of several folders as one version, each by its own rules, labels and OCR.
+
+    A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
+    """
     base.check_embedder(embedder.identity)
-    folder = Path(os.path.abspath(folder))
+    with base.writing(options.lock_timeout_s) as connection:
+        parts: list[_Part] = []
+        failed: list[KnowledgeError] = []
+        for wanted in folders:
+            wanted = replace(wanted, folder=Path(os.path.abspath(wanted.folder)))
+            try:
+                parts.append(_Part(_found_in(connection, wanted, allow_empty=allow_empty), wanted))
+            except KnowledgeError as error:
+                failed.append(error)
+                parts.append(_Part([Verdict(display_path(wanted.folder), "failed", str(error).rstrip("."))]))
+        if failed and len(failed) == len(parts):
+            raise failed[0]
+        return _run(base, connection, embedder, options, parts)
+
+
+def _found_in(connection: sqlite3.Connection, wanted: SyncedFolder, *, allow_empty: bool) -> Sequence[Found | Verdict]:
+    folder = wanted.folder
     if folder.exists() and not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
-    with base.writing(options.lock_timeout_s) as connection:
-        found = list(discover([folder], rules, ocr=bool(options.ocr)))
-        below = _below(connection, display_path(folder))
-        if below and not found and not allow_empty:
-            raise KnowledgeError(
-                f"{display_path(folder)} is empty, but {len(below)} documents came from it. If they are really to go: --allow-empty"
-            )
-        return _run(base, connection, embedder, options, found, folder=display_path(folder), rules=rules)
+    found = list(discover([folder], wanted.rules, ocr=bool(wanted.ocr)))
+    below = _below(connection, display_path(folder))
+    if below and not found and not allow_empty:
+        raise KnowledgeError(
+            f"{display_path(folder)} is empty, but {len(below)} documents came from it. If they are really to go: --allow-empty"
+        )
+    return found
 
 
 def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: float = 30.0) -> Report:
@@ -115,15 +157,31 @@ def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: flo
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
 
 
-def sources(base: KnowledgeBase) -> list[tuple[str, Rules, frozenset[str]]]:
-    """(folder, rules, labels) of each folder that was synced."""
-    rows = base.connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()
-    found = []
-    for folder, text in rows:
-        value = json.loads(text)
-        rules = Rules(tuple(value["include"]), tuple(value["exclude"]))
-        found.append((folder, rules, frozenset(value["labels"])))
-    return found
+def sources(base: KnowledgeBase) -> list[SyncedFolder]:
+    """The folders that were synced, as they were."""
+    rows = base.connection.execute("SELECT rules FROM sources ORDER BY folder").fetchall()
+    return [_from_json(text) for (text,) in rows]
+
+
+def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 30.0) -> None:
+    """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
+    name = display_path(Path(os.path.abspath(folder)))
+    with base.writing(lock_timeout_s) as connection:
+        if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
+            known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
+            raise KnowledgeError(f"{name} was not synced. Synced are: {', '.join(known) or 'none'}.")
+
+
+def _to_json(source: SyncedFolder) -> str:
+    # The path as it is, since the column holds it as it is displayed.
+    value = {**asdict(source.rules), "labels": sorted(source.labels), "ocr": source.ocr, "path": str(source.folder)}
+    return json.dumps(value)
+
+
+def _from_json(text: str) -> SyncedFolder:
+    value = json.loads(text)
+    rules = Rules(tuple(value["include"]), tuple(value["exclude"]))
+    return SyncedFolder(Path(value["path"]), rules, frozenset(value["labels"]), value["ocr"])
 
 
 def live_paths(connection: sqlite3.Connection) -> list[str]:
@@ -135,6 +193,8 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 
     Raises KnowledgeError when there is none, or several end so.
     """
+    if not name.strip():
+        raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
     for whole in (name, display_path(Path(os.path.abspath(name)))):
         if whole in paths:
             return [whole]
@@ -155,54 +215,110 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 # --- one run ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was found, for `source` if that is a folder to be synced."""
+
+    found: Sequence[Found | Verdict]
+    source: SyncedFolder | None = None
+
+
 def _run(
     base: KnowledgeBase,
     connection: sqlite3.Connection,
     embedder: Embedder,
     options: RunOptions,
-    found: Sequence[Found | Verdict],
-    *,
-    folder: str,
-    rules: Rules | None,
+    parts: Sequence[_Part],
 ) -> Report:
-    intake = Intake(
-        connection,
-        base.sizing,
-        options.limits,
-        options.count,
-        options.labels,
-        keep_labels=rules is None,
-        relabel=_labels_differ(connection, folder, options.labels),
-        retry=options.retry,
-        ocr=options.ocr,
-        progress=options.progress,
-    )
     connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
-    taken = intake.take(found)
-    removed = _gone(connection, folder, taken.verdicts) if rules is not None else []
+    taken, tried = _taken(base, connection, options, parts)
+    removed: dict[str, str] = {}
+    for part in parts:
+        if part.source is not None:
+            removed.update(_gone(connection, display_path(part.source.folder), part.found))
+    for verdict in taken.verdicts:
+        if verdict.outcome != "skipped":  # another folder of this run wants it
+            removed.pop(verdict.path, None)
+    labelled = _labelled(connection, parts, options, {c.path for c in taken.changes} | removed.keys())
+    taken = replace(taken, changes=(*taken.changes, *labelled))
     embedded = embed_missing(connection, [c.content_id for c in taken.changes], embedder, options.progress)
-    verdicts = _finished(connection, taken, removed)
+    verdicts = _finished(connection, taken, list(removed.items()))
 
     def beside(version: int) -> None:
         connection.executemany(
             "UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", [(s, p) for p, s in taken.restat]
         )
-        if rules is not None:
-            _forget_old_verdicts(connection, folder, verdicts)
-            value = json.dumps({**asdict(rules), "labels": sorted(options.labels)})
-            connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (folder, value))
-        write_verdicts(connection, verdicts, intake.tried_stats(found))
+        for part in parts:
+            if part.source is not None:
+                folder = display_path(part.source.folder)
+                _forget_old_verdicts(connection, folder, verdicts)
+                connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (folder, _to_json(part.source)))
+        write_verdicts(connection, verdicts, tried)
 
-    version = commit(connection, taken.changes, [path for path, _ in removed], beside=beside)
+    version = commit(connection, taken.changes, removed, beside=beside)
     apply_retention(connection)
     base.refresh_indexes(connection)
     characters, source = _characters(connection, {c.content_id for c in taken.changes})
     return Report(version, verdicts, embedded, characters, source)
 
 
-def _labels_differ(connection: sqlite3.Connection, folder: str, labels: frozenset[str]) -> bool:
+def _taken(
+    base: KnowledgeBase, connection: sqlite3.Connection, options: RunOptions, parts: Sequence[_Part]
+) -> tuple[Taken, dict[str, str]]:
+    """What all parts took in, each path once, and what the file system said of each file that was tried."""
+    changes: dict[str, Change] = {}
+    verdicts: dict[str, Verdict] = {}
+    restat: dict[str, str] = {}
+    tried: dict[str, str] = {}
+    for part in parts:
+        source = part.source
+        labels, ocr = (source.labels, source.ocr) if source else (options.labels, options.ocr)
+        intake = Intake(
+            connection,
+            base.sizing,
+            options.limits,
+            options.count,
+            labels,
+            by_name=source is None,
+            relabel=source is not None and _labels_differ(connection, source),
+            retry=options.retry,
+            ocr=ocr,
+            progress=options.progress,
+        )
+        taken = intake.take(part.found)
+        changes.update((change.path, change) for change in taken.changes)
+        for verdict in taken.verdicts:
+            if verdict.outcome != "skipped" or verdict.path not in verdicts:
+                verdicts[verdict.path] = verdict
+        restat.update(taken.restat)
+        tried.update(intake.tried_stats(part.found))
+    return Taken(tuple(changes.values()), tuple(verdicts.values()), tuple(restat.items())), tried
+
+
+def _labels_differ(connection: sqlite3.Connection, source: SyncedFolder) -> bool:
+    folder = display_path(source.folder)
     row = connection.execute("SELECT rules FROM sources WHERE folder = ?", (folder,)).fetchone()
-    return row is not None and frozenset(json.loads(row[0])["labels"]) != labels
+    return row is not None and _from_json(row[0]).labels != source.labels
+
+
+def _labelled(
+    connection: sqlite3.Connection, parts: Sequence[_Part], options: RunOptions, done: Collection[str]
+) -> Iterator[Change]:
+    """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
+    rows = connection.execute(
+        "SELECT path, content_id, bytes, metadata, labels, given_labels FROM documents WHERE removed_in IS NULL"
+    ).fetchall()
+    for part in parts:
+        labels = part.source.labels if part.source else options.labels
+        folder = display_path(part.source.folder).rstrip("/") + "/" if part.source else None
+        met = {display_path(each.path) if isinstance(each, Found) else each.path for each in part.found}
+        for path, content_id, size, metadata, own, given in rows:
+            held = set(json.loads(own))
+            inside = path in met if folder is None else path.startswith(folder)
+            if inside and path not in done and not labels <= held:
+                more = json.dumps(sorted(held | labels))
+                kept = given if folder else json.dumps(sorted(set(json.loads(given)) | labels))
+                yield Change(path, content_id, size, "", metadata, more, kept, "updated")
 
 
 def _below(connection: sqlite3.Connection, folder: str) -> list[str]:
@@ -211,19 +327,18 @@ def _below(connection: sqlite3.Connection, folder: str) -> list[str]:
     return [path for path in live_paths(connection) if path.startswith(inside)]
 
 
-def _gone(connection: sqlite3.Connection, folder: str, verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
+def _gone(connection: sqlite3.Connection, folder: str, found: Sequence[Found | Verdict]) -> Iterator[tuple[str, str]]:
     """(path, why) of the documents below `folder` whose file is not there any more, or is not wanted."""
-    by_path = {verdict.path: verdict for verdict in verdicts}
+    there = {display_path(each.path) for each in found if isinstance(each, Found)}
+    by_path = {each.path: each for each in found if isinstance(each, Verdict)}
     # What could not be looked into says nothing about what is in it.
-    closed = tuple(v.path.rstrip("/") + "/" for v in verdicts if v.outcome == "failed")
-    found: list[tuple[str, str]] = []
+    closed = tuple(path.rstrip("/") + "/" for path, verdict in by_path.items() if verdict.outcome == "failed")
     for path in _below(connection, folder):
         verdict = by_path.get(path)
-        if verdict is None and path.startswith(closed):
+        if path in there or (verdict is None and path.startswith(closed)):
             continue
-        if verdict is None or verdict.outcome == "skipped":
-            found.append((path, verdict.reason if verdict else ""))
-    return found
+        if verdict is None or (verdict.outcome == "skipped" and not needs_ocr(verdict.reason)):
+            yield path, verdict.reason if verdict else ""
 
 
 def _finished(connection: sqlite3.Connection, taken: Taken, removed: Sequence[tuple[str, str]]) -> tuple[Verdict, ...]:

@@ -141,8 +141,8 @@ class KnowledgeBase:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.folder} was made with the embedder {self.embedder.name!r} "
                 f"({self.embedder.digest[:12]}, {self.embedder.dimensions} dimensions), not with {embedder.name!r} "
-                f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). Use that embedder (OPENBOOK_EMBEDDER), or "
-                "add the documents to a new knowledge base."
+                f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). To change its embedder: openbook reembed --embedder "
+                f"{embedder.name}"
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -168,11 +168,15 @@ class KnowledgeBase:
         """
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        with schema.storage_errors(self.folder), self._snapshot() as connection:
+        with schema.storage_errors(self.folder), self.snapshot() as connection:
             version = self.kept_version(scope.as_of)
             seen = condition(scope, version)
-            view = self._view(connection, scope, version, seen)
-            ranked = view.search(query, vector, limit if reranker is None else max(limit, RERANKED))
+            wanted = limit if reranker is None else max(limit, RERANKED)
+            try:
+                ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
+            except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
+                self._distrust(connection)
+                ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
             passages = _by_row(connection, [r.passage for r in ranked], seen)
         hits = [
             Hit(passages[r.passage], r.score, r.dense_rank, r.bm25_rank, r.similarity)
@@ -222,14 +226,16 @@ class KnowledgeBase:
             )
             return [path for (path,) in rows.fetchall()]
 
-    def metadata_keys(self) -> set[str]:
-        """Every key that the metadata of some document has, in any kept version."""
+    def metadata_keys(self, scope: Scope) -> set[str]:
+        """Every key that the metadata of some document in `scope` has, whatever its filter."""
         with schema.storage_errors(self.folder):
-            rows = self.connection.execute("SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j")
-            return {key for (key,) in rows.fetchall()}
+            version = self.kept_version(scope.as_of)
+            seen = condition(replace(scope, where=""), version)
+            sql = f"SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j WHERE {seen.sql}"
+            return {key for (key,) in self.connection.execute(sql, seen.values)}
 
     def status(self) -> Status:
-        with schema.storage_errors(self.folder), self._snapshot() as connection:
+        with schema.storage_errors(self.folder), self.snapshot() as connection:
             version = self.version
             live = {"version": version}
             documents, texts, read, source = connection.execute(
@@ -283,7 +289,7 @@ class KnowledgeBase:
         return connection
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
         """One state of the knowledge base for several statements, whatever is committed meanwhile."""
         connection = self.connection
         connection.execute("BEGIN")
@@ -298,6 +304,7 @@ class KnowledgeBase:
         with schema.storage_errors(self.folder), file_lock(self.folder, timeout_s):
             connection = schema.connect(self.folder, writable=True)
             try:
+                self._check_embedder_is_still(connection)  # it may have changed while this one waited
                 if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
                     self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
                 yield connection
@@ -343,11 +350,18 @@ class KnowledgeBase:
             self._views = {**dict(list(kept.items())[-MOST_VIEWS:]), key: view}
             return view
 
+    def _distrust(self, connection: sqlite3.Connection) -> None:
+        """Use only segments whose every byte is what was written."""
+        contents = kept_contents(connection)
+        with self._viewing:
+            self._indexes = Indexes.open(self.folder, self.source(connection), contents, every_byte=True)
+            self._views = {}
+
     def _check_embedder_is_still(self, connection: sqlite3.Connection) -> None:
         text = connection.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()[0]
         if _embedder_identity(text, self.folder) != self.embedder:
             raise KnowledgeBaseInvalid(
-                f"The knowledge base in {self.folder} was given another embedder meanwhile. Ask again."
+                f"The knowledge base in {self.folder} was given another embedder meanwhile. Open it again, with that one."
             )
 
     def close(self) -> None:
@@ -375,16 +389,17 @@ def _by_row(connection: sqlite3.Connection, keys: Sequence[int], seen: Condition
     """Passages by row id, each with the documents in scope that hold it: the first path, then the others."""
     marks = ", ".join(map(str, map(int, keys)))
     rows = connection.execute(
-        f"SELECT p.id, {_PASSAGE}, p.content_id FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
+        f"SELECT p.id, {_PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
     ).fetchall()
-    contents = ", ".join(sorted({str(int(row[-1])) for row in rows}))
-    paths: dict[int, list[str]] = {}
-    for content, path in connection.execute(
-        f"SELECT d.content_id, d.path FROM documents d WHERE d.content_id IN ({contents}) AND {seen.sql} ORDER BY d.path",
+    paths: dict[str, list[str]] = {}
+    # By what the passage says and not by its content: the same text may have been read from other bytes.
+    for passage_id, path in connection.execute(
+        "SELECT DISTINCT q.passage_id, d.path FROM passages p JOIN passages q ON q.passage_id = p.passage_id "
+        f"JOIN documents d ON d.content_id = q.content_id WHERE p.id IN ({marks}) AND {seen.sql} ORDER BY d.path",
         seen.values,
     ):
-        paths.setdefault(content, []).append(path)
-    return {row[0]: _passage(row[1:-1], paths[row[-1]]) for row in rows if row[-1] in paths}
+        paths.setdefault(passage_id, []).append(path)
+    return {row[0]: _passage(row[1:], paths[row[1]]) for row in rows if row[1] in paths}
 
 
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

@@ -30,21 +30,26 @@ def for_documents(
     cache: Path,
     embedder: Embedder,
     options: adding.RunOptions = adding.RunOptions(),
+    sizing: Sizing = Sizing(),
 ) -> tuple[KnowledgeBase, adding.Report | None]:
     """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
 
     Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError.
     """
     for _ in range(MAX_TRIES):
-        key = _key(paths, embedder.identity, options)
+        key = _key(paths, embedder.identity, options, sizing)
         folder = cache / "docs" / key
         if (base := _open_whole(folder, embedder.identity)) is not None:
             return base, None
-        base = KnowledgeBase.ensure(folder, embedder.identity, base_id=key, lock_timeout_s=options.lock_timeout_s)
+        base = KnowledgeBase.ensure(
+            folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
+        )
         roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
         _borrow_embeddings(base, _latest_with(cache / "docs", roots), options.lock_timeout_s)
         report = adding.add(base, paths, embedder, options)
-        if key == _key(paths, embedder.identity, options):
+        with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
+            connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
+        if key == _key(paths, embedder.identity, options, sizing):
             with schema.storage_errors(folder):
                 (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
                 (folder / _MARK).touch()
@@ -70,7 +75,7 @@ def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | Non
     return base
 
 
-def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunOptions) -> str:
+def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunOptions, sizing: Sizing) -> str:
     """Names the files' paths and contents, and the code and embedder that a knowledge base of them depends on."""
     files: list[list[str]] = []
     limit = options.limits.max_file_bytes
@@ -80,7 +85,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunO
             files.append([display_path(item.path), _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [intake.code_of(Sizing()), schema.FORMAT, limit, options.ocr, sorted(options.labels)]
+    code = [intake.code_of(sizing), schema.FORMAT, limit, options.ocr, sorted(options.labels)]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 
@@ -153,9 +158,14 @@ def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> 
     paths = {path for each in documents for path in adding.resolve(known, each)}
     contents = {content for path, content in rows if path in paths}
     texts = [base.connection.execute("SELECT text FROM contents WHERE id = ?", (c,)).fetchone()[0] for c in contents]
+    keys = [
+        key
+        for content in contents
+        for (key,) in base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
+    ]
     dropped = 0
     for folder in sorted(cache.glob("docs/*")):
-        if (folder / schema.FILE_NAME).exists() and _holds(folder, paths, texts):
+        if (folder / schema.FILE_NAME).exists() and _holds(folder, paths, texts, keys):
             with suppress(OSError):
                 (folder / _MARK).unlink()
             shutil.rmtree(folder)
@@ -163,13 +173,14 @@ def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> 
     return dropped
 
 
-def _holds(folder: Path, paths: Iterable[str], texts: Iterable[str]) -> bool:
+def _holds(folder: Path, paths: Iterable[str], texts: Iterable[str], keys: Iterable[bytes]) -> bool:
     try:
         connection = schema.connect(folder, writable=False)
     except sqlite3.Error:
         return True  # it cannot be looked into, and it is only a cache
     try:
-        checks = [("SELECT 1 FROM documents WHERE path = ?", p) for p in paths]
+        checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", p) for p in paths]
+        checks += [("SELECT 1 FROM embeddings WHERE embedding_key = ?", k) for k in keys]
         checks += [("SELECT 1 FROM contents WHERE text = ?", t) for t in texts]
         return any(connection.execute(sql, (value,)).fetchone() for sql, value in checks)
     except sqlite3.Error:

@@ -42,8 +42,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> Checked:
 
     Takes seconds for each 100,000 passages. Raises StorageError.
     """
-    with schema.storage_errors(base.folder):
-        connection = base.connection
+    with schema.storage_errors(base.folder), base.snapshot() as connection:
         damaged = tuple(_first(_damage(connection, base.embedder.dimensions, base.sizing.overlap > 0)))
         contents = kept_contents(connection)
         passages = connection.execute(

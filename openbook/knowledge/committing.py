@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 
 from openbook.knowledge import schema
 from openbook.knowledge.base import now
@@ -40,8 +41,9 @@ def commit(
         for change in changes:
             _end(connection, change.path, version)
             connection.execute(
-                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, added_in) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (change.path, change.content_id, change.bytes, change.stat, change.metadata, change.labels, version),
+                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*astuple(change)[:-1], version),
             )
         beside(version)
     return version

@@ -11,7 +11,8 @@ from typing import Any
 
 from openbook.errors import ConfigError, KnowledgeError, UnreadableFile, did_you_mean
 from openbook.knowledge.metadata import is_sidecar, sidecar_of
-from openbook.knowledge.reading import os_reason, unsupported, unusual_kind
+from openbook.knowledge.reading import opened, os_reason, unsupported, unusual_kind
+from openbook.knowledge.schema import FILE_NAME as KB_FILE
 from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
@@ -131,6 +132,8 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
             reason = rules.reason(path.relative_to(root).as_posix(), folder) if entry else ""
             if reason:
                 yield _verdict(path, "skipped", reason)
+            elif folder and os.path.lexists(path / KB_FILE):
+                yield _verdict(path, "skipped", "a knowledge base")
             elif folder:
                 inner = rules.below(path, path.relative_to(root).as_posix())
                 for child in _children(path):
@@ -141,6 +144,8 @@ def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool
                 yield _file(path, entry.stat(follow_symlinks=False), ocr)
         except OSError as error:
             yield _verdict(path, "failed", os_reason(error))
+        except UnreadableFile as error:
+            yield _verdict(path, "failed", str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +169,23 @@ class _Filter:
         for place, globs in reversed(self.ignored):
             inside = name if place == "." else name.removeprefix(place + "/")
             verdict = globs.check_file(inside).include
+            if verdict:
+                return f"left out by {IGNORE_FILE}"
             if verdict is not None:  # the ignore file nearest to the file decides, also for a glob with `!`
-                return f"left out by {IGNORE_FILE}" if verdict else ""
+                break
         if self.include is not None and not folder and not self.include.match_file(name):
             return "left out by --include"
         return ""
 
     def below(self, folder: Path, relative: str) -> _Filter:
-        """The filter for what is in `folder`, with its ignore file if it has one. Raises OSError."""
-        try:
-            with (folder / IGNORE_FILE).open("rb") as file:
-                lines = file.read(_MOST_IGNORE_BYTES).decode("utf-8", "replace").splitlines()
-        except FileNotFoundError:
+        """The filter for what is in `folder`, with its ignore file if it has one. Raises UnreadableFile."""
+        if not os.path.lexists(folder / IGNORE_FILE):
             return self
+        try:
+            with opened(folder / IGNORE_FILE) as file:
+                lines = file.read(_MOST_IGNORE_BYTES).decode("utf-8", "replace").splitlines()
+        except UnreadableFile as error:
+            raise UnreadableFile(f"its {IGNORE_FILE} cannot be read: {error}") from error
         globs = _globs(lines, f"A line of {display_path(folder / IGNORE_FILE)}")
         return _Filter(self.include, self.exclude, (*self.ignored, (relative, globs)))
 

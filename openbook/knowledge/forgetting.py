@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,14 @@ def purge(
 ) -> Purged:
     """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
 
-    With `copies`, also documents elsewhere that have the same content. Safe to run again after an interruption.
+    With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
+    After an interruption, `finish_purge` does what was left to do.
 
     Raises KnowledgeError when one of them is in no version, when a copy would keep the text (without `copies`), or when
-    the scan finds something; KnowledgeBaseBusy when a reader holds on to old pages.
+    the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
+        schema.wait_for_readers(connection, base.folder, lock_timeout_s)
         known = [p for (p,) in connection.execute("SELECT DISTINCT path FROM documents ORDER BY path")]
         paths = {path for each in documents for path in resolve(known, each)}
         contents = _contents_of(connection, paths)
@@ -59,22 +62,43 @@ def purge(
             raise KnowledgeError(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
-        paths |= others
-        traces = _traces(connection, paths, contents)
+        traces = _traces(connection, paths | others, contents)
         passages = _count_passages(connection, contents)
-        version = _delete(connection, paths)
+        there = paths | (others & _live_paths_of(connection, contents))
+        version = _delete(connection, paths, others, contents)
+        paths |= others
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
         files, scanned = _scan(base.folder, traces)
     return Purged(
-        version, tuple(sorted(paths)), passages, files, scanned, tuple(p for p in sorted(paths) if Path(p).exists())
+        version, tuple(sorted(paths)), passages, files, scanned, tuple(p for p in sorted(there) if os.path.lexists(p))
     )
 
 
+def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
+    """Do what an interrupted purge left to do; whether there was one. Whoever writes next does it too."""
+    if not base.connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
+        return False
+    with base.writing(lock_timeout_s):
+        return True
+
+
 def _contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
+    """What documents of these paths ever held, and every other content with the same text."""
     found: set[int] = set()
     for path in paths:
         found.update(c for (c,) in connection.execute("SELECT content_id FROM documents WHERE path = ?", (path,)))
+    for content in sorted(found):
+        same = "SELECT b.id FROM contents a JOIN contents b ON b.text = a.text WHERE a.id = ?"
+        found.update(c for (c,) in connection.execute(same, (content,)))
+    return found
+
+
+def _live_paths_of(connection: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
+    found: set[str] = set()
+    for content in contents:
+        sql = "SELECT path FROM documents WHERE content_id = ? AND removed_in IS NULL"
+        found.update(p for (p,) in connection.execute(sql, (content,)))
     return found
 
 
@@ -92,20 +116,20 @@ def _count_passages(connection: sqlite3.Connection, contents: Iterable[int]) -> 
     return sum(counts)
 
 
-def _delete(connection: sqlite3.Connection, paths: Iterable[str]) -> int:
+def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
+    """Of `paths` everything, of `others` what had one of `contents`."""
     connection.execute("PRAGMA synchronous = FULL")
     with schema.transaction(connection):
         version = newest(connection) + 1
-        count = 0
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
             connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
-            count += 1
+        connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
         # Whoever writes next finishes the work, should this process be killed before it is done.
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
-        add_version(connection, version, f"{count} purged")
+        add_version(connection, version, f"{len(paths | others)} purged")
     return version
 
 
@@ -138,10 +162,12 @@ def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
     for sql in (
         "SELECT CAST(text AS BLOB) FROM contents",
-        "SELECT passage_id FROM passages",
+        "SELECT title || char(0) || key || char(0) || metadata FROM contents",
+        "SELECT passage_id || char(0) || headings FROM passages",
+        "SELECT value FROM meta UNION ALL SELECT summary FROM versions UNION ALL SELECT name FROM tags",
         "SELECT path || metadata FROM documents",
         "SELECT path || reason FROM verdicts",
-        "SELECT folder FROM sources",
+        "SELECT folder || char(0) || rules FROM sources",
         "SELECT embedding_key FROM embeddings",
         "SELECT vector FROM embeddings",
     ):

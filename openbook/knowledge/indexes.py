@@ -55,12 +55,12 @@ class Indexes:
         self._twins: list[NDArray[np.intp]] | None = None
 
     @classmethod
-    def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64]) -> Indexes:
+    def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64], *, every_byte: bool = False) -> Indexes:
         """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
 
-        Never writes. Raises sqlite3.DatabaseError when the truth is damaged.
+        Never writes. Files are compared with their digests where their date changed, or all with `every_byte`. Raises sqlite3.DatabaseError when the truth is damaged.
         """
-        found = [each.segment for each in saved.read(folder, source).saved]
+        found = [each.segment for each in saved.read(folder, source, every_byte=every_byte).saved]
         missing = np.setdiff1d(wanted, _contents_of(found))
         return cls([*found, *facts.segments(source, map(int, missing))], source.dimensions)
 

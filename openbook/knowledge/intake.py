@@ -12,20 +12,22 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import schema
 from openbook.knowledge.discovery import Found, display_path
 from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
-from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, opened
+from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.knowledge.reading.cleaning import title_from_name
 from openbook.knowledge.reading.isolated import Limits, ReaderPool
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
-from openbook.records import Content, Outcome, PassageSpan, Verdict, sha256_hex
+from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
+_STAYS = "; the text read before stays"
+_WITH_OCR = " ocr"
 _RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new time
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
@@ -47,12 +49,13 @@ class Change:
     stat: str
     metadata: str
     labels: str
+    given_labels: str
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a run found. `seen`: every path that is still there; `restat`: (path, stat) of files that did not change."""
+    """What a run found. `restat`: (path, stat) of files that did not change."""
 
     changes: tuple[Change, ...]
     verdicts: tuple[Verdict, ...]
@@ -66,13 +69,14 @@ class _Live:
     code: str
     metadata: str
     labels: str
+    given_labels: str
 
 
 @dataclass(slots=True)
 class Intake:
-    """One run's reading. `labels` are added to those that files state; with `keep_labels`, to those they have already.
+    """One run's reading. `labels` are added to those that files state and those that were given to them by name.
 
-    `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
+    With `by_name`, the run itself gives them by name, and takes none away that a document has. `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
     """
 
     connection: sqlite3.Connection
@@ -80,7 +84,7 @@ class Intake:
     limits: Limits
     count: TokenCounter | None = None
     labels: frozenset[str] = frozenset()
-    keep_labels: bool = True
+    by_name: bool = True
     relabel: bool = False
     retry: bool = False
     ocr: str = ""
@@ -108,7 +112,7 @@ class Intake:
             if self._is_unchanged(path, item):
                 self._verdicts[path] = Verdict(path, "unchanged")
             elif not self.retry and path in tried and tried[path][0] == self._tried_stat(item):
-                self._verdicts[path] = tried[path][1]
+                self._verdicts[path] = self._known_stays(tried[path][1])
             else:
                 self._verdicts[path] = Verdict(path, "unchanged")  # holds the place
                 due.append(item)
@@ -122,20 +126,22 @@ class Intake:
 
     def _is_unchanged(self, path: str, found: Found) -> bool:
         live = self._live.get(path)
-        if self.relabel or live is None or not live.stat or (live.stat, live.code) != (found.stat, self._code):
+        if self.relabel or live is None or not live.stat or live.stat != found.stat:
             return False
-        return self.labels <= set(json.loads(live.labels)) if self.keep_labels else True
+        if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
+            return False  # what was read with OCR is as good without asking for it
+        return self.labels <= set(json.loads(live.labels if not self.by_name else live.given_labels))
 
     def _tried(self) -> dict[str, tuple[str, Verdict]]:
         rows = self.connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
-        return {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
+        return {p: (stat, Verdict(p, outcome, reason.removesuffix(_STAYS))) for p, stat, outcome, reason in rows}
 
     def _tried_stat(self, found: Found) -> str:
         return f"{found.stat} {self._code} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self.ocr}"
 
     def _known_stays(self, verdict: Verdict) -> Verdict:
         if verdict.outcome == "failed" and verdict.path in self._live:
-            return replace(verdict, reason=f"{verdict.reason}; the text read before stays")
+            return replace(verdict, reason=verdict.reason + _STAYS)
         return verdict
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ class Intake:
                 content, digest = result.outcome
                 if content.title == title_from_name(item.path.name):
                     content = replace(content, title="")  # the same text under another name is the same content
-                self._settle(item, self._store(content, self._content_key(item.path, digest)), started_ns)
+                self._settle(item, self._store(item.path, content, digest), started_ns)
         self.progress("read", len(unknown), len(unknown))
 
     def _known_content(self, found: Found) -> int | None:
@@ -182,10 +188,14 @@ class Intake:
 
     def _content_key(self, path: Path, digest: str) -> str:
         """Names the file's bytes, how its name says to read them, and the code that reads and splits."""
-        return sha256_hex(f"{digest} {path.suffix.lower()} {self._code}".encode("utf-8", "surrogateescape"))
+        return sha256_hex(f"{digest} {path.suffix.lower()} {self._code_of(path)}".encode("utf-8", "surrogateescape"))
 
-    def _store(self, content: Content, key: str) -> int:
+    def _code_of(self, path: Path) -> str:
+        return self._code + _WITH_OCR if self.ocr and may_need_ocr(path) else self._code
+
+    def _store(self, path: Path, content: Content, digest: Digest) -> int:
         """Store a text with its passages once; the id of its row."""
+        key = self._content_key(path, digest)
         row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
         if row is not None:
             return int(row[0])
@@ -196,7 +206,7 @@ class Intake:
                 "INSERT INTO contents (key, code, text, title, media_type, source_chars, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     key,
-                    self._code,
+                    self._code_of(path),
                     content.text,
                     content.title,
                     content.media_type,
@@ -217,33 +227,40 @@ class Intake:
         path = display_path(found.path)
         live = self._live.get(path)
         try:
-            metadata, labels = self._metadata(found, content_id, live)
+            metadata, labels, given = self._metadata(found, content_id, live)
         except UnreadableFile as error:
             self._fail(found, error)
             return
         stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
-        if live is not None and (live.content_id, live.metadata, live.labels) == (content_id, metadata, labels):
+        row = (content_id, metadata, labels, given)
+        if live is not None and (live.content_id, live.metadata, live.labels, live.given_labels) == row:
             self._restat.append((path, stat))
             return
         outcome: Outcome = "added" if live is None else "updated"
         self._verdicts[path] = Verdict(path, outcome)
-        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, outcome))
+        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, outcome))
 
-    def _metadata(self, found: Found, content_id: int, live: _Live | None) -> tuple[str, str]:
-        """(metadata, labels) as JSON: what the file system, the file and its sidecar say, in this order of precedence."""
+    def _metadata(self, found: Found, content_id: int, live: _Live | None) -> tuple[str, str, str]:
+        """(metadata, labels, labels given by name) as JSON.
+
+        Metadata is what the file system, the file and its sidecar say, in this order of precedence.
+        """
         title, stated = self.connection.execute(
             "SELECT title, metadata FROM contents WHERE id = ?", (content_id,)
         ).fetchone()
         of_file = dict(system_metadata(display_path(found.path), found.bytes, found.modified_ns))
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
-        of_text = (("title", title or Path(found.path.name).stem), *from_json(stated))
+        of_text = (("title", title or PurePosixPath(display_path(found.path)).stem), *from_json(stated))
         of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         own = labels_of(of_text, of_sidecar)
         whole.pop(LABEL_KEY, None)
-        before = set(json.loads(live.labels)) if live is not None and self.keep_labels else set()
-        return to_json(tuple(whole.items())), json.dumps(sorted(own | before | self.labels))
+        given = set(json.loads(live.given_labels)) if live else set()
+        given |= self.labels if self.by_name else set()
+        before = set(json.loads(live.labels)) if live and self.by_name else set()
+        labels = own | before | given | self.labels
+        return to_json(tuple(whole.items())), json.dumps(sorted(labels)), json.dumps(sorted(given))
 
     def _fail(self, found: Found, error: UnreadableFile) -> None:
         path, reason = display_path(found.path), str(error)
@@ -256,7 +273,7 @@ class Intake:
 
 def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:
     rows = connection.execute(
-        "SELECT d.path, d.content_id, d.stat, c.code, d.metadata, d.labels "
+        "SELECT d.path, d.content_id, d.stat, c.code, d.metadata, d.labels, d.given_labels "
         "FROM documents d JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL"
     )
     return {path: _Live(*row) for path, *row in rows}

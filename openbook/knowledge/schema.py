@@ -51,11 +51,12 @@ CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
 
 -- A path that held a content from version `added_in` up to, but not in, version `removed_in`. `stat` is what the file
--- system said when it was read; while it says the same, the file is not read again.
+-- system said when it was read; while it says the same, the file is not read again. `labels`: all access labels that it
+-- carries; `given_labels`: those among them that were given to it by name, which stay when its folder is synced.
 CREATE TABLE IF NOT EXISTS documents (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
-  added_in INTEGER NOT NULL, removed_in INTEGER);
+  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
 
@@ -162,12 +163,25 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def compact(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
     """Write the file anew without free pages and empty the log. Raises KnowledgeBaseBusy while a reader holds old pages."""
     connection.execute("VACUUM")
+    empty_log(connection, folder, timeout_s)
+
+
+def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+    """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
+    with transaction(connection):  # after a change, a reader of the state before keeps the log from being emptied
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('touched', '')")
+        connection.execute("DELETE FROM meta WHERE key = 'touched'")
+    empty_log(connection, folder, timeout_s)
+
+
+def empty_log(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+    """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
     deadline = time.monotonic() + timeout_s
     while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
         if time.monotonic() > deadline:
             raise KnowledgeBaseBusy(
-                f"A reader of {folder} holds on to older pages, in which deleted text may stand. The next command that "
-                "writes to it finishes the work, when that reader is done."
+                f"A reader of {folder} holds on to older pages, in which deleted text may stand. Run it again when that "
+                "reader is done."
             )
         time.sleep(0.05)
 

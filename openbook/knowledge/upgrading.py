@@ -14,8 +14,8 @@ INSERT INTO contents (id, key, code, text, title, media_type, source_chars, meta
 INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key)
   SELECT id, content_id, passage_id, start_char, end_char, page, headings, embedding_key FROM old_passages;
 -- An empty stat fits no file, so each is looked at once more and keeps its content if that is the same.
-INSERT INTO documents (id, path, content_id, bytes, stat, metadata, labels, added_in, removed_in)
-  SELECT id, path, content_id, bytes, '', '{}', '[]', added_in, removed_in FROM old_documents;
+INSERT INTO documents (id, path, content_id, bytes, stat, metadata, labels, given_labels, added_in, removed_in)
+  SELECT id, path, content_id, bytes, '', '{}', '[]', '[]', added_in, removed_in FROM old_documents;
 INSERT INTO verdicts (path, outcome, reason, tried_at, stat)
   SELECT path, outcome, reason, tried_at, '' FROM old_verdicts;
 """

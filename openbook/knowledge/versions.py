@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import schema
@@ -15,6 +16,7 @@ from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.committing import add_version, newest
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_MOST_DAYS = 365_000
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?")
 
 
@@ -52,11 +54,18 @@ class Difference:
 class Retention:
     """Which versions are kept besides the newest and the tagged ones: the last `versions`, and those of the last `days`.
 
-    None sets no limit; with both None all are kept.
+    None sets no limit; with both None all are kept. Raises QuestionError for less than one version, or days that are no
+    number from 0 to 365,000.
     """
 
     versions: int | None = None
     days: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.versions is not None and self.versions < 1:
+            raise QuestionError(f"At least 1 version is kept, not {self.versions}.")
+        if self.days is not None and not 0 <= self.days <= _MOST_DAYS:
+            raise QuestionError(f"Versions are kept for 0 to {_MOST_DAYS:,} days, not {self.days}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +99,33 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
             return base.kept_version(int(text))
         if _TIME.fullmatch(text):
             return _version_at(base, text)
-        row = base.connection.execute("SELECT version FROM tags WHERE name = ?", (text,)).fetchone()
-        if row is None:
-            names = [name for (name,) in base.connection.execute("SELECT name FROM tags")]
+        names = dict(base.connection.execute("SELECT name, version FROM tags").fetchall())
+        if text not in names:
             raise KnowledgeError(
                 f"No version {text!r}: it is no number, no tag and no time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
             )
-        return int(row[0])
+        return int(names[text])
 
 
 def _version_at(base: KnowledgeBase, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        if len(text) == len("2026-01-31"):
+            moment += timedelta(days=1) - timedelta(microseconds=1)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise KnowledgeError(f"{text!r} is not a time: {error}. Write it like 2026-01-31T12:00.") from error
-    if len(text) == len("2026-01-31"):
-        moment += timedelta(days=1) - timedelta(microseconds=1)
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     until = moment.isoformat(timespec="seconds")
     row = base.connection.execute("SELECT max(version) FROM versions WHERE created_at <= ?", (until,)).fetchone()
     oldest, created = base.connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchone()
     if row[0] is None:
         raise KnowledgeError(f"No version is as old as {text}; the oldest kept, {oldest}, is from {created}.")
+    after = base.connection.execute("SELECT min(version) FROM versions WHERE version > ?", (row[0],)).fetchone()[0]
+    if after is not None and after > row[0] + 1:
+        raise KnowledgeError(
+            f"The version of {text} may be one of {spans(range(row[0] + 1, after))}, which are not kept any more. Kept is "
+            f"{row[0]}, the last before them: --as-of {row[0]}"
+        )
     return int(row[0])
 
 
@@ -135,8 +149,9 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_time
 def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) -> None:
     """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
     with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
-        if not connection.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount:
-            names = [each for (each,) in connection.execute("SELECT name FROM tags")]
+        names = [each for (each,) in connection.execute("SELECT name FROM tags")]
+        connection.execute("DELETE FROM tags WHERE name = ?", (name if name in names else "",))
+        if name not in names:
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
 
 
@@ -192,15 +207,19 @@ def _only(
 
 
 def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
-    """Make a new version that holds exactly the documents of a kept one; its number (the newest's, if nothing differs)."""
+    """Make a new version that holds exactly the documents of a kept one; its number (the newest's, if nothing differs).
+
+    Access labels that a path has been given since stay: going back opens nothing.
+    """
     with base.writing(lock_timeout_s) as connection:
         base.kept_version(version)
         with schema.transaction(connection):
             number = newest(connection)
-            columns = "path, content_id, bytes, stat, metadata, labels"
-            old = connection.execute(
-                f"SELECT {columns} FROM documents d WHERE {schema.LIVE}", {"version": version}
-            ).fetchall()
+            columns = "path, content_id, bytes, stat, metadata, labels, given_labels"
+            old = _with_labels_of_now(
+                connection,
+                connection.execute(f"SELECT {columns} FROM documents d WHERE {schema.LIVE}", {"version": version}),
+            )
             live = connection.execute(f"SELECT {columns} FROM documents WHERE removed_in IS NULL").fetchall()
             was, is_now = _without_stat(old), _without_stat(live)
             if was.keys() == is_now.keys():
@@ -212,12 +231,29 @@ def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) 
                 [(number, path) for path, *_ in is_now.keys() - was.keys()],
             )
             connection.executemany(
-                f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(*was[key], number) for key in sorted(was.keys() - is_now.keys())],
             )
         apply_retention(connection)
         base.refresh_indexes(connection)
         return number
+
+
+def _with_labels_of_now(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[tuple[object, ...]]:
+    newest_labels = {
+        path: (labels, given)
+        for path, labels, given in connection.execute(
+            "SELECT path, labels, given_labels FROM documents WHERE id IN (SELECT max(id) FROM documents GROUP BY path)"
+        )
+    }
+
+    def both(one: str, other: str) -> str:
+        return json.dumps(sorted({*json.loads(one), *json.loads(other)}))
+
+    return [
+        (path, *rest, *(both(a, b) for a, b in zip((labels, given), newest_labels[path], strict=True)))
+        for path, *rest, labels, given in rows
+    ]
 
 
 def _without_stat(rows: Iterable[tuple[object, ...]]) -> dict[tuple[str, ...], tuple[object, ...]]:
@@ -257,12 +293,14 @@ def apply_retention(connection: sqlite3.Connection) -> None:
 
 def _prune(connection: sqlite3.Connection, policy: Retention) -> Pruned:
     with schema.transaction(connection):
+        # The finished work of a run that was interrupted belongs to no version yet, and stays.
+        committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
         versions = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
         kept = sorted(_kept(connection, versions, policy))
         gone = sorted(set(versions) - set(kept))
         connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
         drop_unseen_documents(connection)
-        return Pruned(len(gone), drop_unused_contents(connection), tuple(kept))
+        return Pruned(len(gone), drop_unused_contents(connection, committed), tuple(kept))
 
 
 def _kept(connection: sqlite3.Connection, versions: list[int], policy: Retention) -> set[int]:
@@ -291,11 +329,13 @@ def drop_unseen_documents(connection: sqlite3.Connection) -> None:
     )
 
 
-def drop_unused_contents(connection: sqlite3.Connection) -> int:
-    """Delete contents that no row of a document refers to, with their passages and vectors; how many contents."""
-    unused = "(SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM documents))"
-    connection.execute(f"DELETE FROM passages WHERE content_id IN {unused}")
-    count = connection.execute(f"DELETE FROM contents WHERE id IN {unused}").rowcount
+def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:
+    """Delete contents (of `among`; default: all) that no document has, with their passages and vectors; how many."""
+    unused = {c for (c,) in connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents")}
+    rows = [(content,) for content in sorted(unused if among is None else unused & set(among))]
+    connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
+    connection.executemany("DELETE FROM contents WHERE id = ?", rows)
+    count = len(rows)
     if count:
         connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
     return count

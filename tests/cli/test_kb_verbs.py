@@ -99,7 +99,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, capsys: pytest.Captu
     assert "honey" in out(capsys, "search", "honey", "--as-of", "1")[1]
     code, stdout, _ = out(capsys, "purge", "bees.txt", "--yes")
     assert code == 0
-    assert "nothing of their text, names, keys or vectors is left" in stdout
+    assert "nothing is left that no other document holds" in stdout
     assert "1 cached knowledge bases" in stdout
     assert "Still on this disk" in stdout
     assert "models trained on it" in stdout
@@ -164,3 +164,17 @@ def test_reembed_says_when_there_is_nothing_to_do(docs: Path, capsys: pytest.Cap
     code, _, stderr = out(capsys, "reembed", "--embedder", "minilm")
     assert code == 3
     assert "Did you mean" in stderr
+
+
+def test_a_reranker_of_the_settings(
+    docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out(capsys, "sync", str(docs))
+    monkeypatch.setenv("OPENBOOK_RERANKER", "late-interaction")
+    assert "ferry" in out(capsys, "search", "When does the ferry leave?", "-n", "1")[1]
+    answer = json.loads(out(capsys, "ask", "When does the ferry leave?", "--json")[1])
+    assert answer["receipt"]["reranker"]["name"] == "minilm-l6-int8/late-interaction"
+    monkeypatch.setenv("OPENBOOK_RERANKER", "late-interactoin")
+    code, _, stderr = out(capsys, "search", "ferry")
+    assert code == 2
+    assert "Did you mean 'late-interaction'?" in stderr

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeError
-from openbook.knowledge.discovery import Found, discover, display_path
+from openbook.knowledge import KnowledgeBase, sync
+from openbook.knowledge.discovery import Found, Rules, discover, display_path
 from openbook.records import Verdict
+from openbook.testing import HashEmbedder
 
 
 @pytest.fixture
@@ -181,3 +183,32 @@ def test_very_deep_folders(folder: Path) -> None:
     path.mkdir(parents=True)
     write(path / "a.txt")
     assert len(seen(["docs"])) == 1
+
+
+def test_a_knowledge_base_in_the_folder_is_left_out(tmp_path: Path, embedder: HashEmbedder) -> None:
+    (tmp_path / "a.txt").write_text("A text.")
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    for _ in range(3):
+        report = sync(base, tmp_path, embedder)
+        assert report.version == 1
+        assert base.documents() == [str(tmp_path / "a.txt")]
+    assert [v.reason for v in report.verdicts if v.outcome == "skipped"] == ["a knowledge base"]
+
+
+def test_an_ignore_file_opens_nothing_that_include_leaves_out(tmp_path: Path) -> None:
+    for name in ("a.md", "keep.txt", "other.txt"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / ".openbookignore").write_text("*.txt\n!keep.txt\n")
+    found = [each.path.name for each in discover([tmp_path], Rules(include=("*.md",))) if isinstance(each, Found)]
+    assert found == ["a.md"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_an_ignore_file_that_is_a_pipe_closes_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("text")
+    os.mkfifo(tmp_path / "in" / ".openbookignore")
+    (found,) = discover([tmp_path])
+    assert isinstance(found, Verdict)
+    assert found.outcome == "failed"
+    assert "a named pipe" in found.reason

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
-from openbook.knowledge import KnowledgeBase, Scope, add, purge, schema, sync
+from openbook.knowledge import KnowledgeBase, Scope, forgetting, purge, schema, sync
 from openbook.knowledge.cached import drop_holding, for_documents
 from openbook.testing import HashEmbedder
 
@@ -137,10 +137,10 @@ def test_a_reader_that_holds_old_pages_is_named(base: KnowledgeBase, docs: Path,
     reader.execute("SELECT count(*) FROM contents").fetchone()
     with pytest.raises(KnowledgeBaseBusy):
         purge(base, ["very-secret-plan.txt"], lock_timeout_s=0.2)
+    assert base.text(f"{docs}/very-secret-plan.txt") == SECRET  # nothing is begun that cannot be finished
     reader.execute("ROLLBACK")
     reader.close()
-    (docs / "very-secret-plan.txt").unlink()
-    add(base, [docs], embedder)
+    purge(base, ["very-secret-plan.txt"])
     assert b"zeppelin" not in all_bytes(base.folder)
 
 
@@ -158,3 +158,63 @@ def test_caches_that_hold_it_are_dropped(
     assert drop_holding(tmp_path / "cache", base, ["very-secret-plan.txt"]) == 1
     assert b"zeppelin" not in all_bytes(tmp_path / "cache")
     assert len(list((tmp_path / "cache" / "docs").iterdir())) == 1
+
+
+def test_the_same_text_of_other_bytes_is_a_copy(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    text = (docs / "very-secret-plan.txt").read_text().replace(". ", ".\n") + "\n"
+    (docs / "very-secret-plan.txt").write_text(text)
+    (docs / "copy.md").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
+    sync(base, docs, embedder)
+    with pytest.raises(KnowledgeError, match=r"also in .*copy\.md"):
+        purge(base, ["very-secret-plan.txt"])
+    assert purge(base, ["very-secret-plan.txt"], copies=True).documents == (
+        f"{docs}/copy.md", f"{docs}/very-secret-plan.txt"
+    )  # fmt: skip
+    assert b"zeppelin" not in all_bytes(base.folder)
+
+
+def test_what_a_copy_became_later_stays(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    (docs / "copy.txt").write_text(SECRET)
+    sync(base, docs, embedder)
+    (docs / "copy.txt").write_text("By now a harmless text about gardens.")
+    sync(base, docs, embedder)
+    (docs / "very-secret-plan.txt").unlink()
+    purged = purge(base, ["very-secret-plan.txt"], copies=True)
+    assert len(purged.documents) == 2
+    assert purged.on_disk == ()
+    assert "gardens" in (base.text(f"{docs}/copy.txt") or "")
+    assert b"zeppelin" not in all_bytes(base.folder)
+
+
+def test_words_that_others_have_in_titles_and_headings_are_theirs(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    words = "About the merger with Quillon in the year 2026"
+    (docs / "b.html").write_text(f"<title>{words}</title><h2>{words} and more</h2><p>Other text.</p>")
+    (docs / "b.html.meta.toml").write_text('title = "Other"\n')
+    (docs / "q.txt").write_text(words)
+    sync(base, docs, embedder)
+    assert purge(base, ["q.txt"]).passages == 1
+
+
+def test_vectors_of_files_that_are_gone_are_in_no_cache(docs: Path, tmp_path: Path, embedder: HashEmbedder) -> None:
+    cache = tmp_path / "cache"
+    base, _ = for_documents([docs], cache, embedder)
+    text = "SELECT e.vector FROM embeddings e JOIN passages USING (embedding_key) JOIN contents c ON c.id = content_id WHERE c.text LIKE 'The secret%'"
+    vectors = [vector for (vector,) in base.connection.execute(text)]
+    assert vectors
+    (docs / "very-secret-plan.txt").unlink()
+    base, _ = for_documents([docs], cache, embedder)
+    assert not any(vector in all_bytes(base.folder) for vector in vectors)
+
+
+def test_a_purge_that_was_killed_is_finished_when_it_is_run_again(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    path, contents = f"{docs}/very-secret-plan.txt", set[int]()
+    with base.writing(5.0) as connection:
+        contents = forgetting._contents_of(connection, {path})
+        forgetting._delete(connection, {path}, frozenset(), contents)  # and killed here
+    assert forgetting.finish_purge(KnowledgeBase.open(base.folder))
+    assert not forgetting.finish_purge(base)
+    assert b"zeppelin" not in all_bytes(base.folder)

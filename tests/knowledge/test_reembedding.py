@@ -77,3 +77,16 @@ def test_vectors_of_a_third_embedder_are_not_taken_for_the_new_ones(base: Knowle
     with pytest.raises(KeyboardInterrupt):
         reembed(base, Interrupted(HashEmbedder(dimensions=32, name="third"), 1))  # type: ignore[arg-type]
     assert reembed(base, HashEmbedder(dimensions=16, name="other"))[1] == 151
+
+
+def test_a_writer_of_before_never_mixes_two_embedders(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    reembed(KnowledgeBase.open(base.folder), HashEmbedder(dimensions=32, name="other"))
+    (docs / "new.txt").write_text("A document that comes later.")
+    with pytest.raises(KnowledgeBaseInvalid, match="another embedder meanwhile"):
+        sync(base, docs, embedder)  # opened before the switch
+    later = KnowledgeBase.open(base.folder)
+    sync(later, docs, HashEmbedder(dimensions=32, name="other"))
+    assert (
+        "comes later"
+        in later.search("a document that comes later", HashEmbedder(dimensions=32, name="other"))[1][0].passage.text
+    )

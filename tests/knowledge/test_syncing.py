@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import ConfigError, KnowledgeError, QuestionError
-from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, add, remove, sync
-from openbook.knowledge.adding import resolve, sources
-from openbook.knowledge.discovery import discover
+from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, add, purge, remove, sync
+from openbook.knowledge.adding import SyncedFolder, forget_source, resolve, sources, sync_folders
+from openbook.knowledge.discovery import discover, display_path
 from openbook.knowledge.intake import Intake
 from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.versions import restore
 from openbook.knowledge.watching import changes
 from openbook.testing import HashEmbedder
 
@@ -156,7 +157,7 @@ def test_rules_decide_what_is_in_and_are_remembered(base: KnowledgeBase, docs: P
     assert outcomes(report, docs)["b.txt"] == ("removed", "left out by --exclude")
     assert outcomes(report, docs)["deep/c.md"] == ("removed", "left out by --include")
     assert names(base, docs) == ["a.txt"]
-    assert sources(base) == [(str(docs), Rules(("*.txt",), ("b.*",)), frozenset())]
+    assert sources(base) == [SyncedFolder(docs, Rules(("*.txt",), ("b.*",)))]
     sync(base, docs, embedder, Rules(exclude=("deep/",)))
     assert names(base, docs) == ["a.txt", "b.txt"]
     with pytest.raises(ConfigError, match="glob"):
@@ -290,12 +291,125 @@ def test_labels_of_a_synced_folder_follow_its_rules(base: KnowledgeBase, docs: P
 def test_watching_tells_of_changes_once_they_are_over(docs: Path) -> None:
     stop = threading.Event()
     timer = threading.Timer(0.3, (docs / "new.txt").write_text, ["new"])
-    timer.start()
     limit = threading.Timer(30.0, stop.set)
     limit.start()
     try:
-        assert next(changes([docs], quiet_ms=50, stop=stop)) >= 1
+        told = changes([docs], quiet_ms=50, stop=stop)
+        assert next(told) == 0  # watching has begun
+        timer.start()
+        assert next(count for count in told if count) >= 1
     finally:
         stop.set()
         limit.cancel()
         timer.join()
+
+
+HR = RunOptions(labels=frozenset({"hr"}))
+
+
+def open_to_all(base: KnowledgeBase, as_of: int | None = None) -> set[str]:
+    return {Path(path).name for path in base.documents(Scope(as_of=as_of))}
+
+
+def test_labels_of_a_first_sync_close_what_was_there_before(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    add(base, [docs], embedder)
+    sync(base, docs, embedder, options=HR)
+    assert open_to_all(base) == set()
+    assert open_to_all(base, as_of=1) == set()  # nor in the version of before
+
+
+def test_labels_given_by_name_outlive_a_sync_and_an_edit(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    add(base, [docs / "a.txt"], embedder, HR)
+    (docs / "a.txt").write_text("Another text, of the same document.")
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"b.txt", "c.md"}
+    assert sync(base, docs, embedder).version == 2
+
+
+def test_what_stays_though_it_cannot_be_read_is_closed_too(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    (docs / "a.txt").write_bytes(b"")
+    report = sync(base, docs, embedder, options=HR)
+    assert outcomes(report, docs)["a.txt"] == ("failed", "the file is empty; the text read before stays")
+    assert open_to_all(base) == set()
+    add(base, [docs / "a.txt"], embedder, RunOptions(labels=frozenset({"board"})))
+    assert base.documents(Scope(labels=frozenset({"hr"}))) == [str(docs / "b.txt"), str(docs / "deep/c.md")]
+
+
+def test_restoring_opens_nothing(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    sync(base, docs, embedder)
+    sync(base, docs, embedder, options=HR)
+    (docs / "a.txt").write_text("Something else.")
+    sync(base, docs, embedder, options=HR)
+    restore(base, 1)
+    assert open_to_all(base) == set()
+    assert "ferries" in (base.text(str(docs / "a.txt")) or "")
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n"])
+def test_an_empty_name_is_no_document(name: str, base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    sync(base, docs, embedder)
+    with pytest.raises(KnowledgeError, match="empty"):
+        remove(base, [name])
+    with pytest.raises(KnowledgeError, match="empty"):
+        purge(base, [name])
+    assert len(base.documents()) == 3
+
+
+def test_several_folders_make_one_version_and_one_that_is_gone_costs_the_others_nothing(
+    base: KnowledgeBase, docs: Path, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    odd = tmp_path / "odd\\\u00a0\n\udcff"  # the name is shown in another way than it is written
+    odd.mkdir()
+    (odd / "x.txt").write_text("From an oddly named folder.")
+    wanted = [SyncedFolder(docs), SyncedFolder(odd, labels=frozenset({"hr"}))]
+    assert sync_folders(base, wanted, embedder).version == 1
+    assert sources(base) == sorted(wanted, key=lambda each: display_path(each.folder))
+    assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
+    assert len(base.documents()) == 4
+    (docs / "a.txt").write_text("Changed.")
+    (odd / "x.txt").unlink()
+    odd.rmdir()
+    report = sync_folders(base, sources(base), embedder)
+    assert report.version == 2
+    assert [(v.path, v.outcome) for v in report.verdicts if v.outcome in ("failed", "updated")] == [
+        (str(docs / "a.txt"), "updated"), (display_path(odd), "failed")
+    ]  # fmt: skip
+    assert len(base.documents()) == 4
+    forget_source(base, odd)
+    assert sources(base) == [SyncedFolder(docs)]
+    with pytest.raises(KnowledgeError, match="was not synced"):
+        forget_source(base, odd)
+
+
+def test_a_folder_inside_another_is_taken_in_once(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    wanted = [SyncedFolder(docs, Rules(exclude=("deep/",))), SyncedFolder(docs / "deep")]
+    for _ in range(2):
+        assert sync_folders(base, wanted, embedder).version == 1
+        assert names(base, docs) == ["a.txt", "b.txt", "deep/c.md"]
+
+
+def test_images_read_with_ocr_stay_without_it(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    sync(base, docs, embedder)
+    with base.writing(5.0) as connection:  # as a run with OCR leaves it
+        connection.execute("UPDATE documents SET path = replace(path, 'b.txt', 'b.png')")
+    (docs / "b.txt").rename(docs / "b.png")
+    report = sync(base, docs, embedder)
+    assert outcomes(report, docs)["b.png"] == ("skipped", "an image: needs OCR")
+    assert names(base, docs) == ["a.txt", "b.png", "deep/c.md"]
+
+
+def test_equal_texts_of_other_bytes_are_cited_by_every_path(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    (docs / "a2.txt").write_bytes((docs / "a.txt").read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    (docs / "a.txt").write_bytes((docs / "a.txt").read_bytes() + b"\n")
+    sync(base, docs, embedder)
+    hit = base.search("ferries", embedder)[1][0]
+    assert (hit.passage.document, hit.passage.also_in) == (str(docs / "a.txt"), (str(docs / "a2.txt"),))

@@ -7,6 +7,9 @@ import pytest
 
 from openbook.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Scope, committing, sync
+from openbook.knowledge.discovery import discover
+from openbook.knowledge.intake import Intake
+from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.versions import (
     Retention,
     diff,
@@ -172,3 +175,48 @@ def test_a_saved_policy_is_applied_after_every_change(base: KnowledgeBase, docs:
     sync(base, docs, embedder)
     assert [v.version for v in history(base)] == [5, 4]
     assert base.status().texts == 2
+
+
+def test_a_time_of_versions_that_are_gone_is_refused(base: KnowledgeBase) -> None:
+    with base.writing(5.0) as connection:
+        for number in range(1, 5):
+            connection.execute(
+                "UPDATE versions SET created_at = ? WHERE version = ?", (f"2026-01-0{number}T12:00:00+00:00", number)
+            )
+    tag(base, "first", 1)
+    prune(base, Retention(versions=1))
+    assert resolve_version(base, "2026-01-04T12:00") == 4
+    with pytest.raises(KnowledgeError, match=r"may be one of 2 to 3, which are not kept.*--as-of 1"):
+        resolve_version(base, "2026-01-03T18:00")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+05:00", "9999-12-31T23:59-05:00", "\udcff", "2026-13-01"])
+def test_nonsense_for_a_version_is_a_sentence(text: str, base: KnowledgeBase) -> None:
+    with pytest.raises(KnowledgeError):
+        resolve_version(base, text)
+    with pytest.raises(KnowledgeError, match="No tag"):
+        drop_tag(base, text)
+
+
+@pytest.mark.parametrize("policy", [{"versions": 0}, {"days": float("nan")}, {"days": 1e10}, {"days": -1.0}])
+def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, float]) -> None:
+    with pytest.raises(QuestionError):
+        Retention(**policy)  # type: ignore[arg-type]
+
+
+def test_a_policy_leaves_unfinished_work_alone(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    set_retention(base, Retention(versions=1))
+    with base.writing(5.0) as connection:  # what an interrupted run leaves: contents that no version has yet
+        taken = Intake(connection, base.sizing, Limits()).take(list(discover([_with(docs.parent / "more", "x.txt")])))
+        unfinished = taken.changes[0].content_id
+    (docs / "a.txt").write_text("Ferries leave at noon.")
+    sync(base, docs, embedder)
+    assert [v.version for v in history(base)] == [5]
+    assert base.connection.execute("SELECT count(*) FROM contents WHERE id = ?", (unfinished,)).fetchone() == (1,)
+    assert base.connection.execute("SELECT count(*) FROM contents").fetchone() == (3,)
+
+
+def _with(folder: Path, name: str) -> Path:
+    folder.mkdir()
+    (folder / name).write_text("Taken in, but not committed.")
+    return folder

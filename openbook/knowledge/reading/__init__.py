@@ -149,6 +149,16 @@ def unsupported(path: Path, *, ocr: bool = False) -> str:
     return "" if ocr and reason == _IMAGE else reason
 
 
+def may_need_ocr(path: Path) -> bool:
+    """Whether OCR may find more in a file of this name."""
+    return path.suffix.lower() == ".pdf" or needs_ocr(unsupported(path))
+
+
+def needs_ocr(reason: str) -> bool:
+    """Whether a file was not read for want of OCR alone."""
+    return reason == _IMAGE
+
+
 def unusual_kind(mode: int) -> str:
     """What a thing with this `st_mode` is, when it is neither a regular file nor a folder; else an empty string."""
     kinds = (

@@ -295,8 +295,11 @@ def _checked(body: bytes) -> tuple[Outcome, int]:
     try:
         answer = json.loads(body)
         peak_mb = _count(answer.pop("peak_mb"))
-        if set(answer) == {"reason"}:
-            return UnreadableFile(one_line(_text(answer["reason"], _LONGEST_REASON_CHARS)) or "not readable"), peak_mb
+        if "reason" in answer:
+            again = answer.pop("again", False)
+            _require(set(answer) == {"reason"} and type(again) is bool)
+            kind = NotReadNow if again else UnreadableFile
+            return kind(one_line(_text(answer["reason"], _LONGEST_REASON_CHARS)) or "not readable"), peak_mb
         digest = _text(answer.pop("digest"), 64)
         _require(len(digest) == 64 and not digest.strip("0123456789abcdef"))
         return (_content(**answer), digest), peak_mb

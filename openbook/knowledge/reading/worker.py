@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openbook.errors import UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge.reading import READERS, Reader, read_file
 from openbook.records import Content, Digest
 
@@ -64,6 +64,8 @@ def _answer(path: Path, settings: Mapping[str, Any], readers: Mapping[str, str |
     try:
         content, digest = read_file(path, max_bytes=settings["max_file_bytes"], ocr=settings["ocr"], readers=readers)
         return _encoded(_said(content, digest))
+    except NotReadNow as error:
+        return _encoded({"reason": str(error)[:_LONGEST_REASON_CHARS], "again": True})
     except UnreadableFile as error:
         reason = str(error)
     except MemoryError:
