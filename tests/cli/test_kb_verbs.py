@@ -178,3 +178,46 @@ def test_a_reranker_of_the_settings(
     code, _, stderr = out(capsys, "search", "ferry")
     assert code == 2
     assert "Did you mean 'late-interaction'?" in stderr
+
+
+def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def documents() -> set[str]:
+        return {Path(p).name for p in json.loads(out(capsys, "status", "--documents", "--json")[1])["documents"]}
+
+    def found(*more: str) -> bool:
+        return "ferry leaves" in out(capsys, "search", "ferry", "-n", "1", *more)[1]
+
+    out(capsys, "sync", str(docs), "--exclude", "bees.txt", "--label", "hr")
+    assert documents() == {"ferry.md"}
+    assert (found(), found("--label", "hr")) == (False, True)
+    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at eleven.\n")
+    out(capsys, "sync", str(docs))
+    assert documents() == {"ferry.md"}
+    assert (found(), found("--label", "hr")) == (False, True)
+    out(capsys, "sync", str(docs), "--reset")
+    assert documents() == {"ferry.md", "bees.txt"}
+    assert found()
+    code, _, stderr = out(capsys, "sync", "--reset")
+    assert (code, "need a folder" in stderr) == (2, True)
+    assert out(capsys, "sync", str(docs), "--forget")[0] == 0
+    code, _, stderr = out(capsys, "sync")
+    assert (code, "No folder was synced" in stderr) == (4, True)
+    assert documents() == {"ferry.md", "bees.txt"}
+
+
+def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(
+    docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.txt").write_text("Soon gone.")
+    out(capsys, "sync", str(docs))
+    out(capsys, "sync", str(other))
+    (other / "x.txt").unlink()
+    other.rmdir()
+    (docs / "new.txt").write_text("The harbour has four cranes.")
+    code, stdout, stderr = out(capsys, "sync")
+    assert code == 4
+    assert "1 added" in stdout
+    assert "1 of 2 folders could not be synced" in stderr
+    assert "Soon gone" in out(capsys, "search", "soon gone", "-n", "1")[1]
