@@ -38,7 +38,6 @@ class Settings:
     kb: Path | None = None  # default: <home>/kb
     model: str = "smollm2-135m-instruct"
     embedder: str = "minilm-l6-int8"
-    reranker: str = ""  # "late-interaction" orders the best passages anew; empty: none
     passages: int = 2  # passages given to the model, 1 or more
     passage_chars: int = 450  # longest passage of a new knowledge base
     passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters

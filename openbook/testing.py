@@ -1,8 +1,8 @@
 """Fakes that ship, and the conformance suites that the fakes and the real things both pass.
 
 `EchoEngine` reads without a model: it answers with the passage sentence that shares most words with the question.
-`HashEmbedder` embeds without a model: a bag of hashed words. Both are deterministic, instant and honest stand-ins at
-the seams, so that tests need no mocks and no downloads.
+`HashEmbedder` embeds without a model: a bag of hashed words. `WordReranker` counts words. All are deterministic, instant
+and honest stand-ins at the seams, so that tests need no mocks and no downloads.
 
 A new engine proves itself with a pytest class: `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
 """
@@ -10,6 +10,7 @@ A new engine proves itself with a pytest class: `class TestMine(EngineSuite): de
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -27,6 +28,7 @@ from openbook.records import (
     FinishReason,
     ModelIdentity,
     Prompt,
+    Reranker,
     canonical_json,
     sha256_hex,
 )
@@ -302,3 +304,44 @@ class EmbedderSuite:
         rows = embedder.embed_passages(["The ferry leaves at nine.", "Quantum chromodynamics of gluons"])
         query = embedder.embed_query("When does the ferry leave?")
         assert float(rows[0] @ query) > float(rows[1] @ query)
+
+
+class WordReranker:
+    """Ranks without a model: the share of the query's words that stand in the text."""
+
+    identity = ModelIdentity(name="words", digest=sha256_hex(b"openbook word reranker 1"), evidence="verified")
+
+    def score(self, query: str, texts: Sequence[str]) -> list[float]:
+        asked = set(re.findall(r"\w+", query.lower()))
+        return [len(asked & set(re.findall(r"\w+", text.lower()))) / max(len(asked), 1) for text in texts]
+
+
+class RerankerSuite:
+    """What every reranker must do. Subclass it in a test module and define `make_reranker`."""
+
+    QUERY = "When does the ferry leave?"
+    TEXTS = ("Quantum chromodynamics of gluons", "The ferry will leave at nine.", "", "Überraschung " * 400)
+
+    def make_reranker(self) -> Reranker:
+        raise TypeError("A RerankerSuite must define make_reranker.")
+
+    def test_there_is_one_finite_score_for_each_text(self) -> None:
+        scores = self.make_reranker().score(self.QUERY, self.TEXTS)
+        assert len(scores) == len(self.TEXTS)
+        assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
+
+    def test_a_score_is_a_function_of_query_and_text_alone(self) -> None:
+        reranker = self.make_reranker()
+        scores = list(reranker.score(self.QUERY, self.TEXTS))
+        assert [reranker.score(self.QUERY, [text])[0] for text in self.TEXTS] == scores
+        assert list(self.make_reranker().score(self.QUERY, self.TEXTS[::-1]))[::-1] == scores
+
+    def test_the_text_that_fits_is_first(self) -> None:
+        scores = list(self.make_reranker().score(self.QUERY, self.TEXTS))
+        assert scores.index(max(scores)) == 1
+
+    def test_no_texts_give_no_scores(self) -> None:
+        assert list(self.make_reranker().score(self.QUERY, [])) == []
+
+    def test_two_of_a_kind_have_one_identity(self) -> None:
+        assert self.make_reranker().identity == self.make_reranker().identity

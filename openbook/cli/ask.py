@@ -82,11 +82,8 @@ def ask(
         reader = opening.submit(open_model)
         base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
-        reranker = session.open_reranker(current, embedder)
         with _reading(quiet=as_json) as on_text:
-            answer = answer_question(
-                question, reader.result(), base, embedder, options, scope=scope, reranker=reranker, on_text=on_text
-            )
+            answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
     if as_json:
         display.print_json(answer.to_json())
     else:

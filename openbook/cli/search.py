@@ -25,10 +25,8 @@ def search(
     from openbook.cli import display, session
 
     query = checked_question(query)
-    current = session.settings(kb=kb)
-    base, embedder = session.open_base(current)
-    reranker = session.open_reranker(current, embedder)
-    version, hits = base.search(query, embedder, limit, scope_of(base, as_of, where, labels), reranker)
+    base, embedder = session.open_base(session.settings(kb=kb))
+    version, hits = base.search(query, embedder, limit, scope_of(base, as_of, where, labels))
     if as_json:
         found = [dataclasses.asdict(h) for h in hits]
         display.print_json({"query": query, "knowledge_base": base.id, "version": version, "hits": found})

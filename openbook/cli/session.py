@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openbook.knowledge.sizing import Sizing
     from openbook.knowledge.splitting import TokenCounter
     from openbook.models import ModelReference, ModelStore
-    from openbook.records import Embedder, Reranker
+    from openbook.records import Embedder
 
 
 def settings(**flags: object) -> Settings:
@@ -54,15 +54,6 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
     embedder = open_embedder(current, base.embedder.name, full_check=full_check)
     base.check_embedder(embedder.identity)
     return base, embedder
-
-
-def open_reranker(current: Settings, embedder: Embedder | None) -> Reranker | None:
-    """The reranker of the settings, if they name one."""
-    if not current.reranker or embedder is None:
-        return None
-    from openbook.inference.reranker import load_reranker
-
-    return load_reranker(current.reranker, embedder, threads=current.threads)
 
 
 def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:

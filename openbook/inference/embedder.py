@@ -82,17 +82,6 @@ class OnnxEmbedder:
                 rows[i] = vector
         return rows
 
-    def embed_query_tokens(self, text: str) -> NDArray[np.float32]:
-        """Float32 [T, D], each row of length 1: the tokens of the text, before they become one vector."""
-        with self._opening:
-            session = self._query_session
-        return _unit_rows(self._hidden(session, self._query_prefix + text))
-
-    def embed_passage_tokens(self, text: str) -> NDArray[np.float32]:
-        with self._opening:
-            session = self._passage_session
-        return _unit_rows(self._hidden(session, self._passage_prefix + text))
-
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
         if vector.shape != (self._dimensions,):

@@ -191,7 +191,7 @@ def test_a_damaged_database_is_a_sentence(
         assert done.returncode == 0 or done.stderr.strip().startswith("Error"), done.stderr
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "noise", "state", "foreign"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "noise", "state", "foreign", "rot"])
 def test_a_damaged_index_costs_time_and_no_answer(damage: str, tmp_path: Path, embedder: HashEmbedder) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -207,15 +207,22 @@ def test_a_damaged_index_costs_time_and_no_answer(damage: str, tmp_path: Path, e
         if (path.name == "state.json") != (damage == "state"):
             continue
         path.chmod(0o644)
+        status = path.stat()
         if damage == "cut":
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         elif damage in ("noise", "state"):
             path.write_bytes(os.urandom(path.stat().st_size))
+        elif damage == "rot":  # other bytes under the same date, as a failing disk gives them
+            header, body = path.read_bytes()[:128], path.read_bytes()[128:]
+            path.write_bytes(header + os.urandom(len(body)))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         elif damage == "foreign":
             path.write_text(json.dumps({"not": "ours"}))
         else:
             path.unlink()
     base = KnowledgeBase.open(tmp_path / "kb")
+    found = [(hit.passage.id, hit.score) for hit in base.search("topic number 170", embedder, 10)[1]]
+    assert found == before or damage == "rot"  # which only a check of every byte can see
     checked = check(base)
     assert [(hit.passage.id, hit.score) for hit in base.search("topic number 170", embedder, 10)[1]] == before
     assert checked.repaired or not checked.index_problems

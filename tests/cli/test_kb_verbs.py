@@ -166,20 +166,6 @@ def test_reembed_says_when_there_is_nothing_to_do(docs: Path, capsys: pytest.Cap
     assert "Did you mean" in stderr
 
 
-def test_a_reranker_of_the_settings(
-    docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out(capsys, "sync", str(docs))
-    monkeypatch.setenv("OPENBOOK_RERANKER", "late-interaction")
-    assert "ferry" in out(capsys, "search", "When does the ferry leave?", "-n", "1")[1]
-    answer = json.loads(out(capsys, "ask", "When does the ferry leave?", "--json")[1])
-    assert answer["receipt"]["reranker"]["name"] == "minilm-l6-int8/late-interaction"
-    monkeypatch.setenv("OPENBOOK_RERANKER", "late-interactoin")
-    code, _, stderr = out(capsys, "search", "ferry")
-    assert code == 2
-    assert "Did you mean 'late-interaction'?" in stderr
-
-
 def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def documents() -> set[str]:
         return {Path(p).name for p in json.loads(out(capsys, "status", "--documents", "--json")[1])["documents"]}
