@@ -105,7 +105,7 @@ class Contender:
 
 
 CONTENDERS = {
-    "openbook": Contender(_openbook, ALL, ("lxml", "pypdfium2", "charset-normalizer", "numpy"), "Apache-2.0"),
+    "openbook": Contender(_openbook, ALL, ("lxml", "pypdfium2", "olefile", "PyYAML", "numpy"), "Apache-2.0"),
     "markitdown": Contender(
         _markitdown,
         (*OFFICE, ".epub", ".html", ".pdf"),
