@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     with base.writing(options.lock_timeout_s) as connection:
         # Absolute: the same file is the same document, wherever the command is run from.
         found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
-        return _run(base, connection, embedder, options, [_Part(found)])
+        return _run(base, connection, embedder, options, [_Part(found, options.labels, options.ocr)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,30 +113,49 @@ def sync_folders(
 ) -> Report:
     """`sync` of several folders as one version, each by its own rules, labels and OCR.
 
-    A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
+    A folder inside another that is, or was, synced itself is synced with it, by its own rules and with the labels of
+    both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
     """
     base.check_embedder(embedder.identity)
     with base.writing(options.lock_timeout_s) as connection:
+        known = {each.folder: each for each in sources(base)}
+        asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
+        inside = [e for e in known.values() if any(_is_inside(e.folder, each) for each in asked) and e.folder.is_dir()]
+        wanted = {**{each.folder: each for each in inside}, **asked}
         parts: list[_Part] = []
         failed: list[KnowledgeError] = []
-        for wanted in folders:
-            wanted = replace(wanted, folder=Path(os.path.abspath(wanted.folder)))
+        for each in wanted.values():
+            labels = _with_those_around(each, known | wanted)
+            before = _with_those_around(known[each.folder], known) if each.folder in known else labels
+            inner = tuple(folder for folder in wanted if _is_inside(folder, each.folder))
+            part = _Part((), labels, each.ocr, each, inner, relabel=labels != before)
             try:
-                parts.append(_Part(_found_in(connection, wanted, allow_empty=allow_empty), wanted))
+                parts.append(replace(part, found=_found_in(connection, part, each, allow_empty=allow_empty)))
             except KnowledgeError as error:
                 failed.append(error)
-                parts.append(_Part([Verdict(display_path(wanted.folder), "failed", str(error).rstrip("."))]))
+                parts.append(_Part([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
         if failed and len(failed) == len(parts):
             raise failed[0]
         return _run(base, connection, embedder, options, parts)
 
 
-def _found_in(connection: sqlite3.Connection, wanted: SyncedFolder, *, allow_empty: bool) -> Sequence[Found | Verdict]:
+def _is_inside(folder: Path, other: Path) -> bool:
+    return folder != other and folder.is_relative_to(other)
+
+
+def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
+    """Its labels, and those of all folders around it."""
+    return folder.labels.union(*(each.labels for each in known.values() if _is_inside(folder.folder, each.folder)))
+
+
+def _found_in(
+    connection: sqlite3.Connection, part: _Part, wanted: SyncedFolder, *, allow_empty: bool
+) -> Sequence[Found | Verdict]:
     folder = wanted.folder
     if folder.exists() and not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
-    found = list(discover([folder], wanted.rules, ocr=bool(wanted.ocr)))
-    below = _below(connection, display_path(folder))
+    found = [each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr)) if part.has(_path_of(each))]
+    below = part.below(live_paths(connection))
     if below and not found and not allow_empty:
         raise KnowledgeError(
             f"{display_path(folder)} is empty, but {len(below)} documents came from it. If they are really to go: --allow-empty"
@@ -217,10 +236,34 @@ def resolve(paths: Sequence[str], name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What was found, for `source` if that is a folder to be synced."""
+    """What was found, and how it is to be taken in; for `source` if that is a folder to be synced.
+
+    `inner`: folders inside it that are parts of their own.
+    """
 
     found: Sequence[Found | Verdict]
+    labels: frozenset[str] = frozenset()
+    ocr: str = ""
     source: SyncedFolder | None = None
+    inner: tuple[Path, ...] = ()
+    relabel: bool = False
+
+    def has(self, path: str) -> bool:
+        """Whether the document or file at `path` (as displayed) belongs to this folder."""
+        if self.source is None or not path.startswith(_prefix(self.source.folder)):
+            return False
+        return not any(path.startswith(_prefix(inner)) for inner in self.inner)
+
+    def below(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if self.has(path)]
+
+
+def _prefix(folder: Path) -> str:
+    return display_path(folder).rstrip("/") + "/"
+
+
+def _path_of(found: Found | Verdict) -> str:
+    return display_path(found.path) if isinstance(found, Found) else found.path
 
 
 def _run(
@@ -232,14 +275,9 @@ def _run(
 ) -> Report:
     connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
     taken, tried = _taken(base, connection, options, parts)
-    removed: dict[str, str] = {}
-    for part in parts:
-        if part.source is not None:
-            removed.update(_gone(connection, display_path(part.source.folder), part.found))
-    for verdict in taken.verdicts:
-        if verdict.outcome != "skipped":  # another folder of this run wants it
-            removed.pop(verdict.path, None)
-    labelled = _labelled(connection, parts, options, {c.path for c in taken.changes} | removed.keys())
+    live = live_paths(connection)
+    removed = {path: why for part in parts if part.source for path, why in _gone(part, live)}
+    labelled = _labelled(connection, parts, {c.path for c in taken.changes} | removed.keys())
     taken = replace(taken, changes=(*taken.changes, *labelled))
     embedded = embed_missing(connection, [c.content_id for c in taken.changes], embedder, options.progress)
     verdicts = _finished(connection, taken, list(removed.items()))
@@ -250,9 +288,9 @@ def _run(
         )
         for part in parts:
             if part.source is not None:
-                folder = display_path(part.source.folder)
-                _forget_old_verdicts(connection, folder, verdicts)
-                connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (folder, _to_json(part.source)))
+                _forget_old_verdicts(connection, part, verdicts)
+                row = (display_path(part.source.folder), _to_json(part.source))
+                connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", row)
         write_verdicts(connection, verdicts, tried)
 
     version = commit(connection, taken.changes, removed, beside=beside)
@@ -266,74 +304,54 @@ def _taken(
     base: KnowledgeBase, connection: sqlite3.Connection, options: RunOptions, parts: Sequence[_Part]
 ) -> tuple[Taken, dict[str, str]]:
     """What all parts took in, each path once, and what the file system said of each file that was tried."""
-    changes: dict[str, Change] = {}
-    verdicts: dict[str, Verdict] = {}
-    restat: dict[str, str] = {}
+    changes: list[Change] = []
+    verdicts: list[Verdict] = []
+    restat: list[tuple[str, str]] = []
     tried: dict[str, str] = {}
     for part in parts:
-        source = part.source
-        labels, ocr = (source.labels, source.ocr) if source else (options.labels, options.ocr)
         intake = Intake(
             connection,
             base.sizing,
             options.limits,
             options.count,
-            labels,
-            by_name=source is None,
-            relabel=source is not None and _labels_differ(connection, source),
+            part.labels,
+            by_name=part.source is None,
+            relabel=part.relabel,
             retry=options.retry,
-            ocr=ocr,
+            ocr=part.ocr,
             progress=options.progress,
         )
         taken = intake.take(part.found)
-        changes.update((change.path, change) for change in taken.changes)
-        for verdict in taken.verdicts:
-            if verdict.outcome != "skipped" or verdict.path not in verdicts:
-                verdicts[verdict.path] = verdict
-        restat.update(taken.restat)
+        changes += taken.changes
+        verdicts += taken.verdicts
+        restat += taken.restat
         tried.update(intake.tried_stats(part.found))
-    return Taken(tuple(changes.values()), tuple(verdicts.values()), tuple(restat.items())), tried
+    return Taken(tuple(changes), tuple(verdicts), tuple(restat)), tried
 
 
-def _labels_differ(connection: sqlite3.Connection, source: SyncedFolder) -> bool:
-    folder = display_path(source.folder)
-    row = connection.execute("SELECT rules FROM sources WHERE folder = ?", (folder,)).fetchone()
-    return row is not None and _from_json(row[0]).labels != source.labels
-
-
-def _labelled(
-    connection: sqlite3.Connection, parts: Sequence[_Part], options: RunOptions, done: Collection[str]
-) -> Iterator[Change]:
+def _labelled(connection: sqlite3.Connection, parts: Sequence[_Part], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
     rows = connection.execute(
         "SELECT path, content_id, bytes, metadata, labels, given_labels FROM documents WHERE removed_in IS NULL"
     ).fetchall()
     for part in parts:
-        labels = part.source.labels if part.source else options.labels
-        folder = display_path(part.source.folder).rstrip("/") + "/" if part.source else None
-        met = {display_path(each.path) if isinstance(each, Found) else each.path for each in part.found}
+        met = {_path_of(each) for each in part.found}
         for path, content_id, size, metadata, own, given in rows:
             held = set(json.loads(own))
-            inside = path in met if folder is None else path.startswith(folder)
-            if inside and path not in done and not labels <= held:
-                more = json.dumps(sorted(held | labels))
-                kept = given if folder else json.dumps(sorted(set(json.loads(given)) | labels))
+            meant = part.has(path) if part.source else path in met
+            if meant and path not in done and not part.labels <= held:
+                more = json.dumps(sorted(held | part.labels))
+                kept = given if part.source else json.dumps(sorted({*json.loads(given), *part.labels}))
                 yield Change(path, content_id, size, "", metadata, more, kept, "updated")
 
 
-def _below(connection: sqlite3.Connection, folder: str) -> list[str]:
-    """Paths of the newest version's documents below a folder (as displayed)."""
-    inside = folder.rstrip("/") + "/"
-    return [path for path in live_paths(connection) if path.startswith(inside)]
-
-
-def _gone(connection: sqlite3.Connection, folder: str, found: Sequence[Found | Verdict]) -> Iterator[tuple[str, str]]:
-    """(path, why) of the documents below `folder` whose file is not there any more, or is not wanted."""
-    there = {display_path(each.path) for each in found if isinstance(each, Found)}
-    by_path = {each.path: each for each in found if isinstance(each, Verdict)}
+def _gone(part: _Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
+    there = {display_path(each.path) for each in part.found if isinstance(each, Found)}
+    by_path = {each.path: each for each in part.found if isinstance(each, Verdict)}
     # What could not be looked into says nothing about what is in it.
     closed = tuple(path.rstrip("/") + "/" for path, verdict in by_path.items() if verdict.outcome == "failed")
-    for path in _below(connection, folder):
+    for path in part.below(live):
         verdict = by_path.get(path)
         if path in there or (verdict is None and path.startswith(closed)):
             continue
@@ -372,11 +390,10 @@ def _finished(connection: sqlite3.Connection, taken: Taken, removed: Sequence[tu
     return tuple(verdicts[path] for path in sorted(verdicts))
 
 
-def _forget_old_verdicts(connection: sqlite3.Connection, folder: str, verdicts: Iterable[Verdict]) -> None:
-    """Files below a synced folder that this run did not meet are not there any more."""
+def _forget_old_verdicts(connection: sqlite3.Connection, part: _Part, verdicts: Iterable[Verdict]) -> None:
+    """Files of a synced folder that this run did not meet are not there any more."""
     met = {verdict.path for verdict in verdicts}
-    inside = folder.rstrip("/") + "/"
-    old = [p for (p,) in connection.execute("SELECT path FROM verdicts") if p.startswith(inside) and p not in met]
+    old = part.below(path for (path,) in connection.execute("SELECT path FROM verdicts") if path not in met)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in old])
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -393,6 +395,28 @@ def test_a_folder_inside_another_is_taken_in_once(base: KnowledgeBase, docs: Pat
     for _ in range(2):
         assert sync_folders(base, wanted, embedder).version == 1
         assert names(base, docs) == ["a.txt", "b.txt", "deep/c.md"]
+
+
+def test_a_folder_inside_another_keeps_its_rules_and_has_the_labels_of_both(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    def labels() -> dict[str, list[str]]:
+        rows = base.connection.execute("SELECT path, labels FROM documents WHERE removed_in IS NULL")
+        return {Path(path).name: json.loads(text) for path, text in rows}
+
+    (docs / "deep" / "x.txt").write_text("Left out by the inner folder.")
+    inner = SyncedFolder(docs / "deep", Rules(exclude=("x.txt",)), frozenset({"board"}))
+    sync_folders(base, [inner], embedder)
+    sync(base, docs, embedder, options=HR)
+    assert labels() == {"a.txt": ["hr"], "b.txt": ["hr"], "c.md": ["board", "hr"]}
+    (docs / "deep" / "c.md").write_text("# Changed")
+    sync_folders(base, [inner], embedder)  # alone, it still lies in the other
+    assert labels() == {"a.txt": ["hr"], "b.txt": ["hr"], "c.md": ["board", "hr"]}
+    sync(base, docs, embedder)
+    assert labels() == {"a.txt": [], "b.txt": [], "c.md": ["board"]}
+    shutil.rmtree(docs / "deep")
+    sync(base, docs, embedder)
+    assert names(base, docs) == ["a.txt", "b.txt"]
 
 
 def test_images_read_with_ocr_stay_without_it(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
