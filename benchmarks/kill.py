@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,9 +47,8 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
     docs.mkdir()
     for path in chance.sample(pool, min(files, len(pool))):
         shutil.copy(path, docs / path.name)
-    started = time.perf_counter()
     sync(docs, kb)
-    whole_s = time.perf_counter() - started
+    durations = [2.0]  # seconds of the latest runs that ended: a kill comes at any moment of such a run
     killed = ended = 0
     where: Counter[str] = Counter()
     version, problems = 1, list[str]()
@@ -56,10 +56,12 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
         change(docs, pool, chance)
         expected = sorted(p.name for p in docs.iterdir())
         before = documents(kb)
-        if sync(docs, kb, kill_after_s=chance.uniform(0.0, min(whole_s, 6.0))):
+        started = time.perf_counter()
+        if sync(docs, kb, kill_after_s=chance.uniform(0.0, statistics.median(durations[-9:]))):
             killed += 1
         else:
             ended += 1
+            durations.append(time.perf_counter() - started)
         base = KnowledgeBase.open(kb)
         now = documents(kb)
         found = check(base)
@@ -76,7 +78,7 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
         where["indexes behind"] += bool(found.index_problems)
         version = base.version
         base.close()
-        if killed % 20 == 0 and killed:
+        if (killed + ended) % 20 == 0:
             print(
                 f"{killed} kills, {ended} runs ended before theirs, version {version}, {len(problems)} problems",
                 flush=True,

@@ -13,6 +13,7 @@ from openbook.errors import KnowledgeError
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
 @click.option("--label", "labels", multiple=True, help="Only who holds this access label may see them (repeatable).")
+@click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
 @click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
 @click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -21,6 +22,7 @@ def add(
     paths: tuple[Path, ...],
     kb: Path | None,
     labels: tuple[str, ...],
+    unlabel: tuple[str, ...],
     retry: bool,
     ocr: str | None,
     as_json: bool,
@@ -35,7 +37,7 @@ def add(
     for path in paths:
         check_exists(path)
     base, embedder = session.ensure_base(current)
-    with session.run_options(current, base.sizing, labels=labels, retry=retry) as options:
+    with session.run_options(current, base.sizing, labels=labels, unlabel=unlabel, retry=retry) as options:
         report = add_files(base, paths, embedder, options)
     display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
     if not any(v.outcome in ("added", "updated", "unchanged", "duplicate") for v in report.verdicts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CONTEXT_CHARS = 160  # shown around a quote on each side
 _SHOWN_PROBLEMS = 20
+_RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STYLES = {"failed": "red", "skipped": "yellow"}
 
 
@@ -76,7 +78,7 @@ def print_answer(answer: Answer) -> None:
         say(out, "\nRead, but not cited:", style="dim")
         for hit in answer.passages:
             say(out, _hit_place(hit), indent=4, style="dim")
-            say(out, _head(hit.passage.text.strip()), indent=8, style="dim")
+            say(out, _head(_without_rules(hit.passage.text).strip()), indent=8, style="dim")
     say(out, f"\n{_provenance(answer)}", style="dim")
 
 
@@ -117,6 +119,11 @@ def _flat(text: str) -> str:
     return lead + words + (" " if words and text[-1:].isspace() else "")
 
 
+def _without_rules(text: str) -> str:
+    """Without the lines that underline headings and frame tables."""
+    return _RULE.sub("", text)
+
+
 def _place(citation: Citation) -> str:
     page = f" · page {citation.page}" if citation.page else ""
     also = f" · also in {', '.join(map(short_path, citation.also_in[:3]))}" if citation.also_in else ""
@@ -139,7 +146,7 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
     for number, hit in enumerate(hits, start=1):
         ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
         say(out, Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
-        text = printable(_flat(hit.passage.text)).strip()
+        text = printable(_flat(_without_rules(hit.passage.text))).strip()
         say(out, text if len(text) <= 400 else text[:400].rpartition(" ")[0] + "…", indent=4)
 
 

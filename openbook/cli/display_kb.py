@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,13 @@ def show_report(report: Report, folder: Path, *, as_json: bool, verbose: bool) -
     if as_json:
         print_json({"knowledge_base": str(folder), **dataclasses.asdict(report)})
         return
-    print_verdicts(report.verdicts, only_problems=not verbose)
+    print_verdicts(report.verdicts if verbose else _told(report.verdicts), only_problems=not verbose)
     print_tally(report, folder)
+
+
+def _told(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Without the files that a glob leaves out, as was asked: they are counted."""
+    return [v for v in verdicts if not (v.outcome == "skipped" and v.reason.startswith("left out by "))]
 
 
 def print_tally(report: Report, folder: Path) -> None:
@@ -36,12 +41,12 @@ def print_tally(report: Report, folder: Path) -> None:
     read = _characters(report.characters, report.source_characters)
     say(
         console(),
-        f"{tally}.{f' {read} read.' if report.source_characters else ''} {short_path(str(folder))} is at version {report.version}.",
+        f"{tally}.{f' {read}.' if report.source_characters else ''} {short_path(str(folder))} is at version {report.version}.",
     )
 
 
 def _characters(read: int, held: int) -> str:
-    return f"{read:,} of {held:,} characters" if held != read else f"{read:,} characters"
+    return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
 
 
 def print_status(folder: Path, status: Status) -> None:
@@ -52,7 +57,7 @@ def print_status(folder: Path, status: Status) -> None:
         "Version": f"{status.version} ({status.versions_kept} kept)",
         "Documents": f"{status.documents:,}{copies}",
         "Passages": f"{status.passages:,}",
-        "Text": f"{_characters(status.characters, status.source_characters)} read",
+        "Text": _characters(status.characters, status.source_characters),
         "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
         "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
     }
@@ -79,9 +84,9 @@ def _grouped(verdicts: Sequence[Verdict]) -> list[str]:
     return lines
 
 
-def print_documents(paths: Sequence[str]) -> None:
+def print_documents(paths: Sequence[str], labels: Mapping[str, Sequence[str]]) -> None:
     for path in paths:
-        say(console(), printable(path))
+        say(console(), printable(f"{path}  [{', '.join(labels[path])}]" if path in labels else path))
 
 
 def print_history(versions: Sequence[Version], limit: int) -> None:
@@ -101,23 +106,28 @@ def print_difference(found: Difference) -> None:
     say(
         out,
         f"From version {found.before} to {found.after}: {len(found.added)} documents added, {len(found.changed)} changed, "
-        f"{len(found.removed)} removed; {len(found.passages_added)} passages added, {len(found.passages_removed)} removed.",
+        f"{len(found.removed)} removed, {len(found.described)} with other metadata or labels; {len(found.passages_added)} passages added, {len(found.passages_removed)} removed.",
     )
     for sign, paths, style in (
         ("+", found.added, "green"),
         ("~", found.changed, "yellow"),
+        ("@", found.described, "yellow"),
         ("-", found.removed, "red"),
     ):
         for path in paths:
             say(out, printable(f"{sign} {short_path(path)}"), style=style)
     for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
-        for change in passages[:_SHOWN_CHANGES]:
+        of_changed = [each for each in passages if each.document in found.changed]  # the others are added or gone whole
+        document = ""
+        for change in of_changed[:_SHOWN_CHANGES]:
             flat = " ".join(printable(change.text).split())
             text = flat if len(flat) <= _SHOWN_CHARS else flat[:_SHOWN_CHARS].rpartition(" ")[0] + "…"
-            say(out, f"\n{sign} {printable(short_path(change.document))}", style=style)
+            if change.document != document:
+                document = change.document
+                say(out, f"\n{sign} {printable(short_path(document))}", style=style)
             say(out, text, indent=4)
-        if len(passages) > _SHOWN_CHANGES:
-            say(out, f"... and {len(passages) - _SHOWN_CHANGES} more; --json lists all.")
+        if len(of_changed) > _SHOWN_CHANGES:
+            say(out, f"... and {len(of_changed) - _SHOWN_CHANGES} more; --json lists all.")
 
 
 def print_purged(purged: Purged, caches_dropped: int) -> None:

@@ -15,14 +15,25 @@ from openbook.errors import KnowledgeError
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
-    from openbook.cli import display_kb, session
+    import os
+
+    from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import remove as remove_documents
+    from openbook.knowledge.adding import sources
+    from openbook.knowledge.discovery import display_path
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
     report = remove_documents(base, documents, lock_timeout_s=current.lock_timeout_s)
     display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=True)
+    folders = [f"{display_path(each.folder)}/" for each in sources(base)]
+    back = [v.path for v in report.verdicts if v.path.startswith(tuple(folders)) and os.path.lexists(v.path)]
+    if back and not as_json:
+        names = ", ".join(map(display.short_path, back[:3]))
+        click.echo(
+            f"Still in a synced folder, so the next sync takes it in again unless --exclude says not to: {names}"
+        )
 
 
 @click.command()
@@ -34,20 +45,22 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
 def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, as_json: bool) -> None:
     """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan."""
     import dataclasses
-    import sys
 
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
-    from openbook.knowledge.forgetting import finish_purge
+    from openbook.knowledge.forgetting import finish_purge, named
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {', '.join(documents)} from all versions? This cannot be undone.", abort=True, err=True)
     finished = finish_purge(base, lock_timeout_s=current.lock_timeout_s)
     try:
+        if not yes:
+            paths = named(base, documents)
+            shown = ", ".join(map(display.short_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
+            many = f"{len(paths)} document{'s' if len(paths) > 1 else ''}"
+            click.confirm(f"Delete {many} ({shown}) from all versions? This cannot be undone.", abort=True, err=True)
         dropped = drop_holding(current.cache_dir, base, documents)
     except KnowledgeError as error:
         if not finished:

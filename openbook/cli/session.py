@@ -98,7 +98,12 @@ def token_counter(current: Settings, sizing: Sizing) -> TokenCounter | None:
 
 @contextmanager
 def run_options(
-    current: Settings, sizing: Sizing, *, labels: tuple[str, ...] = (), retry: bool = False
+    current: Settings,
+    sizing: Sizing,
+    *,
+    labels: tuple[str, ...] = (),
+    unlabel: tuple[str, ...] = (),
+    retry: bool = False,
 ) -> Iterator[RunOptions]:
     """How a run over files reads, by the settings, with bars on standard error."""
     from openbook.knowledge import RunOptions
@@ -106,10 +111,10 @@ def run_options(
     from openbook.knowledge.scope import checked_labels
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
-    held = checked_labels(labels)
+    held, dropped = checked_labels(labels), checked_labels(unlabel)
     count = token_counter(current, sizing)
     with add_progress() as progress:
-        yield RunOptions(limits, held, retry, current.ocr, current.lock_timeout_s, count, progress)
+        yield RunOptions(limits, held, dropped, retry, current.ocr, current.lock_timeout_s, count, progress)
 
 
 def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:

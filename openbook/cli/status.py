@@ -11,7 +11,7 @@ from openbook.errors import KnowledgeBaseInvalid
 
 @click.command()
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
-@click.option("--documents", is_flag=True, help="List the documents instead.")
+@click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
 @click.option("--check", is_flag=True, help="Also compare the indexes with the truth, byte by byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
@@ -25,11 +25,11 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     folder = session.settings(kb=kb).default_kb
     base = KnowledgeBase.open(folder)
     if documents:
-        paths = base.documents()
+        paths, labels = base.documents(), base.labels()
         if as_json:
-            display.print_json({"folder": str(folder), "documents": paths})
+            display.print_json({"folder": str(folder), "documents": paths, "labels": labels})
         else:
-            display_kb.print_documents(paths)
+            display_kb.print_documents(paths, labels)
         return
     current = base.status()
     checked = check_base(base) if check else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,7 @@ def sync(
         return
     if folder is not None:
         check_exists(folder)
-    base, embedder = session.ensure_base(current)
+    base, embedder = session.ensure_base(current) if folder else session.open_base(current)
     folders = _remembered(base)
     if folder is not None:
         folders = [_merged(folder, folders, include, exclude, checked_labels(labels), current.ocr, reset=reset)]
@@ -86,7 +88,8 @@ def sync(
 
     roots = {display_path(each.folder) for each in folders}
     if watch:
-        _watch([each.folder for each in folders], run_all)
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            _watch([each.folder for each in folders], run_all)
     else:
         run_all()
 
@@ -129,6 +132,8 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
         due = due or changed > 0
         if not due or time.monotonic() < not_before:
             continue
+        if not first:
+            console.print(f"{datetime.now().astimezone():%H:%M:%S}", end=" ")
         try:
             run()
             due = False

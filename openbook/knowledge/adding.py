@@ -30,13 +30,14 @@ OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "du
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run reads. `labels`: access labels for every document of it. `retry`: read failed files again, though
+    """How a run reads. `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again, though
     nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `count`: the reader's tokens of
     texts, for a knowledge base whose passages are counted in tokens.
     """
 
     limits: Limits = field(default_factory=Limits)
     labels: frozenset[str] = frozenset()
+    unlabel: frozenset[str] = frozenset()
     retry: bool = False
     ocr: str = ""
     lock_timeout_s: float = 30.0
@@ -156,9 +157,10 @@ def _found_in(
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
     found = [each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr)) if part.has(_path_of(each))]
     below = part.below(live_paths(connection))
-    if below and not found and not allow_empty:
+    if below and not any(isinstance(each, Found) for each in found) and not allow_empty:
+        what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
-            f"{display_path(folder)} is empty, but {len(below)} documents came from it. If they are really to go: --allow-empty"
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: --allow-empty"
         )
     return found
 
@@ -316,6 +318,7 @@ def _taken(
             options.count,
             part.labels,
             by_name=part.source is None,
+            unlabel=options.unlabel if part.source is None else frozenset(),
             relabel=part.relabel,
             retry=options.retry,
             ocr=part.ocr,

@@ -226,6 +226,12 @@ class KnowledgeBase:
             )
             return [path for (path,) in rows.fetchall()]
 
+    def labels(self) -> dict[str, list[str]]:
+        """The access labels of those documents of the newest version that carry some, by path."""
+        with schema.storage_errors(self.folder):
+            sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
+            return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
+
     def metadata_keys(self, scope: Scope) -> set[str]:
         """Every key that the metadata of some document in `scope` has, whatever its filter."""
         with schema.storage_errors(self.folder):

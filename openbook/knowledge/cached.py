@@ -15,6 +15,7 @@ from openbook.errors import KnowledgeError, OpenBookError
 from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
+from openbook.knowledge.forgetting import named
 from openbook.knowledge.sizing import Sizing
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
@@ -154,8 +155,7 @@ def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> 
     Raises KnowledgeError when one of them is in no version of `base`.
     """
     rows = base.connection.execute("SELECT DISTINCT path, content_id FROM documents ORDER BY path").fetchall()
-    known = sorted({path for path, _ in rows})
-    paths = {path for each in documents for path in adding.resolve(known, each)}
+    paths = set(named(base, documents))
     contents = {content for path, content in rows if path in paths}
     texts = [base.connection.execute("SELECT text FROM contents WHERE id = ?", (c,)).fetchone()[0] for c in contents]
     keys = [

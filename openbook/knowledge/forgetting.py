@@ -54,8 +54,7 @@ def purge(
     """
     with base.writing(lock_timeout_s) as connection:
         schema.wait_for_readers(connection, base.folder, lock_timeout_s)
-        known = [p for (p,) in connection.execute("SELECT DISTINCT path FROM documents ORDER BY path")]
-        paths = {path for each in documents for path in resolve(known, each)}
+        paths = set(named(base, documents))
         contents = _contents_of(connection, paths)
         others = _paths_of(connection, contents) - paths
         if others and not copies:
@@ -73,6 +72,12 @@ def purge(
     return Purged(
         version, tuple(sorted(paths)), passages, files, scanned, tuple(p for p in sorted(there) if os.path.lexists(p))
     )
+
+
+def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+    """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
+    known = [p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents ORDER BY path")]
+    return sorted({path for each in documents for path in resolve(known, each)})
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:

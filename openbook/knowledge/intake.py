@@ -72,11 +72,23 @@ class _Live:
     given_labels: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Labels that were given by name, by the newest row of each path: they follow the name and the text."""
+
+    by_path: dict[str, set[str]]
+    by_content: dict[int, set[str]]
+
+    def to(self, path: str, content_id: int) -> set[str]:
+        """What a document has that comes, or comes back, to `path` with this content."""
+        return self.by_path.get(path, set()) | self.by_content.get(content_id, set())
+
+
 @dataclass(slots=True)
 class Intake:
     """One run's reading. `labels` are added to those that files state and those that were given to them by name.
 
-    With `by_name`, the run itself gives them by name, and takes none away that a document has. `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
+    With `by_name`, the run itself gives them by name, and takes none away that a document has but `unlabel`. `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
     """
 
     connection: sqlite3.Connection
@@ -85,12 +97,14 @@ class Intake:
     count: TokenCounter | None = None
     labels: frozenset[str] = frozenset()
     by_name: bool = True
+    unlabel: frozenset[str] = frozenset()
     relabel: bool = False
     retry: bool = False
     ocr: str = ""
     progress: Progress = lambda stage, done, total: None
     _code: str = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
+    _given: _Given = field(default_factory=lambda: _Given({}, {}))
     _changes: list[Change] = field(default_factory=list)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _restat: list[tuple[str, str]] = field(default_factory=list)
@@ -102,6 +116,7 @@ class Intake:
     def take(self, found: Sequence[Found | Verdict]) -> Taken:
         """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
         self._live = _live_documents(self.connection)
+        self._given = _given_labels(self.connection)
         tried = self._tried()
         due: list[Found] = []
         for item in found:
@@ -130,7 +145,8 @@ class Intake:
             return False
         if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
             return False  # what was read with OCR is as good without asking for it
-        return self.labels <= set(json.loads(live.labels if not self.by_name else live.given_labels))
+        held = set(json.loads(live.given_labels if self.by_name else live.labels))
+        return self.labels <= held and not self.unlabel & set(json.loads(live.labels))
 
     def _tried(self) -> dict[str, tuple[str, Verdict]]:
         rows = self.connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
@@ -256,9 +272,9 @@ class Intake:
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         own = labels_of(of_text, of_sidecar)
         whole.pop(LABEL_KEY, None)
-        given = set(json.loads(live.given_labels)) if live else set()
-        given |= self.labels if self.by_name else set()
-        before = set(json.loads(live.labels)) if live and self.by_name else set()
+        given = set(json.loads(live.given_labels)) if live else self._given.to(display_path(found.path), content_id)
+        given = (given | (self.labels if self.by_name else set())) - self.unlabel
+        before = set(json.loads(live.labels)) - self.unlabel if live and self.by_name else set()
         labels = own | before | given | self.labels
         return to_json(tuple(whole.items())), json.dumps(sorted(labels)), json.dumps(sorted(given))
 
@@ -269,6 +285,17 @@ class Intake:
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
         outcome: Outcome = "skipped" if unknown else "failed"
         self._verdicts[path] = self._known_stays(Verdict(path, outcome, reason))
+
+
+def _given_labels(connection: sqlite3.Connection) -> _Given:
+    given = _Given({}, {})
+    for path, content_id, labels in connection.execute(
+        "SELECT path, content_id, given_labels FROM documents "
+        "WHERE given_labels <> '[]' AND id IN (SELECT max(id) FROM documents GROUP BY path)"
+    ):
+        given.by_path[path] = set(json.loads(labels))
+        given.by_content.setdefault(content_id, set()).update(given.by_path[path])
+    return given
 
 
 def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:

@@ -39,13 +39,17 @@ class PassageChange:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """From version `before` to version `after`: paths of documents, and passages by what they say."""
+    """From version `before` to version `after`: paths of documents, and passages by what they say.
+
+    `described`: documents of the same text with other metadata or access labels.
+    """
 
     before: int
     after: int
     added: tuple[str, ...]
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    described: tuple[str, ...]
     passages_added: tuple[PassageChange, ...]
     passages_removed: tuple[PassageChange, ...]
 
@@ -158,7 +162,8 @@ def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) ->
 def diff(base: KnowledgeBase, before: int, after: int) -> Difference:
     """What changed from one kept version to another. Raises KnowledgeError."""
     with schema.storage_errors(base.folder):
-        old, new = (_contents(base, base.kept_version(version)) for version in (before, after))
+        old_rows, new_rows = (_rows(base, base.kept_version(version)) for version in (before, after))
+        old, new = ({path: content for path, (content, *_) in rows.items()} for rows in (old_rows, new_rows))
         changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
         old_passages, new_passages = (_passages(base, [side[path] for path in sorted(side)]) for side in (old, new))
         was = {name for content in set(old.values()) for name, _ in old_passages[content]}
@@ -169,16 +174,18 @@ def diff(base: KnowledgeBase, before: int, after: int) -> Difference:
             added=tuple(sorted(new.keys() - old.keys())),
             changed=tuple(changed),
             removed=tuple(sorted(old.keys() - new.keys())),
+            described=tuple(p for p in sorted(old.keys() & new.keys() - set(changed)) if old_rows[p] != new_rows[p]),
             passages_added=_only(new, new_passages, was),
             passages_removed=_only(old, old_passages, is_now),
         )
 
 
-def _contents(base: KnowledgeBase, version: int) -> dict[str, int]:
+def _rows(base: KnowledgeBase, version: int) -> dict[str, tuple[int, str, str]]:
+    """(content, metadata, labels) by path."""
     rows = base.connection.execute(
-        f"SELECT d.path, d.content_id FROM documents d WHERE {schema.LIVE}", {"version": version}
+        f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {schema.LIVE}", {"version": version}
     )
-    return dict(rows.fetchall())
+    return {path: (content, metadata, labels) for path, content, metadata, labels in rows}
 
 
 def _passages(base: KnowledgeBase, contents: Iterable[int]) -> dict[int, list[tuple[str, str]]]:

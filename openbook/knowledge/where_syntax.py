@@ -74,7 +74,7 @@ _TOKEN = re.compile(
       (?:Z|[+-][0-9]{2}:[0-9]{2})?)?)?(?![\w.:+-]))
     |(?P<number>[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.:+-]))
     |(?P<word>[^\W\d]\w*(?:-\w+)*)
-    |(?P<sign><=|>=|!=|=|<|>)
+    |(?P<sign><=|>=|!=|==?|<|>)
     |(?P<mark>[(),])""",
     re.VERBOSE,
 )
@@ -234,6 +234,7 @@ class Parser:
             kind, word = str(found.lastgroup), found[0]
             if kind == "word" and word.lower() in _WORDS:
                 kind, word = "keyword", word.lower()
+            word = "=" if word == "==" else word  # as programmers write it
             yield _Token(kind, word, at, found.end())
             at = found.end()
         yield _Token("end", "", len(self._text.rstrip()), len(self._text))

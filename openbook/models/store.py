@@ -45,7 +45,7 @@ class ModelStore:
     """The models under one folder. It is made when the first model comes in; until then the store is empty."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute()
 
     def names(self) -> dict[str, Digest]:
         """Every name and the digest it means, in the order of the names. Raises ModelNotVerified for a damaged name."""

@@ -344,6 +344,36 @@ def test_what_stays_though_it_cannot_be_read_is_closed_too(
     assert base.documents(Scope(labels=frozenset({"hr"}))) == [str(docs / "b.txt"), str(docs / "deep/c.md")]
 
 
+def test_labels_given_by_name_follow_the_text_to_another_name_and_come_back_with_it(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    add(base, [docs / "a.txt"], embedder, HR)
+    (docs / "a.txt").rename(docs / "z.txt")
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"b.txt", "c.md"}
+    (docs / "z.txt").rename(docs / "a.txt")
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"b.txt", "c.md"}
+    remove(base, ["a.txt"])
+    (docs / "a.txt").write_text("The same name with another text.")
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"b.txt", "c.md"}
+    add(base, [docs / "a.txt"], embedder, RunOptions(unlabel=frozenset({"hr"})))
+    assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
+
+
+def test_a_glob_that_fits_nothing_does_not_empty_the_knowledge_base(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    with pytest.raises(KnowledgeError, match="holds no file that is wanted, but 3 documents"):
+        sync(base, docs, embedder, Rules(include=("*.nothing",)))
+    assert len(base.documents()) == 3
+
+
 def test_restoring_opens_nothing(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
     sync(base, docs, embedder)
     sync(base, docs, embedder, options=HR)

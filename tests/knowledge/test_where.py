@@ -161,7 +161,7 @@ def test_precedence() -> None:
         ("not", "expected a key after 'not'"),
         ("'a' = 1", "expected a key"),
         ("_ = 1", "expected a key"),
-        ("a == 1", "expected a value after 'a ='"),
+        ("a = = 1", "expected a value after 'a ='"),
         ("a = 2025-02-30", "not in the calendar"),
         ("a = 2025-00", "not in the calendar"),
         ("a = 0000-01-01", "not in the calendar"),

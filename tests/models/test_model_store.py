@@ -372,3 +372,10 @@ def test_tensors_are_as_large_as_expected() -> None:
     """The offsets that the tests above rely on."""
     assert len(SMALL) == 928
     assert sum(len(t.data) for t in TENSORS) == 74
+
+
+def test_a_relative_folder_stays_the_same_wherever_the_program_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ModelStore(Path("models")).root == tmp_path / "models"
