@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def print_answer(answer: Answer) -> None:
         say(out, "The passages do not support what the model answers:", style="yellow")
     say(out, printable(answer.answer), style="dim" if unproved else "bold")
     passages = {h.passage.id: h for h in answer.passages}
-    for number, citation in enumerate(answer.citations, start=1):
+    for number, citation in enumerate(_joined(answer.citations, passages), start=1):
         say(out, Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
         say(out, _quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
     for part in () if unproved else answer.unsupported:
@@ -80,6 +81,25 @@ def print_answer(answer: Answer) -> None:
             say(out, _hit_place(hit), indent=4, style="dim")
             say(out, _head(_without_rules(hit.passage.text).strip()), indent=8, style="dim")
     say(out, f"\n{_provenance(answer)}", style="dim")
+
+
+def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[Citation]:
+    """Quotes that follow each other in one passage, or overlap, as one."""
+    joined: list[Citation] = []
+    for citation in sorted(citations, key=lambda c: (_first_place(citations, c), c.start)):
+        last = joined[-1] if joined else None
+        hit = passages.get(citation.passage_id)
+        if last is None or hit is None or last.passage_id != citation.passage_id or citation.start > last.end + 2:
+            joined.append(citation)
+            continue
+        end, base = max(last.end, citation.end), hit.passage.start
+        joined[-1] = replace(last, end=end, quote=hit.passage.text[last.start - base : end - base])
+    return joined
+
+
+def _first_place(citations: Sequence[Citation], citation: Citation) -> int:
+    """Where the first quote from the same passage stands."""
+    return next(i for i, each in enumerate(citations) if each.passage_id == citation.passage_id)
 
 
 def _provenance(answer: Answer) -> str:

@@ -49,6 +49,10 @@ def _characters(read: int, held: int) -> str:
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
 
 
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def print_status(folder: Path, status: Status) -> None:
     out = console()
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
@@ -105,8 +109,8 @@ def print_difference(found: Difference) -> None:
     out = console()
     say(
         out,
-        f"From version {found.before} to {found.after}: {len(found.added)} documents added, {len(found.changed)} changed, "
-        f"{len(found.removed)} removed, {len(found.described)} with other metadata or labels; {len(found.passages_added)} passages added, {len(found.passages_removed)} removed.",
+        f"From version {found.before} to {found.after}: {_count(len(found.added), 'document')} added, {len(found.changed)} changed, "
+        f"{len(found.removed)} removed, {len(found.described)} with other metadata or labels; {_count(len(found.passages_added), 'passage')} added, {len(found.passages_removed)} removed.",
     )
     for sign, paths, style in (
         ("+", found.added, "green"),
@@ -137,7 +141,7 @@ def print_purged(purged: Purged, caches_dropped: int) -> None:
     many = len(purged.documents)
     say(
         out,
-        f"{many} document{'s' if many > 1 else ''} and {purged.passages} passages purged from every version; version {purged.version} begins.",
+        f"{_count(many, 'document')} and {_count(purged.passages, 'passage')} purged from every version; version {purged.version} begins.",
     )
     say(
         out,
@@ -145,7 +149,7 @@ def print_purged(purged: Purged, caches_dropped: int) -> None:
         "is left that no other document holds.",
     )
     if caches_dropped:
-        say(out, f"{caches_dropped} cached knowledge bases of --docs that held them are deleted.")
+        say(out, f"Deleted too: {_count(caches_dropped, 'cached knowledge base')} of --docs that held them.")
     if purged.on_disk:
         names = ", ".join(map(short_path, purged.on_disk[:3]))
         say(

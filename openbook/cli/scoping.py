@@ -17,7 +17,10 @@ def scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--where", default="", help="Only documents that fit, such as \"type = 'pdf' and date >= 2025-01-01\"."
         ),
-        click.option("--as-of", help="A kept version: its number, a tag or a time such as 2026-01-31T12:00."),
+        click.option(
+            "--as-of",
+            help="A kept version: its number, a tag or a time (UTC) such as 2026-01-31T12:00; a date means its end.",
+        ),
     ):
         command = option(command)
     return command
