@@ -48,16 +48,21 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
     for path in chance.sample(pool, min(files, len(pool))):
         shutil.copy(path, docs / path.name)
     sync(docs, kb)
-    durations = [2.0]  # seconds of the latest runs that ended: a kill comes at any moment of such a run
+    durations = [timed_change(docs, kb, pool, chance) for _ in range(3)]  # seconds of the latest runs that ended
     killed = ended = 0
     where: Counter[str] = Counter()
-    version, problems = 1, list[str]()
+    version, problems, committed = version_of(kb), list[str](), True
+    in_a_row = 0  # kills since the last version
     while killed < kills:
-        change(docs, pool, chance)
+        if committed or chance.random() < 0.3:  # not always: work that kills left undone would only grow
+            change(docs, pool, chance)
         expected = sorted(p.name for p in docs.iterdir())
         before = documents(kb)
         started = time.perf_counter()
-        if sync(docs, kb, kill_after_s=chance.uniform(0.0, statistics.median(durations[-9:]))):
+        # After five kills a run may end: it shows how long the work that they left undone takes.
+        patience = chance.uniform(0.0, 1.3 * statistics.median(durations[-9:])) if in_a_row < 5 else None
+        was_killed = sync(docs, kb, kill_after_s=patience)
+        if was_killed:
             killed += 1
         else:
             ended += 1
@@ -66,16 +71,17 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
         now = documents(kb)
         found = check(base)
         problems += [f"after kill {killed}: {line}" for line in found.damaged]
-        if base.version == version:
-            where["before the commit"] += 1
+        committed = base.version != version
+        in_a_row = 0 if committed else in_a_row + 1
+        where["killed after the commit" if committed else "killed before the commit"] += was_killed
+        if not committed:
             problems += [f"after kill {killed}: documents changed without a version"] if now != before else []
         else:
-            where["after the commit"] += 1
             problems += (
                 [f"after kill {killed}: version {base.version} after {version}"] if base.version != version + 1 else []
             )
             problems += [f"after kill {killed}: half a version"] if now != expected else []
-        where["indexes behind"] += bool(found.index_problems)
+        where["killed with indexes behind"] += was_killed and bool(found.index_problems)
         version = base.version
         base.close()
         if (killed + ended) % 20 == 0:
@@ -92,6 +98,20 @@ def run(source: Path, work: Path, kills: int, files: int, chance: random.Random)
     for line in problems:
         print(line)
     return {"kills": killed, "runs_that_ended_first": ended, "problems": len(problems), **where}
+
+
+def timed_change(docs: Path, kb: Path, pool: list[Path], chance: random.Random) -> float:
+    change(docs, pool, chance)
+    started = time.perf_counter()
+    sync(docs, kb)
+    return time.perf_counter() - started
+
+
+def version_of(kb: Path) -> int:
+    base = KnowledgeBase.open(kb)
+    version = base.version
+    base.close()
+    return version
 
 
 def change(docs: Path, pool: list[Path], chance: random.Random) -> None:

@@ -45,10 +45,10 @@ def run(source: Path, work: Path, runs: int) -> dict[str, object]:
     for number in range(runs):
         unchanged.append(openbook("sync", "--kb", str(kb))[0])
         with chance.choice(files).open("a", encoding="utf-8") as file:
-            file.write(f"\n\nThe quokkavane number {number} is painted green on Tuesdays.\n")
+            file.write(f"\n\nThe quokkavane{number} is painted green on Tuesdays.\n")
         changed.append(openbook("sync", "--kb", str(kb))[0])
-        seconds, output = openbook("search", f"quokkavane number {number}", "-n", "1", "--kb", str(kb))
-        assert f"number {number} is painted" in output, output
+        seconds, output = openbook("search", f"quokkavane{number}", "-n", "1", "--kb", str(kb))
+        assert f"quokkavane{number} is painted" in output, output
         found.append(seconds)
     return {
         "files": len(files),

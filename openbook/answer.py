@@ -144,9 +144,14 @@ def open_book_prompt(question: str, passages: Sequence[Passage]) -> Prompt:
     return Prompt(OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}")
 
 
+# A line that was broken for width alone: prose goes on in the next one. A model takes the end of such a line for the end.
+_SOFT_BREAK = re.compile(r"(?<=[\w,;:)`.'])[ \t]*\n[ \t]*(?=[\w(`'])")
+
+
 def _passage_text(passage: Passage) -> str:
     place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
-    return f"Passage ({place}):\n{passage.text.strip()}\n\n" if place else f"Passage:\n{passage.text.strip()}\n\n"
+    text = _SOFT_BREAK.sub(" ", passage.text.strip())
+    return f"Passage ({place}):\n{text}\n\n" if place else f"Passage:\n{text}\n\n"
 
 
 def pack(

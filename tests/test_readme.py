@@ -57,4 +57,4 @@ def test_every_other_command_does_what_it_says(
     # The set-up line of the first command ends in the same question that a reader sees answered.
     question = shlex.split(commands()[0].partition("openbook ask ")[2])
     assert run(["ask", *question]) == 0
-    assert "95 seconds" in capsys.readouterr().out
+    assert "01:40" in capsys.readouterr().out

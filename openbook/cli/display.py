@@ -118,7 +118,7 @@ def _quote_in_context(citation: Citation, hit: Hit | None) -> Any:
     if hit is not None:
         text, start = hit.passage.text, citation.start - hit.passage.start
         end = start + len(citation.quote)
-        before, after = _tail(text[:start]), _head(text[end:])
+        before, after = _tail(_without_rules(text[:start])), _head(_without_rules(text[end:]))
     return Text.assemble((before, "dim"), (printable(_flat(citation.quote)), "reverse"), (after, "dim"))
 
 

@@ -27,6 +27,15 @@ def show_report(report: Report, folder: Path, *, as_json: bool, verbose: bool) -
         return
     print_verdicts(report.verdicts if verbose else _told(report.verdicts), only_problems=not verbose)
     print_tally(report, folder)
+    if report.left_labelled:
+        say(
+            console(),
+            printable(
+                f"{', '.join(map(short_path, report.left_labelled[:3]))} had access labels given by name and went, while new "
+                "documents came without. If one is the same under another name, give it the labels: openbook add FILE --label"
+            ),
+            style="yellow",
+        )
 
 
 def _told(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -41,7 +50,7 @@ def print_tally(report: Report, folder: Path) -> None:
     read = _characters(report.characters, report.source_characters)
     say(
         console(),
-        f"{tally}.{f' {read}.' if report.source_characters else ''} {short_path(str(folder))} is at version {report.version}.",
+        f"{tally}.{f' {read}.' if report.source_characters else ''} {printable(short_path(str(folder)))} is at version {report.version}.",
     )
 
 
@@ -151,10 +160,12 @@ def print_purged(purged: Purged, caches_dropped: int) -> None:
     if caches_dropped:
         say(out, f"Deleted too: {_count(caches_dropped, 'cached knowledge base')} of --docs that held them.")
     if purged.on_disk:
-        names = ", ".join(map(short_path, purged.on_disk[:3]))
+        more = len(purged.on_disk) - 3
+        names = ", ".join(map(short_path, purged.on_disk[:3])) + (f" and {more} more" if more > 0 else "")
+        lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
         say(
             out,
-            printable(f"Still on this disk, and taken in again by the next add or sync over it: {names}"),
+            printable(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}"),
             style="yellow",
         )
     say(out, BEYOND_REACH, style="dim")

@@ -18,8 +18,8 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
 from openbook.inference.frozen import Cancelled, never
 from openbook.inference.llamalib import Aborted, Context, Library, Model, library
-from openbook.inference.prompting import build_blocks, compile_template
 from openbook.inference.stopping import TextStream
+from openbook.inference.tokenizing import PromptTokenizer
 from openbook.records import (
     Completion,
     Decoding,
@@ -66,9 +66,7 @@ class LlamaCppEngine:
         self._contexts = [self._new_context()]  # all that were made
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
-        bos, eos = self._model.bos_text, self._model.eos_text
-        template = self._model.chat_template
-        self._render = compile_template(template, bos=bos, eos=eos) if template else None
+        self._tokenizer = PromptTokenizer(self._model)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -89,19 +87,7 @@ class LlamaCppEngine:
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
         with self._in_use():
-            return self._tokenize(prompt)
-
-    def _tokenize(self, prompt: Prompt) -> list[list[int]]:
-        blocks: list[list[int]] = []
-        for block in build_blocks(prompt, self._render):
-            tokens: list[int] = []
-            for segment in block.segments:
-                tokens += self._model.tokenize(segment.text, control=segment.control)
-            blocks.append(tokens)
-        bos = self._model.bos_token
-        if self._model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
-            blocks[0].insert(0, bos)
-        return blocks
+            return self._tokenizer.blocks(prompt)
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
@@ -110,7 +96,7 @@ class LlamaCppEngine:
             return (yield from self._generate(prompt, decoding, cancelled))
 
     def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
-        blocks = self._tokenize(prompt)
+        blocks = self._tokenizer.blocks(prompt)
         prompt_tokens = sum(map(len, blocks))
         self._check_fits(prompt_tokens, decoding.max_tokens)
         prompt_digest = sha256_hex(canonical_json(blocks))
@@ -157,7 +143,7 @@ class LlamaCppEngine:
         import numpy as np
 
         with self._in_use():
-            blocks = self._tokenize(prompt)
+            blocks = self._tokenizer.blocks(prompt)
             self._check_fits(sum(map(len, blocks)), steps)
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:

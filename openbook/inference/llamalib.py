@@ -100,6 +100,12 @@ class Model:
         self.adds_bos = bool(self._lib.llama_vocab_get_add_bos(self._vocab)) and self.bos_token >= 0
 
     @property
+    def end_token(self) -> int:
+        """The token that ends an answer: the vocabulary's end of sequence, or of a turn; -1 where there is neither."""
+        end = int(self._lib.llama_vocab_eos(self._vocab))
+        return end if end >= 0 else int(self._lib.llama_vocab_eot(self._vocab))
+
+    @property
     def bos_text(self) -> str:
         return self._token_text(self.bos_token)
 

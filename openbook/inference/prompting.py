@@ -8,6 +8,7 @@ its evaluation worth remembering.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,7 @@ def build_blocks(prompt: Prompt, render: Callable[[list[dict[str, str]]], str] |
     if render is None:
         return _plain_blocks(prompt)
     texts = (prompt.system, *prompt.passages, prompt.question)
-    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(len(texts))]
-    rendered = _render_marks(marks, render)
+    rendered = _render_marks(len(texts), render)
     pieces = _PLACEHOLDER.split(rendered)  # control, index, control, index, ..., control
     order = [int(index) for index in pieces[1::2]]
     if order != list(range(len(texts))):
@@ -95,9 +95,11 @@ def build_blocks(prompt: Prompt, render: Callable[[list[dict[str, str]]], str] |
     return _group(segments, passages=len(prompt.passages))
 
 
-def _render_marks(marks: Sequence[str], render: Callable[[list[dict[str, str]]], str]) -> str:
+@functools.lru_cache(maxsize=64)
+def _render_marks(count: int, render: Callable[[list[dict[str, str]]], str]) -> str:
     import jinja2
 
+    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(count)]
     system, user = marks[0], "".join(marks[1:])
     try:
         return render([{"role": "system", "content": system}, {"role": "user", "content": user}])

@@ -50,7 +50,8 @@ class Report:
     """`version` is the committed version; the one before when nothing changed.
 
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
-    part of the text).
+    part of the text). `left_labelled`: documents that had labels given by name and went, while others without such
+    labels came, which may be the same under another name.
     """
 
     version: int
@@ -58,6 +59,7 @@ class Report:
     passages_embedded: int
     characters: int = 0
     source_characters: int = 0
+    left_labelled: tuple[str, ...] = ()
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
@@ -281,6 +283,7 @@ def _run(
     removed = {path: why for part in parts if part.source for path, why in _gone(part, live)}
     labelled = _labelled(connection, parts, {c.path for c in taken.changes} | removed.keys())
     taken = replace(taken, changes=(*taken.changes, *labelled))
+    left_labelled = _left_labelled(connection, taken.changes, removed)
     embedded = embed_missing(connection, [c.content_id for c in taken.changes], embedder, options.progress)
     verdicts = _finished(connection, taken, list(removed.items()))
 
@@ -299,7 +302,7 @@ def _run(
     apply_retention(connection)
     base.refresh_indexes(connection)
     characters, source = _characters(connection, {c.content_id for c in taken.changes})
-    return Report(version, verdicts, embedded, characters, source)
+    return Report(version, verdicts, embedded, characters, source, left_labelled)
 
 
 def _taken(
@@ -346,6 +349,16 @@ def _labelled(connection: sqlite3.Connection, parts: Sequence[_Part], done: Coll
                 more = json.dumps(sorted(held | part.labels))
                 kept = given if part.source else json.dumps(sorted({*json.loads(given), *part.labels}))
                 yield Change(path, content_id, size, "", metadata, more, kept, "updated")
+
+
+def _left_labelled(
+    connection: sqlite3.Connection, changes: Sequence[Change], removed: Collection[str]
+) -> tuple[str, ...]:
+    if not any(change.outcome == "added" and change.given_labels == "[]" for change in changes):
+        return ()
+    rows = "SELECT path, content_id FROM documents WHERE given_labels <> '[]' AND removed_in IS NULL ORDER BY path"
+    renamed = {change.content_id for change in changes}
+    return tuple(path for path, content in connection.execute(rows) if path in removed and content not in renamed)
 
 
 def _gone(part: _Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,8 @@ from openbook.knowledge.adding import resolve
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.committing import add_version, newest
 from openbook.knowledge.embedding import NEXT_TABLE
+from openbook.knowledge.labels import forget_labels, given_labels, gone_paths
+from openbook.knowledge.saved import index_folder
 from openbook.knowledge.scanning import Needles
 from openbook.knowledge.versions import drop_unused_contents
 
@@ -30,7 +32,8 @@ _BETWEEN = bytes(16)  # no window of text spans it
 class Purged:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
-    `on_disk`: files of that path that are still there, so that the next run over them takes them in again.
+    `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
+    what was given by name to those among them, which went with the documents.
     """
 
     version: int
@@ -39,6 +42,7 @@ class Purged:
     files: int
     bytes: int
     on_disk: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 def purge(
@@ -53,6 +57,7 @@ def purge(
     the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
+        index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
         schema.wait_for_readers(connection, base.folder, lock_timeout_s)
         paths = set(named(base, documents))
         contents = _contents_of(connection, paths)
@@ -63,21 +68,28 @@ def purge(
             )
         traces = _traces(connection, paths | others, contents)
         passages = _count_passages(connection, contents)
+        given = given_labels(connection).by_path
         there = paths | (others & _live_paths_of(connection, contents))
         version = _delete(connection, paths, others, contents)
         paths |= others
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
-        files, scanned = _scan(base.folder, traces)
-    return Purged(
-        version, tuple(sorted(paths)), passages, files, scanned, tuple(p for p in sorted(there) if os.path.lexists(p))
-    )
+        try:
+            files, scanned = _scan(base.folder, traces)
+        except KnowledgeError:
+            with schema.transaction(connection):
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+            raise
+    on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
+    labels = {label for path in on_disk for label in given.get(path, ())}
+    return Purged(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
 
 
 def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
-    known = [p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents ORDER BY path")]
-    return sorted({path for each in documents for path in resolve(known, each)})
+    known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
+    known.update(gone_paths(base.connection))
+    return sorted({path for each in documents for path in resolve(sorted(known), each)})
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
@@ -129,6 +141,7 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
             connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
+        forget_labels(connection, paths)
         connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
@@ -192,7 +205,9 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
         at, size = needles.find_in(path)
         if at is not None:
             raise KnowledgeError(
-                f"The documents are purged, but bytes of them are still in {path} at {at}. If no other program uses the file, run the same purge again."
+                f"The documents are purged, but bytes of them are in {path}, from byte {at} on. If it is not a file of the "
+                "knowledge base, move it elsewhere or delete it. If it is one and another program uses it, end that program; "
+                "the next add or sync then cleans up once more."
             )
         files, scanned = files + 1, scanned + size
     return files, scanned

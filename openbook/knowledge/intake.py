@@ -18,6 +18,7 @@ from typing import TypeAlias
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import schema
 from openbook.knowledge.discovery import Found, display_path
+from openbook.knowledge.labels import GivenLabels, given_labels
 from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.knowledge.reading.cleaning import title_from_name
@@ -72,18 +73,6 @@ class _Live:
     given_labels: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """Labels that were given by name, by the newest row of each path: they follow the name and the text."""
-
-    by_path: dict[str, set[str]]
-    by_content: dict[int, set[str]]
-
-    def to(self, path: str, content_id: int) -> set[str]:
-        """What a document has that comes, or comes back, to `path` with this content."""
-        return self.by_path.get(path, set()) | self.by_content.get(content_id, set())
-
-
 @dataclass(slots=True)
 class Intake:
     """One run's reading. `labels` are added to those that files state and those that were given to them by name.
@@ -104,7 +93,7 @@ class Intake:
     progress: Progress = lambda stage, done, total: None
     _code: str = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
-    _given: _Given = field(default_factory=lambda: _Given({}, {}))
+    _given: GivenLabels = field(default_factory=GivenLabels)
     _changes: list[Change] = field(default_factory=list)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _restat: list[tuple[str, str]] = field(default_factory=list)
@@ -116,7 +105,7 @@ class Intake:
     def take(self, found: Sequence[Found | Verdict]) -> Taken:
         """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
         self._live = _live_documents(self.connection)
-        self._given = _given_labels(self.connection)
+        self._given = given_labels(self.connection)
         tried = self._tried()
         due: list[Found] = []
         for item in found:
@@ -272,7 +261,9 @@ class Intake:
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         own = labels_of(of_text, of_sidecar)
         whole.pop(LABEL_KEY, None)
-        given = set(json.loads(live.given_labels)) if live else self._given.to(display_path(found.path), content_id)
+        given = set(json.loads(live.given_labels)) if live else set()
+        if live is None or live.content_id != content_id:  # also a known path that another document's text moved to
+            given |= self._given.to(display_path(found.path), content_id)
         given = (given | (self.labels if self.by_name else set())) - self.unlabel
         before = set(json.loads(live.labels)) - self.unlabel if live and self.by_name else set()
         labels = own | before | given | self.labels
@@ -285,17 +276,6 @@ class Intake:
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
         outcome: Outcome = "skipped" if unknown else "failed"
         self._verdicts[path] = self._known_stays(Verdict(path, outcome, reason))
-
-
-def _given_labels(connection: sqlite3.Connection) -> _Given:
-    given = _Given({}, {})
-    for path, content_id, labels in connection.execute(
-        "SELECT path, content_id, given_labels FROM documents "
-        "WHERE given_labels <> '[]' AND id IN (SELECT max(id) FROM documents GROUP BY path)"
-    ):
-        given.by_path[path] = set(json.loads(labels))
-        given.by_content.setdefault(content_id, set()).update(given.by_path[path])
-    return given
 
 
 def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:

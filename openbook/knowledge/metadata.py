@@ -169,7 +169,7 @@ def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
     kept: dict[str, MetadataValue] = {}
     for raw_key, raw in said.items():
         key = key_name(str(raw_key))
-        if raw is None or (isinstance(raw, str) and not clean_text(raw) and key != LABEL_KEY):
+        if key != LABEL_KEY and (raw is None or (isinstance(raw, str) and not clean_text(raw))):
             continue  # a field that was left empty
         try:
             if not key:

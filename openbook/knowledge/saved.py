@@ -74,8 +74,9 @@ def read(folder: Path, source: Source, *, every_byte: bool = False) -> Opened:
 
 
 def _state_text(folder: Path) -> bytes:
+    state = folder / "index" / "state.json"
     try:
-        return (folder / "index" / "state.json").read_bytes()
+        return state.read_bytes() if state.is_file() else b""  # a named pipe would wait for ever
     except OSError:
         return b""
 

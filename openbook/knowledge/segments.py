@@ -103,7 +103,7 @@ def load(folder: Path, files: Mapping[str, FileFacts], dimensions: int) -> Segme
     for name in NAMES:
         path = folder / f"{name}.npy"
         size, _ = files[name]
-        if path.is_symlink() or path.stat().st_size != size:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
             raise ValueError(f"{path} is not the file that was written")
         mode: Any = "r" if size >= _MAPPED_FROM else None
         arrays[name] = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
@@ -136,6 +136,8 @@ def damaged_files(folder: Path, files: Mapping[str, FileFacts]) -> list[str]:
 
 
 def _digest(path: Path) -> str:
+    if not path.is_file():  # a named pipe would wait for ever
+        return ""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

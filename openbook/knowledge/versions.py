@@ -14,6 +14,7 @@ from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.committing import add_version, newest
+from openbook.knowledge.labels import keep_labels_of
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MOST_DAYS = 365_000
@@ -330,10 +331,12 @@ def _kept(connection: sqlite3.Connection, versions: list[int], policy: Retention
 
 def drop_unseen_documents(connection: sqlite3.Connection) -> None:
     """Delete the rows of documents that no kept version sees."""
-    connection.execute(
-        "DELETE FROM documents WHERE removed_in IS NOT NULL AND NOT EXISTS "
+    unseen = (
+        "removed_in IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
     )
+    keep_labels_of(connection, unseen)
+    connection.execute(f"DELETE FROM documents WHERE {unseen}")
 
 
 def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:

@@ -100,7 +100,7 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, capsys: pytest.Captu
     code, stdout, _ = out(capsys, "purge", "bees.txt", "--yes")
     assert code == 0
     assert "nothing is left that no other document holds" in stdout
-    assert "1 cached knowledge bases" in stdout
+    assert "1 cached knowledge base of --docs" in stdout
     assert "Still on this disk" in stdout
     assert "models trained on it" in stdout
     left = b"".join(

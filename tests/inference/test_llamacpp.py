@@ -275,7 +275,7 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
 
 
 def test_closing_while_a_prompt_is_tokenised_waits_with_the_freeing(own: LlamaCppEngine) -> None:
-    render, expected = own._render, own.count_prompt_tokens(PROMPT)
+    render, expected = own._tokenizer._render, own.count_prompt_tokens(PROMPT)
     assert render is not None
 
     def close_and_render(messages: list[dict[str, str]]) -> str:
@@ -283,7 +283,7 @@ def test_closing_while_a_prompt_is_tokenised_waits_with_the_freeing(own: LlamaCp
         assert not is_freed(own)
         return render(messages)
 
-    own._render = close_and_render
+    own._tokenizer._render = close_and_render
     assert own.count_prompt_tokens(PROMPT) == expected
     assert is_freed(own)
 

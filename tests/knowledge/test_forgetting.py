@@ -9,6 +9,7 @@ import pytest
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, forgetting, purge, schema, sync
 from openbook.knowledge.cached import drop_holding, for_documents
+from openbook.knowledge.forgetting import finish_purge
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
@@ -66,8 +67,18 @@ def test_purged_is_gone_from_every_byte_and_every_version(
 
 def test_the_scan_would_find_what_is_left(base: KnowledgeBase, docs: Path) -> None:
     (base.folder / "left-behind.tmp").write_bytes(b"\x00" * 5001 + SECRET[300:400].encode())
-    with pytest.raises(KnowledgeError, match=r"still in .*left-behind\.tmp at 50\d\d"):
+    with pytest.raises(KnowledgeError, match=r"bytes of them are in .*left-behind\.tmp, from byte 50\d\d on"):
         purge(base, ["very-secret-plan.txt"])
+    assert finish_purge(base)  # once more by whoever writes next
+
+
+def test_an_index_that_leads_elsewhere_is_refused_before_anything_is_deleted(base: KnowledgeBase) -> None:
+    index = base.folder / "index"
+    index.rename(base.folder.parent / "elsewhere")
+    index.symlink_to(base.folder.parent / "elsewhere")
+    with pytest.raises(KnowledgeError, match="is a link"):
+        purge(base, ["very-secret-plan.txt"])
+    assert base.version == 1
 
 
 def test_the_scan_would_find_an_index_that_forgot_to_forget(
@@ -78,7 +89,7 @@ def test_the_scan_would_find_an_index_that_forgot_to_forget(
         "forget",
         lambda self, connection, timeout_s: schema.compact(connection, self.folder, timeout_s),
     )
-    with pytest.raises(KnowledgeError, match=r"still in .*index"):
+    with pytest.raises(KnowledgeError, match=r"bytes of them are in .*index"):
         purge(base, ["very-secret-plan.txt"])
 
 

@@ -289,6 +289,18 @@ def test_damage_that_keeps_the_time_stamp_is_found(tmp_path: Path, base: Base, c
     assert "vectors: not the bytes" in check(tmp_path, base.source(), ids(*contents)).problems[0]
 
 
+@pytest.mark.parametrize("name", ["segment-1/vectors.npy", "state.json"])
+def test_a_pipe_in_place_of_a_file_is_damage_and_makes_nobody_wait(
+    tmp_path: Path, base: Base, contents: list[int], name: str
+) -> None:
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    (tmp_path / "index" / name).unlink()
+    os.mkfifo(tmp_path / "index" / name)
+    assert check(tmp_path, base.source(), ids(*contents)).problems
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    assert not check(tmp_path, base.source(), ids(*contents)).problems
+
+
 def test_what_is_missing_is_found(tmp_path: Path, base: Base, contents: list[int]) -> None:
     Indexes.refresh(tmp_path, base.source(), ids(*contents[:4]))
     assert check(tmp_path, base.source(), ids(*contents)).problems == ("2 of 6 contents are not in the saved index",)

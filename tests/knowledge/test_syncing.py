@@ -15,7 +15,7 @@ from openbook.knowledge.discovery import discover, display_path
 from openbook.knowledge.intake import Intake
 from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.versions import restore
+from openbook.knowledge.versions import Retention, prune, restore
 from openbook.knowledge.watching import changes
 from openbook.testing import HashEmbedder
 
@@ -363,6 +363,46 @@ def test_labels_given_by_name_follow_the_text_to_another_name_and_come_back_with
     assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
     sync(base, docs, embedder)
     assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
+
+
+def test_labels_given_by_name_go_with_the_text_to_a_path_that_held_another(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    add(base, [docs / "a.txt"], embedder, HR)
+    secret, other = (docs / "a.txt").read_text(), (docs / "b.txt").read_text()
+    (docs / "a.txt").write_text(other)
+    (docs / "b.txt").write_text(secret)
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"c.md"}  # neither the path nor the text opens
+
+
+def test_labels_given_by_name_outlive_pruning_but_not_purging(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    add(base, [docs / "a.txt"], embedder, HR)
+    remove(base, ["a.txt"])
+    prune(base, Retention(versions=1))
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"b.txt", "c.md"}
+    remove(base, ["a.txt"])
+    prune(base, Retention(versions=1))
+    assert purge(base, ["a.txt"]).labels == ("hr",)  # nothing but its name and its labels was left
+    sync(base, docs, embedder)
+    assert open_to_all(base) == {"a.txt", "b.txt", "c.md"}
+
+
+def test_a_labelled_document_that_goes_while_another_comes_is_named(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    sync(base, docs, embedder)
+    add(base, [docs / "a.txt"], embedder, HR)
+    (docs / "a.txt").rename(docs / "z.txt")
+    assert sync(base, docs, embedder).left_labelled == ()  # renamed: the labels followed
+    (docs / "z.txt").rename(docs / "y.txt")
+    (docs / "y.txt").write_text("The same document, renamed and edited between two runs.")
+    assert sync(base, docs, embedder).left_labelled == (str(docs / "z.txt"),)
 
 
 def test_a_glob_that_fits_nothing_does_not_empty_the_knowledge_base(

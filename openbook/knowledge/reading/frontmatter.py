@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.knowledge.metadata import normalised
+from openbook.knowledge.metadata import LABEL_KEY, key_name, normalised
 from openbook.records import Metadata, MetadataValue
 
 LONGEST_BLOCK_CHARS = 65_536
@@ -20,6 +20,7 @@ _SYNONYMS = {
     "language": ("lang", "locale"),
 }
 _LABELS = re.compile(r"^[ \t\"']*access[-_ ]labels\b", re.MULTILINE | re.IGNORECASE)
+_OPENING = re.compile(r"(---|\+\+\+)[ \t]*\n")
 _FIELD = re.compile(r"([A-Z][\w-]{0,40}):(?:[ \t]+(\S.*))?$")
 _RST_FIELD = re.compile(r":([A-Za-z][\w -]{0,40}):(?:[ \t]+(\S.*))?$")
 
@@ -39,17 +40,19 @@ def front_matter(text: str) -> tuple[Metadata, int]:
         UnreadableFile: labels that cannot be read.
 
     """
-    fence = {"---\n": r"(?:---|\.\.\.)", "+++\n": r"\+\+\+"}.get(text[:4])
-    end = _block_end(text, fence) if fence else None
-    if end is None:
+    opening = _OPENING.match(text)
+    end = _block_end(text, opening) if opening else None
+    if opening is None or end is None:
+        _refuse_labels_in_what_is_no_block(text)
         return (), 0
-    block = text[4 : end.start()]
+    block = text[opening.end() : end.start()]
     found = _toml(block) if text.startswith("+") else _yaml(block)
+    fields = list(_flat(found)) if found is not None else []
+    # Twice, empty or inside another field: nobody can tell what was meant.
+    if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
+        raise UnreadableFile("its front matter names labels and cannot be read")
     if found is None:
-        if _LABELS.search(block):
-            raise UnreadableFile("its front matter names labels and cannot be read")
         return (), 0
-    fields = list(_flat(found))
     kept = normalised(_first_of_each(fields))
     begin = min(end.end() + 1, len(text)) if _is_whole(fields) else 0
     return _with_synonyms(kept), begin
@@ -90,8 +93,23 @@ def _with_synonyms(metadata: Metadata) -> Metadata:
     return normalised(fields)
 
 
-def _block_end(text: str, fence: str) -> re.Match[str] | None:
-    return re.compile(rf"^{fence}[ \t]*$", re.MULTILINE).search(text, 4, LONGEST_BLOCK_CHARS)
+def _block_end(text: str, opening: re.Match[str]) -> re.Match[str] | None:
+    fence = {"---": r"(?:---|\.\.\.)", "+++": r"\+\+\+"}[opening[1]]
+    return re.compile(rf"^{fence}[ \t]*$", re.MULTILINE).search(text, opening.end(), LONGEST_BLOCK_CHARS)
+
+
+def _refuse_labels_in_what_is_no_block(text: str) -> None:
+    """A block that is not closed, is too long or does not begin on the first line is text; its labels would be lost."""
+    top = text.lstrip("\ufeff \t\n")
+    opening = _OPENING.match(top)
+    if opening is None:
+        return
+    end = re.compile(r"^(?:---|\.\.\.|\+\+\+)[ \t]*$", re.MULTILINE).search(top, opening.end())
+    if _LABELS.search(top, opening.end(), end.start() if end else len(top)):
+        raise UnreadableFile(
+            "its front matter names labels and cannot be read: it must begin on the first line, be closed and have at "
+            f"most {LONGEST_BLOCK_CHARS:,} characters"
+        )
 
 
 def _toml(block: str) -> Mapping[Any, Any] | None:

@@ -149,3 +149,25 @@ def test_a_field_list_below_the_title() -> None:
 )
 def test_text_without_fields(text: str) -> None:
     assert header_fields(text) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\naccess_labels: [hr]\naccess_labels: []\n---\nbody",
+        "---\naccess_labels:\n---\nbody",
+        "---\nmeta:\n  access_labels: [hr]\n---\nbody",
+        '+++\n[extra]\naccess_labels = ["hr"]\n+++\nbody',
+        "---\naccess_labels: [hr]\n\nnot closed",
+        "\n---\naccess_labels: [hr]\n---\nbody",
+        "---\n" + "# filler\n" * 10_000 + "access_labels: [hr]\n---\nbody",
+    ],
+)
+def test_labels_that_cannot_be_told_are_refused(text: str) -> None:
+    with pytest.raises(UnreadableFile, match="names labels and cannot be read"):
+        front_matter(text)
+
+
+def test_a_blank_behind_the_fence_changes_nothing() -> None:
+    assert fields("--- \naccess_labels: [hr]\n---\nbody") == {"access_labels": ("hr",)}
+    assert front_matter("A text about\n\n---\naccess_labels: [hr]\n---\n") == ((), 0)

@@ -1,0 +1,38 @@
+"""Prompts as the token ids that a model reads: the one place that knows, for answering and for training alike."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from openbook.inference.llamalib import Model, library
+from openbook.inference.prompting import Segment, build_blocks, compile_template
+from openbook.records import Prompt
+
+
+class PromptTokenizer:
+    """Token ids of prompts by a model's own vocabulary and chat template. Raises EngineError for a bad template."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        template = model.chat_template
+        self._tokens = functools.lru_cache(maxsize=32)(self._tokens_of)  # a template's own words come again and again
+        self._render = compile_template(template, bos=model.bos_text, eos=model.eos_text) if template else None
+
+    def blocks(self, prompt: Prompt) -> list[list[int]]:
+        """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
+        blocks: list[list[int]] = []
+        for block in build_blocks(prompt, self._render):
+            blocks.append([token for segment in block.segments for token in self._tokens(segment)])
+        bos = self.model.bos_token
+        if self.model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
+            blocks[0].insert(0, bos)
+        return blocks
+
+    def _tokens_of(self, segment: Segment) -> list[int]:
+        return self.model.tokenize(segment.text, control=segment.control)
+
+
+def open_tokenizer(path: Path) -> PromptTokenizer:
+    """The tokenizer of the GGUF file at `path`, without its weights. Raises EngineError."""
+    return PromptTokenizer(Model(library(), path, vocabulary_only=True))
