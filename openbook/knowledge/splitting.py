@@ -45,7 +45,8 @@ def split(
     """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
     A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only
-    inside a run of it that is at least `passage_chars` long.
+    inside a run of it that is at least `passage_chars` long, or one less before the text's last visible character, where
+    that must keep the white space after it.
 
     With `passage_tokens` and `count` no span has more tokens than that, counted whole and without the white space
     around it, unless it is one character; characters then do not count. Each text is counted about twice.
