@@ -2,4 +2,17 @@
 
 Training reads a recipe and data and ends by writing a new, immutable model into the model store. Nothing that answers
 questions may import this package; the import contracts and a test in a fresh process see to it.
+
+* `recipe`       one TOML file that determines a run
+* `jsonl`        data files, checked against the recipe's digests
+* `reader`       passages with questions as examples; hard negatives
+* `examples`     trees: a passage read once with all its questions; order and size of steps
+* `batches`      trees as tensors
+* `network`      a stored model's numbers as a network with gradients
+* `trainable`    what is learned: LoRA or all
+* `objective`    the loss, and what a pass tells of greedy answers
+* `loop`         one step after the other
+* `evaluating`   the dev data
+* `checkpoints`  stopping and going on
+* `running`      all of it, from a recipe
 """

@@ -1,0 +1,78 @@
+"""The loss of a batch, and what a teacher-forced pass tells about greedy answers.
+
+Logits are computed only where something is learned: the output matrix has 49,152 rows in the default model, and most
+tokens of an example are only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from openbook.training.batches import Batch, batch_of
+from openbook.training.examples import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+def answer_logits(network: Any, batch: Batch) -> Tensor:
+    """Logits where answers are predicted: float32 [A, vocabulary]."""
+    hidden = network.model(
+        input_ids=batch.tokens, position_ids=batch.positions, attention_mask=batch.visible
+    ).last_hidden_state
+    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[batch.predictors])
+    return logits.float()
+
+
+def loss_sum(network: Any, batch: Batch) -> Tensor:
+    """The sum over all answer tokens of -log p(token); a mean would weigh a token by the company it keeps."""
+    return functional.cross_entropy(answer_logits(network, batch), batch.targets, reduction="sum")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one branch was read: the loss of its tokens and whether greedy decoding would give exactly them.
+
+    `starts_right`: whether its first token would be chosen (for an abstention: whether it would abstain).
+    """
+
+    kind: str
+    question: str
+    loss: float
+    tokens: int
+    exact: bool
+    first_token: int
+
+
+@torch.no_grad()
+def readings(network: Any, rows: Sequence[Row]) -> list[Reading]:
+    """One for each branch of each row, in order."""
+    batch = batch_of(rows)
+    logits = answer_logits(network, batch)
+    losses = functional.cross_entropy(logits, batch.targets, reduction="none").tolist()
+    chosen = logits.argmax(-1)
+    right = (chosen == batch.targets).tolist()
+    first = chosen.tolist()
+    found: list[Reading] = []
+    place = 0
+    for row in rows:
+        for number, branch in enumerate(row.tree.branches):
+            span = range(place, place + sum(owner == number for owner in row.owners))
+            found.append(
+                Reading(
+                    kind=branch.kind,
+                    question=f"{row.tree.origin}/{branch.key}",
+                    loss=sum(losses[i] for i in span),
+                    tokens=len(span),
+                    exact=all(right[i] for i in span),
+                    first_token=first[span.start],
+                )
+            )
+            place = span.stop
+    return found

@@ -1,0 +1,171 @@
+"""The recipe: one TOML file that fully determines a training run. Unknown keys are errors.
+
+Law: the same recipe on the same numeric class gives the same model, byte for byte.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.models.names import name_problem
+from openbook.records import Digest, canonical_json, sha256_hex
+
+MAX_RECIPE_BYTES = 1 << 20
+
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(Part):
+    """The stored model that is trained further; `digest` is checked before anything is read from it."""
+
+    model: str
+    digest: Hex
+
+
+class Data(Part):
+    """A file of examples, looked for beside the recipe; `sha256` is over the file as it lies there."""
+
+    file: str
+    sha256: Hex
+
+
+class Objective(Part):
+    """What is learned. `instruction` and `abstention` are the reader's, and become part of the model.
+
+    `negatives`: for each question that its own passage answers, how many other passages of the training data are shown,
+    which the retriever ranks high and which do not hold the answer.
+    """
+
+    kind: Literal["reader"]
+    instruction: str = ""
+    abstention: str = ""
+    negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
+
+
+class Method(Part):
+    """`lora`: low-rank updates of `targets` in the layers from `first_layer` on. `full`: all parameters."""
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: Annotated[int, Field(ge=1, le=512)] = 32
+    alpha: Annotated[float, Field(gt=0)] = 64.0
+    first_layer: Annotated[int, Field(ge=0)] = 0
+    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+
+
+class Optimiser(Part):
+    """AdamW. The rate rises over `warmup_steps` and then falls to `floor` of its height by the last step."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.05
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Loop(Part):
+    """`step_tokens`: about as many tokens make a step; at most `call_tokens` of them go through the model at once.
+
+    A training sequence has at most `sequence_tokens`. Either `epochs` or `steps` says how long.
+    """
+
+    seed: int
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    steps: Positive | None = None
+    sequence_tokens: Annotated[int, Field(ge=16, le=1 << 17)] = 1024
+    step_tokens: Positive = 4096
+    call_tokens: Positive = 4096
+    precision: Literal["bf16", "f32"] = "bf16"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Loop:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class Evaluation(Part):
+    """Every `every_steps` the dev data is read; the parameters of the best `metric` are kept.
+
+    `patience`: stop when so many evaluations in a row were not better; 0: never.
+    """
+
+    every_steps: Positive = 100
+    questions: Positive = 1000
+    metric: Literal["loss", "score"] = "loss"
+    patience: Annotated[int, Field(ge=0)] = 0
+
+
+class Recipe(Part):
+    format: Literal[1] = 1
+    name: str
+    base: Base
+    objective: Objective
+    train: tuple[Data, ...] = Field(min_length=1)
+    dev: tuple[Data, ...] = ()
+    method: Method = Method()
+    optimiser: Optimiser
+    loop: Loop
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if problem := name_problem(self.name):
+            raise ValueError(f"name: {problem}")
+        if not (self.objective.instruction and self.objective.abstention):
+            raise ValueError("objective: a reader needs an instruction and an abstention")
+        return self
+
+    @property
+    def digest(self) -> Digest:
+        """Over all that determines the run: layout and comments of the file do not matter."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json")))
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in the file `path`. Raises ConfigError with every problem, by key; StorageError if unreadable."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_RECIPE_BYTES + 1)
+    except OSError as error:
+        raise StorageError(f"Cannot read the recipe {path}: {error.strerror or error}.") from error
+    if len(content) > MAX_RECIPE_BYTES:
+        raise ConfigError(f"{path.name} has more than {MAX_RECIPE_BYTES:,} bytes, so it is no recipe.")
+    try:
+        return Recipe.model_validate(tomllib.loads(content.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not valid TOML: {error}.") from error
+    except ValidationError as error:
+        lines = [_sentence(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()]
+        raise ConfigError(f"{path.name} is no valid recipe: " + "; ".join(lines) + ".") from error
+
+
+def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
+    key = ".".join(map(str, place))
+    if kind != "extra_forbidden":
+        message = message.removeprefix("Value error, ")
+        return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
+    part: type[BaseModel] = Recipe
+    for step in place[:-1]:
+        found = part.model_fields[step].annotation if step in part.model_fields else None
+        part = found if isinstance(found, type) and issubclass(found, BaseModel) else part
+    return f"unknown key {key!r}.{did_you_mean(str(place[-1]), part.model_fields)}".rstrip(".")

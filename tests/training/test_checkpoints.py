@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from openbook.errors import TrainingError
+from openbook.training.checkpoints import KEPT, Checkpoint, State, newest, save
+
+RECIPE = "a" * 64
+
+
+def checkpoint(step: int) -> Checkpoint:
+    values = {"w": torch.full((3, 4), float(step))}
+    moments = {"w/exp_avg": torch.ones(3, 4), "w/step": torch.tensor(float(step))}
+    return Checkpoint(State(RECIPE, step, tokens=10 * step), values, moments, {})
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    for step in range(1, 5):
+        save(tmp_path, checkpoint(step))
+    found = newest(tmp_path, RECIPE, pytest.fail)
+    assert found is not None
+    assert found.state == State(RECIPE, 4, tokens=40)
+    assert torch.equal(found.parameters["w"], torch.full((3, 4), 4.0))
+    assert len(list(tmp_path.iterdir())) == KEPT
+
+
+def test_none_is_none(tmp_path: Path) -> None:
+    assert newest(tmp_path / "none", RECIPE, pytest.fail) is None
+
+
+@pytest.mark.parametrize("name", ["parameters.safetensors", "moments.safetensors", "state.json"])
+def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name: str) -> None:
+    save(tmp_path, checkpoint(1))
+    path = save(tmp_path, checkpoint(2)) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    said: list[str] = []
+    found = newest(tmp_path, RECIPE, said.append)
+    assert found is not None
+    assert found.state.step == 1
+    assert "step-00000002 is damaged" in said[0]
+    assert name in said[0] or name == "state.json"
+
+
+def test_when_none_is_whole_the_run_does_not_begin_again_by_itself(tmp_path: Path) -> None:
+    (save(tmp_path, checkpoint(1)) / "state.json").unlink()
+    with pytest.raises(TrainingError, match=r"No checkpoint in .* is whole"):
+        newest(tmp_path, RECIPE, lambda line: None)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, checkpoint(1))
+    with pytest.raises(TrainingError, match="is of another recipe"):
+        newest(tmp_path, "b" * 64, pytest.fail)
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000007").mkdir()
+    (tmp_path / ".step-00000007" / "parameters.safetensors").write_bytes(b"half")
+    save(tmp_path, checkpoint(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]

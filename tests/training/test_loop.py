@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openbook.errors import TrainingError
+from openbook.training import checkpoints
+from openbook.training.loop import Evaluated, Run, learning_rate
+from openbook.training.recipe import Optimiser, Recipe
+from openbook.training.trainable import lora_pairs, prepare
+from tests.training.networks import small_network, small_recipe, small_trees
+
+
+def new_run(recipe: Recipe) -> Run:
+    network = small_network()
+    return Run(recipe, network, prepare(network, recipe.method, recipe.loop.seed), small_trees())
+
+
+def finished(run: Run) -> dict[str, bytes]:
+    for _ in run.steps_to_go():
+        pass
+    return {name: value.numpy().tobytes() for name, value in run.learned.items()}
+
+
+@pytest.mark.parametrize("method", [{"kind": "lora"}, {"kind": "full"}])
+def test_the_same_recipe_gives_the_same_bytes(method: dict[str, Any]) -> None:
+    recipe = small_recipe(method=method)
+    assert finished(new_run(recipe)) == finished(new_run(recipe))
+    other = small_recipe(method=method, loop={"seed": 4})
+    assert finished(new_run(other)) != finished(new_run(recipe))
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 7])
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(tmp_path: Path, stopped_at: int) -> None:
+    recipe = small_recipe()
+    whole = finished(new_run(recipe))
+    first = new_run(recipe)
+    for progress in first.steps_to_go():
+        if progress.step == 2:
+            first.note(Evaluated(2, 0.5, {}))
+        if progress.step == stopped_at:
+            break
+    checkpoints.save(tmp_path, first.checkpoint())
+    second = new_run(recipe)
+    found = checkpoints.newest(tmp_path, recipe.digest, pytest.fail)
+    assert found is not None
+    second.restore(found)
+    assert second.state == first.state
+    assert finished(second) == whole
+
+
+def test_learning_lowers_the_loss_and_changes_only_what_is_learned() -> None:
+    recipe = small_recipe(loop={"steps": 40})
+    run = new_run(recipe)
+    frozen = {n: p.clone() for n, p in run.network.named_parameters() if "lora_" not in n}
+    losses = [progress.loss for progress in run.steps_to_go()]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert all(torch.equal(p, frozen[n]) for n, p in run.network.named_parameters() if "lora_" not in n)
+    assert len(lora_pairs(run.network)) == 2 * 7
+
+
+def test_layers_below_the_first_one_learn_nothing() -> None:
+    run = new_run(small_recipe(method={"kind": "lora", "first_layer": 1, "targets": ["q_proj"]}))
+    assert list(lora_pairs(run.network)) == ["model.layers.1.self_attn.q_proj"]
+
+
+def test_the_best_parameters_are_kept() -> None:
+    run = new_run(small_recipe())
+    best: dict[str, torch.Tensor] = {}
+    for progress in run.steps_to_go():
+        run.note(Evaluated(progress.step, 1.0 if progress.step == 3 else 0.5, {}))
+        if progress.step == 3:
+            best = {name: value.clone() for name, value in run.learned.items()}
+    assert run.state.best_step == 3
+    run.keep_best()
+    assert all(torch.equal(value, best[name]) for name, value in run.learned.items())
+
+
+def test_a_run_ends_early_when_it_gets_no_better() -> None:
+    run = new_run(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
+    steps = 0
+    for progress in run.steps_to_go():
+        run.note(Evaluated(progress.step, 1.0, {}))
+        steps += 1
+    assert steps == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples() -> None:
+    run = new_run(small_recipe())
+    steps = run.steps_to_go()
+    next(steps)
+    for value in run.learned.values():
+        value.fill_(float("nan"))
+    run.masters.publish()
+    with pytest.raises(TrainingError, match=r"loss at step 2 is nan, with line \d+"):
+        next(steps)
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    recipe = small_recipe()
+    network = small_network()
+    with pytest.raises(TrainingError, match="nothing to learn from"):
+        Run(recipe, network, prepare(network, recipe.method, 1), [])
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    options = Optimiser(learning_rate=1.0, warmup_steps=4, floor=0.1)
+    rates = [learning_rate(options, step, 20) for step in range(20)]
+    assert rates[:4] == [0.25, 0.5 * 0.95, 0.75 * 0.9, 0.85]
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1)

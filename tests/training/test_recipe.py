@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import ConfigError, StorageError
+from openbook.training.jsonl import read_lines
+from openbook.training.reader import PassageLine
+from openbook.training.recipe import Data, load_recipe
+
+TEXT = f"""
+name = "small"
+[base]
+model = "smollm2-135m-instruct"
+digest = "{"0" * 64}"
+[objective]
+kind = "reader"
+instruction = "Answer."
+abstention = "Not stated."
+[[train]]
+file = "train.jsonl"
+sha256 = "{"0" * 64}"
+[optimiser]
+learning_rate = 1e-3
+[loop]
+seed = 1
+steps = 10
+"""
+
+
+def loaded(tmp_path: Path, text: str) -> str:
+    (tmp_path / "recipe.toml").write_text(text)
+    return load_recipe(tmp_path / "recipe.toml").digest
+
+
+def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) -> None:
+    digest = loaded(tmp_path, TEXT)
+    assert loaded(tmp_path, "# a comment\n" + TEXT.replace(" = ", "=")) == digest
+    assert loaded(tmp_path, TEXT.replace("seed = 1", "seed = 2")) != digest
+    assert loaded(tmp_path, TEXT.replace("1e-3", "2e-3")) != digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed = 1", "seed = 1\nstepz = 3", "unknown key 'loop.stepz'. Did you mean 'steps'?"),
+        ("seed = 1", "seed = 1\nepochs = 3", "give either epochs or steps"),
+        ("steps = 10", "", "give either epochs or steps"),
+        ("learning_rate = 1e-3", "learning_rate = 0", "optimiser.learning_rate: input should be greater than 0"),
+        ('abstention = "Not stated."', "", "a reader needs an instruction and an abstention"),
+        ('kind = "reader"', 'kind = "writer"', "objective.kind: input should be 'reader'"),
+        ('name = "small"', 'name = "../small"', "name:"),
+        ('name = "small"', 'name = "small', "is not valid TOML"),
+        ("[[train]]", "[[dev]]", "train: field required"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, TEXT.replace(old, new))
+    assert said in str(error.value)
+
+
+def test_a_recipe_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="Cannot read the recipe"):
+        load_recipe(tmp_path / "none.toml")
+
+
+GOOD = '{"passage": "It rains.", "questions": [{"question": "Does it rain?", "answers": ["It rains"]}]}\n'
+
+
+def data(folder: Path, content: bytes, name: str = "train.jsonl") -> Data:
+    (folder / name).write_bytes(content)
+    return Data(file=name, sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_lines_are_read_plain_and_compressed(tmp_path: Path) -> None:
+    content = (GOOD + "\n" + GOOD).encode()
+    for each in (data(tmp_path, content), data(tmp_path, gzip.compress(content), "train.jsonl.gz")):
+        lines = list(read_lines(each, tmp_path, PassageLine))
+        assert [place for place, _ in lines] == [f"{each.file} line 1", f"{each.file} line 3"]
+        assert lines[0][1].questions[0].answers == ("It rains",)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is no valid example"),
+        ('{"passage": "x"}', "line 2 is no valid example: questions: field required"),
+        ('{"passage": "x", "questions": [], "more": 1}', "line 2 is no valid example"),
+        ("[" * 100_000, "line 2 is no valid example"),
+        ('{"passage": "\\ud800", "questions": 3}', "line 2 is no valid example"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, said: str) -> None:
+    each = data(tmp_path, (GOOD + line + "\n").encode())
+    with pytest.raises(ConfigError, match=said):
+        list(read_lines(each, tmp_path, PassageLine))
+
+
+def test_other_data_than_the_recipe_names_is_refused(tmp_path: Path) -> None:
+    each = data(tmp_path, GOOD.encode())
+    (tmp_path / "train.jsonl").write_text(GOOD * 2)
+    with pytest.raises(ConfigError, match="is not the data that the recipe names"):
+        list(read_lines(each, tmp_path, PassageLine))
+    with pytest.raises(ConfigError, match="holds no examples"):
+        list(read_lines(data(tmp_path, b"\n"), tmp_path, PassageLine))
+    with pytest.raises(ConfigError, match="no valid gzip file"):
+        list(read_lines(data(tmp_path, b"\x1f\x8bnothing", "x.gz"), tmp_path, PassageLine))
+    with pytest.raises(StorageError, match="Cannot read the training data"):
+        list(read_lines(Data(file="gone", sha256="0" * 64), tmp_path, PassageLine))
