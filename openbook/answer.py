@@ -144,13 +144,14 @@ def open_book_prompt(question: str, passages: Sequence[Passage]) -> Prompt:
     return Prompt(OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}")
 
 
-# A line that was broken for width alone: prose goes on in the next one. A model takes the end of such a line for the end.
-_SOFT_BREAK = re.compile(r"(?<=[\w,;:)`.'])[ \t]*\n[ \t]*(?=[\w(`'])")
+# A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
+# of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
+_SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
 
 
 def _passage_text(passage: Passage) -> str:
     place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
-    text = _SOFT_BREAK.sub(" ", passage.text.strip())
+    text = _SOFT_BREAK.sub(r"\1 ", f"\n{passage.text.strip()}")[1:]
     return f"Passage ({place}):\n{text}\n\n" if place else f"Passage:\n{text}\n\n"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import ABSTENTION, Options, ask, checked_question, pack, says_nothing_found
+from openbook.answer import ABSTENTION, Options, ask, checked_question, open_book_prompt, pack, says_nothing_found
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
@@ -201,3 +201,14 @@ def test_a_reranker_orders_what_is_read_and_stands_in_the_receipt(base: Knowledg
     assert [h.passage.document.rpartition("/")[2] for h in plain.passages] == ["library.md"]
     assert [h.passage.document.rpartition("/")[2] for h in longest.passages] == ["bridge.txt"]
     assert (plain.receipt.reranker, longest.receipt.reranker) == (None, LongestFirst.identity)
+
+
+def test_prose_broken_for_width_is_shown_whole_and_rows_stay_rows() -> None:
+    text = (
+        "The nightly backup starts at 01:40 and is usually\nover by 03:15.\n\nVessel | Station\nisolde | a\n"
+        "name,days\nada,24\nIn short lines\nnothing changes."
+    )
+    passage = Passage("p1", "a.txt", "", 0, len(text), None, (), text)
+    assert open_book_prompt("When?", [passage]).passages == (
+        "Passage:\n" + text.replace("usually\nover", "usually over") + "\n\n",
+    )

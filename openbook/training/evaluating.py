@@ -28,13 +28,13 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
 
 
 def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
-    """Shares from 0 to 1.
+    """Shares from 0 to 1; where there is nothing to count, none.
 
     exact: of the answerable, those answered with an accepted answer; abstained_wrongly: of the answerable;
-    abstained_rightly: of the unanswerable; score: the mean of exact and abstained_rightly.
+    abstained_rightly: of the unanswerable; score: the mean of exact and abstained_rightly, as far as there are such.
     """
     # An abstention is known by its first token: the recipe's abstention begins with a word that answers rarely have.
-    abstention = next((r.first_token for r in found if r.kind == "abstention" and r.exact), None)
+    abstention = next((r.first_target for r in found if r.kind == "abstention"), None)
     answered: dict[str, list[Reading]] = {}
     for reading in found:
         if reading.kind == "answer":
@@ -42,13 +42,11 @@ def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
     unanswerable = [r for r in found if r.kind == "abstention"]
     exact = [any(r.exact for r in each) for each in answered.values()]
     silent = [each[0].first_token == abstention for each in answered.values()]
-    numbers = {
-        "exact": _mean(exact),
-        "abstained_wrongly": _mean(silent),
-        "abstained_rightly": _mean([r.exact for r in unanswerable]),
+    shares = {
+        "exact": exact,
+        "abstained_wrongly": silent if unanswerable else [],
+        "abstained_rightly": [r.exact for r in unanswerable],
     }
-    return numbers | {"score": (numbers["exact"] + numbers["abstained_rightly"]) / 2}
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    numbers = {name: sum(values) / len(values) for name, values in shares.items() if values}
+    scored = [numbers[name] for name in ("exact", "abstained_rightly") if name in numbers]
+    return numbers | {"score": sum(scored) / len(scored)}

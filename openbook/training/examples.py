@@ -72,9 +72,7 @@ def row_of(tree: Tree) -> Row:
     for number, part in enumerate(tree.branches):
         place = len(tokens)
         for i in range(part.answer_start, len(part.tokens)):
-            before = (
-                place + i - 1 if i else start - 1
-            )  # the first token of a branch is predicted by the beginning's last
+            before = place + i - 1 if i else start - 1  # a branch follows the beginning
             if before >= 0:
                 predictors.append(before)
                 targets.append(part.tokens[i])
@@ -110,6 +108,11 @@ def fitted(trees: Sequence[Tree], sequence_tokens: int) -> tuple[list[Tree], lis
     return kept, problems
 
 
+def steps_in_epoch(trees: Sequence[Tree], step_tokens: int) -> int:
+    """The same for every epoch, so that a step's number tells its epoch."""
+    return min(len(trees), math.ceil(sum(tree.tokens for tree in trees) / step_tokens))
+
+
 def steps_of(trees: Sequence[Tree], step_tokens: int, seed: int, epoch: int) -> list[list[int]]:
     """The steps of one epoch, each a list of numbers of trees: a function of the arguments alone.
 
@@ -120,14 +123,13 @@ def steps_of(trees: Sequence[Tree], step_tokens: int, seed: int, epoch: int) -> 
     blurred = {i: tree.tokens * (1.0 + 0.1 * chance.random()) for i, tree in enumerate(trees)}
     order = sorted(blurred, key=lambda i: (blurred[i], i))
     total = sum(tree.tokens for tree in trees)
-    count = max(1, math.ceil(total / step_tokens))
-    steps: list[list[int]] = []
-    filled, last = 0, -1
-    for i in order:  # boundaries at equal shares of the tokens, so that no step is a small rest
-        part = min(count - 1, filled * count // total)
-        if part != last:
+    count = steps_in_epoch(trees, step_tokens)
+    steps: list[list[int]] = [[]]
+    filled = 0
+    for place, i in enumerate(order):  # boundaries at equal shares of the tokens, so that no step is a small rest
+        wanted = max(filled * count // total, count - (len(order) - place))  # every step gets a tree, however they fall
+        if steps[-1] and len(steps) - 1 < wanted:
             steps.append([])
-            last = part
         steps[-1].append(i)
         filled += trees[i].tokens
     chance.shuffle(steps)

@@ -17,7 +17,7 @@ import torch
 from openbook.errors import TrainingError
 from openbook.training.batches import batch_of
 from openbook.training.checkpoints import Checkpoint, State
-from openbook.training.examples import Tree, calls_of, row_of, steps_of
+from openbook.training.examples import Tree, calls_of, row_of, steps_in_epoch, steps_of
 from openbook.training.objective import loss_sum
 from openbook.training.recipe import Optimiser, Recipe
 from openbook.training.trainable import Masters
@@ -69,7 +69,7 @@ class Run:
             weight_decay=options.weight_decay,
             foreach=False,
         )
-        self.steps_in_epoch = len(steps_of(trees, recipe.loop.step_tokens, recipe.loop.seed, 0))
+        self.steps_in_epoch = steps_in_epoch(trees, recipe.loop.step_tokens)
         epochs = recipe.loop.epochs
         self.steps = recipe.loop.steps or max(1, math.ceil((epochs or 0) * self.steps_in_epoch))
 

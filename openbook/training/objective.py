@@ -39,7 +39,7 @@ def loss_sum(network: Any, batch: Batch) -> Tensor:
 class Reading:
     """How one branch was read: the loss of its tokens and whether greedy decoding would give exactly them.
 
-    `starts_right`: whether its first token would be chosen (for an abstention: whether it would abstain).
+    `first_token` is the one that would be chosen first, `first_target` the one that the branch begins with.
     """
 
     kind: str
@@ -48,6 +48,7 @@ class Reading:
     tokens: int
     exact: bool
     first_token: int
+    first_target: int
 
 
 @torch.no_grad()
@@ -72,6 +73,7 @@ def readings(network: Any, rows: Sequence[Row]) -> list[Reading]:
                     tokens=len(span),
                     exact=all(right[i] for i in span),
                     first_token=first[span.start],
+                    first_target=branch.tokens[branch.answer_start],
                 )
             )
             place = span.stop

@@ -55,9 +55,9 @@ def train(
     torch.use_deterministic_algorithms(True)
     base = base_of(recipe, store)
     trees, problems = trees_of(recipe, recipe.train, recipe_folder, base, measuring=False)
-    dev, _ = trees_of(recipe, recipe.dev, recipe_folder, base, measuring=True) if recipe.dev else ([], [])
+    dev, dev_problems = trees_of(recipe, recipe.dev, recipe_folder, base, measuring=True) if recipe.dev else ([], [])
     dev = sample(dev, recipe.evaluation.questions, recipe.loop.seed)
-    for line in problems[:5]:
+    for line in (*problems, *dev_problems):
         warn(line)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     network = load_network(base.path / "model.gguf", dtype=dtype)

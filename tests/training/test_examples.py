@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.training.batches import batch_of
-from openbook.training.examples import Branch, Tree, calls_of, fitted, row_of, steps_of
+from openbook.training.examples import Branch, Tree, calls_of, fitted, row_of, steps_in_epoch, steps_of
 from openbook.training.objective import answer_logits, loss_sum, readings
 from tests.training.networks import small_network, small_trees
 
@@ -93,6 +93,7 @@ def test_each_epoch_has_each_tree_once_in_an_order_of_its_own(
     assert sorted(i for step in steps for i in step) == list(range(len(trees)))
     assert steps == steps_of(trees, step_tokens, seed, epoch)
     assert all(steps)
+    assert len(steps) == steps_in_epoch(trees, step_tokens)  # whatever the epoch
     longest = max(tree.tokens for tree in trees)
     assert all(sum(trees[i].tokens for i in step) < step_tokens + 2 * longest for step in steps)
 
