@@ -28,6 +28,7 @@ from openbook.records import (
     Passage,
     PassageReference,
     Prompt,
+    ReaderFormat,
     Receipt,
     Reranker,
     Timings,
@@ -105,7 +106,7 @@ def ask(
     cut_short = _cut_short(completion)
 
     # 4) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    abstained = says_nothing_found(text) or not (text or cut_short)
+    abstained = says_nothing_found(text, model.reader) or not (text or cut_short)
     text = ABSTENTION if abstained else text
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
 
@@ -140,8 +141,11 @@ def checked_question(question: str) -> str:
     return question
 
 
-def open_book_prompt(question: str, passages: Sequence[Passage]) -> Prompt:
-    return Prompt(OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}")
+def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None) -> Prompt:
+    """A trained reader is asked as it was trained (`openbook.training.reader` writes the same prompts)."""
+    return Prompt(
+        reader.instruction if reader else OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}"
+    )
 
 
 # A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
@@ -164,7 +168,7 @@ def pack(
     """
     kept = list(hits)
     while True:
-        prompt = open_book_prompt(question, [h.passage for h in kept])
+        prompt = open_book_prompt(question, [h.passage for h in kept], model.reader)
         tokens = model.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens <= model.context_tokens:
             break
@@ -179,8 +183,10 @@ def pack(
     return kept, prompt, [note] if left_out else []
 
 
-def says_nothing_found(text: str) -> bool:
+def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
     """Whether an answer in the model's own words says that the passages do not hold the answer."""
+    if reader is not None and text == reader.abstention:
+        return True
     return _ABSTAINS.search(text) is not None
 
 

@@ -58,6 +58,10 @@ class Settings:
         return self.home / "models"
 
     @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
+    @property
     def cache_dir(self) -> Path:
         return self.home / "cache"
 
@@ -151,3 +155,10 @@ def _checked(settings: Settings) -> Settings:
     if not 0 <= settings.lock_timeout_s < float("inf"):
         raise ConfigError(f"lock_timeout_s must be 0 or more seconds, not {settings.lock_timeout_s}.")
     return settings
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -198,6 +198,14 @@ class Prompt:
     question: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReaderFormat:
+    """How a trained reader is asked, part of the model: the system text, and what it says when the passages do not tell."""
+
+    instruction: str
+    abstention: str
+
+
 FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 

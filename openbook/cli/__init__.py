@@ -32,6 +32,8 @@ VERBS = {
     "prune": "openbook.cli.versions:prune",
     "reembed": "openbook.cli.reembed:reembed",
     "models": "openbook.cli.models:models",
+    "train": "openbook.cli.train:train",
+    "runs": "openbook.cli.runs:runs",
 }
 
 
@@ -69,7 +71,7 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 to 5 an error (see `openbook.errors`), 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 to 6 an error (see `openbook.errors`), 130 interrupted."""
     interrupted = threading.Event()
 
     def on_interrupt(_signal: int, _frame: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from openbook.config import Settings, load_settings
@@ -146,6 +147,21 @@ def ready_model(current: Settings, name: str, *, full_check: bool = False) -> Mo
     if full_check:
         models.verify(reference)
     return reference
+
+
+def ready_base(current: Settings, recipe: Path) -> None:
+    """Pull the base that a recipe names, when only the catalogue has it. What is wrong with a recipe, training says."""
+    import tomllib
+
+    from openbook.models import CATALOGUE
+
+    try:
+        base = tomllib.loads(recipe.read_text(encoding="utf-8")).get("base")
+    except (OSError, ValueError):
+        return
+    name = base.get("model") if isinstance(base, dict) else None
+    if isinstance(name, str) and name in CATALOGUE:
+        ready_model(current, name)
 
 
 @contextmanager

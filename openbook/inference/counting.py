@@ -13,5 +13,5 @@ def token_counter(reference: ModelReference) -> Callable[[Sequence[str]], list[i
     """A function from texts to how many tokens each has inside a prompt. Raises EngineError."""
     from openbook.inference.llamalib import Model, library
 
-    model = Model(library(), reference.path / "model.gguf", vocabulary_only=True)
+    model = Model(library(), reference.vocabulary_file, vocabulary_only=True)
     return lambda texts: [len(model.tokenize(text, control=False)) for text in texts]

@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from openbook.config import available_cores
 from openbook.errors import EngineError
 from openbook.inference import int8bert
-from openbook.inference.llamacpp import available_cores
 from openbook.inference.onnxfile import Constant
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 

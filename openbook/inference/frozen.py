@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
 from openbook.errors import ModelError
-from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
+from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
     from openbook.models import ModelReference
@@ -70,6 +70,7 @@ class FrozenModel:
     """
 
     engine: Engine
+    reader: ReaderFormat | None = None  # how it was trained to be asked about passages, if it was
 
     @property
     def identity(self) -> ModelIdentity:
@@ -106,21 +107,24 @@ def load_model(reference: ModelReference, *, context_tokens: int = 4096, threads
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
     `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use.
-    Raises EngineError, or ModelError for an embedder.
+    An adapter is opened on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
 
     manifest = reference.manifest
-    if manifest.kind != "language-model":
+    if manifest.kind == "embedder":
         raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
     identity = ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified")
+    is_adapter = manifest.kind == "adapter"
+    body = reference.needed_base if is_adapter else reference
     engine = LlamaCppEngine(
-        reference.path / "model.gguf",
+        body.main_file,
         identity=identity,
-        context_tokens=min(context_tokens, manifest.context_tokens or context_tokens),
+        adapter=reference.main_file if is_adapter else None,
+        context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
         threads=threads,
     )
-    return FrozenModel(engine)
+    return FrozenModel(engine, engine.reader_format)
 
 
 def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> FrozenModel:

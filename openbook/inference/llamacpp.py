@@ -7,19 +7,20 @@ function of the request alone, and so are the bits of its result.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.llamalib import Aborted, Context, Library, Model, library
+from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, library
 from openbook.inference.stopping import TextStream
 from openbook.inference.tokenizing import PromptTokenizer
+from openbook.models.digest import READER_KEYS
 from openbook.records import (
     Completion,
     Decoding,
@@ -27,6 +28,7 @@ from openbook.records import (
     FinishReason,
     ModelIdentity,
     Prompt,
+    ReaderFormat,
     canonical_json,
     sha256_hex,
 )
@@ -40,23 +42,27 @@ PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 
 
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class LlamaCppEngine:
-    """One GGUF file, opened read-only. Safe to use from several threads: requests share nothing but the weights.
+    """One GGUF file, and maybe an adapter on it, opened read-only. Safe to use from several threads: requests share nothing but the weights.
 
     `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
     somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
     """
 
-    def __init__(self, path: Path, *, identity: ModelIdentity, context_tokens: int = 4096, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity: ModelIdentity,
+        adapter: Path | None = None,
+        context_tokens: int = 4096,
+        threads: int = 0,
+    ) -> None:
         self._identity = identity
         self._lib: Library = library()
         self._model = Model(self._lib, path)
+        # Freed with the model by llama.cpp.
+        self._adapter = Adapter(self._lib, self._model, adapter) if adapter else None
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -80,6 +86,14 @@ class LlamaCppEngine:
     @property
     def context_tokens(self) -> int:
         return self._context_tokens
+
+    @property
+    def reader_format(self) -> ReaderFormat | None:
+        """How this model was trained to be asked about passages; None for one that was not."""
+        with self._in_use():
+            part = self._adapter or self._model
+            instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
+        return ReaderFormat(instruction, abstention) if instruction and abstention else None
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return sum(len(block) for block in self.tokenize(prompt))
@@ -205,7 +219,7 @@ class LlamaCppEngine:
         raise Aborted
 
     def _new_context(self) -> Context:
-        return Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads)
+        return Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads, self._adapter)
 
     def _check_open(self) -> None:
         if self._closed:

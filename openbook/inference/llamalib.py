@@ -187,16 +187,51 @@ class Model:
         text: str = self._ffi.string(self._lib.llama_vocab_get_text(self._vocab, token)).decode(errors="replace")
         return text
 
+    def metadata(self, key: str) -> str | None:
+        """A text of the GGUF file's metadata, or None where it has no such key."""
+        return _metadata(self._ffi, functools.partial(self._lib.llama_model_meta_val_str, self.handle), key)
+
     def close(self) -> None:
         if self.handle != self._ffi.NULL:
             self._lib.llama_model_free(self.handle)
             self.handle = self._ffi.NULL
 
 
+class Adapter:
+    """A LoRA adapter, read-only beside the weights of `model`, which must outlive it. Raises EngineError."""
+
+    def __init__(self, library: Library, model: Model, path: Path) -> None:
+        self._ffi, self._lib = library.ffi, library.lib
+        library.recent_errors.clear()
+        self.handle: Any = self._lib.llama_adapter_lora_init(model.handle, str(path).encode())
+        if self.handle == self._ffi.NULL:
+            raise EngineError(f"llama.cpp cannot put the adapter {path} on its base: {library.last_error()}.")
+
+    def metadata(self, key: str) -> str | None:
+        return _metadata(self._ffi, functools.partial(self._lib.llama_adapter_meta_val_str, self.handle), key)
+
+
+def _metadata(ffi: Any, read: Callable[[bytes, Any, int], int], key: str) -> str | None:
+    length = read(key.encode(), ffi.NULL, 0)
+    if length < 0:
+        return None
+    buffer = ffi.new("char[]", length + 1)
+    read(key.encode(), buffer, length + 1)
+    return bytes(ffi.buffer(buffer, length)).decode(errors="replace")
+
+
 class Context:
     """One sequence under evaluation. `begin` clears all that an earlier request left."""
 
-    def __init__(self, library: Library, model: Model, context_tokens: int, call_tokens: int, threads: int) -> None:
+    def __init__(
+        self,
+        library: Library,
+        model: Model,
+        context_tokens: int,
+        call_tokens: int,
+        threads: int,
+        adapter: Adapter | None = None,
+    ) -> None:
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         self._model = model
         params = self._lib.llama_context_default_params()
@@ -207,6 +242,13 @@ class Context:
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:
             raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library.last_error()}.")
+        if adapter is not None:
+            adapters, scales = (
+                self._ffi.new("struct llama_adapter_lora *[]", [adapter.handle]),
+                self._ffi.new("float[]", [1.0]),
+            )
+            if self._lib.llama_set_adapters_lora(self._handle, adapters, 1, scales) != 0:
+                raise EngineError(f"llama.cpp cannot use the adapter: {library.last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
         self._position = 0

@@ -24,7 +24,7 @@ class CatalogueFile:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word."""
+    """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word. `base`: of an adapter, the name."""
 
     name: str
     kind: Kind
@@ -36,6 +36,7 @@ class CatalogueEntry:
     embedding: EmbeddingSpec | None = None
     architecture: str = ""  # stated for an embedder only: a GGUF file states its own
     quantisation: str = ""
+    base: str = ""
 
     @property
     def download_bytes(self) -> int:

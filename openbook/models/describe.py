@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, StorageError
@@ -21,6 +22,7 @@ from openbook.models.digest import (
 from openbook.models.ggml import FILE_TYPES
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.manifest import (
+    TRAINING_RECORD,
     FileEntry,
     KnowledgeCutoff,
     Manifest,
@@ -28,9 +30,11 @@ from openbook.models.manifest import (
     TemplateSummary,
     TokenizerSummary,
 )
+from openbook.models.names import is_digest
 from openbook.records import Digest
 
 MAX_TEXT_CHARS = 200
+BASE_KEY = "adapter.openbook.base"  # the digest of the model that an adapter belongs to
 
 
 def check_importable(path: Path) -> GgufHeader:
@@ -90,6 +94,68 @@ def describe_gguf(
         tensors=hashes.tensors,
         source=source,
         lineage=lineage,
+    )
+
+
+def describe_adapter(
+    path: Path,
+    *,
+    name: str,
+    source: Source,
+    licence: str,
+    cutoff: KnowledgeCutoff,
+    progress: Progress | None = None,
+) -> Manifest:
+    """The manifest of the LoRA adapter in the GGUF file `path`, every byte of which is read. Raises InvalidModelFile."""
+    header = check_adapter(path)
+    hashes = hash_gguf(path, header, progress)
+    sections = gguf_sections(header, hashes.tensors)
+    return Manifest(
+        name=name,
+        kind="adapter",
+        digest=model_digest(sections),
+        sections=sections,
+        architecture=(header.text("general.architecture") or "")[:MAX_TEXT_CHARS],
+        parameter_count=sum(tensor.element_count for tensor in header.tensors),
+        context_tokens=None,
+        embedding_length=None,
+        quantisation=quantisation(header),
+        tokenizer=_tokenizer_summary(header, sections["tokenizer"]),
+        template=TemplateSummary(any(map(is_template_key, header.metadata)), sections["template"]),
+        licence=licence[:MAX_TEXT_CHARS],
+        knowledge_cutoff=cutoff,
+        files={"adapter.gguf": FileEntry(hashes.sha256, hashes.bytes)},
+        header_bytes=header.header_bytes,
+        header_sha256=hashes.header_sha256,
+        tensors=hashes.tensors,
+        source=source,
+        lineage=header.text(BASE_KEY),
+    )
+
+
+def check_adapter(path: Path) -> GgufHeader:
+    """The header of a GGUF file that can stand in the store as an adapter. Raises InvalidModelFile."""
+    header = read_gguf(path)
+    kind, method = header.text("general.type"), header.text("adapter.type")
+    if kind != "adapter" or method != "lora":
+        raise InvalidModelFile(f"{path.name} is a GGUF of the type {kind!r} and {method!r}, not a LoRA adapter.")
+    if not is_digest(header.text(BASE_KEY) or ""):
+        raise InvalidModelFile(
+            f"{path.name} does not say which model it belongs to ({BASE_KEY}, a model digest), so it could be put on a wrong "
+            "one. Only adapters that OpenBook trained can be stored."
+        )
+    if not header.tensors:
+        raise InvalidModelFile(f"{path.name} holds no tensors, so it changes nothing.")
+    return header
+
+
+def with_training_record(manifest: Manifest, path: Path, origin: str) -> Manifest:
+    """`manifest` of a model that was trained, with its record, the file `path`."""
+    sha256, size = hash_file(path)
+    return replace(
+        manifest,
+        files={**manifest.files, TRAINING_RECORD: FileEntry(sha256, size)},
+        source=replace(manifest.source, origins={**manifest.source.origins, TRAINING_RECORD: origin}),
     )
 
 

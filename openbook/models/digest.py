@@ -3,11 +3,11 @@
 A model is cut into sections. Each has its own digest, so that a difference can be named; the model digest covers
 them all.
 
-* language model (one GGUF file)
+* language model, or adapter of one (one GGUF file)
   - `architecture`  `general.architecture`, every `<architecture>.*` key and every `adapter.*` key: the hyperparameters
   - `tensors`       name, type, shape and SHA-256 of the bytes of every tensor, in the order of their names
   - `tokenizer`     every `tokenizer.*` key but the chat templates
-  - `template`      `tokenizer.chat_template` and its named variants
+  - `template`      `tokenizer.chat_template` and its named variants, and every `openbook.reader.*` key
 * embedder (an ONNX file, a tokenizer.json, and how to use them)
   - `weights`       SHA-256 of the ONNX file
   - `tokenizer`     SHA-256 of the canonical JSON of tokenizer.json
@@ -32,6 +32,7 @@ from openbook.models.gguf import GgufHeader, MetadataValue
 from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
+READER_KEYS = "openbook.reader."  # how a trained reader is asked; see records.ReaderFormat
 METADATA_TAG = b"openbook-metadata/1\n"
 CHUNK_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -104,7 +105,7 @@ def is_template_key(key: str) -> bool:
     return (
         key == "tokenizer.chat_templates"
         or key == "tokenizer.chat_template"
-        or key.startswith("tokenizer.chat_template.")
+        or key.startswith(("tokenizer.chat_template.", READER_KEYS))
     )
 
 

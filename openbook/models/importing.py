@@ -11,14 +11,29 @@ from pathlib import Path
 from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
 from openbook.models import writer
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
-from openbook.models.describe import check_importable, describe_embedder, describe_gguf
+from openbook.models.describe import (
+    check_importable,
+    describe_adapter,
+    describe_embedder,
+    describe_gguf,
+    with_training_record,
+)
 from openbook.models.digest import Progress
 from openbook.models.durable import storage_errors
 from openbook.models.incoming import incoming_folder
-from openbook.models.manifest import KnowledgeCutoff, Manifest, Source, checked_date
+from openbook.models.manifest import (
+    FILES,
+    TRAINING_RECORD,
+    Kind,
+    KnowledgeCutoff,
+    Manifest,
+    Source,
+    checked_date,
+)
 from openbook.models.names import MAX_NAME_CHARS, checked_name
 from openbook.models.sources import Expected, HubSource, WheelSource, fetch, parse_source
 from openbook.models.store import ModelReference, ModelStore
+from openbook.models.training_record import TrainingRecord
 from openbook.records import Digest
 
 Announce = Callable[[str], None]
@@ -62,6 +77,40 @@ def import_gguf(
         return _enter(store, name, manifest, {"model.gguf": copy})
 
 
+def store_trained(
+    store: ModelStore,
+    path: Path,
+    record: TrainingRecord,
+    *,
+    kind: Kind,
+    name: str,
+    licence: str,
+    cutoff: KnowledgeCutoff,
+    as_name: str | None = None,
+) -> ModelReference:
+    """Copies the GGUF file that training wrote into the store, with its record.
+
+    Only `as_name` gets a meaning; without it the model can be found by its digest. Raises InvalidModelFile, StorageError.
+    """
+    with incoming_folder(store.root) as workspace, storage_errors(f"copy {path.name} into {store.root}"):
+        copy = workspace / FILES[kind][0]
+        shutil.copyfile(path, copy)
+        written = workspace / TRAINING_RECORD
+        written.write_bytes(record.to_json())
+        origin = f"trained by the recipe {record.recipe_digest}"
+        source = Source("training", {copy.name: origin})
+        if kind == "adapter":
+            manifest = describe_adapter(copy, name=name, source=source, licence=licence, cutoff=cutoff)
+        else:
+            manifest = describe_gguf(
+                copy, name=name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent
+            )
+        if kind == "adapter" and manifest.lineage != record.parent:
+            raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
+        manifest = with_training_record(manifest, written, origin)
+        return _enter(store, as_name, manifest, {copy.name: copy, TRAINING_RECORD: written})
+
+
 def pull(
     store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
 ) -> ModelReference:
@@ -100,6 +149,9 @@ def ensure(
     Raises as `pull` does.
     """
     if found := _present(store, name):
+        if found.manifest.kind == "adapter" and found.base is None and name in CATALOGUE:
+            ensure(store, CATALOGUE[name].base, progress=progress, announce=announce)
+            return store.resolve(name)
         return found
     if name in CATALOGUE or name.startswith("hf://"):
         return pull(store, name, progress=progress, announce=announce)
@@ -119,11 +171,11 @@ def _present(store: ModelStore, name: str) -> ModelReference | None:
     return reference
 
 
-def _enter(store: ModelStore, name: str, manifest: Manifest, files: dict[str, Path]) -> ModelReference:
-    """Writes the model, reads back and verifies what was written, and only then gives it its name."""
+def _enter(store: ModelStore, name: str | None, manifest: Manifest, files: dict[str, Path]) -> ModelReference:
+    """Writes the model, reads back and verifies what was written, and only then gives it its name, if it gets one."""
     folder = writer.install(store.root, manifest, files, move=True)
-    store.check_fast(ModelReference(name, manifest.digest, folder, manifest))
-    return store.point(name, manifest.digest)
+    store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
+    return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
 
 
 def _name_of(path: Path) -> str:
@@ -149,10 +201,13 @@ def _local_source(origin: str) -> Source:
 
 
 def _pull_entry(store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce) -> ModelReference:
-    announce(
-        f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {_places(entry)}, "
-        f"licence {entry.licence}."
-    )
+    if entry.base:
+        ensure(store, entry.base, progress=progress, announce=announce)
+    if entry.download_bytes:
+        announce(
+            f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {_places(entry)}, "
+            f"licence {entry.licence}."
+        )
     with incoming_folder(store.root) as workspace:
         files = {}
         before_bytes = 0
@@ -189,6 +244,11 @@ def _places(entry: CatalogueEntry) -> str:
 def _describe_entry(entry: CatalogueEntry, files: dict[str, Path]) -> Manifest:
     source = Source("catalogue", {file.target: file.source for file in entry.files})
     cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
+    if entry.kind == "adapter":
+        manifest = describe_adapter(
+            files["adapter.gguf"], name=entry.name, source=source, licence=entry.licence, cutoff=cutoff
+        )
+        return with_training_record(manifest, files[TRAINING_RECORD], source.origins[TRAINING_RECORD])
     if entry.embedding is None:
         return describe_gguf(files["model.gguf"], name=entry.name, source=source, licence=entry.licence, cutoff=cutoff)
     return describe_embedder(

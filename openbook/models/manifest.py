@@ -22,21 +22,23 @@ from openbook.records import Digest, canonical_json
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-FORMAT = 1
+FORMATS = (1, 2)  # 2 adds adapters and trained models; what needs neither is still written as 1
 MAX_MANIFEST_BYTES = 64 << 20
 
-Kind: TypeAlias = Literal["language-model", "embedder"]
-Trust: TypeAlias = Literal["catalogue", "first-use", "local-file"]
+Kind: TypeAlias = Literal["language-model", "embedder", "adapter"]
+Trust: TypeAlias = Literal["catalogue", "first-use", "local-file", "training"]
 
 SECTIONS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
         "language-model": ("architecture", "template", "tensors", "tokenizer"),
         "embedder": ("embedding", "tokenizer", "weights"),
+        "adapter": ("architecture", "template", "tensors", "tokenizer"),
     }
 )
 FILES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {"language-model": ("model.gguf",), "embedder": ("model.onnx", "tokenizer.json")}
+    {"language-model": ("model.gguf",), "embedder": ("model.onnx", "tokenizer.json"), "adapter": ("adapter.gguf",)}
 )
+TRAINING_RECORD = "training.json"  # beside the files of a language model or adapter that was trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Source:
     """Where the files came from, file by file, and why they are believed to be what they are called.
 
     `catalogue`: their SHA-256 was known beforehand. `first-use`: whatever the origin sent on the first pull.
-    `local-file`: the user named the file.
+    `local-file`: the user named the file. `training`: a run on this machine made them.
     """
 
     trust: Trust
@@ -115,11 +117,24 @@ class Manifest:
         object.__setattr__(self, "sections", MappingProxyType(dict(self.sections)))
         object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
 
+    @property
+    def is_gguf(self) -> bool:
+        return self.kind != "embedder"
+
+    @property
+    def main_file(self) -> str:
+        """The file that holds the weights."""
+        return FILES[self.kind][0]
+
+    @property
+    def format(self) -> int:
+        return 2 if self.kind == "adapter" or self.source.trust == "training" or TRAINING_RECORD in self.files else 1
+
     def to_json(self) -> bytes:
         """The canonical bytes of `manifest.json`."""
         value = {name: getattr(self, name) for name in _PLAIN}
         value |= {
-            "format": FORMAT,
+            "format": self.format,
             "sections": dict(self.sections),
             "tokenizer": _as_dict(self.tokenizer),
             "template": _as_dict(self.template),
@@ -136,13 +151,17 @@ class Manifest:
         """Raises InvalidModelFile for anything but a whole manifest of a known format: no key more, none less."""
         fields = Fields(_parsed(data), "manifest.json")
         version = fields.integer("format")
-        if version != FORMAT:
+        if version not in FORMATS:
             raise InvalidModelFile(
-                f"manifest.json has format {version}; this version of OpenBook reads {FORMAT}. Upgrade OpenBook, "
-                "or pull the model again."
+                f"manifest.json has format {version}; this version of OpenBook reads {' and '.join(map(str, FORMATS))}. "
+                "Upgrade OpenBook, or pull the model again."
             )
         manifest = _read(fields)
         fields.end()
+        if manifest.format != version:
+            raise InvalidModelFile(
+                f"manifest.json has format {version}, and what it holds is of format {manifest.format}."
+            )
         _check_shape(manifest)
         return manifest
 
@@ -170,7 +189,7 @@ def inconsistencies(manifest: Manifest) -> tuple[str, ...]:
         found.append("its digest does not follow from its sections")
     if manifest.tokenizer.digest != manifest.sections["tokenizer"]:
         found.append("its tokenizer digest is not that of its section")
-    if manifest.kind == "language-model":
+    if manifest.is_gguf:
         if manifest.sections["tensors"] != tensors_digest(manifest.tensors):
             found.append("its tensor section does not follow from the tensors it lists")
         if manifest.template.digest != manifest.sections["template"]:
@@ -231,12 +250,17 @@ def _read_sections(fields: Fields, kind: Kind) -> list[tuple[str, Digest]]:
 
 def _read_files(fields: Fields, kind: Kind) -> dict[str, FileEntry]:
     files = {}
-    for name in FILES[kind]:
+    for name in _file_names(fields, kind):
         entry = fields.inner(name)
         files[name] = FileEntry(entry.digest("sha256"), entry.integer("bytes"))
         entry.end()
     fields.end()
     return files
+
+
+def _file_names(fields: Fields, kind: Kind) -> tuple[str, ...]:
+    record = (TRAINING_RECORD,) if kind != "embedder" and TRAINING_RECORD in set(fields) else ()
+    return FILES[kind] + record
 
 
 def _read_tokenizer(fields: Fields) -> TokenizerSummary:
@@ -263,7 +287,8 @@ def _read_cutoff(fields: Fields) -> KnowledgeCutoff:
 
 def _read_source(fields: Fields, kind: Kind) -> Source:
     origins = fields.inner("origins")
-    value = Source(fields.choice("trust", get_args(Trust)), {name: origins.text(name) for name in FILES[kind]})
+    names = _file_names(origins, kind)
+    value = Source(fields.choice("trust", get_args(Trust)), {name: origins.text(name) for name in names})
     origins.end()
     fields.end()
     return value
@@ -304,7 +329,7 @@ def _check_shape(manifest: Manifest) -> None:
     """What the kinds demand of each other's fields."""
     if problem := name_problem(manifest.name):
         raise InvalidModelFile(f"manifest.json: the name {manifest.name[:120]!r} is not allowed: {problem}.")
-    is_gguf = manifest.kind == "language-model"
+    is_gguf = manifest.is_gguf
     stated = {
         "header_bytes": manifest.header_bytes is not None,
         "header_sha256": manifest.header_sha256 is not None,
@@ -315,6 +340,10 @@ def _check_shape(manifest: Manifest) -> None:
             raise InvalidModelFile(f"manifest.json: {key} is {'null' if is_gguf else 'set'} in a {manifest.kind}.")
     if (manifest.embedding is None) is not is_gguf:
         raise InvalidModelFile(f"manifest.json: embedding is {'set' if is_gguf else 'null'} in a {manifest.kind}.")
+    if manifest.kind == "adapter" and manifest.lineage is None:
+        raise InvalidModelFile("manifest.json: lineage is null in an adapter, which needs its base.")
+    if manifest.files.keys() != manifest.source.origins.keys():
+        raise InvalidModelFile("manifest.json: files and source.origins name different files.")
     names = [tensor.name for tensor in manifest.tensors]
     if names != sorted(set(names)):
         raise InvalidModelFile("manifest.json: the tensors are not in the order of their names, each once.")

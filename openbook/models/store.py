@@ -33,12 +33,35 @@ MIN_PREFIX_CHARS = 6
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """A stored model. `path` is its folder, which holds `manifest.json` and the files that the manifest lists."""
+    """A stored model. `path` is its folder, which holds `manifest.json` and the files that the manifest lists.
+
+    `base`: for an adapter the model that it belongs to, or None while that is not in the store.
+    """
 
     name: str
     digest: Digest
     path: Path
     manifest: Manifest
+    base: ModelReference | None = None
+
+    @property
+    def main_file(self) -> Path:
+        return self.path / self.manifest.main_file
+
+    @property
+    def vocabulary_file(self) -> Path:
+        """The GGUF file with the tokenizer: an adapter has its base's. Raises UnknownModel while that is missing."""
+        return self.main_file if self.manifest.kind != "adapter" else self.needed_base.main_file
+
+    @property
+    def needed_base(self) -> ModelReference:
+        """The base of an adapter. Raises UnknownModel while it is missing."""
+        if self.base is None:
+            raise UnknownModel(
+                f"{self.name!r} is an adapter of the model {(self.manifest.lineage or '')[:12]}, which is not here. Pull or "
+                "import that model first."
+            )
+        return self.base
 
 
 class ModelStore:
@@ -106,6 +129,8 @@ class ModelStore:
         """Reads every byte. Raises ModelNotVerified, naming what is wrong."""
         if found := self.findings(reference, progress):
             refuse(reference.name, found)
+        if reference.base is not None:
+            self.verify(reference.base, progress)
 
     def check_fast(self, reference: ModelReference, progress: Progress | None = None) -> None:
         """As `verify`, but in milliseconds while the disk says the files are those last verified in full.
@@ -114,10 +139,11 @@ class ModelStore:
         """
         found = quick_findings(reference.path, reference.digest)
         stamp = None if found else read_stamp(stamp_path(self.root, reference.digest))
-        if stamp is not None and stamp == _stamp(reference):
-            return
-        if found := self.findings(reference, progress) or found:
+        fresh = stamp is not None and stamp == _stamp(reference)
+        if not fresh and (found := self.findings(reference, progress) or found):
             refuse(reference.name, found)
+        if reference.base is not None:
+            self.check_fast(reference.base, progress)
 
     def _named(self) -> dict[str, ModelReference | str]:
         found: dict[str, ModelReference | str] = {}
@@ -153,13 +179,24 @@ class ModelStore:
         return False, (digest,)
 
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...]) -> tuple[Digest, ...]:
-        """Those that no other name means or has meant; none while another name is damaged."""
+        """Those that no other name means or has meant and no adapter needs; none while another name is damaged."""
         others = [other for other in all_names(self.root) if other != name]
         try:
             kept = {digest for other in others for digest in read_history(self.root, other)}
+            kept |= {base for digest in kept if (base := self._base_digest(digest))}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
+
+    def _base_digest(self, digest: Digest) -> Digest | None:
+        """The base of the stored adapter `digest`; None for another kind, or a model that is not here."""
+        try:
+            manifest = read_manifest(self.root / digest)
+        except InvalidModelFile as error:
+            if not (self.root / digest).is_dir():
+                return None
+            raise ModelNotVerified(str(error)) from error
+        return manifest.lineage if manifest.kind == "adapter" else None
 
     def _stored(self, prefix: str) -> tuple[Digest, ...]:
         if not is_digest(prefix.ljust(64, "0")):
@@ -176,7 +213,21 @@ class ModelStore:
             manifest = read_manifest(folder)
         except InvalidModelFile as error:
             refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
-        return ModelReference(name or manifest.name, digest, folder, manifest)
+        base = self._base_of(manifest) if manifest.kind == "adapter" else None
+        return ModelReference(name or manifest.name, digest, folder, manifest, base)
+
+    def _base_of(self, adapter: Manifest) -> ModelReference | None:
+        digest = adapter.lineage or ""
+        folder = self.root / digest
+        if not is_digest(digest) or not folder.is_dir():
+            return None
+        try:
+            manifest = read_manifest(folder)
+        except InvalidModelFile as error:
+            refuse(digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+        if manifest.kind != "language-model":
+            refuse(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
+        return ModelReference(manifest.name, digest, folder, manifest)
 
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""

@@ -22,7 +22,7 @@ from openbook.models.digest import (
     model_digest,
 )
 from openbook.models.gguf import read_gguf
-from openbook.models.manifest import MAX_MANIFEST_BYTES, Manifest, inconsistencies
+from openbook.models.manifest import MAX_MANIFEST_BYTES, TRAINING_RECORD, Manifest, inconsistencies
 from openbook.records import Digest
 
 MANIFEST_NAME = "manifest.json"
@@ -59,7 +59,7 @@ def quick_findings(folder: Path, digest: Digest) -> tuple[str, ...]:
         and manifest.header_bytes is not None
         and _header_sha256(folder, manifest) != manifest.header_sha256
     ):
-        findings += ("the header of model.gguf differs",)
+        findings += (f"the header of {manifest.main_file} differs",)
     return findings
 
 
@@ -73,7 +73,7 @@ def full_findings(folder: Path, digest: Digest, progress: Progress | None = None
     if missing:
         return findings
     try:
-        if manifest.kind == "language-model":
+        if manifest.is_gguf:
             content = tuple(_gguf_findings(folder, manifest, digest, progress))
         else:
             content = tuple(_embedder_findings(folder, manifest, digest, progress))
@@ -110,7 +110,7 @@ def _size_findings(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _header_sha256(folder: Path, manifest: Manifest) -> Digest:
-    path = folder / "model.gguf"
+    path = folder / manifest.main_file
     try:
         with path.open("rb") as stream:
             return hashlib.sha256(
@@ -121,7 +121,7 @@ def _header_sha256(folder: Path, manifest: Manifest) -> Digest:
 
 
 def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
-    path = folder / "model.gguf"
+    path = folder / manifest.main_file
     header = read_gguf(path)
     hashes = hash_gguf(path, header, progress)
     sections = gguf_sections(header, hashes.tensors)
@@ -134,6 +134,9 @@ def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: P
         yield f"{path.name} differs, in descriptive keys or padding only"
     elif not named and (header.header_bytes, hashes.header_sha256) != (manifest.header_bytes, manifest.header_sha256):
         yield "manifest.json is damaged: its header_sha256 is not that of the file"
+    record = manifest.files.get(TRAINING_RECORD)
+    if record is not None and hash_file(folder / TRAINING_RECORD)[0] != record.sha256:
+        yield f"{TRAINING_RECORD} differs"
 
 
 def _embedder_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:

@@ -76,7 +76,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             raise OSError(str(error)) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        for old in _present(folder)[:-KEPT]:
+        for old in present(folder)[:-KEPT]:
             shutil.rmtree(old)
     return target
 
@@ -86,8 +86,8 @@ def newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpo
 
     Raises TrainingError when there are checkpoints and none is whole, or they are of another recipe.
     """
-    present = _present(folder)
-    for path in reversed(present):
+    found = present(folder)
+    for path in reversed(found):
         try:
             checkpoint = _read(path)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -98,7 +98,7 @@ def newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpo
                 f"{path} is of another recipe ({checkpoint.state.recipe[:12]}, not {recipe[:12]}). Train into another folder."
             )
         return checkpoint
-    if present:
+    if found:
         raise TrainingError(f"No checkpoint in {folder} is whole. Remove the folder to begin again.")
     return None
 
@@ -108,7 +108,8 @@ def _parts(checkpoint: Checkpoint) -> dict[str, Tensors]:
     return {**parts, "best.safetensors": checkpoint.best} if checkpoint.best else parts
 
 
-def _present(folder: Path) -> list[Path]:
+def present(folder: Path) -> list[Path]:
+    """The folders of all checkpoints, oldest first, whole or not."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 

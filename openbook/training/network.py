@@ -48,6 +48,19 @@ def hf_name(gguf_name: str) -> str:
     raise InvalidModelFile(f"The tensor {gguf_name!r} is not part of a Llama model that can be trained here.")
 
 
+def gguf_name(hf: str) -> str:
+    """The other way round. Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
+    for short, long in _TOP_NAMES.items():
+        if long == hf:
+            return short
+    parts = hf.split(".", 3)
+    if len(parts) == 4 and parts[:2] == ["model", "layers"]:
+        for short, long in LAYER_NAMES.items():
+            if parts[3] == f"{long}.weight":
+                return f"blk.{int(parts[2])}.{short}.weight"
+    raise InvalidModelFile(f"{hf!r} is not part of a Llama model that can be written.")
+
+
 def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     """Rows of a query or key projection [heads * d, n] from the order of transformers into that of GGUF."""
     return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)

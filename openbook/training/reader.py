@@ -62,7 +62,10 @@ def reader_trees(
     *,
     every_answer: bool = False,
 ) -> list[Tree]:
-    """One tree for each passage. `every_answer`: a branch for each accepted answer, to measure; else the most usual one."""
+    """One tree for each group of passages that are read together; to measure, each passage is read alone.
+
+    `every_answer`: to measure, with a branch for each accepted answer; else there is one for the most usual.
+    """
     passages = [line for _, line in lines]
     asked = asked_of(passages)
     asked += negatives(passages, asked, objective.negatives, seed)
@@ -71,25 +74,55 @@ def reader_trees(
     for each in asked:
         by_passage.setdefault(each.passage, []).append(each)
     trees = []
-    for i, questions in sorted(by_passage.items()):
+    for group in groups(passages, 1 if every_answer else objective.passages, seed):
         beginning: tuple[int, ...] = ()
         branches: list[Branch] = []
-        for number, each in enumerate(questions):
-            system, passage, question = tokenizer.blocks(
-                reader_prompt(objective.instruction, passages[i], each.question)
-            )
-            beginning = (*system, *passage)
-            for answer in _answers(each, objective.abstention, every=every_answer):
-                tokens = (*question, *tokenizer.model.tokenize(answer, control=False), *end)
-                kind = "answer" if each.answers else "abstention"
-                branches.append(Branch(tokens, len(question), kind, f"{i}/{number}"))
-        trees.append(Tree(beginning, tuple(branches), lines[i][0]))
+        read = [passages[i] for i in group]
+        for i in group:
+            for number, each in enumerate(by_passage[i]):
+                if not each.answers and _answered_elsewhere(each, i, group, passages):
+                    continue
+                *before, question = tokenizer.blocks(reader_prompt(objective.instruction, read, each.question))
+                beginning = tuple(token for block in before for token in block)
+                for answer in _answers(each, objective.abstention, every=every_answer):
+                    tokens = (*question, *tokenizer.model.tokenize(answer, control=False), *end)
+                    kind = "answer" if each.answers else "abstention"
+                    branches.append(Branch(tokens, len(question), kind, f"{i}/{number}"))
+        if branches:
+            trees.append(Tree(beginning, tuple(branches), " and ".join(lines[i][0] for i in group)))
     return trees
 
 
-def reader_prompt(instruction: str, line: PassageLine, question: str) -> Prompt:
-    place = f" ({line.title})" if line.title else ""
-    return Prompt(instruction, (f"Passage{place}:\n{line.passage.strip()}\n\n",), f"Question: {question.strip()}")
+def groups(lines: Sequence[PassageLine], passages: int, seed: int) -> list[tuple[int, ...]]:
+    """The lines in groups of 1 to `passages`, all of one title, in an order by chance; every line is in one group."""
+    if passages == 1:
+        return [(i,) for i in range(len(lines))]
+    chance = random.Random(f"{seed}/groups")  # noqa: S311  an order, not a secret
+    titles: dict[str, list[int]] = {}
+    for i, line in enumerate(lines):
+        titles.setdefault(line.title, []).append(i)
+    found: list[tuple[int, ...]] = []
+    for members in titles.values():
+        chance.shuffle(members)
+        while members:
+            size = chance.randint(1, passages)
+            found.append(tuple(members[:size]))
+            members = members[size:]
+    return found
+
+
+def _answered_elsewhere(asked: Asked, own: int, group: Sequence[int], lines: Sequence[PassageLine]) -> bool:
+    """Whether another passage of the group belongs to the same question, which is then not without an answer."""
+    others = [lines[i] for i in group if i != own]
+    return any(asked.question == q.question and q.answers for line in others for q in line.questions)
+
+
+def reader_prompt(instruction: str, lines: Sequence[PassageLine], question: str) -> Prompt:
+    passages = []
+    for line in lines:
+        place = f" ({line.title})" if line.title else ""
+        passages.append(f"Passage{place}:\n{line.passage.strip()}\n\n")
+    return Prompt(instruction, tuple(passages), f"Question: {question.strip()}")
 
 
 def _answers(asked: Asked, abstention: str, *, every: bool) -> tuple[str, ...]:

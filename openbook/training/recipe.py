@@ -43,13 +43,15 @@ class Objective(Part):
     """What is learned. `instruction` and `abstention` are the reader's, and become part of the model.
 
     `negatives`: for each question that its own passage answers, how many other passages of the training data are shown,
-    which the retriever ranks high and which do not hold the answer.
+    which the retriever ranks high and which do not hold the answer. `passages`: up to so many of one title are read
+    together, each number equally often.
     """
 
     kind: Literal["reader"]
     instruction: str = ""
     abstention: str = ""
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
+    passages: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class Method(Part):
@@ -115,9 +117,29 @@ class Evaluation(Part):
     patience: Annotated[int, Field(ge=0)] = 0
 
 
+class Export(Part):
+    """What the run ends with. `adapter`: the low-rank updates alone, to stand beside the base; `merged`: a whole model.
+
+    Without a kind an adapter where low-rank updates are learned, and else a whole model.
+    """
+
+    kind: Literal["adapter", "merged"] | None = None
+    quantisation: Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0"] = "Q8_0"
+
+
+class Gate(Part):
+    """`target`: what the dev numbers of the result must at least be, before it may take a name."""
+
+    target: dict[str, float] = Field(default_factory=dict)
+
+
 class Recipe(Part):
+    """`licence` and `knowledge_cutoff` (YYYY-MM-DD) are those of the result; empty: those of the base."""
+
     format: Literal[1] = 1
     name: str
+    licence: str = ""
+    knowledge_cutoff: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
     base: Base
     objective: Objective
     train: tuple[Data, ...] = Field(min_length=1)
@@ -126,6 +148,8 @@ class Recipe(Part):
     optimiser: Optimiser
     loop: Loop
     evaluation: Evaluation = Evaluation()
+    export: Export = Export()
+    gate: Gate = Gate()
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -133,7 +157,13 @@ class Recipe(Part):
             raise ValueError(f"name: {problem}")
         if not (self.objective.instruction and self.objective.abstention):
             raise ValueError("objective: a reader needs an instruction and an abstention")
+        if self.method.kind == "full" and self.export.kind == "adapter":
+            raise ValueError("export: full training gives no adapter; export merged")
         return self
+
+    @property
+    def exports_adapter(self) -> bool:
+        return (self.export.kind or ("adapter" if self.method.kind == "lora" else "merged")) == "adapter"
 
     @property
     def digest(self) -> Digest:

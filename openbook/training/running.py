@@ -1,27 +1,81 @@
-"""A whole run: from a recipe to the best parameters, with checkpoints and `metrics.jsonl` in its folder."""
+"""A whole run: from a recipe to a new model in the store, with its numbers and checkpoints in a folder of its own."""
 
 from __future__ import annotations
 
-import json
+import platform
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from openbook.errors import ModelNotVerified
-from openbook.inference.tokenizing import open_tokenizer
-from openbook.models import ModelReference, ModelStore
+from openbook import runs
+from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
+from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore
+from openbook.models.durable import storage_errors
+from openbook.models.importing import store_trained
+from openbook.models.training_record import TrainingRecord, text_digests
+from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
 from openbook.training.evaluating import evaluate
 from openbook.training.examples import Tree, fitted
+from openbook.training.exporting import lora_updates, write_adapter, write_merged
 from openbook.training.jsonl import read_lines
 from openbook.training.loop import Evaluated, Progress, Run
 from openbook.training.network import load_network
 from openbook.training.reader import PassageLine, reader_trees
 from openbook.training.recipe import Data, Recipe
+from openbook.training.sampling import Sample, samples_of
 from openbook.training.trainable import prepare
+
+CHECKPOINT_EVERY_S = 300.0  # results do not depend on it: a resumed run ends with the same bytes
+MEASURED_STEPS = 10  # of a dry run
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who looks on: `step` after each step, `evaluation` after each evaluation, `say` for a sentence."""
+
+    step: Callable[[Progress], None]
+    evaluation: Callable[[Evaluated], None]
+    say: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that a run begins with. A function of the recipe, the data and the base alone."""
+
+    base: ModelReference
+    tokenizer: PromptTokenizer
+    trees: list[Tree]
+    dev: list[Tree]
+    texts: list[str]
+    problems: list[str]
+
+
+class Stopped(Exception):
+    """The user asked to stop; all that was done is in a checkpoint."""
+
+
+def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore) -> Prepared:
+    """Raises UnknownModel, ModelNotVerified, ConfigError with the file and line, TrainingError when nothing is left."""
+    base = base_of(recipe, store)
+    tokenizer = open_tokenizer(base.main_file)
+    trees, texts, problems = trees_of(recipe, recipe.train, recipe_folder, tokenizer, measuring=False)
+    dev, _, more = trees_of(recipe, recipe.dev, recipe_folder, tokenizer, measuring=True)
+    if not trees:
+        raise TrainingError(
+            "There is nothing to learn from: no example fits into sequence_tokens. "
+            + (f"The first is {problems[0]}." if problems else "")
+        )
+    dev = sample(dev, recipe.evaluation.questions, recipe.loop.seed)
+    return Prepared(base, tokenizer, trees, dev, texts, problems + more)
 
 
 def base_of(recipe: Recipe, store: ModelStore) -> ModelReference:
@@ -30,66 +84,22 @@ def base_of(recipe: Recipe, store: ModelStore) -> ModelReference:
     store.check_fast(reference)
     if reference.digest != recipe.base.digest:
         raise ModelNotVerified(f"The base is {reference.digest}, the recipe says {recipe.base.digest}.")
+    if reference.manifest.kind != "language-model":
+        raise ConfigError(
+            f"base: {recipe.base.model!r} is an {reference.manifest.kind}. Give a language model; an adapter is trained "
+            "further after it was merged with its base."
+        )
     return reference
 
 
 def trees_of(
-    recipe: Recipe, files: Sequence[Data], folder: Path, base: ModelReference, *, measuring: bool
-) -> tuple[list[Tree], list[str]]:
-    tokenizer = open_tokenizer(base.path / "model.gguf")
+    recipe: Recipe, files: Sequence[Data], folder: Path, tokenizer: PromptTokenizer, *, measuring: bool
+) -> tuple[list[Tree], list[str], list[str]]:
+    """(trees, the texts that they are made of, a sentence for each example that does not fit)."""
     lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
     trees = reader_trees(lines, recipe.objective, tokenizer, recipe.loop.seed, every_answer=measuring)
-    return fitted(trees, recipe.loop.sequence_tokens)
-
-
-def train(
-    recipe: Recipe,
-    recipe_folder: Path,
-    store: ModelStore,
-    run_folder: Path,
-    *,
-    show: Callable[[Progress], None],
-    report: Callable[[Evaluated], None],
-    warn: Callable[[str], None],
-) -> Run:
-    torch.use_deterministic_algorithms(True)
-    base = base_of(recipe, store)
-    trees, problems = trees_of(recipe, recipe.train, recipe_folder, base, measuring=False)
-    dev, dev_problems = trees_of(recipe, recipe.dev, recipe_folder, base, measuring=True) if recipe.dev else ([], [])
-    dev = sample(dev, recipe.evaluation.questions, recipe.loop.seed)
-    for line in (*problems, *dev_problems):
-        warn(line)
-    dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
-    network = load_network(base.path / "model.gguf", dtype=dtype)
-    run = Run(recipe, network, prepare(network, recipe.method, recipe.loop.seed), trees)
-    folder = run_folder / "checkpoints"
-    if (found := checkpoints.newest(folder, recipe.digest, warn)) is not None:
-        run.restore(found)
-    metrics = run_folder / "metrics.jsonl"
-    run_folder.mkdir(parents=True, exist_ok=True)
-
-    def log(value: dict[str, object]) -> None:
-        with metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(value) + "\n")
-
-    def look() -> None:
-        evaluated = evaluate(network, dev, recipe, run.state.step)
-        run.note(evaluated)
-        log({"step": evaluated.step, **evaluated.numbers})
-        report(evaluated)
-
-    if dev and run.state.step == 0 and run.state.best_metric is None:
-        look()
-    for progress in run.steps_to_go():
-        log(asdict(progress))
-        show(progress)
-        due = progress.step % recipe.evaluation.every_steps == 0 or progress.step == run.steps
-        if due:
-            if dev:
-                look()
-            checkpoints.save(folder, run.checkpoint())
-    run.keep_best()
-    return run
+    kept, problems = fitted(trees, recipe.loop.sequence_tokens)
+    return kept, [line.passage for _, line in lines], problems
 
 
 def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
@@ -104,3 +114,275 @@ def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
         chosen.append(trees[i])
         count += len({branch.key for branch in trees[i].branches})
     return chosen
+
+
+def begin(recipe: Recipe, ready: Prepared) -> Run:
+    """A run at step 0."""
+    torch.use_deterministic_algorithms(True)
+    dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
+    network = load_network(ready.base.main_file, dtype=dtype)
+    return Run(recipe, network, prepare(network, recipe.method, recipe.loop.seed), ready.trees)
+
+
+def measure(recipe: Recipe, ready: Prepared) -> dict[str, float]:
+    """A dry run: a few steps, nothing written. Tokens, steps, seconds for all of them, MiB at the highest."""
+    run = begin(recipe, ready)
+    seconds, tokens = [], 0
+    for progress in run.steps_to_go():
+        seconds.append(progress.seconds)
+        tokens += progress.tokens
+        if len(seconds) == MEASURED_STEPS:
+            break
+    timed = seconds[1:] or seconds  # the first one also allocates
+    epoch_tokens = sum(tree.tokens for tree in ready.trees)
+    return {
+        "examples": sum(len(tree.branches) for tree in ready.trees),
+        "epoch_tokens": epoch_tokens,
+        "steps": run.steps,
+        "learned_parameters": sum(value.numel() for value in run.learned.values()),
+        "tokens_per_second": tokens / sum(seconds),
+        "estimated_seconds": run.steps * sum(timed) / len(timed),
+        "memory_mib": memory_mib(),
+    }
+
+
+def train(
+    recipe: Recipe,
+    recipe_folder: Path,
+    store: ModelStore,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ModelReference:
+    """Do the run in `folder` and store the model that it ends with. Raises Stopped, TrainingError, StorageError and more."""
+    with storage_errors(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), _out_of_memory(recipe):
+        started = checkpoints.present(folder / runs.CHECKPOINTS) or (folder / runs.METRICS).is_file()
+        if started and not resume:
+            raise TrainingError(
+                f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
+            )
+        ready = prepared(recipe, recipe_folder, store)
+        for sentence in ready.problems:
+            watcher.say(sentence)
+        run = begin(recipe, ready)
+        found = checkpoints.newest(folder / runs.CHECKPOINTS, recipe.digest, watcher.say) if started else None
+        with storage_errors(f"write to {folder}"):
+            runs.write_json(folder / runs.RECIPE, {"digest": recipe.digest, "recipe": recipe.model_dump(mode="json")})
+            if found is not None:
+                run.restore(found)
+                runs.forget_after(folder, run.state.step)
+                watcher.say(f"Going on after step {run.state.step} of {run.steps}.")
+            else:
+                (folder / runs.METRICS).write_bytes(b"")
+                (folder / runs.SAMPLES).unlink(missing_ok=True)
+        before = _samples_before(run, ready, folder)
+        _learn(run, ready, folder, watcher, should_stop)
+        run.keep_best()
+        return _finish(run, ready, before, store, folder)
+
+
+def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
+    every = run.recipe.evaluation.every_steps
+    saved_at = time.monotonic()
+
+    def look() -> None:
+        evaluated = evaluate(run.network, ready.dev, run.recipe, run.state.step)
+        run.note(evaluated)
+        runs.append_metrics(folder, {"kind": "evaluation", "step": evaluated.step, **evaluated.numbers})
+        watcher.evaluation(evaluated)
+
+    if ready.dev and run.state.step == 0 and run.state.best_metric is None:
+        look()
+    for progress in run.steps_to_go():
+        with storage_errors(f"write to {folder}"):
+            runs.append_metrics(folder, {"kind": "step", **asdict(progress)})
+        watcher.step(progress)
+        due = progress.step % every == 0 or progress.step == run.steps
+        if due and ready.dev:
+            look()
+        stop = should_stop()
+        if due or stop or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+            checkpoints.save(folder / runs.CHECKPOINTS, run.checkpoint())
+            saved_at = time.monotonic()
+        if stop and progress.step < run.steps:
+            raise Stopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
+
+
+def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, folder: Path) -> ModelReference:
+    """Export, store, and say so in the run's folder."""
+    recipe = run.recipe
+    numbers = (
+        evaluate(run.network, ready.dev, recipe, run.state.best_step or run.state.step).numbers if ready.dev else {}
+    )
+    exported = folder / "export.gguf"
+    with storage_errors(f"write to {folder}"):
+        reader = ReaderFormat(recipe.objective.instruction, recipe.objective.abstention)
+        base = ready.base
+        if recipe.exports_adapter:
+            write_adapter(
+                exported,
+                run.network,
+                base.main_file,
+                base.digest,
+                alpha=recipe.method.alpha,
+                quantisation=recipe.export.quantisation,
+                reader=reader,
+            )
+        else:
+            write_merged(
+                exported,
+                base.main_file,
+                _updates(run, base),
+                quantisation=recipe.export.quantisation,
+                reader=reader,
+            )
+    stored = store_trained(
+        store,
+        exported,
+        record_of(run, ready, numbers),
+        kind="adapter" if recipe.exports_adapter else "language-model",
+        name=recipe.name,
+        licence=recipe.licence or base.manifest.licence,
+        cutoff=_cutoff(recipe, base),
+        as_name=f"{recipe.name}-candidate",
+    )
+    with storage_errors(f"write to {folder}"):
+        exported.unlink()
+        after = {sample.question: sample.answer for sample in samples_of(run.network, ready.dev, ready.tokenizer)}
+        runs.write_json(
+            folder / runs.SAMPLES, [asdict(sample) | {"after": after.get(sample.question, "")} for sample in before]
+        )
+        result = {
+            "model": stored.digest,
+            "name": stored.name,
+            "parent": base.digest,
+            "step": run.state.best_step or run.state.step,
+            "tokens": run.state.tokens,
+            "numbers": numbers,
+            "target": recipe.gate.target,
+            "missed": missed_targets(recipe, numbers),
+            "bytes": stored.main_file.stat().st_size,
+            "numeric_class": numeric_class(recipe),
+        }
+        runs.write_json(folder / runs.RESULT, result)
+    return stored
+
+
+def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
+    """A sentence for each target of the recipe's gate that `numbers` do not reach."""
+    return [
+        f"{name} is {numbers[name]:.3f}, the recipe asks for {wanted:.3f}"
+        if name in numbers
+        else f"{name} was not measured"
+        for name, wanted in sorted(recipe.gate.target.items())
+        if numbers.get(name, float("-inf")) < wanted
+    ]
+
+
+def record_of(run: Run, ready: Prepared, numbers: dict[str, float]) -> TrainingRecord:
+    recipe = run.recipe
+    return TrainingRecord(
+        recipe=recipe.model_dump(mode="json"),
+        parent=ready.base.digest,
+        data=tuple(data.sha256 for data in recipe.train),
+        code=code_version(),
+        seed=recipe.loop.seed,
+        steps=run.state.best_step or run.state.step,
+        tokens=run.state.tokens,
+        numeric_class=numeric_class(recipe),
+        metrics={name: f"{value:.4f}" for name, value in numbers.items()},
+        knowledge_base=None,
+        texts=text_digests(ready.texts),
+    )
+
+
+def code_version() -> str:
+    """OpenBook's version and a digest of the code that trains."""
+    from openbook import __version__
+
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = sha256_hex(canonical_json([[path.name, sha256_hex(path.read_bytes())] for path in sources]))
+    return f"openbook {__version__}, training {digest[:12]}"
+
+
+def numeric_class(recipe: Recipe) -> str:
+    """Inside one class, the same recipe gives the same bytes."""
+    import transformers
+
+    features = torch.backends.cpu.get_cpu_capability()
+    return (
+        f"torch {torch.__version__}; transformers {transformers.__version__}; {platform.machine()} {features}; "
+        f"{torch.get_num_threads()} threads; {recipe.loop.precision}"
+    )
+
+
+def memory_mib() -> float:
+    """The most memory that this process has used."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() != "Darwin" else 1 << 20)
+
+
+def _updates(run: Run, base: ModelReference) -> dict[str, Any]:
+    if run.recipe.method.kind == "lora":
+        return lora_updates(run.network, run.recipe.method.alpha)
+    from openbook.training.network import dequantised
+
+    before = dequantised(base.main_file)
+    return {name: value.float().numpy() - before[name] for name, value in run.learned.items()}
+
+
+def _cutoff(recipe: Recipe, base: ModelReference) -> KnowledgeCutoff:
+    if recipe.knowledge_cutoff:
+        return KnowledgeCutoff(recipe.knowledge_cutoff, f"the recipe {recipe.name}")
+    return base.manifest.knowledge_cutoff
+
+
+def _samples_before(run: Run, ready: Prepared, folder: Path) -> list[Sample]:
+    """Answers of the network as it was at step 0, which a resumed run takes from the file."""
+    import json
+
+    path = folder / runs.SAMPLES
+    if run.state.step and path.is_file():
+        return [
+            Sample(**{key: each[key] for key in ("question", "expected", "answer")})
+            for each in json.loads(path.read_bytes())
+        ]
+    found = samples_of(run.network, ready.dev, ready.tokenizer) if run.state.step == 0 else []
+    runs.write_json(path, [asdict(sample) for sample in found])
+    return found
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    import filelock
+
+    lock = filelock.FileLock(folder / runs.LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise TrainingError(
+            f"Another process trains in {folder}. Wait for it, or choose another folder with --run."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _out_of_memory(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except OpenBookError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+            raise TrainingError(
+                f"The memory is not enough. Lower loop.call_tokens (now {recipe.loop.call_tokens}) or "
+                f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}); the last checkpoint is kept."
+            ) from error
+        raise

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from openbook.errors import TrainingError
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizing import open_tokenizer
-from openbook.models import ModelReference, ModelStore
+from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
+from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.runs import read_run
 from openbook.testing import PROMPT
 from openbook.training.network import load_network, permuted, unpermuted
 from openbook.training.reader import PassageLine, Question, negatives, reader_prompt, reader_trees
 from openbook.training.recipe import Recipe
-from openbook.training.running import train
+from openbook.training.report import report
+from openbook.training.running import Stopped, Watcher, train
 from tests.training.networks import small_recipe
 
 LINES = [
@@ -60,7 +63,7 @@ def test_a_tree_holds_the_tokens_that_the_engine_would_read(
     objective = small_recipe().objective
     tree = reader_trees([("line 1", LINES[0])], objective, tokenizer, seed=1)[0]
     for branch, question in zip(tree.branches, LINES[0].questions, strict=True):
-        prompt = reader_prompt(objective.instruction, LINES[0], question.question)
+        prompt = reader_prompt(objective.instruction, [LINES[0]], question.question)
         read = [token for block in engine.tokenize(prompt) for token in block]
         assert [*tree.beginning, *branch.tokens[: branch.answer_start]] == read
         answer = b"".join(tokenizer.model.piece(token) for token in branch.tokens[branch.answer_start :])
@@ -82,47 +85,89 @@ def test_negatives_share_words_with_the_question_and_hold_no_answer() -> None:
     assert negatives(LINES, asked_of(LINES), 1.0, seed=2) == found
 
 
-@pytest.mark.model
-def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bytes(
-    tmp_path: Path, model_reference: ModelReference, model_store: ModelStore
-) -> None:
+@pytest.fixture
+def lines_file(tmp_path: Path) -> dict[str, str]:
     content = "".join(line.model_dump_json() + "\n" for line in LINES).encode()
     (tmp_path / "lines.jsonl").write_bytes(content)
-    files = [{"file": "lines.jsonl", "sha256": hashlib.sha256(content).hexdigest()}]
+    return {"file": "lines.jsonl", "sha256": hashlib.sha256(content).hexdigest()}
 
-    def recipe(steps: int) -> Recipe:
-        return small_recipe(
-            base={"model": model_reference.name, "digest": model_reference.digest},
-            train=files,
-            dev=files,
-            method={"first_layer": 26, "targets": ["q_proj", "down_proj"]},
-            optimiser={"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
-            loop={"steps": steps, "step_tokens": 250, "call_tokens": 200, "precision": "bf16"},
-            evaluation={"every_steps": 1, "metric": "score"},
-        )
 
+@pytest.fixture
+def recipe(lines_file: dict[str, str], model_reference: ModelReference) -> Recipe:
+    return small_recipe(
+        base={"model": model_reference.name, "digest": model_reference.digest},
+        train=[lines_file],
+        dev=[lines_file],
+        method={"first_layer": 26, "targets": ["q_proj", "down_proj"]},
+        optimiser={"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        loop={"steps": 3, "step_tokens": 250, "call_tokens": 200, "precision": "bf16"},
+        evaluation={"every_steps": 2, "metric": "score"},
+        gate={"target": {"exact": 1.0}},
+        knowledge_cutoff="2025-01-31",
+        licence="CC BY-SA 4.0",
+    )
+
+
+@pytest.fixture
+def store(model_reference: ModelReference, tmp_path: Path) -> ModelStore:
+    """A store of its own, so that nothing is left in the shared one."""
+    store = ModelStore(tmp_path / "store")
+    import_gguf(store, model_reference.main_file, name="base")
+    return store
+
+
+@pytest.mark.model
+def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
+    recipe: Recipe, store: ModelStore, tmp_path: Path
+) -> None:
     said: list[str] = []
+    watcher = Watcher(lambda _: None, lambda _: None, said.append)
 
-    class Stopped(Exception):
-        pass
-
-    def run(folder: str, stop_after: int = 99) -> dict[str, bytes]:
-        steps = iter(range(stop_after))
-
-        def show(_: object) -> None:
-            if next(steps, None) is None:
-                raise Stopped
-
-        done = train(
-            recipe(3), tmp_path, model_store, tmp_path / folder, show=show, report=lambda _: None, warn=said.append
-        )
-        return {name: value.numpy().tobytes() for name, value in done.learned.items()}
-
-    whole = run("whole")
-    with pytest.raises(Stopped):
-        run("parts", stop_after=1)
-    assert run("parts") == whole
+    whole = train(recipe, tmp_path, store, tmp_path / "whole", watcher)
+    with pytest.raises(Stopped, match="Stopped after step 1 of 3"):
+        train(recipe, tmp_path, store, tmp_path / "parts", watcher, should_stop=lambda: True)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(recipe, tmp_path, store, tmp_path / "parts", watcher)
     assert not said
-    metrics = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
-    assert [m["step"] for m in metrics] == [0, 1, 1, 2, 2, 3, 3]
-    assert {"exact", "abstained_rightly", "abstained_wrongly", "score", "loss"} <= metrics[0].keys()
+    parts = train(recipe, tmp_path, store, tmp_path / "parts", watcher, resume=True)
+    assert said == ["Going on after step 1 of 3."]
+    assert parts.digest == whole.digest
+
+    # What was stored says where it came from.
+    assert whole.manifest.kind == "adapter"
+    assert whole.manifest.lineage == recipe.base.digest
+    assert whole.manifest.licence == "CC BY-SA 4.0"
+    assert whole.manifest.knowledge_cutoff.date == "2025-01-31"
+    assert Manifest.from_json(whole.manifest.to_json()) == whole.manifest
+    record = read_training_record(whole.path / "training.json")
+    assert record.recipe_digest == recipe.digest
+    assert TrainingRecord.from_json(record.to_json()) == record
+    assert set(text_digests([LINES[0].passage])) <= set(record.texts)
+    assert store.resolve("small-candidate").digest == whole.digest
+
+    # And so does the run.
+    first, second = (read_run(tmp_path / name) for name in ("whole", "parts"))
+    assert [e["step"] for e in first.evaluations] == [0, 2, 3] == [e["step"] for e in second.evaluations]
+    assert [s["loss"] for s in first.steps] == [s["loss"] for s in second.steps]
+    assert len(first.steps) == 3
+    assert first.result is not None
+    assert first.result["model"] == whole.digest
+    assert first.result["missed"]
+    assert {"question", "expected", "answer", "after"} <= first.samples[0].keys()
+    page = report(first)
+    assert "<svg" in page
+    assert whole.digest in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.model
+def test_two_runs_in_one_folder_are_refused(recipe: Recipe, store: ModelStore, tmp_path: Path) -> None:
+    import filelock
+
+    (tmp_path / "run").mkdir()
+    watcher = Watcher(lambda _: None, lambda _: None, lambda _: None)
+    with (
+        filelock.FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(TrainingError, match="Another process trains in"),
+    ):
+        train(recipe, tmp_path, store, tmp_path / "run", watcher)

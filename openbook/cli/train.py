@@ -1,0 +1,60 @@
+"""`openbook train`: a new, immutable model from a recipe. The work is done in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from openbook.errors import ConfigError
+
+NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--run", type=click.Path(path_type=Path), help="The run's folder (default: of your own, by the recipe).")
+@click.option("--resume", is_flag=True, help="Go on where the run in this folder stopped.")
+@click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+def train(recipe: Path, run: Path | None, resume: bool, dry_run: bool, as_json: bool) -> None:
+    """Train the model that RECIPE (a TOML file) describes, and store it.
+
+    The base is never changed: what comes out is a new model with its own digest and its lineage.
+    """
+    from openbook.cli import session
+    from openbook.knowledge.discovery import check_exists
+
+    check_exists(recipe)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"Training needs packages that are not installed ({', '.join(missing)}). Install them with: "
+            f"{sys.executable} -m pip install 'openbook[train]'"
+        )
+    current = session.settings()
+    folder = run.absolute() if run else current.runs_dir / _default_run(recipe)
+    session.ready_base(current, recipe)
+    command = [sys.executable, "-m", "openbook.training", str(recipe), "--store", str(current.models_dir)]
+    command += ["--run", str(folder), "--threads", str(current.threads)]
+    command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
+    with subprocess.Popen(command) as child:
+        # Ctrl-C belongs to the child, which ends its step and writes a checkpoint first.
+        before = signal.signal(signal.SIGINT, lambda *_: child.send_signal(signal.SIGINT))
+        try:
+            code = child.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if code:
+        raise click.exceptions.Exit(code if code > 0 else 128 - code)
+
+
+def _default_run(recipe: Path) -> str:
+    """By name and content of the recipe file: another recipe is another run."""
+    import hashlib
+
+    return f"{recipe.stem}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:8]}"

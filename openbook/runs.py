@@ -1,0 +1,123 @@
+"""The folder of a training run, as files: what `openbook train` writes and `openbook runs` shows.
+
+    <home>/runs/<name>-<recipe digest>/recipe.json     the recipe as it is used, with its digest
+                                       metrics.jsonl   a line for each step and each evaluation
+                                       samples.json    questions of the dev data with the answers before and after
+                                       checkpoints/    see openbook.training.checkpoints
+                                       result.json     at the end: the model that was stored, and its numbers
+                                       report.html     the same to look at
+
+No torch here: the numbers of a run can be read where nothing is trained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import StorageError, TrainingError, did_you_mean
+
+RECIPE, METRICS, SAMPLES, RESULT, REPORT, CHECKPOINTS, LOCK = (
+    "recipe.json",
+    "metrics.jsonl",
+    "samples.json",
+    "result.json",
+    "report.html",
+    "checkpoints",
+    ".lock",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What the files of a run tell. `result` is None while it is not done."""
+
+    path: Path
+    recipe: Mapping[str, Any]
+    recipe_digest: str
+    steps: tuple[Mapping[str, Any], ...]
+    evaluations: tuple[Mapping[str, Any], ...]
+    samples: tuple[Mapping[str, Any], ...]
+    result: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def run_name(recipe_name: str, recipe_digest: str) -> str:
+    return f"{recipe_name}-{recipe_digest[:8]}"
+
+
+def list_runs(folder: Path) -> list[RunSummary]:
+    """Every run whose recipe can be read, in the order of their names."""
+    found = []
+    try:
+        paths = sorted(path for path in folder.iterdir() if (path / RECIPE).is_file()) if folder.is_dir() else []
+    except OSError as error:
+        raise StorageError(f"Cannot list the runs in {folder}: {error.strerror or error}.") from error
+    for path in paths:
+        found.append(read_run(path))
+    return found
+
+
+def find_run(folder: Path, name: str) -> RunSummary:
+    """The run called `name`, or whose name begins with it. Raises TrainingError."""
+    names = [path.name for path in sorted(folder.iterdir()) if (path / RECIPE).is_file()] if folder.is_dir() else []
+    matching = [name] if name in names else [each for each in names if each.startswith(name)]
+    if len(matching) == 1:
+        return read_run(folder / matching[0])
+    if matching:
+        raise TrainingError(f"{len(matching)} runs begin with {name!r}: {', '.join(matching)}. Give more of the name.")
+    hint = did_you_mean(name, names) or (f" There are {', '.join(names)}." if names else " There is none yet.")
+    raise TrainingError(f"No run is called {name[:120]!r}.{hint}")
+
+
+def read_run(path: Path) -> RunSummary:
+    """Raises TrainingError for a folder whose files cannot be read."""
+    try:
+        recipe = json.loads((path / RECIPE).read_bytes())
+        lines = [json.loads(line) for line in _lines(path / METRICS)]
+        result = json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None
+        samples = json.loads((path / SAMPLES).read_bytes()) if (path / SAMPLES).is_file() else []
+        return RunSummary(
+            path,
+            recipe["recipe"],
+            recipe["digest"],
+            tuple(line for line in lines if line["kind"] == "step"),
+            tuple(line for line in lines if line["kind"] == "evaluation"),
+            tuple(samples),
+            result,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"The run in {path} cannot be read: {error}. Remove the folder, or train again.") from error
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Whole lines only: a process that was killed may have left half of one."""
+    if not path.is_file():
+        return []
+    *whole, _rest = path.read_bytes().split(b"\n")
+    return [line for line in whole if line]
+
+
+def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
+    with (path / METRICS).open("ab") as stream:
+        stream.write(json.dumps(dict(value)).encode() + b"\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the numbers of steps that are done again after a resume from `step`."""
+    kept = [line for line in _lines(path / METRICS) if json.loads(line)["step"] <= step]
+    staged = path / f".{METRICS}"
+    staged.write_bytes(b"".join(line + b"\n" for line in kept))
+    staged.replace(path / METRICS)
+
+
+def write_json(path: Path, value: object) -> None:
+    staged = path.with_name(f".{path.name}")
+    staged.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    staged.replace(path)

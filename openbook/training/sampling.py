@@ -1,0 +1,50 @@
+"""A few questions of the dev data, answered greedily: to look at, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from openbook.inference.tokenizing import PromptTokenizer
+from openbook.training.examples import Tree
+
+SAMPLES = 12
+MAX_ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    question: str
+    expected: str
+    answer: str
+
+
+@torch.no_grad()
+def samples_of(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) -> list[Sample]:
+    """One question of each of the first trees, in turn one that has an answer and one that has none."""
+    network.eval()
+    found = []
+    model = tokenizer.model
+
+    def text(tokens: Sequence[int]) -> str:
+        return b"".join(map(model.piece, tokens)).decode(errors="replace").strip()
+
+    for number, tree in enumerate(trees[:SAMPLES]):
+        wanted = "answer" if number % 2 == 0 else "abstention"
+        branch = next((b for b in tree.branches if b.kind == wanted), tree.branches[0])
+        prompt = (*tree.beginning, *branch.tokens[: branch.answer_start])
+        written = network.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+            max_new_tokens=MAX_ANSWER_TOKENS,
+            do_sample=False,
+            eos_token_id=model.end_token if model.end_token >= 0 else None,
+            pad_token_id=0,
+        )
+        answer = [token for token in written[0, len(prompt) :].tolist() if not model.ends_generation(token)]
+        question = text(branch.tokens[: branch.answer_start])
+        found.append(Sample(question, text(branch.tokens[branch.answer_start :]), text(answer)))
+    return found
