@@ -16,6 +16,7 @@ from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
+from openbook.inference.prompting import passage_block, question_block
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import Quoted, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
@@ -142,21 +143,24 @@ def checked_question(question: str) -> str:
 
 
 def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None) -> Prompt:
-    """A trained reader is asked as it was trained (`openbook.training.reader` writes the same prompts)."""
-    return Prompt(
-        reader.instruction if reader else OPEN_BOOK, tuple(_passage_text(p) for p in passages), f"Question: {question}"
-    )
+    places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
+    texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
+    return reading_prompt(question, list(zip(places, texts, strict=True)), reader)
+
+
+def reading_prompt(question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None) -> Prompt:
+    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained."""
+    system = reader.instruction if reader else OPEN_BOOK
+    return Prompt(system, tuple(passage_block(place, text) for place, text in passages), question_block(question))
+
+
+def closed_book_prompt(question: str) -> Prompt:
+    return Prompt(CLOSED_BOOK, (), question)
 
 
 # A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
 # of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
-
-
-def _passage_text(passage: Passage) -> str:
-    place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
-    text = _SOFT_BREAK.sub(r"\1 ", f"\n{passage.text.strip()}")[1:]
-    return f"Passage ({place}):\n{text}\n\n" if place else f"Passage:\n{text}\n\n"
 
 
 def pack(
@@ -211,7 +215,7 @@ def _closed_book(
     on_text: Callable[[str], None],
     cancelled: Cancelled,
 ) -> Answer:
-    prompt = Prompt(CLOSED_BOOK, (), question)
+    prompt = closed_book_prompt(question)
     completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
     text = tidy(completion.text)
     receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None, EVERYTHING)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """List, fetch, check and remove frozen models."""
+    """List, fetch, check, name and remove frozen models."""
 
 
 @models.command("list")
@@ -139,6 +139,124 @@ def remove(name: str, yes: bool) -> None:
         else "its model stays: another name means it, or is damaged and might (see: openbook models list)"
     )
     display.say(display.console(), f"{name} is removed; {what}.")
+
+
+@models.command()
+@click.argument("name")
+@click.argument("digest")
+@click.option("--reading", type=click.Path(path_type=Path), help="Questions with passages for the gate (JSON Lines).")
+@click.option("--known", type=click.Path(path_type=Path), help="Questions to answer from memory (JSON Lines).")
+@click.option(
+    "--margin", type=click.FloatRange(0.0, 1.0), default=0.02, show_default=True, help="How much worse is no worse."
+)
+@click.option("--without-gate", is_flag=True, help="Do not compare; the name then says nothing about quality.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def promote(
+    name: str, digest: str, reading: Path | None, known: Path | None, margin: float, without_gate: bool, as_json: bool
+) -> None:
+    """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder (at first its base)."""
+    import dataclasses
+
+    from openbook.cli import display, session
+    from openbook.diagnosis.gate import compare, load_sets, target_checks
+    from openbook.errors import ModelError
+    from openbook.inference import load_model
+    from openbook.models.names import checked_name
+
+    current = session.settings()
+    store = session.store(current)
+    checked_name(name)
+    candidate = store.resolve(digest)
+    store.check_fast(candidate)
+    history = store.history(name)
+    held = history[-1] if history else candidate.manifest.lineage
+    holder = store.resolve(held) if held and held != candidate.digest else None
+    checks = [] if without_gate else target_checks(candidate)
+    if holder is not None and not without_gate:
+        store.check_fast(holder)
+        sets = load_sets(reading, known)
+        sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
+        new, old = load_model(candidate, **sizes), load_model(holder, **sizes)
+        with session.add_progress() as progress:
+            checks += compare(new, old, sets, margin=margin, progress=lambda done, total: progress("gate", done, total))
+    passed = all(check.passed for check in checks)
+    if passed:
+        store.point(name, candidate.digest)
+    if as_json:
+        value = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None, "passed": passed}
+        display.print_json(value | {"checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        out = display.console()
+        for check in checks:
+            display.say(out, f"{'passed' if check.passed else 'FAILED'}  {check}", style="" if check.passed else "red")
+    if not passed:
+        raise ModelError(f"{candidate.digest[:12]} does not pass the gate, so {name!r} keeps its meaning.")
+    if not as_json:
+        how = (
+            "without a gate"
+            if without_gate
+            else f"{len(checks)} checks passed"
+            if checks
+            else "nothing to compare it with"
+        )
+        display.say(display.console(), f"{name} now means {candidate.digest} ({how}).")
+
+
+@models.command()
+@click.argument("name")
+def rollback(name: str) -> None:
+    """Make NAME mean what it meant before; again, and it goes back further."""
+    from openbook.cli import display, session
+
+    reference = session.store(session.settings()).rollback(name)
+    display.say(display.console(), f"{name} now means {reference.digest}.")
+
+
+@models.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def lineage(name: str, as_json: bool) -> None:
+    """Show what NAME was trained from, how, and what was trained from it."""
+    from openbook.cli import display, session
+    from openbook.models.lineage import tree_of
+
+    store = session.store(session.settings())
+    tree = tree_of(store, store.resolve(name))
+    if as_json:
+        display.print_json(tree.to_json())
+        return
+    out = display.console()
+    for depth, node in tree.walk():
+        mark = " <" if node.digest == tree.asked else ""
+        names = f" ({', '.join(node.names)})" if node.names else ""
+        display.say(out, f"{node.digest[:12]}{names}: {node.what}{mark}", indent=3 * depth)
+        for line in node.details:
+            display.say(out, line, indent=3 * depth + 2, style="dim")
+
+
+@models.command()
+@click.argument("name")
+@click.argument("document", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def why(name: str, document: Path, as_json: bool) -> None:
+    """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
+    import dataclasses
+
+    from openbook.cli import display, session
+    from openbook.knowledge.discovery import check_exists
+    from openbook.knowledge.reading import read_file
+    from openbook.models.lineage import learned
+
+    check_exists(document)
+    current = session.settings()
+    store = session.store(current)
+    content, _ = read_file(document, max_bytes=current.max_file_mb * 1_000_000)
+    found = learned(store, store.resolve(name), content.text)
+    if as_json:
+        display.print_json({"document": str(document), "models": [dataclasses.asdict(each) for each in found]})
+        return
+    for each in found:
+        display.say(display.console(), str(each))
 
 
 def _summary(reference: ModelReference) -> dict[str, Any]:

@@ -178,7 +178,12 @@ def download_progress() -> Iterator[tuple[Callable[[str], None], Callable[[int, 
 @contextmanager
 def add_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Bars on standard error: files read, passages embedded."""
-    titles = {"digest": "Comparing files", "read": "Reading files", "embed": "Embedding passages"}
+    titles = {
+        "digest": "Comparing files",
+        "read": "Reading files",
+        "embed": "Embedding passages",
+        "gate": "Comparing answers",
+    }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,11 @@ class FrozenModel:
                 except StopIteration as done:
                     completion: Completion = done.value
                     return completion
+
+    def complete_each(self, prompts: Sequence[Prompt], decoding: Decoding = Decoding()) -> Iterator[Completion]:
+        """The completion of each prompt, as `complete` gives it; an engine that can reads a common beginning once."""
+        together = getattr(self.engine, "complete_each", None)
+        yield from together(prompts, decoding) if together else (self.complete(p, decoding) for p in prompts)
 
     def close(self) -> None:
         self.engine.close()

@@ -7,8 +7,9 @@ function of the request alone, and so are the bits of its result.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,40 +112,76 @@ class LlamaCppEngine:
 
     def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
         blocks = self._tokenizer.blocks(prompt)
-        prompt_tokens = sum(map(len, blocks))
-        self._check_fits(prompt_tokens, decoding.max_tokens)
-        prompt_digest = sha256_hex(canonical_json(blocks))
-        request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
-        stream, log_probs, pieces = TextStream(decoding.stop), [], []
-        finish: FinishReason = "length"
+        self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
         try:
             with self._context(cancelled) as context:
-                logits = context.evaluate_blocks(blocks, CALL_TOKENS)
-                for step in range(decoding.max_tokens):
-                    token, log_prob = sampling.choose_token(logits, decoding, request, step)
-                    log_probs.append(log_prob)
-                    if self._model.ends_generation(token):
-                        finish = "end"
+                return (yield from self._answer(context, blocks, 0, decoding))
+        except Aborted:  # while it waited for a context
+            return self._completion(blocks, "", [], "cancelled")
+
+    def complete_each(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[Completion]:
+        """The completion of each prompt. Blocks that a prompt begins with as the one before it did are read once.
+
+        Law: bit for bit what `generate` gives for each alone.
+        """
+        read: list[list[int]] = []
+        with self._in_use(), self._context(never) as context:
+            for prompt in prompts:
+                blocks = self._tokenizer.blocks(prompt)
+                self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
+                # The last block is always read, for the logits after it.
+                same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(read, blocks[:-1], strict=False))
+                shared = sum(1 for _ in same)
+                context.rewind(sum(map(len, blocks[:shared])))
+                pieces = self._answer(context, blocks, shared, decoding)
+                while True:
+                    try:
+                        next(pieces)
+                    except StopIteration as done:
+                        yield done.value
                         break
-                    if piece := stream.feed(self._model.piece(token)):
-                        pieces.append(piece)
-                        yield piece
-                    if stream.stopped:
-                        finish = "stop"
-                        break
-                    if step + 1 < decoding.max_tokens:
-                        logits = context.evaluate([token])
+                read = blocks
+
+    def _answer(
+        self, context: Context, blocks: list[list[int]], shared: int, decoding: Decoding
+    ) -> Generator[str, None, Completion]:
+        """Read the blocks from number `shared` on, then decode."""
+        prompt_digest = sha256_hex(canonical_json(blocks))
+        request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
+        stream, log_probs, pieces = TextStream(decoding.stop), list[float](), list[str]()
+        finish: FinishReason = "length"
+        try:
+            logits = context.evaluate_blocks(blocks[shared:], CALL_TOKENS)
+            for step in range(decoding.max_tokens):
+                token, log_prob = sampling.choose_token(logits, decoding, request, step)
+                log_probs.append(log_prob)
+                if self._model.ends_generation(token):
+                    finish = "end"
+                    break
+                if piece := stream.feed(self._model.piece(token)):
+                    pieces.append(piece)
+                    yield piece
+                if stream.stopped:
+                    finish = "stop"
+                    break
+                if step + 1 < decoding.max_tokens:
+                    logits = context.evaluate([token])
         except Aborted:
             finish = "cancelled"
         if finish != "cancelled" and (rest := stream.feed(b"", final=True)):
             pieces.append(rest)
             yield rest
+        return self._completion(blocks, "".join(pieces), log_probs, finish)
+
+    def _completion(
+        self, blocks: list[list[int]], text: str, log_probs: list[float], finish: FinishReason
+    ) -> Completion:
         return Completion(
-            text="".join(pieces),
+            text=text,
             finish_reason=finish,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=sum(map(len, blocks)),
             answer_tokens=len(log_probs),
-            prompt_digest=prompt_digest,
+            prompt_digest=sha256_hex(canonical_json(blocks)),
             numeric_class=self.numeric_class,
             mean_logprob=sum(log_probs) / len(log_probs) if log_probs else None,
         )

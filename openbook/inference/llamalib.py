@@ -270,6 +270,12 @@ class Context:
         self._lib.llama_memory_clear(self._memory, True)
         self._position, self._cancelled, self._failure = 0, cancelled, None
 
+    def rewind(self, tokens: int) -> None:
+        """Forget all but the first `tokens` of what was evaluated."""
+        if not self._lib.llama_memory_seq_rm(self._memory, 0, tokens, -1):
+            raise EngineError(f"llama.cpp cannot go back to token {tokens}: {self._library.last_error()}.")
+        self._position = tokens
+
     def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
         """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""
         calls = block_calls(blocks, call_tokens)

@@ -38,6 +38,15 @@ class Block:
     segments: tuple[Segment, ...]
 
 
+def passage_block(place: str, text: str) -> str:
+    """A passage as models read it, in answering and in training alike; `place` says where it stands, or is empty."""
+    return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
+
+
+def question_block(question: str) -> str:
+    return f"Question: {question.strip()}"
+
+
 def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[list[dict[str, str]]], str]:
     """The model's own chat template as a function of the messages, in a sandbox.
 

@@ -100,6 +100,33 @@ class ModelStore:
                 append_history(self.root, name, digest)
         return reference
 
+    def rollback(self, name: str) -> ModelReference:
+        """Makes `name` mean what it meant before it came to its present meaning. Raises UnknownModel if there is nothing."""
+        with changing(self.root):
+            history = read_history(self.root, name)
+            place = history.index(history[-1]) if history else 0
+            if not place:
+                raise UnknownModel(
+                    f"The name {name[:120]!r} has never meant another model."
+                    if history
+                    else f"No model is called {name[:120]!r}."
+                )
+            reference = self._reference(name, history[place - 1])
+            append_history(self.root, name, reference.digest)
+        return reference
+
+    def history(self, name: str) -> tuple[Digest, ...]:
+        """All that the name meant, oldest first; empty for a name that is not one."""
+        return read_history(self.root, name) if not name_problem(name) else ()
+
+    def everything(self) -> tuple[ModelReference, ...]:
+        """Every stored model whose manifest can be read, with a name or without, in the order of the digests."""
+        found = []
+        for digest in self._stored(""):
+            with suppress(ModelNotVerified, UnknownModel):
+                found.append(self.resolve(digest))
+        return tuple(found)
+
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
 

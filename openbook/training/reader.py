@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.tokenizing import PromptTokenizer
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.words import Vocabulary, query_terms
@@ -118,11 +119,8 @@ def _answered_elsewhere(asked: Asked, own: int, group: Sequence[int], lines: Seq
 
 
 def reader_prompt(instruction: str, lines: Sequence[PassageLine], question: str) -> Prompt:
-    passages = []
-    for line in lines:
-        place = f" ({line.title})" if line.title else ""
-        passages.append(f"Passage{place}:\n{line.passage.strip()}\n\n")
-    return Prompt(instruction, tuple(passages), f"Question: {question.strip()}")
+    passages = tuple(passage_block(line.title, line.passage) for line in lines)
+    return Prompt(instruction, passages, question_block(question))
 
 
 def _answers(asked: Asked, abstention: str, *, every: bool) -> tuple[str, ...]:

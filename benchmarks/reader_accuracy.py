@@ -1,0 +1,100 @@
+"""Skill against knowledge: what a model reads in a passage, and what it knows without one, before and after training.
+
+    python benchmarks/reader_accuracy.py --squad dev-v1.1.json dev-v2.0.json splits.json [--popqa test.jsonl]
+                                         [--split test] [--limit N] MODEL [MODEL ...]
+
+MODEL is a name or digest in the model store. All questions of the articles in the split are asked greedily through the
+engine: on their passage (SQuAD 1.1: exact match and token F1; SQuAD 2.0: abstention on the unanswerable and on the
+answerable), and closed-book, where an answer counts that holds an accepted one. `--limit` asks so many passages, chosen by
+chance. Prints a table with 95 % intervals and one JSON document at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from openbook.config import load_settings
+from openbook.diagnosis.probes import Probe, outcomes
+from openbook.diagnosis.scoring import Interval, holds_answer, interval
+from openbook.inference import FrozenModel, load_model
+from openbook.models import ModelStore, ensure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--squad", nargs=3, type=Path, required=True)
+    parser.add_argument("--popqa", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=0)
+    options = parser.parse_args()
+    v1, v2 = (squad(path, options.squad[2], options.split, options.limit) for path in options.squad[:2])
+    popqa = facts(options.popqa) if options.popqa else []
+    settings = load_settings()
+    found: dict[str, dict[str, Any]] = {}
+    for name in options.models:
+        reference = ensure(ModelStore(settings.models_dir), name)
+        model = load_model(reference, threads=settings.threads)
+        started = time.perf_counter()
+        measured = measure(model, v1, v2, popqa)
+        model.close()
+        print(f"\n{name} ({reference.digest[:12]}), {time.perf_counter() - started:.0f} s")
+        for label, value in measured.items():
+            print(f"  {label:<44} {value}  (n = {value.n})", flush=True)
+        found[name] = {"digest": reference.digest, **{label: asdict(value) for label, value in measured.items()}}
+    print(json.dumps(found))
+
+
+def measure(model: FrozenModel, v1: list[Probe], v2: list[Probe], popqa: list[Probe]) -> dict[str, Interval]:
+    read = outcomes(model, v1)
+    hard = outcomes(model, v2)
+    alone = outcomes(model, [Probe(p.question, p.answers) for p in v1])
+    known = outcomes(model, popqa)
+    unanswerable = [o for o in hard if not o.probe.answers]
+    answerable = [o for o in hard if o.probe.answers]
+    return {
+        "SQuAD 1.1, passage given: exact match": interval([o.exact for o in read]),
+        "SQuAD 1.1, passage given: token F1": interval([o.f1 for o in read]),
+        "SQuAD 1.1, passage given: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in read]),
+        "SQuAD 1.1, passage given: abstains": interval([float(o.abstained) for o in read]),
+        "SQuAD 2.0, unanswerable: abstains": interval([float(o.abstained) for o in unanswerable]),
+        "SQuAD 2.0, answerable: abstains": interval([float(o.abstained) for o in answerable]),
+        "SQuAD 2.0, answerable: token F1": interval([o.f1 for o in answerable]),
+        "SQuAD 1.1, closed-book: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in alone]),
+        "PopQA, closed-book: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in known]),
+    }
+
+
+def squad(path: Path, splits: Path, split: str, limit: int) -> list[Probe]:
+    content = path.read_bytes()
+    articles = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)["data"]
+    titles = set(json.loads(splits.read_text(encoding="utf-8"))[split])
+    paragraphs = [(a["title"], p) for a in articles if a["title"] in titles for p in a["paragraphs"]]
+    if limit and limit < len(paragraphs):
+        paragraphs = random.Random(1).sample(paragraphs, limit)
+    return [
+        Probe(
+            q["question"].strip(),
+            tuple(dict.fromkeys(x["text"] for x in q["answers"])),
+            title.replace("_", " "),
+            p["context"],
+        )
+        for title, p in paragraphs
+        for q in p["qas"]
+    ]
+
+
+def facts(path: Path) -> list[Probe]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Probe(row["question"], tuple(row["golden_answers"])) for row in rows]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""May a model take a name? Only if it reads and knows no worse than the one that has it, and reached its own target.
+
+Non-inferiority: both answer the same questions; the difference of their scores is resampled by question (paired
+bootstrap). The candidate passes when the lower end of the one-sided 95 % interval is above minus the margin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from openbook.diagnosis.probes import Probe, load_probes, outcomes
+from openbook.diagnosis.scoring import holds_answer
+from openbook.inference import FrozenModel
+from openbook.models import ModelReference
+from openbook.models.manifest import TRAINING_RECORD
+from openbook.models.training_record import read_training_record
+
+MARGIN = 0.02
+RESAMPLES = 4000
+DATA = Path(__file__).parent.parent / "models" / "data"
+READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One demand. `holder` and `candidate` are mean scores from 0 to 1, `low` the lower end of their difference."""
+
+    name: str
+    passed: bool
+    candidate: float
+    holder: float | None = None
+    low: float | None = None
+    questions: int = 0
+
+    def __str__(self) -> str:
+        if self.holder is None or self.low is None:
+            return self.name
+        return (
+            f"{self.name}: {self.candidate:.3f}, present holder {self.holder:.3f} on {self.questions} questions; "
+            f"difference at least {self.low:+.3f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """What the gate asks: questions with their passage, and questions to answer from memory."""
+
+    reading: Sequence[Probe]
+    known: Sequence[Probe]
+
+
+def load_sets(reading: Path | None = None, known: Path | None = None) -> Sets:
+    """The given sets, or those that come with OpenBook. Raises ConfigError, StorageError."""
+    return Sets(load_probes(reading or READING), load_probes(known or KNOWN))
+
+
+def compare(
+    candidate: FrozenModel,
+    holder: FrozenModel,
+    sets: Sets,
+    *,
+    margin: float = MARGIN,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Check]:
+    total = 2 * (len(sets.reading) + len(sets.known))
+    done = 0
+
+    def scores(model: FrozenModel, probes: Sequence[Probe], *, known: bool) -> list[float]:
+        nonlocal done
+        begun = done
+        found = outcomes(model, probes, progress=lambda at, _: progress(begun + at, total))
+        done += len(probes)
+        # A long answer that holds the fact is right from memory; reading is scored by F1, abstentions included.
+        return [holds_answer(each.answer, each.probe.answers) if known else each.f1 for each in found]
+
+    checks = []
+    for name, probes, known in (("reading", sets.reading, False), ("known facts", sets.known, True)):
+        new, old = scores(candidate, probes, known=known), scores(holder, probes, known=known)
+        checks.append(non_inferior(name, new, old, margin))
+    return checks
+
+
+def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float], margin: float, seed: int = 0) -> Check:
+    """Scores of both on the same questions, in the same order."""
+    difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)
+    chance = np.random.default_rng(seed)
+    picks = chance.integers(0, len(difference), size=(RESAMPLES, len(difference)))
+    low = float(np.quantile(difference[picks].mean(axis=1), 0.05))
+    return Check(name, low > -margin, float(np.mean(candidate)), float(np.mean(holder)), low, len(difference))
+
+
+def target_checks(reference: ModelReference) -> list[Check]:
+    """Whether a trained model reached what its recipe asked for. A model without a record was asked for nothing."""
+    if TRAINING_RECORD not in reference.manifest.files:
+        return []
+    record = read_training_record(reference.path / TRAINING_RECORD)
+    gate: Any = record.recipe.get("gate") or {}
+    checks = []
+    for metric, wanted in sorted(dict(gate.get("target") or {}).items()):
+        measured = record.metrics.get(metric)
+        name = f"target {metric}: {measured or 'not measured'}, the recipe asks for {json.dumps(wanted)}"
+        value = float(measured) if measured is not None else float("-inf")
+        checks.append(Check(name, value >= float(wanted), value))
+    return checks
