@@ -101,17 +101,19 @@ class ModelStore:
         return reference
 
     def rollback(self, name: str) -> ModelReference:
-        """Makes `name` mean what it meant before it came to its present meaning. Raises UnknownModel if there is nothing."""
+        """Makes `name` mean what it meant before; again, and it goes back further. Raises UnknownModel if there is nothing."""
         with changing(self.root):
             history = read_history(self.root, name)
-            place = history.index(history[-1]) if history else 0
-            if not place:
+            before: list[Digest] = []  # what was left by going forward and not by going back
+            for digest in history:
+                before = before[:-1] if before[-2:-1] == [digest] else [*before, digest]
+            if len(before) < 2:
                 raise UnknownModel(
                     f"The name {name[:120]!r} has never meant another model."
                     if history
                     else f"No model is called {name[:120]!r}."
                 )
-            reference = self._reference(name, history[place - 1])
+            reference = self._reference(name, before[-2])
             append_history(self.root, name, reference.digest)
         return reference
 

@@ -15,6 +15,7 @@ from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, te
 from openbook.models.manifest import (
     FILES,
     SECTIONS,
+    TRAINING_RECORD,
     FileEntry,
     Kind,
     KnowledgeCutoff,
@@ -43,9 +44,10 @@ CUTOFFS = st.builds(KnowledgeCutoff, st.none() | st.dates().map(lambda d: d.isof
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    kind: Kind = draw(st.sampled_from(["language-model", "embedder"]))
-    is_gguf = kind == "language-model"
-    trust: Trust = draw(st.sampled_from(["catalogue", "first-use", "local-file"]))
+    kind: Kind = draw(st.sampled_from(["language-model", "embedder", "adapter"]))
+    is_gguf = kind != "embedder"
+    trust: Trust = draw(st.sampled_from(["catalogue", "first-use", "local-file", "training"]))
+    files = FILES[kind] + ((TRAINING_RECORD,) if is_gguf and draw(st.booleans()) else ())
     return Manifest(
         name=draw(st.from_regex(r"\A[b-z][a-z0-9_-]{3,20}\Z")),
         kind=kind,
@@ -60,12 +62,12 @@ def manifests(draw: st.DrawFn) -> Manifest:
         template=TemplateSummary(draw(st.booleans()), draw(DIGESTS) if is_gguf else None),
         licence=draw(TEXTS),
         knowledge_cutoff=draw(CUTOFFS),
-        files={name: FileEntry(draw(DIGESTS), draw(NUMBERS)) for name in FILES[kind]},
+        files={name: FileEntry(draw(DIGESTS), draw(NUMBERS)) for name in files},
         header_bytes=draw(NUMBERS) if is_gguf else None,
         header_sha256=draw(DIGESTS) if is_gguf else None,
         tensors=draw(TENSORS),
-        source=Source(trust, {name: draw(TEXTS) for name in FILES[kind]}),
-        lineage=draw(st.none() | DIGESTS),
+        source=Source(trust, {name: draw(TEXTS) for name in files}),
+        lineage=draw(DIGESTS if kind == "adapter" else st.none() | DIGESTS),
         embedding=None if is_gguf else draw(SPECS),
     )
 
@@ -82,7 +84,7 @@ def golden_value() -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("name", ["manifest-v1.json", "manifest-v1-embedder.json"])
+@pytest.mark.parametrize("name", ["manifest-v1.json", "manifest-v1-embedder.json", "manifest-v2-adapter.json"])
 def test_manifests_of_every_past_version_open(name: str) -> None:
     data = (GOLDEN / name).read_bytes()
     manifest = Manifest.from_json(data)

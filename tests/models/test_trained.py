@@ -1,0 +1,206 @@
+"""Models that training stored: their record, their lineage, names that go forward and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore
+from openbook.models.gguf import ValueType
+from openbook.models.importing import store_trained
+from openbook.models.lineage import learned, tree_of
+from openbook.models.training_record import TrainingRecord, text_digests
+from tests.models.gguf_files import Recipe, Tensor
+
+LEARNED = "The harbour master of Sandhavn signs every travel expense claim above fifty crowns by hand."
+OTHER = "Nothing of this paragraph has ever been learned by any of the models that are tested here."
+
+RECORDS = st.builds(
+    TrainingRecord,
+    recipe=st.dictionaries(
+        st.text(max_size=8),
+        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+        max_size=3,
+    ),
+    parent=st.text("0123456789abcdef", min_size=64, max_size=64),
+    data=st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3).map(tuple),
+    code=st.text("abc 1.", max_size=9),
+    seed=st.integers(0, 99),
+    steps=st.integers(0, 99),
+    tokens=st.integers(0, 1 << 40),
+    numeric_class=st.text("abc; 1.", max_size=9),
+    metrics=st.dictionaries(st.text("abc_", max_size=8), st.text("0123.", max_size=8), max_size=3),
+    knowledge_base=st.none() | st.just("kb@3"),
+    texts=st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=3).map(tuple),
+)
+
+
+def record(parent: str, texts: tuple[str, ...] = (LEARNED,), **changes: Any) -> TrainingRecord:
+    value: dict[str, Any] = {
+        "recipe": {"name": "small", "gate": {"target": {"exact": 0.5}}},
+        "parent": parent,
+        "data": ("d" * 64,),
+        "code": "openbook",
+        "seed": 1,
+        "steps": 10,
+        "tokens": 1000,
+        "numeric_class": "test",
+        "metrics": {"exact": "0.6000"},
+        "knowledge_base": "kb@3",
+        "texts": text_digests(texts),
+    }
+    return TrainingRecord(**(value | changes))
+
+
+def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
+    recipe = Recipe(
+        metadata=(
+            ("general.architecture", ValueType.STRING, "llama"),
+            ("general.type", ValueType.STRING, "adapter"),
+            ("adapter.type", ValueType.STRING, "lora"),
+            ("adapter.lora.alpha", ValueType.FLOAT32, 8.0),
+            ("adapter.openbook.base", ValueType.STRING, base),
+            ("openbook.reader.instruction", ValueType.STRING, "Answer."),
+        ),
+        tensors=(Tensor("blk.0.attn_q.weight.lora_a", data),),
+    )
+    path.write_bytes(recipe.build())
+    return path
+
+
+def store_adapter(
+    store: ModelStore, tmp_path: Path, base: ModelReference, name: str | None, data: bytes = b"\x05" * 16
+) -> ModelReference:
+    path = adapter_file(tmp_path / "a.gguf", base.digest, data)
+    return store_trained(
+        store,
+        path,
+        record(base.digest),
+        kind="adapter",
+        name="small",
+        licence="CC0",
+        cutoff=KnowledgeCutoff("2024-01-01", "test"),
+        as_name=name,
+    )
+
+
+@given(RECORDS)
+def test_a_record_is_what_was_written(value: TrainingRecord) -> None:
+    assert TrainingRecord.from_json(value.to_json()) == value
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"format":1', b'"format":9'),
+        (b'"seed":1', b'"seed":-1'),
+        (b'"steps":10', b'"step":10'),
+        (b"{", b"["),
+        (b"}", b""),
+    ],
+)
+def test_a_damaged_record_is_refused(old: bytes, new: bytes) -> None:
+    with pytest.raises(InvalidModelFile, match=r"training\.json"):
+        TrainingRecord.from_json(record("f" * 64).to_json().replace(old, new, 1))
+
+
+def test_an_adapter_belongs_to_its_base(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    assert found.manifest.kind == "adapter"
+    assert found.manifest.lineage == tiny.digest
+    assert found.base == store.resolve(tiny.digest)
+    assert found.vocabulary_file == tiny.main_file
+    assert store.findings(found) == ()
+    # The base is part of what the digest covers: the same numbers for another base are another model.
+    other = adapter_file(tmp_path / "b.gguf", "f" * 64)
+    elsewhere = store_trained(
+        store, other, record("f" * 64), kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff()
+    )
+    assert elsewhere.digest != found.digest
+    with pytest.raises(UnknownModel, match="adapter of the model ffffffffffff, which is not here"):
+        _ = elsewhere.needed_base
+
+
+def test_a_damaged_base_is_found_through_its_adapter(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    tiny.main_file.chmod(0o644)
+    content = bytearray(tiny.main_file.read_bytes())
+    content[-30] ^= 1
+    tiny.main_file.write_bytes(content)
+    with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
+        store.check_fast(found)
+    with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
+        store.verify(found)
+
+
+def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
+    def put(path: Path) -> None:
+        store_trained(store, path, record("f" * 64), kind="adapter", name="x", licence="", cutoff=KnowledgeCutoff())
+
+    with pytest.raises(InvalidModelFile, match="not a LoRA adapter"):
+        put(tiny_file)
+    with pytest.raises(InvalidModelFile, match="which model it belongs to"):
+        put(adapter_file(tmp_path / "a.gguf", "a name"))
+
+
+def test_the_base_stays_while_an_adapter_needs_it(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    store_adapter(store, tmp_path, tiny, "small")
+    assert store.remove("tiny") == ()
+    assert store.resolve("small").base is not None
+    assert len(store.remove("small")) == 1
+    assert store.remove(tiny.digest) == (tiny.digest,)
+
+
+def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    first, second, third = (store_adapter(store, tmp_path, tiny, None, bytes([n]) * 16).digest for n in (1, 2, 3))
+    assert store.names() == {"tiny": tiny.digest}
+    for digest in (first, second, third):
+        store.point("reader", digest)
+    assert store.rollback("reader").digest == second
+    assert store.rollback("reader").digest == first
+    with pytest.raises(UnknownModel, match="never meant another model"):
+        store.rollback("reader")
+    store.point("reader", third)
+    assert store.rollback("reader").digest == first
+    assert store.history("reader") == (first, second, third, second, first, third, first)
+    assert {each.digest for each in store.everything()} == {tiny.digest, first, second, third}
+    with pytest.raises(UnknownModel, match="No model is called"):
+        store.rollback("nobody")
+
+
+def test_lineage_shows_the_tree(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    tree = tree_of(store, found)
+    rows = list(tree.walk())
+    assert [(depth, node.digest) for depth, node in rows] == [(0, tiny.digest), (1, found.digest)]
+    assert tree.asked == found.digest
+    assert rows[1][1].names == ("small",)
+    text = "\n".join(rows[1][1].details)
+    assert "1,000 tokens" in text
+    assert "exact 0.6000" in text
+    assert "kb@3" in text
+    assert tree.to_json()["tree"]["children"][0]["digest"] == found.digest
+    assert [depth for depth, _ in tree_of(store, tiny).walk()] == [0, 1]
+
+
+def test_why_says_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    document = f"Expenses\n\n{LEARNED.replace(' signs', '   signs')}\n\n{OTHER}\n"
+    mine, base = learned(store, found, document)
+    assert (mine.model, mine.found) == (found.digest, 1)
+    assert str(mine).startswith(f"small ({found.digest[:12]}): yes. 1 of the 3 texts")
+    assert base.found is None
+    assert "unknown" in str(base)
+    assert learned(store, found, OTHER)[0].found == 0
+    assert "no." in str(learned(store, found, OTHER)[0])
+    assert "no text long enough" in str(learned(store, found, "Short.")[0])
+
+
+def test_records_of_every_past_version_open() -> None:
+    data = (Path(__file__).parent / "golden" / "training-v1.json").read_bytes()
+    assert TrainingRecord.from_json(data).to_json() == data
