@@ -120,6 +120,21 @@ def _render_marks(count: int, render: Callable[[list[dict[str, str]]], str]) -> 
             raise EngineError(f"The model's chat template refuses a system and a user message: {error}.") from error
 
 
+def cut_template(render: Callable[[list[dict[str, str]]], str], roles: Sequence[str]) -> list[str]:
+    """What the template writes before, between and after messages of these roles. Raises EngineError."""
+    import jinja2
+
+    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(len(roles))]
+    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    try:
+        pieces = _PLACEHOLDER.split(render(messages))
+    except jinja2.TemplateError as error:
+        raise EngineError(f"the template refuses the roles {', '.join(roles)}: {error}") from error
+    if [int(index) for index in pieces[1::2]] != list(range(len(roles))):
+        raise EngineError("the template loses, repeats or reorders messages")
+    return pieces[::2]
+
+
 def _group(segments: Sequence[Segment], passages: int) -> tuple[Block, ...]:
     # segments: c0 system c1 p1 c2 p2 c3 ... question cN. The control text before a plain text belongs to the block
     # before it, except at the very end, where it belongs to the question.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
+from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
-from openbook.inference.prompting import Segment, build_blocks, compile_template
+from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template
 from openbook.records import Prompt
 
 
@@ -28,6 +30,21 @@ class PromptTokenizer:
         if self.model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
             blocks[0].insert(0, bos)
         return blocks
+
+    def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of what the template writes before, between and after the messages, and of each message's text.
+
+        There is one more of the first than of the second. After the last message stands the beginning of an answer.
+        Raises EngineError when there is no template, or it loses, repeats, reorders or refuses a message.
+        """
+        if self._render is None:
+            raise EngineError("the model has no chat template")
+        control = cut_template(self._render, [role for role, _ in messages])
+        tokens = [self._tokens(Segment(text, control=True)) for text in control]
+        bos = self.model.bos_token
+        if self.model.adds_bos and tokens[0][:1] != [bos]:
+            tokens[0] = [bos, *tokens[0]]
+        return tokens, [self._tokens_of(Segment(text, control=False)) for _, text in messages]
 
     def _tokens_of(self, segment: Segment) -> list[int]:
         return self.model.tokenize(segment.text, control=segment.control)

@@ -20,7 +20,9 @@ PAD = -1  # the branch of a place that is no token
 class Batch:
     tokens: Tensor  # [R, T] int64
     positions: Tensor  # [R, T] int64
-    visible: Tensor  # [R, 1, T, T] bool: may the token of the third index attend to that of the fourth
+    visible: (
+        Tensor | None
+    )  # [R, 1, T, T] bool: may the token of the third index attend to that of the fourth; None: causal
     predictors: Tensor  # [A] int64, into the R * T places
     targets: Tensor  # [A] int64
     real_tokens: int
@@ -40,10 +42,12 @@ def batch_of(rows: Sequence[Row]) -> Batch:
         branch[number, :length] = torch.tensor(row.branch)
         predictors += [number * longest + place for place in row.predictors]
         targets += row.targets
+    # Whole sequences that are no trees need no mask, and then attention costs half.
+    plain = all(len(row.tokens) == longest and len(set(row.branch)) == 1 for row in rows)
     return Batch(
         tokens,
         positions,
-        visible_of(branch),
+        None if plain else visible_of(branch),
         torch.tensor(predictors, dtype=torch.int64),
         torch.tensor(targets, dtype=torch.int64),
         sum(len(row.tokens) for row in rows),

@@ -23,7 +23,8 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
         found += readings(network, [row_of(trees[i]) for i in call])
     loss = sum(r.loss for r in found) / max(1, sum(r.tokens for r in found))
     numbers = {"loss": loss}
-    numbers |= reader_numbers(found)
+    if recipe.objective.kind == "reader":
+        numbers |= reader_numbers(found)
     return Evaluated(step, numbers["score"] if recipe.evaluation.metric == "score" else -loss, numbers)
 
 

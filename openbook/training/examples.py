@@ -17,16 +17,26 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """`tokens[answer_start:]` is learned; what comes before is only read. `answer_start` 0 counts from the branch."""
+    """`tokens[answer_start:]` is learned, except the ranges in `skipped`; what comes before is only read."""
 
     tokens: tuple[int, ...]
     answer_start: int
     kind: str = ""  # "answer" or "abstention", for a reader
     key: str = ""  # branches with the same key are other accepted answers to one question
+    skipped: tuple[tuple[int, int], ...] = ()  # [start, end) after `answer_start`: what others say in a conversation
 
     def __post_init__(self) -> None:
         if not 0 <= self.answer_start < len(self.tokens):
             raise ValueError(f"answer_start {self.answer_start} leaves nothing to learn of {len(self.tokens)} tokens")
+
+    @property
+    def learned(self) -> Iterator[int]:
+        """The places of the tokens that are learned."""
+        start = self.answer_start
+        for skip_start, skip_end in self.skipped:
+            yield from range(start, skip_start)
+            start = skip_end
+        yield from range(start, len(self.tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,9 @@ class Tree:
 
     @property
     def answer_tokens(self) -> int:
-        return sum(len(b.tokens) - b.answer_start for b in self.branches)
+        found = sum(1 for branch in self.branches for _ in branch.learned)
+        # The very first token of all has none before it to be predicted from.
+        return found - (0 if self.beginning else sum(b.answer_start == 0 for b in self.branches))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ def row_of(tree: Tree) -> Row:
     owners: list[int] = []
     for number, part in enumerate(tree.branches):
         place = len(tokens)
-        for i in range(part.answer_start, len(part.tokens)):
+        for i in part.learned:
             before = place + i - 1 if i else start - 1  # a branch follows the beginning
             if before >= 0:
                 predictors.append(before)

@@ -26,7 +26,7 @@ from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import Prompt
 from openbook.training.examples import Branch, Tree
 from openbook.training.jsonl import Line
-from openbook.training.recipe import Objective
+from openbook.training.recipe import ReaderObjective
 
 CANDIDATES = 8  # passages that the retriever ranks highest, from which negatives are taken
 
@@ -57,7 +57,7 @@ def asked_of(lines: Sequence[PassageLine]) -> list[Asked]:
 
 def reader_trees(
     lines: Sequence[tuple[str, PassageLine]],
-    objective: Objective,
+    objective: ReaderObjective,
     tokenizer: PromptTokenizer,
     seed: int,
     *,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -39,8 +39,8 @@ class Data(Part):
     sha256: Hex
 
 
-class Objective(Part):
-    """What is learned. `instruction` and `abstention` are the reader's, and become part of the model.
+class ReaderObjective(Part):
+    """Answers in the words of a passage, or the abstention. `instruction` and `abstention` become part of the model.
 
     `negatives`: for each question that its own passage answers, how many other passages of the training data are shown,
     which the retriever ranks high and which do not hold the answer. `passages`: up to so many of one title are read
@@ -48,10 +48,27 @@ class Objective(Part):
     """
 
     kind: Literal["reader"]
-    instruction: str = ""
-    abstention: str = ""
+    instruction: Annotated[str, Field(min_length=1)]
+    abstention: Annotated[str, Field(min_length=1)]
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
     passages: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class InstructionObjective(Part):
+    """What the assistant says in conversations, in the model's own chat template."""
+
+    kind: Literal["instruction"]
+
+
+class LanguageObjective(Part):
+    """Every token of documents."""
+
+    kind: Literal["language-modeling"]
+
+
+Objective: TypeAlias = Annotated[
+    ReaderObjective | InstructionObjective | LanguageObjective, Field(discriminator="kind")
+]
 
 
 class Method(Part):
@@ -155,8 +172,8 @@ class Recipe(Part):
     def _consistent(self) -> Recipe:
         if problem := name_problem(self.name):
             raise ValueError(f"name: {problem}")
-        if not (self.objective.instruction and self.objective.abstention):
-            raise ValueError("objective: a reader needs an instruction and an abstention")
+        if self.objective.kind != "reader" and self.evaluation.metric == "score":
+            raise ValueError("evaluation.metric: only a reader has a score; use loss")
         if self.method.kind == "full" and self.export.kind == "adapter":
             raise ValueError("export: full training gives no adapter; export merged")
         return self

@@ -26,7 +26,9 @@ from openbook.training import checkpoints
 from openbook.training.evaluating import evaluate
 from openbook.training.examples import Tree, fitted
 from openbook.training.exporting import lora_updates, write_adapter, write_merged
+from openbook.training.instruction import ConversationLine, conversation_trees
 from openbook.training.jsonl import read_lines
+from openbook.training.language import document_trees, read_documents
 from openbook.training.loop import Evaluated, Progress, Run
 from openbook.training.network import load_network
 from openbook.training.reader import PassageLine, reader_trees
@@ -96,9 +98,17 @@ def trees_of(
     recipe: Recipe, files: Sequence[Data], folder: Path, tokenizer: PromptTokenizer, *, measuring: bool
 ) -> tuple[list[Tree], list[str], list[str]]:
     """(trees, the texts that they are made of, a sentence for each example that does not fit)."""
+    objective, length = recipe.objective, recipe.loop.sequence_tokens
+    if objective.kind == "language-modeling":
+        documents = [each for data in files for each in read_documents(data, folder)]
+        return document_trees(documents, tokenizer, length), [text for _, text in documents], []
+    if objective.kind == "instruction":
+        talks = [line for data in files for line in read_lines(data, folder, ConversationLine)]
+        kept, problems = fitted(conversation_trees(talks, tokenizer), length)
+        return kept, [turn.content for _, line in talks for turn in line.turns], problems
     lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
-    trees = reader_trees(lines, recipe.objective, tokenizer, recipe.loop.seed, every_answer=measuring)
-    kept, problems = fitted(trees, recipe.loop.sequence_tokens)
+    trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=measuring)
+    kept, problems = fitted(trees, length)
     return kept, [line.passage for _, line in lines], problems
 
 
@@ -220,7 +230,8 @@ def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, 
     )
     exported = folder / "export.gguf"
     with storage_errors(f"write to {folder}"):
-        reader = ReaderFormat(recipe.objective.instruction, recipe.objective.abstention)
+        objective = recipe.objective
+        reader = ReaderFormat(objective.instruction, objective.abstention) if objective.kind == "reader" else None
         base = ready.base
         if recipe.exports_adapter:
             write_adapter(

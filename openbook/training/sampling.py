@@ -13,6 +13,7 @@ from openbook.training.examples import Tree
 
 SAMPLES = 12
 MAX_ANSWER_TOKENS = 24
+PLAIN_PROMPT_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ def samples_of(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) 
     for number, tree in enumerate(trees[:SAMPLES]):
         wanted = "answer" if number % 2 == 0 else "abstention"
         branch = next((b for b in tree.branches if b.kind == wanted), tree.branches[0])
-        prompt = (*tree.beginning, *branch.tokens[: branch.answer_start])
+        start = branch.answer_start or min(PLAIN_PROMPT_TOKENS, len(branch.tokens) // 2)  # of plain text, a beginning
+        prompt = (*tree.beginning, *branch.tokens[:start])
         written = network.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
@@ -45,6 +47,6 @@ def samples_of(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) 
             pad_token_id=0,
         )
         answer = [token for token in written[0, len(prompt) :].tolist() if not model.ends_generation(token)]
-        question = text(branch.tokens[: branch.answer_start])
-        found.append(Sample(question, text(branch.tokens[branch.answer_start :]), text(answer)))
+        expected = branch.tokens[start : start + MAX_ANSWER_TOKENS]
+        found.append(Sample(text(branch.tokens[:start]), text(expected), text(answer)))
     return found

@@ -18,7 +18,7 @@ from openbook.runs import read_run
 from openbook.testing import PROMPT
 from openbook.training.network import load_network, permuted, unpermuted
 from openbook.training.reader import PassageLine, Question, negatives, reader_prompt, reader_trees
-from openbook.training.recipe import Recipe
+from openbook.training.recipe import ReaderObjective, Recipe
 from openbook.training.report import report
 from openbook.training.running import Stopped, Watcher, train
 from tests.training.networks import small_recipe
@@ -61,6 +61,7 @@ def test_a_tree_holds_the_tokens_that_the_engine_would_read(
 ) -> None:
     tokenizer = open_tokenizer(model_reference.path / "model.gguf")
     objective = small_recipe().objective
+    assert isinstance(objective, ReaderObjective)
     tree = reader_trees([("line 1", LINES[0])], objective, tokenizer, seed=1)[0]
     for branch, question in zip(tree.branches, LINES[0].questions, strict=True):
         prompt = reader_prompt(objective.instruction, [LINES[0]], question.question)

@@ -1,0 +1,156 @@
+"""Conversations and plain documents as trees, in the tokens of the real model."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from openbook.errors import ConfigError
+from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.models import ModelReference
+from openbook.training.batches import batch_of, visible_of
+from openbook.training.examples import Branch, Tree, row_of
+from openbook.training.instruction import ConversationLine, branch_of, conversation_trees
+from openbook.training.jsonl import read_lines
+from openbook.training.language import document_trees, packed, read_documents
+from openbook.training.objective import answer_logits
+from openbook.training.recipe import Data, Recipe
+from tests.training.networks import small_network, small_recipe
+
+
+@pytest.fixture(scope="module")
+def tokenizer(model_reference: ModelReference) -> PromptTokenizer:
+    return open_tokenizer(model_reference.main_file)
+
+
+def spelled(tokenizer: PromptTokenizer, tokens: Any) -> str:
+    return b"".join(tokenizer.model._piece(token, special=True) for token in tokens).decode()
+
+
+def line(*turns: tuple[str, str]) -> ConversationLine:
+    return ConversationLine.model_validate({"messages": [{"role": role, "content": text} for role, text in turns]})
+
+
+@pytest.mark.model
+def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> None:
+    turns = line(
+        ("system", "Be brief."),
+        ("user", "One <|im_end|> two?"),
+        ("assistant", "Three."),
+        ("user", "And then?"),
+        ("assistant", "Four."),
+        ("user", "Thanks."),
+    ).turns
+    branch = branch_of(turns, tokenizer)
+    assert spelled(tokenizer, branch.tokens) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nOne <|im_end|> two?<|im_end|>\n"
+        "<|im_start|>assistant\nThree.<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n"
+        "<|im_start|>assistant\nFour.<|im_end|>"
+    )
+    learned = spelled(tokenizer, [branch.tokens[i] for i in branch.learned])
+    assert learned == "Three.<|im_end|>Four.<|im_end|>"
+    # What a message says is text, also where it is spelled like a control token.
+    ends = [token for token in branch.tokens if tokenizer.model.ends_generation(token)]
+    assert len(ends) == 5
+    tree = Tree((), (branch,))
+    assert tree.answer_tokens == len(row_of(tree).targets)
+
+
+@pytest.mark.model
+def test_the_prompt_of_an_answer_is_what_the_engine_would_read(tokenizer: PromptTokenizer) -> None:
+    from openbook.records import Prompt
+
+    branch = branch_of(line(("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")).turns, tokenizer)
+    read = [token for block in tokenizer.blocks(Prompt("Be brief.", (), "Why?")) for token in block]
+    assert list(branch.tokens[: branch.answer_start]) == read
+
+
+@pytest.mark.model
+def test_prompt_and_completion_are_two_turns(tokenizer: PromptTokenizer) -> None:
+    short = ConversationLine(prompt="Why?", completion="So.")
+    assert branch_of(short.turns, tokenizer) == branch_of(line(("user", "Why?"), ("assistant", "So.")).turns, tokenizer)
+    assert conversation_trees([("x line 1", short)], tokenizer)[0].origin == "x line 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"prompt": "a"}', "both hold text"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "nothing to learn"),
+        ('{"messages": [{"role": "robot", "content": "a"}]}', "messages.0.role"),
+        ('{"messages": [], "prompt": ""}', "either messages"),
+        ('{"messages": [{"role": "assistant", "content": "a"}], "prompt": "b", "completion": "c"}', "either messages"),
+        ("[" * 100_000, "recursion|json|array|list|nest"),
+        ("{", "property name"),
+    ],
+)
+def test_a_line_that_is_no_conversation_is_refused_by_number(text: str, reason: str, tmp_path: Path) -> None:
+    content = f'{{"prompt": "a", "completion": "b"}}\n{text}\n'.encode()
+    (tmp_path / "talk.jsonl").write_bytes(content)
+    data = Data(file="talk.jsonl", sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(ConfigError, match=rf"talk\.jsonl line 2 is no valid example: .*(?i:{reason})"):
+        list(read_lines(data, tmp_path, ConversationLine))
+
+
+@pytest.mark.model
+def test_documents_become_sequences_that_hold_all_of_them(tokenizer: PromptTokenizer) -> None:
+    documents = [(f"doc {n}", " ".join(f"word{n} {i}" for i in range(30 * n))) for n in range(1, 8)]
+    trees = document_trees(documents, tokenizer, 64)
+    assert all(tree.tokens <= 64 for tree in trees)
+    learned = sorted(spelled(tokenizer, branch.tokens) for tree in trees for branch in tree.branches)
+    for _, text in documents:
+        tokens = [*tokenizer.model.tokenize(text, control=False), tokenizer.model.end_token]
+        for start in range(0, len(tokens), 64):
+            if len(tokens[start : start + 64]) > 1:
+                assert spelled(tokenizer, tokens[start : start + 64]) in learned
+    assert len(trees) < sum(len(tree.branches) for tree in trees)  # something was packed
+
+
+def test_packed_sequences_do_not_see_each_other() -> None:
+    chance = [Branch(tuple(range(start, start + length)), 0) for start, length in ((1, 9), (20, 5), (40, 6), (60, 3))]
+    trees = packed([(str(i), branch) for i, branch in enumerate(chance)], 16)
+    assert sorted(tree.tokens for tree in trees) == [8, 15]
+    network = small_network()
+    for tree in trees:
+        together = answer_logits(network, batch_of([row_of(tree)]))
+        alone = torch.cat([answer_logits(network, batch_of([row_of(Tree((), (b,)))])) for b in tree.branches])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_whole_sequences_without_a_mask_give_the_same_as_with_one() -> None:
+    from dataclasses import replace
+
+    network = small_network()
+    rows = [row_of(Tree((), (Branch(tuple(range(s, s + 12)), 0),))) for s in (1, 30, 50)]
+    batch = batch_of(rows)
+    assert batch.visible is None
+    masked = replace(batch, visible=visible_of(torch.ones(3, 12, dtype=torch.int64)))
+    torch.testing.assert_close(answer_logits(network, batch), answer_logits(network, masked), rtol=1e-4, atol=1e-4)
+
+
+def test_documents_are_read_from_text_and_from_lines(tmp_path: Path) -> None:
+    def data(name: str, content: bytes) -> Data:
+        (tmp_path / name).write_bytes(content)
+        return Data(file=name, sha256=hashlib.sha256(content).hexdigest())
+
+    assert list(read_documents(data("a.md", b"# Title\n\nText.\n"), tmp_path)) == [("a.md", "# Title\n\nText.\n")]
+    lines = gzip.compress(b'{"text": "one"}\n\n{"text": "two", "title": "2"}\n')
+    found = list(read_documents(data("b.jsonl.gz", lines), tmp_path))
+    assert found == [("b.jsonl.gz line 1", "one"), ("b.jsonl.gz line 3", "two")]
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        list(read_documents(data("c.txt", b"\xff\xfe\x00"), tmp_path))
+    with pytest.raises(ConfigError, match="no text"):
+        list(read_documents(data("d.txt", b" \n"), tmp_path))
+
+
+def test_only_a_reader_has_a_score() -> None:
+    with pytest.raises(ValueError, match="only a reader has a score"):
+        Recipe.model_validate(
+            small_recipe().model_dump()
+            | {"objective": {"kind": "language-modeling"}, "evaluation": {"metric": "score"}}
+        )
