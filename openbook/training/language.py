@@ -17,6 +17,8 @@ from openbook.training.examples import Branch, Tree
 from openbook.training.jsonl import Line, checked_content, read_lines
 from openbook.training.recipe import Data
 
+MIN_TOKENS = 2  # of one token nothing can be learned
+MOST_OPEN = 64  # sequences with room that are looked at for the next rest
 _JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
 
@@ -57,7 +59,7 @@ def document_trees(
             branch = Branch((*bos, *tokens[start : start + room]), 0)
             if len(branch.tokens) == sequence_tokens:
                 trees.append(Tree((), (branch,), place))
-            elif len(branch.tokens) > 1:
+            elif len(branch.tokens) >= MIN_TOKENS:
                 rests.append((place, branch))
     return trees + packed(rests, sequence_tokens)
 
@@ -76,8 +78,7 @@ def packed(rests: Sequence[tuple[str, Branch]], sequence_tokens: int) -> list[Tr
         else:
             bins.append((length, [(place, branch)]))
             open_bins.append(len(bins) - 1)
-        # One that has hardly room left is not looked at again.
-        open_bins = [i for i in open_bins if sequence_tokens - bins[i][0] >= 8][-64:]
+        open_bins = [i for i in open_bins if sequence_tokens - bins[i][0] >= MIN_TOKENS][-MOST_OPEN:]
     return [
         Tree((), tuple(branch for _, branch in held), " and ".join(dict.fromkeys(p for p, _ in held)))
         for _, held in bins

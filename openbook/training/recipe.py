@@ -207,6 +207,8 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
+    if len(place) > 2 and place[0] == "objective":  # the second step is the kind, which is no key
+        place = (place[0], *place[2:])
     key = ".".join(map(str, place))
     if kind != "extra_forbidden":
         message = message.removeprefix("Value error, ")
