@@ -31,6 +31,9 @@ RECIPE, METRICS, SAMPLES, RESULT, REPORT, CHECKPOINTS, LOCK = (
 )
 
 
+LOWER_IS_BETTER = frozenset({"loss", "abstained_wrongly"})
+
+
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """What the files of a run tell. `result` is None while it is not done."""
@@ -48,8 +51,11 @@ class RunSummary:
         return self.path.name
 
 
-def run_name(recipe_name: str, recipe_digest: str) -> str:
-    return f"{recipe_name}-{recipe_digest[:8]}"
+def reaches(metric: str, value: float | None, wanted: float) -> bool:
+    """Whether a dev number is as good as a recipe asks: at least `wanted`, or where lower is better at most."""
+    if value is None:
+        return False
+    return value <= wanted if metric in LOWER_IS_BETTER else value >= wanted
 
 
 def list_runs(folder: Path) -> list[RunSummary]:

@@ -20,6 +20,7 @@ from openbook.inference import FrozenModel
 from openbook.models import ModelReference
 from openbook.models.manifest import TRAINING_RECORD
 from openbook.models.training_record import read_training_record
+from openbook.runs import reaches
 
 MARGIN = 0.02
 RESAMPLES = 4000
@@ -105,6 +106,6 @@ def target_checks(reference: ModelReference) -> list[Check]:
     for metric, wanted in sorted(dict(gate.get("target") or {}).items()):
         measured = record.metrics.get(metric)
         name = f"target {metric}: {measured or 'not measured'}, the recipe asks for {json.dumps(wanted)}"
-        value = float(measured) if measured is not None else float("-inf")
-        checks.append(Check(name, value >= float(wanted), value))
+        value = float(measured) if measured is not None else None
+        checks.append(Check(name, reaches(metric, value, float(wanted)), value if value is not None else float("nan")))
     return checks

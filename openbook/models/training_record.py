@@ -28,14 +28,14 @@ _DIGEST_HEX = 32  # of each text's digest are kept: enough that no two texts mee
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`recipe` as it was used, `data` the SHA-256 of its files, `metrics` numbers as text.
+    """`recipe` as it was used, `data` the SHA-256 of its files, `metrics` numbers as text; no `parent`: from nothing.
 
     `knowledge_base` is "id@version" where documents of one were learned. `texts`: digests of all that was learned from,
     so that it can be said of a document whether it was; see `text_digests`.
     """
 
     recipe: Mapping[str, Any] = field(hash=False)
-    parent: Digest
+    parent: Digest | None
     data: tuple[Digest, ...]
     code: str
     seed: int
@@ -88,7 +88,7 @@ class TrainingRecord:
         recipe = fields.inner("recipe")
         found = cls(
             recipe=dict(value["recipe"]) if set(recipe) else {},
-            parent=fields.digest("parent"),
+            parent=fields.digest_or_none("parent"),
             data=fields.texts("data"),
             code=fields.text("code"),
             seed=fields.integer("seed"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,7 +49,9 @@ def train(recipe: Path, store: Path, folder: Path, threads: int, resume: bool, d
     models = ModelStore(store)
     torch.set_num_threads(threads or available_cores())
     if dry_run:
-        found = running.measure(loaded, running.prepared(loaded, recipe.parent, models))
+        with tempfile.TemporaryDirectory() as scrap:
+            ready = running.prepared(loaded, recipe.parent, models, Path(scrap))
+            found = running.measure(loaded, ready)
         _print_measured(found, as_json=as_json)
         return
     with _stopping() as stop, _watching(quiet=as_json) as watcher:

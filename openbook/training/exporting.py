@@ -100,6 +100,29 @@ def write_merged(
     _finish(writer)
 
 
+def write_full(
+    path: Path,
+    described: Path,
+    state: Mapping[str, NDArray[np.float32]],
+    *,
+    quantisation: Quantisation,
+    reader: ReaderFormat | None,
+) -> None:
+    """All matrices of `state`, by transformers' names, as a model with the metadata of the GGUF file `described`."""
+    from gguf import GGUFWriter
+
+    header = read_gguf(described)
+    heads = _heads(config_of(header))
+    writer = GGUFWriter(path, "llama")
+    copy_metadata(writer, header)
+    _add_reader(writer, reader)
+    for name, values in state.items():
+        if rotated := heads.get(name.split(".")[-2]):
+            values = permuted(values, rotated)
+        _add_tensor(writer, gguf_name(name), values, quantisation if values.ndim > 1 else "F32")
+    _finish(writer)
+
+
 def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
     """The update of each matrix that the adapter changes: float32 [out, in], by transformers' names."""
     found = {}

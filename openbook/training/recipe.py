@@ -32,6 +32,27 @@ class Base(Part):
     digest: Hex
 
 
+class Architecture(Part):
+    """A model from nothing, of the Llama family, with a vocabulary of its own; input and output share their matrix."""
+
+    vocabulary: Annotated[int, Field(ge=300, le=65_536)]
+    width: Annotated[int, Field(ge=16, le=8192)]
+    layers: Annotated[int, Field(ge=1, le=128)]
+    heads: Annotated[int, Field(ge=1, le=128)]
+    key_value_heads: Annotated[int, Field(ge=1, le=128)] | None = None
+    feed_forward: Annotated[int, Field(ge=16, le=65_536)]
+    context_tokens: Annotated[int, Field(ge=32, le=1 << 17)] = 1024
+    rope_base: Annotated[float, Field(gt=1)] = 10_000.0
+
+    @model_validator(mode="after")
+    def _divides(self) -> Architecture:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be an even multiple of heads {self.heads}")
+        if self.heads % (self.key_value_heads or self.heads):
+            raise ValueError(f"heads {self.heads} must be a multiple of key_value_heads {self.key_value_heads}")
+        return self
+
+
 class Data(Part):
     """A file of examples, looked for beside the recipe; `sha256` is over the file as it lies there."""
 
@@ -145,7 +166,7 @@ class Export(Part):
 
 
 class Gate(Part):
-    """`target`: what the dev numbers of the result must at least be, before it may take a name."""
+    """`target`: how good the dev numbers of the result must be, before it may take a name."""
 
     target: dict[str, float] = Field(default_factory=dict)
 
@@ -157,7 +178,8 @@ class Recipe(Part):
     name: str
     licence: str = ""
     knowledge_cutoff: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
-    base: Base
+    base: Base | None = None
+    architecture: Architecture | None = None
     objective: Objective
     train: tuple[Data, ...] = Field(min_length=1)
     dev: tuple[Data, ...] = ()
@@ -174,6 +196,10 @@ class Recipe(Part):
             raise ValueError(f"name: {problem}")
         if self.objective.kind != "reader" and self.evaluation.metric == "score":
             raise ValueError("evaluation.metric: only a reader has a score; use loss")
+        if (self.base is None) == (self.architecture is None):
+            raise ValueError("give either base (a model to train further) or architecture (a model from nothing)")
+        if self.architecture and (self.method.kind != "full" or self.objective.kind != "language-modeling"):
+            raise ValueError('architecture: a model from nothing needs method.kind = "full" and language-modeling')
         if self.method.kind == "full" and self.export.kind == "adapter":
             raise ValueError("export: full training gives no adapter; export merged")
         return self

@@ -52,7 +52,7 @@ def _outcome(run: runs.RunSummary) -> str:
     result = run.result or {}
     rows: list[tuple[str, object]] = [
         ("model", result.get("model", "not done yet")),
-        ("trained from", result.get("parent", run.recipe["base"]["digest"])),
+        ("trained from", result.get("parent") or "nothing"),
         ("recipe", run.recipe_digest),
         ("steps", f"{result.get('step', '-')} of {run.steps[-1]['steps'] if run.steps else '-'}"),
         ("tokens", f"{result.get('tokens', 0):,}"),

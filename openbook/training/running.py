@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,7 +24,7 @@ from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
 from openbook.training.evaluating import evaluate
 from openbook.training.examples import Tree, fitted
-from openbook.training.exporting import lora_updates, write_adapter, write_merged
+from openbook.training.exporting import lora_updates, write_adapter, write_full, write_merged
 from openbook.training.instruction import ConversationLine, conversation_trees
 from openbook.training.jsonl import read_lines
 from openbook.training.language import document_trees, read_documents
@@ -34,6 +33,7 @@ from openbook.training.network import load_network
 from openbook.training.reader import PassageLine, reader_trees
 from openbook.training.recipe import Data, Recipe
 from openbook.training.sampling import Sample, samples_of
+from openbook.training.scratch import new_network, write_vocabulary
 from openbook.training.trainable import prepare
 
 CHECKPOINT_EVERY_S = 300.0  # results do not depend on it: a resumed run ends with the same bytes
@@ -53,7 +53,8 @@ class Watcher:
 class Prepared:
     """All that a run begins with. A function of the recipe, the data and the base alone."""
 
-    base: ModelReference
+    base: ModelReference | None  # None: from nothing
+    described: Path  # the GGUF file with the vocabulary and the hyperparameters: the base's, or a new one
     tokenizer: PromptTokenizer
     trees: list[Tree]
     dev: list[Tree]
@@ -65,10 +66,19 @@ class Stopped(Exception):
     """The user asked to stop; all that was done is in a checkpoint."""
 
 
-def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore) -> Prepared:
-    """Raises UnknownModel, ModelNotVerified, ConfigError with the file and line, TrainingError when nothing is left."""
-    base = base_of(recipe, store)
-    tokenizer = open_tokenizer(base.main_file)
+def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path) -> Prepared:
+    """Raises UnknownModel, ModelNotVerified, ConfigError with the file and line, TrainingError when nothing is left.
+
+    A new vocabulary is written into `folder`.
+    """
+    if recipe.architecture is None:
+        base = base_of(recipe, store)
+        described = base.main_file
+    else:
+        base, described = None, folder / "vocabulary.gguf"
+        texts = [text for data in recipe.train for _, text in read_documents(data, recipe_folder)]
+        write_vocabulary(described, texts, recipe.architecture, name=recipe.name)
+    tokenizer = open_tokenizer(described)
     trees, texts, problems = trees_of(recipe, recipe.train, recipe_folder, tokenizer, measuring=False)
     dev, _, more = trees_of(recipe, recipe.dev, recipe_folder, tokenizer, measuring=True)
     if not trees:
@@ -77,11 +87,13 @@ def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore) -> Prepared
             + (f"The first is {problems[0]}." if problems else "")
         )
     dev = sample(dev, recipe.evaluation.questions, recipe.loop.seed)
-    return Prepared(base, tokenizer, trees, dev, texts, problems + more)
+    return Prepared(base, described, tokenizer, trees, dev, texts, problems + more)
 
 
 def base_of(recipe: Recipe, store: ModelStore) -> ModelReference:
     """The base, verified. Raises UnknownModel, ModelNotVerified."""
+    if recipe.base is None:
+        raise ConfigError("The recipe names no base.")
     reference = store.resolve(recipe.base.digest)
     store.check_fast(reference)
     if reference.digest != recipe.base.digest:
@@ -130,7 +142,10 @@ def begin(recipe: Recipe, ready: Prepared) -> Run:
     """A run at step 0."""
     torch.use_deterministic_algorithms(True)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
-    network = load_network(ready.base.main_file, dtype=dtype)
+    if ready.base is None:
+        network = new_network(ready.described, recipe.loop.seed, dtype)
+    else:
+        network = load_network(ready.described, dtype=dtype)
     return Run(recipe, network, prepare(network, recipe.method, recipe.loop.seed), ready.trees)
 
 
@@ -175,7 +190,7 @@ def train(
             raise TrainingError(
                 f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
             )
-        ready = prepared(recipe, recipe_folder, store)
+        ready = prepared(recipe, recipe_folder, store, folder)
         for sentence in ready.problems:
             watcher.say(sentence)
         run = begin(recipe, ready)
@@ -232,32 +247,25 @@ def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, 
     with storage_errors(f"write to {folder}"):
         objective = recipe.objective
         reader = ReaderFormat(objective.instruction, objective.abstention) if objective.kind == "reader" else None
-        base = ready.base
-        if recipe.exports_adapter:
+        base, kind = ready.base, recipe.export.quantisation
+        if base is None or recipe.method.kind == "full":
+            state = {name: value.float().numpy() for name, value in run.learned.items()}
+            write_full(exported, ready.described, state, quantisation=kind, reader=reader)
+        elif recipe.exports_adapter:
+            alpha = recipe.method.alpha
             write_adapter(
-                exported,
-                run.network,
-                base.main_file,
-                base.digest,
-                alpha=recipe.method.alpha,
-                quantisation=recipe.export.quantisation,
-                reader=reader,
+                exported, run.network, ready.described, base.digest, alpha=alpha, quantisation=kind, reader=reader
             )
         else:
-            write_merged(
-                exported,
-                base.main_file,
-                _updates(run, base),
-                quantisation=recipe.export.quantisation,
-                reader=reader,
-            )
+            updates = lora_updates(run.network, recipe.method.alpha)
+            write_merged(exported, ready.described, updates, quantisation=kind, reader=reader)
     stored = store_trained(
         store,
         exported,
         record_of(run, ready, numbers),
         kind="adapter" if recipe.exports_adapter else "language-model",
         name=recipe.name,
-        licence=recipe.licence or base.manifest.licence,
+        licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=_cutoff(recipe, base),
         as_name=f"{recipe.name}-candidate",
     )
@@ -270,7 +278,7 @@ def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, 
         result = {
             "model": stored.digest,
             "name": stored.name,
-            "parent": base.digest,
+            "parent": base.digest if base else None,
             "step": run.state.best_step or run.state.step,
             "tokens": run.state.tokens,
             "numbers": numbers,
@@ -290,7 +298,7 @@ def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
         if name in numbers
         else f"{name} was not measured"
         for name, wanted in sorted(recipe.gate.target.items())
-        if numbers.get(name, float("-inf")) < wanted
+        if not runs.reaches(name, numbers.get(name), wanted)
     ]
 
 
@@ -298,7 +306,7 @@ def record_of(run: Run, ready: Prepared, numbers: dict[str, float]) -> TrainingR
     recipe = run.recipe
     return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
-        parent=ready.base.digest,
+        parent=ready.base.digest if ready.base else None,
         data=tuple(data.sha256 for data in recipe.train),
         code=code_version(),
         seed=recipe.loop.seed,
@@ -336,19 +344,10 @@ def memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() != "Darwin" else 1 << 20)
 
 
-def _updates(run: Run, base: ModelReference) -> dict[str, Any]:
-    if run.recipe.method.kind == "lora":
-        return lora_updates(run.network, run.recipe.method.alpha)
-    from openbook.training.network import dequantised
-
-    before = dequantised(base.main_file)
-    return {name: value.float().numpy() - before[name] for name, value in run.learned.items()}
-
-
-def _cutoff(recipe: Recipe, base: ModelReference) -> KnowledgeCutoff:
+def _cutoff(recipe: Recipe, base: ModelReference | None) -> KnowledgeCutoff:
     if recipe.knowledge_cutoff:
         return KnowledgeCutoff(recipe.knowledge_cutoff, f"the recipe {recipe.name}")
-    return base.manifest.knowledge_cutoff
+    return base.manifest.knowledge_cutoff if base else KnowledgeCutoff()
 
 
 def _samples_before(run: Run, ready: Prepared, folder: Path) -> list[Sample]:

@@ -51,7 +51,11 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
         ("steps = 10", "", "give either epochs or steps"),
         ("learning_rate = 1e-3", "learning_rate = 0", "optimiser.learning_rate: input should be greater than 0"),
         ('abstention = "Not stated."', "", "objective.abstention: field required"),
-        ('kind = "reader"', 'kind = "writer"', "does not match any of the expected tags: 'reader', 'instruction', 'language-modeling'"),
+        (
+            'kind = "reader"',
+            'kind = "writer"',
+            "does not match any of the expected tags: 'reader', 'instruction', 'language-modeling'",
+        ),
         ('name = "small"', 'name = "../small"', "name:"),
         ('name = "small"', 'name = "small', "is not valid TOML"),
         ("[[train]]", "[[dev]]", "train: field required"),

@@ -136,6 +136,7 @@ def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
 
     # What was stored says where it came from.
     assert whole.manifest.kind == "adapter"
+    assert recipe.base is not None
     assert whole.manifest.lineage == recipe.base.digest
     assert whole.manifest.licence == "CC BY-SA 4.0"
     assert whole.manifest.knowledge_cutoff.date == "2025-01-31"

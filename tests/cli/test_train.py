@@ -1,0 +1,246 @@
+"""`openbook train` as a user meets it: in a process of its own, stopped, killed and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run as run_verb
+from openbook.models import ModelStore
+from openbook.runs import read_run
+from tests.conftest import ROOT
+
+RECIPE = """
+name = "tiny"
+licence = "MIT"
+[architecture]
+vocabulary = 500
+width = 32
+layers = 2
+heads = 4
+feed_forward = 64
+[objective]
+kind = "language-modeling"
+[[train]]
+file = "text.md"
+sha256 = "{digest}"
+[[dev]]
+file = "text.md"
+sha256 = "{digest}"
+[method]
+kind = "full"
+[optimiser]
+learning_rate = 3e-3
+[loop]
+seed = 1
+steps = {steps}
+sequence_tokens = 64
+step_tokens = 512
+call_tokens = 512
+precision = "f32"
+[evaluation]
+every_steps = 5
+[gate]
+target = {{ loss = 0.1 }}
+"""
+
+
+@pytest.fixture
+def home(own_home: Path) -> Path:
+    own_home.mkdir()
+    return own_home
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path, steps=30)
+
+
+def write_recipe(folder: Path, *, steps: int) -> Path:
+    text = (ROOT / "docs" / "architecture.md").read_bytes()
+    (folder / "text.md").write_bytes(text)
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(digest=hashlib.sha256(text).hexdigest(), steps=steps), encoding="utf-8")
+    return path
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "openbook", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def done(*arguments: object) -> tuple[int, str, str]:
+    child = start(*arguments)
+    stdout, stderr = child.communicate(timeout=300)
+    return child.returncode, stdout, stderr
+
+
+def wait_for_step(folder: Path, step: int, child: subprocess.Popen[str]) -> None:
+    metrics = folder / "metrics.jsonl"
+    while child.poll() is None:
+        if metrics.is_file() and metrics.read_bytes().count(b'"kind": "step"') >= step:
+            return
+        time.sleep(0.01)
+
+
+def children_of(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def model_of(folder: Path) -> str:
+    result = read_run(folder).result
+    assert result is not None
+    return str(result["model"])
+
+
+def test_a_run_from_beginning_to_end(home: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, stderr = done(recipe)
+    assert code == 0, stderr
+    assert "tiny-candidate is here: " in stdout
+    assert "Short of its target: loss" in stdout
+    assert "step 30: loss" in stderr
+    store = ModelStore(home / "models")
+    stored = store.resolve("tiny-candidate")
+    assert store.findings(stored) == ()
+    (folder,) = (home / "runs").iterdir()
+    assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
+
+    def said(*words: str) -> str:
+        assert run_verb(words) == 0
+        return capsys.readouterr().out
+
+    assert f"done, model {stored.digest[:12]}; short of its target" in said("runs", "list")
+    shown = said("runs", "show", folder.name[:6])
+    assert "step     30  loss" in shown
+    assert json.loads(said("runs", "show", folder.name, "--json"))["result"]["model"] == stored.digest
+    assert "loss" in said("runs", "compare", folder.name, folder.name)
+    assert "recipe " in said("models", "lineage", "tiny-candidate")
+    assert "yes." in said("models", "why", "tiny-candidate", str(recipe.parent / "text.md"))
+    assert "no." in said("models", "why", "tiny-candidate", str(ROOT / "LICENSE"))
+
+    # Its target was not met, so it takes no name, unless one insists.
+    assert run_verb(["models", "promote", "tiny", stored.digest]) == 3
+    assert "FAILED  target loss" in capsys.readouterr().out
+    assert "tiny now means" in said("models", "promote", "tiny", stored.digest, "--without-gate")
+    assert run_verb(["models", "rollback", "tiny"]) == 3
+
+    code, _, stderr = done(recipe)
+    assert code == 6
+    assert "holds a run already. Go on with --resume" in stderr
+
+
+@pytest.mark.parametrize("how", ["killed", "interrupted"])
+def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, steps=40)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert done(recipe, "--run", whole)[0] == 0
+    step = random.Random().randint(1, 30)
+    child = start(recipe, "--run", parts)
+    wait_for_step(parts, step, child)
+    if how == "killed":
+        for pid in [*children_of(child.pid), child.pid]:
+            os.kill(pid, signal.SIGKILL)
+        child.communicate(timeout=60)
+    else:
+        child.send_signal(signal.SIGINT)
+        _, stderr = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert "Go on with --resume" in stderr
+        assert list((parts / "checkpoints").glob("step-*"))
+    code, _, stderr = done(recipe, "--run", parts, "--resume")
+    assert code == 0, stderr
+    assert model_of(parts) == model_of(whole), f"stopped at step {step}"
+    assert [s["loss"] for s in read_run(parts).steps] == [s["loss"] for s in read_run(whole).steps]
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_refused_by_name(home: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, steps=20)
+    folder = tmp_path / "run"
+    child = start(recipe, "--run", folder)
+    wait_for_step(folder, 12, child)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    content = bytearray((newest / "moments.safetensors").read_bytes())
+    content[-5] ^= 1
+    (newest / "moments.safetensors").write_bytes(content)
+    code, _, stderr = done(recipe, "--run", folder, "--resume")
+    assert code == 0
+    assert (
+        f"The checkpoint {newest.name} is damaged and is not used: moments.safetensors is not what was written."
+        in stderr
+    )
+    other = tmp_path / "whole"
+    assert done(recipe, "--run", other)[0] == 0
+    assert model_of(folder) == model_of(other)
+
+
+def test_a_dry_run_measures_and_writes_nothing(home: Path, recipe: Path) -> None:
+    code, stdout, stderr = done(recipe, "--dry-run", "--json")
+    assert code == 0, stderr
+    found = json.loads(stdout)
+    assert found["steps"] == 30
+    assert found["tokens_per_second"] > 0
+    assert found["estimated_seconds"] > 0
+    assert not (home / "runs").exists()
+    assert not list((home / "models").glob("[0-9a-f]*")) if (home / "models").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "message"),
+    [
+        ('kind = "full"', 'kind = "fully"', 2, "method.kind"),
+        ("steps = 30", "steps = 30\nstep = 2", 2, "unknown key 'loop.step'. Did you mean 'steps'?"),
+        ('file = "text.md"', 'file = "none.md"', 5, "Cannot read the training data"),
+        ("vocabulary = 500", "vocabulary = 60000", 2, "Lower architecture.vocabulary"),
+        ("learning_rate = 3e-3", "learning_rate = 1.0", 0, ""),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_said(
+    old: str, new: str, code: int, message: str, home: Path, recipe: Path
+) -> None:
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    found, _, stderr = done(recipe)
+    assert found == code, stderr
+    assert message in stderr
+    assert "Traceback" not in stderr
+
+
+def test_without_pytorch_it_says_what_to_install(
+    home: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.util
+
+    from openbook.cli import train
+
+    monkeypatch.setattr(train, "NEEDED", ("torch_of_another_name",))
+    assert importlib.util.find_spec("torch_of_another_name") is None
+    assert run_verb(["train", str(recipe)]) == 2
+    assert "pip install 'openbook[train]'" in capsys.readouterr().err
+
+
+def test_runs_that_are_not_there(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(words: Sequence[str]) -> tuple[int, str]:
+        code = run_verb(words)
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    assert said(["runs", "list"]) == (0, "No run yet. Train one: openbook train RECIPE\n")
+    code, text = said(["runs", "show", "tiny"])
+    assert code == 6
+    assert "There is none yet" in text
+    (home / "runs" / "tiny-1").mkdir(parents=True)
+    (home / "runs" / "tiny-1" / "recipe.json").write_text("{}")
+    code, text = said(["runs", "list"])
+    assert code == 6
+    assert "cannot be read" in text
