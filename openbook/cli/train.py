@@ -40,7 +40,7 @@ def train(recipe: Path, run: Path | None, resume: bool, dry_run: bool, as_json: 
     folder = run.absolute() if run else current.runs_dir / _default_run(recipe)
     session.ready_base(current, recipe)
     command = [sys.executable, "-m", "openbook.training", str(recipe), "--store", str(current.models_dir)]
-    command += ["--run", str(folder), "--threads", str(current.threads)]
+    command += ["--folder", str(folder), "--threads", str(current.threads)]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
         # Ctrl-C belongs to the child, which ends its step and writes a checkpoint first.

@@ -6,6 +6,7 @@ So the process that answers questions never loads a framework that could change 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import tempfile
@@ -30,7 +31,7 @@ SAME_INTERRUPT_S = 1.0  # a terminal sends Ctrl-C to this process and to the one
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--store", type=click.Path(path_type=Path), required=True)
-@click.option("--run", "folder", type=click.Path(path_type=Path), required=True)
+@click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, default=0)
 @click.option("--resume", is_flag=True)
 @click.option("--dry-run", is_flag=True)
@@ -42,22 +43,34 @@ def train(recipe: Path, store: Path, folder: Path, threads: int, resume: bool, d
     from openbook.config import available_cores
     from openbook.models import ModelStore
     from openbook.training import running
+    from openbook.training.processes import processes
     from openbook.training.recipe import load_recipe
     from openbook.training.report import write_report
 
     loaded = load_recipe(recipe)
     models = ModelStore(store)
-    torch.set_num_threads(threads or available_cores())
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, available_cores() // on_this_machine))
     if dry_run:
         with tempfile.TemporaryDirectory() as scrap:
             ready = running.prepared(loaded, recipe.parent, models, Path(scrap))
             found = running.measure(loaded, ready)
         _print_measured(found, as_json=as_json)
         return
-    with _stopping() as stop, _watching(quiet=as_json) as watcher:
-        reference = running.train(
-            loaded, recipe.parent, models, folder, watcher, resume=resume, should_stop=lambda: bool(stop)
-        )
+    with processes() as together:
+        with _stopping() as stop, _watching(quiet=as_json or not together.first) as watcher:
+            reference = running.train(
+                loaded,
+                recipe.parent,
+                models,
+                folder,
+                watcher,
+                resume=resume,
+                should_stop=lambda: bool(stop),
+                processes=together,
+            )
+        if not together.first:
+            return
     write_report(folder)
     missed = json.loads((folder / "result.json").read_bytes())["missed"]
     if as_json:

@@ -19,6 +19,7 @@ from openbook.training.batches import batch_of
 from openbook.training.checkpoints import Checkpoint, State
 from openbook.training.examples import Tree, calls_of, row_of, steps_in_epoch, steps_of
 from openbook.training.objective import loss_sum
+from openbook.training.processes import ALONE, Processes
 from openbook.training.recipe import Optimiser, Recipe
 from openbook.training.trainable import Masters
 
@@ -52,12 +53,18 @@ class Run:
     """A run in memory: the network, what is learned of it, the optimiser and how far it is."""
 
     def __init__(
-        self, recipe: Recipe, network: Any, parameters: dict[str, torch.nn.Parameter], trees: Sequence[Tree]
+        self,
+        recipe: Recipe,
+        network: Any,
+        parameters: dict[str, torch.nn.Parameter],
+        trees: Sequence[Tree],
+        processes: Processes = ALONE,
     ) -> None:
         if not trees:
             raise TrainingError("There is nothing to learn from: no example fits into sequence_tokens.")
         self.recipe, self.network, self.trees = recipe, network, trees
-        self.masters = Masters(parameters)
+        self.processes = processes
+        self.masters = Masters(parameters, processes)
         self.learned = self.masters.values
         self.state = State(recipe.digest, 0)
         self.best: dict[str, Tensor] = {}
@@ -85,17 +92,17 @@ class Run:
             if f"{name}/exp_avg" in checkpoint.moments:
                 self.optimiser.state[parameter] = {
                     "step": checkpoint.moments[f"{name}/step"],
-                    "exp_avg": checkpoint.moments[f"{name}/exp_avg"],
-                    "exp_avg_sq": checkpoint.moments[f"{name}/exp_avg_sq"],
+                    "exp_avg": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg"]),
+                    "exp_avg_sq": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg_sq"]),
                 }
 
     def checkpoint(self) -> Checkpoint:
         moments = {
-            f"{name}/{key}": value
+            f"{name}/{key}": self.masters.whole(name, value)
             for name, parameter in self.learned.items()
             for key, value in self.optimiser.state.get(parameter, {}).items()
         }
-        return Checkpoint(self.state, dict(self.learned), moments, self.best)
+        return Checkpoint(self.state, self.masters.whole_values(), moments, self.best)
 
     def keep_best(self) -> None:
         """The parameters of the best evaluation become those of the network."""
@@ -113,7 +120,7 @@ class Run:
         """Take notice of an evaluation of the present parameters."""
         state = self.state
         if state.best_metric is None or evaluated.metric > state.best_metric:
-            self.best = {name: value.clone() for name, value in self.learned.items()}
+            self.best = {name: value.clone() for name, value in self.masters.whole_values().items()}
             self.state = replace(
                 state, best_metric=evaluated.metric, best_step=evaluated.step, evaluations_since_best=0
             )
@@ -128,9 +135,11 @@ class Run:
         answer_tokens = sum(self.trees[i].answer_tokens for i in chosen)
         total, tokens = 0.0, 0
         self.network.train()
-        for call in calls_of(self.trees, chosen, loop.call_tokens):
+        for call, weight in self._own_calls(list(calls_of(self.trees, chosen, loop.call_tokens))):
             batch = batch_of([row_of(self.trees[i]) for i in call])
             loss = loss_sum(self.network, batch) / answer_tokens
+            if weight == 0.0:
+                loss = loss * weight
             if not math.isfinite(loss.item()):
                 raise TrainingError(
                     f"The loss at step {number + 1} is {loss.item()}, with {', '.join(self.trees[i].origin for i in call[:8])}. "
@@ -139,8 +148,9 @@ class Run:
             loss.backward()  # type: ignore[no-untyped-call]
             self.masters.gather()
             total += loss.item()
-            tokens += batch.real_tokens
-        norm = torch.nn.utils.clip_grad_norm_(self.learned.values(), self.recipe.optimiser.clip_norm, foreach=False)
+            tokens += batch.real_tokens if weight else 0
+        norm = self._clip()
+        total, tokens = self.processes.total(total), round(self.processes.total(tokens))
         rate = learning_rate(self.recipe.optimiser, number, self.steps)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -148,7 +158,25 @@ class Run:
         self.optimiser.zero_grad(set_to_none=True)
         self.masters.publish()
         self.state = replace(self.state, step=number + 1, tokens=self.state.tokens + tokens)
-        return Progress(number + 1, self.steps, total, rate, float(norm), tokens, time.perf_counter() - started)
+        return Progress(number + 1, self.steps, total, rate, norm, tokens, time.perf_counter() - started)
+
+    def _own_calls(self, calls: list[list[int]]) -> Iterator[tuple[list[int], float]]:
+        """This process's share, each with its weight. All get equally many, since each call needs all processes."""
+        own = calls[self.processes.rank :: self.processes.count]
+        yield from ((call, 1.0) for call in own)
+        if len(own) < math.ceil(len(calls) / self.processes.count):
+            yield calls[0], 0.0
+
+    def _clip(self) -> float:
+        """Scale all gradients to a norm of at most `clip_norm`. The norm as it was."""
+        most = self.recipe.optimiser.clip_norm
+        if self.processes.count == 1:
+            return float(torch.nn.utils.clip_grad_norm_(self.learned.values(), most, foreach=False))
+        gradients = [value.grad for value in self.learned.values() if value.grad is not None]
+        norm = math.sqrt(self.processes.total(sum(float(g.double().square().sum()) for g in gradients)))
+        for gradient in gradients:
+            gradient.mul_(min(1.0, most / (norm + 1e-6)))
+        return norm
 
 
 def learning_rate(options: Optimiser, step: int, steps: int) -> float:

@@ -6,6 +6,7 @@ tokens of an example are only read.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 def answer_logits(network: Any, batch: Batch) -> Tensor:
     """Logits where answers are predicted: float32 [A, vocabulary]."""
-    hidden = network.model(
-        input_ids=batch.tokens, position_ids=batch.positions, attention_mask=batch.visible
-    ).last_hidden_state
-    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[batch.predictors])
+    # A network that several processes share must be called by a method that fetches its parts (`processes.shard`).
+    call = network.answer if hasattr(network, "answer") else functools.partial(answer, network)
+    logits: Tensor = call(batch.tokens, batch.positions, batch.visible, batch.predictors)
+    return logits
+
+
+def answer(network: Any, tokens: Tensor, positions: Tensor, visible: Tensor | None, predictors: Tensor) -> Tensor:
+    hidden = network.model(input_ids=tokens, position_ids=positions, attention_mask=visible).last_hidden_state
+    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[predictors])
     return logits.float()
 
 

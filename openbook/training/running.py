@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import random
 import resource
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +24,7 @@ from openbook.models.importing import store_trained
 from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
+from openbook.training.checkpoints import Checkpoint
 from openbook.training.evaluating import evaluate
 from openbook.training.examples import Tree, fitted
 from openbook.training.exporting import lora_updates, write_adapter, write_full, write_merged
@@ -30,6 +33,7 @@ from openbook.training.jsonl import read_lines
 from openbook.training.language import document_trees, read_documents
 from openbook.training.loop import Evaluated, Progress, Run
 from openbook.training.network import load_network
+from openbook.training.processes import ALONE, Processes
 from openbook.training.reader import PassageLine, reader_trees
 from openbook.training.recipe import Data, Recipe
 from openbook.training.sampling import Sample, samples_of
@@ -66,7 +70,9 @@ class Stopped(Exception):
     """The user asked to stop; all that was done is in a checkpoint."""
 
 
-def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path) -> Prepared:
+def prepared(
+    recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path, processes: Processes = ALONE
+) -> Prepared:
     """Raises UnknownModel, ModelNotVerified, ConfigError with the file and line, TrainingError when nothing is left.
 
     A new vocabulary is written into `folder`.
@@ -75,7 +81,7 @@ def prepared(recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Pat
         base = base_of(recipe, store)
         described = base.main_file
     else:
-        base, described = None, folder / "vocabulary.gguf"
+        base, described = None, folder / ("vocabulary.gguf" if processes.first else f"vocabulary-{processes.rank}.gguf")
         texts = [text for data in recipe.train for _, text in read_documents(data, recipe_folder)]
         write_vocabulary(described, texts, recipe.architecture, name=recipe.name)
     tokenizer = open_tokenizer(described)
@@ -138,20 +144,20 @@ def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
     return chosen
 
 
-def begin(recipe: Recipe, ready: Prepared) -> Run:
-    """A run at step 0."""
+def begin(recipe: Recipe, ready: Prepared) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+    """The network as it is at step 0, and what is learned of it."""
     torch.use_deterministic_algorithms(True)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     if ready.base is None:
         network = new_network(ready.described, recipe.loop.seed, dtype)
     else:
         network = load_network(ready.described, dtype=dtype)
-    return Run(recipe, network, prepare(network, recipe.method, recipe.loop.seed), ready.trees)
+    return network, prepare(network, recipe.method, recipe.loop.seed)
 
 
 def measure(recipe: Recipe, ready: Prepared) -> dict[str, float]:
     """A dry run: a few steps, nothing written. Tokens, steps, seconds for all of them, MiB at the highest."""
-    run = begin(recipe, ready)
+    run = Run(recipe, *begin(recipe, ready), ready.trees)
     seconds, tokens = [], 0
     for progress in run.steps_to_go():
         seconds.append(progress.seconds)
@@ -180,64 +186,99 @@ def train(
     *,
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    processes: Processes = ALONE,
 ) -> ModelReference:
-    """Do the run in `folder` and store the model that it ends with. Raises Stopped, TrainingError, StorageError and more."""
+    """Do the run in `folder` and store the model that it ends with. Of several processes the first one writes and shows.
+
+    Raises Stopped, TrainingError, StorageError and what `prepared` raises.
+    """
     with storage_errors(f"write to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), _out_of_memory(recipe):
-        started = checkpoints.present(folder / runs.CHECKPOINTS) or (folder / runs.METRICS).is_file()
+    with _alone(folder, processes), _out_of_memory(recipe):
+        begun = bool(checkpoints.present(folder / runs.CHECKPOINTS)) or (folder / runs.METRICS).is_file()
+        started = processes.any(processes.first and begun)
         if started and not resume:
             raise TrainingError(
                 f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
             )
-        ready = prepared(recipe, recipe_folder, store, folder)
+        say = watcher.say if processes.first else _nothing
+        ready = prepared(recipe, recipe_folder, store, folder, processes)
         for sentence in ready.problems:
-            watcher.say(sentence)
-        run = begin(recipe, ready)
-        found = checkpoints.newest(folder / runs.CHECKPOINTS, recipe.digest, watcher.say) if started else None
-        with storage_errors(f"write to {folder}"):
-            runs.write_json(folder / runs.RECIPE, {"digest": recipe.digest, "recipe": recipe.model_dump(mode="json")})
-            if found is not None:
-                run.restore(found)
-                runs.forget_after(folder, run.state.step)
-                watcher.say(f"Going on after step {run.state.step} of {run.steps}.")
-            else:
-                (folder / runs.METRICS).write_bytes(b"")
-                (folder / runs.SAMPLES).unlink(missing_ok=True)
-        before = _samples_before(run, ready, folder)
+            say(sentence)
+        found = checkpoints.newest(folder / runs.CHECKPOINTS, recipe.digest, say) if started else None
+        network, parameters = begin(recipe, ready)
+        if processes.first:
+            _open_files(recipe, ready, network, folder, found)
+        processes.shard(network)
+        parameters = {name: p for name, p in sorted(network.named_parameters()) if name in parameters}
+        run = Run(recipe, network, parameters, ready.trees, processes)
+        if found is not None:
+            run.restore(found)
+            say(f"Going on after step {run.state.step} of {run.steps}.")
         _learn(run, ready, folder, watcher, should_stop)
         run.keep_best()
-        return _finish(run, ready, before, store, folder)
+        run = _in_one_process(run, ready)
+        if processes.first:
+            _finish(run, ready, store, folder, processes)
+        processes.wait()
+        return store.resolve(candidate_name(recipe))
+
+
+def _nothing(_: object) -> None:
+    pass
 
 
 def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
-    every = run.recipe.evaluation.every_steps
+    every, processes = run.recipe.evaluation.every_steps, run.processes
     saved_at = time.monotonic()
+
+    def log(value: dict[str, Any]) -> None:
+        with storage_errors(f"write to {folder}"):
+            runs.append_metrics(folder, value)
 
     def look() -> None:
         evaluated = evaluate(run.network, ready.dev, run.recipe, run.state.step)
         run.note(evaluated)
-        runs.append_metrics(folder, {"kind": "evaluation", "step": evaluated.step, **evaluated.numbers})
-        watcher.evaluation(evaluated)
+        if processes.first:
+            log({"kind": "evaluation", "step": evaluated.step, **evaluated.numbers})
+            watcher.evaluation(evaluated)
 
     if ready.dev and run.state.step == 0 and run.state.best_metric is None:
         look()
     for progress in run.steps_to_go():
-        with storage_errors(f"write to {folder}"):
-            runs.append_metrics(folder, {"kind": "step", **asdict(progress)})
-        watcher.step(progress)
+        if processes.first:
+            log({"kind": "step", **asdict(progress)})
+            watcher.step(progress)
         due = progress.step % every == 0 or progress.step == run.steps
         if due and ready.dev:
             look()
-        stop = should_stop()
-        if due or stop or time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-            checkpoints.save(folder / runs.CHECKPOINTS, run.checkpoint())
+        stop = processes.any(should_stop())
+        if due or stop or processes.any(time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
+            checkpoint = run.checkpoint()  # by all: each has a part of it
+            if processes.first:
+                checkpoints.save(folder / runs.CHECKPOINTS, checkpoint)
             saved_at = time.monotonic()
         if stop and progress.step < run.steps:
             raise Stopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
 
 
-def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, folder: Path) -> ModelReference:
+def candidate_name(recipe: Recipe) -> str:
+    """What the result is called until it is promoted."""
+    return f"{recipe.name}-candidate"
+
+
+def _in_one_process(run: Run, ready: Prepared) -> Run:
+    """The run with the whole network in this process."""
+    if run.processes.count == 1:
+        return run
+    values = run.masters.whole_values()
+    found = Run(run.recipe, *begin(run.recipe, ready), ready.trees)
+    found.masters.set(values)
+    found.state = run.state
+    return found
+
+
+def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path, processes: Processes) -> None:
     """Export, store, and say so in the run's folder."""
     recipe = run.recipe
     numbers = (
@@ -262,15 +303,19 @@ def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, 
     stored = store_trained(
         store,
         exported,
-        record_of(run, ready, numbers),
+        record_of(run, ready, numbers, processes),
         kind="adapter" if recipe.exports_adapter else "language-model",
         name=recipe.name,
         licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=_cutoff(recipe, base),
-        as_name=f"{recipe.name}-candidate",
+        as_name=candidate_name(recipe),
     )
     with storage_errors(f"write to {folder}"):
         exported.unlink()
+        before = [
+            Sample(each["question"], each["expected"], each["answer"])
+            for each in json.loads((folder / runs.SAMPLES).read_bytes())
+        ]
         after = {sample.question: sample.answer for sample in samples_of(run.network, ready.dev, ready.tokenizer)}
         runs.write_json(
             folder / runs.SAMPLES, [asdict(sample) | {"after": after.get(sample.question, "")} for sample in before]
@@ -285,10 +330,9 @@ def _finish(run: Run, ready: Prepared, before: list[Sample], store: ModelStore, 
             "target": recipe.gate.target,
             "missed": missed_targets(recipe, numbers),
             "bytes": stored.main_file.stat().st_size,
-            "numeric_class": numeric_class(recipe),
+            "numeric_class": numeric_class(recipe, processes),
         }
         runs.write_json(folder / runs.RESULT, result)
-    return stored
 
 
 def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
@@ -302,7 +346,7 @@ def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
     ]
 
 
-def record_of(run: Run, ready: Prepared, numbers: dict[str, float]) -> TrainingRecord:
+def record_of(run: Run, ready: Prepared, numbers: dict[str, float], processes: Processes) -> TrainingRecord:
     recipe = run.recipe
     return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
@@ -312,7 +356,7 @@ def record_of(run: Run, ready: Prepared, numbers: dict[str, float]) -> TrainingR
         seed=recipe.loop.seed,
         steps=run.state.best_step or run.state.step,
         tokens=run.state.tokens,
-        numeric_class=numeric_class(recipe),
+        numeric_class=numeric_class(recipe, processes),
         metrics={name: f"{value:.4f}" for name, value in numbers.items()},
         knowledge_base=None,
         texts=text_digests(ready.texts),
@@ -328,7 +372,7 @@ def code_version() -> str:
     return f"openbook {__version__}, training {digest[:12]}"
 
 
-def numeric_class(recipe: Recipe) -> str:
+def numeric_class(recipe: Recipe, processes: Processes = ALONE) -> str:
     """Inside one class, the same recipe gives the same bytes."""
     import transformers
 
@@ -336,6 +380,7 @@ def numeric_class(recipe: Recipe) -> str:
     return (
         f"torch {torch.__version__}; transformers {transformers.__version__}; {platform.machine()} {features}; "
         f"{torch.get_num_threads()} threads; {recipe.loop.precision}"
+        + (f"; {processes.count} processes" if processes.count > 1 else "")
     )
 
 
@@ -350,23 +395,25 @@ def _cutoff(recipe: Recipe, base: ModelReference | None) -> KnowledgeCutoff:
     return base.manifest.knowledge_cutoff if base else KnowledgeCutoff()
 
 
-def _samples_before(run: Run, ready: Prepared, folder: Path) -> list[Sample]:
-    """Answers of the network as it was at step 0, which a resumed run takes from the file."""
-    import json
-
-    path = folder / runs.SAMPLES
-    if run.state.step and path.is_file():
-        return [
-            Sample(**{key: each[key] for key in ("question", "expected", "answer")})
-            for each in json.loads(path.read_bytes())
-        ]
-    found = samples_of(run.network, ready.dev, ready.tokenizer) if run.state.step == 0 else []
-    runs.write_json(path, [asdict(sample) for sample in found])
-    return found
+def _open_files(recipe: Recipe, ready: Prepared, network: Any, folder: Path, found: Checkpoint | None) -> None:
+    """The files of a run, new or as they were at the checkpoint. `network` is as at step 0, for the answers before."""
+    with storage_errors(f"write to {folder}"):
+        runs.write_json(folder / runs.RECIPE, {"digest": recipe.digest, "recipe": recipe.model_dump(mode="json")})
+        (folder / runs.RESULT).unlink(missing_ok=True)
+        if found is not None:
+            runs.forget_after(folder, found.state.step)
+        else:
+            (folder / runs.METRICS).write_bytes(b"")
+            samples = samples_of(network, ready.dev, ready.tokenizer)
+            runs.write_json(folder / runs.SAMPLES, [asdict(sample) for sample in samples])
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, processes: Processes) -> Iterator[None]:
+    """Nobody else may train in this folder. Raises TrainingError."""
+    if not processes.first:
+        yield
+        return
     import filelock
 
     lock = filelock.FileLock(folder / runs.LOCK)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from openbook.training.processes import ALONE, Processes, local, part_of, whole
 from openbook.training.recipe import Method
 
 ADAPTER = "default"
@@ -49,19 +50,20 @@ def _inject(network: Any, method: Method) -> None:
 class Masters:
     """What is learned, in float32; the network computes with a copy in its own type.
 
-    Gradients are gathered here in float32 too, so that the sum over the calls of a step loses nothing.
+    Gradients are gathered here in float32 too, so that the sum over the calls of a step loses nothing. With several
+    processes `values` are this one's parts; what goes in by `set` and comes out of `whole` is always whole.
     """
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter]) -> None:
-        self._copies = parameters
-        self.values = {name: p.detach().float().clone() for name, p in parameters.items()}
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], processes: Processes = ALONE) -> None:
+        self._copies, self._processes = parameters, processes
+        self.values = {name: local(p.detach()).float().clone() for name, p in parameters.items()}
 
     def gather(self) -> None:
         """Add the gradients of the network's parameters to those here, and clear them there."""
         for name, copy in self._copies.items():
             if copy.grad is None:
                 continue
-            value, gradient = self.values[name], copy.grad.float()
+            value, gradient = self.values[name], self._processes.gradient(copy)
             value.grad = gradient if value.grad is None else value.grad.add_(gradient)
             copy.grad = None
 
@@ -69,12 +71,22 @@ class Masters:
         """Give the network the values as they are now."""
         with torch.no_grad():
             for name, copy in self._copies.items():
-                copy.copy_(self.values[name])
+                local(copy).copy_(self.values[name])
 
     def set(self, values: Mapping[str, torch.Tensor]) -> None:
         for name, value in self.values.items():
-            value.copy_(values[name])
+            value.copy_(self.part(name, values[name]))
         self.publish()
+
+    def part(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        return part_of(value, self._copies[name])
+
+    def whole(self, name: str, part: torch.Tensor) -> torch.Tensor:
+        """All processes must ask for it at the same time."""
+        return whole(part, self._copies[name])
+
+    def whole_values(self) -> dict[str, torch.Tensor]:
+        return {name: self.whole(name, value) for name, value in self.values.items()}
 
 
 def lora_pairs(network: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
