@@ -50,7 +50,8 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
-    from openbook.knowledge.forgetting import finish_purge, named
+    from openbook.knowledge.forgetting import finish_purge, named, texts_of
+    from openbook.models.lineage import carrying
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
@@ -69,8 +70,16 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
             f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
         )
         return
+    texts = texts_of(base, documents)
     purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
+    carried = carrying(session.store(current), texts)
     if as_json:
-        display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped})
-    else:
-        display_kb.print_purged(purged, dropped)
+        learned = [dataclasses.asdict(each) for each in carried]
+        display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped, "models_that_learned_it": learned})
+        return
+    display_kb.print_purged(purged, dropped)
+    for each in carried:
+        click.echo(
+            f"The model {each.name} ({each.model[:12]}) has learned from it, and a model cannot forget. Train it again "
+            f"without these documents, or remove it: openbook models remove {each.name}"
+        )

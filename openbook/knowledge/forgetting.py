@@ -92,6 +92,13 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     return sorted({path for each in documents for path in resolve(sorted(known), each)})
 
 
+def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+    """All texts that the documents hold in any kept version. Raises as `named` does."""
+    sql = "SELECT text FROM contents WHERE id = ?"
+    contents = _contents_of(base.connection, named(base, documents))
+    return [str(base.connection.execute(sql, (content,)).fetchone()[0]) for content in sorted(contents)]
+
+
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     """Do what an interrupted purge left to do; whether there was one. Whoever writes next does it too."""
     if not base.connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,17 @@ def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Lea
         else:
             both = len(wanted & set(record.texts))
             found.append(Learned(digest, here.name, both, len(wanted), record.recipe_digest))
+    return found
+
+
+def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
+    """The stored models that have learned from one of the texts or paragraphs of them, in the order of their digests."""
+    wanted = set(text_digests(texts))
+    found = []
+    for each in store.everything():
+        record = _record(each)
+        if record is not None and (both := len(wanted & set(record.texts))):
+            found.append(Learned(each.digest, each.name, both, len(wanted), record.recipe_digest))
     return found
 
 

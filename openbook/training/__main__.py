@@ -33,21 +33,39 @@ SAME_INTERRUPT_S = 1.0  # a terminal sends Ctrl-C to this process and to the one
 @click.option("--store", type=click.Path(path_type=Path), required=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, default=0)
+@click.option("--documents", type=click.Path(path_type=Path))
+@click.option("--knowledge-base")
 @click.option("--resume", is_flag=True)
 @click.option("--dry-run", is_flag=True)
 @click.option("--json", "as_json", is_flag=True)
-def train(recipe: Path, store: Path, folder: Path, threads: int, resume: bool, dry_run: bool, as_json: bool) -> None:
+def train(
+    recipe: Path,
+    store: Path,
+    folder: Path,
+    threads: int,
+    documents: Path | None,
+    knowledge_base: str | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Do the run that RECIPE determines."""
     import torch
 
     from openbook.config import available_cores
     from openbook.models import ModelStore
+    from openbook.models.digest import hash_file
     from openbook.training import running
     from openbook.training.processes import processes
-    from openbook.training.recipe import load_recipe
+    from openbook.training.recipe import Data, load_recipe
     from openbook.training.report import write_report
 
     loaded = load_recipe(recipe)
+    if documents is not None:
+        digest, _ = hash_file(documents)
+        loaded = loaded.with_documents(
+            Data(file=str(documents.absolute()), sha256=digest, knowledge_base=knowledge_base)
+        )
     models = ModelStore(store)
     on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(threads or max(1, available_cores() // on_this_machine))

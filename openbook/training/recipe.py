@@ -6,7 +6,7 @@ Law: the same recipe on the same numeric class gives the same model, byte for by
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,10 +54,14 @@ class Architecture(Part):
 
 
 class Data(Part):
-    """A file of examples, looked for beside the recipe; `sha256` is over the file as it lies there."""
+    """A file of examples, looked for beside the recipe; `sha256` is over the file as it lies there.
+
+    `knowledge_base` is "id@version" for the documents of one, which `openbook train --from-kb` writes out.
+    """
 
     file: str
     sha256: Hex
+    knowledge_base: str | None = None
 
 
 class ReaderObjective(Part):
@@ -181,7 +185,7 @@ class Recipe(Part):
     base: Base | None = None
     architecture: Architecture | None = None
     objective: Objective
-    train: tuple[Data, ...] = Field(min_length=1)
+    train: tuple[Data, ...] = ()
     dev: tuple[Data, ...] = ()
     method: Method = Method()
     optimiser: Optimiser
@@ -210,8 +214,20 @@ class Recipe(Part):
 
     @property
     def digest(self) -> Digest:
-        """Over all that determines the run: layout and comments of the file do not matter."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json")))
+        """Over all that determines the run: layout and comments do not matter, nor where the data lies."""
+        value = self.model_dump(mode="json")
+        for data in (*value["train"], *value["dev"]):
+            data["file"] = "".join(PurePath(data["file"]).suffixes[-2:]).lower()  # it tells how the file is read
+        return sha256_hex(canonical_json(value))
+
+    def with_documents(self, data: Data) -> Recipe:
+        """The recipe with a file of documents more. Raises ConfigError when it does not learn from documents."""
+        if self.objective.kind != "language-modeling":
+            raise ConfigError(
+                f"The recipe's objective is {self.objective.kind}; documents of a knowledge base are learned from by "
+                "language-modeling."
+            )
+        return self.model_copy(update={"train": (*self.train, data)})
 
 
 def load_recipe(path: Path) -> Recipe:

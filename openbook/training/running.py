@@ -77,6 +77,8 @@ def prepared(
 
     A new vocabulary is written into `folder`.
     """
+    if not recipe.train:
+        raise ConfigError("The recipe names no [[train]] data. Add some, or give documents with --from-kb.")
     if recipe.architecture is None:
         base = base_of(recipe, store)
         described = base.main_file
@@ -358,7 +360,7 @@ def record_of(run: Run, ready: Prepared, numbers: dict[str, float], processes: P
         tokens=run.state.tokens,
         numeric_class=numeric_class(recipe, processes),
         metrics={name: f"{value:.4f}" for name, value in numbers.items()},
-        knowledge_base=None,
+        knowledge_base=", ".join(data.knowledge_base for data in recipe.train if data.knowledge_base) or None,
         texts=text_digests(ready.texts),
     )
 

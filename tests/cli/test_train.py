@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import run as run_verb
-from openbook.models import ModelStore
+from openbook.models import ModelReference, ModelStore
 from openbook.runs import read_run
 from tests.conftest import ROOT
 
@@ -244,3 +245,35 @@ def test_runs_that_are_not_there(home: Path, capsys: pytest.CaptureFixture[str])
     code, text = said(["runs", "list"])
     assert code == 6
     assert "cannot be read" in text
+
+
+@pytest.mark.model
+def test_what_was_learned_from_a_knowledge_base_is_known_when_it_is_purged(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], embedder_reference: ModelReference
+) -> None:
+    store = ModelStore(home / "models")
+    shutil.copytree(embedder_reference.path, store.root / embedder_reference.digest)
+    store.point(embedder_reference.name, embedder_reference.digest)
+    recipe = write_recipe(tmp_path, steps=6)
+    content = recipe.read_text(encoding="utf-8")
+    recipe.write_text(content[: content.index("[[train]]")] + content[content.index("[method]") :], encoding="utf-8")
+    code, _, stderr = done(recipe)
+    assert code == 2
+    assert "names no [[train]] data" in stderr
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("architecture.md", "log.md"):
+        (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
+    assert run_verb(["add", str(docs)]) == 0
+    code, _, stderr = done(recipe, "--from-kb")
+    assert code == 0, stderr
+    (folder,) = (home / "runs").iterdir()
+    assert not (folder / "knowledge-base.jsonl").exists()
+    stored = store.resolve("tiny-candidate")
+    capsys.readouterr()
+    assert run_verb(["models", "lineage", "tiny-candidate"]) == 0
+    assert "knowledge base " in capsys.readouterr().out
+    assert run_verb(["purge", str(docs / "log.md"), "--yes", "--json"]) == 0
+    learned = json.loads(capsys.readouterr().out)["models_that_learned_it"]
+    assert [each["model"] for each in learned] == [stored.digest]
+    assert learned[0]["found"] > 10

@@ -58,7 +58,6 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
         ),
         ('name = "small"', 'name = "../small"', "name:"),
         ('name = "small"', 'name = "small', "is not valid TOML"),
-        ("[[train]]", "[[dev]]", "train: field required"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
