@@ -203,6 +203,47 @@ def promote(
 
 
 @models.command()
+@click.argument("model")
+@click.option("--name", required=True, help="What to call the new model.")
+@click.option("--quantisation", default="q8_0", show_default=True, help="f32, f16, bf16, q8_0, q4_1 or q4_0.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
+    """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
+    import subprocess
+    import sys
+
+    from openbook.cli import display, session
+    from openbook.cli.train import check_installed
+    from openbook.diagnosis.gate import flips, load_sets
+    from openbook.inference import load_model
+    from openbook.models.names import checked_name
+
+    check_installed()
+    checked_name(name)
+    current = session.settings()
+    store = session.store(current)
+    before = store.resolve(model)
+    command = [sys.executable, "-m", "openbook.training.merging", before.digest, "--store", str(current.models_dir)]
+    done = subprocess.run(
+        [*command, "--name", name, "--quantisation", quantisation], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        raise click.exceptions.Exit(done.returncode)
+    after = store.resolve(name)
+    sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
+    with session.add_progress() as progress:
+        old, new = load_model(before, **sizes), load_model(after, **sizes)
+        probes = load_sets().reading
+        changed = flips(old, new, probes, progress=lambda at, total: progress("gate", at, total))
+    if as_json:
+        display.print_json({"name": name, "model": after.digest, "questions": len(probes), "changed": changed})
+        return
+    out = display.console()
+    display.say(out, f"{name} is here: {after.digest}")
+    display.say(out, f"{changed} of {len(probes)} greedy answers on passages differ from those of {before.name}.")
+
+
+@models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
     """Make NAME mean what it meant before; again, and it goes back further."""

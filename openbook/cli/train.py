@@ -39,12 +39,7 @@ def train(
     from openbook.models.durable import storage_errors
 
     check_exists(recipe)
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"Training needs packages that are not installed ({', '.join(missing)}). Install them with: "
-            f"{sys.executable} -m pip install 'openbook[train]'"
-        )
+    check_installed()
     current = session.settings(kb=kb)
     folder = run.absolute() if run else current.runs_dir / _default_run(recipe)
     session.ready_base(current, recipe)
@@ -69,6 +64,16 @@ def train(
         documents.unlink(missing_ok=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
+
+
+def check_installed() -> None:
+    """Raises ConfigError unless the packages of the extra `train` are there."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"This needs packages that are not installed ({', '.join(missing)}). Install them with: "
+            f"{sys.executable} -m pip install 'openbook[train]'"
+        )
 
 
 def _documents(current: Settings) -> tuple[bytes, str]:

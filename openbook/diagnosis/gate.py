@@ -87,6 +87,20 @@ def compare(
     return checks
 
 
+def flips(
+    one: FrozenModel,
+    other: FrozenModel,
+    probes: Sequence[Probe],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """On how many questions the greedy answers differ."""
+    total = 2 * len(probes)
+    first = outcomes(one, probes, progress=lambda at, _: progress(at, total))
+    second = outcomes(other, probes, progress=lambda at, _: progress(len(probes) + at, total))
+    return sum(a.answer != b.answer for a, b in zip(first, second, strict=True))
+
+
 def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float], margin: float, seed: int = 0) -> Check:
     """Scores of both on the same questions, in the same order."""
     difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)

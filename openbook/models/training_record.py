@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -52,7 +52,7 @@ class TrainingRecord:
 
     @property
     def recipe_digest(self) -> Digest:
-        return sha256_hex(canonical_json(dict(self.recipe)))
+        return recipe_digest(self.recipe)
 
     def to_json(self) -> bytes:
         return canonical_json(
@@ -100,7 +100,20 @@ class TrainingRecord:
             texts=fields.texts("texts"),
         )
         fields.end()
+        try:
+            _ = found.recipe_digest
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidModelFile(f"training.json: the recipe cannot be read: {error!r}.") from error
         return found
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
+    """Over all that determines a run: not where the data lies, only how it is read, which its suffixes tell."""
+    value = dict(recipe)
+    for key in ("train", "dev"):
+        if isinstance(rows := value.get(key), list):
+            value[key] = [{**row, "file": "".join(PurePath(row["file"]).suffixes[-2:]).lower()} for row in rows]
+    return sha256_hex(canonical_json(value))
 
 
 def read_training_record(path: Path) -> TrainingRecord:

@@ -152,6 +152,15 @@ def adapter_updates(adapter_file: Path, base_file: Path) -> dict[str, NDArray[np
     return found
 
 
+def reader_of(path: Path) -> ReaderFormat | None:
+    """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
+    from openbook.records import ReaderFormat
+
+    header = read_gguf(path)
+    instruction, abstention = (header.text(READER_KEYS + key) for key in ("instruction", "abstention"))
+    return ReaderFormat(instruction, abstention) if instruction and abstention else None
+
+
 def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:
     """Every key of the file but those that say how it is laid out or what its tensors are stored as."""
     for key, entry in header.metadata.items():

@@ -6,14 +6,15 @@ Law: the same recipe on the same numeric class gives the same model, byte for by
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
 from openbook.models.names import name_problem
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.models.training_record import recipe_digest
+from openbook.records import Digest
 
 MAX_RECIPE_BYTES = 1 << 20
 
@@ -215,10 +216,7 @@ class Recipe(Part):
     @property
     def digest(self) -> Digest:
         """Over all that determines the run: layout and comments do not matter, nor where the data lies."""
-        value = self.model_dump(mode="json")
-        for data in (*value["train"], *value["dev"]):
-            data["file"] = "".join(PurePath(data["file"]).suffixes[-2:]).lower()  # it tells how the file is read
-        return sha256_hex(canonical_json(value))
+        return recipe_digest(self.model_dump(mode="json"))
 
     def with_documents(self, data: Data) -> Recipe:
         """The recipe with a file of documents more. Raises ConfigError when it does not learn from documents."""

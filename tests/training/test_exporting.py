@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import InvalidModelFile, ModelError, UnknownModel
+from openbook.errors import ConfigError, InvalidModelFile, ModelError, UnknownModel
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizing import open_tokenizer
@@ -22,9 +22,11 @@ from openbook.training.exporting import (
     adapter_updates,
     checked_quantisation,
     lora_updates,
+    reader_of,
     write_adapter,
     write_merged,
 )
+from openbook.training.merging import merge
 from openbook.training.network import gguf_name, hf_name, load_network
 from openbook.training.recipe import Method
 from openbook.training.trainable import prepare
@@ -233,3 +235,21 @@ def test_numbers_that_are_not_finite_are_not_stored(network: Any, home: ModelSto
         write_merged(tmp_path / "m.gguf", base.main_file, {name: updates[name]}, quantisation="F16", reader=None)
     with pytest.raises(ModelError, match="no layer"):
         write_merged(tmp_path / "m.gguf", base.main_file, {"no layer": updates[name]}, quantisation="F16", reader=None)
+
+
+def test_merging_stores_a_model_of_its_own(network: Any, adapter: ModelReference, home: ModelStore) -> None:
+    merged = merge(home, adapter, checked_quantisation("f16"), "merged-by-name")
+    assert merged.manifest.kind == "language-model"
+    assert merged.manifest.lineage == adapter.digest
+    assert home.findings(merged) == ()
+    assert reader_of(merged.main_file) == READER
+    model = load_model(merged)
+    assert isinstance(model.engine, LlamaCppEngine)
+    assert np.abs(model.engine.logits(PROMPT)[0] - logits_of(network, adapter)).mean() < 0.1
+    assert model.reader == READER
+    model.close()
+    smaller = merge(home, merged, checked_quantisation("q4_0"), "smaller")
+    assert smaller.manifest.quantisation == "Q4_0"
+    assert smaller.manifest.lineage == merged.digest
+    with pytest.raises(ConfigError, match="no quantisation that can be written"):
+        checked_quantisation("q3_k")
