@@ -66,8 +66,8 @@ def share(results: Iterable[bool]) -> Share:
 
 
 def oracle(question: str, passages: list[Passage], model: FrozenModel, options: Options) -> str:
-    text = tidy(model.complete(open_book_prompt(question, passages), options.decoding).text)
-    return "" if says_nothing_found(text) else text
+    text = tidy(model.complete(open_book_prompt(question, passages, model.reader), options.decoding).text)
+    return "" if says_nothing_found(text, model.reader) else text
 
 
 def gold_passages(base: KnowledgeBase, gold: dict[str, Any]) -> list[Passage]:

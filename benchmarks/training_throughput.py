@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--child", nargs=2)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(child(*options.child, options.examples)))
+        contender, task = options.child
+        print(json.dumps(child(contender, task, options.examples)))
         return
     results: list[dict[str, Any]] = []
     for number in range(options.rounds):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import TrainingError
+from openbook.errors import ModelNotVerified, TrainingError
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizing import open_tokenizer
 from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
@@ -20,7 +20,7 @@ from openbook.training.network import load_network, permuted, unpermuted
 from openbook.training.reader import PassageLine, Question, negatives, reader_prompt, reader_trees
 from openbook.training.recipe import ReaderObjective, Recipe
 from openbook.training.report import report
-from openbook.training.running import Stopped, Watcher, train
+from openbook.training.running import Stopped, Watcher, _out_of_memory, train
 from tests.training.networks import small_recipe
 
 LINES = [
@@ -172,4 +172,43 @@ def test_two_runs_in_one_folder_are_refused(recipe: Recipe, store: ModelStore, t
         filelock.FileLock(tmp_path / "run" / ".lock"),
         pytest.raises(TrainingError, match="Another process trains in"),
     ):
+        train(recipe, tmp_path, store, tmp_path / "run", watcher)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to ..."
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_when_the_memory_is_not_enough_it_says_what_to_lower(error: Exception) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"Lower loop\.call_tokens \(now 64\) or loop\.sequence_tokens \(now 1024\)"),
+        _out_of_memory(small_recipe()),
+    ):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), _out_of_memory(small_recipe()):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.model
+def test_a_base_that_is_not_what_its_digest_says_is_not_trained(
+    recipe: Recipe, store: ModelStore, tmp_path: Path
+) -> None:
+    base = store.resolve("base").main_file
+    base.chmod(0o644)
+    with base.open("r+b") as stream:
+        stream.seek(-100, 2)
+        byte = stream.read(1)
+        stream.seek(-100, 2)
+        stream.write(bytes([byte[0] ^ 1]))
+    watcher = Watcher(lambda _: None, lambda _: None, lambda _: None)
+    with pytest.raises(ModelNotVerified, match="is not what its digest says"):
         train(recipe, tmp_path, store, tmp_path / "run", watcher)
