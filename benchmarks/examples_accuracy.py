@@ -1,6 +1,6 @@
 """How well does the default model answer the example questions: closed-book, open-book, and with the right passage?
 
-    python benchmarks/examples_accuracy.py [--limit N]
+    python benchmarks/examples_accuracy.py [--limit N] [--model NAME]
 
 Answerable questions count as right when an accepted answer stands in the answer; unanswerable ones when it abstains.
 Every citation's quote is compared with the document's text at its span. Prints a table with 95 % Wilson intervals and,
@@ -133,10 +133,11 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--limit", type=int, help="only the first questions")
+    parser.add_argument("--model", help="a stored model (default: that of the settings)")
     arguments = parser.parse_args()
     settings = load_settings()
     store = ModelStore(settings.models_dir)
-    model = load_model(ensure(store, settings.model, announce=print))
+    model = load_model(ensure(store, arguments.model or settings.model, announce=print))
     embedder = load_embedder(ensure(store, settings.embedder, announce=print))
     with tempfile.TemporaryDirectory() as folder:
         base = KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)

@@ -36,7 +36,7 @@ class Settings:
 
     home: Path
     kb: Path | None = None  # default: <home>/kb
-    model: str = "smollm2-135m-instruct"
+    model: str = "reader"
     embedder: str = "minilm-l6-int8"
     passages: int = 2  # passages given to the model, 1 or more
     passage_chars: int = 450  # longest passage of a new knowledge base

@@ -42,6 +42,7 @@ def test_every_other_command_does_what_it_says(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     shutil.copy(README, tmp_path)  # one command adds it
     home = tmp_path / "home"
     shutil.copytree(MODEL_HOME / "models", home / "models")  # a copy, because one command removes a model

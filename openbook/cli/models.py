@@ -12,6 +12,8 @@ from openbook.errors import ModelNotVerified
 if TYPE_CHECKING:
     from openbook.models import ModelReference
 
+ANSWERS_COMPARED = 100  # by `merge`
+
 
 @click.group()
 def models() -> None:
@@ -233,7 +235,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
     with session.add_progress() as progress:
         old, new = load_model(before, **sizes), load_model(after, **sizes)
-        probes = load_sets().reading
+        probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=lambda at, total: progress("gate", at, total))
     if as_json:
         display.print_json({"name": name, "model": after.digest, "questions": len(probes), "changed": changed})

@@ -78,6 +78,7 @@ def sizing_of(current: Settings) -> Sizing:
     if not current.passage_tokens:
         return Sizing("characters", current.passage_chars, current.passage_overlap)
     reader = ready_model(current, current.model)
+    reader = reader.base or reader  # an adapter has no tokenizer of its own
     return Sizing("tokens", current.passage_tokens, current.passage_overlap, reader.digest, reader.name)
 
 
