@@ -12,6 +12,7 @@ from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageErr
 from openbook.models import writer
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from openbook.models.describe import (
+    check_adapter,
     check_importable,
     describe_adapter,
     describe_embedder,
@@ -20,6 +21,7 @@ from openbook.models.describe import (
 )
 from openbook.models.digest import Progress
 from openbook.models.durable import storage_errors
+from openbook.models.gguf import read_gguf
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import (
     FILES,
@@ -53,6 +55,7 @@ def import_gguf(
 ) -> ModelReference:
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
+    The file is a model, or an adapter that OpenBook trained; its base need not be here yet.
     `source` says where the file came from (default: its name); `knowledge_cutoff` is YYYY-MM-DD.
     Raises InvalidModelFile for what is no GGUF model of one file, ConfigError for a name that cannot be one, StorageError.
     """
@@ -64,17 +67,25 @@ def import_gguf(
         raise StorageError(f"{path} is not a file.")
     if name in CATALOGUE:
         raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
-    check_importable(path)  # before the copy, which takes long for a large file
-    origin = source if isinstance(source, Source) else _local_source(source or path.name)
+    # Before the copy, which takes long for a large file.
+    is_adapter = read_gguf(path).text("general.type") == "adapter"
+    (check_adapter if is_adapter else check_importable)(path)
+    target = FILES["adapter" if is_adapter else "language-model"][0]
+    origin = source if isinstance(source, Source) else Source("local-file", {target: source or path.name})
     with incoming_folder(store.root) as workspace:
-        copy = workspace / "model.gguf"
+        copy = workspace / target
         with storage_errors(f"copy {path.name} into {store.root}"):
             shutil.copyfile(path, copy)
         # The copy is described, not the original: that may change while it is read.
-        manifest = describe_gguf(
-            copy, name=name, source=origin, licence=licence, cutoff=cutoff, lineage=lineage, progress=progress
-        )
-        return _enter(store, name, manifest, {"model.gguf": copy})
+        if is_adapter:
+            manifest = describe_adapter(
+                copy, name=name, source=origin, licence=licence or "not stated", cutoff=cutoff, progress=progress
+            )
+        else:
+            manifest = describe_gguf(
+                copy, name=name, source=origin, licence=licence, cutoff=cutoff, lineage=lineage, progress=progress
+            )
+        return _enter(store, name, manifest, {target: copy})
 
 
 def store_trained(
@@ -191,10 +202,6 @@ def _given_date(text: str) -> str:
         return checked_date(text)
     except InvalidModelFile as error:
         raise ConfigError(str(error)) from error
-
-
-def _local_source(origin: str) -> Source:
-    return Source("local-file", {"model.gguf": origin})
 
 
 # --- the catalogue ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
-from openbook.models import KnowledgeCutoff, ModelReference, ModelStore
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.importing import store_trained
 from openbook.models.lineage import learned, tree_of
@@ -204,3 +204,11 @@ def test_why_says_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_
 def test_records_of_every_past_version_open() -> None:
     data = (Path(__file__).parent / "golden" / "training-v1.json").read_bytes()
     assert TrainingRecord.from_json(data).to_json() == data
+
+
+def test_an_adapter_can_be_imported_from_its_file(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    path = adapter_file(tmp_path / "Mine.gguf", tiny.digest)
+    found = import_gguf(store, path, licence="CC0")
+    assert (found.name, found.manifest.kind, found.manifest.lineage) == ("mine", "adapter", tiny.digest)
+    assert found.base is not None
+    assert found.digest == store_adapter(store, tmp_path, tiny, None).digest
