@@ -13,13 +13,14 @@ No torch here: the numbers of a run can be read where nothing is trained.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openbook.errors import StorageError, TrainingError, did_you_mean
 
+DOCUMENTS = "knowledge-base.jsonl"  # what --from-kb learns from, until the run is done
 RECIPE, METRICS, SAMPLES, RESULT, REPORT, CHECKPOINTS, LOCK = (
     "recipe.json",
     "metrics.jsonl",
@@ -58,15 +59,18 @@ def reaches(metric: str, value: float | None, wanted: float) -> bool:
     return value <= wanted if metric in LOWER_IS_BETTER else value >= wanted
 
 
-def list_runs(folder: Path) -> list[RunSummary]:
-    """Every run whose recipe can be read, in the order of their names."""
-    found = []
+def list_runs(folder: Path) -> list[RunSummary | str]:
+    """Every run, in the order of their names; of one that cannot be read a sentence."""
+    found: list[RunSummary | str] = []
     try:
         paths = sorted(path for path in folder.iterdir() if (path / RECIPE).is_file()) if folder.is_dir() else []
     except OSError as error:
         raise StorageError(f"Cannot list the runs in {folder}: {error.strerror or error}.") from error
     for path in paths:
-        found.append(read_run(path))
+        try:
+            found.append(read_run(path))
+        except TrainingError as error:
+            found.append(str(error))
     return found
 
 
@@ -116,11 +120,33 @@ def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the numbers of steps that are done again after a resume from `step`."""
-    kept = [line for line in _lines(path / METRICS) if json.loads(line)["step"] <= step]
+    """Drop the numbers of steps that are done again after a resume from `step`, and lines that cannot be read."""
+    kept = [line for line in _lines(path / METRICS) if -1 < _step_of(line) <= step]
     staged = path / f".{METRICS}"
     staged.write_bytes(b"".join(line + b"\n" for line in kept))
     staged.replace(path / METRICS)
+
+
+def _step_of(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1
+
+
+def drop_documents(folder: Path, texts: Iterable[str]) -> int:
+    """Delete the documents that stopped runs keep, where they hold one of the texts. How many runs; they cannot go on."""
+    needles = [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts if text.strip()]
+    found = 0
+    for path in sorted(folder.glob(f"*/{DOCUMENTS}")):
+        try:
+            content = path.read_bytes()
+            if any(needle in content for needle in needles):
+                path.unlink()
+                found += 1
+        except OSError as error:
+            raise StorageError(f"Cannot delete the documents in {path}: {error.strerror or error}.") from error
+    return found
 
 
 def write_json(path: Path, value: object) -> None:

@@ -52,6 +52,7 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     from openbook.knowledge.cached import drop_holding
     from openbook.knowledge.forgetting import finish_purge, named, texts_of
     from openbook.models.lineage import carrying
+    from openbook.runs import drop_documents
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
@@ -71,14 +72,18 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
         )
         return
     texts = texts_of(base, documents)
-    purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
     carried = carrying(session.store(current), texts)
+    dropped += drop_documents(current.runs_dir, texts)
+    purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
     if as_json:
         learned = [dataclasses.asdict(each) for each in carried]
         display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped, "models_that_learned_it": learned})
         return
     display_kb.print_purged(purged, dropped)
     for each in carried:
+        if each.found is None:
+            click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")
+            continue
         click.echo(
             f"The model {each.name} ({each.model[:12]}) has learned from it, and a model cannot forget. Train it again "
             f"without these documents, or remove it: openbook models remove {each.name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.errors import ModelNotVerified
+from openbook.errors import ModelNotVerified, UnknownModel
 
 if TYPE_CHECKING:
     from openbook.models import ModelReference
@@ -116,11 +116,13 @@ def verify(name: str) -> None:
 
     store = session.store(session.settings())
     reference = store.resolve(name)
+    parts = [reference, *([reference.needed_base] if reference.manifest.kind == "adapter" else [])]
     with session.download_progress() as (_, progress):
-        found = store.findings(reference, progress)
-    if found:
-        raise ModelNotVerified(f"{reference.name} is not what its digest says: {'; '.join(found)}.")
-    display.say(display.console(), f"{reference.name}: verified, {reference.digest}")
+        for part in parts:
+            if found := store.findings(part, progress):
+                raise ModelNotVerified(f"{part.name} is not what its digest says: {'; '.join(found)}.")
+    for part in parts:
+        display.say(display.console(), f"{part.name}: verified, {part.digest}")
 
 
 @models.command()
@@ -172,9 +174,16 @@ def promote(
     store.check_fast(candidate)
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
-    holder = store.resolve(held) if held and held != candidate.digest else None
+    holder = None
+    if held and held != candidate.digest and not without_gate:
+        try:
+            holder = store.resolve(held)
+        except UnknownModel as error:
+            raise UnknownModel(
+                f"There is nothing to compare with: {error} Or promote it --without-gate, and the name says nothing of quality."
+            ) from error
     checks = [] if without_gate else target_checks(candidate)
-    if holder is not None and not without_gate:
+    if holder is not None:
         store.check_fast(holder)
         sets = load_sets(reading, known)
         sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
@@ -227,11 +236,11 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     before = store.resolve(model)
     command = [sys.executable, "-m", "openbook.training.merging", before.digest, "--store", str(current.models_dir)]
     done = subprocess.run(
-        [*command, "--name", name, "--quantisation", quantisation], stdout=subprocess.PIPE, check=False
+        [*command, "--name", name, "--quantisation", quantisation], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)
-    after = store.resolve(name)
+    after = store.resolve(done.stdout.strip())
     sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
     with session.add_progress() as progress:
         old, new = load_model(before, **sizes), load_model(after, **sizes)

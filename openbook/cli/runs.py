@@ -24,13 +24,14 @@ def list_runs(as_json: bool) -> None:
 
     found = files.list_runs(session.settings().runs_dir)
     if as_json:
-        display.print_json({"runs": [_summary(run) for run in found]})
+        whole = [_summary(run) for run in found if not isinstance(run, str)]
+        display.print_json({"runs": whole, "damaged": [run for run in found if isinstance(run, str)]})
         return
     out = display.console()
     if not found:
         display.say(out, "No run yet. Train one: openbook train RECIPE")
     for run in found:
-        display.say(out, f"{run.name:<28} {_progress(run)}")
+        display.say(out, run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}")
 
 
 @runs.command()

@@ -6,12 +6,15 @@ import importlib.util
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from openbook.errors import ConfigError
+from openbook.errors import ConfigError, TrainingError
+from openbook.records import sha256_hex
+from openbook.runs import DOCUMENTS, METRICS
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -44,14 +47,27 @@ def train(
     folder = run.absolute() if run else current.runs_dir / _default_run(recipe)
     session.ready_base(current, recipe)
     command = [sys.executable, "-m", "openbook.training", str(recipe), "--store", str(current.models_dir)]
-    command += ["--folder", str(folder), "--threads", str(current.threads)]
-    documents = folder / "knowledge-base.jsonl" if from_kb or kb else None
-    if documents is not None:
+    documents: Path | None = None
+    if from_kb or kb:
         content, version = _documents(current)
+        if not run:  # another version is another run
+            folder = folder.with_name(f"{folder.name}-{sha256_hex(version.encode())[:8]}")
+        documents = folder / DOCUMENTS
+        if dry_run:
+            scrap = tempfile.TemporaryDirectory()
+            documents = Path(scrap.name) / DOCUMENTS
+        elif (folder / METRICS).is_file() and not resume:
+            raise TrainingError(
+                f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
+            )
         with storage_errors(f"write to {folder}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            documents.write_bytes(content)
+            documents.parent.mkdir(parents=True, exist_ok=True)
+            if not documents.is_file():  # of a run that goes on: what it began with
+                documents.write_bytes(content)
+                documents.with_suffix(".version").write_text(version, encoding="utf-8")
+            version = documents.with_suffix(".version").read_text(encoding="utf-8")
         command += ["--documents", str(documents), "--knowledge-base", version]
+    command += ["--folder", str(folder), "--threads", str(current.threads)]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
         # Ctrl-C belongs to the child, which ends its step and writes a checkpoint first.
@@ -60,8 +76,11 @@ def train(
             code = child.wait()
         finally:
             signal.signal(signal.SIGINT, before)
-    if documents is not None and (dry_run or not code):  # else a run that goes on needs them
-        documents.unlink(missing_ok=True)
+    if documents is not None and not code:  # a run that goes on needs them
+        for path in (documents, documents.with_suffix(".version")):
+            path.unlink(missing_ok=True)
+    if code < 0:
+        click.echo(f"Error: The training process was ended by signal {-code}; go on with --resume.", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
 
@@ -85,7 +104,11 @@ def _documents(current: Settings) -> tuple[bytes, str]:
 
     base = KnowledgeBase.open(current.default_kb)
     texts = {base.text(path): path for path in reversed(base.documents(EVERYTHING))}
-    lines = [json.dumps({"title": path, "text": text}) + "\n" for text, path in texts.items() if text and text.strip()]
+    lines = [
+        json.dumps({"title": path, "text": text}, ensure_ascii=False) + "\n"
+        for text, path in texts.items()
+        if text and text.strip()
+    ]
     found = f"{base.id}@{base.version}"
     base.close()
     if not lines:

@@ -6,7 +6,6 @@ bootstrap). The candidate passes when the lower end of the one-sided 95 % interv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from openbook.diagnosis.probes import Probe, load_probes, outcomes
 from openbook.diagnosis.scoring import holds_answer
+from openbook.errors import InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
 from openbook.models.manifest import TRAINING_RECORD
@@ -34,7 +34,7 @@ class Check:
 
     name: str
     passed: bool
-    candidate: float
+    candidate: float | None
     holder: float | None = None
     low: float | None = None
     questions: int = 0
@@ -105,8 +105,8 @@ def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float],
     """Scores of both on the same questions, in the same order."""
     difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)
     chance = np.random.default_rng(seed)
-    picks = chance.integers(0, len(difference), size=(RESAMPLES, len(difference)))
-    low = float(np.quantile(difference[picks].mean(axis=1), 0.05))
+    means = [difference[chance.integers(0, len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
+    low = float(np.quantile(means, 0.05))
     return Check(name, low > -margin, float(np.mean(candidate)), float(np.mean(holder)), low, len(difference))
 
 
@@ -117,9 +117,15 @@ def target_checks(reference: ModelReference) -> list[Check]:
     record = read_training_record(reference.path / TRAINING_RECORD)
     gate: Any = record.recipe.get("gate") or {}
     checks = []
-    for metric, wanted in sorted(dict(gate.get("target") or {}).items()):
-        measured = record.metrics.get(metric)
-        name = f"target {metric}: {measured or 'not measured'}, the recipe asks for {json.dumps(wanted)}"
-        value = float(measured) if measured is not None else None
-        checks.append(Check(name, reaches(metric, value, float(wanted)), value if value is not None else float("nan")))
+    try:
+        targets = {str(metric): float(wanted) for metric, wanted in (gate.get("target") or {}).items()}
+        metrics = {metric: float(value) for metric, value in record.metrics.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidModelFile(
+            f"training.json of {reference.name}: targets or metrics are no numbers: {error}."
+        ) from error
+    for metric, wanted in sorted(targets.items()):
+        measured = metrics.get(metric)
+        name = f"target {metric}: {'not measured' if measured is None else measured}, the recipe asks for {wanted}"
+        checks.append(Check(name, reaches(metric, measured, wanted), measured))
     return checks

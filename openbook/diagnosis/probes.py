@@ -57,7 +57,7 @@ def load_probes(path: Path) -> list[Probe]:
     except (EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} cannot be read: {error}.") from error
     found: list[Probe] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -87,16 +87,25 @@ def _text(value: object) -> str:
 def outcomes(
     model: FrozenModel, probes: Sequence[Probe], *, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Outcome]:
-    """Greedy answers, in order. Probes on one passage should follow each other: it is then read once."""
+    """Greedy answers, in order. Probes on one passage should follow each other: it is then read once.
+
+    A prompt that does not fit into the model's context is not answered, which is wrong whatever the question.
+    """
     prompts = [
         reading_prompt(p.question, [(p.title, p.passage)], model.reader)
         if p.passage
         else closed_book_prompt(p.question)
         for p in probes
     ]
+    room = model.context_tokens - DECODING.max_tokens
+    fits = [model.count_prompt_tokens(prompt) <= room for prompt in prompts]
+    answers = model.complete_each([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit], DECODING)
     found = []
-    for probe, completion in zip(probes, model.complete_each(prompts, DECODING), strict=True):
-        text = tidy(completion.text)
+    for probe, fit in zip(probes, fits, strict=True):
+        if not fit:
+            found.append(Outcome(probe, "", abstained=False, exact=0.0, f1=0.0, holds=0.0))
+            continue
+        text = tidy(next(answers).text)
         abstained = says_nothing_found(text, model.reader) or not text
         found.append(_outcome(probe, text, abstained))
         progress(len(found), len(probes))

@@ -132,7 +132,8 @@ class LlamaCppEngine:
                 # The last block is always read, for the logits after it.
                 same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(read, blocks[:-1], strict=False))
                 shared = sum(1 for _ in same)
-                context.rewind(sum(map(len, blocks[:shared])))
+                if not context.rewind(sum(map(len, blocks[:shared]))):
+                    shared = 0
                 pieces = self._answer(context, blocks, shared, decoding)
                 while True:
                     try:

@@ -270,11 +270,13 @@ class Context:
         self._lib.llama_memory_clear(self._memory, True)
         self._position, self._cancelled, self._failure = 0, cancelled, None
 
-    def rewind(self, tokens: int) -> None:
-        """Forget all but the first `tokens` of what was evaluated."""
-        if not self._lib.llama_memory_seq_rm(self._memory, 0, tokens, -1):
-            raise EngineError(f"llama.cpp cannot go back to token {tokens}: {self._library.last_error()}.")
-        self._position = tokens
+    def rewind(self, tokens: int) -> bool:
+        """Forget all but the first `tokens` of what was evaluated. Some models (recurrent ones) cannot: all is forgotten."""
+        possible = bool(self._lib.llama_memory_seq_rm(self._memory, 0, tokens, -1))
+        if not possible:
+            self._lib.llama_memory_clear(self._memory, True)
+        self._position = tokens if possible else 0
+        return possible
 
     def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
         """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""

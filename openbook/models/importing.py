@@ -149,6 +149,9 @@ def pull(
             f"The name {name!r} means another model here ({found.digest[:12]}) than in the catalogue. "
             f"Remove it (`openbook models remove {name} --yes`) and pull again."
         )
+    if found is not None and entry.base and found.base is None:
+        ensure(store, entry.base, progress=progress, announce=announce)
+        return store.resolve(name)
     return found or _pull_entry(store, entry, progress, announce)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from openbook.errors import OpenBookError
 from openbook.models.manifest import TRAINING_RECORD
 from openbook.models.store import ModelReference, ModelStore
 from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
@@ -109,13 +110,16 @@ def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -
 
 
 def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Learned]:
-    """For the model and each of its ancestors, newest first, whether `text` or paragraphs of it were learned."""
+    """For the model and each of its ancestors, newest first, whether `text` or paragraphs of it were learned.
+
+    A model's record holds what its ancestors learned too, as far as anybody recorded it.
+    """
     stored = {each.digest: each for each in store.everything()}
     wanted = set(text_digests([text]))
     found = []
     for digest in ancestors(stored, reference):
         here = stored.get(digest)
-        record = _record(here)
+        record = record_beside(here)
         if here is None:
             found.append(
                 Learned(digest, "a model", None, len(wanted), note="it is not in the store any more; unknown.")
@@ -130,17 +134,26 @@ def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Lea
 
 
 def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
-    """The stored models that have learned from one of the texts or paragraphs of them, in the order of their digests."""
+    """The stored models that have learned from one of the texts or paragraphs of them, in the order of their digests.
+
+    One whose record cannot be read is among them, with a note.
+    """
     wanted = set(text_digests(texts))
     found = []
     for each in store.everything():
-        record = _record(each)
+        try:
+            record = record_beside(each)
+        except OpenBookError as error:
+            note = f"unknown, because its record cannot be read ({error})"
+            found.append(Learned(each.digest, each.name, None, len(wanted), note=note))
+            continue
         if record is not None and (both := len(wanted & set(record.texts))):
             found.append(Learned(each.digest, each.name, both, len(wanted), record.recipe_digest))
     return found
 
 
-def _record(reference: ModelReference | None) -> TrainingRecord | None:
+def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
+    """The training record of a model, or None where there is none. Raises InvalidModelFile for a damaged one."""
     if reference is None or TRAINING_RECORD not in reference.manifest.files:
         return None
     return read_training_record(reference.path / TRAINING_RECORD)
@@ -151,13 +164,13 @@ def _described(reference: ModelReference | None) -> tuple[str, tuple[str, ...]]:
         return "not in the store any more", ()
     manifest = reference.manifest
     what = f"{manifest.name}, {manifest.kind}, {manifest.quantisation}, {manifest.licence}"
-    record = _record(reference)
+    record = record_beside(reference)
     if record is None:
         return what, (f"from {', '.join(sorted(set(manifest.source.origins.values())))}",)
     numbers = ", ".join(f"{name} {value}" for name, value in sorted(record.metrics.items()))
     cutoff = manifest.knowledge_cutoff
     details = [
-        f"recipe {record.recipe_digest[:12]} ({record.recipe.get('name', 'merged or quantised')})",
+        f"recipe {record.recipe_digest[:12]} ({record.recipe.get('name', 'no name')})",
         f"seed {record.seed}, {record.steps} steps, {record.tokens:,} tokens",
         f"data {', '.join(digest[:12] for digest in record.data) or 'none'}; {len(record.texts):,} texts",
         f"{record.code}; {record.numeric_class}",

@@ -92,6 +92,16 @@ def append_history(root: Path, name: str, digest: Digest) -> None:
         replace_file(name_path(root, name), canonical_json(value))
 
 
+def forget_in_histories(root: Path, digest: Digest) -> None:
+    """Names that meant `digest` once lose it from their history. Only inside `changing`, and if none means it now."""
+    for name in all_names(root):
+        history = read_history(root, name)
+        if digest in history:
+            value = {"format": FORMAT, "history": [each for each in history if each != digest], "name": name}
+            with storage_errors(f"change the name {name!r} in {root}"):
+                replace_file(name_path(root, name), canonical_json(value))
+
+
 def delete_name(root: Path, name: str) -> None:
     with storage_errors(f"remove the name {name!r} from {root}"):
         name_path(root, name).unlink(missing_ok=True)

@@ -23,7 +23,14 @@ from openbook.models.durable import storage_errors
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import Manifest
 from openbook.models.names import checked_name, is_digest, name_problem
-from openbook.models.pointers import all_names, append_history, changing, delete_name, read_history
+from openbook.models.pointers import (
+    all_names,
+    append_history,
+    changing,
+    delete_name,
+    forget_in_histories,
+    read_history,
+)
 from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
 from openbook.models.verify import full_findings, quick_findings, read_manifest
 from openbook.records import Digest
@@ -109,7 +116,7 @@ class ModelStore:
                 before = before[:-1] if before[-2:-1] == [digest] else [*before, digest]
             if len(before) < 2:
                 raise UnknownModel(
-                    f"The name {name[:120]!r} has never meant another model."
+                    f"There is nothing before what {name[:120]!r} means now."
                     if history
                     else f"No model is called {name[:120]!r}."
                 )
@@ -122,26 +129,36 @@ class ModelStore:
         return read_history(self.root, name) if not name_problem(name) else ()
 
     def everything(self) -> tuple[ModelReference, ...]:
-        """Every stored model whose manifest can be read, with a name or without, in the order of the digests."""
+        """Every stored model whose manifest can be read, with a name or without, in the order of the digests.
+
+        `name` is one that means it now, or the digest's first digits.
+        """
+        names: dict[Digest, str] = {}
+        for name in reversed(all_names(self.root)):
+            with suppress(ModelNotVerified):  # a damaged name means nothing now, and hides no model
+                names |= dict.fromkeys(read_history(self.root, name)[-1:], name)
         found = []
         for digest in self._stored(""):
             with suppress(ModelNotVerified, UnknownModel):
-                found.append(self.resolve(digest))
+                found.append(self._reference(names.get(digest, digest[:12]), digest))
         return tuple(found)
 
     def remove(self, name: str) -> tuple[Digest, ...]:
         """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
 
-        A model that has no name can be given by its digest. What a damaged other name means is unknown, so it might be
-        any model: while there is one, a name is dropped but no model deleted, and a digest is refused.
+        A model that no name means now can be given by its digest; names that meant it once forget it. What a damaged other
+        name means is unknown, so it might be any model: while there is one, a name is dropped but no model deleted.
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
         self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
         with changing(self.root):
             named, candidates = self._removable(name)
-            gone = self._only_meant_by(name, candidates)
+            gone = self._only_meant_by(name, candidates, past=named)
             if named:
                 delete_name(self.root, name)
+            else:
+                for digest in gone:
+                    forget_in_histories(self.root, digest)
             for digest in gone:
                 self._delete(digest)
         return gone
@@ -207,12 +224,14 @@ class ModelStore:
             raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
         return False, (digest,)
 
-    def _only_meant_by(self, name: str, candidates: tuple[Digest, ...]) -> tuple[Digest, ...]:
-        """Those that no other name means or has meant and no adapter needs; none while another name is damaged."""
+    def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
+        """Those that no other name means (`past`: or has meant) and no adapter needs; none while another name is damaged."""
         others = [other for other in all_names(self.root) if other != name]
         try:
-            kept = {digest for other in others for digest in read_history(self.root, other)}
-            kept |= {base for digest in kept if (base := self._base_digest(digest))}
+            histories = [read_history(self.root, other) for other in others]
+            kept = {digest for history in histories for digest in (history if past else history[-1:])}
+            staying = (digest for digest in self._stored("") if digest not in candidates)
+            kept |= {base for digest in staying if (base := self._base_digest(digest))}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))

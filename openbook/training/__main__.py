@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.errors import OpenBookError
+from openbook.errors import OpenBookError, StorageError
 
 if TYPE_CHECKING:
     from openbook.training.loop import Evaluated, Progress
@@ -72,6 +72,8 @@ def train(
     if dry_run:
         with tempfile.TemporaryDirectory() as scrap:
             ready = running.prepared(loaded, recipe.parent, models, Path(scrap))
+            for sentence in running.brief(ready.problems):
+                click.echo(sentence, err=True)
             found = running.measure(loaded, ready)
         _print_measured(found, as_json=as_json)
         return
@@ -201,6 +203,10 @@ def main() -> None:
     except OpenBookError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"Error: The operating system refused: {error.strerror or error}{where}.", err=True)
+        sys.exit(StorageError.exit_code)
     except Stopped as stopped:
         click.echo(str(stopped), err=True)
         sys.exit(INTERRUPTED)

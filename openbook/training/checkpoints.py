@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from openbook.errors import TrainingError
 from openbook.models.durable import storage_errors, sync_file, sync_folder
-from openbook.records import Digest, canonical_json
+from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,10 @@ Tensors: TypeAlias = Mapping[str, "Tensor"]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All of a run at the end of a step but its tensors. `best_metric` None: not evaluated yet; higher is better."""
+    """All of a run at the end of a step but its tensors. `best_metric` None: not evaluated yet; higher is better.
+
+    `numeric_classes`: those that steps were done in, in order; more than one where a run went on elsewhere.
+    """
 
     recipe: Digest
     step: int
@@ -43,6 +46,7 @@ class State:
     best_metric: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
+    numeric_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         try:
             digests = {name: _write(staged / name, tensors) for name, tensors in _parts(checkpoint).items()}
             value = {"format": FORMAT, "files": digests, **asdict(checkpoint.state)}
+            value["sha256"] = sha256_hex(canonical_json(value))
             (staged / "state.json").write_bytes(canonical_json(value))
             sync_file(staged / "state.json")
             sync_folder(staged)
@@ -90,7 +95,7 @@ def newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpo
     for path in reversed(found):
         try:
             checkpoint = _read(path)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             warn(f"The checkpoint {path.name} is damaged and is not used: {error}.")
             continue
         if checkpoint.state.recipe != recipe:
@@ -121,6 +126,8 @@ def _write(path: Path, tensors: Tensors) -> Digest:
 
 def _read(path: Path) -> Checkpoint:
     value = json.loads((path / "state.json").read_bytes())
+    if value.pop("sha256") != sha256_hex(canonical_json(value)):
+        raise ValueError("state.json is not what was written")
     if value.pop("format") != FORMAT:
         raise ValueError("it has another format")
     tensors: dict[str, Tensors] = {}
@@ -128,6 +135,7 @@ def _read(path: Path) -> Checkpoint:
         if _digest(path / name) != digest:
             raise ValueError(f"{name} is not what was written")
         tensors[name] = load_file(path / name)
+    value["numeric_classes"] = tuple(value["numeric_classes"])
     return Checkpoint(
         State(**value),
         tensors["parameters.safetensors"],

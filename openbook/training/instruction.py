@@ -74,7 +74,10 @@ def branch_of(turns: Sequence[Message], tokenizer: PromptTokenizer) -> Branch:
             ended = _through_end(after, tokenizer)
             tokens += ended
             learned.append((start, len(tokens)))
-            after = after[len(ended) :] if number < last and after[: len(ended)] == ended else []
+            written = (
+                after[: len(ended)] == ended
+            )  # else the template writes no end, and what follows is all still to come
+            after = [] if number == last else after[len(ended) :] if written else after
         tokens += after
     skipped = tuple((end, start) for (_, end), (start, _) in itertools.pairwise(learned))
     return Branch(tuple(tokens), learned[0][0], skipped=skipped)

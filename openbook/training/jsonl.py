@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from openbook.errors import ConfigError, StorageError
 from openbook.training.recipe import Data
 
-MAX_LINE_BYTES = 16 << 20
+MAX_LINE_BYTES = 1 << 30
+MAX_DATA_BYTES = 4 << 30
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -40,9 +41,12 @@ def checked_content(data: Data, folder: Path) -> tuple[str, bytes]:
         )
     if path.suffix == ".gz":
         try:
-            content = gzip.decompress(content)
+            with gzip.open(io.BytesIO(content)) as stream:
+                content = stream.read(MAX_DATA_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError(f"{data.file} is no valid gzip file: {error}.") from error
+    if len(content) > MAX_DATA_BYTES:
+        raise ConfigError(f"{data.file} has more than {MAX_DATA_BYTES:,} bytes. Split it into several files.")
     return path.name, content
 
 

@@ -76,6 +76,7 @@ class Run:
             weight_decay=options.weight_decay,
             foreach=False,
         )
+        self._order: tuple[int, list[list[int]]] | None = None  # (epoch, its steps)
         self.steps_in_epoch = steps_in_epoch(trees, recipe.loop.step_tokens)
         epochs = recipe.loop.epochs
         self.steps = recipe.loop.steps or max(1, math.ceil((epochs or 0) * self.steps_in_epoch))
@@ -104,6 +105,16 @@ class Run:
         }
         return Checkpoint(self.state, self.masters.whole_values(), moments, self.best)
 
+    def computed_in(self, numeric_class: str) -> None:
+        """From here on steps are done in this numeric class."""
+        if self.state.numeric_classes[-1:] != (numeric_class,):
+            self.state = replace(self.state, numeric_classes=(*self.state.numeric_classes, numeric_class))
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose parameters the run ends with: the best that was evaluated, or the last."""
+        return self.state.step if self.state.best_metric is None else self.state.best_step
+
     def keep_best(self) -> None:
         """The parameters of the best evaluation become those of the network."""
         if self.best:
@@ -112,9 +123,9 @@ class Run:
     def steps_to_go(self) -> Iterator[Progress]:
         """One step after the other, until all are done or evaluations stop getting better. State is whole at each yield."""
         while self.state.step < self.steps:
-            yield self._step()
             if 0 < self.recipe.evaluation.patience <= self.state.evaluations_since_best:
                 return
+            yield self._step()
 
     def note(self, evaluated: Evaluated) -> None:
         """Take notice of an evaluation of the present parameters."""
@@ -131,7 +142,9 @@ class Run:
         started = time.perf_counter()
         loop, number = self.recipe.loop, self.state.step
         epoch, place = divmod(number, self.steps_in_epoch)
-        chosen = steps_of(self.trees, loop.step_tokens, loop.seed, epoch)[place]
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, steps_of(self.trees, loop.step_tokens, loop.seed, epoch)
+        chosen = self._order[1][place]
         answer_tokens = sum(self.trees[i].answer_tokens for i in chosen)
         total, tokens = 0.0, 0
         self.network.train()

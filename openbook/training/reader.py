@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
@@ -33,7 +34,7 @@ CANDIDATES = 8  # passages that the retriever ranks highest, from which negative
 
 class Question(Line):
     question: str = Field(min_length=1)
-    answers: tuple[str, ...] = ()
+    answers: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
 
 class PassageLine(Line):

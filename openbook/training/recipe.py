@@ -11,7 +11,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.errors import ConfigError, InvalidModelFile, StorageError, did_you_mean
+from openbook.models.manifest import checked_date
 from openbook.models.names import name_problem
 from openbook.models.training_record import recipe_digest
 from openbook.records import Digest
@@ -23,7 +24,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Base(Part):
@@ -75,7 +76,7 @@ class ReaderObjective(Part):
 
     kind: Literal["reader"]
     instruction: Annotated[str, Field(min_length=1)]
-    abstention: Annotated[str, Field(min_length=1)]
+    abstention: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]  # one line, as answers are compared
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
     passages: Annotated[int, Field(ge=1, le=16)] = 1
 
@@ -104,7 +105,10 @@ class Method(Part):
     rank: Annotated[int, Field(ge=1, le=512)] = 32
     alpha: Annotated[float, Field(gt=0)] = 64.0
     first_layer: Annotated[int, Field(ge=0)] = 0
-    targets: tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...] = (
+    targets: Annotated[
+        tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...],
+        Field(min_length=1),
+    ] = (
         "q_proj",
         "k_proj",
         "v_proj",
@@ -133,7 +137,7 @@ class Loop(Part):
     A training sequence has at most `sequence_tokens`. Either `epochs` or `steps` says how long.
     """
 
-    seed: int
+    seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
     epochs: Annotated[float, Field(gt=0)] | None = None
     steps: Positive | None = None
     sequence_tokens: Annotated[int, Field(ge=16, le=1 << 17)] = 1024
@@ -197,8 +201,13 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if problem := name_problem(self.name):
+        if problem := name_problem(self.candidate):
             raise ValueError(f"name: {problem}")
+        if self.knowledge_cutoff:
+            try:
+                checked_date(self.knowledge_cutoff)
+            except InvalidModelFile as error:
+                raise ValueError(f"knowledge_cutoff: {error}") from error
         if self.objective.kind != "reader" and self.evaluation.metric == "score":
             raise ValueError("evaluation.metric: only a reader has a score; use loss")
         if (self.base is None) == (self.architecture is None):
@@ -208,6 +217,11 @@ class Recipe(Part):
         if self.method.kind == "full" and self.export.kind == "adapter":
             raise ValueError("export: full training gives no adapter; export merged")
         return self
+
+    @property
+    def candidate(self) -> str:
+        """What the result is called until it is promoted."""
+        return f"{self.name}-candidate"
 
     @property
     def exports_adapter(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from openbook import runs
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 220, 48, 26, 12, 12
+QUESTION_CHARS = 300  # the end of a long prompt is what is asked
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -70,7 +71,7 @@ def _measured(run: runs.RunSummary) -> list[str]:
 def _samples(samples: Sequence[Mapping[str, Any]]) -> str:
     rows = ["<tr><th>question</th><th>expected</th><th>before</th><th>after</th></tr>"]
     for sample in samples:
-        question = str(sample["question"]).removeprefix("Question:").strip().splitlines()[0]
+        question = str(sample["question"]).removeprefix("Question:").strip()[-QUESTION_CHARS:]
         after = str(sample.get("after", ""))
         right = ' class="right"' if after == sample["expected"] else ""
         rows.append(

@@ -18,9 +18,10 @@ import torch
 from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
 from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
-from openbook.models import KnowledgeCutoff, ModelReference, ModelStore
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.durable import storage_errors
 from openbook.models.importing import store_trained
+from openbook.models.lineage import record_beside
 from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
@@ -41,6 +42,7 @@ from openbook.training.scratch import new_network, write_vocabulary
 from openbook.training.trainable import prepare
 
 CHECKPOINT_EVERY_S = 300.0  # results do not depend on it: a resumed run ends with the same bytes
+PROBLEMS_SHOWN = 5
 MEASURED_STEPS = 10  # of a dry run
 
 
@@ -87,6 +89,11 @@ def prepared(
         texts = [text for data in recipe.train for _, text in read_documents(data, recipe_folder)]
         write_vocabulary(described, texts, recipe.architecture, name=recipe.name)
     tokenizer = open_tokenizer(described)
+    context = read_gguf(described).integer("llama.context_length") or 0
+    if recipe.loop.sequence_tokens > context > 0:
+        raise ConfigError(
+            f"loop.sequence_tokens is {recipe.loop.sequence_tokens}, but the model reads at most {context} tokens."
+        )
     trees, texts, problems = trees_of(recipe, recipe.train, recipe_folder, tokenizer, measuring=False)
     dev, _, more = trees_of(recipe, recipe.dev, recipe_folder, tokenizer, measuring=True)
     if not trees:
@@ -205,7 +212,7 @@ def train(
             )
         say = watcher.say if processes.first else _nothing
         ready = prepared(recipe, recipe_folder, store, folder, processes)
-        for sentence in ready.problems:
+        for sentence in brief(ready.problems):
             say(sentence)
         found = checkpoints.newest(folder / runs.CHECKPOINTS, recipe.digest, say) if started else None
         network, parameters = begin(recipe, ready)
@@ -216,14 +223,21 @@ def train(
         run = Run(recipe, network, parameters, ready.trees, processes)
         if found is not None:
             run.restore(found)
+        run.computed_in(numeric_class(recipe, processes))
+        if found is not None:
             say(f"Going on after step {run.state.step} of {run.steps}.")
         _learn(run, ready, folder, watcher, should_stop)
         run.keep_best()
-        run = _in_one_process(run, ready)
-        if processes.first:
-            _finish(run, ready, store, folder, processes)
+        whole = _whole(run, ready)
+        stored = _finish(whole, ready, store, folder) if whole else None
         processes.wait()
-        return store.resolve(candidate_name(recipe))
+        return stored or store.resolve(recipe.candidate)
+
+
+def brief(problems: list[str]) -> list[str]:
+    """The first few, and how many more there are."""
+    more = len(problems) - PROBLEMS_SHOWN
+    return problems[:PROBLEMS_SHOWN] + ([f"and {more} more that do not fit"] if more > 0 else [])
 
 
 def _nothing(_: object) -> None:
@@ -264,28 +278,29 @@ def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_sto
             raise Stopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
 
 
-def candidate_name(recipe: Recipe) -> str:
-    """What the result is called until it is promoted."""
-    return f"{recipe.name}-candidate"
-
-
-def _in_one_process(run: Run, ready: Prepared) -> Run:
-    """The run with the whole network in this process."""
+def _whole(run: Run, ready: Prepared) -> Run | None:
+    """In the first process the run with the whole network, in the others None."""
     if run.processes.count == 1:
         return run
     values = run.masters.whole_values()
+    if not run.processes.first:
+        return None
     found = Run(run.recipe, *begin(run.recipe, ready), ready.trees)
     found.masters.set(values)
     found.state = run.state
     return found
 
 
-def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path, processes: Processes) -> None:
-    """Export, store, and say so in the run's folder."""
+def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> ModelReference:
+    """Export, store, and say so in the run's folder. Raises TrainingError when nothing was learned."""
     recipe = run.recipe
-    numbers = (
-        evaluate(run.network, ready.dev, recipe, run.state.best_step or run.state.step).numbers if ready.dev else {}
-    )
+    if run.kept_step == 0:
+        raise TrainingError(
+            "No evaluation was better than the one before training, so there is nothing to store. Lower "
+            "optimiser.learning_rate, train longer, or look at the data."
+        )
+    numbers = evaluate(run.network, ready.dev, recipe, run.kept_step).numbers if ready.dev else {}
+    numbers = {name: round(value, 4) for name, value in numbers.items()}  # as the record has them
     exported = folder / "export.gguf"
     with storage_errors(f"write to {folder}"):
         objective = recipe.objective
@@ -305,12 +320,12 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path, processe
     stored = store_trained(
         store,
         exported,
-        record_of(run, ready, numbers, processes),
+        record_of(run, ready, numbers),
         kind="adapter" if recipe.exports_adapter else "language-model",
         name=recipe.name,
         licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=_cutoff(recipe, base),
-        as_name=candidate_name(recipe),
+        as_name=recipe.candidate,
     )
     with storage_errors(f"write to {folder}"):
         exported.unlink()
@@ -318,23 +333,23 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path, processe
             Sample(each["question"], each["expected"], each["answer"])
             for each in json.loads((folder / runs.SAMPLES).read_bytes())
         ]
-        after = {sample.question: sample.answer for sample in samples_of(run.network, ready.dev, ready.tokenizer)}
-        runs.write_json(
-            folder / runs.SAMPLES, [asdict(sample) | {"after": after.get(sample.question, "")} for sample in before]
-        )
+        after = samples_of(run.network, ready.dev, ready.tokenizer)
+        both = zip(before, after, strict=False)  # none before where there was no dev data
+        runs.write_json(folder / runs.SAMPLES, [asdict(old) | {"after": new.answer} for old, new in both])
         result = {
             "model": stored.digest,
             "name": stored.name,
             "parent": base.digest if base else None,
-            "step": run.state.best_step or run.state.step,
+            "step": run.kept_step,
             "tokens": run.state.tokens,
             "numbers": numbers,
             "target": recipe.gate.target,
             "missed": missed_targets(recipe, numbers),
             "bytes": stored.main_file.stat().st_size,
-            "numeric_class": numeric_class(recipe, processes),
+            "numeric_class": " then ".join(run.state.numeric_classes),
         }
         runs.write_json(folder / runs.RESULT, result)
+    return stored
 
 
 def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
@@ -348,20 +363,21 @@ def missed_targets(recipe: Recipe, numbers: dict[str, float]) -> list[str]:
     ]
 
 
-def record_of(run: Run, ready: Prepared, numbers: dict[str, float], processes: Processes) -> TrainingRecord:
-    recipe = run.recipe
+def record_of(run: Run, ready: Prepared, numbers: dict[str, float]) -> TrainingRecord:
+    """What its ancestors learned, the model has learned too."""
+    recipe, before = run.recipe, record_beside(ready.base)
     return TrainingRecord(
         recipe=recipe.model_dump(mode="json"),
         parent=ready.base.digest if ready.base else None,
         data=tuple(data.sha256 for data in recipe.train),
         code=code_version(),
         seed=recipe.loop.seed,
-        steps=run.state.best_step or run.state.step,
+        steps=run.kept_step,
         tokens=run.state.tokens,
-        numeric_class=numeric_class(recipe, processes),
+        numeric_class=" then ".join(run.state.numeric_classes),
         metrics={name: f"{value:.4f}" for name, value in numbers.items()},
         knowledge_base=", ".join(data.knowledge_base for data in recipe.train if data.knowledge_base) or None,
-        texts=text_digests(ready.texts),
+        texts=tuple(sorted({*text_digests(ready.texts), *(before.texts if before else ())})),
     )
 
 

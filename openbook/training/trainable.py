@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from openbook.errors import ConfigError
 from openbook.training.processes import ALONE, Processes, local, part_of, whole
 from openbook.training.recipe import Method
 
@@ -31,6 +32,10 @@ def _inject(network: Any, method: Method) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     layers = range(method.first_layer, network.config.num_hidden_layers)
+    if not layers:
+        raise ConfigError(
+            f"method.first_layer is {method.first_layer}, and the base has the layers 0 to {layers.stop - 1}: nothing is left."
+        )
     config = LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,  # type: ignore[arg-type]

@@ -79,7 +79,10 @@ def test_no_tokenizer_and_no_template_are_facts(store: ModelStore, tmp_path: Pat
     ("recipe", "match"),
     [
         (Recipe().with_value("split.count", ValueType.UINT16, 3), "one of 3 parts of a split model"),
-        (Recipe().with_value("general.type", ValueType.STRING, "adapter"), "type 'adapter' and None, not a LoRA adapter"),
+        (
+            Recipe().with_value("general.type", ValueType.STRING, "adapter"),
+            "type 'adapter' and None, not a LoRA adapter",
+        ),
         (Recipe(tensors=()), "holds no tensors"),
         (Recipe().without("general.architecture"), r"names no general\.architecture"),
         (Recipe(magic=b"ELF!"), "begins with b'ELF!'"),

@@ -13,7 +13,7 @@ from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.models.importing import store_trained
-from openbook.models.lineage import learned, tree_of
+from openbook.models.lineage import carrying, learned, tree_of
 from openbook.models.training_record import TrainingRecord, text_digests
 from tests.models.gguf_files import Recipe, Tensor
 
@@ -163,7 +163,7 @@ def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_
         store.point("reader", digest)
     assert store.rollback("reader").digest == second
     assert store.rollback("reader").digest == first
-    with pytest.raises(UnknownModel, match="never meant another model"):
+    with pytest.raises(UnknownModel, match="nothing before"):
         store.rollback("reader")
     store.point("reader", third)
     assert store.rollback("reader").digest == first
@@ -212,3 +212,43 @@ def test_an_adapter_can_be_imported_from_its_file(store: ModelStore, tiny: Model
     assert (found.name, found.manifest.kind, found.manifest.lineage) == ("mine", "adapter", tiny.digest)
     assert found.base is not None
     assert found.digest == store_adapter(store, tmp_path, tiny, None).digest
+
+
+def test_a_model_made_of_another_carries_what_that_learned(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path
+) -> None:
+    first = store_adapter(store, tmp_path, tiny, "small")
+    store.point("other", store_adapter(store, tmp_path, tiny, None, b"\x09" * 16).digest)
+    found = carrying(store, [f"Something else.\n\n{LEARNED}"])
+    assert {each.name for each in found} == {"small", "other"}
+    assert all(each.found == 1 for each in found)
+    assert carrying(store, [OTHER]) == []
+    # Also while a name is damaged, and when no name means the model any more.
+    (store.root / "names" / "other.json").write_text("{")
+    store.point("small", tiny.digest)
+    assert {each.name for each in carrying(store, [LEARNED])} == {each.model[:12] for each in found}
+    assert first.digest in {each.model for each in found}
+
+
+def test_a_record_that_cannot_be_read_is_named(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    found = store_adapter(store, tmp_path, tiny, "small")
+    path = found.path / "training.json"
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    (unknown,) = carrying(store, [LEARNED])
+    assert unknown.found is None
+    assert "its record cannot be read" in unknown.note
+
+
+def test_what_no_name_means_any_more_can_be_removed_by_its_digest(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path
+) -> None:
+    first = store_adapter(store, tmp_path, tiny, "small").digest
+    second = store_adapter(store, tmp_path, tiny, "small", b"\x09" * 16).digest
+    with pytest.raises(UnknownModel, match="Remove it by that name"):
+        store.remove(second)
+    assert store.remove(first) == (first,)
+    assert store.history("small") == (second,)
+    with pytest.raises(UnknownModel, match="nothing before"):
+        store.rollback("small")
+    assert store.resolve("small").base is not None

@@ -16,7 +16,7 @@ from openbook.inference.tokenizing import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
 from openbook.models.importing import store_trained
 from openbook.models.manifest import KnowledgeCutoff
-from openbook.models.training_record import TrainingRecord
+from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
 from openbook.records import ModelIdentity, Prompt, ReaderFormat
 from openbook.training.exporting import (
     adapter_updates,
@@ -52,7 +52,7 @@ def record(parent: str, **changes: Any) -> TrainingRecord:
         "numeric_class": "test",
         "metrics": {"loss": "0.5"},
         "knowledge_base": None,
-        "texts": (),
+        "texts": text_digests(["A text of more than forty characters that the adapter has learned from."]),
     }
     return TrainingRecord(**(value | changes))
 
@@ -251,5 +251,10 @@ def test_merging_stores_a_model_of_its_own(network: Any, adapter: ModelReference
     smaller = merge(home, merged, checked_quantisation("q4_0"), "smaller")
     assert smaller.manifest.quantisation == "Q4_0"
     assert smaller.manifest.lineage == merged.digest
+    for taken in ("smaller", "reader", "smollm2-135m-instruct"):
+        with pytest.raises(ConfigError, match="is taken"):
+            merge(home, adapter, checked_quantisation("f16"), taken)
+    record_of_both = [read_training_record(model.path / "training.json") for model in (adapter, smaller)]
+    assert record_of_both[0].texts == record_of_both[1].texts != ()
     with pytest.raises(ConfigError, match="no quantisation that can be written"):
         checked_quantisation("q3_k")

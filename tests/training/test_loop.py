@@ -86,6 +86,9 @@ def test_a_run_ends_early_when_it_gets_no_better() -> None:
         run.note(Evaluated(progress.step, 1.0, {}))
         steps += 1
     assert steps == 3
+    resumed = new_run(small_recipe(evaluation={"patience": 2}, loop={"steps": 50}))
+    resumed.restore(run.checkpoint())
+    assert list(resumed.steps_to_go()) == []
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples() -> None:

@@ -61,6 +61,30 @@ def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> 
     assert tree.answer_tokens == len(row_of(tree).targets)
 
 
+class PlainTemplate:
+    """Writes `User:` and `Assistant:` (tokens 1 and 2) between the turns, and no end of a turn; token 0 ends an answer."""
+
+    end_token = 0
+    model: PlainTemplate
+
+    def __init__(self) -> None:
+        self.model = self
+
+    def ends_generation(self, token: int) -> bool:
+        return token == 0
+
+    def conversation(self, messages: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        control = [[1 if role == "user" else 2] for role, _ in messages]
+        return [*control, [2]], [[10 + i] for i in range(len(messages))]
+
+
+def test_a_template_that_ends_no_turn_keeps_what_it_writes_between_them() -> None:
+    turns = line(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")).turns
+    branch = branch_of(turns, PlainTemplate())  # type: ignore[arg-type]
+    assert branch.tokens == (1, 10, 2, 11, 0, 1, 12, 2, 13, 0)
+    assert [branch.tokens[i] for i in branch.learned] == [11, 0, 13, 0]
+
+
 @pytest.mark.model
 def test_the_prompt_of_an_answer_is_what_the_engine_would_read(tokenizer: PromptTokenizer) -> None:
     from openbook.records import Prompt

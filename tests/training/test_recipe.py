@@ -5,11 +5,18 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from openbook.errors import ConfigError, StorageError
+from openbook.models.manifest import checked_date
+from openbook.models.names import name_problem
+from openbook.models.training_record import TrainingRecord
 from openbook.training.jsonl import read_lines
 from openbook.training.reader import PassageLine
 from openbook.training.recipe import Data, load_recipe
+from tests.training.networks import small_recipe
 
 TEXT = f"""
 name = "small"
@@ -114,3 +121,30 @@ def test_other_data_than_the_recipe_names_is_refused(tmp_path: Path) -> None:
         list(read_lines(data(tmp_path, b"\x1f\x8bnothing", "x.gz"), tmp_path, PassageLine))
     with pytest.raises(StorageError, match="Cannot read the training data"):
         list(read_lines(Data(file="gone", sha256="0" * 64), tmp_path, PassageLine))
+
+
+@given(
+    name=st.text(alphabet="abcXYZ019._-", min_size=1, max_size=100),
+    seed=st.integers(-2, 1 << 65),
+    cutoff=st.sampled_from(["", "2024-02-29", "2025-02-30", "2025-13-01"]),
+    target=st.floats(),
+    alpha=st.floats(),
+)
+def test_every_recipe_that_is_accepted_can_be_recorded(
+    name: str, seed: int, cutoff: str, target: float, alpha: float
+) -> None:
+    try:
+        recipe = small_recipe(
+            name=name,
+            knowledge_cutoff=cutoff,
+            loop={"seed": seed},
+            method={"alpha": alpha},
+            gate={"target": {"exact": target}},
+        )
+    except ValidationError:
+        return
+    record = TrainingRecord(recipe.model_dump(mode="json"), None, (), "", recipe.loop.seed, 1, 1, "", {}, None, ())
+    assert TrainingRecord.from_json(record.to_json()) == record
+    assert record.recipe_digest == recipe.digest
+    assert not name_problem(recipe.candidate)
+    assert checked_date(cutoff) if cutoff else True

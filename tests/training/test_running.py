@@ -102,7 +102,7 @@ def recipe(lines_file: dict[str, str], model_reference: ModelReference) -> Recip
         method={"first_layer": 26, "targets": ["q_proj", "down_proj"]},
         optimiser={"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
         loop={"steps": 3, "step_tokens": 250, "call_tokens": 200, "precision": "bf16"},
-        evaluation={"every_steps": 2, "metric": "score"},
+        evaluation={"every_steps": 2, "metric": "loss"},
         gate={"target": {"exact": 1.0}},
         knowledge_cutoff="2025-01-31",
         licence="CC BY-SA 4.0",
