@@ -422,6 +422,7 @@ def _open_files(recipe: Recipe, ready: Prepared, network: Any, folder: Path, fou
             runs.forget_after(folder, found.state.step)
         else:
             (folder / runs.METRICS).write_bytes(b"")
+        if found is None or not (folder / runs.SAMPLES).is_file():
             samples = samples_of(network, ready.dev, ready.tokenizer)
             runs.write_json(folder / runs.SAMPLES, [asdict(sample) for sample in samples])
 
