@@ -1,12 +1,12 @@
 """Skill against knowledge: what a model reads in a passage, and what it knows without one, before and after training.
 
     python benchmarks/reader_accuracy.py --squad dev-v1.1.json dev-v2.0.json splits.json [--popqa test.jsonl]
-                                         [--split test] [--limit N] MODEL [MODEL ...]
+                                         [--split test] [--limits A B C] MODEL [MODEL ...]
 
 MODEL is a name or digest in the model store. All questions of the articles in the split are asked greedily through the
 engine: on their passage (SQuAD 1.1: exact match and token F1; SQuAD 2.0: abstention on the unanswerable and on the
-answerable), and closed-book, where an answer counts that holds an accepted one. `--limit` asks so many passages, chosen by
-chance. Prints a table with 95 % intervals and one JSON document at the end.
+answerable), and closed-book, where an answer counts that holds an accepted one. `--limits` asks the questions on so many
+passages of SQuAD 1.1 and of 2.0, chosen by chance, and so many closed-book (0: all). Prints a table with 95 % intervals and one JSON document at the end.
 """
 
 from __future__ import annotations
@@ -33,17 +33,21 @@ def main() -> None:
     parser.add_argument("--squad", nargs=3, type=Path, required=True)
     parser.add_argument("--popqa", type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--limits", nargs=3, type=int, default=(0, 0, 0))
     options = parser.parse_args()
-    v1, v2 = (squad(path, options.squad[2], options.split, options.limit) for path in options.squad[:2])
-    popqa = facts(options.popqa) if options.popqa else []
+    splits = options.squad[2]
+    v1, v2 = (
+        squad(path, splits, options.split, limit) for path, limit in zip(options.squad[:2], options.limits[:2], strict=True)
+    )
+    closed = some([Probe(p.question, p.answers) for p in v1], options.limits[2])
+    popqa = some(facts(options.popqa), options.limits[2]) if options.popqa else []
     settings = load_settings()
     found: dict[str, dict[str, Any]] = {}
     for name in options.models:
         reference = ensure(ModelStore(settings.models_dir), name)
         model = load_model(reference, threads=settings.threads)
         started = time.perf_counter()
-        measured = measure(model, v1, v2, popqa)
+        measured = measure(model, v1, v2, closed, popqa)
         model.close()
         print(f"\n{name} ({reference.digest[:12]}), {time.perf_counter() - started:.0f} s")
         for label, value in measured.items():
@@ -52,10 +56,12 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def measure(model: FrozenModel, v1: list[Probe], v2: list[Probe], popqa: list[Probe]) -> dict[str, Interval]:
+def measure(
+    model: FrozenModel, v1: list[Probe], v2: list[Probe], closed: list[Probe], popqa: list[Probe]
+) -> dict[str, Interval]:
     read = outcomes(model, v1)
     hard = outcomes(model, v2)
-    alone = outcomes(model, [Probe(p.question, p.answers) for p in v1])
+    alone = outcomes(model, closed)
     known = outcomes(model, popqa)
     unanswerable = [o for o in hard if not o.probe.answers]
     answerable = [o for o in hard if o.probe.answers]
@@ -89,6 +95,10 @@ def squad(path: Path, splits: Path, split: str, limit: int) -> list[Probe]:
         for title, p in paragraphs
         for q in p["qas"]
     ]
+
+
+def some(probes: list[Probe], limit: int) -> list[Probe]:
+    return random.Random(1).sample(probes, limit) if 0 < limit < len(probes) else probes
 
 
 def facts(path: Path) -> list[Probe]:

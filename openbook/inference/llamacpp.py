@@ -64,6 +64,9 @@ class LlamaCppEngine:
         self._model = Model(self._lib, path)
         # Freed with the model by llama.cpp.
         self._adapter = Adapter(self._lib, self._model, adapter) if adapter else None
+        part = self._adapter or self._model
+        instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
+        self._reader_format = ReaderFormat(instruction, abstention) if instruction and abstention else None
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -91,10 +94,7 @@ class LlamaCppEngine:
     @property
     def reader_format(self) -> ReaderFormat | None:
         """How this model was trained to be asked about passages; None for one that was not."""
-        with self._in_use():
-            part = self._adapter or self._model
-            instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
-        return ReaderFormat(instruction, abstention) if instruction and abstention else None
+        return self._reader_format
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return sum(len(block) for block in self.tokenize(prompt))
@@ -115,6 +115,7 @@ class LlamaCppEngine:
         self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
         try:
             with self._context(cancelled) as context:
+                context.adapt(self._adapts(prompt))
                 return (yield from self._answer(context, blocks, 0, decoding))
         except Aborted:  # while it waited for a context
             return self._completion(blocks, "", [], "cancelled")
@@ -132,6 +133,8 @@ class LlamaCppEngine:
                 # The last block is always read, for the logits after it.
                 same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(read, blocks[:-1], strict=False))
                 shared = sum(1 for _ in same)
+                if context.adapt(self._adapts(prompt)):
+                    shared = 0
                 if not context.rewind(sum(map(len, blocks[:shared]))):
                     shared = 0
                 pieces = self._answer(context, blocks, shared, decoding)
@@ -199,6 +202,7 @@ class LlamaCppEngine:
             self._check_fits(sum(map(len, blocks)), steps)
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:
+                context.adapt(self._adapts(prompt))
                 rows.append(context.evaluate_blocks(blocks, CALL_TOKENS))
                 while len(rows) < steps:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
@@ -206,6 +210,10 @@ class LlamaCppEngine:
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())
+
+    def _adapts(self, prompt: Prompt) -> bool:
+        """A reader's adapter is for reading: what has no passages goes to the base alone, whose knowledge it is."""
+        return bool(prompt.passages) or self._reader_format is None
 
     def close(self) -> None:
         with self._state:

@@ -242,16 +242,10 @@ class Context:
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:
             raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library.last_error()}.")
-        if adapter is not None:
-            adapters, scales = (
-                self._ffi.new("struct llama_adapter_lora *[]", [adapter.handle]),
-                self._ffi.new("float[]", [1.0]),
-            )
-            if self._lib.llama_set_adapters_lora(self._handle, adapters, 1, scales) != 0:
-                raise EngineError(f"llama.cpp cannot use the adapter: {library.last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
         self._position = 0
+        self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
         self._failure: BaseException | None = None
 
@@ -265,6 +259,18 @@ class Context:
 
         self._should_abort = should_abort
         self._lib.llama_set_abort_callback(self._handle, should_abort, self._ffi.NULL)
+
+    def adapt(self, on: bool) -> bool:
+        """Whether what follows is evaluated with the adapter, if there is one. True if that changed: then begin anew."""
+        on = on and self._adapter is not None
+        if on is self._adapted:
+            return False
+        adapters = self._ffi.new("struct llama_adapter_lora *[]", [self._adapter.handle] if on and self._adapter else 1)
+        scales = self._ffi.new("float[]", [1.0])
+        if self._lib.llama_set_adapters_lora(self._handle, adapters, int(on), scales) != 0:
+            raise EngineError(f"llama.cpp cannot use the adapter: {self._library.last_error()}.")
+        self._adapted = on
+        return True
 
     def begin(self, cancelled: Callable[[], bool]) -> None:
         self._lib.llama_memory_clear(self._memory, True)

@@ -62,6 +62,31 @@ _ENTRIES = (
         ),
     ),
     CatalogueEntry(
+        name="reader",
+        kind="adapter",
+        description="OpenBook's reader, an adapter on SmolLM2 135M Instruct that was trained to read passages",
+        licence="Apache-2.0 (base), trained on data under CC BY-SA 4.0",
+        knowledge_cutoff="2024-10-31",
+        cutoff_claimed_by="publisher of the base states none; upper bound 2024-10-31 from its release",
+        files=(
+            CatalogueFile(
+                target="adapter.gguf",
+                source="package://data/reader-adapter.gguf.gz",
+                sha256="346187767ea4b2c2b3a1ab18f1710ac91f6ba5e2a17ff2d066b1d86088dff003",
+                bytes=10408512,
+                download_bytes=0,
+            ),
+            CatalogueFile(
+                target="training.json",
+                source="package://data/reader-training.json.gz",
+                sha256="6ba66bb84d8fb238e8136eb2c200fcb26f2cd8ca2f402ced5c9890cf6eca25e4",
+                bytes=56438,
+                download_bytes=0,
+            ),
+        ),
+        base="smollm2-135m-instruct",
+    ),
+    CatalogueEntry(
         name="minilm-l6-int8",
         kind="embedder",
         description="all-MiniLM-L6-v2 (int8), English sentence embeddings of 384 dimensions",

@@ -17,7 +17,7 @@ from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
 from openbook.models.importing import store_trained
 from openbook.models.manifest import KnowledgeCutoff
 from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
-from openbook.records import ModelIdentity, Prompt, ReaderFormat
+from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.exporting import (
     adapter_updates,
     checked_quantisation,
@@ -112,6 +112,13 @@ def test_the_adapter_on_its_base_computes_what_the_network_computed(network: Any
     assert np.abs(found - expected).mean() < 0.3 * np.abs(plain - expected).mean()  # and it does change something
     assert with_adapter.reader == READER
     assert without.reader is None
+    # Without passages it is the base that answers, bit for bit, also in between.
+    memory = Prompt("", (), "What is the capital of France?")
+    assert with_adapter.engine.logits_digest(memory) == without.engine.logits_digest(memory)
+    decoding = Decoding(max_tokens=6)
+    mixed = [PROMPT, memory, PROMPT, Prompt(READER.instruction, (), "Why?"), PROMPT]
+    assert list(with_adapter.complete_each(mixed, decoding)) == [with_adapter.complete(p, decoding) for p in mixed]
+    assert with_adapter.complete(memory, decoding).text == without.complete(memory, decoding).text
     assert with_adapter.identity.digest == adapter.digest != adapter.base.digest
     with_adapter.close()
     without.close()
