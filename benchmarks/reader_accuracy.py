@@ -37,7 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     splits = options.squad[2]
     v1, v2 = (
-        squad(path, splits, options.split, limit) for path, limit in zip(options.squad[:2], options.limits[:2], strict=True)
+        squad(path, splits, options.split, limit)
+        for path, limit in zip(options.squad[:2], options.limits[:2], strict=True)
     )
     closed = some([Probe(p.question, p.answers) for p in v1], options.limits[2])
     popqa = some(facts(options.popqa), options.limits[2]) if options.popqa else []
