@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,5 +48,12 @@ def samples_of(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) 
         )
         answer = [token for token in written[0, len(prompt) :].tolist() if not model.ends_generation(token)]
         expected = branch.tokens[start : start + MAX_ANSWER_TOKENS]
-        found.append(Sample(text(branch.tokens[:start]), text(expected), text(answer)))
+        asked = last_turn(branch.tokens[:start], model.ends_generation)
+        found.append(Sample(text(asked), text(expected), text(answer)))
     return found
+
+
+def last_turn(prompt: Sequence[int], ends: Callable[[int], bool]) -> Sequence[int]:
+    """What was said last in a prompt: after it a template writes the end of the turn and the beginning of an answer."""
+    places = [i for i, token in enumerate(prompt) if ends(token)]
+    return prompt[places[-2] + 1 : places[-1]] if len(places) > 1 else prompt[: places[0]] if places else prompt

@@ -20,6 +20,7 @@ from openbook.training.jsonl import read_lines
 from openbook.training.language import document_trees, packed, read_documents
 from openbook.training.objective import answer_logits
 from openbook.training.recipe import Data, Recipe
+from openbook.training.sampling import last_turn
 from tests.training.networks import small_network, small_recipe
 
 
@@ -178,3 +179,11 @@ def test_only_a_reader_has_a_score() -> None:
             small_recipe().model_dump()
             | {"objective": {"kind": "language-modeling"}, "evaluation": {"metric": "score"}}
         )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "turn"),
+    [([5, 6, 0, 7, 8], [5, 6]), ([5, 0, 7, 6, 0, 8], [7, 6]), ([5, 6], [5, 6]), ([], [])],
+)
+def test_what_was_said_last_is_shown(prompt: list[int], turn: list[int]) -> None:
+    assert list(last_turn(prompt, lambda token: token == 0)) == turn
