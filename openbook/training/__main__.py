@@ -200,6 +200,11 @@ def main() -> None:
 
     try:
         train.main(standalone_mode=False)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            # All is done; but threads of the connection may abort the process while Python takes itself apart.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
     except OpenBookError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -242,9 +242,10 @@ def test_runs_that_are_not_there(home: Path, capsys: pytest.CaptureFixture[str])
     assert "There is none yet" in text
     (home / "runs" / "tiny-1").mkdir(parents=True)
     (home / "runs" / "tiny-1" / "recipe.json").write_text("{}")
-    code, text = said(["runs", "list"])
-    assert code == 6
-    assert "cannot be read" in text
+    code, text = said(["runs", "list"])  # one damaged run hides no other
+    assert code == 0
+    assert "cannot be read" in text.replace("\n", " ")
+    assert said(["runs", "show", "tiny"])[0] == 6
 
 
 @pytest.mark.model
@@ -267,8 +268,8 @@ def test_what_was_learned_from_a_knowledge_base_is_known_when_it_is_purged(
     assert run_verb(["add", str(docs)]) == 0
     code, _, stderr = done(recipe, "--from-kb")
     assert code == 0, stderr
-    (folder,) = (home / "runs").iterdir()
-    assert not (folder / "knowledge-base.jsonl").exists()
+    (folder,) = [path for path in (home / "runs").iterdir() if (path / "result.json").is_file()]
+    assert not list(folder.glob("knowledge-base*"))
     stored = store.resolve("tiny-candidate")
     capsys.readouterr()
     assert run_verb(["models", "lineage", "tiny-candidate"]) == 0
