@@ -140,7 +140,7 @@ def remove(name: str, yes: bool) -> None:
     what = (
         f"deleted {', '.join(d[:12] for d in gone)}"
         if gone
-        else "its model stays: another name means it, or is damaged and might (see: openbook models list)"
+        else "its model stays: another name or an adapter needs it, or a damaged name might (see: openbook models list)"
     )
     display.say(display.console(), f"{name} is removed; {what}.")
 
