@@ -149,6 +149,16 @@ def drop_documents(folder: Path, texts: Iterable[str]) -> int:
     return found
 
 
+def flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
 def write_json(path: Path, value: object) -> None:
     staged = path.with_name(f".{path.name}")
     staged.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

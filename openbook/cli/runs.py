@@ -73,7 +73,7 @@ def compare(names: tuple[str, ...], as_json: bool) -> None:
 
     folder = session.settings().runs_dir
     found = [files.find_run(folder, name) for name in names]
-    flat = [_flat(run.recipe) for run in found]
+    flat = [files.flat(run.recipe) for run in found]
     keys = sorted({key for each in flat for key in each})
     differing = {
         key: [each.get(key) for each in flat] for key in keys if len({str(each.get(key)) for each in flat}) > 1
@@ -124,12 +124,3 @@ def _best(run: RunSummary) -> dict[str, float]:
     if run.result:
         return dict(run.result["numbers"])
     return _numbers(run.evaluations[-1]) if run.evaluations else {}
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _flat(inner, f"{prefix}.{key}" if prefix else key)
-    return found

@@ -18,7 +18,7 @@ from openbook.models import GgufHeader, read_gguf
 from openbook.models.describe import BASE_KEY
 from openbook.models.digest import READER_KEYS
 from openbook.models.gguf import MetadataValue, ValueType
-from openbook.training.network import config_of, gguf_name, permuted
+from openbook.training.network import config_of, gguf_name, hf_name, permuted, unpermuted
 from openbook.training.trainable import lora_pairs
 
 if TYPE_CHECKING:
@@ -85,8 +85,6 @@ def write_merged(
     copy_metadata(writer, header)
     _add_reader(writer, reader)
     left = dict(updates)
-    from openbook.training.network import hf_name
-
     for tensor in GGUFReader(base_file).tensors:
         name = hf_name(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
@@ -135,8 +133,6 @@ def adapter_updates(adapter_file: Path, base_file: Path) -> dict[str, NDArray[np
     """The same, from a stored adapter: as the engine sees it, after quantisation."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
-
-    from openbook.training.network import hf_name, unpermuted
 
     header = read_gguf(adapter_file)
     alpha = float(header.metadata["adapter.lora.alpha"].value)

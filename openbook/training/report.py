@@ -41,7 +41,7 @@ def report(run: runs.RunSummary) -> str:
         parts += [f"<h2>Dev data: {_text(name.replace('_', ' '))}</h2>", chart([("bold", points)], floor=0.0)]
     if run.samples:
         parts += ["<h2>Answers before and after</h2>", _samples(run.samples)]
-    parts += ["<h2>Recipe</h2>", _table(sorted(_flat(run.recipe).items()))]
+    parts += ["<h2>Recipe</h2>", _table(sorted(runs.flat(run.recipe).items()))]
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>\n'
@@ -128,15 +128,6 @@ def chart(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, floor: 
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
         parts.append(f'<polyline class="{style}" points="{path}"/>')
     return "".join([*parts, "</svg>"])
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        found: dict[str, Any] = {}
-        for key, inner in value.items():
-            found |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return {prefix: value}
 
 
 def _text(value: object) -> str:
