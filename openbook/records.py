@@ -190,12 +190,14 @@ class Decoding:
 class Prompt:
     """A request in the canonical order of its blocks: system, then each passage, then the question.
 
-    All three are plain text: whatever they hold, no part of them can become a control token.
+    All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digest of the
+    stored passage that each text of `passages` was made from, by which what was computed of it can be deleted.
     """
 
     system: str
     passages: tuple[str, ...]
     question: str
+    origins: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,10 @@ FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model)."""
+    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
+
+    `abstention_logprob`: how likely a trained reader was to begin an abstention, where that is known.
+    """
 
     text: str
     finish_reason: FinishReason
@@ -220,6 +225,7 @@ class Completion:
     prompt_digest: Digest
     numeric_class: str
     mean_logprob: float | None = None
+    abstention_logprob: float | None = None
 
 
 # --- what is answered -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.states import States
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
@@ -65,6 +66,7 @@ def engine(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     engine.close()
 
 
-def open_engine(reference: ModelReference, context_tokens: int = 2048) -> LlamaCppEngine:
+def open_engine(reference: ModelReference, context_tokens: int = 2048, states: States | None = None) -> LlamaCppEngine:
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    return LlamaCppEngine(reference.path / "model.gguf", identity=identity, context_tokens=context_tokens)
+    path = reference.path / "model.gguf"
+    return LlamaCppEngine(path, identity=identity, context_tokens=context_tokens, states=states)

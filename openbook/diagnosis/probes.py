@@ -99,13 +99,12 @@ def outcomes(
     ]
     room = model.context_tokens - DECODING.max_tokens
     fits = [model.count_prompt_tokens(prompt) <= room for prompt in prompts]
-    answers = model.complete_each([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit], DECODING)
     found = []
-    for probe, fit in zip(probes, fits, strict=True):
+    for probe, prompt, fit in zip(probes, prompts, fits, strict=True):
         if not fit:
             found.append(Outcome(probe, "", abstained=False, exact=0.0, f1=0.0, holds=0.0))
             continue
-        text = tidy(next(answers).text)
+        text = tidy(model.complete(prompt, DECODING).text)
         abstained = says_nothing_found(text, model.reader) or not text
         found.append(_outcome(probe, text, abstained))
         progress(len(found), len(probes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from openbook.errors import ModelError
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
+    from openbook.inference.states import States
     from openbook.models import ModelReference
 
 Cancelled: TypeAlias = Callable[[], bool]
@@ -99,19 +100,27 @@ class FrozenModel:
                     completion: Completion = done.value
                     return completion
 
-    def complete_each(self, prompts: Sequence[Prompt], decoding: Decoding = Decoding()) -> Iterator[Completion]:
-        """The completion of each prompt, as `complete` gives it; an engine that can reads a common beginning once."""
-        together = getattr(self.engine, "complete_each", None)
-        yield from together(prompts, decoding) if together else (self.complete(p, decoding) for p in prompts)
+    def read_each(
+        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(), cancelled: Cancelled = never
+    ) -> list[Completion]:
+        """The completion of each prompt. An engine that can evaluates them side by side, and is asked for them in one."""
+        side_by_side = getattr(self.engine, "read_each", None)
+        if side_by_side is not None:
+            found: list[Completion] = side_by_side(prompts, decoding, cancelled)
+            return found
+        return [self.complete(prompt, decoding, cancelled) for prompt in prompts]
 
     def close(self) -> None:
         self.engine.close()
 
 
-def load_model(reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0) -> FrozenModel:
+def load_model(
+    reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0, states: States | None = None
+) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
-    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use.
+    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
+    passages is kept in `states`; without, in this process's memory.
     An adapter is opened on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -128,6 +137,7 @@ def load_model(reference: ModelReference, *, context_tokens: int = 4096, threads
         adapter=reference.main_file if is_adapter else None,
         context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
         threads=threads,
+        states=states,
     )
     return FrozenModel(engine, engine.reader_format)
 

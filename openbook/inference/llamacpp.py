@@ -2,31 +2,37 @@
 
 Canonical order: every block is evaluated in calls of at most `CALL_TOKENS` tokens counted from the block's own start,
 then generated tokens one at a time, in a context that was cleared first. The shape of every call is therefore a
-function of the request alone, and so are the bits of its result.
+function of the request alone, and so are the bits of its result. What was computed of the blocks before the last is kept
+(`States`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
+
+Passages that are read each on their own lie side by side in one context, in the request's order, up to `SIDE_BY_SIDE` at
+a time; their questions, and then their answers, are evaluated together.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, library
-from openbook.inference.stopping import TextStream
+from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
+from openbook.inference.states import States, next_key, root_key
 from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.writing import Writing
 from openbook.models.digest import READER_KEYS
 from openbook.records import (
     Completion,
     Decoding,
     Digest,
-    FinishReason,
     ModelIdentity,
     Prompt,
     ReaderFormat,
@@ -35,10 +41,11 @@ from openbook.records import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 CALL_TOKENS = 256  # longest evaluation call; long enough for full speed, short enough to notice a cancel
+SIDE_BY_SIDE = 8  # most passages that lie side by side in a context
+SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
 PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 
@@ -58,8 +65,10 @@ class LlamaCppEngine:
         adapter: Path | None = None,
         context_tokens: int = 4096,
         threads: int = 0,
+        states: States | None = None,
     ) -> None:
         self._identity = identity
+        self._states = states or States()
         self._lib: Library = library()
         self._model = Model(self._lib, path)
         # Freed with the model by llama.cpp.
@@ -77,6 +86,9 @@ class LlamaCppEngine:
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
         self._tokenizer = PromptTokenizer(self._model)
+        self._roots = [root_key(identity.digest, self.numeric_class, part) for part in ("base", "adapter")]
+        abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
+        self._abstention_token = abstention_tokens[0] if abstention_tokens else None
 
     @property
     def identity(self) -> ModelIdentity:
@@ -84,7 +96,7 @@ class LlamaCppEngine:
 
     @property
     def numeric_class(self) -> str:
-        rule = f"calls of {CALL_TOKENS} from each block's start"
+        rule = f"calls of {CALL_TOKENS} from each block's start, {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}; f16 cache, flash attention"
 
     @property
@@ -111,83 +123,144 @@ class LlamaCppEngine:
             return (yield from self._generate(prompt, decoding, cancelled))
 
     def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
-        blocks = self._tokenizer.blocks(prompt)
-        self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
+        request = self._request(prompt, decoding)
+        writing = request.writing
         try:
             with self._context(cancelled) as context:
                 context.adapt(self._adapts(prompt))
-                return (yield from self._answer(context, blocks, 0, decoding))
-        except Aborted:  # while it waited for a context
-            return self._completion(blocks, "", [], "cancelled")
-
-    def complete_each(self, prompts: Sequence[Prompt], decoding: Decoding) -> Iterator[Completion]:
-        """The completion of each prompt. Blocks that a prompt begins with as the one before it did are read once.
-
-        Law: bit for bit what `generate` gives for each alone.
-        """
-        read: list[list[int]] = []
-        with self._in_use(), self._context(never) as context:
-            for prompt in prompts:
-                blocks = self._tokenizer.blocks(prompt)
-                self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
-                # The last block is always read, for the logits after it.
-                same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(read, blocks[:-1], strict=False))
-                shared = sum(1 for _ in same)
-                if context.adapt(self._adapts(prompt)):
-                    shared = 0
-                if not context.rewind(sum(map(len, blocks[:shared]))):
-                    shared = 0
-                pieces = self._answer(context, blocks, shared, decoding)
+                self._hold(context, request, self._states.begin())
+                logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
                 while True:
-                    try:
-                        next(pieces)
-                    except StopIteration as done:
-                        yield done.value
+                    if piece := writing.take(logits):
+                        yield piece
+                    if writing.finish:
                         break
-                read = blocks
+                    logits = context.evaluate([writing.token])
+        except Aborted:  # also while it waited for a context
+            writing.cancel()
+        return self._completion(request)
 
-    def _answer(
-        self, context: Context, blocks: list[list[int]], shared: int, decoding: Decoding
-    ) -> Generator[str, None, Completion]:
-        """Read the blocks from number `shared` on, then decode."""
+    def read_each(
+        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
+    ) -> list[Completion]:
+        """The completion of each prompt, evaluated side by side; where that is asked, all but the passages agree.
+
+        Bits depend on which prompts are asked together, and in which order. Law: of one alone they are those of
+        `generate`. Raises ContextOverflow, EngineError.
+        """
+        with self._in_use():
+            requests = [self._request(prompt, decoding) for prompt in prompts]
+            try:
+                with self._context(cancelled) as context:
+                    begun = self._states.begin()
+                    for group in grouped(requests, decoding.max_tokens):
+                        self._read_group(context, group, begun)
+            except Aborted:
+                for request in requests:
+                    if not request.writing.finish:
+                        request.writing.cancel()
+            return [self._completion(request) for request in requests]
+
+    def _read_group(self, context: Context, group: Sequence[_Request], begun: int) -> None:
+        for sequence, logits in enumerate(self._read_questions(context, group, begun)):
+            request = group[sequence]
+            if self._abstention_token is not None:
+                request.abstention_logprob = float(sampling.log_softmax(logits)[self._abstention_token])
+            request.writing.take(logits)
+        while going := [(i, r.writing) for i, r in enumerate(group) if not r.writing.finish]:
+            rows = context.evaluate_side_by_side([(i, [writing.token]) for i, writing in going])
+            for (_, writing), logits in zip(going, rows, strict=True):
+                writing.take(logits)
+
+    def _read_questions(self, context: Context, group: Sequence[_Request], begun: int) -> list[NDArray[np.float32]]:
+        """Put every request's passage into a sequence of its own, and evaluate the questions. The logits after each."""
+        if not all(request.blocks[-1] for request in group):
+            raise EngineError("The prompt has no tokens.")
+        context.adapt(self._adapts(group[0].prompt))
+        self._lay_side_by_side(context, group, begun)
+        calls = [block_calls([request.blocks[-1]], CALL_TOKENS) for request in group]
+        found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(group)
+        for round_number in range(max(map(len, calls))):
+            going = [(i, own[round_number]) for i, own in enumerate(calls) if round_number < len(own)]
+            for (i, _), logits in zip(going, context.evaluate_side_by_side(going), strict=True):
+                found[i] = logits
+        return found
+
+    def _lay_side_by_side(self, context: Context, group: Sequence[_Request], begun: int) -> None:
+        """Each sequence then holds all blocks but the last of one request."""
+        for _ in range(2):
+            states = [self._state_of(context, request, begun) for request in group]
+            context.clear()
+            refused = [
+                request
+                for sequence, (request, state) in enumerate(zip(group, states, strict=True))
+                if state and not context.restore(state, request.tokens_before, sequence)
+            ]
+            if not refused:
+                return
+            for request in refused:  # whole, but not what this library writes
+                self._states.drop(self._keys(request)[-1])
+        raise EngineError(f"llama.cpp does not take back a state that it gave: {self._lib.last_error()}.")
+
+    def _state_of(self, context: Context, request: _Request, begun: int) -> bytes:
+        """The state of all blocks before the last; no bytes where those have no tokens."""
+        if not request.tokens_before:
+            return b""
+        key = self._keys(request)[-1]
+        state = self._states.get(key)
+        if state is None:
+            context.clear()
+            self._hold(context, request, begun)
+            state = context.state()
+        return state
+
+    def _hold(self, context: Context, request: _Request, begun: int) -> None:
+        """Sequence 0, which is empty, then holds all blocks but the last: put back as far as it is kept, or evaluated."""
+        keys, before = self._keys(request), request.blocks[:-1]
+        start = 0
+        for number in range(len(before), 0, -1):
+            tokens = sum(map(len, before[:number]))
+            state = self._states.get(keys[number - 1]) if tokens else None
+            if state is None:
+                continue
+            if context.restore(state, tokens):
+                start = number
+                break
+            self._states.drop(keys[number - 1])  # the library knows better
+            context.clear()
+        for number in range(start, len(before)):
+            for call in block_calls([before[number]], CALL_TOKENS):
+                context.read(call)
+            if any(before[: number + 1]):
+                self._states.put(keys[number], context.state(), request.origins[:number], begun)
+
+    def _keys(self, request: _Request) -> list[bytes]:
+        """The key of the state after each block but the last."""
+        key = self._roots[self._adapts(request.prompt)]
+        keys = []
+        for block in request.blocks[:-1]:
+            keys.append(key := next_key(key, block))
+        return keys
+
+    def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
+        """Raises ContextOverflow."""
+        blocks = self._tokenizer.blocks(prompt)
+        self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
         prompt_digest = sha256_hex(canonical_json(blocks))
         request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
-        stream, log_probs, pieces = TextStream(decoding.stop), list[float](), list[str]()
-        finish: FinishReason = "length"
-        try:
-            logits = context.evaluate_blocks(blocks[shared:], CALL_TOKENS)
-            for step in range(decoding.max_tokens):
-                token, log_prob = sampling.choose_token(logits, decoding, request, step)
-                log_probs.append(log_prob)
-                if self._model.ends_generation(token):
-                    finish = "end"
-                    break
-                if piece := stream.feed(self._model.piece(token)):
-                    pieces.append(piece)
-                    yield piece
-                if stream.stopped:
-                    finish = "stop"
-                    break
-                if step + 1 < decoding.max_tokens:
-                    logits = context.evaluate([token])
-        except Aborted:
-            finish = "cancelled"
-        if finish != "cancelled" and (rest := stream.feed(b"", final=True)):
-            pieces.append(rest)
-            yield rest
-        return self._completion(blocks, "".join(pieces), log_probs, finish)
+        return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request))
 
-    def _completion(
-        self, blocks: list[list[int]], text: str, log_probs: list[float], finish: FinishReason
-    ) -> Completion:
+    def _completion(self, request: _Request) -> Completion:
+        writing = request.writing
         return Completion(
-            text=text,
-            finish_reason=finish,
-            prompt_tokens=sum(map(len, blocks)),
-            answer_tokens=len(log_probs),
-            prompt_digest=sha256_hex(canonical_json(blocks)),
+            text=writing.text,
+            finish_reason=writing.finish or "cancelled",
+            prompt_tokens=sum(map(len, request.blocks)),
+            answer_tokens=writing.answer_tokens,
+            prompt_digest=request.prompt_digest,
             numeric_class=self.numeric_class,
-            mean_logprob=sum(log_probs) / len(log_probs) if log_probs else None,
+            mean_logprob=writing.mean_logprob,
+            abstention_logprob=request.abstention_logprob,
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -195,18 +268,31 @@ class LlamaCppEngine:
 
         The probe behind every claim that nothing changed: equal bytes, equal function.
         """
-        import numpy as np
-
         with self._in_use():
-            blocks = self._tokenizer.blocks(prompt)
-            self._check_fits(sum(map(len, blocks)), steps)
+            request = self._request(prompt, Decoding(max_tokens=steps))
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:
                 context.adapt(self._adapts(prompt))
-                rows.append(context.evaluate_blocks(blocks, CALL_TOKENS))
+                self._hold(context, request, self._states.begin())
+                rows.append(context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS))
                 while len(rows) < steps:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
         return np.stack(rows)
+
+    def logits_each(self, prompts: Sequence[Prompt], steps: int = 1) -> list[NDArray[np.float32]]:
+        """The same for prompts that are read side by side: for each float32 [steps, vocabulary]."""
+        with self._in_use():
+            requests = [self._request(prompt, Decoding(max_tokens=steps)) for prompt in prompts]
+            found: list[NDArray[np.float32]] = []
+            with self._context(never) as context:
+                begun = self._states.begin()
+                for group in grouped(requests, steps):
+                    rows = [self._read_questions(context, group, begun)]
+                    while len(rows) < steps:
+                        chosen = [(i, [int(np.argmax(row))]) for i, row in enumerate(rows[-1])]
+                        rows.append(context.evaluate_side_by_side(chosen))
+                    found += [np.stack(each) for each in zip(*rows, strict=True)]
+        return found
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())
@@ -265,7 +351,8 @@ class LlamaCppEngine:
         raise Aborted
 
     def _new_context(self) -> Context:
-        return Context(self._lib, self._model, self._context_tokens, CALL_TOKENS, self._threads, self._adapter)
+        cells = max(self._context_tokens, SHARED_CELLS)
+        return Context(self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -278,3 +365,38 @@ class LlamaCppEngine:
                 f"{self._identity.name!r} holds {self._context_tokens}. Ask with fewer passages, a shorter question or a "
                 "smaller max_tokens."
             )
+
+
+@dataclass(slots=True)
+class _Request:
+    """A prompt under evaluation."""
+
+    prompt: Prompt
+    blocks: list[list[int]]
+    prompt_digest: Digest
+    writing: Writing
+    abstention_logprob: float | None = None
+
+    @property
+    def tokens_before(self) -> int:
+        """Of all blocks but the last."""
+        return sum(map(len, self.blocks[:-1]))
+
+    @property
+    def origins(self) -> Sequence[Digest]:
+        """What each passage of the prompt came from."""
+        return self.prompt.origins or [sha256_hex(text.encode()) for text in self.prompt.passages]
+
+
+def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:
+    """Those that lie side by side: as many in a row as there is room for. A function of the requests alone."""
+    groups: list[list[_Request]] = []
+    filled = 0
+    for request in requests:
+        size = request.tokens_before + len(request.blocks[-1]) + answer_tokens
+        if not groups or len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:
+            groups.append([])
+            filled = 0
+        groups[-1].append(request)
+        filled += size
+    return groups

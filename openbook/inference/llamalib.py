@@ -221,7 +221,10 @@ def _metadata(ffi: Any, read: Callable[[bytes, Any, int], int], key: str) -> str
 
 
 class Context:
-    """One sequence under evaluation. `begin` clears all that an earlier request left."""
+    """Sequences under evaluation, up to `sequences` side by side. `begin` clears all that an earlier request left.
+
+    All share `context_tokens` cells. Where none is named, the sequence is number 0.
+    """
 
     def __init__(
         self,
@@ -231,11 +234,13 @@ class Context:
         call_tokens: int,
         threads: int,
         adapter: Adapter | None = None,
+        sequences: int = 1,
     ) -> None:
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         self._model = model
         params = self._lib.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = context_tokens, call_tokens, call_tokens, 1
+        params.n_ctx, params.n_batch, params.n_ubatch = context_tokens, call_tokens, call_tokens
+        params.n_seq_max, params.kv_unified = sequences, True
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH_ATTENTION
         library.recent_errors.clear()
@@ -244,7 +249,8 @@ class Context:
             raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library.last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
-        self._position = 0
+        self._call_tokens = call_tokens
+        self._positions = [0] * sequences
         self._adapter, self._adapted = adapter, False
         self._cancelled: Callable[[], bool] = lambda: False
         self._failure: BaseException | None = None
@@ -273,16 +279,31 @@ class Context:
         return True
 
     def begin(self, cancelled: Callable[[], bool]) -> None:
-        self._lib.llama_memory_clear(self._memory, True)
-        self._position, self._cancelled, self._failure = 0, cancelled, None
+        self.clear()
+        self._cancelled, self._failure = cancelled, None
 
-    def rewind(self, tokens: int) -> bool:
-        """Forget all but the first `tokens` of what was evaluated. Some models (recurrent ones) cannot: all is forgotten."""
-        possible = bool(self._lib.llama_memory_seq_rm(self._memory, 0, tokens, -1))
-        if not possible:
-            self._lib.llama_memory_clear(self._memory, True)
-        self._position = tokens if possible else 0
-        return possible
+    def clear(self) -> None:
+        self._lib.llama_memory_clear(self._memory, True)
+        self._positions = [0] * len(self._positions)
+
+    def state(self) -> bytes:
+        """What was computed of sequence 0 so far, as bytes that `restore` takes."""
+        size = self._lib.llama_state_seq_get_size(self._handle, 0)
+        buffer = self._ffi.new("uint8_t[]", max(size, 1))
+        written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
+        if written != size or not size:
+            raise EngineError(f"llama.cpp cannot give the state of a sequence: {self._library.last_error()}.")
+        return bytes(self._ffi.buffer(buffer, size))
+
+    def restore(self, state: bytes, tokens: int, sequence: int = 0) -> bool:
+        """Put a state of `tokens` tokens into an empty sequence; whether the library took it."""
+        if self._cancelled():
+            raise Aborted
+        taken = self._lib.llama_state_seq_set_data(self._handle, self._ffi.from_buffer(state), len(state), sequence)
+        if taken != len(state):
+            return False
+        self._positions[sequence] = tokens
+        return True
 
     def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
         """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""
@@ -290,29 +311,55 @@ class Context:
         if not calls:
             raise EngineError("The prompt has no tokens.")
         for call in calls[:-1]:
-            self._decode(call, want_logits=False)
+            self.read(call)
         return self.evaluate(calls[-1])
 
     def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Evaluate `tokens` in one call after all that came before; logits after the last, float32 [vocabulary]."""
+        self._decode([(0, token) for token in tokens], {len(tokens) - 1})
+        return self._logits(-1)
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Evaluate `tokens` in one call after all that came before."""
+        self._decode([(0, token) for token in tokens], set())
+
+    def evaluate_side_by_side(self, tokens: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:
+        """Evaluate (sequence, its next tokens) of all together; for each the logits after its last token.
+
+        They go in calls of at most the context's `call_tokens`, cut between sequences. None may be longer than a call.
+        """
+        found: list[NDArray[np.float32]] = []
+        call: list[tuple[int, int]] = []
+        ends: list[int] = []
+        for sequence, own in [*tokens, (-1, ())]:
+            if call and (sequence < 0 or len(call) + len(own) > self._call_tokens):
+                self._decode(call, set(ends))
+                found += [self._logits(end) for end in ends]
+                call, ends = [], []
+            call += [(sequence, token) for token in own]
+            ends.append(len(call) - 1)
+        return found
+
+    def _logits(self, place: int) -> NDArray[np.float32]:
         import numpy as np
 
-        self._decode(tokens, want_logits=True)
-        pointer = self._lib.llama_get_logits_ith(self._handle, -1)
+        pointer = self._lib.llama_get_logits_ith(self._handle, place)
         if pointer == self._ffi.NULL:
             raise EngineError(f"llama.cpp gave no logits: {self._library.last_error()}.")
         buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
         return np.frombuffer(buffer, dtype=np.float32).copy()
 
-    def _decode(self, tokens: Sequence[int], *, want_logits: bool) -> None:
+    def _decode(self, tokens: Sequence[tuple[int, int]], wanted: set[int]) -> None:
+        """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
         if self._cancelled():
             raise Aborted
-        batch = self._batch
+        batch, positions = self._batch, list(self._positions)
         batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i] = token, self._position + i
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-            batch.logits[i] = want_logits and i == len(tokens) - 1
+        for i, (sequence, token) in enumerate(tokens):
+            batch.token[i], batch.pos[i] = token, positions[sequence]
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+            batch.logits[i] = i in wanted
+            positions[sequence] += 1
         status = self._lib.llama_decode(self._handle, batch)
         if self._failure is not None:
             raise self._failure
@@ -322,7 +369,7 @@ class Context:
             raise EngineError(
                 f"llama.cpp failed to evaluate {len(tokens)} tokens (status {status}): {self._library.last_error()}."
             )
-        self._position += len(tokens)
+        self._positions = positions
 
     def close(self) -> None:
         if self._handle != self._ffi.NULL:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from openbook.errors import ContextOverflow, EngineError
+from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel, load_embedder
 from openbook.inference.llamacpp import CALL_TOKENS, PARALLEL_CONTEXTS, LlamaCppEngine
 from openbook.inference.llamalib import block_calls, is_marker
@@ -319,22 +319,3 @@ def test_a_request_that_waits_for_a_context_notices_that_the_engine_was_closed(o
 
     assert in_time(request) == "refused"
     del streams
-
-
-@pytest.mark.model
-def test_prompts_that_begin_alike_are_read_once_and_answered_as_alone(engine: LlamaCppEngine) -> None:
-    passage, other = "Passage:\nThe ferry leaves at noon from pier 4.\n\n", "Passage:\nTickets cost 9 crowns.\n\n"
-    prompts = [
-        Prompt("Answer.", passages, f"Question: {question}")
-        for passages in ((passage,), (passage, other), (other,), ())
-        for question in ("When does the ferry leave?", "What does a ticket cost?", "When does the ferry leave?")
-    ]
-    model = FrozenModel(engine)
-    decoding = Decoding(max_tokens=8)
-    alone = [model.complete(prompt, decoding) for prompt in prompts]
-    assert list(model.complete_each(prompts, decoding)) == alone
-    warm = Decoding(temperature=0.9, seed=4, max_tokens=8)
-    assert list(model.complete_each(prompts, warm)) == [model.complete(prompt, warm) for prompt in prompts]
-    with pytest.raises(ContextOverflow):
-        list(model.complete_each([*prompts[:1], Prompt("", ("word " * 5000,), "?")], decoding))
-    assert model.complete(prompts[0], decoding) == alone[0]

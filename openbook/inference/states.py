@@ -1,0 +1,314 @@
+"""What a model computed when it read: the key/value states of blocks, kept in memory and on disk.
+
+A state is keyed by all that it is a function of: the model, the numeric class and the exact tokens from the beginning
+of the prompt. So a kept state can only ever stand for the computation that would give the same bits. It is a copy of
+what was read, in the model's own form: `forget` deletes the states of purged passages, in every process.
+
+One file for each state, `<key>.state`: magic, length of the header, header (JSON), state. The header holds digests over
+itself with the key and over the state; what does not agree is deleted and computed again. Files appear and go whole, so
+that several processes can share a folder; the least recently used go first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from openbook.records import Digest, canonical_json
+
+_MAGIC = b"OBSTATE1"
+_LENGTH = struct.Struct("<I")
+_MAX_HEADER_BYTES = 1 << 20
+_PURGED = "purged"  # the digests of purged passages, one a line, in order; only ever appended to
+_TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
+_UNFINISHED_S = 3600.0  # temporary files older than this are of a process that is gone
+_KEEP_SHARE = 0.9  # of the budget, once it was exceeded
+
+
+def root_key(*parts: str) -> bytes:
+    """The key before any token: of the model and of how it computes."""
+    return hashlib.sha256(canonical_json(list(parts))).digest()
+
+
+def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
+    """The key after a further block. Law: equal keys mean equal blocks from the beginning on."""
+    block = struct.pack(f"<I{len(tokens)}i", len(tokens), *tokens)
+    return hashlib.sha256(key + block).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a folder of states holds, in files and bytes."""
+
+    states: int
+    bytes: int
+
+
+class States:
+    """Bounded by `memory_bytes` in this process and `disk_bytes` in `folder`. Safe to use from several threads.
+
+    Nothing here can fail a request: a folder that cannot be read or written is as good as none, and `problem` says why.
+    """
+
+    def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
+        self.folder = folder if disk_bytes > 0 else None
+        self.problem = ""
+        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
+        self._lock = threading.Lock()
+        self._memory: OrderedDict[bytes, tuple[bytes, tuple[Digest, ...]]] = OrderedDict()
+        self._used = 0  # bytes in memory
+        self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
+        self._seen = 0  # bytes of the list of purged passages that were taken notice of
+
+    def begin(self) -> int:
+        """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
+        if self.folder is None:
+            return 0
+        purged, end = self._purged_since(self._seen)
+        with self._lock:
+            self._drop_from_memory(purged)
+            self._seen = max(self._seen, end)
+            return self._seen
+
+    def get(self, key: bytes) -> bytes | None:
+        """The state of that key. A file that is not exactly what was put there is deleted."""
+        with self._lock:
+            if found := self._memory.get(key):
+                self._memory.move_to_end(key)
+                return found[0]
+        if self.folder is None:
+            return None
+        path = self._path(key)
+        try:
+            content = _read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._trouble(error)
+            return None
+        whole = _parsed(content, key)
+        if whole is None:
+            self.drop(key)
+            return None
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _TOUCH_AFTER_S:
+                os.utime(path)
+        state, passages = whole
+        self._remember(key, state, passages)
+        return state
+
+    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int) -> None:
+        """Keep the state, which was read from `passages` by a request that called `begin` for `begun`."""
+        tags = tuple(sorted(set(passages)))
+        if not self._purged_since(begun)[0].isdisjoint(tags):
+            return
+        self._remember(key, state, tags)
+        content = _content(key, state, tags)
+        if self.folder is None or len(content) > self._disk_bytes:
+            return
+        path = self._path(key)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_room(len(content))
+            _write(path, content)
+        except OSError as error:
+            self._trouble(error)
+            return
+        # A purge names its passages first and deletes afterwards: either it sees this file or this sees its names.
+        if not self._purged_since(begun)[0].isdisjoint(tags):
+            self.drop(key)
+
+    def drop(self, key: bytes) -> None:
+        with self._lock:
+            if found := self._memory.pop(key, None):
+                self._used -= len(found[0])
+        if self.folder is not None:
+            with suppress(OSError):
+                self._path(key).unlink()
+
+    def forget(self, passages: Collection[Digest]) -> int:
+        """Delete every state that any of `passages` went into, and see to it that no process keeps one.
+
+        How many files were deleted. Raises OSError when the folder cannot be written: then some may be left.
+        """
+        if not passages:
+            return 0
+        with self._lock:
+            self._drop_from_memory(set(passages))
+        if self.folder is None or not self.folder.is_dir():
+            return 0
+        with (self.folder / _PURGED).open("a", encoding="ascii") as stream:
+            stream.write("".join(f"{digest}\n" for digest in sorted(passages)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        dropped = 0
+        for path in self._files():
+            tags = _tags(path)
+            if tags is None or not tags.isdisjoint(passages):  # of a damaged one nobody knows what it holds
+                path.unlink(missing_ok=True)
+                dropped += 1
+        return dropped
+
+    def kept(self) -> Kept:
+        """What is on disk now."""
+        sizes = [_stat(path)[1] for path in self._files()]
+        return Kept(len(sizes), sum(sizes))
+
+    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...]) -> None:
+        if len(state) > self._memory_bytes:
+            return
+        with self._lock:
+            if old := self._memory.pop(key, None):
+                self._used -= len(old[0])
+            self._memory[key] = (state, tags)
+            self._used += len(state)
+            while self._used > self._memory_bytes:
+                _, (oldest, _) = self._memory.popitem(last=False)
+                self._used -= len(oldest)
+
+    def _drop_from_memory(self, passages: Collection[Digest]) -> None:
+        if not passages:
+            return
+        for key in [k for k, (_, tags) in self._memory.items() if not set(tags).isdisjoint(passages)]:
+            self._used -= len(self._memory.pop(key)[0])
+
+    def _purged_since(self, place: int) -> tuple[set[Digest], int]:
+        """The passages purged after the first `place` bytes of the list, and how long the list is now."""
+        if self.folder is None:
+            return set(), 0
+        try:
+            if (self.folder / _PURGED).stat().st_size <= place:
+                return set(), place
+            with (self.folder / _PURGED).open("rb") as stream:
+                stream.seek(place)
+                content = stream.read()
+        except OSError:
+            return set(), place
+        whole = content[: content.rfind(b"\n") + 1]
+        return set(whole.decode("ascii", "replace").split()), place + len(whole)
+
+    def _make_room(self, wanted: int) -> None:
+        """Delete the least recently used files, if `wanted` bytes more would exceed the budget."""
+        if self._on_disk is not None and self._on_disk + wanted <= self._disk_bytes:
+            self._on_disk += wanted
+            return
+        files = sorted((*_stat(path), path) for path in self._files())  # others write and delete here too: count again
+        total = sum(size for _, size, _ in files)
+        if total + wanted > self._disk_bytes:
+            for _, size, path in files:
+                if total + wanted <= self._disk_bytes * _KEEP_SHARE:
+                    break
+                path.unlink(missing_ok=True)
+                total -= size
+        self._on_disk = total + wanted
+
+    def _files(self) -> Iterator[Path]:
+        """The files of states. Left-overs of processes that were killed are deleted on the way."""
+        if self.folder is None:
+            return
+        for folder in _entries(self.folder):
+            for path in _entries(folder) if folder.is_dir() and not folder.is_symlink() else ():
+                if path.suffix == ".state":
+                    yield path
+                elif path.suffix == ".new" and time.time() - _stat(path)[0] > _UNFINISHED_S:
+                    path.unlink(missing_ok=True)
+
+    def _path(self, key: bytes) -> Path:
+        name = key.hex()
+        return (self.folder or Path()) / name[:2] / f"{name}.state"
+
+    def _trouble(self, error: OSError) -> None:
+        self.problem = f"{self.folder}: {error.strerror or error}"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _stat(path: Path) -> tuple[float, int]:
+    """(when it was used last, its bytes); of a file that is gone (0, 0)."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0.0, 0
+    return found.st_mtime, found.st_size
+
+
+def _content(key: bytes, state: bytes, tags: tuple[Digest, ...]) -> bytes:
+    header: dict[str, object] = {"passages": list(tags), "state": hashlib.sha256(state).hexdigest()}
+    header["header"] = _header_digest(key, header)
+    encoded = canonical_json(header)
+    return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
+
+
+def _header_digest(key: bytes, header: Mapping[str, object]) -> Digest:
+    return hashlib.sha256(key + canonical_json({**header, "header": ""})).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    # Read into memory of our own: what is mapped could change after it was checked.
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as stream:
+        return stream.read()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All or nothing, though not yet on the platter: a file that a power cut tore is found out by its digest."""
+    temporary = path.with_name(f"{secrets.token_hex(8)}.new")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(content)
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _header(content: bytes, key: bytes) -> tuple[tuple[Digest, ...], Digest, int] | None:
+    """(passages, digest of the state, where it begins), or None when it is no header of this version and key."""
+    start = len(_MAGIC) + _LENGTH.size
+    if len(content) < start or content[: len(_MAGIC)] != _MAGIC:
+        return None
+    (length,) = _LENGTH.unpack_from(content, len(_MAGIC))
+    if not 0 < length <= min(_MAX_HEADER_BYTES, len(content) - start):
+        return None
+    try:
+        header = json.loads(content[start : start + length])
+        if header.get("header") != _header_digest(key, header):
+            return None
+        return tuple(map(str, header["passages"])), str(header["state"]), start + length
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _parsed(content: bytes, key: bytes) -> tuple[bytes, tuple[Digest, ...]] | None:
+    """(state, passages) if the file is whole and of that key."""
+    found = _header(content, key)
+    if found is None:
+        return None
+    tags, digest, start = found
+    state = content[start:]
+    return (state, tags) if hashlib.sha256(state).hexdigest() == digest else None
+
+
+def _tags(path: Path) -> set[Digest] | None:
+    """The passages that a file's state was read from, or None when it does not say."""
+    try:
+        key = bytes.fromhex(path.stem)
+        with path.open("rb") as stream:
+            found = _header(stream.read(len(_MAGIC) + _LENGTH.size + _MAX_HEADER_BYTES), key)
+    except (OSError, ValueError):
+        return None
+    return set(found[0]) if found else None
