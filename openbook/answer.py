@@ -1,4 +1,4 @@
-"""The core flow: retrieve, rank, pack, read, cite. Plain functions, read from top to bottom.
+"""The core flow: retrieve, rank, read, cite. Plain functions, read from top to bottom.
 
 `ask` is the whole of it. Nothing is kept between two calls: the answer is a function of the question, the knowledge
 base's version, the model and the options, and the receipt in it names them all.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypeVar
 
 from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
@@ -36,9 +37,15 @@ from openbook.records import (
     sha256_hex,
 )
 
+_Result = TypeVar("_Result")
+
 ABSTENTION = "The passages do not say."
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 1
+
+Strategy: TypeAlias = Literal["auto", "each", "together"]
+STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
+PASSAGES = {"each": 4, "together": 2}  # more cost time; together, small models read more of them worse
 
 OPEN_BOOK = (
     "Answer the question from the passages in one short sentence. If they do not hold the answer, say: " + ABSTENTION
@@ -60,9 +67,14 @@ _ABSTAINS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`passages`: how many the model reads, 1 or more. `min_similarity`: below it, no passage counts as found."""
+    """`passages`: how many the model reads; 0: as many as suit the strategy. `min_similarity`: below it, none counts as found.
 
-    passages: int = 2
+    `strategy`: "each" reads every passage on its own and answers from the one that most surely holds the answer;
+    "together" reads them in one prompt, for models that must combine them; "auto" is the first for a trained reader.
+    """
+
+    passages: int = 0
+    strategy: Strategy = "auto"
     decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
     min_similarity: float = 0.2
 
@@ -91,27 +103,30 @@ def ask(
     if embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
+    strategy = strategy_of(options.strategy, model)
+
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
-    version, hits = base.search(question, embedder, options.passages, scope, reranker)
+    version, hits = base.search(question, embedder, options.passages or PASSAGES[strategy], scope, reranker)
     retrieve_s = time.perf_counter() - started
     hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
 
-    # 2) Pack: as many of the best as fit into the model's context, and say so when some do not.
-    completion, timings, notes = None, Timings(), list[str]()
+    # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
+    reading = Reading([], None, [], [], Timings())
     if hits:
-        hits, prompt, notes = pack(question, hits, model, options.decoding)
-
-        # 3) Read.
-        completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
+        read = _read_each if strategy == "each" else _read_together
+        reading = read(question, hits, model, options.decoding, on_text, cancelled)
+    completion, timings = reading.completion, reading.timings
     text = tidy(completion.text) if completion else ""
     cut_short = _cut_short(completion)
 
-    # 4) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
+    # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     abstained = says_nothing_found(text, model.reader) or not (text or cut_short)
     text = ABSTENTION if abstained else text
-    quoted = Quoted() if abstained else quote(text, question, [h.passage for h in hits])
+    quoted = Quoted() if abstained else quote(text, question, [h.passage for h in reading.sources])
 
-    receipt = _receipt(question, model, options.decoding, completion, text, hits, "together", base, version, scope)
+    receipt = _receipt(
+        question, model, options.decoding, completion, text, reading.hits, strategy, base, version, scope
+    )
     receipt = replace(receipt, reranker=reranker.identity if reranker else None)
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
     return Answer(
@@ -120,12 +135,24 @@ def ask(
         abstained=abstained,
         supported=not quoted.unsupported,
         citations=quoted.citations,
-        passages=tuple(hits),
+        passages=tuple(reading.hits),
         receipt=receipt,
         timings=timings,
         unsupported=quoted.unsupported,
-        notes=(*notes, *cut_short),
+        notes=(*reading.notes, *cut_short),
     )
+
+
+def strategy_of(wanted: Strategy, model: FrozenModel) -> Literal["each", "together"]:
+    """Raises QuestionError when the model cannot read that way."""
+    if wanted == "auto":
+        return "each" if model.reads_each else "together"
+    if wanted == "each" and not model.reads_each:
+        raise QuestionError(
+            f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is none. "
+            "Use --strategy together, or --model reader."
+        )
+    return wanted
 
 
 def checked_question(question: str) -> str:
@@ -145,7 +172,8 @@ def checked_question(question: str) -> str:
 def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None) -> Prompt:
     places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    return reading_prompt(question, list(zip(places, texts, strict=True)), reader)
+    prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader)
+    return replace(prompt, origins=tuple(p.digest for p in passages))
 
 
 def reading_prompt(question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None) -> Prompt:
@@ -163,6 +191,50 @@ def closed_book_prompt(question: str) -> Prompt:
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """`hits`: what was read; `sources`: those of it that the answer may be cited from."""
+
+    hits: list[Hit]
+    completion: Completion | None
+    sources: list[Hit]
+    notes: list[str]
+    timings: Timings
+
+
+def _read_together(
+    question: str,
+    hits: Sequence[Hit],
+    model: FrozenModel,
+    decoding: Decoding,
+    on_text: Callable[[str], None],
+    cancelled: Cancelled,
+) -> Reading:
+    kept, prompt, notes = pack(question, hits, model, decoding)
+    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
+    return Reading(kept, completion, kept, notes, timings)
+
+
+def _read_each(
+    question: str,
+    hits: Sequence[Hit],
+    model: FrozenModel,
+    decoding: Decoding,
+    on_text: Callable[[str], None],
+    cancelled: Cancelled,
+) -> Reading:
+    prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
+    sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
+    fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
+    if not fits:
+        raise _too_long(sizes[0], model, decoding)
+    kept = [hits[i] for i in fits]
+    stream = model.stream_each([prompts[i] for i in fits], decoding, cancelled)
+    read, timings = _streamed(stream, on_text)
+    sources = [] if read.chosen is None else [kept[read.chosen]]
+    return Reading(kept, read.completion, sources, _left_out(hits, kept, model), timings)
+
+
 def pack(
     question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding
 ) -> tuple[list[Hit], Prompt, list[str]]:
@@ -175,16 +247,23 @@ def pack(
         prompt = open_book_prompt(question, [h.passage for h in kept], model.reader)
         tokens = model.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens <= model.context_tokens:
-            break
+            return kept, prompt, _left_out(hits, kept, model)
         if len(kept) <= 1:
-            raise ContextOverflow(
-                f"The question and one passage take {tokens} tokens and the answer up to {decoding.max_tokens}, but the "
-                f"context holds {model.context_tokens}. Raise context_tokens, lower max_tokens or ask a shorter question."
-            )
+            raise _too_long(tokens, model, decoding)
         kept.pop()
-    left_out = len(hits) - len(kept)
-    note = f"{left_out} of {len(hits)} passages left out: the context holds {model.context_tokens} tokens."
-    return kept, prompt, [note] if left_out else []
+
+
+def _too_long(tokens: int, model: FrozenModel, decoding: Decoding) -> ContextOverflow:
+    return ContextOverflow(
+        f"The question and one passage take {tokens} tokens and the answer up to {decoding.max_tokens}, but the "
+        f"context holds {model.context_tokens}. Raise context_tokens, lower max_tokens or ask a shorter question."
+    )
+
+
+def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> list[str]:
+    count = len(hits) - len(kept)
+    note = f"{count} of {len(hits)} passages left out: the context holds {model.context_tokens} tokens."
+    return [note] if count else []
 
 
 def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
@@ -216,7 +295,7 @@ def _closed_book(
     cancelled: Cancelled,
 ) -> Answer:
     prompt = closed_book_prompt(question)
-    completion, timings = _read(model, prompt, options.decoding, on_text, cancelled)
+    completion, timings = _streamed(model.stream(prompt, options.decoding, cancelled), on_text)
     text = tidy(completion.text)
     receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None, EVERYTHING)
     timings = replace(timings, total_s=time.perf_counter() - started)
@@ -233,18 +312,17 @@ def _closed_book(
     )
 
 
-def _read(
-    model: FrozenModel, prompt: Prompt, decoding: Decoding, on_text: Callable[[str], None], cancelled: Cancelled
-) -> tuple[Completion, Timings]:
+def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None]) -> tuple[_Result, Timings]:
+    """What the stream returns, after every piece of it was shown."""
     started = time.perf_counter()
     first_token_s: float | None = None
-    with closing(model.stream(prompt, decoding, cancelled)) as stream:  # also when on_text raises
+    with closing(stream):  # also when on_text raises
         while True:
             try:
                 piece = next(stream)
             except StopIteration as done:
-                completion: Completion = done.value
-                return completion, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
+                result: _Result = done.value
+                return result, Timings(first_token_s=first_token_s, read_s=time.perf_counter() - started)
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
             on_text(piece)

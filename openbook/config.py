@@ -18,7 +18,7 @@ from openbook.errors import ConfigError, StorageError, did_you_mean
 ENV_PREFIX = "OPENBOOK_"
 
 _BOUNDS = {
-    "passages": (1, 100),
+    "passages": (0, 100),
     "passage_chars": (20, 100_000),
     "passage_tokens": (0, 100_000),
     "passage_overlap": (0, 50_000),
@@ -27,6 +27,8 @@ _BOUNDS = {
     "max_tokens": (1, 2**20),
     "max_file_mb": (1, 2**20),
     "read_memory_mb": (64, 2**20),
+    "kv_memory": (0, 2**20),
+    "kv_disk": (0, 2**24),
 }
 
 
@@ -38,13 +40,16 @@ class Settings:
     kb: Path | None = None  # default: <home>/kb
     model: str = "reader"
     embedder: str = "minilm-l6-int8"
-    passages: int = 2  # passages given to the model, 1 or more
+    passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
+    strategy: str = "auto"  # "each", "together", or what suits the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters
     passage_overlap: int = 0  # how much of a passage also ends the one before, in the same unit
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
     max_tokens: int = 96  # longest answer
+    kv_memory: int = 256  # megabytes of what the model computed of passages that a process keeps in memory
+    kv_disk: int = 1024  # the same on disk, for all processes; 0: nothing is written
     base_url: str = ""  # an OpenAI-compatible server instead of a local model
     api_key_env: str = "OPENAI_API_KEY"  # the variable that holds its key; the key itself is never stored
     max_file_mb: int = 100  # larger files are skipped, with a verdict
@@ -64,6 +69,10 @@ class Settings:
     @property
     def cache_dir(self) -> Path:
         return self.home / "cache"
+
+    @property
+    def states_dir(self) -> Path:
+        return self.home / "states"
 
     @property
     def default_kb(self) -> Path:

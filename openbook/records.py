@@ -213,10 +213,7 @@ FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model).
-
-    `abstention_logprob`: how likely a trained reader was to begin an abstention, where that is known.
-    """
+    """What a model wrote. `prompt_digest` is over the exact prompt tokens (over the messages, for a remote model)."""
 
     text: str
     finish_reason: FinishReason
@@ -225,7 +222,6 @@ class Completion:
     prompt_digest: Digest
     numeric_class: str
     mean_logprob: float | None = None
-    abstention_logprob: float | None = None
 
 
 # --- what is answered -------------------------------------------------------------------------------------------------

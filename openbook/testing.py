@@ -15,10 +15,12 @@ import re
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.frozen import Cancelled, Engine, FrozenModel, never
+from openbook.inference.choosing import Inclination
+from openbook.inference.frozen import Cancelled, Choose, Engine, FrozenModel, ReadEach, never
 from openbook.inference.stopping import TextStream
 from openbook.records import (
     Completion,
@@ -28,6 +30,7 @@ from openbook.records import (
     FinishReason,
     ModelIdentity,
     Prompt,
+    ReaderFormat,
     Reranker,
     canonical_json,
     sha256_hex,
@@ -88,6 +91,23 @@ class EchoEngine:
         digest = sha256_hex(canonical_json([prompt.system, list(prompt.passages), prompt.question]))
         return Completion("".join(pieces), finish, tokens, used, digest, self.numeric_class)
 
+    def generate_each(
+        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, ReadEach]:
+        """Inclined to answer by the share of the question's words in the best sentence."""
+        inclinations = [Inclination(-8.0 * self._shared(p), self._answer(p) == self._otherwise) for p in prompts]
+        chosen = choose(inclinations)
+        digest = sha256_hex(canonical_json([[p.system, list(p.passages), p.question] for p in prompts]))
+        tokens = sum(map(self.count_prompt_tokens, prompts))
+        if chosen is None:
+            return ReadEach(None, Completion("", "end", tokens, 0, digest, self.numeric_class))
+        completion = yield from self.generate(prompts[chosen], decoding, cancelled)
+        return ReadEach(chosen, replace(completion, prompt_tokens=tokens, prompt_digest=digest))
+
+    def _shared(self, prompt: Prompt) -> float:
+        asked = set(_words(prompt.question))
+        return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
+
     def _answer(self, prompt: Prompt) -> str:
         asked = set(_words(prompt.question))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
@@ -98,8 +118,8 @@ class EchoEngine:
         self._open = False
 
 
-def echo_model(**options: int | str) -> FrozenModel:
-    return FrozenModel(EchoEngine(**options))  # type: ignore[arg-type]
+def echo_model(*, reader: ReaderFormat | None = None, **options: int | str) -> FrozenModel:
+    return FrozenModel(EchoEngine(**options), reader)  # type: ignore[arg-type]
 
 
 class HashEmbedder:

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, settings
 
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.states import States
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
@@ -50,6 +49,11 @@ def model_reference(model_store: ModelStore) -> ModelReference:
 
 
 @pytest.fixture(scope="session")
+def reader_reference(model_store: ModelStore) -> ModelReference:
+    return ensure(model_store, "reader")
+
+
+@pytest.fixture(scope="session")
 def embedder_reference(model_store: ModelStore) -> ModelReference:
     return ensure(model_store, "minilm-l6-int8")
 
@@ -66,7 +70,6 @@ def engine(model_reference: ModelReference) -> Iterator[LlamaCppEngine]:
     engine.close()
 
 
-def open_engine(reference: ModelReference, context_tokens: int = 2048, states: States | None = None) -> LlamaCppEngine:
+def open_engine(reference: ModelReference, context_tokens: int = 2048) -> LlamaCppEngine:
     identity = ModelIdentity(reference.name, reference.digest, "verified")
-    path = reference.path / "model.gguf"
-    return LlamaCppEngine(path, identity=identity, context_tokens=context_tokens, states=states)
+    return LlamaCppEngine(reference.path / "model.gguf", identity=identity, context_tokens=context_tokens)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge import KnowledgeBase, add
-from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, sha256_hex
+from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
 
@@ -192,6 +193,54 @@ class LongestFirst:
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
         return [float(len(text)) for text in texts]
+
+
+READER = ReaderFormat("Answer from the passage.", "The passages do not say.")
+
+
+def test_a_reader_reads_each_passage_alone_and_cites_the_one_it_answers_from(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    options = Options(min_similarity=-1.0)
+    answer = ask("Who opened the bridge?", echo_model(reader=READER), base, embedder, options)
+    assert "Lila Ortega" in answer.answer
+    assert answer.receipt.strategy == "each"
+    assert len(answer.passages) == 2
+    assert {c.document.rpartition("/")[2] for c in answer.citations} == {"bridge.txt"}
+    together = ask(
+        "Who opened the bridge?", echo_model(reader=READER), base, embedder, replace(options, strategy="together")
+    )
+    assert together.receipt.strategy == "together"
+    assert together.receipt.prompt_digest != answer.receipt.prompt_digest
+
+
+def test_when_every_passage_is_silent_the_answer_is_an_abstention(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(min_similarity=-1.0)
+    answer = ask("Which colour has the zeppelin?", echo_model(reader=READER), base, embedder, options)
+    assert (answer.answer, answer.abstained, answer.citations) == (ABSTENTION, True, ())
+    assert len(answer.receipt.passages) == 2
+    assert answer.receipt.prompt_digest
+
+
+def test_a_passage_that_does_not_fit_alone_is_left_out_and_counted(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(decoding=Decoding(max_tokens=16), min_similarity=-1.0)
+    answer = ask("Who opened the bridge?", echo_model(reader=READER, context_tokens=42), base, embedder, options)
+    assert [h.passage.document.rpartition("/")[2] for h in answer.passages] == ["library.md"]
+    assert answer.notes[0] == "1 of 2 passages left out: the context holds 42 tokens."
+    with pytest.raises(ContextOverflow, match="one passage take"):
+        ask("Who opened the bridge?", echo_model(reader=READER, context_tokens=20), base, embedder, options)
+
+
+def test_only_a_reader_reads_each_passage_alone(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    with pytest.raises(QuestionError, match="--strategy together"):
+        ask("Who opened the bridge?", echo_model(), base, embedder, Options(strategy="each"))
+    assert ask("Who opened the bridge?", echo_model(), base, embedder).receipt.strategy == "together"
+
+
+def test_a_cancelled_reading_is_no_abstention(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    answer = ask("Who opened the bridge?", echo_model(reader=READER), base, embedder, cancelled=lambda: True)
+    assert not answer.abstained
+    assert answer.notes == ("Cancelled before the answer was complete.",)
 
 
 def test_a_reranker_orders_what_is_read_and_stands_in_the_receipt(base: KnowledgeBase, embedder: HashEmbedder) -> None:

@@ -20,6 +20,7 @@ INTERRUPTED = 130
 VERBS = {
     "ask": "openbook.cli.ask:ask",
     "search": "openbook.cli.search:search",
+    "warm": "openbook.cli.warm:warm",
     "add": "openbook.cli.add:add",
     "sync": "openbook.cli.sync:sync",
     "remove": "openbook.cli.forget:remove",

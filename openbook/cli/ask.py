@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without any document.")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
 @click.option("--passages", type=int, help="How many passages the model reads.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "each", "together"]),
+    help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
+)
 @scope_options
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the likeliest word.")
@@ -43,6 +48,7 @@ def ask(
     closed_book: bool,
     model: str | None,
     passages: int | None,
+    strategy: str | None,
     as_of: str | None,
     where: str,
     labels: tuple[str, ...],
@@ -72,9 +78,11 @@ def ask(
     checked_question(question)
     for path in docs:
         check_exists(path)
-    current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
+    current = session.settings(
+        kb=kb, model=model, passages=passages, strategy=strategy, max_tokens=max_tokens, base_url=base_url
+    )
     decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed, max_tokens=current.max_tokens, stop=("\n",))
-    options = Options(passages=current.passages, decoding=decoding)
+    options = Options(current.passages, session.strategy(current), decoding)
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
     open_model = session.model_opener(current, full_check=full_check)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path
 
 if TYPE_CHECKING:
+    from openbook.inference.states import Kept
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status
     from openbook.knowledge.checking import Checked
@@ -84,6 +85,12 @@ def print_status(folder: Path, status: Status) -> None:
             say(out, printable(f"  {line}"))
 
 
+def print_states(kept: Kept, most_mb: int) -> None:
+    """What models computed of passages, of all knowledge bases together."""
+    mean = f", {kept.bytes / kept.states / 1e6:.1f} MB each" if kept.states else ""
+    say(console(), f"{'Read ahead':<15} {kept.states:,} of at most {most_mb:,} MB: {kept.bytes / 1e6:,.1f} MB{mean}")
+
+
 def _grouped(verdicts: Sequence[Verdict]) -> list[str]:
     """One line for each failure; skipped files by reason, since there are often many of a kind."""
     lines = [f"failed   {short_path(v.path)}: {v.reason}" for v in verdicts if v.outcome == "failed"]
@@ -143,7 +150,7 @@ def print_difference(found: Difference) -> None:
             say(out, f"... and {len(of_changed) - _SHOWN_CHANGES} more; --json lists all.")
 
 
-def print_purged(purged: Purged, caches_dropped: int) -> None:
+def print_purged(purged: Purged, caches_dropped: int, states_dropped: int) -> None:
     from openbook.knowledge.forgetting import BEYOND_REACH
 
     out = console()
@@ -159,6 +166,8 @@ def print_purged(purged: Purged, caches_dropped: int) -> None:
     )
     if caches_dropped:
         say(out, f"Deleted too: {_count(caches_dropped, 'cached knowledge base')} of --docs that held them.")
+    if states_dropped:
+        say(out, f"Deleted too: {_count(states_dropped, 'state')} that models computed of them.")
     if purged.on_disk:
         more = len(purged.on_disk) - 3
         names = ", ".join(map(short_path, purged.on_disk[:3])) + (f" and {more} more" if more > 0 else "")

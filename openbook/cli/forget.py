@@ -50,7 +50,8 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
-    from openbook.knowledge.forgetting import finish_purge, named, texts_of
+    from openbook.knowledge.forgetting import finish_purge, named, passage_digests, texts_of
+    from openbook.models.durable import storage_errors
     from openbook.models.lineage import carrying
     from openbook.runs import drop_documents
 
@@ -71,15 +72,22 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
             f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
         )
         return
+    with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
+        # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.
+        computed, kept = None if dropped else passage_digests(base, documents), session.states(current)
+        states_dropped = kept.forget(computed)
     texts = texts_of(base, documents)
     carried = carrying(session.store(current), texts)
     dropped += drop_documents(current.runs_dir, texts)
     purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
+    with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
+        states_dropped += kept.forget(computed)  # what was read of them in between
     if as_json:
         learned = [dataclasses.asdict(each) for each in carried]
-        display.print_json({**dataclasses.asdict(purged), "caches_dropped": dropped, "models_that_learned_it": learned})
+        counts = {"caches_dropped": dropped, "states_dropped": states_dropped}
+        display.print_json({**dataclasses.asdict(purged), **counts, "models_that_learned_it": learned})
         return
-    display_kb.print_purged(purged, dropped)
+    display_kb.print_purged(purged, dropped, states_dropped)
     for each in carried:
         if each.found is None:
             click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")

@@ -186,8 +186,8 @@ def promote(
     if holder is not None:
         store.check_fast(holder)
         sets = load_sets(reading, known)
-        sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
-        new, old = load_model(candidate, **sizes), load_model(holder, **sizes)
+        sizes = current.context_tokens, current.threads
+        new, old = (load_model(each, context_tokens=sizes[0], threads=sizes[1]) for each in (candidate, holder))
         with session.add_progress() as progress:
             checks += compare(new, old, sets, margin=margin, progress=lambda done, total: progress("gate", done, total))
     passed = all(check.passed for check in checks)
@@ -241,9 +241,9 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     if done.returncode:
         raise click.exceptions.Exit(done.returncode)
     after = store.resolve(done.stdout.strip())
-    sizes = {"context_tokens": current.context_tokens, "threads": current.threads}
+    sizes = current.context_tokens, current.threads
     with session.add_progress() as progress:
-        old, new = load_model(before, **sizes), load_model(after, **sizes)
+        old, new = (load_model(each, context_tokens=sizes[0], threads=sizes[1]) for each in (before, after))
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=lambda at, total: progress("gate", at, total))
     if as_json:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+    from openbook.answer import Strategy
     from openbook.inference import FrozenModel
+    from openbook.inference.states import States
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.knowledge.sizing import Sizing
     from openbook.knowledge.splitting import TokenCounter
@@ -135,7 +137,24 @@ def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[],
             current.model, base_url=current.base_url, api_key=key, context_tokens=context_tokens
         )
     reference = ready_model(current, current.model, full_check=full_check)
-    return lambda: load_model(reference, context_tokens=current.context_tokens, threads=current.threads)
+    kept = states(current)
+    return lambda: load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=kept)
+
+
+def strategy(current: Settings) -> Strategy:
+    """How passages are read. Raises ConfigError."""
+    from openbook.answer import STRATEGIES
+
+    if current.strategy not in STRATEGIES:
+        raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)}, not {current.strategy!r}.")
+    return STRATEGIES[STRATEGIES.index(current.strategy)]
+
+
+def states(current: Settings) -> States:
+    """What models computed of passages, kept for later processes."""
+    from openbook.inference.states import States
+
+    return States(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
 
 
 def ready_model(current: Settings, name: str, *, full_check: bool = False) -> ModelReference:
@@ -184,6 +203,7 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "read": "Reading files",
         "embed": "Embedding passages",
         "gate": "Comparing answers",
+        "warm": "Reading ahead",
     }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)

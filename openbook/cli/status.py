@@ -22,7 +22,8 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.checking import check as check_base
 
-    folder = session.settings(kb=kb).default_kb
+    settings = session.settings(kb=kb)
+    folder, states = settings.default_kb, session.states(settings).kept()
     base = KnowledgeBase.open(folder)
     if documents:
         paths, labels = base.documents(), base.labels()
@@ -34,12 +35,13 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     current = base.status()
     checked = check_base(base) if check else None
     if as_json:
-        value = {"folder": str(folder), **dataclasses.asdict(current)}
+        value = {"folder": str(folder), **dataclasses.asdict(current), "kept_states": dataclasses.asdict(states)}
         if checked is not None:
             value["check"] = dataclasses.asdict(checked)
         display.print_json(value)
     else:
         display_kb.print_status(folder, current)
+        display_kb.print_states(states, settings.kv_disk)
         if checked is not None:
             display_kb.print_check(checked)
     if checked is not None and checked.damaged:

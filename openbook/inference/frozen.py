@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 
-from openbook.errors import ModelError
+from openbook.errors import EngineError, ModelError
+from openbook.inference.choosing import Inclination, choose
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
@@ -18,8 +19,23 @@ if TYPE_CHECKING:
 Cancelled: TypeAlias = Callable[[], bool]
 
 
+# Of inclinations, in the order of the prompts, the number of the one to answer, or None.
+Choose: TypeAlias = Callable[[Sequence[Inclination]], int | None]
+
+
 def never() -> bool:
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEach:
+    """`chosen`: the number of the prompt that was answered, from 0; None: none, and then the completion has no text.
+
+    Tokens and digest of the completion's prompt are those of all prompts.
+    """
+
+    chosen: int | None
+    completion: Completion
 
 
 class Engine(Protocol):
@@ -100,15 +116,35 @@ class FrozenModel:
                     completion: Completion = done.value
                     return completion
 
-    def read_each(
-        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(), cancelled: Cancelled = never
-    ) -> list[Completion]:
-        """The completion of each prompt. An engine that can evaluates them side by side, and is asked for them in one."""
-        side_by_side = getattr(self.engine, "read_each", None)
-        if side_by_side is not None:
-            found: list[Completion] = side_by_side(prompts, decoding, cancelled)
-            return found
-        return [self.complete(prompt, decoding, cancelled) for prompt in prompts]
+    def stream_each(
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding = Decoding(),
+        cancelled: Cancelled = never,
+        choose: Choose = choose,
+    ) -> Generator[str, None, ReadEach]:
+        """Read every prompt on its own, choose one by how each is inclined to be answered, and answer that one.
+
+        Only for a trained reader in an engine that `reads_each`. Raises ContextOverflow, EngineError.
+        """
+        generate_each = getattr(self.engine, "generate_each", None)
+        if generate_each is None:
+            raise EngineError(f"The engine of {self.identity.name!r} cannot read each passage alone.")
+        return generate_each(prompts, choose, decoding, cancelled)  # type: ignore[no-any-return]
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares.
+
+        Raises EngineError for an engine that keeps nothing, ContextOverflow.
+        """
+        read_ahead = getattr(self.engine, "read_ahead", None)
+        if read_ahead is None:
+            raise EngineError(f"The engine of {self.identity.name!r} keeps nothing of what it reads.")
+        return int(read_ahead(prompt))
+
+    @property
+    def reads_each(self) -> bool:
+        return self.reader is not None and hasattr(self.engine, "generate_each")
 
     def close(self) -> None:
         self.engine.close()

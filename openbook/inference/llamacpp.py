@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ import numpy as np
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
-from openbook.inference.frozen import Cancelled, never
+from openbook.inference.choosing import Inclination
+from openbook.inference.frozen import Cancelled, Choose, ReadEach, never
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
 from openbook.inference.states import States, next_key, root_key
 from openbook.inference.tokenizing import PromptTokenizer
@@ -130,47 +131,53 @@ class LlamaCppEngine:
                 context.adapt(self._adapts(prompt))
                 self._hold(context, request, self._states.begin())
                 logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
-                while True:
-                    if piece := writing.take(logits):
-                        yield piece
-                    if writing.finish:
-                        break
-                    logits = context.evaluate([writing.token])
+                yield from _written(context, writing, logits)
         except Aborted:  # also while it waited for a context
             writing.cancel()
         return self._completion(request)
 
-    def read_each(
-        self, prompts: Sequence[Prompt], decoding: Decoding, cancelled: Cancelled = never
-    ) -> list[Completion]:
-        """The completion of each prompt, evaluated side by side; where that is asked, all but the passages agree.
-
-        Bits depend on which prompts are asked together, and in which order. Law: of one alone they are those of
-        `generate`. Raises ContextOverflow, EngineError.
-        """
+    def generate_each(
+        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, ReadEach]:
         with self._in_use():
-            requests = [self._request(prompt, decoding) for prompt in prompts]
-            try:
-                with self._context(cancelled) as context:
-                    begun = self._states.begin()
-                    for group in grouped(requests, decoding.max_tokens):
-                        self._read_group(context, group, begun)
-            except Aborted:
-                for request in requests:
-                    if not request.writing.finish:
-                        request.writing.cancel()
-            return [self._completion(request) for request in requests]
+            return (yield from self._generate_each(prompts, choose, decoding, cancelled))
 
-    def _read_group(self, context: Context, group: Sequence[_Request], begun: int) -> None:
-        for sequence, logits in enumerate(self._read_questions(context, group, begun)):
-            request = group[sequence]
-            if self._abstention_token is not None:
-                request.abstention_logprob = float(sampling.log_softmax(logits)[self._abstention_token])
-            request.writing.take(logits)
-        while going := [(i, r.writing) for i, r in enumerate(group) if not r.writing.finish]:
-            rows = context.evaluate_side_by_side([(i, [writing.token]) for i, writing in going])
-            for (_, writing), logits in zip(going, rows, strict=True):
-                writing.take(logits)
+    def _generate_each(
+        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled
+    ) -> Generator[str, None, ReadEach]:
+        abstention = self._abstention_token
+        if abstention is None or not prompts:
+            raise EngineError(f"{self._identity.name!r} is no trained reader, which reading each passage alone needs.")
+        requests = [self._request(prompt, decoding) for prompt in prompts]
+        chosen: int | None = None
+        try:
+            with self._context(cancelled) as context:
+                begun = self._states.begin()
+                groups = grouped(requests, decoding.max_tokens)
+                rows = [row for group in groups for row in self._read_questions(context, group, begun)]
+                inclinations = [
+                    Inclination(float(sampling.log_softmax(row)[abstention]), int(np.argmax(row)) == abstention)
+                    for row in rows
+                ]
+                chosen = choose(inclinations)
+                if chosen is not None:
+                    group = next(group for group in groups if requests[chosen] in group)
+                    if group is not groups[-1]:  # its passages have made room for others
+                        self._read_questions(context, group, begun)
+                    sequence = group.index(requests[chosen])
+                    yield from _written(context, requests[chosen].writing, rows[chosen], sequence)
+        except Aborted:
+            requests[chosen or 0].writing.cancel()
+        return ReadEach(chosen, self._completion_each(requests, chosen))
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
+        with self._in_use():
+            request = self._request(prompt, Decoding(max_tokens=1))
+            with self._context(never) as context:
+                context.adapt(self._adapts(prompt))
+                self._hold(context, request, self._states.begin())
+            return request.tokens_before
 
     def _read_questions(self, context: Context, group: Sequence[_Request], begun: int) -> list[NDArray[np.float32]]:
         """Put every request's passage into a sequence of its own, and evaluate the questions. The logits after each."""
@@ -254,13 +261,21 @@ class LlamaCppEngine:
         writing = request.writing
         return Completion(
             text=writing.text,
-            finish_reason=writing.finish or "cancelled",
+            finish_reason=writing.finish or "end",
             prompt_tokens=sum(map(len, request.blocks)),
             answer_tokens=writing.answer_tokens,
             prompt_digest=request.prompt_digest,
             numeric_class=self.numeric_class,
             mean_logprob=writing.mean_logprob,
-            abstention_logprob=request.abstention_logprob,
+        )
+
+    def _completion_each(self, requests: Sequence[_Request], chosen: int | None) -> Completion:
+        """What was written from the chosen passage, if any, in answer to all prompts."""
+        own = self._completion(requests[chosen or 0])
+        return replace(
+            own,
+            prompt_tokens=sum(len(block) for request in requests for block in request.blocks),
+            prompt_digest=sha256_hex(canonical_json([request.prompt_digest for request in requests])),
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -279,20 +294,20 @@ class LlamaCppEngine:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
         return np.stack(rows)
 
-    def logits_each(self, prompts: Sequence[Prompt], steps: int = 1) -> list[NDArray[np.float32]]:
-        """The same for prompts that are read side by side: for each float32 [steps, vocabulary]."""
+    def logits_each(self, prompts: Sequence[Prompt], steps: int = 1, chosen: int = 0) -> NDArray[np.float32]:
+        """The same for prompts that are read side by side: a row for each, then one for each next token of `chosen`.
+
+        float32 [prompts + steps - 1, vocabulary]. All must fit side by side.
+        """
         with self._in_use():
             requests = [self._request(prompt, Decoding(max_tokens=steps)) for prompt in prompts]
-            found: list[NDArray[np.float32]] = []
             with self._context(never) as context:
-                begun = self._states.begin()
-                for group in grouped(requests, steps):
-                    rows = [self._read_questions(context, group, begun)]
-                    while len(rows) < steps:
-                        chosen = [(i, [int(np.argmax(row))]) for i, row in enumerate(rows[-1])]
-                        rows.append(context.evaluate_side_by_side(chosen))
-                    found += [np.stack(each) for each in zip(*rows, strict=True)]
-        return found
+                rows = self._read_questions(context, requests, self._states.begin())
+                row = rows[chosen]
+                for _ in range(steps - 1):
+                    row = context.evaluate([int(np.argmax(row))], chosen)
+                    rows.append(row)
+        return np.stack(rows)
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())
@@ -367,7 +382,19 @@ class LlamaCppEngine:
             )
 
 
-@dataclass(slots=True)
+def _written(
+    context: Context, writing: Writing, logits: NDArray[np.float32], sequence: int = 0
+) -> Generator[str, None, None]:
+    """Decode to the end what begins with `logits`, one token at a time."""
+    while True:
+        if piece := writing.take(logits):
+            yield piece
+        if writing.finish:
+            return
+        logits = context.evaluate([writing.token], sequence)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     """A prompt under evaluation."""
 
@@ -375,7 +402,6 @@ class _Request:
     blocks: list[list[int]]
     prompt_digest: Digest
     writing: Writing
-    abstention_logprob: float | None = None
 
     @property
     def tokens_before(self) -> int:

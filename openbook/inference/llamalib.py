@@ -314,9 +314,9 @@ class Context:
             self.read(call)
         return self.evaluate(calls[-1])
 
-    def evaluate(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    def evaluate(self, tokens: Sequence[int], sequence: int = 0) -> NDArray[np.float32]:
         """Evaluate `tokens` in one call after all that came before; logits after the last, float32 [vocabulary]."""
-        self._decode([(0, token) for token in tokens], {len(tokens) - 1})
+        self._decode([(sequence, token) for token in tokens], {len(tokens) - 1})
         return self._logits(-1)
 
     def read(self, tokens: Sequence[int]) -> None:

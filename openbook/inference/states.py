@@ -29,10 +29,11 @@ from openbook.records import Digest, canonical_json
 _MAGIC = b"OBSTATE1"
 _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
-_PURGED = "purged"  # the digests of purged passages, one a line, in order; only ever appended to
+_PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
+ALL = "all"
 _TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
 _UNFINISHED_S = 3600.0  # temporary files older than this are of a process that is gone
-_KEEP_SHARE = 0.9  # of the budget, once it was exceeded
+_KEEP_SHARE = 0.9  # of the budget is kept, once it was exceeded
 
 
 def root_key(*parts: str) -> bytes:
@@ -110,7 +111,7 @@ class States:
     def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int) -> None:
         """Keep the state, which was read from `passages` by a request that called `begin` for `begun`."""
         tags = tuple(sorted(set(passages)))
-        if not self._purged_since(begun)[0].isdisjoint(tags):
+        if _meets(tags, self._purged_since(begun)[0]):
             return
         self._remember(key, state, tags)
         content = _content(key, state, tags)
@@ -125,7 +126,7 @@ class States:
             self._trouble(error)
             return
         # A purge names its passages first and deletes afterwards: either it sees this file or this sees its names.
-        if not self._purged_since(begun)[0].isdisjoint(tags):
+        if _meets(tags, self._purged_since(begun)[0]):
             self.drop(key)
 
     def drop(self, key: bytes) -> None:
@@ -136,28 +137,34 @@ class States:
             with suppress(OSError):
                 self._path(key).unlink()
 
-    def forget(self, passages: Collection[Digest]) -> int:
-        """Delete every state that any of `passages` went into, and see to it that no process keeps one.
+    def forget(self, passages: Collection[Digest] | None) -> int:
+        """Delete every state that any of `passages` went into (None: every state), and see to it that no process keeps one.
 
         How many files were deleted. Raises OSError when the folder cannot be written: then some may be left.
         """
-        if not passages:
-            return 0
+        names = {ALL} if passages is None else set(passages)
         with self._lock:
-            self._drop_from_memory(set(passages))
-        if self.folder is None or not self.folder.is_dir():
+            self._drop_from_memory(names)
+        if self.folder is None or not self.folder.is_dir() or not names:
             return 0
         with (self.folder / _PURGED).open("a", encoding="ascii") as stream:
-            stream.write("".join(f"{digest}\n" for digest in sorted(passages)))
+            stream.write("".join(f"{name}\n" for name in sorted(names)))
             stream.flush()
             os.fsync(stream.fileno())
         dropped = 0
         for path in self._files():
             tags = _tags(path)
-            if tags is None or not tags.isdisjoint(passages):  # of a damaged one nobody knows what it holds
+            if tags is None or _meets(tags, names):  # of a damaged one nobody knows what it holds
                 path.unlink(missing_ok=True)
                 dropped += 1
         return dropped
+
+    @property
+    def full(self) -> bool:
+        """Whether keeping more would cost what was kept before."""
+        if self.folder is None or self.problem:
+            return True
+        return self._on_disk is not None and self._on_disk > self._disk_bytes * _KEEP_SHARE
 
     def kept(self) -> Kept:
         """What is on disk now."""
@@ -177,9 +184,7 @@ class States:
                 self._used -= len(oldest)
 
     def _drop_from_memory(self, passages: Collection[Digest]) -> None:
-        if not passages:
-            return
-        for key in [k for k, (_, tags) in self._memory.items() if not set(tags).isdisjoint(passages)]:
+        for key in [k for k, (_, tags) in self._memory.items() if _meets(tags, passages)]:
             self._used -= len(self._memory.pop(key)[0])
 
     def _purged_since(self, place: int) -> tuple[set[Digest], int]:
@@ -229,6 +234,10 @@ class States:
 
     def _trouble(self, error: OSError) -> None:
         self.problem = f"{self.folder}: {error.strerror or error}"
+
+
+def _meets(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
+    return ALL in purged or not set(tags).isdisjoint(purged)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -216,13 +216,17 @@ class KnowledgeBase:
             ).fetchone()
             return None if row is None else str(row[0])
 
-    def documents(self, scope: Scope | None = None) -> list[str]:
-        """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted."""
+    def documents(self, scope: Scope | None = None, *, newest_first: bool = False) -> list[str]:
+        """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
+
+        With `newest_first` those that came or changed last are first.
+        """
         with schema.storage_errors(self.folder):
             version = self.kept_version(scope.as_of if scope else None)
             seen = condition(scope, version) if scope else Condition(schema.LIVE, {"version": version})
+            order = "d.added_in DESC, d.path" if newest_first else "d.path"
             rows = self.connection.execute(
-                f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY d.path", seen.values
+                f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values
             )
             return [path for (path,) in rows.fetchall()]
 

@@ -18,6 +18,7 @@ from openbook.knowledge.labels import forget_labels, given_labels, gone_paths
 from openbook.knowledge.saved import index_folder
 from openbook.knowledge.scanning import Needles
 from openbook.knowledge.versions import drop_unused_contents
+from openbook.records import Digest, sha256_hex
 
 BEYOND_REACH = (
     "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
@@ -97,6 +98,19 @@ def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     sql = "SELECT text FROM contents WHERE id = ?"
     contents = _contents_of(base.connection, named(base, documents))
     return [str(base.connection.execute(sql, (content,)).fetchone()[0]) for content in sorted(contents)]
+
+
+def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
+    """Of every passage that the documents have in any kept version. Raises as `named` does."""
+    connection = base.connection
+    found: set[Digest] = set()
+    for content in _contents_of(connection, named(base, documents)):
+        text = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()[0]
+        for start, end in connection.execute(
+            "SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,)
+        ):
+            found.add(sha256_hex(text[start:end].encode()))
+    return found
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from openbook.errors import ContextOverflow
-from openbook.inference import FrozenModel
+from openbook.errors import ContextOverflow, EngineError
+from openbook.inference import FrozenModel, load_model
+from openbook.inference.choosing import Inclination, choose
+from openbook.inference.frozen import Cancelled, Choose, ReadEach, never
 from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
 from openbook.inference.states import States
 from openbook.models import ModelReference
-from openbook.records import Completion, Decoding, Prompt
-from tests.conftest import open_engine
+from openbook.records import Decoding, Prompt
 
 pytestmark = pytest.mark.model
 
@@ -35,16 +37,18 @@ QUESTIONS = [
 
 
 @pytest.fixture
-def opened(model_reference: ModelReference) -> Iterator[Callable[[States], LlamaCppEngine]]:
-    engines: list[LlamaCppEngine] = []
+def opened(reader_reference: ModelReference) -> Iterator[Callable[[States], LlamaCppEngine]]:
+    models: list[FrozenModel] = []
 
     def make(states: States) -> LlamaCppEngine:
-        engines.append(open_engine(model_reference, context_tokens=1024, states=states))
-        return engines[-1]
+        models.append(load_model(reader_reference, context_tokens=1024, states=states))
+        engine = models[-1].engine
+        assert isinstance(engine, LlamaCppEngine)
+        return engine
 
     yield make
-    for engine in engines:
-        engine.close()
+    for model in models:
+        model.close()
 
 
 def prompts(passages: list[str], question: str) -> list[Prompt]:
@@ -55,8 +59,23 @@ def nothing_kept() -> States:
     return States(None, memory_bytes=0)
 
 
-def each(engine: LlamaCppEngine, passages: list[str], question: str) -> list[Completion]:
-    return engine.read_each(prompts(passages, question), DECODING)
+def read(model: FrozenModel, asked: list[Prompt], choose: Choose = choose, cancelled: Cancelled = never) -> ReadEach:
+    stream, pieces = model.stream_each(asked, DECODING, cancelled, choose), []
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as done:
+            found: ReadEach = done.value
+            assert "".join(pieces) == found.completion.text
+            return found
+
+
+def each(engine: LlamaCppEngine, passages: list[str], question: str, choose: Choose = choose) -> ReadEach:
+    return read(FrozenModel(engine), prompts(passages, question), choose)
+
+
+def first(inclinations: Sequence[Inclination]) -> int:
+    return 0
 
 
 def test_states_that_were_kept_give_the_bits_of_reading_anew(
@@ -73,7 +92,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     def answer(engine: LlamaCppEngine, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
             return [engine.logits(Prompt("Answer.", tuple(passages), question), 3).tobytes()]
-        return [row.tobytes() for row in engine.logits_each(prompts(passages, question), 3)]
+        return [engine.logits_each(prompts(passages, question), 3, len(passages) - 1).tobytes()]
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
@@ -86,15 +105,46 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
 def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[[States], LlamaCppEngine]) -> None:
     engine = opened(nothing_kept())
     for prompt in prompts(PASSAGES, QUESTIONS[0]):
-        assert engine.read_each([prompt], DECODING) == [FrozenModel(engine).complete(prompt, DECODING)]
+        alone = FrozenModel(engine).complete(prompt, DECODING)
+        found = read(FrozenModel(engine), [prompt], first)
+        assert found.chosen == 0
+        assert replace(found.completion, prompt_digest=alone.prompt_digest) == alone
+
+
+def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
+    opened: Callable[[States], LlamaCppEngine],
+) -> None:
+    engine = opened(States())
+    height = each(engine, PASSAGES, QUESTIONS[1])
+    assert height.chosen == 2
+    assert "3,412" in height.completion.text
+    nobody = each(engine, PASSAGES[:2], "Question: Who designed the town hall of Velmo?")
+    assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
 
 
 def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[States], LlamaCppEngine]) -> None:
     engine = opened(States())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
-    found = each(engine, many, "Question: What is the code?")
-    assert found[:SIDE_BY_SIDE] == each(engine, many[:SIDE_BY_SIDE], "Question: What is the code?")
-    assert found[SIDE_BY_SIDE:] == each(engine, many[SIDE_BY_SIDE:], "Question: What is the code?")
+    seen: list[Inclination] = []
+
+    def last(inclinations: Sequence[Inclination]) -> int:
+        seen[:] = inclinations
+        return len(inclinations) - 1
+
+    def third(inclinations: Sequence[Inclination]) -> int:
+        return 2
+
+    question = "Question: What is the code?"
+    of_all = each(engine, many, question, last)
+    assert of_all.chosen == SIDE_BY_SIDE + 2
+    inclinations = list(seen)
+    of_rest = each(engine, many[SIDE_BY_SIDE:], question, last)
+    assert of_rest.completion.text == of_all.completion.text
+    assert inclinations[SIDE_BY_SIDE:] == seen
+    assert (
+        each(engine, many, question, third).completion.text
+        == each(engine, many[:SIDE_BY_SIDE], question, third).completion.text
+    )
 
 
 def test_requests_side_by_side_do_not_meet(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
@@ -129,19 +179,45 @@ def test_a_whole_state_that_the_library_refuses_is_read_anew(
 
 
 def test_cancelling_and_overflow(opened: Callable[[States], LlamaCppEngine]) -> None:
-    engine = opened(States())
+    model = FrozenModel(opened(States()))
     asked = prompts(PASSAGES, QUESTIONS[0])
-    expected = engine.read_each(asked, DECODING)
-    assert [c.finish_reason for c in engine.read_each(asked, DECODING, lambda: True)] == ["cancelled"] * 4
+    expected = read(model, asked)
+    assert read(model, asked, cancelled=lambda: True).completion.finish_reason == "cancelled"
     with pytest.raises(ContextOverflow):
-        engine.read_each([*asked, Prompt("", ("word " * 5000,), "?")], DECODING)
-    assert engine.read_each(asked, DECODING) == expected
-    assert engine.read_each([], DECODING) == []
+        read(model, [*asked, Prompt("", ("word " * 5000,), "?")])
+    with pytest.raises(EngineError, match="no trained reader"):
+        read(model, [])
+    assert read(model, asked) == expected
+
+
+def test_reading_ahead_spares_the_reading(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
+    states = States(tmp_path)
+    model = FrozenModel(opened(states))
+    for prompt in prompts(PASSAGES, "?"):
+        assert model.read_ahead(prompt) > 0
+    kept = states.kept()
+    assert kept.states == len(PASSAGES) + 1  # and the system block
+    assert each(opened(States(tmp_path)), PASSAGES, QUESTIONS[0]) == each(
+        opened(nothing_kept()), PASSAGES, QUESTIONS[0]
+    )
+    assert states.kept() == kept
+
+
+def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
+    states = States(tmp_path)
+    model = FrozenModel(opened(states))
+    asked = [replace(prompt, origins=(f"digest {i}",)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
+    together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", ("digest 0", "digest 1"))
+    for prompt in [*asked, together]:
+        model.read_ahead(prompt)
+    assert states.kept().states == len(PASSAGES) + 2
+    assert states.forget({"digest 1"}) == 2  # alone, and after another
+    assert states.kept().states == len(PASSAGES)
 
 
 def test_logits_differ_where_anything_read_differs(opened: Callable[[States], LlamaCppEngine]) -> None:
     engine = opened(States())
-    found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]), 1)
-    other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]), 1)
+    found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
+    other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))
     assert not np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], other[0])

@@ -1,0 +1,66 @@
+"""`openbook warm`: let the model read passages before somebody asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from openbook.cli.scoping import scope_of, scope_options
+
+
+@click.command()
+@click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
+@click.option("--model", help="Name of the stored model that will be asked.")
+@click.option("--top", type=click.IntRange(1), help="At most so many passages, of the newest documents first.")
+@scope_options
+def warm(
+    kb: Path | None, model: str | None, top: int | None, as_of: str | None, where: str, labels: tuple[str, ...]
+) -> None:
+    """Read passages ahead, so that the first question on them is answered as fast as the second.
+
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Interrupted, it goes on
+    where it was.
+    """
+    from openbook.answer import open_book_prompt
+    from openbook.cli import session
+    from openbook.errors import ConfigError, ContextOverflow
+    from openbook.inference import load_model
+    from openbook.knowledge import KnowledgeBase
+
+    current = session.settings(kb=kb, model=model)
+    if current.base_url:
+        raise ConfigError("A model behind a server keeps nothing that could be read ahead; unset base_url.")
+    base = KnowledgeBase.open(current.default_kb)
+    scope = scope_of(base, as_of, where, labels)
+    documents = base.documents(scope, newest_first=True)
+    passages = [p for document in documents for p in base.passages(document, scope.as_of)][:top]
+    states = session.states(current)
+    reference = session.ready_model(current, current.model)
+    reader = load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
+    read = tokens = too_long = 0
+    before = states.kept()
+    with session.add_progress() as progress:
+        for number, passage in enumerate(passages):
+            try:
+                tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))
+                read += 1
+            except ContextOverflow:
+                too_long += 1
+            progress("warm", number + 1, len(passages))
+            if states.full:
+                break
+    kept = states.kept()
+    click.echo(
+        f"{read:,} of {len(passages):,} passages are read ({tokens:,} tokens); {kept.states:,} states of "
+        f"{kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new."
+    )
+    if too_long:
+        click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
+    if states.problem:
+        click.echo(f"Not all could be kept: {states.problem}.")
+    if read + too_long < len(passages):
+        click.echo(
+            f"The room for them is used up. Raise kv_disk (now {current.kv_disk:,} MB) to read the other "
+            f"{len(passages) - read - too_long:,} too."
+        )

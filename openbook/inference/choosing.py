@@ -1,0 +1,38 @@
+"""Which of several passages, each read on its own, is answered from: the one whose reading is surest that it holds the answer.
+
+A trained reader says with its first token whether a passage holds the answer. How much likelier than not it answers, as
+log-odds, less a price for each rank of the retriever, orders the passages. Both numbers were fitted on the articles that
+the reader was chosen by, not trained on (docs/log.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RANK_PRICE = 0.75  # nats for each passage that the retriever found better
+LEAST = 0.5  # nats; a passage below is not answered from
+_NEVER = 1e-12  # probabilities are kept so far from 0 and 1
+
+
+@dataclass(frozen=True, slots=True)
+class Inclination:
+    """What a reader is inclined to do with one passage. `abstains`: the likeliest first token begins the abstention."""
+
+    abstention_logprob: float
+    abstains: bool
+
+    @property
+    def answer_log_odds(self) -> float:
+        abstention = min(max(math.exp(self.abstention_logprob), _NEVER), 1 - _NEVER)
+        return math.log1p(-abstention) - math.log(abstention)
+
+
+def choose(inclinations: Sequence[Inclination]) -> int | None:
+    """The number of the passage to answer from, which are given best found first; None when all do not hold the answer."""
+    scored = [
+        (each.answer_log_odds - RANK_PRICE * rank, -rank) for rank, each in enumerate(inclinations) if not each.abstains
+    ]
+    score, rank = max(scored, default=(-math.inf, 0))
+    return -rank if score >= LEAST else None

@@ -1,0 +1,183 @@
+"""What is kept of passages that were read: bounded, checked, shared by processes, and forgotten on request."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openbook.inference.states import ALL, States, next_key, root_key
+
+KEYS = [root_key(str(i)) for i in range(40)]
+MEBI = 1 << 20
+
+
+def state_of(number: int, size: int = 1000) -> bytes:
+    return random.Random(number).randbytes(size)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.state"))
+
+
+def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    assert states.get(KEYS[0]) == state_of(0)
+    assert States(tmp_path).get(KEYS[0]) == state_of(0)
+    assert States(tmp_path).get(KEYS[1]) is None
+    assert States().get(KEYS[0]) is None
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=4),
+    st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=4),
+)
+def test_keys_are_equal_only_for_equal_blocks(first: list[list[int]], second: list[list[int]]) -> None:
+    def key_of(blocks: list[list[int]]) -> bytes:
+        key = root_key("model", "class")
+        for block in blocks:
+            key = next_key(key, block)
+        return key
+
+    assert (key_of(first) == key_of(second)) == (first == second)
+    assert root_key("a", "bc") != root_key("ab", "c")
+
+
+@settings(deadline=None, max_examples=60)
+@given(at=st.integers(0, 1199), bit=st.integers(0, 7), cut=st.booleans())
+def test_a_file_that_is_not_as_it_was_written_is_never_used(
+    tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("states")
+    States(folder).put(KEYS[0], state_of(0), ["a"], 0)
+    (file,) = files(folder)
+    content = bytearray(file.read_bytes())
+    at %= len(content)
+    content[at] ^= 1 << bit
+    file.write_bytes(content[:at] if cut else content)
+    states = States(folder)
+    assert states.get(KEYS[0]) is None
+    assert not file.exists()
+    states.put(KEYS[0], state_of(0), ["a"], 0)
+    assert States(folder).get(KEYS[0]) == state_of(0)
+
+
+def test_a_file_under_the_name_of_another_is_never_used(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    states.put(KEYS[0], state_of(0), ["a"], 0)
+    states.put(KEYS[1], state_of(1), ["a"], 0)
+    first, second = (next(tmp_path.rglob(f"{key.hex()}.state")) for key in KEYS[:2])
+    second.write_bytes(first.read_bytes())
+    assert States(tmp_path).get(KEYS[1]) is None
+    assert States(tmp_path).get(KEYS[0]) == state_of(0)
+
+
+def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_path: Path) -> None:
+    states = States(tmp_path, memory_bytes=5_000, disk_bytes=20_000)
+    for number, key in enumerate(KEYS):
+        states.put(key, state_of(number), ["a"], 0)
+        assert sum(file.stat().st_size for file in files(tmp_path)) <= 20_000
+        file = next(tmp_path.rglob(f"{key.hex()}.state"))
+        os.utime(file, (number, number))  # seconds are too coarse for this test
+    assert states.get(KEYS[0]) is None
+    assert states.get(KEYS[-1]) == state_of(len(KEYS) - 1)
+    assert States(tmp_path).kept().bytes <= 20_000
+    nothing = States(None, memory_bytes=0)
+    nothing.put(KEYS[0], state_of(0), [], 0)
+    assert nothing.get(KEYS[0]) is None
+
+
+def test_a_state_larger_than_the_room_is_not_kept_on_disk(tmp_path: Path) -> None:
+    states = States(tmp_path, disk_bytes=500)
+    states.put(KEYS[0], state_of(0), ["a"], 0)
+    assert files(tmp_path) == []
+    assert states.get(KEYS[0]) == state_of(0)  # but in memory
+
+
+def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
+    mine, other = States(tmp_path), States(tmp_path)
+    for number, passages in enumerate((["a"], ["b"], ["a", "b"], [])):
+        other.put(KEYS[number], state_of(number), passages, other.begin())
+    assert mine.forget({"a"}) == 2
+    other.begin()
+    assert [other.get(key) is not None for key in KEYS[:4]] == [False, True, False, True]
+    assert mine.forget(None) == 2
+    other.begin()
+    assert [other.get(key) for key in KEYS[:4]] == [None] * 4
+    assert files(tmp_path) == []
+
+
+def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
+    states, purger = States(tmp_path), States(tmp_path)
+    begun = states.begin()
+    states.put(KEYS[9], state_of(9), ["b"], begun)  # makes the folder
+    purger.forget({"a"})
+    states.put(KEYS[0], state_of(0), ["a"], begun)
+    states.put(KEYS[1], state_of(1), ["b"], begun)
+    assert states.get(KEYS[0]) is None
+    assert states.get(KEYS[1]) == state_of(1)
+    states.put(KEYS[0], state_of(0), ["a"], states.begin())  # added again since
+    assert states.get(KEYS[0]) == state_of(0)
+
+
+def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    states.put(KEYS[0], state_of(0), ["a"], 0)
+    (file,) = files(tmp_path)
+    content = file.read_bytes().replace(b'"a"', b'"c"')
+    file.write_bytes(content)
+    assert states.forget({"b"}) == 1
+    assert ALL not in {"b"}
+
+
+def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    states = States(blocked / "states")
+    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    assert states.get(KEYS[0]) == state_of(0)
+    assert "Not a directory" in states.problem
+    assert states.full
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no symbolic links")
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    states = States(tmp_path / "a")
+    states.put(KEYS[0], state_of(0), ["a"], 0)
+    (file,) = files(tmp_path / "a")
+    moved = file.rename(tmp_path / "elsewhere")
+    file.symlink_to(moved)
+    assert States(tmp_path / "a").get(KEYS[0]) is None
+    assert moved.exists()
+
+
+def _hammer(folder: str, seed: int) -> None:
+    states = States(Path(folder), memory_bytes=3_000, disk_bytes=12_000)
+    chance = random.Random(seed)
+    for _ in range(300):
+        number = chance.randrange(20)
+        found = states.get(KEYS[number])
+        if found is not None and found != state_of(number):
+            os._exit(3)
+        if found is None:
+            states.put(KEYS[number], state_of(number), [str(number % 4)], states.begin())
+        if chance.random() < 0.02:
+            states.forget({str(chance.randrange(4))})
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    tmp_path.joinpath("s").mkdir()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_hammer, args=(str(tmp_path / "s"), seed)) for seed in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert not list(tmp_path.rglob("*.new"))
