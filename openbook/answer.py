@@ -25,6 +25,7 @@ from openbook.records import (
     Answer,
     Completion,
     Decoding,
+    Digest,
     Embedder,
     Hit,
     Passage,
@@ -41,7 +42,7 @@ _Result = TypeVar("_Result")
 
 ABSTENTION = "The passages do not say."
 MAX_QUESTION_CHARS = 8_000
-RECEIPT_FORMAT = 1
+RECEIPT_FORMAT = 2
 
 Strategy: TypeAlias = Literal["auto", "each", "together"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
@@ -111,23 +112,24 @@ def ask(
     hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
-    reading = Reading([], None, [], [], Timings())
-    if hits:
-        read = _read_each if strategy == "each" else _read_together
-        reading = read(question, hits, model, options.decoding, on_text, cancelled)
-    completion, timings = reading.completion, reading.timings
-    text = tidy(completion.text) if completion else ""
-    cut_short = _cut_short(completion)
+    reading = read_hits(question, hits, strategy, model, options.decoding, on_text, cancelled)
+    timings = reading.timings
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    abstained = says_nothing_found(text, model.reader) or not (text or cut_short)
-    text = ABSTENTION if abstained else text
+    cut_short = _cut_short(reading.completion)
+    text, abstained = said(reading, model)
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in reading.sources])
 
-    receipt = _receipt(
-        question, model, options.decoding, completion, text, reading.hits, strategy, base, version, scope
-    )
-    receipt = replace(receipt, reranker=reranker.identity if reranker else None)
+    receipt = _receipt(question, model, options.decoding, reading.completion, text, reading.hits, strategy)
+    receipt = replace(
+        receipt,
+        embedder=base.embedder,
+        knowledge_base=base.id,
+        knowledge_base_version=version,
+        where=scope.where,
+        labels=tuple(sorted(scope.labels)),
+        reranker=reranker.identity if reranker else None,
+    ).sealed()
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
     return Answer(
         question=question,
@@ -141,6 +143,52 @@ def ask(
         unsupported=quoted.unsupported,
         notes=(*reading.notes, *cut_short),
     )
+
+
+def read_hits(
+    question: str,
+    hits: Sequence[Hit],
+    strategy: str,
+    model: FrozenModel,
+    decoding: Decoding,
+    on_text: Callable[[str], None] = lambda piece: None,
+    cancelled: Cancelled = never,
+) -> Reading:
+    """Raises ContextOverflow when not even one passage fits, EngineError."""
+    if not hits:
+        return Reading([], None, [], [], Timings())
+    read = _read_each if strategy == "each" else _read_together
+    return read(question, hits, model, decoding, on_text, cancelled)
+
+
+def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
+    """(the answer as it is shown, whether it is an abstention)."""
+    text = tidy(reading.completion.text) if reading.completion else ""
+    abstained = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
+    return (ABSTENTION if abstained else text), abstained
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    text: str
+    prompt_digest: Digest
+    answer_digest: Digest
+
+
+def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> Again:
+    """Do what the receipt says, from its passages. Raises QuestionError, ContextOverflow, EngineError."""
+    question, completion = checked_question(receipt.question), None
+    if receipt.strategy == "closed-book":
+        completion = model.complete(closed_book_prompt(question), receipt.decoding)
+        text = tidy(completion.text)
+    else:
+        if receipt.strategy not in STRATEGIES[1:]:
+            raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(STRATEGIES[1:])}.")
+        strategy = strategy_of("each" if receipt.strategy == "each" else "together", model)
+        reading = read_hits(question, hits, strategy, model, receipt.decoding)
+        completion = reading.completion
+        text, _ = said(reading, model)
+    return Again(text, completion.prompt_digest if completion else "", sha256_hex(text.encode()))
 
 
 def strategy_of(wanted: Strategy, model: FrozenModel) -> Literal["each", "together"]:
@@ -297,7 +345,7 @@ def _closed_book(
     prompt = closed_book_prompt(question)
     completion, timings = _streamed(model.stream(prompt, options.decoding, cancelled), on_text)
     text = tidy(completion.text)
-    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book", None, None, EVERYTHING)
+    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book").sealed()
     timings = replace(timings, total_s=time.perf_counter() - started)
     return Answer(
         question=question,
@@ -336,20 +384,15 @@ def _receipt(
     text: str,
     hits: Sequence[Hit],
     strategy: str,
-    base: KnowledgeBase | None,
-    version: int | None,
-    scope: Scope,
 ) -> Receipt:
     return Receipt(
         format=RECEIPT_FORMAT,
         openbook_version=__version__,
         model=model.identity,
         numeric_class=completion.numeric_class if completion else "",
-        embedder=base.embedder if base else None,
-        knowledge_base=base.id if base else None,
-        knowledge_base_version=version,
-        where=scope.where,
-        labels=tuple(sorted(scope.labels)),
+        embedder=None,
+        knowledge_base=None,
+        knowledge_base_version=None,
         question=question,
         question_digest=sha256_hex(question.encode()),
         strategy=strategy,

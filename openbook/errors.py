@@ -15,6 +15,7 @@
     - KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
     - KnowledgeBaseBusy    another process writes to it
     - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+  - ReceiptError           what should be a receipt, or a log of them, is none, or was altered
   - TrainingError          a training run that cannot go on
   - StorageError           the disk refused: full, read-only, no permission
 
@@ -89,6 +90,10 @@ class UnreadableFile(KnowledgeError):
 
 class NotReadNow(UnreadableFile):
     """The reason is the machine's and not the file's: the next run tries again, though the file is unchanged."""
+
+
+class ReceiptError(OpenBookError):
+    exit_code = 2
 
 
 class TrainingError(OpenBookError):

@@ -249,7 +249,10 @@ class PassageReference:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to."""
+    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to.
+
+    `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
+    """
 
     format: int
     openbook_version: str
@@ -268,6 +271,13 @@ class Receipt:
     where: str = ""
     labels: tuple[str, ...] = ()
     reranker: ModelIdentity | None = None
+    digest: Digest = ""
+
+    def sealed(self) -> Receipt:
+        """The same with its digest."""
+        fields = dataclasses.asdict(self)
+        del fields["digest"]
+        return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ VERBS = {
     "restore": "openbook.cli.versions:restore",
     "prune": "openbook.cli.versions:prune",
     "reembed": "openbook.cli.reembed:reembed",
+    "replay": "openbook.cli.replay:replay",
+    "log": "openbook.cli.replay:log",
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
+@click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def ask(
     question: str,
@@ -58,6 +59,7 @@ def ask(
     seed: int,
     base_url: str | None,
     full_check: bool,
+    log: Path | None,
     as_json: bool,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that they do not hold the answer."""
@@ -67,6 +69,7 @@ def ask(
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.discovery import check_exists
     from openbook.knowledge.scope import EVERYTHING
+    from openbook.receipts import append
     from openbook.records import Decoding
 
     if sum([bool(docs), kb is not None, closed_book]) > 1:
@@ -92,6 +95,8 @@ def ask(
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with _reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
+    if log is not None:
+        append(log, answer.receipt, timeout_s=current.lock_timeout_s)
     if as_json:
         display.print_json(answer.to_json())
     else:

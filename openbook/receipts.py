@@ -1,0 +1,219 @@
+"""Receipts as JSON, and logs of them that can only grow: format in docs/formats/receipt.md.
+
+A log is a folder with one file, `receipts.jsonl`. Every line names the digest of the line before it, so that no line can
+be changed, taken out or put in without changing all that follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import ReceiptError, StorageError, did_you_mean
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+
+FORMATS = (1, 2)
+MAX_RECEIPT_BYTES = 1 << 24
+LOG_FORMAT = 1
+LOG_FILE = "receipts.jsonl"
+FIRST = "0" * 64  # what stands for the line before the first
+
+
+def parse_receipt(text: str | bytes) -> Receipt:
+    """The receipt in a JSON document: alone, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
+
+    Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether it was altered is not looked at here.
+    """
+    if len(text) > MAX_RECEIPT_BYTES:
+        raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReceiptError(f"This is no JSON document, so it is no receipt: {error}.") from error
+    if isinstance(value, dict) and "receipt" in value and "answer" in value:
+        value = value["receipt"]
+    return receipt_of(value)
+
+
+def receipt_of(value: object) -> Receipt:
+    """Raises ReceiptError."""
+    found: Receipt = _record(Receipt, value, "receipt")
+    if found.format not in FORMATS:
+        raise ReceiptError(
+            f"The receipt has format {found.format}; this version of OpenBook reads {' and '.join(map(str, FORMATS))}."
+        )
+    return found
+
+
+def is_altered(receipt: Receipt) -> bool:
+    """Whether some field is not what it was when the receipt was written. Of format 1 only the question is checked."""
+    if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
+        return True
+    return receipt.format > 1 and receipt.sealed().digest != receipt.digest
+
+
+def _record(cls: type, value: object, where: str) -> Any:
+    """`value` as a record of `cls`, whose fields may be texts, numbers, records, tuples of those, or None."""
+    if not isinstance(value, Mapping):
+        raise ReceiptError(f"{where} must be an object, not {_shown(value)}.")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in value:
+        if key not in fields:
+            raise ReceiptError(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), fields)}")
+    kinds = typing.get_type_hints(cls)
+    found: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in value:
+            found[name] = _typed(kinds[name], value[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ReceiptError(f"{where} lacks {name!r}.")
+    return cls(**found)
+
+
+def _typed(kind: Any, value: object, where: str) -> Any:
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in options:
+            return None
+        return _typed(next(option for option in options if option is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ReceiptError(f"{where} must be a list, not {_shown(value)}.")
+        return tuple(_typed(options[0], each, f"{where}[{i}]") for i, each in enumerate(value))
+    if origin is typing.Literal:
+        if value not in options:
+            raise ReceiptError(f"{where} must be one of {', '.join(map(repr, options))}, not {_shown(value)}.")
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _record(typing.cast("type", kind), value, where)
+    allowed = (int, float) if kind is float else (kind,)
+    if type(value) not in allowed:
+        raise ReceiptError(f"{where} must be {kind.__name__}, not {_shown(value)}.")
+    return kind(value)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A log whose chain holds: how many receipts, and the digest of the last line, which names them all."""
+
+    receipts: int
+    head: Digest
+
+
+def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest:
+    """Add the receipt to the log in `folder`, on the disk when this returns. The digest of the new line.
+
+    Raises ReceiptError when the log does not end as a log does, StorageError.
+    """
+    path = folder / LOG_FILE
+    with _storage(folder), _locked(folder, timeout_s):
+        previous, number, end = _end_of(path)
+        line = canonical_json(
+            {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
+        )
+        with path.open("r+b" if path.exists() else "xb") as stream:
+            stream.truncate(end)  # what a crash left of a line that nobody was told of
+            stream.seek(end)
+            stream.write(line + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    return sha256_hex(line)
+
+
+def verify(folder: Path, head: Digest = "") -> Verified:
+    """Read the whole log; with `head`, look also whether that line is in it, so that nothing before it is missing.
+
+    Raises ReceiptError with the number of the first line that is wrong, StorageError.
+    """
+    previous, number, seen = FIRST, 0, not head
+    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                raise ReceiptError(
+                    f"Line {number + 1} of {stream.name} ends in the middle; a crash or a hand cut it off."
+                )
+            _checked(line[:-1], number, previous, f"line {number + 1} of {stream.name}")
+            previous = sha256_hex(line[:-1])
+            seen = seen or previous == head
+            number += 1
+    if not seen:
+        raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
+    return Verified(number, previous)
+
+
+def _checked(line: bytes, number: int, previous: Digest, where: str) -> None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ReceiptError(f"{where} is no JSON: {error}.") from error
+    if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
+        raise ReceiptError(f"{where} is no line of a log of receipts.")
+    if value["format"] != LOG_FORMAT:
+        raise ReceiptError(f"{where} has format {_shown(value['format'])}; this version reads {LOG_FORMAT}.")
+    if value["previous"] != previous or value["number"] != number:
+        raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
+    if is_altered(receipt_of(value["receipt"])):
+        raise ReceiptError(f"{where} holds a receipt that was altered.")
+
+
+def _end_of(path: Path) -> tuple[Digest, int, int]:
+    """(digest of the last whole line, the number of the next, where it begins)."""
+    previous, number, end = FIRST, 0, 0
+    if not path.exists():
+        return previous, number, end
+    with path.open("rb") as stream:
+        # Only the last line matters; it is sought from the end.
+        size = stream.seek(0, os.SEEK_END)
+        window = 1 << 16
+        while True:
+            start = max(0, size - window)
+            stream.seek(start)
+            content = stream.read(size - start)
+            last = content.rfind(b"\n")
+            before = content.rfind(b"\n", 0, max(last, 0))
+            if start == 0 or (last >= 0 and before >= 0):
+                break
+            window *= 4
+    if last < 0:
+        return previous, number, end
+    line = content[before + 1 : last]
+    try:
+        number = int(json.loads(line)["number"]) + 1
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
+    return sha256_hex(line), number, start + last + 1
+
+
+@contextmanager
+def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
+    import filelock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=timeout_s):
+            yield
+    except filelock.Timeout as error:
+        raise StorageError(f"Another process writes to the log in {folder}. Wait for it, then ask again.") from error
+
+
+@contextmanager
+def _storage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"Cannot use the log in {folder}: {error.strerror or error}.") from error

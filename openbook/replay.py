@@ -1,0 +1,90 @@
+"""Answering again from a receipt: identical, or exactly what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openbook.answer import answer_again
+from openbook.errors import KnowledgeError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
+from openbook.receipts import is_altered
+from openbook.records import Hit, Passage, PassageReference, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """`differences`: a sentence each; none: the answer is the same, byte for byte. `answer`: None if nothing could be read."""
+
+    differences: tuple[str, ...]
+    answer: str | None
+
+    @property
+    def identical(self) -> bool:
+        return not self.differences
+
+
+def replay(receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None) -> Replayed:
+    """Read the receipt's passages from `base` again with `model`, which is the one of that digest, and compare.
+
+    Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
+    """
+    differences: list[str] = []
+    if is_altered(receipt):
+        differences.append("The receipt was altered after it was written.")
+    if model.identity.digest != receipt.model.digest or not receipt.model.digest:
+        differences.append(f"The model is {model.identity.digest or 'of unknown digest'}, not {receipt.model.digest}.")
+    engine = model.engine.numeric_class
+    if engine != receipt.numeric_class and receipt.numeric_class:
+        differences.append(
+            f"The numeric class is another, so the last digits of what is computed may differ: then {receipt.numeric_class!r}, "
+            f"now {engine!r}."
+        )
+    hits, missing = _found(receipt, base)
+    if missing:
+        return Replayed((*differences, *missing), None)
+    again = answer_again(receipt, model, hits)
+    if again.prompt_digest != receipt.prompt_digest:
+        differences.append("The model was asked something else: the tokens of the prompt differ.")
+    if again.answer_digest != receipt.answer_digest:
+        differences.append("The answer differs.")
+    return Replayed(tuple(differences), again.text)
+
+
+def _found(receipt: Receipt, base: KnowledgeBase | None) -> tuple[list[Hit], list[str]]:
+    """The receipt's passages as they are now, and a sentence for each that is not."""
+    hits: list[Hit] = []
+    missing: list[str] = []
+    for reference in receipt.passages:
+        passage = _passage(base, reference, receipt.knowledge_base_version) if base is not None else None
+        if passage is None:
+            missing.append(
+                f"The passage {reference.id} of {reference.document} is not in the knowledge base any more: purged, or its "
+                "version pruned."
+            )
+        elif passage.digest != reference.digest:
+            missing.append(f"The text of the passage {reference.id} is not that of the receipt.")
+        else:
+            hits.append(Hit(passage, 0.0, None, None, None))
+    return hits, missing
+
+
+def _passage(base: KnowledgeBase, reference: PassageReference, version: int | None) -> Passage | None:
+    try:
+        found = base.passage(reference.id, version)
+    except KnowledgeError:  # that version is not kept any more; a passage is the same in all versions that hold it
+        found = base.passage(reference.id)
+    return found
+
+
+def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:
+    """The one that the receipt names. Raises KnowledgeError when it is not among `candidates`."""
+    if receipt.knowledge_base is None:
+        return None
+    for base in candidates:
+        if base.id == receipt.knowledge_base:
+            return base
+    raise KnowledgeError(
+        f"The answer is from the knowledge base {receipt.knowledge_base}, which is not here. Name its folder with --kb."
+    )

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import ReceiptError, StorageError
+from openbook.receipts import LOG_FILE, append, is_altered, parse_receipt, verify
+from openbook.records import (
+    Decoding,
+    EmbedderIdentity,
+    ModelIdentity,
+    PassageReference,
+    Receipt,
+    canonical_json,
+    sha256_hex,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+MODEL = st.builds(ModelIdentity, TEXT, TEXT, st.sampled_from(["verified", "claimed"]))
+RECEIPTS = st.builds(
+    Receipt,
+    format=st.just(2),
+    openbook_version=TEXT,
+    model=MODEL,
+    numeric_class=TEXT,
+    embedder=st.none() | st.builds(EmbedderIdentity, TEXT, TEXT, st.integers(1, 4096)),
+    knowledge_base=st.none() | TEXT,
+    knowledge_base_version=st.none() | st.integers(0, 10**9),
+    question=TEXT,
+    question_digest=TEXT,
+    strategy=TEXT,
+    passages=st.lists(st.builds(PassageReference, TEXT, TEXT, TEXT), max_size=3).map(tuple),
+    prompt_digest=TEXT,
+    decoding=st.builds(
+        Decoding, st.floats(0, 5), st.floats(0, 1), st.integers(0, 2**60), st.integers(1, 99), st.tuples(TEXT)
+    ),
+    answer_digest=TEXT,
+    where=TEXT,
+    labels=st.lists(TEXT, max_size=2).map(tuple),
+    reranker=st.none() | MODEL,
+).map(lambda r: dataclasses.replace(r, question_digest=sha256_hex(r.question.encode())).sealed())
+
+
+def written(receipt: Receipt) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(canonical_json(dataclasses.asdict(receipt)))
+    return found
+
+
+def places(value: object, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Of every value in a JSON document that holds no others."""
+    if isinstance(value, dict):
+        return [place for key, each in value.items() for place in places(each, (*at, key))]
+    if isinstance(value, list):
+        return [place for i, each in enumerate(value) for place in places(each, (*at, i))]
+    return [at]
+
+
+@given(RECEIPTS)
+def test_receipts_round_trip(receipt: Receipt) -> None:
+    assert parse_receipt(canonical_json(dataclasses.asdict(receipt))) == receipt
+    assert not is_altered(receipt)
+
+
+@given(RECEIPTS, st.data())
+def test_every_alteration_of_every_field_is_refused_or_detected(receipt: Receipt, data: st.DataObject) -> None:
+    value = written(receipt)
+    place = data.draw(st.sampled_from(places(value)))
+    holder: Any = value
+    for step in place[:-1]:
+        holder = holder[step]
+    old = holder[place[-1]]
+    other: st.SearchStrategy[Any] = (
+        TEXT | st.integers(0, 10**6) | st.none() | st.floats(0, 1) | st.booleans() | st.just([]) | st.just({})
+    )
+    new = data.draw(other.filter(lambda x: x != old))
+    holder[place[-1]] = new
+    try:
+        found = parse_receipt(json.dumps(value))
+    except ReceiptError:
+        return
+    assert is_altered(found)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_receipts_of_every_format_still_open(version: int) -> None:
+    receipt = parse_receipt((GOLDEN / f"receipt-{version}.json").read_bytes())
+    assert (receipt.format, receipt.question) == (version, "Who opened the bridge?")
+    assert receipt.passages[0].document == "/docs/bridge.txt"
+    assert not is_altered(receipt)
+    assert is_altered(dataclasses.replace(receipt, question="Who closed the bridge?"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v: v.pop("model"), "lacks 'model'"),
+        (lambda v: v.update(modle=1), "unknown key 'modle'. Did you mean 'model'?"),
+        (lambda v: v.update(format=99), "format 99"),
+        (lambda v: v.update(format=True), "must be int"),
+        (lambda v: v["model"].update(evidence="believed"), "must be one of"),
+        (lambda v: v.update(passages={}), "must be a list"),
+        (lambda v: v.update(decoding=[]), "must be an object"),
+    ],
+)
+def test_what_is_no_receipt_is_refused_by_key(change: Any, sentence: str) -> None:
+    value = json.loads((GOLDEN / "receipt-2.json").read_text())
+    change(value)
+    with pytest.raises(ReceiptError, match=sentence.replace("?", "[?]")):
+        parse_receipt(json.dumps(value))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"receipt": 3, "answer": ""}', "\x00"])
+def test_what_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(ReceiptError):
+        parse_receipt(text)
+
+
+# --- logs -------------------------------------------------------------------------------------------------------------
+
+
+def receipt_of(number: int) -> Receipt:
+    receipt = parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
+    question = f"Question {number}?"
+    return dataclasses.replace(receipt, question=question, question_digest=sha256_hex(question.encode())).sealed()
+
+
+def test_a_log_grows_and_verifies(tmp_path: Path) -> None:
+    heads = [append(tmp_path / "log", receipt_of(i)) for i in range(5)]
+    found = verify(tmp_path / "log")
+    assert (found.receipts, found.head) == (5, heads[-1])
+    for head in heads:
+        assert verify(tmp_path / "log", head) == found
+
+
+@given(st.data())
+def test_no_line_can_be_changed_taken_out_or_put_in(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("log")
+    heads = [append(folder, receipt_of(i)) for i in range(4)]
+    path = folder / LOG_FILE
+    lines = path.read_bytes().splitlines(keepends=True)
+    action = data.draw(st.sampled_from(["flip", "out", "twice", "swap", "cut"]))
+    at = data.draw(st.integers(0, 2))
+    if action == "flip":
+        line = bytearray(lines[at])
+        line[data.draw(st.integers(0, len(line) - 1))] ^= 1 << data.draw(st.integers(0, 6))
+        lines[at] = bytes(line)
+    elif action == "out":
+        del lines[at]
+    elif action == "twice":
+        lines.insert(at, lines[at])
+    elif action == "swap":
+        lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    else:
+        lines = lines[: at + 1]  # the chain alone cannot tell; who kept a digest can
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ReceiptError):
+        verify(folder, heads[-1])
+
+
+def test_what_a_crash_left_of_a_line_is_named_and_the_next_receipt_takes_its_place(tmp_path: Path) -> None:
+    append(tmp_path, receipt_of(0))
+    with (tmp_path / LOG_FILE).open("ab") as stream:
+        stream.write(b'{"format":1,"numb')
+    with pytest.raises(ReceiptError, match=r"Line 2 .* ends in the middle"):
+        verify(tmp_path)
+    append(tmp_path, receipt_of(1))
+    assert verify(tmp_path).receipts == 2
+
+
+def test_a_log_that_is_none_is_not_written_to(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).write_text("my diary\n")
+    with pytest.raises(ReceiptError, match="does not end"):
+        append(tmp_path, receipt_of(0))
+    assert (tmp_path / LOG_FILE).read_text() == "my diary\n"
+    with pytest.raises(StorageError, match="Cannot use the log"):
+        append(tmp_path / LOG_FILE, receipt_of(0))
+    with pytest.raises(StorageError):
+        verify(tmp_path / "nowhere")
+
+
+def _write(folder: str, first: int) -> None:
+    for number in range(first, first + 20):
+        append(Path(folder), receipt_of(number))
+
+
+def test_two_writers_make_one_chain(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_write, args=(str(tmp_path), first)) for first in (0, 100)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert verify(tmp_path).receipts == 40
+
+
+def test_the_end_of_a_log_is_found_behind_long_lines(tmp_path: Path) -> None:
+    long = dataclasses.replace(receipt_of(0), where="x" * 300_000).sealed()
+    for receipt in (receipt_of(1), long, long, receipt_of(2)):
+        append(tmp_path, receipt)
+    assert verify(tmp_path).receipts == 4
