@@ -135,28 +135,38 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
     return sha256_hex(line)
 
 
+def receipts_in(folder: Path) -> Iterator[Receipt]:
+    """The receipts of a log in order, each checked against the line before it. Raises as `verify` does."""
+    yield from (receipt for _, receipt in _lines(folder))
+
+
 def verify(folder: Path, head: Digest = "") -> Verified:
     """Read the whole log; with `head`, look also whether that line is in it, so that nothing before it is missing.
 
     Raises ReceiptError with the number of the first line that is wrong, StorageError.
     """
-    previous, number, seen = FIRST, 0, not head
-    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                raise ReceiptError(
-                    f"Line {number + 1} of {stream.name} ends in the middle; a crash or a hand cut it off."
-                )
-            _checked(line[:-1], number, previous, f"line {number + 1} of {stream.name}")
-            previous = sha256_hex(line[:-1])
-            seen = seen or previous == head
-            number += 1
+    last, count, seen = FIRST, 0, not head
+    for digest, _ in _lines(folder):
+        last, count, seen = digest, count + 1, seen or digest == head
     if not seen:
         raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
-    return Verified(number, previous)
+    return Verified(count, last)
 
 
-def _checked(line: bytes, number: int, previous: Digest, where: str) -> None:
+def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
+    """(digest of the line, its receipt), each checked."""
+    previous = FIRST
+    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
+        for number, line in enumerate(stream):
+            where = f"Line {number + 1} of {stream.name}"
+            if not line.endswith(b"\n"):
+                raise ReceiptError(f"{where} ends in the middle; a crash or a hand cut it off.")
+            receipt = _checked(line[:-1], number, previous, where)
+            previous = sha256_hex(line[:-1])
+            yield previous, receipt
+
+
+def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -167,8 +177,10 @@ def _checked(line: bytes, number: int, previous: Digest, where: str) -> None:
         raise ReceiptError(f"{where} has format {_shown(value['format'])}; this version reads {LOG_FORMAT}.")
     if value["previous"] != previous or value["number"] != number:
         raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
-    if is_altered(receipt_of(value["receipt"])):
+    receipt = receipt_of(value["receipt"])
+    if is_altered(receipt):
         raise ReceiptError(f"{where} holds a receipt that was altered.")
+    return receipt
 
 
 def _end_of(path: Path) -> tuple[Digest, int, int]:

@@ -116,6 +116,7 @@ def test_an_answer_of_the_real_model_is_replayed_from_the_shell(
     (tmp_path / "answer.json").write_text(text)
     assert run("replay", str(tmp_path / "answer.json")) == (0, "Identical: 01:40\n")
     assert run("log", "verify", log)[0] == 0
+    assert run("replay", log) == (0, "1 of 1 answers are identical.\n")
     value = json.loads(text)
     (tmp_path / "receipt.json").write_text(json.dumps(value["receipt"] | {"answer_digest": "0" * 64}))
     code, text = run("replay", str(tmp_path / "receipt.json"), "--json")

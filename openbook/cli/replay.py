@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,10 @@ import click
 
 if TYPE_CHECKING:
     from openbook.config import Settings
+    from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase
     from openbook.records import Receipt
+    from openbook.replay import Replayed
 
 
 @click.command()
@@ -19,50 +23,72 @@ if TYPE_CHECKING:
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base that was asked (default: your own).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
-    """Answer again from RECEIPT and compare: the file of `openbook ask --json`, or the receipt in it (`-`: standard input).
+    """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
 
-    Exits with 0 when the answer is identical, byte for byte, and with 1 when something differs, which is then said.
+    `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 when all is
+    identical, and with 1 when something differs, which is then said.
     """
     from openbook.cli import display, session
-    from openbook.errors import ReceiptError, StorageError
-    from openbook.inference import load_model
+    from openbook.receipts import receipts_in
+
+    current = session.settings(kb=kb)
+    again = _replayer(current, kb)
+    results = [again(each) for each in (receipts_in(receipt) if receipt.is_dir() else [_read(receipt)])]
+    different = [number for number, result in enumerate(results) if not result.identical]
+    if as_json:
+        values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
+        display.print_json({"identical": not different, "answers": values} if receipt.is_dir() else values[0])
+    elif receipt.is_dir():
+        for number in different:
+            click.echo(display.printable(f"Line {number + 1}: {' '.join(results[number].differences)}"))
+        click.echo(f"{len(results) - len(different):,} of {len(results):,} answers are identical.")
+    else:
+        for difference in results[0].differences:
+            click.echo(display.printable(difference))
+        if (answer := results[0].answer) is not None:
+            click.echo(display.printable(f"{'Now' if different else 'Identical'}: {answer}"))
+    if different:
+        raise click.exceptions.Exit(1)
+
+
+def _read(path: Path) -> Receipt:
+    from openbook.errors import StorageError
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt
+
+    try:
+        with sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
+            return parse_receipt(stream.read(MAX_RECEIPT_BYTES + 1))
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replayed]:
+    """Replays one receipt after the other. Each model is opened once."""
+    from openbook.cli import session
+    from openbook.errors import ReceiptError
+    from openbook.inference import load_model
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
-    try:
-        stream = sys.stdin.buffer if str(receipt) == "-" else receipt.open("rb")
-        with stream:
-            found = parse_receipt(stream.read(MAX_RECEIPT_BYTES + 1))
-    except OSError as error:
-        raise StorageError(f"Cannot read {receipt}: {error.strerror or error}.") from error
-    if found.model.evidence != "verified":
-        raise ReceiptError(
-            f"The answer is from {found.model.name}, a model that a server claimed to have; only a local one can be replayed."
-        )
-    current = session.settings(kb=kb)
-    models = session.store(current)
-    reference = models.resolve(found.model.digest)
-    models.check_fast(reference)
-    base = knowledge_base_of(found, _candidates(current, found, kb))
-    model = load_model(
-        reference,
-        context_tokens=current.context_tokens,
-        threads=current.threads,
-        states=session.states(current),
-    )
-    result = answer_again(found, model, base)
-    if as_json:
-        display.print_json({"identical": result.identical, "differences": result.differences, "answer": result.answer})
-    elif result.identical:
-        click.echo(f"Identical: {display.printable(result.answer or '')}")
-    else:
-        for difference in result.differences:
-            click.echo(display.printable(difference))
-        if result.answer is not None:
-            click.echo(f"Now: {display.printable(result.answer)}")
-    if not result.identical:
-        raise click.exceptions.Exit(1)
+    states, store = session.states(current), session.store(current)
+
+    @functools.cache
+    def opened(digest: str) -> FrozenModel:
+        reference = store.resolve(digest)
+        store.check_fast(reference)
+        sizes = current.context_tokens, current.threads
+        return load_model(reference, context_tokens=sizes[0], threads=sizes[1], states=states)
+
+    def again(receipt: Receipt) -> Replayed:
+        if receipt.model.evidence != "verified":
+            raise ReceiptError(
+                f"The answer is from {receipt.model.name}, a model that a server claimed to have; only a local one can be "
+                "replayed."
+            )
+        model = opened(receipt.model.digest)
+        return answer_again(receipt, model, knowledge_base_of(receipt, _candidates(current, receipt, kb)))
+
+    return again
 
 
 def _candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
