@@ -10,6 +10,7 @@ one passage each; for every question (a sample) the retriever finds passages in 
   together  the 4 best found in one prompt (fewer questions, for they take long)
   withheld  as `each`, with the 4 best of the other paragraphs: then the right answer is an abstention
   first     the best found, alone
+  quote     as `each`, but the answer can only become a verbatim span of the passage
 
 Prints a table with 95 % intervals and one JSON document.
 """
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.reader_accuracy import squad
@@ -36,7 +37,7 @@ from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.sizing import Sizing
 from openbook.models import ModelStore, ensure
-from openbook.records import Embedder, Hit
+from openbook.records import Decoding, Embedder, Hit
 
 READ = 4
 
@@ -75,12 +76,14 @@ def main() -> None:
                 ("first", "each", hits[:1], probe.answers),
                 ("each", "each", hits[:READ], probe.answers),
                 ("withheld", "each", others, ()),
+                ("quote", "each", hits[:READ], probe.answers),
                 ("together", "together", hits[:READ], probe.answers),
                 ("oracle of together", "together", oracle, probe.answers),
             ):
                 if "together" in name and number >= options.together:
                     continue
-                scores.setdefault(name, []).append(scored(probe, read, strategy, model, answers))
+                decoding = replace(Options().decoding, quote=name == "quote")
+                scores.setdefault(name, []).append(scored(probe, read, strategy, model, answers, decoding))
             if number % 25 == 24:
                 print(f"{number + 1} questions, {time.perf_counter() - started:.0f} s", flush=True)
         base.close()
@@ -107,10 +110,10 @@ def hit_of(base: KnowledgeBase, text: str) -> Hit:
 
 
 def scored(
-    probe: Probe, hits: Sequence[Hit], strategy: str, model: FrozenModel, answers: tuple[str, ...]
+    probe: Probe, hits: Sequence[Hit], strategy: str, model: FrozenModel, answers: tuple[str, ...], decoding: Decoding
 ) -> tuple[float, float, float]:
     """(exact match, token F1, whether it abstained)."""
-    text, abstained = said(read_hits(probe.question, hits, strategy, model, Options().decoding), model)
+    text, abstained = said(read_hits(probe.question, hits, strategy, model, decoding), model)
     if abstained:
         return float(not answers), float(not answers), 1.0
     return (exact_match(text, answers), token_f1(text, answers), 0.0) if answers else (0.0, 0.0, 0.0)

@@ -104,7 +104,7 @@ def ask(
     if embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
-    strategy = strategy_of(options.strategy, model)
+    strategy = strategy_of(options.strategy, model, options.decoding)
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
     version, hits = base.search(question, embedder, options.passages or PASSAGES[strategy], scope, reranker)
@@ -184,15 +184,17 @@ def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> A
     else:
         if receipt.strategy not in STRATEGIES[1:]:
             raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(STRATEGIES[1:])}.")
-        strategy = strategy_of("each" if receipt.strategy == "each" else "together", model)
+        strategy = strategy_of("each" if receipt.strategy == "each" else "together", model, receipt.decoding)
         reading = read_hits(question, hits, strategy, model, receipt.decoding)
         completion = reading.completion
         text, _ = said(reading, model)
     return Again(text, completion.prompt_digest if completion else "", sha256_hex(text.encode()))
 
 
-def strategy_of(wanted: Strategy, model: FrozenModel) -> Literal["each", "together"]:
+def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "together"]:
     """Raises QuestionError when the model cannot read that way."""
+    if decoding.quote and (wanted == "together" or not model.reads_each):
+        raise QuestionError("Only a trained reader that reads each passage on its own can quote; use --model reader.")
     if wanted == "auto":
         return "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
@@ -342,6 +344,8 @@ def _closed_book(
     on_text: Callable[[str], None],
     cancelled: Cancelled,
 ) -> Answer:
+    if options.decoding.quote:
+        raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
     prompt = closed_book_prompt(question)
     completion, timings = _streamed(model.stream(prompt, options.decoding, cancelled), on_text)
     text = tidy(completion.text)

@@ -177,13 +177,17 @@ class Reranker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose."""
+    """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
+
+    `quote`: only tokens that keep the answer a verbatim span of the passage that it is given from.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     max_tokens: int = 96
     stop: tuple[str, ...] = ()
+    quote: bool = False
 
 
 @dataclass(frozen=True, slots=True)

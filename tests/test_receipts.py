@@ -40,7 +40,13 @@ RECEIPTS = st.builds(
     passages=st.lists(st.builds(PassageReference, TEXT, TEXT, TEXT), max_size=3).map(tuple),
     prompt_digest=TEXT,
     decoding=st.builds(
-        Decoding, st.floats(0, 5), st.floats(0, 1), st.integers(0, 2**60), st.integers(1, 99), st.tuples(TEXT)
+        Decoding,
+        st.floats(0, 5),
+        st.floats(0, 1),
+        st.integers(0, 2**60),
+        st.integers(1, 99),
+        st.tuples(TEXT),
+        st.booleans(),
     ),
     answer_digest=TEXT,
     where=TEXT,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
 @click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--quote", is_flag=True, help="Answer with a verbatim span of a passage and nothing else.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -58,6 +59,7 @@ def ask(
     top_p: float,
     seed: int,
     base_url: str | None,
+    quote: bool,
     full_check: bool,
     log: Path | None,
     as_json: bool,
@@ -84,7 +86,7 @@ def ask(
     current = session.settings(
         kb=kb, model=model, passages=passages, strategy=strategy, max_tokens=max_tokens, base_url=base_url
     )
-    decoding = Decoding(temperature=temperature, top_p=top_p, seed=seed, max_tokens=current.max_tokens, stop=("\n",))
+    decoding = Decoding(temperature, top_p, seed, current.max_tokens, ("\n",), quote)
     options = Options(current.passages, session.strategy(current), decoding)
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded

@@ -28,7 +28,7 @@ from openbook.inference.frozen import Cancelled, Choose, ReadEach, never
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
 from openbook.inference.states import States, next_key, root_key
 from openbook.inference.tokenizing import PromptTokenizer
-from openbook.inference.writing import Writing
+from openbook.inference.writing import Spans, Writing
 from openbook.models.digest import READER_KEYS
 from openbook.records import (
     Completion,
@@ -255,7 +255,8 @@ class LlamaCppEngine:
         self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
         prompt_digest = sha256_hex(canonical_json(blocks))
         request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
-        return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request))
+        spans = Spans("\n".join(prompt.passages)) if decoding.quote else None
+        return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request, spans))
 
     def _completion(self, request: _Request) -> Completion:
         writing = request.writing

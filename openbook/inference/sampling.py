@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,14 @@ if TYPE_CHECKING:
 
 # Shape legend: V vocabulary size.
 
+CONSIDERED = 256  # tokens that are looked at first, where only some are allowed
+
 
 def request_digest(model: Digest, prompt: Digest, decoding: Decoding) -> Digest:
     """Names one request: the same model, prompt tokens and decoding parameters always give the same digest."""
     parts = {"model": model, "prompt": prompt, "temperature": decoding.temperature, "top_p": decoding.top_p}
     parts |= {"seed": decoding.seed, "max_tokens": decoding.max_tokens, "stop": list(decoding.stop)}
+    parts |= {"quote": True} if decoding.quote else {}
     return sha256_hex(canonical_json(parts))
 
 
@@ -46,6 +50,21 @@ def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Diges
     index = int(np.searchsorted(mass[:kept], uniform(request, step) * mass[kept - 1], side="right"))
     token = int(order[min(index, kept - 1)])
     return token, float(log_probs[token])
+
+
+def allowed_only(logits: NDArray[np.float32], allowed: Callable[[int], bool]) -> NDArray[np.float32]:
+    """The logits of the likeliest tokens that are `allowed`, up to `CONSIDERED` looked at; all others are impossible.
+
+    float32 [V] to float32 [V]. Where none of those is allowed, all tokens are looked at.
+    """
+    order = np.argsort(-logits, kind="stable")
+    for candidates in (order[:CONSIDERED], order):
+        kept = [token for token in map(int, candidates) if allowed(token)]
+        if kept:
+            break
+    found = np.full_like(logits, -np.inf)
+    found[kept] = logits[kept]
+    return found
 
 
 def log_softmax(x: NDArray[np.floating]) -> NDArray[np.float64]:

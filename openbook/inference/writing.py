@@ -18,11 +18,33 @@ class Vocabulary(Protocol):
     def piece(self, token: int) -> bytes: ...
 
 
+class Spans:
+    """The spans of a text, as what an answer may become: with `Writing`, a quote that cannot be invented."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode()
+
+    def may_go_on(self, written: bytes, piece: bytes) -> bool:
+        return bool(piece) and written + piece in self._text
+
+    def may_end(self, written: bytes) -> bool:
+        """Whether `written` stands somewhere in the text with whole words at its end."""
+        at = self._text.find(written) if written.strip() else -1
+        while at >= 0:
+            end = at + len(written)
+            around = self._text[end - 1 : end + 1].decode("utf-8", "replace")
+            if not (len(around) == 2 and around.isalnum()):
+                return True
+            at = self._text.find(written, at + 1)
+        return False
+
+
 class Writing:
     """`take` the logits after what was written so far, until `finish` says why it ends; `token` is the last one chosen."""
 
-    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest) -> None:
+    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None = None) -> None:
         self._vocabulary, self._decoding, self._request = vocabulary, decoding, request
+        self._spans, self._written = spans, b""
         self._stream, self._pieces = TextStream(decoding.stop), list[str]()
         self._log_probs: list[float] = []
         self.token = -1
@@ -42,13 +64,17 @@ class Writing:
 
     def take(self, logits: NDArray[np.float32]) -> str:
         """Choose the next token by `logits`, float32 [vocabulary]. The text that is decided by it, which may be none."""
+        if self._spans is not None:
+            logits = sampling.allowed_only(logits, self._allowed)
         self.token, log_prob = sampling.choose_token(logits, self._decoding, self._request, len(self._log_probs))
         self._log_probs.append(log_prob)
         piece = ""
         if self._vocabulary.ends_generation(self.token):
             self.finish = "end"
         else:
-            piece = self._stream.feed(self._vocabulary.piece(self.token))
+            content = self._vocabulary.piece(self.token)
+            self._written += content
+            piece = self._stream.feed(content)
             if self._stream.stopped:
                 self.finish = "stop"
             elif len(self._log_probs) >= self._decoding.max_tokens:
@@ -57,6 +83,13 @@ class Writing:
             piece += self._stream.feed(b"", final=True)
         self._pieces.append(piece)
         return piece
+
+    def _allowed(self, token: int) -> bool:
+        if self._spans is None:
+            return True
+        if self._vocabulary.ends_generation(token):
+            return self._spans.may_end(self._written)
+        return self._spans.may_go_on(self._written, self._vocabulary.piece(token))
 
     def cancel(self) -> None:
         """Text that was held back, because it could have become a stop string, is lost."""
