@@ -25,18 +25,28 @@ class Spans:
         self._text = text.encode()
 
     def may_go_on(self, written: bytes, piece: bytes) -> bool:
-        return bool(piece) and written + piece in self._text
+        begins_inside_a_letter = not written and piece[:1] and 0x80 <= piece[0] < 0xC0
+        return bool(piece) and not begins_inside_a_letter and written + piece in self._text
 
     def may_end(self, written: bytes) -> bool:
         """Whether `written` stands somewhere in the text with whole words at its end."""
-        at = self._text.find(written) if written.strip() else -1
+        at = self._text.find(written) if written.strip() and _is_whole(written) else -1
         while at >= 0:
             end = at + len(written)
-            around = self._text[end - 1 : end + 1].decode("utf-8", "replace")
-            if not (len(around) == 2 and around.isalnum()):
+            before, after = written.decode()[-1], self._text[end:].decode()[:1]
+            if not (before.isalnum() and after.isalnum()):
                 return True
             at = self._text.find(written, at + 1)
         return False
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether no letter is cut."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class Writing:
