@@ -52,19 +52,19 @@ def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Diges
     return token, float(log_probs[token])
 
 
-def allowed_only(logits: NDArray[np.float32], allowed: Callable[[int], bool]) -> NDArray[np.float32]:
+def allowed_only(logits: NDArray[np.float32], allowed: Callable[[int], bool]) -> NDArray[np.float32] | None:
     """The logits of the likeliest tokens that are `allowed`, up to `CONSIDERED` looked at; all others are impossible.
 
-    float32 [V] to float32 [V]. Where none of those is allowed, all tokens are looked at.
+    float32 [V] to float32 [V]. Where none of those is allowed, all tokens are looked at; None when none of all is.
     """
     order = np.argsort(-logits, kind="stable")
     for candidates in (order[:CONSIDERED], order):
         kept = [token for token in map(int, candidates) if allowed(token)]
         if kept:
-            break
-    found = np.full_like(logits, -np.inf)
-    found[kept] = logits[kept]
-    return found
+            found = np.full_like(logits, -np.inf)
+            found[kept] = logits[kept]
+            return found
+    return None
 
 
 def log_softmax(x: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -75,7 +75,11 @@ class Writing:
     def take(self, logits: NDArray[np.float32]) -> str:
         """Choose the next token by `logits`, float32 [vocabulary]. The text that is decided by it, which may be none."""
         if self._spans is not None:
-            logits = sampling.allowed_only(logits, self._allowed)
+            possible = sampling.allowed_only(logits, self._allowed)
+            if possible is None:  # the text ends here
+                self.finish = "end"
+                return self._flushed("")
+            logits = possible
         self.token, log_prob = sampling.choose_token(logits, self._decoding, self._request, len(self._log_probs))
         self._log_probs.append(log_prob)
         piece = ""
@@ -89,6 +93,10 @@ class Writing:
                 self.finish = "stop"
             elif len(self._log_probs) >= self._decoding.max_tokens:
                 self.finish = "length"
+        return self._flushed(piece)
+
+    def _flushed(self, piece: str) -> str:
+        """`piece` with all that was held back, if this is the end."""
         if self.finish:
             piece += self._stream.feed(b"", final=True)
         self._pieces.append(piece)
