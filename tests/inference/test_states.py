@@ -157,6 +157,24 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert moved.exists()
 
 
+def _on_a_full_disk(folder: str) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    states = States(Path(folder))
+    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    kept = states.get(KEYS[0]) == state_of(0)
+    os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.*")) else 4)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_on_a_full_disk, args=(str(tmp_path),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 def _hammer(folder: str, seed: int) -> None:
     states = States(Path(folder), memory_bytes=3_000, disk_bytes=12_000)
     chance = random.Random(seed)
