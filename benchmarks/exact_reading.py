@@ -72,7 +72,7 @@ def main() -> None:
 def some_requests(count: int) -> list[Request]:
     rows = [json.loads(line) for line in gzip.decompress(DATA.read_bytes()).splitlines()]
     chance = random.Random(4)
-    pool = [(row["title"], row["passage"][: chance.randint(150, 600)]) for row in chance.sample(rows, 24)]
+    pool = [(row["title"], row["passage"][: chance.randint(100, 300)]) for row in chance.sample(rows, 24)]
     questions = [q["question"] for row in rows for q in row["questions"]]
     requests: list[Request] = []
     for number in range(count):
@@ -116,10 +116,10 @@ def trials(reference: ModelReference, requests: list[Request], count: int, folde
             engine, _ = opened(reference, states)
             condition = "restarted"
         else:
-            condition = chance.choices(CONDITIONS[:2] + CONDITIONS[3:], (6, 6, 1))[0]
+            condition = chance.choices(CONDITIONS[:2] + CONDITIONS[3:], (8, 4, 1))[0]
         if condition == "evicted":
             for file in folder.rglob("*.state"):
-                if chance.random() < 0.3:
+                if chance.random() < 0.15:
                     states.drop(bytes.fromhex(file.stem))
         chosen = [chance.randrange(len(requests)) for _ in range(8 if condition == "beside" else 1)]
         with ThreadPoolExecutor(len(chosen)) as pool:
