@@ -16,6 +16,7 @@ from openbook.errors import KnowledgeError
 @click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
 @click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
 @click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+@click.option("--warm", is_flag=True, help="Then let the model read ahead what is new, as openbook warm does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that did not go in.")
 def add(
@@ -25,13 +26,16 @@ def add(
     unlabel: tuple[str, ...],
     retry: bool,
     ocr: str | None,
+    warm: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
     from openbook.cli import display_kb, session
+    from openbook.cli.warm import read_ahead
     from openbook.knowledge import add as add_files
     from openbook.knowledge.discovery import check_exists
+    from openbook.knowledge.scope import EVERYTHING
 
     current = session.settings(kb=kb, ocr=ocr)
     for path in paths:
@@ -42,3 +46,6 @@ def add(
     display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
     if not any(v.outcome in ("added", "updated", "unchanged", "duplicate") for v in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
+    if warm:
+        for line in read_ahead(current, base, EVERYTHING):
+            click.echo(line, err=True)

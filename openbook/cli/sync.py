@@ -34,6 +34,7 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 @click.option("--allow-empty", is_flag=True, help="Remove everything when the folder is empty.")
 @click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
 @click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+@click.option("--warm", is_flag=True, help="Then let the model read ahead what is new, as openbook warm does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document for each run.")
 @click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that did not go in.")
 def sync(
@@ -48,6 +49,7 @@ def sync(
     allow_empty: bool,
     retry: bool,
     ocr: str | None,
+    warm: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -57,9 +59,10 @@ def sync(
     remembered folders are brought up to date together.
     """
     from openbook.cli import display_kb, session
+    from openbook.cli.warm import read_ahead
     from openbook.knowledge.adding import forget_source, sync_folders
     from openbook.knowledge.discovery import check_exists, display_path
-    from openbook.knowledge.scope import checked_labels
+    from openbook.knowledge.scope import EVERYTHING, checked_labels
 
     current = session.settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or reset or forget):
@@ -85,6 +88,9 @@ def sync(
         display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
         if closed := [v for v in report.verdicts if v.outcome == "failed" and v.path in roots]:
             raise KnowledgeError(f"{len(closed)} of {len(folders)} folders could not be synced: {closed[0].reason}.")
+        if warm:
+            for line in read_ahead(current, base, EVERYTHING):
+                click.echo(line, err=True)
 
     roots = {display_path(each.folder) for each in folders}
     if watch:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from openbook.cli.scoping import scope_of, scope_options
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.scope import Scope
 
 
 @click.command()
@@ -22,17 +28,24 @@ def warm(
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Interrupted, it goes on
     where it was.
     """
+    from openbook.cli import session
+    from openbook.knowledge import KnowledgeBase
+
+    current = session.settings(kb=kb, model=model)
+    base = KnowledgeBase.open(current.default_kb)
+    for line in read_ahead(current, base, scope_of(base, as_of, where, labels), top):
+        click.echo(line)
+
+
+def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | None = None) -> list[str]:
+    """Let the model of the settings read what `scope` sees, as far as there is room. What was done, in sentences."""
     from openbook.answer import open_book_prompt
     from openbook.cli import session
     from openbook.errors import ConfigError, ContextOverflow
     from openbook.inference import load_model
-    from openbook.knowledge import KnowledgeBase
 
-    current = session.settings(kb=kb, model=model)
     if current.base_url:
         raise ConfigError("A model behind a server keeps nothing that could be read ahead; unset base_url.")
-    base = KnowledgeBase.open(current.default_kb)
-    scope = scope_of(base, as_of, where, labels)
     documents = base.documents(scope, newest_first=True)
     passages = [p for document in documents for p in base.passages(document, scope.as_of)][:top]
     states = session.states(current)
@@ -51,16 +64,17 @@ def warm(
             if states.full:
                 break
     kept = states.kept()
-    click.echo(
+    summary = (
         f"{read:,} of {len(passages):,} passages are read ({tokens:,} tokens); {kept.states:,} states of "
         f"{kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new."
     )
+    lines = [summary]
     if too_long:
-        click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
+        lines.append(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
     if states.problem:
-        click.echo(f"Not all could be kept: {states.problem}.")
-    if read + too_long < len(passages):
-        click.echo(
-            f"The room for them is used up. Raise kv_disk (now {current.kv_disk:,} MB) to read the other "
-            f"{len(passages) - read - too_long:,} too."
+        lines.append(f"Not all could be kept: {states.problem}.")
+    if left := len(passages) - read - too_long:
+        lines.append(
+            f"The room for them is used up. Raise kv_disk (now {current.kv_disk:,} MB) to read the other {left:,} too."
         )
+    return lines

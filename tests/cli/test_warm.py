@@ -54,7 +54,9 @@ def test_passages_are_read_ahead_asked_and_forgotten(
     assert purged["states_dropped"] == 1
     assert states() == 2
     shutil.rmtree(own_home / "states")
-    run("add", str(docs))
+    run("sync", str(docs), "--warm")
+    assert states() == 3
+    shutil.rmtree(own_home / "states")
     cold = json.loads(run(*question))
     assert (cold["answer"], cold["receipt"]["answer_digest"]) == (warm["answer"], warm["receipt"]["answer_digest"])
     assert cold["receipt"]["prompt_digest"] == warm["receipt"]["prompt_digest"]
