@@ -63,6 +63,7 @@ class States:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
+        self._list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
@@ -73,8 +74,6 @@ class States:
 
     def begin(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
-        if self.folder is None:
-            return 0
         purged, end = self._purged_since(self._seen)
         with self._lock:
             self._drop_from_memory(purged)
@@ -145,9 +144,15 @@ class States:
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self.folder is None or not self.folder.is_dir() or not names:
+        if self._list is None or not names:
             return 0
-        with (self.folder / _PURGED).open("a", encoding="ascii") as stream:
+        try:
+            self._list.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            if not self._list.parent.exists():  # and nobody can make it
+                return 0
+            raise
+        with self._list.open("a", encoding="ascii") as stream:
             stream.write("".join(f"{name}\n" for name in sorted(names)))
             stream.flush()
             os.fsync(stream.fileno())
@@ -189,12 +194,12 @@ class States:
 
     def _purged_since(self, place: int) -> tuple[set[Digest], int]:
         """The passages purged after the first `place` bytes of the list, and how long the list is now."""
-        if self.folder is None:
+        if self._list is None:
             return set(), 0
         try:
-            if (self.folder / _PURGED).stat().st_size <= place:
+            if self._list.stat().st_size <= place:
                 return set(), place
-            with (self.folder / _PURGED).open("rb") as stream:
+            with self._list.open("rb") as stream:
                 stream.seek(place)
                 content = stream.read()
         except OSError:

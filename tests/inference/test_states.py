@@ -113,10 +113,18 @@ def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_a_process_that_writes_nothing_forgets_too(tmp_path: Path) -> None:
+    quiet = States(tmp_path / "states", disk_bytes=0)
+    quiet.put(KEYS[0], state_of(0), ["a"], quiet.begin())
+    assert not (tmp_path / "states").exists()
+    assert States(tmp_path / "states").forget({"a"}) == 0
+    quiet.begin()
+    assert quiet.get(KEYS[0]) is None
+
+
 def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
-    states, purger = States(tmp_path), States(tmp_path)
+    states, purger = States(tmp_path / "s"), States(tmp_path / "s")
     begun = states.begin()
-    states.put(KEYS[9], state_of(9), ["b"], begun)  # makes the folder
     purger.forget({"a"})
     states.put(KEYS[0], state_of(0), ["a"], begun)
     states.put(KEYS[1], state_of(1), ["b"], begun)
