@@ -99,10 +99,7 @@ def ask(
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
     if log is not None:
         append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-    if as_json:
-        display.print_json(answer.to_json())
-    else:
-        display.print_answer(answer)
+    display.show_answer(answer, as_json=as_json)
 
 
 def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> tuple[KnowledgeBase, Embedder]:

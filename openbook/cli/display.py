@@ -59,6 +59,13 @@ def must_hold_documents(base: KnowledgeBase, where: str) -> None:
         raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
 
 
+def show_answer(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        print_answer(answer)
+
+
 def print_answer(answer: Answer) -> None:
     from rich.text import Text
 
