@@ -168,15 +168,8 @@ def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     return (ABSTENTION if abstained else text), abstained
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
-    text: str
-    prompt_digest: Digest
-    answer_digest: Digest
-
-
-def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> Again:
-    """Do what the receipt says, from its passages. Raises QuestionError, ContextOverflow, EngineError."""
+def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> tuple[str, Digest]:
+    """Do what the receipt says, from its passages: (answer, digest of the prompt). Raises QuestionError, ContextOverflow, EngineError."""
     question, completion = checked_question(receipt.question), None
     if receipt.strategy == "closed-book":
         completion = model.complete(closed_book_prompt(question), receipt.decoding)
@@ -188,7 +181,7 @@ def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> A
         reading = read_hits(question, hits, strategy, model, receipt.decoding)
         completion = reading.completion
         text, _ = said(reading, model)
-    return Again(text, completion.prompt_digest if completion else "", sha256_hex(text.encode()))
+    return text, completion.prompt_digest if completion else ""
 
 
 def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "together"]:

@@ -104,6 +104,9 @@ class EchoEngine:
         completion = yield from self.generate(prompts[chosen], decoding, cancelled)
         return ReadEach(chosen, replace(completion, prompt_tokens=tokens, prompt_digest=digest))
 
+    def read_ahead(self, prompt: Prompt) -> int:
+        return self.count_prompt_tokens(prompt) - len(prompt.question.split())
+
     def _shared(self, prompt: Prompt) -> float:
         asked = set(_words(prompt.question))
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))

@@ -63,7 +63,7 @@ def _read(path: Path) -> Receipt:
 
 
 def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replayed]:
-    """Replays one receipt after the other. Each model is opened once."""
+    """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.cli import session
     from openbook.errors import ReceiptError
     from openbook.inference import load_model
@@ -71,6 +71,7 @@ def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replaye
     from openbook.replay import replay as answer_again
 
     states, store = session.states(current), session.store(current)
+    bases: dict[str | None, KnowledgeBase | None] = {}
 
     @functools.cache
     def opened(digest: str) -> FrozenModel:
@@ -85,8 +86,10 @@ def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replaye
                 f"The answer is from {receipt.model.name}, a model that a server claimed to have; only a local one can be "
                 "replayed."
             )
-        model = opened(receipt.model.digest)
-        return answer_again(receipt, model, knowledge_base_of(receipt, _candidates(current, receipt, kb)))
+        name = receipt.knowledge_base
+        if name not in bases:
+            bases[name] = knowledge_base_of(receipt, _candidates(current, receipt, kb))
+        return answer_again(receipt, opened(receipt.model.digest), bases[name])
 
     return again
 

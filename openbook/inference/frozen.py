@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
 from openbook.inference.choosing import Inclination, choose
@@ -78,6 +78,21 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadingEngine(Protocol):
+    """What an engine can do besides that reads passages each on its own, and keeps what it computed of them."""
+
+    def generate_each(
+        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled
+    ) -> Generator[str, None, ReadEach]:
+        """Evaluate every prompt, let `choose` say which to answer, and answer it as `generate` does."""
+        ...
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares."""
+        ...
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
@@ -127,24 +142,26 @@ class FrozenModel:
 
         Only for a trained reader in an engine that `reads_each`. Raises ContextOverflow, EngineError.
         """
-        generate_each = getattr(self.engine, "generate_each", None)
-        if generate_each is None:
-            raise EngineError(f"The engine of {self.identity.name!r} cannot read each passage alone.")
-        return generate_each(prompts, choose, decoding, cancelled)  # type: ignore[no-any-return]
+        return self._reading_engine.generate_each(prompts, choose, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares.
 
         Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
-        read_ahead = getattr(self.engine, "read_ahead", None)
-        if read_ahead is None:
-            raise EngineError(f"The engine of {self.identity.name!r} keeps nothing of what it reads.")
-        return int(read_ahead(prompt))
+        return self._reading_engine.read_ahead(prompt)
 
     @property
     def reads_each(self) -> bool:
-        return self.reader is not None and hasattr(self.engine, "generate_each")
+        return self.reader is not None and isinstance(self.engine, ReadingEngine)
+
+    @property
+    def _reading_engine(self) -> ReadingEngine:
+        if not isinstance(self.engine, ReadingEngine):
+            raise EngineError(
+                f"The engine of {self.identity.name!r} neither reads passages alone nor keeps what it read."
+            )
+        return self.engine
 
     def close(self) -> None:
         self.engine.close()

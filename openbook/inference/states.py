@@ -322,7 +322,9 @@ def _tags(path: Path) -> set[Digest] | None:
     try:
         key = bytes.fromhex(path.stem)
         with path.open("rb") as stream:
-            found = _header(stream.read(len(_MAGIC) + _LENGTH.size + _MAX_HEADER_BYTES), key)
-    except (OSError, ValueError):
+            start = stream.read(len(_MAGIC) + _LENGTH.size)
+            (length,) = _LENGTH.unpack(start[len(_MAGIC) :])
+            found = _header(start + stream.read(min(length, _MAX_HEADER_BYTES)), key)
+    except (OSError, ValueError, struct.error):
         return None
     return set(found[0]) if found else None
