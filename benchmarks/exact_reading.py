@@ -34,8 +34,8 @@ from typing import Any
 from openbook.answer import reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
-from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.prompting import passage_block, question_block
+from openbook.inference.reader import MergedReader
 from openbook.inference.states import States
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Prompt, ReaderFormat
@@ -82,7 +82,7 @@ def some_requests(count: int) -> list[Request]:
     return requests
 
 
-def digest(engine: LlamaCppEngine, reader: ReaderFormat, request: Request) -> str:
+def digest(engine: MergedReader, reader: ReaderFormat, request: Request) -> str:
     kind, passages, question = request
     if kind == "each":
         prompts = [reading_prompt(question, [passage], reader) for passage in passages]
@@ -91,9 +91,9 @@ def digest(engine: LlamaCppEngine, reader: ReaderFormat, request: Request) -> st
     return hashlib.sha256(engine.logits(prompt, STEPS).tobytes()).hexdigest()
 
 
-def opened(reference: ModelReference, states: States) -> tuple[LlamaCppEngine, ReaderFormat]:
+def opened(reference: ModelReference, states: States) -> tuple[MergedReader, ReaderFormat]:
     model = load_model(reference, states=states)
-    assert isinstance(model.engine, LlamaCppEngine)
+    assert isinstance(model.engine, MergedReader)
     assert model.reader is not None
     return model.engine, model.reader
 

@@ -68,9 +68,9 @@ _ABSTAINS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`passages`: how many the model reads; 0: as many as suit the strategy. `min_similarity`: below it, none counts as found.
+    """`passages`: how many the model reads at most; 0: as many as suit the strategy. `min_similarity`: below it, none counts as found.
 
-    `strategy`: "each" reads every passage on its own and answers from the one that most surely holds the answer;
+    `strategy`: "each" reads passages on their own, until one surely holds the answer, and answers from the surest;
     "together" reads them in one prompt, for models that must combine them; "auto" is the first for a trained reader.
     """
 
@@ -275,7 +275,7 @@ def _read_each(
     stream = model.stream_each([prompts[i] for i in fits], decoding, cancelled)
     read, timings = _streamed(stream, on_text)
     sources = [] if read.chosen is None else [kept[read.chosen]]
-    return Reading(kept, read.completion, sources, _left_out(hits, kept, model), timings)
+    return Reading(kept[: read.read], read.completion, sources, _left_out(hits, kept, model), timings)
 
 
 def pack(

@@ -19,8 +19,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.choosing import Inclination
-from openbook.inference.frozen import Cancelled, Choose, Engine, FrozenModel, ReadEach, never
+from openbook.inference.choosing import Choosing, Inclination
+from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
 from openbook.inference.stopping import TextStream
 from openbook.records import (
     Completion,
@@ -92,17 +92,22 @@ class EchoEngine:
         return Completion("".join(pieces), finish, tokens, used, digest, self.numeric_class)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         """Inclined to answer by the share of the question's words in the best sentence."""
-        inclinations = [Inclination(-8.0 * self._shared(p), self._answer(p) == self._otherwise) for p in prompts]
-        chosen = choose(inclinations)
+        inclinations: list[Inclination] = []
+        for p in prompts:
+            inclinations.append(Inclination(-8.0 * self._shared(p), self._answer(p) == self._otherwise))
+            if choosing.enough(inclinations):
+                break
+        prompts = prompts[: len(inclinations)]
+        chosen = choosing.choose(inclinations)
         digest = sha256_hex(canonical_json([[p.system, list(p.passages), p.question] for p in prompts]))
         tokens = sum(map(self.count_prompt_tokens, prompts))
         if chosen is None:
-            return ReadEach(None, Completion("", "end", tokens, 0, digest, self.numeric_class))
+            return ReadEach(len(prompts), None, Completion("", "end", tokens, 0, digest, self.numeric_class))
         completion = yield from self.generate(prompts[chosen], decoding, cancelled)
-        return ReadEach(chosen, replace(completion, prompt_tokens=tokens, prompt_digest=digest))
+        return ReadEach(len(prompts), chosen, replace(completion, prompt_tokens=tokens, prompt_digest=digest))
 
     def read_ahead(self, prompt: Prompt) -> int:
         return self.count_prompt_tokens(prompt) - len(prompt.question.split())

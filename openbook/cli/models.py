@@ -220,27 +220,18 @@ def promote(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
-    import subprocess
-    import sys
+    import dataclasses
 
     from openbook.cli import display, session
-    from openbook.cli.train import check_installed
     from openbook.diagnosis.gate import flips, load_sets
     from openbook.inference import load_model
-    from openbook.models.names import checked_name
+    from openbook.models.gguf_writing import checked_quantisation
+    from openbook.models.importing import merge as merge_models
 
-    check_installed()
-    checked_name(name)
     current = session.settings()
     store = session.store(current)
-    before = store.resolve(model)
-    command = [sys.executable, "-m", "openbook.training.merging", before.digest, "--store", str(current.models_dir)]
-    done = subprocess.run(
-        [*command, "--name", name, "--quantisation", quantisation], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise click.exceptions.Exit(done.returncode)
-    after = store.resolve(done.stdout.strip())
+    before = dataclasses.replace(store.resolve(model), merged=None)
+    after = merge_models(store, before, checked_quantisation(quantisation), name)
     sizes = current.context_tokens, current.threads
     with session.add_progress() as progress:
         old, new = (load_model(each, context_tokens=sizes[0], threads=sizes[1]) for each in (before, after))

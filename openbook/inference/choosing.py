@@ -1,18 +1,20 @@
 """Which of several passages, each read on its own, is answered from: the one whose reading is surest that it holds the answer.
 
 A trained reader says with its first token whether a passage holds the answer. How much likelier than not it answers, as
-log-odds, less a price for each rank of the retriever, orders the passages. Both numbers were fitted on the articles that
-the reader was chosen by, not trained on (docs/log.md).
+log-odds, less a price for each rank of the retriever, orders the passages. Once one is sure enough, the passages found
+after it need not be read. The numbers were fitted on the articles that the reader was chosen by, not trained on
+(docs/log.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 RANK_PRICE = 0.75  # nats for each passage that the retriever found better
 LEAST = 0.5  # nats; a passage below is not answered from
+SURE = 2.0  # nats; with a passage above, no further one is read
 _NEVER = 1e-12  # probabilities are kept so far from 0 and 1
 
 
@@ -29,10 +31,34 @@ class Inclination:
         return math.log1p(-abstention) - math.log(abstention)
 
 
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """`choose`: of inclinations, best found passage first, the number of the one to answer, or None.
+
+    `enough`: whether those read so far will do; by default all are read.
+    """
+
+    choose: Callable[[Sequence[Inclination]], int | None]
+    enough: Callable[[Sequence[Inclination]], bool] = lambda read: False
+
+
 def choose(inclinations: Sequence[Inclination]) -> int | None:
     """The number of the passage to answer from, which are given best found first; None when all do not hold the answer."""
+    score, number = _best(inclinations)
+    return number if score >= LEAST else None
+
+
+def enough(inclinations: Sequence[Inclination]) -> bool:
+    return _best(inclinations)[0] >= SURE
+
+
+def _best(inclinations: Sequence[Inclination]) -> tuple[float, int]:
+    """(score, number) of the passage with the highest score, the better found of equal ones."""
     scored = [
         (each.answer_log_odds - RANK_PRICE * rank, -rank) for rank, each in enumerate(inclinations) if not each.abstains
     ]
     score, rank = max(scored, default=(-math.inf, 0))
-    return -rank if score >= LEAST else None
+    return score, -rank
+
+
+CALIBRATED = Choosing(choose, enough)

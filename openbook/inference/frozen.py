@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
-from openbook.inference.choosing import Inclination, choose
+from openbook.inference.choosing import CALIBRATED, Choosing
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
+    from openbook.inference.llamacpp import LlamaCppEngine
+    from openbook.inference.reader import MergedReader
     from openbook.inference.states import States
     from openbook.models import ModelReference
 
 Cancelled: TypeAlias = Callable[[], bool]
-
-
-# Of inclinations, in the order of the prompts, the number of the one to answer, or None.
-Choose: TypeAlias = Callable[[Sequence[Inclination]], int | None]
 
 
 def never() -> bool:
@@ -29,11 +28,12 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReadEach:
-    """`chosen`: the number of the prompt that was answered, from 0; None: none, and then the completion has no text.
+    """`read`: so many prompts were read. `chosen`: the number of the one that was answered, from 0; None: none.
 
-    Tokens and digest of the completion's prompt are those of all prompts.
+    The completion has no text then. Tokens and digest of its prompt are those of all prompts that were read.
     """
 
+    read: int
     chosen: int | None
     completion: Completion
 
@@ -83,9 +83,12 @@ class ReadingEngine(Protocol):
     """What an engine can do besides that reads passages each on its own, and keeps what it computed of them."""
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled
+        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
-        """Evaluate every prompt, let `choose` say which to answer, and answer it as `generate` does."""
+        """Evaluate prompts in their order until it is enough, and answer the chosen one as `generate` does.
+
+        Law: given only the prompts that were read, it does the same.
+        """
         ...
 
     def read_ahead(self, prompt: Prompt) -> int:
@@ -136,13 +139,13 @@ class FrozenModel:
         prompts: Sequence[Prompt],
         decoding: Decoding = Decoding(),
         cancelled: Cancelled = never,
-        choose: Choose = choose,
+        choosing: Choosing = CALIBRATED,
     ) -> Generator[str, None, ReadEach]:
-        """Read every prompt on its own, choose one by how each is inclined to be answered, and answer that one.
+        """Read prompts on their own until one is surely to be answered, and answer the one that most surely is.
 
         Only for a trained reader in an engine that `reads_each`. Raises ContextOverflow, EngineError.
         """
-        return self._reading_engine.generate_each(prompts, choose, decoding, cancelled)
+        return self._reading_engine.generate_each(prompts, choosing, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares.
@@ -174,24 +177,30 @@ def load_model(
 
     `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
     passages is kept in `states`; without, in this process's memory.
-    An adapter is opened on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
+    An adapter is opened merged with its base, where the store has that, or on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
 
     manifest = reference.manifest
     if manifest.kind == "embedder":
         raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
-    identity = ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified")
     is_adapter = manifest.kind == "adapter"
     body = reference.needed_base if is_adapter else reference
-    engine = LlamaCppEngine(
-        body.main_file,
-        identity=identity,
-        adapter=reference.main_file if is_adapter else None,
+    opened = partial(
+        LlamaCppEngine,
+        identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
         context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
         threads=threads,
         states=states,
     )
+    engine: LlamaCppEngine | MergedReader
+    if is_adapter and reference.merged is not None:
+        from openbook.inference.reader import MergedReader
+
+        note = f"adapter merged as {reference.merged.digest[:12]}"
+        engine = MergedReader(opened(reference.merged.main_file, note=note), partial(opened, body.main_file))
+    else:
+        engine = opened(body.main_file, adapter=reference.main_file if is_adapter else None)
     return FrozenModel(engine, engine.reader_format)
 
 

@@ -5,8 +5,8 @@ then generated tokens one at a time, in a context that was cleared first. The sh
 function of the request alone, and so are the bits of its result. What was computed of the blocks before the last is kept
 (`States`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
 
-Passages that are read each on their own lie side by side in one context, in the request's order, up to `SIDE_BY_SIDE` at
-a time; their questions, and then their answers, are evaluated together.
+Of passages that are read each on their own the first is read alone, and when that is not enough, the others lie side by
+side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
-from openbook.inference.choosing import Inclination
-from openbook.inference.frozen import Cancelled, Choose, ReadEach, never
+from openbook.inference.choosing import Choosing, Inclination
+from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
 from openbook.inference.states import States, next_key, root_key
 from openbook.inference.tokenizing import PromptTokenizer
@@ -67,8 +67,10 @@ class LlamaCppEngine:
         context_tokens: int = 4096,
         threads: int = 0,
         states: States | None = None,
+        note: str = "",
     ) -> None:
-        self._identity = identity
+        """`note`: what besides belongs to the numeric class."""
+        self._identity, self._note = identity, note
         self._states = states or States()
         self._lib: Library = library()
         self._model = Model(self._lib, path)
@@ -97,8 +99,9 @@ class LlamaCppEngine:
 
     @property
     def numeric_class(self) -> str:
-        rule = f"calls of {CALL_TOKENS} from each block's start, {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
-        return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}; f16 cache, flash attention"
+        rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
+        rule += f"; f16 cache, flash attention{self._note and f'; {self._note}'}"
+        return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
 
     @property
     def context_tokens(self) -> int:
@@ -137,38 +140,43 @@ class LlamaCppEngine:
         return self._completion(request)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         with self._in_use():
-            return (yield from self._generate_each(prompts, choose, decoding, cancelled))
+            return (yield from self._generate_each(prompts, choosing, decoding, cancelled))
 
     def _generate_each(
-        self, prompts: Sequence[Prompt], choose: Choose, decoding: Decoding, cancelled: Cancelled
+        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
         abstention = self._abstention_token
         if abstention is None or not prompts:
             raise EngineError(f"{self._identity.name!r} is no trained reader, which reading each passage alone needs.")
         requests = [self._request(prompt, decoding) for prompt in prompts]
         chosen: int | None = None
+        rows: list[NDArray[np.float32]] = []
+        inclinations: list[Inclination] = []
         try:
             with self._context(cancelled) as context:
                 begun = self._states.begin()
                 groups = grouped(requests, decoding.max_tokens)
-                rows = [row for group in groups for row in self._read_questions(context, group, begun)]
-                inclinations = [
-                    Inclination(float(sampling.log_softmax(row)[abstention]), int(np.argmax(row)) == abstention)
-                    for row in rows
-                ]
-                chosen = choose(inclinations)
+                for group in groups:
+                    found = self._read_questions(context, group, begun)
+                    rows += found
+                    inclinations += [inclination(row, abstention) for row in found]
+                    last = group
+                    if choosing.enough(inclinations):
+                        break
+                chosen = choosing.choose(inclinations)
                 if chosen is not None:
                     group = next(group for group in groups if requests[chosen] in group)
-                    if group is not groups[-1]:  # its passages have made room for others
+                    if group is not last:  # its passages have made room for others
                         self._read_questions(context, group, begun)
                     sequence = group.index(requests[chosen])
                     yield from _written(context, requests[chosen].writing, rows[chosen], sequence)
         except Aborted:
             requests[chosen or 0].writing.cancel()
-        return ReadEach(chosen, self._completion_each(requests, chosen))
+        read = max(1, len(rows))
+        return ReadEach(read, chosen, self._completion_each(requests[:read], chosen))
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
@@ -271,7 +279,7 @@ class LlamaCppEngine:
         )
 
     def _completion_each(self, requests: Sequence[_Request], chosen: int | None) -> Completion:
-        """What was written from the chosen passage, if any, in answer to all prompts."""
+        """What was written from the chosen passage, if any, in answer to all prompts that were read."""
         own = self._completion(requests[chosen or 0])
         return replace(
             own,
@@ -415,13 +423,21 @@ class _Request:
         return self.prompt.origins or [sha256_hex(text.encode()) for text in self.prompt.passages]
 
 
+def inclination(logits: NDArray[np.float32], abstention: int) -> Inclination:
+    """By the logits of the first token of an answer, and the first token of the abstention."""
+    return Inclination(float(sampling.log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
+
+
 def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:
-    """Those that lie side by side: as many in a row as there is room for. A function of the requests alone."""
-    groups: list[list[_Request]] = []
-    filled = 0
-    for request in requests:
+    """The first, then those that lie side by side: as many in a row as there is room for.
+
+    Law: the groups of the first n requests, for n at the end of a group, are the first groups of all.
+    """
+    groups: list[list[_Request]] = [[request] for request in requests[:1]]
+    filled = SHARED_CELLS
+    for request in requests[1:]:
         size = request.tokens_before + len(request.blocks[-1]) + answer_tokens
-        if not groups or len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:
+        if len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:
             groups.append([])
             filled = 0
         groups[-1].append(request)

@@ -10,7 +10,9 @@ and never changed; names point to digests.
 * `sources`            where a file comes from; `wheels` and `hub` fetch it
 * `describe`           from files to a manifest
 * `writer`             the protected door into the store; only `importing` uses it
-* `importing`          `pull`, `ensure`, `import_gguf`
+* `gguf_writing`       GGUF files, with another file's metadata
+* `merging`            an adapter and its base as one file
+* `importing`          `pull`, `ensure`, `import_gguf`, `merge`
 * `store`              `ModelStore`: names, resolving, verifying (`verify`, `stamps`), removing
 
     store = ModelStore(settings.models_dir)

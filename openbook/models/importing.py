@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from openbook import __version__
 from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
 from openbook.models import writer
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
@@ -22,7 +23,9 @@ from openbook.models.describe import (
 from openbook.models.digest import Progress
 from openbook.models.durable import storage_errors
 from openbook.models.gguf import read_gguf
+from openbook.models.gguf_writing import Quantisation, reader_of
 from openbook.models.incoming import incoming_folder
+from openbook.models.lineage import record_beside
 from openbook.models.manifest import (
     FILES,
     TRAINING_RECORD,
@@ -32,6 +35,7 @@ from openbook.models.manifest import (
     Source,
     checked_date,
 )
+from openbook.models.merging import AdapterUpdates, write_merged
 from openbook.models.names import MAX_NAME_CHARS, checked_name
 from openbook.models.sources import Expected, HubSource, WheelSource, fetch, parse_source
 from openbook.models.store import ModelReference, ModelStore
@@ -39,6 +43,7 @@ from openbook.models.training_record import TrainingRecord
 from openbook.records import Digest
 
 Announce = Callable[[str], None]
+MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
 
 
 def import_gguf(
@@ -122,6 +127,52 @@ def store_trained(
         return _enter(store, as_name, manifest, {copy.name: copy, TRAINING_RECORD: written})
 
 
+def merge(store: ModelStore, reference: ModelReference, quantisation: Quantisation, name: str | None) -> ModelReference:
+    """Store `reference` (with its base, if it is an adapter) as one model of that quantisation, under a new name or none.
+
+    Raises ConfigError for a name that is taken, ModelNotVerified, StorageError.
+    """
+    if name is not None and (name in CATALOGUE or name in store.names()):
+        raise ConfigError(
+            f"The name {name!r} is taken. Give another with --name; then openbook models promote lets the gate decide."
+        )
+    if name is not None:
+        checked_name(name)
+    store.check_fast(reference)
+    is_adapter = reference.manifest.kind == "adapter"
+    base = reference.needed_base if is_adapter else reference
+    # What it has learned, and what it was asked to reach, it has from where it comes from.
+    before = record_beside(reference)
+    record = TrainingRecord(
+        recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
+        | ({"gate": before.recipe["gate"]} if before and "gate" in before.recipe else {}),
+        parent=reference.digest,
+        data=before.data if before else (),
+        code=f"openbook {__version__}",
+        seed=0,
+        steps=0,
+        tokens=0,
+        numeric_class="",
+        metrics=before.metrics if before else {},
+        knowledge_base=before.knowledge_base if before else None,
+        texts=before.texts if before else (),
+    )
+    with incoming_folder(store.root) as scrap, storage_errors(f"write a model to {store.root}"):
+        path = scrap / "model.gguf"
+        updates = AdapterUpdates(reference.main_file) if is_adapter else {}
+        write_merged(path, base.main_file, updates, quantisation=quantisation, reader=reader_of(reference.main_file))
+        return store_trained(
+            store,
+            path,
+            record,
+            kind="language-model",
+            name=name or f"{reference.manifest.name}-{quantisation.lower()}"[:MAX_NAME_CHARS],
+            licence=reference.manifest.licence,
+            cutoff=reference.manifest.knowledge_cutoff,
+            as_name=name,
+        )
+
+
 def pull(
     store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
 ) -> ModelReference:
@@ -151,8 +202,8 @@ def pull(
         )
     if found is not None and entry.base and found.base is None:
         ensure(store, entry.base, progress=progress, announce=announce)
-        return store.resolve(name)
-    return found or _pull_entry(store, entry, progress, announce)
+        found = store.resolve(name)
+    return _with_merged(store, found or _pull_entry(store, entry, progress, announce), announce)
 
 
 def ensure(
@@ -160,16 +211,28 @@ def ensure(
 ) -> ModelReference:
     """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
 
-    Raises as `pull` does.
+    A reader that is an adapter is merged with its base, unless it was before. Raises as `pull` does.
     """
     if found := _present(store, name):
         if found.manifest.kind == "adapter" and found.base is None and name in CATALOGUE:
             ensure(store, CATALOGUE[name].base, progress=progress, announce=announce)
-            return store.resolve(name)
-        return found
+            found = store.resolve(name)
+        return _with_merged(store, found, announce or _silent)
     if name in CATALOGUE or name.startswith("hf://"):
         return pull(store, name, progress=progress, announce=announce)
     return store.resolve(name)  # raises UnknownModel, with what is known
+
+
+def _with_merged(store: ModelStore, reference: ModelReference, announce: Announce) -> ModelReference:
+    """`reference`; if it is a reader's adapter, with what it makes with its base. Where that cannot be stored, without."""
+    if reference.base is None or reference.merged is not None or reader_of(reference.main_file) is None:
+        return reference
+    announce(f"Merging {reference.name} with its base, once, so that it reads faster.")
+    try:
+        return store.remember_merged(reference, merge(store, reference, MERGED_FOR_READING, None))
+    except StorageError as error:
+        announce(f"It will be slower: {error}")
+        return reference
 
 
 def _silent(*_: object) -> None:

@@ -4,6 +4,7 @@
     <root>/names/<name>.json                    which digest a name means, and which it meant before
     <root>/names/.lock                          held while a name changes or a model is deleted
     <root>/stamps/<digest>.json                 what the disk said at the last full verification
+    <root>/merged/<digest>                      for an adapter the digest of the model that it makes with its base
     <root>/.incoming-*/                         a model on its way in or out; never listed
 
 Nothing here writes a model: that is the importer's, through `openbook.models.writer`.
@@ -12,14 +13,14 @@ Nothing here writes a model: that is the importer's, through `openbook.models.wr
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
-from openbook.models.durable import storage_errors
+from openbook.models.durable import replace_file, storage_errors
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import Manifest
 from openbook.models.names import checked_name, is_digest, name_problem
@@ -36,13 +37,15 @@ from openbook.models.verify import full_findings, quick_findings, read_manifest
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
+MAX_DIGEST_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
     """A stored model. `path` is its folder, which holds `manifest.json` and the files that the manifest lists.
 
-    `base`: for an adapter the model that it belongs to, or None while that is not in the store.
+    `base`: for an adapter the model that it belongs to, or None while that is not in the store. `merged`: both as one
+    model, which computes the same faster, or None where it was not made.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ModelReference:
     path: Path
     manifest: Manifest
     base: ModelReference | None = None
+    merged: ModelReference | None = None
 
     @property
     def main_file(self) -> Path:
@@ -154,6 +158,8 @@ class ModelStore:
         with changing(self.root):
             named, candidates = self._removable(name)
             gone = self._only_meant_by(name, candidates, past=named)
+            merged = [each.digest for digest in gone if (each := self._merged_of(digest)) is not None]
+            gone += self._only_meant_by(name, tuple(merged), past=True)
             if named:
                 delete_name(self.root, name)
             else:
@@ -175,8 +181,8 @@ class ModelStore:
         """Reads every byte. Raises ModelNotVerified, naming what is wrong."""
         if found := self.findings(reference, progress):
             refuse(reference.name, found)
-        if reference.base is not None:
-            self.verify(reference.base, progress)
+        for part in filter(None, (reference.base, reference.merged)):
+            self.verify(part, progress)
 
     def check_fast(self, reference: ModelReference, progress: Progress | None = None) -> None:
         """As `verify`, but in milliseconds while the disk says the files are those last verified in full.
@@ -188,8 +194,8 @@ class ModelStore:
         fresh = stamp is not None and stamp == _stamp(reference)
         if not fresh and (found := self.findings(reference, progress) or found):
             refuse(reference.name, found)
-        if reference.base is not None:
-            self.check_fast(reference.base, progress)
+        for part in filter(None, (reference.base, reference.merged)):
+            self.check_fast(part, progress)
 
     def _named(self) -> dict[str, ModelReference | str]:
         found: dict[str, ModelReference | str] = {}
@@ -261,8 +267,27 @@ class ModelStore:
             manifest = read_manifest(folder)
         except InvalidModelFile as error:
             refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
-        base = self._base_of(manifest) if manifest.kind == "adapter" else None
-        return ModelReference(name or manifest.name, digest, folder, manifest, base)
+        if manifest.kind != "adapter":
+            return ModelReference(name or manifest.name, digest, folder, manifest)
+        base, merged = self._base_of(manifest), self._merged_of(digest)
+        return ModelReference(name or manifest.name, digest, folder, manifest, base, merged)
+
+    def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
+        """From now on `adapter` is resolved with `merged`, which was made from it and its base. Raises StorageError."""
+        with storage_errors(f"write to {self.root}"):
+            replace_file(self.root / "merged" / adapter.digest, merged.digest.encode())
+        return replace(adapter, merged=self._merged_of(adapter.digest))
+
+    def _merged_of(self, adapter: Digest) -> ModelReference | None:
+        """None also for what is not that: then it is made again."""
+        try:
+            digest = (self.root / "merged" / adapter).read_text("ascii")[:MAX_DIGEST_CHARS]
+            manifest = read_manifest(self.root / digest) if is_digest(digest) else None
+        except (OSError, ValueError, InvalidModelFile, StorageError):
+            return None
+        if manifest is None or manifest.kind != "language-model" or manifest.lineage != adapter:
+            return None
+        return ModelReference(digest[:12], digest, self.root / digest, manifest)
 
     def _base_of(self, adapter: Manifest) -> ModelReference | None:
         digest = adapter.lineage or ""
@@ -280,7 +305,8 @@ class ModelStore:
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
         with storage_errors(f"delete the model {digest[:12]}"):
-            stamp_path(self.root, digest).unlink(missing_ok=True)
+            for path in (stamp_path(self.root, digest), self.root / "merged" / digest):
+                path.unlink(missing_ok=True)
         if (self.root / digest).is_dir():
             with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)

@@ -20,6 +20,6 @@ questions may import this package; the import contracts and a test in a fresh pr
 * `checkpoints`  stopping and going on
 * `processes`    several processes on one run
 * `running`      all of it, from a recipe
-* `exporting`    to a GGUF file, which the model store takes in; `merging` an adapter with its base
+* `exporting`    to a GGUF file, which the model store takes in
 * `report`       a run as one page
 """

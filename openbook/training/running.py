@@ -22,13 +22,14 @@ from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gg
 from openbook.models.durable import storage_errors
 from openbook.models.importing import store_trained
 from openbook.models.lineage import record_beside
+from openbook.models.merging import write_merged
 from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints
 from openbook.training.checkpoints import Checkpoint
 from openbook.training.evaluating import evaluate
 from openbook.training.examples import Tree, fitted
-from openbook.training.exporting import lora_updates, write_adapter, write_full, write_merged
+from openbook.training.exporting import lora_updates, write_adapter, write_full
 from openbook.training.instruction import ConversationLine, conversation_trees
 from openbook.training.jsonl import read_lines
 from openbook.training.language import document_trees, read_documents

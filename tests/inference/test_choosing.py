@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.inference.choosing import LEAST, RANK_PRICE, Inclination, choose
+from openbook.inference.choosing import LEAST, RANK_PRICE, SURE, Inclination, choose, enough
 
 INCLINATIONS = st.lists(
     st.builds(Inclination, st.floats(-60.0, 0.0), st.booleans()),
@@ -45,3 +45,21 @@ def test_what_is_chosen_is_inclined_to_answer(inclinations: list[Inclination]) -
         assert inclinations[chosen].answer_log_odds - RANK_PRICE * chosen >= LEAST
         # Passages behind it that abstain change nothing.
         assert choose([*inclinations, Inclination(0.0, abstains=True)]) == chosen
+
+
+def test_one_that_is_sure_is_enough_at_its_rank() -> None:
+    assert not enough([])
+    assert enough([sure(SURE + 0.01)])
+    assert not enough([sure(SURE - 0.01)])
+    assert not enough([sure(9.0, abstains=True)])
+    assert enough([sure(0.0), sure(SURE + RANK_PRICE + 0.01)])
+    assert not enough([sure(0.0), sure(SURE + RANK_PRICE - 0.01)])
+
+
+@given(INCLINATIONS, INCLINATIONS)
+def test_what_is_enough_has_a_choice_and_stays_enough(
+    inclinations: list[Inclination], further: list[Inclination]
+) -> None:
+    if enough(inclinations):
+        assert choose(inclinations) is not None
+        assert enough(inclinations + further)

@@ -13,9 +13,10 @@ import pytest
 
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.choosing import Inclination, choose
-from openbook.inference.frozen import Cancelled, Choose, ReadEach, never
-from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
+from openbook.inference.choosing import CALIBRATED, Choosing, Inclination, choose
+from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.llamacpp import SIDE_BY_SIDE
+from openbook.inference.reader import MergedReader
 from openbook.inference.states import States
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
@@ -37,13 +38,13 @@ QUESTIONS = [
 
 
 @pytest.fixture
-def opened(reader_reference: ModelReference) -> Iterator[Callable[[States], LlamaCppEngine]]:
+def opened(reader_reference: ModelReference) -> Iterator[Callable[[States], MergedReader]]:
     models: list[FrozenModel] = []
 
-    def make(states: States) -> LlamaCppEngine:
+    def make(states: States) -> MergedReader:
         models.append(load_model(reader_reference, context_tokens=1024, states=states))
         engine = models[-1].engine
-        assert isinstance(engine, LlamaCppEngine)
+        assert isinstance(engine, MergedReader)
         return engine
 
     yield make
@@ -59,8 +60,13 @@ def nothing_kept() -> States:
     return States(None, memory_bytes=0)
 
 
-def read(model: FrozenModel, asked: list[Prompt], choose: Choose = choose, cancelled: Cancelled = never) -> ReadEach:
-    stream, pieces = model.stream_each(asked, DECODING, cancelled, choose), []
+ALL = Choosing(choose)  # read, before one is chosen
+
+
+def read(
+    model: FrozenModel, asked: list[Prompt], choosing: Choosing = CALIBRATED, cancelled: Cancelled = never
+) -> ReadEach:
+    stream, pieces = model.stream_each(asked, DECODING, cancelled, choosing), []
     while True:
         try:
             pieces.append(next(stream))
@@ -70,16 +76,16 @@ def read(model: FrozenModel, asked: list[Prompt], choose: Choose = choose, cance
             return found
 
 
-def each(engine: LlamaCppEngine, passages: list[str], question: str, choose: Choose = choose) -> ReadEach:
-    return read(FrozenModel(engine), prompts(passages, question), choose)
+def each(engine: MergedReader, passages: list[str], question: str, choosing: Choosing = CALIBRATED) -> ReadEach:
+    return read(FrozenModel(engine), prompts(passages, question), choosing)
 
 
-def first(inclinations: Sequence[Inclination]) -> int:
-    return 0
+def number(chosen: int) -> Choosing:
+    return Choosing(lambda inclinations: chosen)
 
 
 def test_states_that_were_kept_give_the_bits_of_reading_anew(
-    opened: Callable[[States], LlamaCppEngine], tmp_path: Path
+    opened: Callable[[States], MergedReader], tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     requests = [
@@ -92,7 +98,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     small = States(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
     engines = [opened(s) for s in (nothing_kept(), States(tmp_path / "kept"), small)]
 
-    def answer(engine: LlamaCppEngine, passages: list[str], question: str, together: bool) -> list[bytes]:
+    def answer(engine: MergedReader, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
             return [engine.logits(Prompt("Answer.", tuple(passages), question), 3).tobytes()]
         return [engine.logits_each(prompts(passages, question), 3, len(passages) - 1).tobytes()]
@@ -105,17 +111,17 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     assert [answer(restarted, *request) for request in requests] == expected
 
 
-def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[[States], LlamaCppEngine]) -> None:
+def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[[States], MergedReader]) -> None:
     engine = opened(nothing_kept())
     for prompt in prompts(PASSAGES, QUESTIONS[0]):
         alone = FrozenModel(engine).complete(prompt, DECODING)
-        found = read(FrozenModel(engine), [prompt], first)
+        found = read(FrozenModel(engine), [prompt], number(0))
         assert found.chosen == 0
         assert replace(found.completion, prompt_digest=alone.prompt_digest) == alone
 
 
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Callable[[States], LlamaCppEngine],
+    opened: Callable[[States], MergedReader],
 ) -> None:
     engine = opened(States())
     height = each(engine, PASSAGES, QUESTIONS[1])
@@ -125,7 +131,23 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
 
 
-def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[States], LlamaCppEngine]) -> None:
+def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
+    opened: Callable[[States], MergedReader], tmp_path: Path
+) -> None:
+    states = States(tmp_path)
+    engine = opened(states)
+    asked = [PASSAGES[2], *PASSAGES[:2]]
+    found = each(engine, asked, QUESTIONS[1])
+    assert (found.read, found.chosen) == (1, 0)
+    assert states.kept().states == 2  # the system's and one passage's
+    assert found == each(engine, asked[:1], QUESTIONS[1])  # so it can be replayed from what was read
+    of_all = each(engine, asked, QUESTIONS[1], ALL)
+    assert (of_all.read, of_all.chosen, of_all.completion.text) == (3, 0, found.completion.text)
+    late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[1]] * SIDE_BY_SIDE], QUESTIONS[1])
+    assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
+
+
+def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[States], MergedReader]) -> None:
     engine = opened(States())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
     seen: list[Inclination] = []
@@ -134,23 +156,21 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[
         seen[:] = inclinations
         return len(inclinations) - 1
 
-    def third(inclinations: Sequence[Inclination]) -> int:
-        return 2
-
     question = "Question: What is the code?"
-    of_all = each(engine, many, question, last)
-    assert of_all.chosen == SIDE_BY_SIDE + 2
+    of_all = each(engine, many, question, Choosing(last))
+    assert (of_all.read, of_all.chosen) == (SIDE_BY_SIDE + 3, SIDE_BY_SIDE + 2)
     inclinations = list(seen)
-    of_rest = each(engine, many[SIDE_BY_SIDE:], question, last)
+    # The first alone, then eight, then the last two; any first passage leaves the others as they are.
+    of_rest = each(engine, [PASSAGES[0], *many[SIDE_BY_SIDE + 1 :]], question, Choosing(last))
     assert of_rest.completion.text == of_all.completion.text
-    assert inclinations[SIDE_BY_SIDE:] == seen
-    assert (
-        each(engine, many, question, third).completion.text
-        == each(engine, many[:SIDE_BY_SIDE], question, third).completion.text
-    )
+    assert inclinations[SIDE_BY_SIDE + 1 :] == seen[1:]
+    # One that has made room for others is read again, with the bits of the first time.
+    for chosen in (0, 2):
+        few = each(engine, many[: SIDE_BY_SIDE + 1], question, number(chosen))
+        assert each(engine, many, question, number(chosen)).completion.text == few.completion.text
 
 
-def test_requests_side_by_side_do_not_meet(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
+def test_requests_side_by_side_do_not_meet(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
     engine = opened(States(tmp_path))
     requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(8)]
     alone = [each(opened(nothing_kept()), *request) for request in requests[:6]]
@@ -160,19 +180,19 @@ def test_requests_side_by_side_do_not_meet(opened: Callable[[States], LlamaCppEn
     assert found[6:] == alone[:2]
 
 
-def test_a_damaged_state_is_never_used(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
-    expected = each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0])
+def test_a_damaged_state_is_never_used(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
+    expected = each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
     for file in files:
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-    assert each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0]) == expected
+    assert each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
 
 
 def test_a_whole_state_that_the_library_refuses_is_read_anew(
-    opened: Callable[[States], LlamaCppEngine], tmp_path: Path
+    opened: Callable[[States], MergedReader], tmp_path: Path
 ) -> None:
     states = States(tmp_path)
     expected = each(opened(states), PASSAGES[:1], QUESTIONS[0])
@@ -181,7 +201,7 @@ def test_a_whole_state_that_the_library_refuses_is_read_anew(
     assert each(opened(states), PASSAGES[:1], QUESTIONS[0]) == expected
 
 
-def test_cancelling_and_overflow(opened: Callable[[States], LlamaCppEngine]) -> None:
+def test_cancelling_and_overflow(opened: Callable[[States], MergedReader]) -> None:
     model = FrozenModel(opened(States()))
     asked = prompts(PASSAGES, QUESTIONS[0])
     expected = read(model, asked)
@@ -193,20 +213,19 @@ def test_cancelling_and_overflow(opened: Callable[[States], LlamaCppEngine]) -> 
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
     states = States(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
         assert model.read_ahead(prompt) > 0
     kept = states.kept()
     assert kept.states == len(PASSAGES) + 1  # and the system block
-    assert each(opened(States(tmp_path)), PASSAGES, QUESTIONS[0]) == each(
-        opened(nothing_kept()), PASSAGES, QUESTIONS[0]
-    )
+    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (States(tmp_path), nothing_kept()))
+    assert found == anew
     assert states.kept() == kept
 
 
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], LlamaCppEngine], tmp_path: Path) -> None:
+def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
     states = States(tmp_path)
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=(f"digest {i}",)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
@@ -218,7 +237,7 @@ def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], Ll
     assert states.kept().states == len(PASSAGES)
 
 
-def test_logits_differ_where_anything_read_differs(opened: Callable[[States], LlamaCppEngine]) -> None:
+def test_logits_differ_where_anything_read_differs(opened: Callable[[States], MergedReader]) -> None:
     engine = opened(States())
     found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
     other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))

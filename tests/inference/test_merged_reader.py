@@ -1,0 +1,94 @@
+"""A reader in two files: passages to the merged one, everything else to the base alone."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from openbook.errors import EngineError
+from openbook.inference import load_model
+from openbook.inference.frozen import Engine
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.reader import MergedReader
+from openbook.models import ModelReference
+from openbook.records import Decoding, Prompt
+from openbook.testing import PROMPT, EngineSuite
+
+pytestmark = pytest.mark.model
+MEMORY = Prompt("", (), "What is the capital of France?")
+
+
+class TestMergedReader(EngineSuite):
+    @pytest.fixture(autouse=True)
+    def _reference(self, reader_reference: ModelReference) -> None:
+        self.reference = reader_reference
+
+    def make_engine(self) -> Engine:
+        engine = load_model(self.reference, context_tokens=1024).engine
+        assert isinstance(engine, MergedReader)
+        return engine
+
+
+def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_reference: ModelReference) -> None:
+    assert reader_reference.base is not None
+    assert reader_reference.merged is not None
+    assert reader_reference.merged.manifest.lineage == reader_reference.digest
+    whole, base, merged = (
+        load_model(reference, context_tokens=1024)
+        for reference in (reader_reference, reader_reference.base, reader_reference.merged)
+    )
+    engines = [model.engine for model in (whole, base, merged)]
+    assert isinstance(engines[0], MergedReader)
+    assert isinstance(engines[1], LlamaCppEngine)
+    assert isinstance(engines[2], LlamaCppEngine)
+    assert engines[0].logits_digest(MEMORY) == engines[1].logits_digest(MEMORY) != engines[2].logits_digest(MEMORY)
+    assert engines[0].logits_digest(PROMPT) == engines[2].logits_digest(PROMPT) != engines[1].logits_digest(PROMPT)
+    assert whole.reader == merged.reader is not None
+    assert whole.identity.digest == reader_reference.digest
+    assert reader_reference.merged.digest[:12] in whole.engine.numeric_class
+    # In each answer stands how it was computed.
+    read, remembered = (whole.complete(prompt, Decoding(max_tokens=2)) for prompt in (PROMPT, MEMORY))
+    assert read.numeric_class == whole.engine.numeric_class
+    assert remembered.numeric_class == base.engine.numeric_class
+    for model in (whole, base, merged):
+        model.close()
+
+
+def test_where_nothing_was_merged_the_adapter_stands_beside_its_base(reader_reference: ModelReference) -> None:
+    model = load_model(replace(reader_reference, merged=None), context_tokens=1024)
+    assert isinstance(model.engine, LlamaCppEngine)
+    assert model.reads_each
+    assert model.complete(PROMPT, Decoding(max_tokens=4)).text
+    model.close()
+
+
+def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference: ModelReference) -> None:
+    opened: list[LlamaCppEngine] = []
+    source = load_model(reader_reference, context_tokens=512).engine
+    assert isinstance(source, MergedReader)
+
+    def open_base() -> LlamaCppEngine:
+        opened.append(source._open_base())
+        return opened[-1]
+
+    engine = MergedReader(source._reading, open_base)
+    engine.read_ahead(PROMPT)
+    assert not opened
+    asking = [threading.Thread(target=engine.logits_digest, args=(MEMORY,)) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert len(opened) == 1
+    engine.close()
+    engine.close()
+    for prompt in (PROMPT, MEMORY):
+        with pytest.raises(EngineError, match="was closed"):
+            engine.logits(prompt)
+    unopened = MergedReader(source._reading, open_base)
+    unopened.close()
+    with pytest.raises(EngineError, match="was closed"):
+        unopened.logits(MEMORY)
+    assert len(opened) == 1
