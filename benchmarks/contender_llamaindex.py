@@ -32,7 +32,7 @@ class LlamaIndex:
         Settings.tokenizer = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
         self._split = SentenceSplitter(chunk_size=PASSAGE_TOKENS, chunk_overlap=0, tokenizer=Settings.tokenizer)
         self._counted = counted_embedder() if embedder == "openbook" else None
-        self._model = _plugged(self._counted) if self._counted else _documented(model)
+        self._model = plugged(self._counted) if self._counted else _documented(model)
         self._model.get_text_embedding("Loaded and warm.")
         self._candidates = candidates
         self._index: Any = None
@@ -126,7 +126,7 @@ def _documented(model: str) -> Any:
     return HuggingFaceEmbedding(model_name=model, device="cpu")
 
 
-def _plugged(embedder: CountedEmbedder) -> Any:
+def plugged(embedder: CountedEmbedder) -> Any:
     """A custom embedding, as its documentation describes one."""
     from llama_index.core.embeddings import BaseEmbedding  # type: ignore[import-not-found]
 

@@ -1,0 +1,204 @@
+"""How many whole answers a second, and how many of them right, once the documents have been asked about before?
+
+    PYTHON -m benchmarks.answers_per_second [--rounds 2] [--limit N] [--json FILE]
+
+PYTHON is that of an environment with openbook, xllamacpp (a prebuilt llama.cpp server) and llama-index-core with
+llama-index-llms-openai-like. One client asks the 63 answerable and 21 unanswerable example questions on the handbook, one
+after the other, retrieval included, at most 48 tokens an answer. Before, it has asked all of them in other words.
+
+  openbook      `ask` with its defaults
+  llamaindex    its default engine (2 passages, its own prompt) on llama.cpp's server, prompt caching on, with the base model
+  llamaindex+   the same with what OpenBook has: the reader's adapter in the server, its prompt, and 4 passages
+
+All have the texts that OpenBook read from the files, passages of about 450 characters, OpenBook's embedder, the same base
+file and as many threads. Each run is a process of its own; within a round they follow each other, and ratios are taken
+within a round. An answer is right when an accepted one stands in it; an unanswerable question when it abstains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
+from benchmarks.contender_openbook import counted_embedder
+from benchmarks.examples_accuracy import EXAMPLES, holds, share
+from openbook.answer import Options, ask, reading_prompt, says_nothing_found, tidy
+from openbook.config import available_cores, load_settings
+from openbook.inference import load_model
+from openbook.inference.states import States
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models.gguf_writing import reader_of
+from openbook.records import Decoding
+
+MAX_TOKENS = 48
+NAMES = ("openbook", "llamaindex", "llamaindex+")
+Answerer = Callable[[str], str]  # the empty text for an abstention
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", choices=NAMES)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measured(options.child, options.limit)))
+        return
+    rounds = []
+    for number in range(options.rounds):
+        names = NAMES if number % 2 == 0 else NAMES[::-1]
+        rounds.append({name: child(name, options.limit) for name in names})
+    show(rounds)
+    value = {"question": "whole answers a second", "cores": available_cores(), "rounds": rounds}
+    if options.json:
+        options.json.write_text(json.dumps(value), encoding="utf-8")
+    print(json.dumps(value))
+
+
+def child(name: str, limit: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.answers_per_second", "--child", name, "--limit", str(limit)]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measured(name: str, limit: int) -> dict[str, Any]:
+    lines = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = [q for q in map(json.loads, lines) if q["kind"] != "closed-book"][: limit or None]
+    opened = {"openbook": openbook, "llamaindex": llamaindex, "llamaindex+": llamaindex_with_reader}[name]
+    with opened() as answer:
+        for q in questions:
+            answer(f"Please tell me: {q['question']}")
+        seconds, answers = [], []
+        for q in questions:
+            started = time.perf_counter()
+            answers.append(answer(q["question"]))
+            seconds.append(time.perf_counter() - started)
+    both = list(zip(questions, answers, strict=True))
+    return {
+        "answers_per_s": len(questions) / sum(seconds),
+        "median_s": statistics.median(seconds),
+        "right": [holds(text, q["answers"]) for q, text in both if q["answers"]],
+        "abstained": [not text for q, text in both if not q["answers"]],
+    }
+
+
+@contextmanager
+def documents() -> Iterator[tuple[KnowledgeBase, Any]]:
+    embedder = counted_embedder()
+    with tempfile.TemporaryDirectory() as folder:
+        base = KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)
+        add(base, [EXAMPLES / "handbook"], embedder)
+        yield base, embedder
+        base.close()
+
+
+def reader() -> ModelReference:
+    return ensure(ModelStore(load_settings().models_dir), "reader")
+
+
+@contextmanager
+def openbook() -> Iterator[Answerer]:
+    model = load_model(reader(), states=States(None, memory_bytes=1 << 30))
+    options = Options(decoding=Decoding(max_tokens=MAX_TOKENS, stop=("\n",)))
+    with documents() as (base, embedder):
+
+        def answer(question: str) -> str:
+            found = ask(question, model, base, embedder, options)
+            return "" if found.abstained else found.answer
+
+        yield answer
+    model.close()
+
+
+@contextmanager
+def llamaindex() -> Iterator[Answerer]:
+    with server(adapter=False) as address, engine(address, passages=2) as query:
+        yield lambda question: said(query(question))
+
+
+@contextmanager
+def llamaindex_with_reader() -> Iterator[Answerer]:
+    template = import_module("llama_index.core").ChatPromptTemplate
+    message = import_module("llama_index.core.llms").ChatMessage
+    asked = reader_of(reader().main_file)
+    if asked is None:
+        raise LookupError("the reader's file does not say how it is asked")
+    prompt = reading_prompt("{query_str}", [("", "{context_str}")], asked)
+    messages = [
+        message(role="system", content=asked.instruction),
+        message(role="user", content="".join(prompt.passages) + prompt.question),
+    ]
+    with server(adapter=True) as address, engine(address, passages=4, template=template(messages)) as query:
+        yield lambda question: "" if (text := query(question)) == asked.abstention else said(text)
+
+
+def said(text: str) -> str:
+    text = tidy(text)
+    return "" if says_nothing_found(text) else text
+
+
+@contextmanager
+def server(*, adapter: bool) -> Iterator[str]:
+    xllamacpp: Any = import_module("xllamacpp")
+    reference = reader()
+    params = xllamacpp.CommonParams()
+    params.model.path = str(reference.needed_base.main_file)
+    if adapter:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(reference.main_file), 1.0)]
+    params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 8192, 1, available_cores(), 0
+    params.cache_prompt = True
+    running = xllamacpp.Server(params)
+    yield f"{running.listening_address}/v1"
+
+
+@contextmanager
+def engine(address: str, *, passages: int, template: Any = None) -> Iterator[Answerer]:
+    """LlamaIndex's query engine over the handbook."""
+    core: Any = import_module("llama_index.core")
+    splitter = import_module("llama_index.core.node_parser").SentenceSplitter
+    model = import_module("llama_index.llms.openai_like").OpenAILike(
+        model="local", api_base=address, api_key="none", is_chat_model=True, temperature=0.0, max_tokens=MAX_TOKENS,
+        timeout=600.0, context_window=8192,
+    )  # fmt: skip
+    with documents() as (base, embedder):
+        texts = [core.Document(text=base.text(name), doc_id=name) for name in base.documents()]
+        index = core.VectorStoreIndex.from_documents(
+            texts,
+            transformations=[splitter(chunk_size=PASSAGE_TOKENS, chunk_overlap=0)],
+            embed_model=plugged(embedder),
+        )
+        prompt = {"text_qa_template": template} if template else {}
+        query = index.as_query_engine(llm=model, similarity_top_k=passages, **prompt)
+        yield lambda question: str(query.query(question))
+
+
+def show(rounds: list[dict[str, Any]]) -> None:
+    for name in NAMES:
+        runs = [each[name] for each in rounds]
+        speed = statistics.median(run["answers_per_s"] for run in runs)
+        ratios = [each["openbook"]["answers_per_s"] / each[name]["answers_per_s"] for each in rounds]
+        print(
+            f"{name:<12} {speed:6.2f} answers/s, median {statistics.median(run['median_s'] for run in runs):.3f} s; "
+            f"right {share(runs[0]['right'])}; abstained on unanswerable {share(runs[0]['abstained'])}; "
+            f"openbook / this: {statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
+        )
+
+
+if __name__ == "__main__":
+    main()
