@@ -88,6 +88,7 @@ def print_status(folder: Path, status: Status) -> None:
 def print_states(kept: Kept, most_mb: int) -> None:
     """What models computed of passages, of all knowledge bases together."""
     mean = f", {kept.bytes / kept.states / 1e6:.1f} MB each" if kept.states else ""
+    mean += f", {kept.bytes / kept.tokens / 1e3:.1f} kB a token" if kept.tokens else ""
     say(console(), f"{'Read ahead':<15} {kept.states:,} of at most {most_mb:,} MB: {kept.bytes / 1e6:,.1f} MB{mean}")
 
 

@@ -184,10 +184,9 @@ def promote(
             ) from error
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
-        store.check_fast(holder)
         sets = load_sets(reading, known)
-        sizes = current.context_tokens, current.threads
-        new, old = (load_model(each, context_tokens=sizes[0], threads=sizes[1]) for each in (candidate, holder))
+        candidate, holder = (session.ready_model(current, each.digest) for each in (candidate, holder))
+        new, old = (load_model(each, **session.engine_sizes(current)) for each in (candidate, holder))
         with session.add_progress() as progress:
             checks += compare(new, old, sets, margin=margin, progress=lambda done, total: progress("gate", done, total))
     passed = all(check.passed for check in checks)
@@ -232,9 +231,8 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = session.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name)
-    sizes = current.context_tokens, current.threads
     with session.add_progress() as progress:
-        old, new = (load_model(each, context_tokens=sizes[0], threads=sizes[1]) for each in (before, after))
+        old, new = (load_model(each, **session.engine_sizes(current)) for each in (before, after))
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=lambda at, total: progress("gate", at, total))
     if as_json:

@@ -77,8 +77,7 @@ def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replaye
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        sizes = current.context_tokens, current.threads
-        return load_model(reference, context_tokens=sizes[0], threads=sizes[1], states=states)
+        return load_model(reference, states=states, **session.engine_sizes(current))
 
     def again(receipt: Receipt) -> Replayed:
         if receipt.model.evidence != "verified":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError
@@ -137,8 +137,20 @@ def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[],
             current.model, base_url=current.base_url, api_key=key, context_tokens=context_tokens
         )
     reference = ready_model(current, current.model, full_check=full_check)
-    kept = states(current)
-    return lambda: load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=kept)
+    kept, sizes = states(current), engine_sizes(current)
+    return lambda: load_model(reference, states=kept, **sizes)
+
+
+class EngineSizes(TypedDict):
+    """What decides how a model computes, besides itself."""
+
+    context_tokens: int
+    threads: int
+    kv_bits: int
+
+
+def engine_sizes(current: Settings) -> EngineSizes:
+    return EngineSizes(context_tokens=current.context_tokens, threads=current.threads, kv_bits=current.kv_bits)
 
 
 def strategy(current: Settings) -> Strategy:

@@ -50,7 +50,7 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     passages = [p for document in documents for p in base.passages(document, scope.as_of)][:top]
     states = session.states(current)
     reference = session.ready_model(current, current.model)
-    reader = load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
+    reader = load_model(reference, states=states, **session.engine_sizes(current))
     read = tokens = too_long = 0
     before = states.kept()
     with session.add_progress() as progress:

@@ -171,12 +171,18 @@ class FrozenModel:
 
 
 def load_model(
-    reference: ModelReference, *, context_tokens: int = 4096, threads: int = 0, states: States | None = None
+    reference: ModelReference,
+    *,
+    context_tokens: int = 4096,
+    threads: int = 0,
+    states: States | None = None,
+    kv_bits: int = 16,
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
     `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
-    passages is kept in `states`; without, in this process's memory.
+    passages is kept in `states`; without, in this process's memory; `kv_bits` 8 instead of 16 halves it, at the price
+    of slower answers.
     An adapter is opened merged with its base, where the store has that, or on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -192,6 +198,7 @@ def load_model(
         context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
         threads=threads,
         states=states,
+        kv_bits=kv_bits,
     )
     engine: LlamaCppEngine | MergedReader
     if is_adapter and reference.merged is not None:

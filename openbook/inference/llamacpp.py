@@ -67,10 +67,11 @@ class LlamaCppEngine:
         context_tokens: int = 4096,
         threads: int = 0,
         states: States | None = None,
+        kv_bits: int = 16,
         note: str = "",
     ) -> None:
-        """`note`: what besides belongs to the numeric class."""
-        self._identity, self._note = identity, note
+        """`kv_bits`: in which keys and values are held, 16 or 8. `note`: what besides belongs to the numeric class."""
+        self._identity, self._note, self._kv_bits = identity, note, kv_bits
         self._states = states or States()
         self._lib: Library = library()
         self._model = Model(self._lib, path)
@@ -100,7 +101,8 @@ class LlamaCppEngine:
     @property
     def numeric_class(self) -> str:
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
-        rule += f"; f16 cache, flash attention{self._note and f'; {self._note}'}"
+        cache = "f16" if self._kv_bits == 16 else "q8_0"
+        rule += f"; {cache} cache, flash attention{self._note and f'; {self._note}'}"
         return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
 
     @property
@@ -246,8 +248,8 @@ class LlamaCppEngine:
         for number in range(start, len(before)):
             for call in block_calls([before[number]], CALL_TOKENS):
                 context.read(call)
-            if any(before[: number + 1]):
-                self._states.put(keys[number], context.state(), request.origins[:number], begun)
+            if tokens := sum(map(len, before[: number + 1])):
+                self._states.put(keys[number], context.state(), request.origins[:number], begun, tokens)
 
     def _keys(self, request: _Request) -> list[bytes]:
         """The key of the state after each block but the last."""
@@ -376,7 +378,9 @@ class LlamaCppEngine:
 
     def _new_context(self) -> Context:
         cells = max(self._context_tokens, SHARED_CELLS)
-        return Context(self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE)
+        return Context(
+            self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE, self._kv_bits
+        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
 _FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
+_KV_TYPES = {16: 1, 8: 8}  # bits to GGML_TYPE_F16, GGML_TYPE_Q8_0
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
@@ -235,6 +236,7 @@ class Context:
         threads: int,
         adapter: Adapter | None = None,
         sequences: int = 1,
+        kv_bits: int = 16,
     ) -> None:
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         self._model = model
@@ -243,6 +245,7 @@ class Context:
         params.n_seq_max, params.kv_unified = sequences, True
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH_ATTENTION
+        params.type_k = params.type_v = _KV_TYPES[kv_bits]
         library.recent_errors.clear()
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from openbook.records import Digest, canonical_json
 
-_MAGIC = b"OBSTATE1"
+_MAGIC = b"OBSTATE2"  # 1 had no tokens
 _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
 _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
@@ -49,10 +49,11 @@ def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a folder of states holds, in files and bytes."""
+    """What a folder of states holds, in files, bytes, and tokens that need not be read again."""
 
     states: int
     bytes: int
+    tokens: int
 
 
 class States:
@@ -107,13 +108,13 @@ class States:
         self._remember(key, state, passages)
         return state
 
-    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int) -> None:
-        """Keep the state, which was read from `passages` by a request that called `begin` for `begun`."""
+    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
+        """Keep the state of so many tokens, which was read from `passages` by a request that called `begin` for `begun`."""
         tags = tuple(sorted(set(passages)))
         if _meets(tags, self._purged_since(begun)[0]):
             return
         self._remember(key, state, tags)
-        content = _content(key, state, tags)
+        content = _content(key, state, tags, tokens)
         if self.folder is None or len(content) > self._disk_bytes:
             return
         path = self._path(key)
@@ -158,8 +159,8 @@ class States:
             os.fsync(stream.fileno())
         dropped = 0
         for path in self._files():
-            tags = _tags(path)
-            if tags is None or _meets(tags, names):  # of a damaged one nobody knows what it holds
+            read = _read_header(path)
+            if read is None or _meets(read.passages, names):  # of a damaged one nobody knows what it holds
                 path.unlink(missing_ok=True)
                 dropped += 1
         return dropped
@@ -173,8 +174,8 @@ class States:
 
     def kept(self) -> Kept:
         """What is on disk now."""
-        sizes = [_stat(path)[1] for path in self._files()]
-        return Kept(len(sizes), sum(sizes))
+        files = [(_stat(path)[1], _read_header(path)) for path in self._files()]
+        return Kept(len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header))
 
     def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...]) -> None:
         if len(state) > self._memory_bytes:
@@ -261,8 +262,19 @@ def _stat(path: Path) -> tuple[float, int]:
     return found.st_mtime, found.st_size
 
 
-def _content(key: bytes, state: bytes, tags: tuple[Digest, ...]) -> bytes:
-    header: dict[str, object] = {"passages": list(tags), "state": hashlib.sha256(state).hexdigest()}
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """`start`: where the state begins in the file; `state`: its digest."""
+
+    passages: tuple[Digest, ...]
+    tokens: int
+    state: Digest
+    start: int
+
+
+def _content(key: bytes, state: bytes, tags: tuple[Digest, ...], tokens: int) -> bytes:
+    digest = hashlib.sha256(state).hexdigest()
+    header: dict[str, object] = {"passages": list(tags), "state": digest, "tokens": tokens}
     header["header"] = _header_digest(key, header)
     encoded = canonical_json(header)
     return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
@@ -290,8 +302,8 @@ def _write(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def _header(content: bytes, key: bytes) -> tuple[tuple[Digest, ...], Digest, int] | None:
-    """(passages, digest of the state, where it begins), or None when it is no header of this version and key."""
+def _header(content: bytes, key: bytes) -> _Header | None:
+    """None when it is no header of this version and key."""
     start = len(_MAGIC) + _LENGTH.size
     if len(content) < start or content[: len(_MAGIC)] != _MAGIC:
         return None
@@ -302,7 +314,7 @@ def _header(content: bytes, key: bytes) -> tuple[tuple[Digest, ...], Digest, int
         header = json.loads(content[start : start + length])
         if header.get("header") != _header_digest(key, header):
             return None
-        return tuple(map(str, header["passages"])), str(header["state"]), start + length
+        return _Header(tuple(map(str, header["passages"])), int(header["tokens"]), str(header["state"]), start + length)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -312,19 +324,17 @@ def _parsed(content: bytes, key: bytes) -> tuple[bytes, tuple[Digest, ...]] | No
     found = _header(content, key)
     if found is None:
         return None
-    tags, digest, start = found
-    state = content[start:]
-    return (state, tags) if hashlib.sha256(state).hexdigest() == digest else None
+    state = content[found.start :]
+    return (state, found.passages) if hashlib.sha256(state).hexdigest() == found.state else None
 
 
-def _tags(path: Path) -> set[Digest] | None:
-    """The passages that a file's state was read from, or None when it does not say."""
+def _read_header(path: Path) -> _Header | None:
+    """What a file says of its state, or None when it does not."""
     try:
         key = bytes.fromhex(path.stem)
         with path.open("rb") as stream:
             start = stream.read(len(_MAGIC) + _LENGTH.size)
             (length,) = _LENGTH.unpack(start[len(_MAGIC) :])
-            found = _header(start + stream.read(min(length, _MAX_HEADER_BYTES)), key)
+            return _header(start + stream.read(min(length, _MAX_HEADER_BYTES)), key)
     except (OSError, ValueError, struct.error):
         return None
-    return set(found[0]) if found else None

@@ -171,6 +171,13 @@ def test_mistakes_are_one_sentence_and_a_code(
     assert "Traceback" not in stderr
 
 
+def test_bits_that_no_cache_has_are_an_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENBOOK_KV_BITS", "4")
+    assert "kv_bits must be 8 or 16, not 4" in out(capsys, "ask", "Why?", "--closed-book")[2]
+
+
 def test_an_unknown_setting_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("OPENBOOK_PASAGES", "3")
     assert out(capsys, "status")[0] == 2

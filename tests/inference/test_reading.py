@@ -38,11 +38,11 @@ QUESTIONS = [
 
 
 @pytest.fixture
-def opened(reader_reference: ModelReference) -> Iterator[Callable[[States], MergedReader]]:
+def opened(reader_reference: ModelReference) -> Iterator[Callable[..., MergedReader]]:
     models: list[FrozenModel] = []
 
-    def make(states: States) -> MergedReader:
-        models.append(load_model(reader_reference, context_tokens=1024, states=states))
+    def make(states: States, kv_bits: int = 16) -> MergedReader:
+        models.append(load_model(reader_reference, context_tokens=1024, states=states, kv_bits=kv_bits))
         engine = models[-1].engine
         assert isinstance(engine, MergedReader)
         return engine
@@ -85,7 +85,7 @@ def number(chosen: int) -> Choosing:
 
 
 def test_states_that_were_kept_give_the_bits_of_reading_anew(
-    opened: Callable[[States], MergedReader], tmp_path: Path
+    opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:
     chance = random.Random(7)
     requests = [
@@ -111,7 +111,20 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     assert [answer(restarted, *request) for request in requests] == expected
 
 
-def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[[States], MergedReader]) -> None:
+def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+    halved, whole = States(tmp_path / "8"), States(tmp_path / "16")
+    asked = prompts(PASSAGES[:3], QUESTIONS[0])
+    cold, warm, other = (opened(s, b) for s, b in ((nothing_kept(), 8), (halved, 8), (whole, 16)))
+    expected = cold.logits_each(asked, 4)
+    for engine in (warm, warm, opened(States(tmp_path / "8"), 8)):
+        assert engine.logits_each(asked, 4).tobytes() == expected.tobytes()
+    assert not np.array_equal(other.logits_each(asked, 4), expected)
+    assert cold.numeric_class != other.numeric_class
+    assert halved.kept().tokens == whole.kept().tokens > 0
+    assert halved.kept().bytes < 0.6 * whole.kept().bytes
+
+
+def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[..., MergedReader]) -> None:
     engine = opened(nothing_kept())
     for prompt in prompts(PASSAGES, QUESTIONS[0]):
         alone = FrozenModel(engine).complete(prompt, DECODING)
@@ -121,7 +134,7 @@ def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[[States], 
 
 
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Callable[[States], MergedReader],
+    opened: Callable[..., MergedReader],
 ) -> None:
     engine = opened(States())
     height = each(engine, PASSAGES, QUESTIONS[1])
@@ -132,7 +145,7 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
 
 
 def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
-    opened: Callable[[States], MergedReader], tmp_path: Path
+    opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:
     states = States(tmp_path)
     engine = opened(states)
@@ -147,7 +160,7 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
 
 
-def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[States], MergedReader]) -> None:
+def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:
     engine = opened(States())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
     seen: list[Inclination] = []
@@ -170,7 +183,7 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[[
         assert each(engine, many, question, number(chosen)).completion.text == few.completion.text
 
 
-def test_requests_side_by_side_do_not_meet(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
+def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     engine = opened(States(tmp_path))
     requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(8)]
     alone = [each(opened(nothing_kept()), *request) for request in requests[:6]]
@@ -180,7 +193,7 @@ def test_requests_side_by_side_do_not_meet(opened: Callable[[States], MergedRead
     assert found[6:] == alone[:2]
 
 
-def test_a_damaged_state_is_never_used(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
+def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     expected = each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
@@ -192,7 +205,7 @@ def test_a_damaged_state_is_never_used(opened: Callable[[States], MergedReader],
 
 
 def test_a_whole_state_that_the_library_refuses_is_read_anew(
-    opened: Callable[[States], MergedReader], tmp_path: Path
+    opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:
     states = States(tmp_path)
     expected = each(opened(states), PASSAGES[:1], QUESTIONS[0])
@@ -201,7 +214,7 @@ def test_a_whole_state_that_the_library_refuses_is_read_anew(
     assert each(opened(states), PASSAGES[:1], QUESTIONS[0]) == expected
 
 
-def test_cancelling_and_overflow(opened: Callable[[States], MergedReader]) -> None:
+def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
     model = FrozenModel(opened(States()))
     asked = prompts(PASSAGES, QUESTIONS[0])
     expected = read(model, asked)
@@ -213,7 +226,7 @@ def test_cancelling_and_overflow(opened: Callable[[States], MergedReader]) -> No
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     states = States(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -225,7 +238,7 @@ def test_reading_ahead_spares_the_reading(opened: Callable[[States], MergedReade
     assert states.kept() == kept
 
 
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], MergedReader], tmp_path: Path) -> None:
+def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     states = States(tmp_path)
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=(f"digest {i}",)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
@@ -237,7 +250,7 @@ def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[[States], Me
     assert states.kept().states == len(PASSAGES)
 
 
-def test_logits_differ_where_anything_read_differs(opened: Callable[[States], MergedReader]) -> None:
+def test_logits_differ_where_anything_read_differs(opened: Callable[..., MergedReader]) -> None:
     engine = opened(States())
     found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
     other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))

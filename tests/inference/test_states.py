@@ -27,9 +27,13 @@ def files(folder: Path) -> list[Path]:
 
 def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None:
     states = States(tmp_path)
-    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    states.put(KEYS[0], state_of(0), ["a"], states.begin(), 7)
     assert states.get(KEYS[0]) == state_of(0)
     assert States(tmp_path).get(KEYS[0]) == state_of(0)
+    states.put(KEYS[2], state_of(2), ["b"], states.begin(), 35)
+    kept = states.kept()
+    assert (kept.states, kept.tokens) == (2, 42)
+    assert 2000 < kept.bytes < 3000
     assert States(tmp_path).get(KEYS[1]) is None
     assert States().get(KEYS[0]) is None
 
