@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import Options, ask, open_book_prompt, says_nothing_found, tidy
+from openbook.answer import PASSAGES, Options, ask, open_book_prompt, says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase, add
@@ -98,7 +98,9 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
             "abstained": opened.abstained,
             "supported": opened.supported,
         }
-        row["retrieved"] = any(g.id == h.passage.id for g in gold for h in opened.passages)
+        _, found = base.search(q["question"], embedder, PASSAGES[opened.receipt.strategy])
+        row["retrieved"] = any(g.id == h.passage.id for g in gold for h in found)
+        row["read"] = len(opened.passages)
         row["oracle"] = holds(oracle(q["question"], gold, model, options), q["answers"]) if gold else False
         row["quotes"] = quotes_stand(base, opened)
         row["cites_gold"] = any(
@@ -115,7 +117,8 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
         "answerable, closed-book right": share(r["closed"] for r in answerable),
         "answerable, open-book right": share(r["open"] for r in answerable),
         "answerable, right passage given (oracle) right": share(r["oracle"] for r in answerable),
-        "answerable, right passage among those read": share(r["retrieved"] for r in answerable),
+        "answerable, right passage among those found": share(r["retrieved"] for r in answerable),
+        "answerable, no passage read but the first": share(r["read"] == 1 for r in answerable),
         "answerable, wrongly abstained": share(r["abstained"] for r in answerable),
         "answerable, right answers that cite the right passage": share(
             r["cites_gold"] for r in answerable if r["open"]
