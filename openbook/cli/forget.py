@@ -47,6 +47,7 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     import dataclasses
 
     from openbook.cli import display, display_kb, session
+    from openbook.diagnosis import observations
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
@@ -78,7 +79,7 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
         states_dropped = kept.forget(computed)
     texts = texts_of(base, documents)
     carried = carrying(session.store(current), texts)
-    dropped += drop_documents(current.runs_dir, texts)
+    dropped += drop_documents(current.runs_dir, texts) + observations.drop_holding(current.diagnoses_dir, texts)
     purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
     with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
         states_dropped += kept.forget(computed)  # what was read of them in between
