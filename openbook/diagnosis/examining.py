@@ -194,4 +194,5 @@ def _answered(request: Callable[[], tuple[str, bool, Completion | None]], cancel
         return Said(text, abstained, seconds, 0, 0)
     if completion.finish_reason == "cancelled":
         raise Stopped
+    text = text.encode("utf-8", "replace").decode()  # half a character from a server could not be written down
     return Said(text, abstained, seconds, completion.prompt_tokens, completion.answer_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.verdicts import holds_any, plain
@@ -19,6 +20,7 @@ from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search
 ANSWERS_LOOKED_FOR = 3
+MOST_MARKS = 20  # in one passage
 MOST_HOLDING = 20  # passages that are remembered of one question
 _SPACES = re.compile(r"\s+")
 
@@ -112,7 +114,8 @@ def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
         return ()
     words = sorted((a for a in answers if plain(a).strip()), key=len, reverse=True)
     pattern = "|".join(rf"(?<!\w){_spaced(w)}(?!\w)" for w in words)
-    spans = tuple((m.start(), m.end()) for m in re.finditer(pattern, text, re.IGNORECASE)) if pattern else ()
+    found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
+    spans = tuple((match.start(), match.end()) for match in found)
     return spans or ((0, len(text)),)
 
 

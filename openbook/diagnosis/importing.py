@@ -41,11 +41,12 @@ def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Quest
         try:
             yield where, _question(kind, value, f"line-{number}")
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{where} is no valid question: {_said(error)}.") from error
+            raise ConfigError(f"{where} is no valid question: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
+    sentence = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
 
 
 def _question(kind: str, value: Any, fallback_id: str) -> Question:
@@ -58,7 +59,7 @@ def _question(kind: str, value: Any, fallback_id: str) -> Question:
 
 def _format_of(value: object) -> str:
     if isinstance(value, Mapping):
-        if "context" in value and "answers" in value:
+        if "context" in value:
             return "squad"
         if _RAGAS & value.keys():
             return "ragas"

@@ -179,11 +179,13 @@ def recording(path: Path, header: Header) -> Iterator[Recording]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path), path.open("a+b") as stream:
-            done = _resume(stream, path, header)
+            record = Recording(path, _resume(stream, path, header), stream)
+            before = record.done
             try:
-                yield Recording(path, done, stream)
+                yield record
             finally:
-                os.fsync(stream.fileno())
+                if record.done > before:
+                    os.fsync(stream.fileno())
     except OSError as error:
         raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
 

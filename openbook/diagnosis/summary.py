@@ -276,7 +276,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     if n == 0:
         return 1.0
     if n <= _EXACT_PAIRS:
-        return min(1.0, 2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n)
+        return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
     z = max(0.0, abs(only_first - only_second) - 1) / math.sqrt(n)
     return math.erfc(z / math.sqrt(2))
 
