@@ -56,6 +56,7 @@ def diagnose() -> None:
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
+@click.option("--with-drafts", is_flag=True, help="Also ask proposed questions that nobody has reviewed.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a table with a line for each question.")
@@ -72,6 +73,7 @@ def run(
     where: str,
     labels: tuple[str, ...],
     file_format: str,
+    with_drafts: bool,
     limit: int | None,
     out: Path | None,
     csv_file: Path | None,
@@ -94,6 +96,10 @@ def run(
     for path in (questions, *docs):
         check_exists(path)
     found = survey(load_questions(questions, file_format))
+    if found.drafts and not with_drafts:
+        raise ConfigError(
+            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
+        )
     current = session.settings(kb=kb, **reading)
     base, embedder = open_asked(current, docs)
     scope = scope_of(base, as_of, where, labels)

@@ -33,7 +33,7 @@ KINDS: dict[str, Kind] = {
 MAX_LINE_BYTES = 1 << 20
 MAX_ID_CHARS = 200
 MAX_WORDINGS = 20
-_KEYS = ("id", "question", "answers", "kind", "unanswerable", "gold", "tags", "phrasings", "note")
+_KEYS = ("id", "question", "answers", "kind", "unanswerable", "gold", "tags", "phrasings", "reviewed", "note")
 _GOLD_KEYS = ("document", "start", "end", "quote", "page")
 
 
@@ -54,7 +54,8 @@ class Gold:
 class Question:
     """`answers`: each is accepted; none: the documents do not hold any. `phrasings`: the same question in other words.
 
-    `kind` "world": general knowledge, whose answer is not expected in the documents.
+    `kind` "world": general knowledge, whose answer is not expected in the documents. `reviewed` is false of a proposal that
+    no person has looked at.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Question:
     phrasings: tuple[str, ...] = ()
     gold: Gold | None = None
     tags: tuple[str, ...] = ()
+    reviewed: bool = True
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -72,11 +74,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format."""
+    """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format.
+
+    `drafts`: how many of them no person has reviewed.
+    """
 
     digest: Digest
     questions: int
-    tags: int
+    drafts: int
 
 
 def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
@@ -100,12 +105,12 @@ def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
 
 def survey(questions: Iterable[Question]) -> Survey:
     """Read them all, keeping none. Raises what reading them raises."""
-    digest, count, tags = sha256(), 0, set[str]()
+    digest, count, drafts = sha256(), 0, 0
     for question in questions:
         digest.update(canonical_json(asdict(question)) + b"\n")
         count += 1
-        tags.update(question.tags)
-    return Survey(digest.hexdigest(), count, len(tags))
+        drafts += not question.reviewed
+    return Survey(digest.hexdigest(), count, drafts)
 
 
 # --- one question -----------------------------------------------------------------------------------------------------
@@ -120,7 +125,9 @@ def question_of(value: object, fallback_id: str = "") -> Question:
             raise ValueError(f"unknown key {str(key)[:80]!r}.{did_you_mean(str(key), _KEYS)}")
     answers = texts(value.get("answers"), "answers")
     kind = _kind(value, answers)
-    wording = asked(value.get("question"))
+    wording, reviewed = asked(value.get("question")), value.get("reviewed", True)
+    if not isinstance(reviewed, bool):
+        raise ValueError(f"'reviewed' must be true or false, not {shown(reviewed)}")
     phrasings = tuple(p for p in dict.fromkeys(map(asked, texts(value.get("phrasings"), "phrasings"))) if p != wording)
     if len(phrasings) >= MAX_WORDINGS:
         raise ValueError(f"{len(phrasings)} phrasings; at most {MAX_WORDINGS - 1} are asked")
@@ -132,6 +139,7 @@ def question_of(value: object, fallback_id: str = "") -> Question:
         phrasings=phrasings,
         gold=_gold(value.get("gold")),
         tags=tuple(dict.fromkeys(texts(value.get("tags"), "tags"))),
+        reviewed=reviewed,
     )
 
 

@@ -12,17 +12,16 @@ import html
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.judging import reason
+from openbook.diagnosis.deciding import reason
 from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Comparison, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
-from openbook.errors import StorageError
+from openbook.models.durable import storage_errors
 
 MOST_SHOWN = 250  # questions of one verdict and model
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
@@ -40,18 +39,10 @@ def write_report(
 ) -> None:
     """One section for each model. Questions are written as they come. Raises StorageError."""
     staged = path.with_name(f".{path.name}")
-    with storage(path):
+    with storage_errors(f"write {path}"):
         with staged.open("w", encoding="utf-8", errors="replace") as stream:
             stream.writelines(part + "\n" for part in _page(title, models, comparisons))
         staged.replace(path)
-
-
-@contextmanager
-def storage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def _page(

@@ -18,9 +18,9 @@ from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.judging import judged, reason
+from openbook.diagnosis.deciding import judged, reason
 from openbook.diagnosis.observations import PREFIX, Observation, read_observations
-from openbook.diagnosis.report import storage, write_report
+from openbook.diagnosis.report import write_report
 from openbook.diagnosis.summary import (
     FORMAT,
     MODES,
@@ -35,6 +35,7 @@ from openbook.diagnosis.summary import (
 )
 from openbook.diagnosis.verdicts import Judged
 from openbook.errors import ConfigError, StorageError
+from openbook.models.durable import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
@@ -58,9 +59,9 @@ def write_results(
     """Numbers and report of these files of observations, one for each model. Raises ConfigError, StorageError."""
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
     comparisons = pairs_of(summaries)
-    write_text(
-        folder / NUMBERS, json.dumps(numbers(title, summaries, comparisons), indent=1, ensure_ascii=False) + "\n"
-    )
+    content = json.dumps(numbers(title, summaries, comparisons), indent=1, ensure_ascii=False) + "\n"
+    with storage_errors(f"write {folder / NUMBERS}"):
+        replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
     pages = [(summary, judgements_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
     write_report(folder / REPORT, title, pages, comparisons)
     return summaries, comparisons
@@ -75,14 +76,6 @@ def numbers(title: str, summaries: Sequence[ModelSummary], comparisons: Sequence
         "models": models,
         "comparisons": [asdict(each) for each in comparisons],
     }
-
-
-def write_text(path: Path, content: str) -> None:
-    """All of it or nothing. Raises StorageError."""
-    staged = path.with_name(f".{path.name}")
-    with storage(path):
-        staged.write_text(content, encoding="utf-8", errors="replace")
-        staged.replace(path)
 
 
 def read_outcomes(path: Path) -> list[tuple[str, list[Outcome]]]:
@@ -100,7 +93,7 @@ def read_outcomes(path: Path) -> list[tuple[str, list[Outcome]]]:
 
 def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
     """One line for each model and question. Raises StorageError."""
-    with storage(path), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
+    with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
         writer = csv.writer(stream)
         writer.writerow(
             ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]

@@ -11,8 +11,8 @@ import pytest
 
 from openbook.answer import Options, ask
 from openbook.diagnosis import examining
+from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.examining import Bench, examine, header_for
-from openbook.diagnosis.judging import judged
 from openbook.diagnosis.observations import (
     Observation,
     drop_holding,

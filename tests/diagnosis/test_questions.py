@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openbook.diagnosis.questions import Gold, Question, load_questions, survey
-from openbook.errors import ConfigError, OpenBookError, StorageError
+from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
 
@@ -105,6 +105,7 @@ GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
         ),
         ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
         ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "reviewed": "no"}, "'reviewed' must be"),
         ("[" * 100_000, "no valid JSON"),
         ("x" * ((1 << 20) + 1), "more than"),
     ],
@@ -223,5 +224,7 @@ def test_many_questions_stream(tmp_path: Path) -> None:
     assert peak < 12_000_000  # the ids, and nothing else
 
 
-def test_errors_are_sentences() -> None:
-    assert issubclass(ConfigError, OpenBookError)
+def test_drafts_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", GOOD, {**GOOD, "id": "b", "reviewed": False})
+    found = survey(load_questions(path))
+    assert (found.questions, found.drafts) == (2, 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.judging import judged, observed, reason, with_neighbours
+from openbook.diagnosis.deciding import judged, observed, reason, with_neighbours
 from openbook.diagnosis.observations import Observation, Said
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.summary import SHARED, summarise
