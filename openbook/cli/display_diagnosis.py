@@ -24,6 +24,7 @@ _COLOURS = {
     "reader_gap": "red",
     "harmed_by_retrieval": "magenta",
 }
+_LETTERS = dict(zip(_COLOURS, "KFNMDGH", strict=True))  # instead, where there are no colours
 _BAR = 60  # characters
 _SMALL_BAR = 14
 _MOST_TAGS = 15
@@ -47,17 +48,18 @@ def _print_model(out: Console, summary: ModelSummary) -> None:
     group = summary.overall
     failed = f", {group.failed} failed and not counted" if group.failed else ""
     say(out, f"\n{printable(summary.name)}: {group.questions} questions{failed}", style="bold")
-    say(out, _bar(group, _BAR))
-    out.print(_verdicts(group))
+    coloured = out.is_terminal and not out.no_color
+    say(out, _bar(group, _BAR, coloured=coloured))
+    out.print(_verdicts(group, coloured=coloured))
     if len(summary.by_kind) > 1:
-        out.print(_groups("kind", summary.by_kind))
+        out.print(_groups("kind", summary.by_kind, coloured=coloured))
     if summary.by_tag:
-        out.print(_groups("tag", summary.by_tag))
+        out.print(_groups("tag", summary.by_tag, coloured=coloured))
     for finding in advice(summary):
         say(out, f"• {printable(str(finding))}")
 
 
-def _verdicts(group: Group) -> Table:
+def _verdicts(group: Group, *, coloured: bool) -> Table:
     from rich.text import Text
 
     from openbook.diagnosis.summary import SHARED
@@ -68,25 +70,30 @@ def _verdicts(group: Group) -> Table:
         share, between = "no data", ""
         if found.share is not None and found.low is not None and found.high is not None:
             share, between = f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
-        mark = Text("■", _COLOURS[verdict])
+        mark = Text("■" if coloured else _LETTERS[verdict], _COLOURS[verdict])
         table.add_row(mark, verdict.replace("_", " "), str(found.count), share, between)
     return table
 
 
-def _groups(name: str, groups: Mapping[str, Group]) -> Table:
+def _groups(name: str, groups: Mapping[str, Group], *, coloured: bool) -> Table:
     from rich.text import Text
 
     table = _table(name, "questions", "right or rightly silent", "")
     most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))
     for key, group in most[:_MOST_TAGS]:
-        table.add_row(Text(printable(key)), str(group.questions), Text(str(group.right)), _bar(group, _SMALL_BAR))
+        table.add_row(
+            Text(printable(key)),
+            str(group.questions),
+            Text(str(group.right)),
+            _bar(group, _SMALL_BAR, coloured=coloured),
+        )
     if len(most) > _MOST_TAGS:
         table.caption = f"and {len(most) - _MOST_TAGS} more in the report"
     return table
 
 
-def _bar(group: Group, width: int) -> Text:
-    """Blocks in the verdicts' colours; each verdict that occurs has its share of them, rounded where it ends."""
+def _bar(group: Group, width: int, *, coloured: bool) -> Text:
+    """Blocks in the verdicts' colours, or their letters; each verdict that occurs has its share of them, rounded where it ends."""
     from rich.text import Text
 
     from openbook.diagnosis.summary import SHARED
@@ -95,7 +102,7 @@ def _bar(group: Group, width: int) -> Text:
     for verdict in SHARED:
         share_so_far += group.verdicts[verdict].share or 0.0
         end = round(width * share_so_far)
-        text.append("█" * (end - drawn), _COLOURS[verdict])
+        text.append(("█" if coloured else _LETTERS[verdict]) * (end - drawn), _COLOURS[verdict])
         drawn = end
     return text
 

@@ -84,7 +84,7 @@ def _cause(summary: ModelSummary, verdict: Verdict, of_misses: Share) -> Finding
         case "harmed_by_retrieval":
             return Finding(
                 f"{part} are harmed by retrieval: right alone, wrong with documents.",
-                "Look whether the documents contradict the accepted answers; a higher least similarity keeps far passages out.",
+                "Look whether the documents contradict the accepted answers, and ask what needs no documents with --closed-book.",
             )
         case _:
             return Finding(

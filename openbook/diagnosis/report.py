@@ -71,7 +71,7 @@ def _model(summary: ModelSummary, judgements: Judgements, number: int) -> Iterat
     yield f"<h2>{text(summary.name)}</h2>"
     yield f'<p class="soft">{group.questions:,} questions, {group.failed:,} of them failed and not counted in any share</p>'
     yield bar(group)
-    yield _legend(group)
+    yield _legend(summary)
     yield '<ul class="advice">'
     for finding in advice(summary):
         yield f"<li><b>{text(finding.what)}</b> {text(finding.do)}</li>"
@@ -99,8 +99,12 @@ def bar(group: Group, *, small: bool = False) -> str:
     return f'<svg class="{classes}" viewBox="0 0 1000 30" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _legend(group: Group) -> str:
-    rows = [f'<li><span class="dot {v}"></span>{words(v)} {group.verdicts[v]}</li>' for v in SHARED]
+def _legend(summary: ModelSummary) -> str:
+    group, silent = summary.overall, summary.abstained
+    rows = []
+    for verdict in SHARED:
+        more = f" ({silent.count} said so)" if verdict == "not_in_the_knowledge_base" and silent.of else ""
+        rows.append(f'<li><span class="dot {verdict}"></span>{words(verdict)} {group.verdicts[verdict]}{more}</li>')
     if group.failed:
         rows.append(f'<li><span class="dot failed"></span>failed {group.failed}</li>')
     return f'<ul class="legend">{"".join(rows)}</ul>'
@@ -128,8 +132,8 @@ def _numbers(summary: ModelSummary) -> Iterator[str]:
 
 def _groups(name: str, groups: Iterable[tuple[str, Group]]) -> Iterator[str]:
     rows = [
-        [text(key), f"{each.questions:,}", str(each.right), bar(each, small=True)]
-        + [str(each.verdicts[v].count) for v in SHARED]
+        [text(key), f"{each.questions:,}", keep(str(each.right)), bar(each, small=True)]
+        + [str(each.verdicts[v].count or "–") for v in SHARED]
         for key, each in groups
     ]
     if rows:
@@ -227,7 +231,8 @@ def _answers(observation: Observation) -> str:
         for mode in MODES:
             said = answer_in(wording, mode)
             if said is not None:
-                rows.append([text(wording.text), _MODE_NAMES[mode], _said(said), _marked(said, mode, observation)])
+                mark = keep(_marked(said, mode, observation))
+                rows.append([text(wording.text), keep(_MODE_NAMES[mode]), _said(said), mark])
     heads = ["asked as", "", "answer", ""]
     first = 0 if several else 1
     return table(heads[first:], [row[first:] for row in rows], raw=True)
@@ -292,6 +297,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fa
         for row in rows
     )
     return f'<div class="scroll"><table>{f"<tr>{head}</tr>" if head else ""}{body}</table></div>'
+
+
+def keep(words: str) -> str:
+    """On one line."""
+    return f'<span class="keep">{words}</span>'
 
 
 def text(value: object) -> str:

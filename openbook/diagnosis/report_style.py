@@ -9,16 +9,17 @@ STYLE = """
 --retriever_miss: #e0a44d; --distracted: #e07f4c; --reader_gap: #d3647f; --harmed_by_retrieval: #a97acb; --failed: #aab0b7;
 --gold: #6b5616; --cited: #25476e; } }
 * { box-sizing: border-box; }
-body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 62rem;
+body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 68rem;
 margin: 2.5rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; } p { margin: .4rem 0; } .soft { color: var(--soft); }
-code { font-size: .85em; word-break: break-all; } bdi, pre, td, li { overflow-wrap: anywhere; }
+code { font-size: .85em; word-break: break-all; } bdi, pre, li { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; } .keep { white-space: nowrap; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--soft); font-size: .85rem; } td.n, th.n { text-align: right; white-space: nowrap; }
 svg.bar { display: block; width: 100%; height: 34px; border-radius: 6px; margin: .6rem 0; }
-svg.small { height: 12px; border-radius: 3px; margin: .35rem 0 0; min-width: 9rem; }
+svg.small { height: 12px; border-radius: 3px; margin: .35rem 0 0; min-width: 5rem; }
 ul.legend { list-style: none; padding: 0; margin: .4rem 0 1rem; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em; }
 .advice li { margin: .5rem 0; } .advice b { font-weight: 600; }
