@@ -159,8 +159,8 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
     """Where the results go by default: another place for other questions, documents or settings."""
     from openbook.records import canonical_json, sha256_hex
 
-    version, labels = base.kept_version(scope.as_of), sorted(scope.labels)
-    of = [survey.digest, base.id, version, scope.where, labels, current.passages, current.strategy, current.max_tokens]
+    reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
+    of = [survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 

@@ -78,6 +78,7 @@ def header_for(bench: Bench, questions_digest: str) -> Header:
         strategy=bench.strategy,
         passages=bench.passages,
         min_similarity=bench.options.min_similarity,
+        context_tokens=bench.model.context_tokens,
         decoding=bench.options.decoding,
         where=bench.scope.where,
         labels=tuple(sorted(bench.scope.labels)),

@@ -37,6 +37,7 @@ class Header:
     strategy: str
     passages: int
     min_similarity: float
+    context_tokens: int
     decoding: Decoding
     where: str = ""
     labels: tuple[str, ...] = ()

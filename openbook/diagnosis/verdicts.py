@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import exact_match, holds_answer, normalised, token_f1
+from openbook.diagnosis.scoring import holds_answer, normalised, token_f1
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -144,7 +144,7 @@ def holds_any(text: str, accepted: Sequence[str]) -> bool:
 def _holds(text: str, accepted: str) -> bool:
     if not text.strip() or not accepted.strip():
         return False
-    if holds_answer(text, [accepted]) or exact_match(text, [accepted]):
+    if holds_answer(text, [accepted]):
         return True
     if _NO_SPACES.search(accepted):
         return accepted.casefold() in text.casefold()

@@ -254,6 +254,17 @@ def test_places_that_are_not_there(
     assert (code, "Cannot write" in error) == (5, True)
 
 
+def test_a_purge_deletes_the_diagnoses_that_show_the_text(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    folder = Path(json.loads(out("diagnose", questions, "--kb", kb, "--model", "good", "--json")[1])["folder"])
+    code, stdout, _ = out("purge", tmp_path / "bridge.txt", "--kb", kb, "--yes", "--json")
+    assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, 1)
+    assert not folder.exists()
+    code, stdout, _ = out("purge", tmp_path / "ferry.txt", "--kb", kb, "--yes", "--json")
+    assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, 0)
+
+
 def test_help_names_both_ways(out: Out) -> None:
     code, stdout, _ = out("diagnose", "--help")
     assert code == 0

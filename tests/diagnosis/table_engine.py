@@ -73,6 +73,7 @@ HEADER = Header(
     strategy="together",
     passages=2,
     min_similarity=0.2,
+    context_tokens=4096,
     decoding=Decoding(stop=("\n",)),
 )
 
