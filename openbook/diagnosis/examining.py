@@ -131,13 +131,16 @@ def _observe(
     shown: dict[str, Passage] = {}
     asked: list[Wording] = []
     for wording, alone in zip(question.wordings, closed, strict=True):
+        started = time.perf_counter()
         _, hits = bench.base.search(wording, bench.embedder, max(DEPTH, bench.passages), bench.scope)
+        retrieve_s = time.perf_counter() - started
         rank = next((n for n, hit in enumerate(hits, 1) if holding.marks(hit.passage)), 0)
-        given = near_enough(hits[: bench.passages], bench.options)
-        opened, cited = _read(bench, wording, given, cancelled)
-        oracle = _read(bench, wording, oracle_hits, cancelled)[0] if oracle_hits else None
-        asked.append(Wording(wording, alone, opened, oracle, tuple(h.passage.id for h in given), rank, cited))
-        shown |= {hit.passage.id: hit.passage for hit in (*given, *oracle_hits)}
+        opened = _read(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)
+        oracle = _read(bench, wording, oracle_hits, cancelled).said if oracle_hits else None
+        whole = replace(opened.said, seconds=opened.said.seconds + retrieve_s)
+        found = tuple(hit.passage.id for hit in opened.given)
+        asked.append(Wording(wording, alone, whole, oracle, found, rank, opened.cited))
+        shown |= {hit.passage.id: hit.passage for hit in (*opened.given, *oracle_hits)}
     return Observation(
         question=question,
         asked=tuple(asked),
@@ -160,10 +163,16 @@ def _closed(bench: Bench, wording: str, cancelled: Cancelled) -> Said:
     return _answered(request, cancelled)
 
 
-def _read(
-    bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled
-) -> tuple[Said, tuple[tuple[str, int, int], ...]]:
-    """The answer from these passages, and where it is cited from."""
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An answer from passages, where it is cited from, and which of them the reader was given."""
+
+    said: Said
+    cited: tuple[tuple[str, int, int], ...]
+    given: Sequence[Hit]
+
+
+def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> _Read:
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
@@ -172,13 +181,14 @@ def _read(
         return *said(readings[0], bench.model), readings[0].completion
 
     answer = _answered(request, cancelled)
+    # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
+    given = readings[0].hits if readings and bench.strategy == "together" else hits
     if answer.abstained or answer.failure:
-        return answer, ()
+        return _Read(answer, (), given)
     citations = quote(answer.text, wording, [hit.passage for hit in readings[0].sources]).citations
     starts = {hit.passage.id: hit.passage.start for hit in hits}
-    return answer, tuple(
-        (c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations
-    )
+    cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
+    return _Read(answer, cited, given)
 
 
 def _answered(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Said:

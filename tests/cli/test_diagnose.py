@@ -116,6 +116,7 @@ def test_two_models_side_by_side(
     assert "good against bad, 4 questions" in stdout
     assert "McNemar" in stdout
     assert "\x1b" not in stdout
+    assert "K" * 15 + "F" * 30 + "N" * 15 in stdout  # without colours the bar is of letters
     assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} >= {"diagnosis.json", "report.html"}
     value = json.loads((folder / "diagnosis.json").read_text())
     assert [o["verdict"] for o in value["models"][0]["outcomes"]] == [

@@ -172,6 +172,21 @@ def test_a_passage_that_is_not_given_to_the_reader(tmp_path: Path, base: Knowled
     assert observation.asked[0].rank > 1
 
 
+def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    question = Question("x", "Is the library closed on Mondays?", ("14 March 2026",), gold=Gold("bridge.txt", 0, 20))
+
+    def reads(prompt: Prompt) -> str:
+        return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
+
+    engine = TableEngine(reads, context_tokens=74)
+    options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
+    ((observation, found),) = judged(
+        run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
+    )
+    assert found.verdict == "retriever_miss"
+    assert len(observation.asked[0].found) < observation.asked[0].rank
+
+
 def test_other_languages(tmp_path: Path, embedder: HashEmbedder) -> None:
     (tmp_path / "a.txt").write_text("法国的首都是巴黎。\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("Η γέφυρα άνοιξε τον Μάρτιο.\n", encoding="utf-8")
