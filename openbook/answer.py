@@ -109,7 +109,7 @@ def ask(
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
     version, hits = base.search(question, embedder, options.passages or PASSAGES[strategy], scope, reranker)
     retrieve_s = time.perf_counter() - started
-    hits = [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
+    hits = near_enough(hits, options)
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     reading = read_hits(question, hits, strategy, model, options.decoding, on_text, cancelled)
@@ -143,6 +143,10 @@ def ask(
         unsupported=quoted.unsupported,
         notes=(*reading.notes, *cut_short),
     )
+
+
+def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
+    return [h for h in hits if h.similarity is None or h.similarity >= options.min_similarity]
 
 
 def read_hits(

@@ -68,6 +68,10 @@ class Settings:
         return self.home / "runs"
 
     @property
+    def diagnoses_dir(self) -> Path:
+        return self.home / "diagnoses"
+
+    @property
     def cache_dir(self) -> Path:
         return self.home / "cache"
 

@@ -93,7 +93,7 @@ def ask(
     open_model = session.model_opener(current, full_check=full_check)
     with ThreadPoolExecutor(1) as opening:  # the weights are mapped while the documents are looked at
         reader = opening.submit(open_model)
-        base, embedder = (None, None) if closed_book else _open_base(current, docs, full_check)
+        base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with _reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
@@ -102,7 +102,8 @@ def ask(
     display.show_answer(answer, as_json=as_json)
 
 
-def _open_base(current: Settings, docs: tuple[Path, ...], full_check: bool) -> tuple[KnowledgeBase, Embedder]:
+def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = False) -> tuple[KnowledgeBase, Embedder]:
+    """The knowledge base of exactly these documents, or without any that of the settings; it holds something."""
     from openbook.cli import display, session
     from openbook.knowledge.cached import for_documents
 

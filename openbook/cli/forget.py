@@ -47,6 +47,7 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     import dataclasses
 
     from openbook.cli import display, display_kb, session
+    from openbook.diagnosis import observations
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import purge as purge_documents
     from openbook.knowledge.cached import drop_holding
@@ -79,15 +80,18 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     texts = texts_of(base, documents)
     carried = carrying(session.store(current), texts)
     dropped += drop_documents(current.runs_dir, texts)
+    diagnoses = observations.drop_holding(current.diagnoses_dir, texts)
     purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
     with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
         states_dropped += kept.forget(computed)  # what was read of them in between
     if as_json:
         learned = [dataclasses.asdict(each) for each in carried]
-        counts = {"caches_dropped": dropped, "states_dropped": states_dropped}
+        counts = {"caches_dropped": dropped, "states_dropped": states_dropped, "diagnoses_dropped": diagnoses}
         display.print_json({**dataclasses.asdict(purged), **counts, "models_that_learned_it": learned})
         return
     display_kb.print_purged(purged, dropped, states_dropped)
+    if diagnoses:
+        click.echo(f"Deleted too: {diagnoses} of the diagnoses in {current.diagnoses_dir}, which showed their text.")
     for each in carried:
         if each.found is None:
             click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")

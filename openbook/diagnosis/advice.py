@@ -1,0 +1,113 @@
+"""What to do about the misses of a diagnosis, in plain words, each sentence with the numbers that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from openbook.diagnosis.summary import MISSES, ModelSummary, Share, share
+from openbook.diagnosis.verdicts import Verdict
+
+FEW = 10  # misses, or questions; of fewer, numbers are a hint and no more
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`what` with its numbers, and `do`: what is likely to help, and what is not."""
+
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.do}".strip()
+
+
+def advice(summary: ModelSummary) -> tuple[Finding, ...]:
+    """The most frequent cause first."""
+    group = summary.overall
+    counted = group.questions - group.failed
+    if not counted:
+        return (Finding("Nothing was measured: the model failed on every question.", "Look at the failures."),)
+    findings = [_headline(summary)]
+    misses = {verdict: group.verdicts[verdict].count for verdict in MISSES}
+    misses["not_in_the_knowledge_base"] = summary.abstained.of - summary.abstained.count
+    total = sum(misses.values())
+    if not total:
+        findings.append(Finding("There are no misses: every answer was right, or rightly said that there is none."))
+    for verdict, count in sorted(misses.items(), key=lambda each: -each[1]):
+        if count:
+            findings.append(_cause(summary, verdict, share(count, total)))
+    findings += _notes(summary, total)
+    return tuple(findings)
+
+
+def _headline(summary: ModelSummary) -> Finding:
+    alone, opened, oracle = (summary.right_in[mode] for mode in ("closed_book", "open_book", "oracle"))
+    group = summary.overall
+    if not alone.of:
+        return Finding(f"No question has an answer; {summary.abstained} abstained.")
+    what = (
+        f"Right: {_percent(alone)} alone, {_percent(opened)} with documents, {_percent(oracle)} with the right passage."
+    )
+    fixed, known = group.verdicts["fixed_by_retrieval"], group.verdicts["known"]
+    do = f"Retrieval fixes {fixed}; the model knows {known}."
+    return Finding(what, do)
+
+
+def _percent(found: Share) -> str:
+    return "no data" if found.share is None else f"{found.share:.0%} of {found.of}"
+
+
+def _cause(summary: ModelSummary, verdict: Verdict, of_misses: Share) -> Finding:
+    part = f"{of_misses.share:.0%} of the misses ({of_misses.count} of {of_misses.of})"
+    match verdict:
+        case "retriever_miss":
+            near = summary.misses_within_depth
+            return Finding(
+                f"{part} are retriever misses: the passage is there and the model answers from it, but it was not given to the reader. "
+                f"In {near} of {of_misses.count} it stands among the first 20 found.",
+                "More passages (--passages), a reranker or a stronger embedder are likely to help. Training the reader is not."
+                if near
+                else "Another embedder, smaller passages or the documents' own words in the questions may help; more passages will not.",
+            )
+        case "distracted":
+            return Finding(
+                f"{part} are distractions: the passage was given to the reader, and among others it did not answer from it.",
+                "Fewer passages, a reranker or --strategy each are likely to help, and so is a reader trained beside wrong passages.",
+            )
+        case "reader_gap":
+            return Finding(
+                f"{part} are reader gaps: with the right passage alone, the model does not give the answer.",
+                "Only a better reader helps: a larger model, or training on reading (openbook train). Training on the facts is not likely to, "
+                "and neither are more documents.",
+            )
+        case "harmed_by_retrieval":
+            return Finding(
+                f"{part} are harmed by retrieval: right alone, wrong with documents.",
+                "Look whether the documents contradict the accepted answers, and ask what needs no documents with --closed-book.",
+            )
+        case _:
+            return Finding(
+                f"{part} are inventions: no passage holds the answer, and the model gave one all the same.",
+                "A reader trained to abstain, or ask --quote, is likely to help. Where the answer should be there, add the document.",
+            )
+
+
+def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
+    group = summary.overall
+    nowhere = group.verdicts["not_in_the_knowledge_base"].count
+    expected = summary.by_kind.get("answerable")
+    missing = expected.verdicts["not_in_the_knowledge_base"].count if expected else 0
+    if missing:
+        yield Finding(
+            f"{missing} questions have an answer that no passage is known to hold.",
+            "Add documents that do; nothing else can help. Training on single facts is the dearer way.",
+        )
+    if nowhere and summary.abstained.count:
+        yield Finding(f"Where no passage holds the answer, the model said so in {summary.abstained}.")
+    if summary.from_memory:
+        yield Finding(f"{summary.from_memory} answers came from memory against the passage that was given.")
+    if group.failed:
+        yield Finding(f"{group.failed} of {group.questions} questions are not counted: the model failed on them.")
+    if misses and misses < FEW:
+        yield Finding(f"There are only {misses} misses, so their causes are a hint. More questions tell more.")

@@ -1,0 +1,128 @@
+"""Which passages of a knowledge base hold the answer to a question, and where in them it stands.
+
+By the question's gold span if it has one; where the document has changed, by its quote. Without either, the passages that
+hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and for the question with each of
+the first accepted answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from openbook.diagnosis.questions import Gold, Question
+from openbook.diagnosis.verdicts import holds_any, plain
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.scope import Scope
+from openbook.records import Digest, Embedder, Hit, Passage
+
+LOOKED_THROUGH = 100  # passages of one search
+ANSWERS_LOOKED_FOR = 3
+MOST_MARKS = 20  # in one passage
+MOST_HOLDING = 20  # passages that are remembered of one question
+_SPACES = re.compile(r"\s+")
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`."""
+
+    question: Question
+    hits: tuple[Hit, ...] = ()
+    located: str = ""
+    spans: Mapping[Digest, tuple[Span, ...]] = field(default_factory=dict)
+
+    def marks(self, passage: Passage) -> tuple[Span, ...]:
+        """Where in the passage's text the answer stands; none: it does not hold it.
+
+        Located by gold, a passage with the same text elsewhere counts as well.
+        """
+        if self.located == "answers":
+            return answer_spans(passage.text, self.question.answers)
+        return self.spans.get(passage.digest, ())
+
+
+class Finder:
+    """Looks for what holds answers in the documents that `scope` sees; `scope.as_of` is a version."""
+
+    def __init__(self, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> None:
+        self._base, self._embedder, self._scope = base, embedder, scope
+        self._by_name: dict[str, list[str]] = {}
+        for path in base.documents(scope):
+            self._by_name.setdefault(path.rpartition("/")[2], []).append(path)
+
+    def find(self, question: Question) -> Holding:
+        if not question.answers:
+            return Holding(question)
+        if question.gold is not None:
+            for document in self._paths(question.gold.document):
+                if (found := self._in_document(question, question.gold, document)) is not None:
+                    return found
+            if question.gold.quote and (found := self._by_quote(question, question.gold.quote)) is not None:
+                return found
+        return self._by_answers(question)
+
+    def _paths(self, name: str) -> list[str]:
+        """Documents whose path is `name` or ends with it."""
+        name = name.replace("\\", "/").removeprefix("./")
+        same_file = self._by_name.get(name.rpartition("/")[2], []) if name else []
+        return [path for path in same_file if path == name or path.endswith("/" + name.lstrip("/"))]
+
+    def _in_document(self, question: Question, gold: Gold, document: str) -> Holding | None:
+        text = self._base.text(document, self._scope.as_of) or ""
+        start, end, located = gold.start, gold.end, "span"
+        if gold.quote and text[start:end] != gold.quote:
+            start, end, located = text.find(gold.quote), text.find(gold.quote) + len(gold.quote), "quote"
+        if not 0 <= start < end <= len(text):
+            return None
+        passages = [p for p in self._base.passages(document, self._scope.as_of) if p.start < end and p.end > start]
+        spans = {p.digest: ((max(0, start - p.start), min(p.end, end) - p.start),) for p in passages}
+        return Holding(question, tuple(map(_hit, passages)), located, spans)
+
+    def _by_quote(self, question: Question, quote: str) -> Holding | None:
+        """Where the quote stands, whatever the spaces between its words."""
+        pattern = re.compile(_spaced(quote))
+        spans: dict[Digest, tuple[Span, ...]] = {}
+        hits = []
+        for hit in self._search([quote]):
+            if found := pattern.search(hit.passage.text):
+                spans[hit.passage.digest] = ((found.start(), found.end()),)
+                hits.append(hit)
+        return Holding(question, tuple(hits[:MOST_HOLDING]), "quote", spans) if hits else None
+
+    def _by_answers(self, question: Question) -> Holding:
+        queries = [question.question]
+        queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
+        hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers)]
+        return Holding(question, tuple(hits[:MOST_HOLDING]), "answers" if hits else "")
+
+    def _search(self, queries: Iterable[str]) -> list[Hit]:
+        found: dict[str, Hit] = {}
+        for query in queries:
+            for hit in self._base.search(query, self._embedder, LOOKED_THROUGH, self._scope)[1]:
+                found.setdefault(hit.passage.id, hit)
+        return list(found.values())
+
+
+def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
+    """Where accepted answers stand in the text. If one is held, but not letter by letter, the whole text."""
+    if not holds_any(text, answers):
+        return ()
+    words = sorted((a for a in answers if plain(a).strip()), key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w){_spaced(w)}(?!\w)" for w in words)
+    found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
+    spans = tuple((match.start(), match.end()) for match in found)
+    return spans or ((0, len(text)),)
+
+
+def _spaced(words: str) -> str:
+    """A pattern for the words, whatever the spaces between them."""
+    return r"\s+".join(map(re.escape, _SPACES.split(words.strip())))
+
+
+def _hit(passage: Passage) -> Hit:
+    return Hit(passage, 0.0, None, None, None)

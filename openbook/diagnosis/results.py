@@ -1,0 +1,126 @@
+"""The folder of a diagnosis: observations, then the numbers as JSON, the report to look at, and a table for a spreadsheet.
+
+<folder>/observations-<model>.jsonl   what each model was seen to do (see `observations`)
+         diagnosis.json               the numbers, and the verdict of each question (docs/formats/diagnosis.md)
+         report.html                  the same to look at
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from openbook import __version__
+from openbook.diagnosis.advice import advice
+from openbook.diagnosis.deciding import judged, reason
+from openbook.diagnosis.observations import PREFIX, Observation, read_observations
+from openbook.diagnosis.report import write_report
+from openbook.diagnosis.summary import (
+    FORMAT,
+    MODES,
+    Comparison,
+    ModelSummary,
+    Outcome,
+    answer_in,
+    outcomes_of,
+    pairs_of,
+    summarise,
+    to_json,
+)
+from openbook.diagnosis.verdicts import Judged
+from openbook.errors import ConfigError, StorageError
+from openbook.models.durable import replace_file, storage_errors
+from openbook.records import ModelIdentity, sha256_hex
+
+NUMBERS, REPORT = "diagnosis.json", "report.html"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
+
+
+def observations_path(folder: Path, model: ModelIdentity) -> Path:
+    """One file for each model, whatever its name."""
+    slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
+    return folder / f"{PREFIX}{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}.jsonl"
+
+
+def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, Judged]]:
+    """Of the first `limit` questions, or of all."""
+    return judged(islice(read_observations(path)[1], limit))
+
+
+def write_results(
+    folder: Path, title: str, files: Sequence[Path], limit: int | None = None
+) -> tuple[list[ModelSummary], list[Comparison]]:
+    """Numbers and report of these files of observations, one for each model. Raises ConfigError, StorageError."""
+    summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
+    comparisons = pairs_of(summaries)
+    content = json.dumps(numbers(title, summaries, comparisons), indent=1, ensure_ascii=False) + "\n"
+    with storage_errors(f"write {folder / NUMBERS}"):
+        replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
+    pages = [(summary, judgements_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
+    write_report(folder / REPORT, title, pages, comparisons)
+    return summaries, comparisons
+
+
+def numbers(title: str, summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    models = [{**to_json(each), "advice": [asdict(finding) for finding in advice(each)]} for each in summaries]
+    return {
+        "format": FORMAT,
+        "openbook_version": __version__,
+        "title": title,
+        "models": models,
+        "comparisons": [asdict(each) for each in comparisons],
+    }
+
+
+def read_outcomes(path: Path) -> list[tuple[str, list[Outcome]]]:
+    """(name of the model, its outcomes) for each in a `diagnosis.json`. Raises ConfigError, StorageError."""
+    try:
+        value = json.loads(path.read_bytes())
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
+        return [(str(model["header"]["model"]["name"]), list(outcomes_of(model))) for model in value["models"]]
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no {NUMBERS} of openbook diagnose: {error!r}.") from error
+
+
+def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
+    """One line for each model and question. Raises StorageError."""
+    with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
+        )
+        for file in files:
+            name = read_observations(file)[0].model.name
+            writer.writerows([_cell(value) for value in row] for row in _rows(name, judgements_in(file, limit)))
+
+
+def _rows(name: str, judgements: Iterable[tuple[Observation, Judged]]) -> Iterator[list[object]]:
+    for observation, found in judgements:
+        question, wording = observation.question, observation.asked[found.wording]
+        said = [answer_in(wording, mode) for mode in MODES]
+        yield [
+            name,
+            question.id,
+            wording.text,
+            " | ".join(question.answers),
+            " | ".join(question.tags),
+            found.verdict,
+            found.silence,
+            int(found.right),
+            *(each.text if each else "" for each in said),
+            wording.rank or "",
+            reason(observation, found),
+        ]
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

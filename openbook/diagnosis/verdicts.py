@@ -1,0 +1,172 @@
+"""From what was observed for one question to one verdict. Pure functions; exactly one verdict for every combination.
+
+| verdict | alone | with documents | with the passage |
+|---|---|---|---|
+| known | right | right, or says that they do not hold it and none does | |
+| harmed_by_retrieval | right | wrong | |
+| fixed_by_retrieval | wrong | right | |
+| retriever_miss | wrong | wrong: the passage was not among those given to the reader | right |
+| distracted | wrong | wrong, though the passage was among them | right |
+| reader_gap | wrong | wrong | wrong |
+| not_in_the_knowledge_base | wrong | wrong: no passage holds an answer | |
+| failed | the model failed on one of the requests: counted apart, never as wrong | | |
+
+**Right** in a mode is who is right in every wording of the question. Of a question that is wrong with documents, the first
+wording with a wrong answer decides between the reasons.
+
+**Known** is what the model says alone in every wording, and not by chance: the same model's answers, without documents, to
+the questions before and after (up to `CONTROLS` on each side, those with an answer in common left out) are looked
+through for an accepted answer. When more than 1 in 20 holds one ("yes", "2", "politician"), being right shows nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.scoring import holds_answer, normalised, token_f1
+
+Verdict: TypeAlias = Literal[
+    "known",
+    "fixed_by_retrieval",
+    "not_in_the_knowledge_base",
+    "retriever_miss",
+    "distracted",
+    "reader_gap",
+    "harmed_by_retrieval",
+    "failed",
+]
+VERDICTS: tuple[Verdict, ...] = (
+    "known",
+    "fixed_by_retrieval",
+    "not_in_the_knowledge_base",
+    "retriever_miss",
+    "distracted",
+    "reader_gap",
+    "harmed_by_retrieval",
+    "failed",
+)
+Silence: TypeAlias = Literal["", "abstained", "invented"]
+
+CONTROLS = 32  # answers to other questions, before and after
+MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
+LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
+ENOUGH_F1 = 0.6  # for those
+_NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One wording. `closed`, `opened`, `oracle`: whether the answer was right alone, with documents, with the passage.
+
+    `oracle` is None when no passage is known to hold an answer. `reached`: one that does was given to the reader.
+    `from_memory`: a wrong answer with documents is the one given alone, and stands in no passage that was given.
+    """
+
+    closed: bool
+    opened: bool
+    abstained: bool
+    oracle: bool | None = None
+    reached: bool = False
+    from_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of one question: `asked` has an entry for each wording, at least one."""
+
+    has_answer: bool
+    asked: tuple[Asked, ...]
+    by_chance: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`silence`: what it did where no passage holds an answer. `wording`: the one that decided.
+
+    `right`: with documents it did what it should: it answered right, or said that they do not hold the answer where they
+    do not. `from_memory`: it answered from memory against a passage that it was given.
+    """
+
+    verdict: Verdict
+    right: bool
+    silence: Silence = ""
+    wording: int = 0
+    from_memory: bool = False
+
+
+def judge(seen: Observed) -> Judged:
+    if seen.failed:
+        return Judged("failed", right=False)
+    wording = next((i for i, each in enumerate(seen.asked) if not each.opened), 0)
+    if not seen.has_answer:
+        wording = next((i for i, each in enumerate(seen.asked) if not each.abstained), 0)
+        return _nowhere(seen.asked[wording], wording)
+    known = not seen.by_chance and all(each.closed for each in seen.asked)
+    if all(each.opened for each in seen.asked):
+        return Judged("known" if known else "fixed_by_retrieval", right=True)
+    asked = seen.asked[wording]
+    from_memory = asked.from_memory and asked.reached
+    if known:
+        if asked.oracle is None and asked.abstained:
+            return Judged("known", True, "abstained", wording)
+        return Judged("harmed_by_retrieval", False, "", wording, from_memory)
+    if asked.oracle is None:
+        return _nowhere(asked, wording)
+    if not asked.oracle:
+        return Judged("reader_gap", False, "", wording, from_memory)
+    return Judged("distracted" if asked.reached else "retriever_miss", False, "", wording, from_memory)
+
+
+def _nowhere(asked: Asked, wording: int) -> Judged:
+    silence: Silence = "abstained" if asked.abstained else "invented"
+    return Judged("not_in_the_knowledge_base", asked.abstained, silence, wording)
+
+
+# --- right and wrong --------------------------------------------------------------------------------------------------
+
+
+def is_right(answer: str, question: Question) -> bool:
+    """Whether an answer holds an accepted one, word for word, or says enough of one that is a whole sentence."""
+    return holds_any(answer, question.answers)
+
+
+def holds_any(text: str, accepted: Sequence[str]) -> bool:
+    text = plain(text)
+    return any(_holds(text, plain(each)) for each in accepted)
+
+
+def _holds(text: str, accepted: str) -> bool:
+    if not text.strip() or not accepted.strip():
+        return False
+    if holds_answer(text, [accepted]):
+        return True
+    if _NO_SPACES.search(accepted):
+        return accepted.casefold() in text.casefold()
+    return len(accepted.split()) > LONG_ANSWER_WORDS and token_f1(text, [accepted]) >= ENOUGH_F1
+
+
+def plain(text: str) -> str:
+    """Compatible characters as one (NFKC), and the punctuation of other scripts as spaces."""
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(" " if not c.isascii() and unicodedata.category(c)[0] == "P" else c for c in text)
+
+
+def by_chance(question: Question, others: Sequence[tuple[Question, str]]) -> bool:
+    """Whether the model's answers to `others`, each with its own question, hold this one's answer too often."""
+    accepted = {normalised(answer) for answer in question.answers}
+    controls = [text for other, text in others if accepted.isdisjoint(map(normalised, other.answers))]
+    holding = sum(holds_any(text, question.answers) for text in controls)
+    return holding > MOST_BY_CHANCE * len(controls)
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether the words of one stand in the other."""
+    return holds_any(one, [other]) or holds_any(other, [one])

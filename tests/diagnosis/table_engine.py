@@ -1,0 +1,113 @@
+"""An engine that answers from a table, and small observations to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
+from openbook.diagnosis.questions import Question
+from openbook.errors import EngineError
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
+from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
+
+FAILS = "<fails>"
+SILENT = "The passages do not say."
+
+
+class TableEngine:
+    """`answer(prompt)` is what it says; `FAILS` raises. Counts what it was asked."""
+
+    numeric_class = "table"
+
+    def __init__(self, answer: Callable[[Prompt], str], name: str = "table", context_tokens: int = 100_000) -> None:
+        self.identity = ModelIdentity(name, sha256_hex(name.encode()), "verified")
+        self.context_tokens = context_tokens
+        self.asked: list[Prompt] = []
+        self._answer = answer
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return sum(len(text.split()) for text in (prompt.system, *prompt.passages, prompt.question))
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        self.asked.append(prompt)
+        text = self._answer(prompt)
+        if text == FAILS:
+            raise EngineError("The engine fell over.")
+        tokens = self.count_prompt_tokens(prompt)
+        if cancelled():
+            return Completion("", "cancelled", tokens, 0, "", self.numeric_class)
+        yield text
+        return Completion(text, "end", tokens, len(text.split()), "", self.numeric_class)
+
+    def close(self) -> None:
+        pass
+
+
+def question_in(prompt: Prompt) -> str:
+    return prompt.question.removeprefix("Question:").strip()
+
+
+def table_model(closed: dict[str, str], opened: Callable[[str, str], str], name: str = "table") -> FrozenModel:
+    """Alone it says `closed[question]`, or "No idea"; with passages `opened(question, the passages' text)`."""
+
+    def answer(prompt: Prompt) -> str:
+        asked = question_in(prompt)
+        if not prompt.passages:
+            return closed.get(asked, "No idea")
+        return opened(asked, "\n".join(prompt.passages))
+
+    return FrozenModel(TableEngine(answer, name))
+
+
+HEADER = Header(
+    model=ModelIdentity("table", sha256_hex(b"table"), "verified"),
+    numeric_class="table",
+    knowledge_base="kb",
+    knowledge_base_version=1,
+    embedder=EmbedderIdentity("hash", sha256_hex(b"hash"), 64),
+    questions=sha256_hex(b"questions"),
+    strategy="together",
+    passages=2,
+    min_similarity=0.2,
+    context_tokens=4096,
+    decoding=Decoding(stop=("\n",)),
+)
+
+
+def observation(number: int = 0, **changes: Any) -> Observation:
+    """A question that is fixed by retrieval, unless `changes` to question, answers or wordings say otherwise."""
+    fields = {
+        "question": f"When does ferry {number} leave?",
+        "answers": (f"0{number % 10}:40",),
+        "closed": "No idea.",
+        "opened": f"It leaves at 0{number % 10}:40.",
+        "oracle": f"0{number % 10}:40",
+        "failure": "",
+        "rank": 1,
+        "found": ("p1",),
+        "holding": ("p1",),
+        "tags": ("time",),
+        "cited": (("p1", 0, 5),),
+        "document": "/docs/ferry.md",
+        **changes,
+    }
+    silent = fields["opened"] == SILENT
+    wording = Wording(
+        text=fields["question"],
+        closed=Said(fields["closed"], False, 0.5, 12, 3, fields["failure"]),
+        opened=Said(fields["opened"], silent, 1.5, 100, 8),
+        oracle=Said(fields["oracle"], fields["oracle"] == SILENT, 1.0, 50, 4) if fields["holding"] else None,
+        found=fields["found"],
+        rank=fields["rank"],
+        cited=fields["cited"],
+    )
+    text = f"Ferry {number} leaves at 0{number % 10}:40 from pier 3."
+    kind = "answerable" if fields["answers"] else "unanswerable"
+    question = Question(f"q{number}", fields["question"], fields["answers"], kind, (), None, fields["tags"])  # type: ignore[arg-type]
+    seen = Seen("p1", fields["document"], None, 0, fields.get("text", text), ((0, 5),) if fields["holding"] else ())
+    located = "answers" if fields["holding"] else ""
+    return Observation(question, (wording,), (seen,), fields["holding"], located)

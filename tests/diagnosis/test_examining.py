@@ -1,0 +1,379 @@
+"""A run over questions: what is asked, what is written down, and that a run goes on where it was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from openbook.answer import Options, ask
+from openbook.diagnosis import examining
+from openbook.diagnosis.deciding import judged
+from openbook.diagnosis.examining import Bench, examine, header_for
+from openbook.diagnosis.observations import (
+    Observation,
+    drop_holding,
+    observation_of,
+    read_observations,
+    recording,
+)
+from openbook.diagnosis.questions import Gold, Question
+from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, Scope, add, remove
+from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
+from openbook.testing import HashEmbedder, echo_model
+from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
+
+TEXTS = {
+    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+    "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
+    "ferry.txt": "The ferry to Hessay leaves at 09:40 from pier 3. Dogs may not enter the saloon.",
+}
+BRIDGE = Question("bridge", "Who opened the bridge?", ("Lila Ortega",))
+LIBRARY = Question("library", "When is the library closed?", ("Mondays", "on Monday"))
+FERRY = Question(
+    "ferry",
+    "When does the ferry to Hessay leave?",
+    ("09:40",),
+    phrasings=("At what time does the ferry sail to Hessay?",),
+)
+NOWHERE = Question("nowhere", "Who designed the lighthouse of Ostrevik?", kind="unanswerable")
+WORLD = Question("world", "What is the capital of France?", ("Paris",), kind="world")
+QUESTIONS = [BRIDGE, LIBRARY, FERRY, NOWHERE, WORLD]
+READER = ReaderFormat("Answer from the passage.", SILENT)
+
+
+def made(folder: Path, embedder: HashEmbedder) -> KnowledgeBase:
+    docs = folder / "docs"
+    docs.mkdir()
+    for name, text in TEXTS.items():
+        (docs / name).write_text(text)
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [docs], embedder)
+    return base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    """Read only: no test of this module changes it."""
+    return made(tmp_path_factory.mktemp("base"), HashEmbedder())
+
+
+def echo(asked: str, passages: str) -> str:
+    """With passages, the right answer where one of them holds it."""
+    answers = {q.question: q.answers[0] for q in QUESTIONS if q.answers} | {FERRY.phrasings[0]: "09:40"}
+    answer = answers.get(asked, SILENT)
+    return answer if answer in passages else SILENT
+
+
+def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
+    with recording(path, header_for(bench, "digest")) as record:
+        assert examine(questions, bench, record, total=len(questions))
+    return list(read_observations(path)[1])
+
+
+def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
+    return {o.question.id: found.verdict for o, found in judged(observations)}
+
+
+def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    model = table_model({WORLD.question: "Paris."}, echo)
+    found = {
+        o.question.id: o
+        for o in run(tmp_path / "o.jsonl", Bench(model, base, embedder, options=Options(min_similarity=-1.0)))
+    }
+    assert verdicts(list(found.values())) == {
+        "bridge": "fixed_by_retrieval",
+        "library": "fixed_by_retrieval",
+        "ferry": "fixed_by_retrieval",
+        "nowhere": "not_in_the_knowledge_base",
+        "world": "known",
+    }
+    bridge = found["bridge"]
+    assert bridge.located == "answers"
+    assert bridge.asked[0].rank >= 1
+    seen = next(p for p in bridge.passages if p.id in bridge.holding)
+    assert [seen.text[a:b] for a, b in seen.gold] == ["Lila Ortega"]
+    assert len(found["ferry"].asked) == 2
+    assert found["world"].asked[0].oracle is None
+    assert found["world"].asked[0].closed.prompt_tokens
+    engine = model.engine
+    assert isinstance(engine, TableEngine)
+    without = [not prompt.passages for prompt in engine.asked]
+    assert without == sorted(without, reverse=True)  # first all without documents
+
+
+@pytest.mark.parametrize("reader", [None, READER])
+def test_open_book_is_what_ask_answers(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, reader: ReaderFormat | None
+) -> None:
+    model = echo_model(reader=reader)
+    found = run(tmp_path / "o.jsonl", Bench(model, base, embedder))
+    for each in found:
+        answer = ask(each.question.question, model, base, embedder)
+        first = each.asked[0]
+        assert (first.opened.text, first.opened.abstained) == (answer.answer, answer.abstained)
+        read = tuple(h.passage.id for h in answer.passages)
+        assert first.found[: len(read)] == read
+        starts = {h.passage.id: h.passage.start for h in answer.passages}
+        assert first.cited == tuple(
+            (c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in answer.citations
+        )
+        alone = ask(each.question.question, model)
+        assert first.closed.text == alone.answer
+
+
+def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    text = TEXTS["bridge.txt"]
+    start = text.index("mayor")
+    golds = {
+        "span": Gold("docs/bridge.txt", start, start + 5, "mayor"),
+        "moved": Gold("bridge.txt", 0, 5, "mayor"),
+        "quote": Gold("", quote="by  mayor\nLila"),
+        "gone": Gold("other.txt", 0, 5, "no such words"),
+        "beyond": Gold("bridge.txt", 5000, 6000),
+        "no-quote": Gold("./docs/bridge.txt", start, start + 5),
+    }
+    questions = [Question(key, f"Who opened it, {key}?", ("Lila Ortega",), gold=gold) for key, gold in golds.items()]
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    found = {o.question.id: o for o in run(tmp_path / "o.jsonl", bench, questions)}
+    located = {key: each.located for key, each in found.items()}
+    assert located == {
+        "span": "span", "moved": "quote", "quote": "quote", "gone": "answers", "beyond": "answers", "no-quote": "span",
+    }  # fmt: skip
+    for key in ("span", "moved", "no-quote"):
+        seen = next(p for p in found[key].passages if p.gold)
+        assert [seen.text[a:b] for a, b in seen.gold] == ["mayor"]
+
+
+def test_an_answer_that_no_passage_holds(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    question = Question("x", "Who painted the bridge?", ("Tomas Brandl",))
+    bench = Bench(
+        table_model({}, lambda asked, passages: "Lila Ortega"), base, embedder, options=Options(min_similarity=-1.0)
+    )
+    (found,) = judged(run(tmp_path / "o.jsonl", bench, [question]))
+    assert (found[1].verdict, found[1].silence) == ("not_in_the_knowledge_base", "invented")
+
+
+def test_a_passage_that_is_not_given_to_the_reader(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    gold = Gold("bridge.txt", 0, 20)
+    question = Question("x", "Is the library closed on Mondays?", ("14 March 2026",), gold=gold)
+
+    def reads(asked: str, passages: str) -> str:
+        return "14 March 2026" if "14 March" in passages else "Yes."
+
+    bench = Bench(table_model({}, reads), base, embedder, options=Options(passages=1, min_similarity=-1.0))
+    ((observation, found),) = judged(run(tmp_path / "o.jsonl", bench, [question]))
+    assert found.verdict == "retriever_miss"
+    assert observation.asked[0].rank > 1
+
+
+def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    question = Question("x", "Is the library closed on Mondays?", ("14 March 2026",), gold=Gold("bridge.txt", 0, 20))
+
+    def reads(prompt: Prompt) -> str:
+        return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
+
+    engine = TableEngine(reads, context_tokens=74)
+    options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
+    ((observation, found),) = judged(
+        run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
+    )
+    assert found.verdict == "retriever_miss"
+    assert len(observation.asked[0].found) < observation.asked[0].rank
+
+
+def test_other_languages(tmp_path: Path, embedder: HashEmbedder) -> None:
+    (tmp_path / "a.txt").write_text("法国的首都是巴黎。\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("Η γέφυρα άνοιξε τον Μάρτιο.\n", encoding="utf-8")
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "a.txt", tmp_path / "b.txt"], embedder)
+    questions = [
+        Question("zh", "法国的首都是哪里？", ("巴黎",)),
+        Question("el", "Πότε άνοιξε η γέφυρα;", ("τον Μάρτιο",)),
+    ]
+    model = table_model({}, lambda asked, passages: "巴黎" if "法国" in asked else "Άνοιξε τον Μάρτιο")
+    bench = Bench(model, base, embedder, options=Options(min_similarity=-1.0))
+    assert set(verdicts(run(tmp_path / "o.jsonl", bench, questions)).values()) == {"fixed_by_retrieval"}
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_recorded_and_counted_apart(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    def answer(prompt: Prompt) -> str:
+        asked = question_in(prompt)
+        return FAILS if asked == BRIDGE.question else echo(asked, "\n".join(prompt.passages))
+
+    bench = Bench(FrozenModel(TableEngine(answer)), base, embedder, options=Options(min_similarity=-1.0))
+    found = run(tmp_path / "o.jsonl", bench)
+    assert verdicts(found)["bridge"] == "failed"
+    assert verdicts(found)["library"] == "fixed_by_retrieval"
+    assert found[0].failure == "The engine fell over."
+
+
+def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(
+        echo_model(context_tokens=44),
+        base,
+        embedder,
+        options=Options(decoding=Decoding(max_tokens=30), min_similarity=-1.0),
+    )
+    found = run(tmp_path / "o.jsonl", bench, [BRIDGE])
+    assert "one passage take" in found[0].failure
+
+
+def test_a_model_that_always_fails_stops_the_run(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examining, "BLOCK", 3)
+    bench = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder)
+    with pytest.raises(EngineError, match="3 questions in a row"):
+        run(tmp_path / "o.jsonl", bench)
+    assert list(read_observations(tmp_path / "o.jsonl")[1]) == []
+    few = run(tmp_path / "few.jsonl", bench, QUESTIONS[:2])
+    assert set(verdicts(few).values()) == {"failed"}
+
+
+# --- stopped, killed, gone on with ------------------------------------------------------------------------------------
+
+
+def without_times(observations: Sequence[Observation]) -> list[Observation]:
+    text = [json.loads(canonical_json(dataclasses.asdict(o))) for o in observations]
+    for each in text:
+        for wording in each["asked"]:
+            for mode in ("closed", "opened", "oracle"):
+                if wording[mode]:
+                    wording[mode]["seconds"] = 0.0
+    return list(map(observation_of, text))
+
+
+@pytest.mark.parametrize("requests", range(0, 18, 2))
+def test_a_cancelled_run_goes_on_to_the_same_end(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, requests: int
+) -> None:
+    bench = Bench(table_model({WORLD.question: "Paris."}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    whole = run(tmp_path / "whole.jsonl", bench)
+    left = requests
+
+    def cancelled() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    path = tmp_path / "o.jsonl"
+    with recording(path, header_for(bench, "digest")) as record:
+        assert not examine(QUESTIONS, bench, record, cancelled=cancelled)
+    assert without_times(run(path, bench)) == without_times(whole)
+
+
+def test_killed_at_every_byte_of_the_last_line(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(passages=1, min_similarity=-1.0))
+    path = tmp_path / "o.jsonl"
+    whole = without_times(run(path, bench, QUESTIONS[:2]))
+    content = path.read_bytes()
+    last = content[:-1].rindex(b"\n") + 1
+    header = header_for(bench, "digest")
+    for end in range(last, len(content)):
+        path.write_bytes(content[:end])
+        with recording(path, header) as record:
+            assert record.done == 1
+        assert path.read_bytes() == content[:last]
+    path.write_bytes(content[: len(content) - 7])
+    assert len(list(read_observations(path)[1])) == 1  # half a line is no observation
+    assert without_times(run(path, bench, QUESTIONS[:2])) == whole
+
+
+def test_killed_in_the_header(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(table_model({}, echo), base, embedder)
+    path = tmp_path / "o.jsonl"
+    run(path, bench, [BRIDGE])
+    header = path.read_bytes().partition(b"\n")[0]
+    for end in range(0, len(header), 40):
+        path.write_bytes(header[:end])
+        assert len(run(path, bench, [BRIDGE])) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda h: dataclasses.replace(h, questions="other"), "another questions"),
+        (lambda h: dataclasses.replace(h, knowledge_base_version=7), r"another knowledge base version.*--as-of 1"),
+        (lambda h: dataclasses.replace(h, passages=9), "another passages"),
+        (lambda h: dataclasses.replace(h, model=dataclasses.replace(h.model, digest="0" * 64)), "another model"),
+        (lambda h: dataclasses.replace(h, decoding=Decoding(max_tokens=5)), "another decoding"),
+    ],
+)
+def test_a_run_of_something_else_is_refused(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, change: Callable[..., object], says: str
+) -> None:
+    bench = Bench(table_model({}, echo), base, embedder)
+    run(tmp_path / "o.jsonl", bench, [BRIDGE])
+    before = (tmp_path / "o.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=says), recording(tmp_path / "o.jsonl", change(header_for(bench, "digest"))):  # type: ignore[arg-type]
+        pass
+    assert (tmp_path / "o.jsonl").read_bytes() == before
+
+
+def test_a_knowledge_base_that_changes(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = made(tmp_path, embedder)
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0)).pinned()
+    path = tmp_path / "o.jsonl"
+    run(path, bench, [BRIDGE])
+    remove(base, [str(tmp_path / "docs" / "ferry.txt")])
+    newest = dataclasses.replace(bench, scope=Scope())
+    with pytest.raises(ConfigError, match="another knowledge base version"):
+        run(path, newest)
+    assert verdicts(run(path, bench))["ferry"] == "fixed_by_retrieval"  # the version it began with
+    with pytest.raises(KnowledgeError, match="is not kept"):
+        dataclasses.replace(bench, scope=Scope(as_of=99)).pinned()
+
+
+def test_files_that_are_no_observations(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(table_model({}, echo), base, embedder)
+    path = tmp_path / "o.jsonl"
+    for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="does not begin as a file of observations"):
+            run(path, bench)
+        assert path.read_bytes() == content
+    path.unlink()
+    run(path, bench, [BRIDGE])
+    with path.open("ab") as stream:
+        stream.write(b'{"question": 3}\n')
+    with pytest.raises(ConfigError, match="line 3 is no observation"):
+        list(read_observations(path)[1])
+    with pytest.raises(StorageError, match="Cannot read"):
+        read_observations(tmp_path / "missing.jsonl")
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    header = header_for(Bench(table_model({}, echo), base, embedder), "digest")
+    with (
+        recording(tmp_path / "o.jsonl", header),
+        pytest.raises(StorageError, match="Another process"),
+        recording(tmp_path / "o.jsonl", header),
+    ):
+        pass
+
+
+def test_observations_round_trip() -> None:
+    case = observation(3)
+    assert observation_of(json.loads(canonical_json(dataclasses.asdict(case)))) == case
+
+
+def test_purging_drops_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    run(tmp_path / "diagnoses" / "one" / "observations-a.jsonl", bench, [BRIDGE])
+    kept = tmp_path / "diagnoses" / "two" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert drop_holding(tmp_path / "diagnoses", ["Something else."]) == 0
+    assert drop_holding(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == 1
+    assert not (tmp_path / "diagnoses" / "one").exists()
+    assert kept.exists()
+    assert drop_holding(tmp_path / "none", ["x"]) == 0

@@ -1,0 +1,230 @@
+"""Files of questions: what is read, and that what is wrong is said with its line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openbook.diagnosis.questions import Gold, Question, load_questions, survey
+from openbook.errors import ConfigError, StorageError
+from tests.conftest import ROOT
+
+
+def write(path: Path, *lines: object) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def load(path: Path, file_format: str = "") -> list[Question]:
+    return list(load_questions(path, file_format))
+
+
+def test_the_examples_load_as_they_are() -> None:
+    questions = load(ROOT / "examples" / "questions.jsonl")
+    assert {q.kind for q in questions} == {"answerable", "unanswerable", "world"}
+    assert questions[0].gold is not None
+    assert questions[0].gold.document == "policies/leave-policy.md"
+    assert all(bool(q.answers) == (q.kind != "unanswerable") for q in questions)
+
+
+def test_everything_a_line_may_say(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "q.jsonl",
+        {
+            "id": 7,
+            "question": " When does it leave? ",
+            "answers": ["09:40", "9.40", "09:40"],
+            "phrasings": ["At what time?", "When does it leave?"],
+            "gold": {"document": "a.md", "start": 3, "end": 9, "quote": "at nine", "page": None},
+            "tags": ["time"],
+            "note": "ask Ada",
+        },
+        "",
+        {"question": "Who built it?", "unanswerable": True},
+        {"id": "w", "question": "Capital of France?", "answers": "Paris", "kind": "closed-book"},
+    )
+    first, second, third = load(path)
+    assert first == Question(
+        "7",
+        "When does it leave?",
+        ("09:40", "9.40"),
+        "answerable",
+        ("At what time?",),
+        Gold("a.md", 3, 9, "at nine"),
+        ("time",),
+    )
+    assert first.wordings == ("When does it leave?", "At what time?")
+    assert (second.id, second.kind, second.answers) == ("line-2", "unanswerable", ())
+    assert (third.kind, third.answers) == ("world", ("Paris",))
+
+
+def test_compressed_and_with_a_mark_at_the_beginning(tmp_path: Path) -> None:
+    line = json.dumps({"id": "a", "question": "Wo?", "answers": ["Köln"]}, ensure_ascii=False)
+    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + line.encode()))
+    assert load(tmp_path / "q.jsonl.gz")[0].answers == ("Köln",)
+
+
+GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "no valid JSON"),
+        ("[1]", "line 2 is no valid question: it is no JSON object"),
+        ({"id": "b", "question": "Where?"}, "no answers and is not marked unanswerable"),
+        ({"id": "b", "question": "Where?", "answers": []}, "no answers and is not marked unanswerable"),
+        ({"id": "b", "question": "Where?", "answers": [""]}, "is no text"),
+        ({"id": "b", "question": "Where?", "answers": [3]}, "3 is no text"),
+        ({"id": "b", "question": "Where?", "answers": {"a": 1}}, "must be a list"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": True}, "drop one of the two"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": "no"}, "true or false"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": "odd"}, "must be one of"),
+        ({"id": "b", "question": "Where?", "kind": "world", "unanswerable": True}, "marked unanswerable"),
+        ({"id": "b", "question": "???", "answers": ["x"]}, "empty"),
+        ({"id": "b", "question": "x" * 9000, "answers": ["x"]}, "at most 8,000"),
+        ({"id": "b", "answers": ["x"]}, "there is no text"),
+        ({"id": "", "question": "Where?", "answers": ["x"]}, "'id' must be a text"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "anwsers": []}, "Did you mean 'answers'"),
+        (
+            {"id": "b", "question": "Where?", "answers": ["x"], "gold": {"document": "a", "start": 5, "end": 2}},
+            "'start' and",
+        ),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": {"document": "a"}}, "needs a document with start"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": {"quotes": "a"}}, "unknown key"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "gold": 3}, "must be an object"),
+        (
+            {"id": "b", "question": "Where?", "answers": ["x"], "phrasings": [f"Where {n}?" for n in range(20)]},
+            "phrasings",
+        ),
+        ('{"id": "b", "question": "Where?", "answers": ["\\ud800"]}', "half a character"),
+        ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "reviewed": "no"}, "'reviewed' must be"),
+        ("[" * 100_000, "no valid JSON"),
+        ("x" * ((1 << 20) + 1), "more than"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says: str) -> None:
+    path = write(tmp_path / "q.jsonl", GOOD, line)
+    with pytest.raises(ConfigError, match=r"q\.jsonl line 2") as caught:
+        load(path)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "holds no questions"),
+        (b"\n \n", "holds no questions"),
+        (json.dumps(GOOD).encode("utf-16"), "is not UTF-8"),
+        (b'{"id": "a", "question": "caf\xe9?", "answers": ["x"]}', "line 1 is not UTF-8"),
+        (b"[1, 2", "no valid JSON"),
+        (b"[]", "holds no questions"),
+        (b'{\n"a": 1\n}', "no list of questions"),
+        (b'{"data": [{"paragraphs": 3}]}', "no SQuAD file"),
+        (
+            b'{"data": [{"paragraphs": [{"context": "A b.", "qas": [{"id": "x", "question": "W?"}]}]}]}',
+            "'answers' is missing",
+        ),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "q.jsonl")
+    assert says in str(caught.value)
+
+
+def test_damaged_and_missing_files(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(GOOD).encode() * 100)
+    (tmp_path / "q.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(ConfigError, match="decompressed"):
+        load(tmp_path / "q.jsonl.gz")
+    (tmp_path / "p.jsonl.gz").write_bytes(b"plain")
+    with pytest.raises(ConfigError, match="decompressed"):
+        load(tmp_path / "p.jsonl.gz")
+    with pytest.raises(StorageError, match="Cannot read"):
+        load(tmp_path / "missing.jsonl")
+
+
+def test_squad_files(tmp_path: Path) -> None:
+    context = "Warsaw lies on the Vistula. It became the capital in 1611! Nobody minded."
+    answer = {"text": "1611", "answer_start": context.index("1611")}
+    qas = [
+        {"id": "s1", "question": "When did it become the capital?", "answers": [answer], "is_impossible": False},
+        {"id": "s2", "question": "Who minded?", "answers": [], "is_impossible": True},
+    ]
+    data = {"version": "v2.0", "data": [{"title": "Warsaw", "paragraphs": [{"context": context, "qas": qas}]}]}
+    for text in (json.dumps(data), json.dumps(data, indent=1), json.dumps(data, separators=(",", ":"))):
+        (tmp_path / "squad.json").write_text(text)
+        first, second = load(tmp_path / "squad.json")
+        assert (first.answers, first.tags) == (("1611",), ("Warsaw",))
+        assert first.gold == Gold("", quote="It became the capital in 1611!")
+        assert (second.kind, second.gold) == ("unanswerable", None)
+    flat = {
+        "id": "s1",
+        "title": "W",
+        "context": context,
+        "question": "When?",
+        "answers": {"text": ["1611"], "answer_start": [52]},
+    }
+    assert load(write(tmp_path / "hub.jsonl", flat))[0].answers == ("1611",)
+    bad = {**flat, "answers": {"text": ["1611"], "answer_start": [5200]}}
+    with pytest.raises(ConfigError, match="no place in the context"):
+        load(write(tmp_path / "bad.jsonl", bad))
+
+
+def test_ragas_records(tmp_path: Path) -> None:
+    records = [
+        {"user_input": "Where?", "reference": "In the harbour.", "retrieved_contexts": ["x"]},
+        {"question": "When?", "ground_truth": "At nine.", "contexts": []},
+        {"question": "Who?", "ground_truths": ["Ada", "Ada Brandl"]},
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(records))
+    found = load(tmp_path / "r.json")
+    assert [q.answers for q in found] == [("In the harbour.",), ("At nine.",), ("Ada", "Ada Brandl")]
+    assert [q.id for q in found] == ["line-1", "line-2", "line-3"]
+    assert load(write(tmp_path / "r.jsonl", *records)) == found
+    with pytest.raises(ConfigError, match="no reference answer"):
+        load(write(tmp_path / "n.jsonl", {"user_input": "Where?", "reference": None}), "ragas")
+
+
+def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'squad'"):
+        load(write(tmp_path / "q.jsonl", GOOD), "sqad")
+
+
+def test_a_survey_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:
+    one = survey(load_questions(write(tmp_path / "a.jsonl", GOOD)))
+    other = survey(load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD, indent=None).replace(": ", " : "))))
+    assert one == other
+    assert one.digest != survey(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"}))).digest
+
+
+def test_many_questions_stream(tmp_path: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    with path.open("w") as stream:
+        for n in range(30_000):
+            stream.write(f'{{"id": "q{n}", "question": "What is {n} and {n}?", "answers": ["{2 * n}"]}}\n')
+    questions: Iterator[Question] = load_questions(path)
+    assert next(questions).answers == ("0",)  # before the rest is read
+    tracemalloc.start()
+    try:
+        count = 1 + sum(1 for _ in questions)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 30_000
+    assert peak < 12_000_000  # the ids, and nothing else
+
+
+def test_drafts_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", GOOD, {**GOOD, "id": "b", "reviewed": False})
+    found = survey(load_questions(path))
+    assert (found.questions, found.drafts) == (2, 1)

@@ -1,0 +1,203 @@
+"""The page: one file, no network, and nobody else's words become part of it."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.diagnosis import report as page
+from openbook.diagnosis.deciding import judged
+from openbook.diagnosis.observations import Observation, recording
+from openbook.diagnosis.report import highlighted, write_report
+from openbook.diagnosis.results import (
+    NUMBERS,
+    REPORT,
+    observations_path,
+    read_outcomes,
+    write_csv,
+    write_results,
+)
+from openbook.diagnosis.summary import compare, summarise
+from openbook.errors import ConfigError, StorageError
+from openbook.records import ModelIdentity
+from tests.diagnosis.table_engine import HEADER, SILENT, observation
+from tests.diagnosis.test_summary import WRONG, mixed
+
+HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x00\x1b[31m\u202e\u2028end"
+
+
+class Elements(HTMLParser):
+    """What a browser would see: tags with their attributes, and text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def written(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") -> str:
+    summary = summarise(HEADER, judged(cases))
+    write_report(path, title, [(summary, judged(cases))])
+    return path.read_text(encoding="utf-8")
+
+
+def hostile_case() -> Observation:
+    return observation(
+        1,
+        question=HOSTILE + "?",
+        answers=(HOSTILE,),
+        closed=HOSTILE,
+        opened=HOSTILE,
+        oracle=HOSTILE,
+        text=HOSTILE * 2,
+        tags=(HOSTILE, "[red]x[/red]"),
+        document=HOSTILE,
+    )
+
+
+def test_hostile_words_stay_words(tmp_path: Path) -> None:
+    content = written(tmp_path / "r.html", [hostile_case(), observation(2, failure=HOSTILE)], HOSTILE)
+    seen = Elements()
+    seen.feed(content)
+    names = [tag for tag, _ in seen.tags]
+    assert names.count("script") == 1
+    assert names.count("style") == 1
+    assert "img" not in names
+    for _, attributes in seen.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        assert not any(name in ("src", "href", "action", "style", "srcdoc") for name in attributes)
+    assert not any(c in content for c in "\x00\x1b\u202e\u2028")
+    tags = next(attributes["data-tags"] for tag, attributes in seen.tags if tag == "details")
+    assert tags is not None
+    assert json.loads(tags)[1] == "[red]x[/red]"
+
+
+def test_a_browser_is_told_to_run_nothing_else(tmp_path: Path) -> None:
+    content = written(tmp_path / "r.html", mixed())
+    seen = Elements()
+    seen.feed(content)
+    policy = next(a["content"] for tag, a in seen.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", content)
+
+
+def test_the_page_says_everything_without_a_script(tmp_path: Path) -> None:
+    content = re.sub(r"<script>.*?</script>", "", written(tmp_path / "r.html", mixed()), flags=re.DOTALL)
+    seen = Elements()
+    seen.feed(content)
+    words = " ".join(seen.words)
+    assert "retriever miss 4/12 = 33%" in words
+    assert "50% of the misses (4 of 8) are retriever misses" in words
+    assert "13 questions, 1 of them failed" in words
+    assert words.count("Accepted:") == 13
+    assert "The passage that holds the answer stands at rank 9" in words
+    assert "The engine fell over." in words
+    assert "kb, version 1" in words
+    assert sum(tag == "details" for tag, _ in seen.tags) == 13
+
+
+def test_bars_are_as_wide_as_the_shares(tmp_path: Path) -> None:
+    group = summarise(HEADER, judged(mixed())).overall
+    widths = [float(w) for w in re.findall(r' width="([\d.]+)"', page.bar(group))]
+    assert sum(widths) == pytest.approx(1000, abs=0.1)
+    assert page.bar(summarise(HEADER, ()).overall).count("<rect") == 0
+
+
+def test_spans_are_marked_where_they_are(tmp_path: Path) -> None:
+    assert highlighted("one two three", [(4, 7)], [(0, 7)]) == (
+        '<mark class="cited">one </mark><mark class="gold cited">two</mark> three'
+    )
+    assert highlighted("a<b", [(1, 2)], []) == 'a<mark class="gold">&lt;</mark>b'
+    assert highlighted("", [(0, 5)], []) == ""
+
+
+@given(
+    st.text(max_size=40),
+    st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5),
+    st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5),
+)
+def test_marking_loses_no_character(text: str, gold: list[tuple[int, int]], cited: list[tuple[int, int]]) -> None:
+    shown = re.sub(r"</?mark[^>]*>", "", highlighted(text, gold, cited))
+    assert shown == page.text(text)
+    assert len(html.unescape(shown)) == len(text)
+
+
+def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_SHOWN", 2)
+    content = written(tmp_path / "r.html", mixed())
+    assert content.count('<details class="q"') == 2 + 2 + 2 + 2 + 1 + 1
+    assert "3 more questions are in the JSON" in content
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
+    identity = ModelIdentity(name, "", "claimed")
+    path = observations_path(folder, identity)
+    with recording(path, HEADER) as record:
+        for case in cases:
+            record.append(case)
+    return path
+
+
+def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
+    files = [recorded(tmp_path, "one at http://a/../b", mixed()), recorded(tmp_path, "two", mixed()[:5])]
+    assert {file.parent for file in files} == {tmp_path}
+    summaries, comparisons = write_results(tmp_path, "Diagnosis", files)
+    assert len(summaries) == 2
+    assert comparisons[0].questions == 5
+    value = json.loads((tmp_path / NUMBERS).read_text())
+    assert value["format"] == 1
+    assert value["models"][0]["overall"]["verdicts"]["retriever_miss"]["count"] == 4
+    assert value["models"][0]["advice"][0]["what"].startswith("Right:")
+    assert value["models"][0]["header"]["knowledge_base_version"] == 1
+    assert "One against the other" in (tmp_path / REPORT).read_text()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") and not p.name.endswith(".lock")]
+    limited, _ = write_results(tmp_path, "Diagnosis", files, 3)
+    assert limited[0].overall.questions == 3
+
+
+def test_outcomes_are_read_back(tmp_path: Path) -> None:
+    write_results(tmp_path, "Diagnosis", [recorded(tmp_path, "one", mixed())])
+    ((name, one),) = read_outcomes(tmp_path / NUMBERS)
+    assert name == "table"
+    assert compare(name, one, "same", one).questions == 12
+    for content in ("[]", "{}", '{"format": 2}', '{"format": 1, "models": [{}]}', "x"):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"is no diagnosis\.json"):
+            read_outcomes(tmp_path / "bad.json")
+    with pytest.raises(StorageError, match="Cannot read"):
+        read_outcomes(tmp_path / "missing.json")
+
+
+def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
+    cases = [
+        observation(1, opened="=HYPERLINK(1)", closed="+1", question='Why, "Ada"\nBrandl?'),
+        observation(2, opened=WRONG),
+    ]
+    cases.append(observation(3, opened=SILENT, answers=(), holding=()))
+    write_csv(tmp_path / "t.csv", [recorded(tmp_path, "one", cases)])
+    with (tmp_path / "t.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["verdict"] for row in rows] == ["distracted", "distracted", "not_in_the_knowledge_base"]
+    assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
+    assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
+    assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")

@@ -1,0 +1,170 @@
+"""Numbers of a diagnosis, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from openbook.diagnosis.advice import advice
+from openbook.diagnosis.deciding import judged
+from openbook.diagnosis.observations import Observation
+from openbook.diagnosis.summary import (
+    ModelSummary,
+    Outcome,
+    Share,
+    compare,
+    mcnemar,
+    outcomes_of,
+    pairs_of,
+    share,
+    summarise,
+    to_json,
+)
+from tests.diagnosis.table_engine import HEADER, SILENT, observation
+
+WRONG = "It leaves at noon."
+
+
+def summary_of(cases: Sequence[Observation]) -> ModelSummary:
+    return summarise(HEADER, judged(cases))
+
+
+def mixed() -> list[Observation]:
+    """3 fixed, 4 retriever misses (3 of them at rank 9), 2 reader gaps, 1 distracted, 1 silent and 1 invented, 1 failed."""
+    cases = [observation(n, tags=("easy",)) for n in range(3)]
+    cases += [observation(n, opened=WRONG, found=(), rank=9) for n in range(3, 6)]
+    cases += [observation(6, opened=WRONG, found=(), rank=0)]
+    cases += [observation(n, opened=WRONG, oracle=WRONG) for n in (7, 8)]
+    cases += [observation(9, opened=WRONG)]
+    cases += [observation(10, answers=(), opened=SILENT, holding=(), rank=0)]
+    cases += [observation(11, answers=(), opened=WRONG, holding=(), rank=0)]
+    return [*cases, observation(12, failure="The engine fell over.")]
+
+
+def test_the_counts_are_right() -> None:
+    summary = summary_of(mixed())
+    counts = {verdict: found.count for verdict, found in summary.overall.verdicts.items()}
+    assert counts == {
+        "known": 0,
+        "fixed_by_retrieval": 3,
+        "not_in_the_knowledge_base": 2,
+        "retriever_miss": 4,
+        "distracted": 1,
+        "reader_gap": 2,
+        "harmed_by_retrieval": 0,
+    }
+    assert (summary.overall.questions, summary.overall.failed) == (13, 1)
+    assert (summary.overall.right.count, summary.overall.right.of) == (4, 12)
+    assert (summary.abstained.count, summary.abstained.of) == (1, 2)
+    assert summary.by_tag["easy"].verdicts["fixed_by_retrieval"].share == 1.0
+    assert summary.by_kind["unanswerable"].questions == 2
+    assert (summary.right_in["closed_book"].count, summary.right_in["closed_book"].of) == (0, 10)
+    assert (summary.right_in["oracle"].count, summary.right_in["oracle"].of) == (8, 10)
+    assert summary.misses_within_depth == 3
+
+
+def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
+    retrieval = summary_of(mixed()).retrieval
+    assert retrieval.questions == 10
+    assert (retrieval.found[1].count, retrieval.found[10].count, retrieval.found[20].count) == (6, 9, 9)
+    assert retrieval.reached.count == 6
+    assert retrieval.mrr.mean == pytest.approx((6 + 3 / 9) / 10)
+    assert math.isnan(summary_of([]).retrieval.mrr.mean)
+
+
+def test_costs_add_up_and_failures_cost_nothing() -> None:
+    cost = summary_of(mixed()).costs
+    assert cost["closed_book"].requests == 12
+    assert cost["open_book"].seconds == pytest.approx(13 * 1.5)
+    assert cost["open_book"].prompt_tokens == 1300
+    assert cost["oracle"].seconds_each == pytest.approx(1.0)
+    assert summary_of([]).costs["oracle"].seconds_each is None
+
+
+def test_no_data_is_not_zero() -> None:
+    summary = summary_of([observation(1, failure="It fell over.")])
+    assert summary.overall.right == Share(0, 0, None, None, None)
+    assert str(summary.overall.right) == "no data"
+    assert str(advice(summary)[0]).startswith("Nothing was measured")
+
+
+def test_an_interval_holds_its_share() -> None:
+    for count in range(11):
+        found = share(count, 10)
+        assert found.share is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert 0.0 <= found.low <= found.share <= found.high <= 1.0
+
+
+# --- advice -----------------------------------------------------------------------------------------------------------
+
+
+def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
+    found = advice(summary_of(mixed()))
+    assert found[0].what.startswith("Right: 0% of 10 alone, 30% of 10 with documents, 80% of 10 with the right passage")
+    assert found[1].what.startswith("50% of the misses (4 of 8) are retriever misses")
+    assert "In 3 of 4 it stands among the first 20" in found[1].what
+    assert "--passages" in found[1].do
+    assert found[2].what.startswith("25% of the misses (2 of 8) are reader gaps")
+    assert "Training on the facts is not likely" in found[2].do
+    text = "\n".join(map(str, found))
+    assert "inventions" in text
+    assert "1 of 13 questions are not counted" in text
+    assert "only 8 misses" in text
+
+
+@pytest.mark.parametrize(
+    ("cases", "says"),
+    [
+        ([observation(1)], "There are no misses"),
+        ([observation(1, answers=(), opened=SILENT, holding=())], "No question has an answer"),
+        ([observation(1, opened=WRONG)], "are distractions"),
+        ([observation(1, closed="01:40", opened=WRONG)], "harmed by retrieval"),
+        ([observation(1, opened=WRONG, found=(), rank=0)], "more passages will not"),
+        ([observation(1, opened=SILENT, holding=(), rank=0)], "no passage is known to hold"),
+        ([observation(1, opened=WRONG, closed=WRONG, cited=())], "from memory against the passage"),
+    ],
+)
+def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
+    assert says in "\n".join(map(str, advice(summary_of(cases))))
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def outcomes(*rights: bool) -> list[Outcome]:
+    return [Outcome(f"q{n}", "fixed_by_retrieval" if right else "distracted", right) for n, right in enumerate(rights)]
+
+
+def test_two_models_are_compared_on_what_both_were_asked() -> None:
+    one, other = outcomes(True, True, False, False, True), outcomes(True, False, True, False)
+    found = compare("a", one, "b", [*other, Outcome("q9", "known", True)])
+    assert (found.questions, found.both_right, found.only_first, found.only_second) == (4, 1, 1, 1)
+    assert found.p == 1.0
+    assert found.moved == (("distracted", "fixed_by_retrieval", 1), ("fixed_by_retrieval", "distracted", 1))
+    failed = [Outcome("q0", "failed", False)]
+    nothing = compare("a", failed, "b", other)
+    assert (nothing.questions, nothing.p) == (0, None)
+    assert pairs_of([summary_of(mixed()), summary_of(mixed())])[0].only_first == 0
+
+
+def test_mcnemar() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(10, 0) == pytest.approx(2 / 2**10)
+    assert mcnemar(3, 9) == pytest.approx(0.1460, abs=1e-4)
+    assert mcnemar(9, 3) == mcnemar(3, 9)
+    assert mcnemar(480, 530) == pytest.approx(0.1229, abs=1e-3)  # the normal one is close to the exact one
+    assert mcnemar(5000, 5000) == 1.0
+
+
+def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
+    for cases in (mixed(), []):
+        summary = summary_of(cases)
+        value = json.loads(json.dumps(to_json(summary), allow_nan=False))
+        assert tuple(outcomes_of(value)) == summary.outcomes
+    with pytest.raises(ValueError, match="is no verdict"):
+        list(outcomes_of({"outcomes": [{"id": "a", "verdict": "great", "right": True}]}))

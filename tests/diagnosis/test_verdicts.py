@@ -1,0 +1,197 @@
+"""Exactly one verdict for whatever was observed, and each of them when it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.diagnosis.deciding import judged, observed, reason, with_neighbours
+from openbook.diagnosis.observations import Observation, Said
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.summary import SHARED, summarise
+from openbook.diagnosis.verdicts import (
+    VERDICTS,
+    Asked,
+    Judged,
+    Observed,
+    Verdict,
+    by_chance,
+    holds_any,
+    is_right,
+    judge,
+    same_answer,
+)
+from tests.diagnosis.table_engine import HEADER, SILENT, observation
+
+booleans = st.booleans()
+
+
+@st.composite
+def seen(draw: st.DrawFn) -> Observed:
+    """Whatever can be observed: an oracle for all wordings or none, passages reached only where some hold the answer."""
+    held = draw(booleans)
+    asked = st.builds(
+        Asked,
+        booleans,
+        booleans,
+        booleans,
+        booleans if held else st.none(),
+        booleans if held else st.just(False),
+        booleans,
+    )
+    wordings = tuple(draw(st.lists(asked, min_size=1, max_size=4)))
+    return Observed(draw(booleans), wordings, draw(booleans), draw(booleans))
+
+
+@given(seen())
+def test_every_combination_has_exactly_one_verdict(each: Observed) -> None:
+    found = judge(each)
+    assert found.verdict in VERDICTS
+    assert judge(each) == found
+    assert (found.verdict == "failed") == each.failed
+    if found.verdict == "not_in_the_knowledge_base":
+        assert found.silence in ("abstained", "invented")
+        assert found.right == (found.silence == "abstained")
+    if found.verdict in ("retriever_miss", "distracted", "reader_gap", "harmed_by_retrieval", "failed"):
+        assert not found.right
+    assert 0 <= found.wording < len(each.asked)
+
+
+@given(st.lists(seen(), max_size=60))
+def test_shares_sum_to_one(many: list[Observed]) -> None:
+    cases = (replace(observation(n), asked=observation(n).asked * len(each.asked)) for n, each in enumerate(many))
+    summary = summarise(HEADER, zip(cases, map(judge, many), strict=True))
+    group = summary.overall
+    assert sum(group.verdicts[v].count for v in SHARED) + group.failed == group.questions == len(many)
+    if group.questions > group.failed:
+        assert sum(group.verdicts[v].share or 0.0 for v in SHARED) == pytest.approx(1.0)
+    else:
+        assert all(each.share is None for each in group.verdicts.values())
+
+
+RIGHT, WRONG = "It leaves at 01:40.", "It leaves at noon."
+FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
+    ("known", "", {"closed": RIGHT}),
+    ("known", "abstained", {"closed": RIGHT, "opened": SILENT, "holding": (), "rank": 0}),
+    ("fixed_by_retrieval", "", {"closed": WRONG}),
+    ("retriever_miss", "", {"opened": WRONG, "found": (), "rank": 9}),
+    ("retriever_miss", "", {"opened": SILENT, "found": (), "rank": 0}),
+    ("distracted", "", {"opened": WRONG}),
+    ("distracted", "", {"opened": SILENT}),
+    ("reader_gap", "", {"opened": WRONG, "oracle": WRONG}),
+    ("reader_gap", "", {"opened": SILENT, "oracle": SILENT, "found": (), "rank": 0}),
+    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": WRONG}),
+    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": SILENT}),
+    ("harmed_by_retrieval", "", {"closed": RIGHT, "opened": WRONG, "holding": (), "rank": 0}),
+    ("not_in_the_knowledge_base", "abstained", {"answers": (), "opened": SILENT, "holding": (), "rank": 0}),
+    ("not_in_the_knowledge_base", "invented", {"answers": (), "opened": WRONG, "holding": (), "rank": 0}),
+    ("not_in_the_knowledge_base", "abstained", {"opened": SILENT, "holding": (), "rank": 0}),
+    ("not_in_the_knowledge_base", "invented", {"opened": WRONG, "holding": (), "rank": 0}),
+    ("failed", "", {"failure": "The engine fell over."}),
+]
+
+
+@pytest.mark.parametrize(("verdict", "silence", "changes"), FORCED)
+def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str, changes: dict[str, object]) -> None:
+    case = observation(1, **changes)
+    ((_, found),) = judged([case])
+    assert (found.verdict, found.silence) == (verdict, silence)
+    assert reason(case, found).endswith((".", ")"))
+    assert {each for each, _, _ in FORCED} == set(VERDICTS)
+
+
+def with_wording(case: Observation, **texts: str) -> Observation:
+    """The same asked a second time, with these answers."""
+    first = case.asked[0]
+    second = replace(
+        first,
+        text=f"In other words: {first.text}",
+        closed=Said(texts.get("closed", first.closed.text)),
+        opened=Said(texts.get("opened", first.opened.text), texts.get("opened") == SILENT),
+    )
+    return replace(case, asked=(first, second))
+
+
+def test_known_is_right_in_every_wording() -> None:
+    case = observation(1, closed=RIGHT)
+    assert judge(observed(with_wording(case))).verdict == "known"
+    unstable = with_wording(case, closed=WRONG)
+    assert judge(observed(unstable)).verdict == "fixed_by_retrieval"
+    assert "not reliably right" in reason(unstable, judge(observed(unstable)))
+
+
+def test_the_wording_that_is_wrong_decides() -> None:
+    case = with_wording(observation(1), opened=WRONG)
+    found = judge(observed(case))
+    assert (found.verdict, found.wording) == ("distracted", 1)
+    assert "Asked as: In other words" in reason(case, found)
+
+
+def test_what_is_said_to_everything_is_right_by_chance() -> None:
+    others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
+    case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
+    assert judge(observed(case, others)).verdict == "fixed_by_retrieval"
+    same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
+    assert judge(observed(case, same)).verdict == "known"  # those with this answer are no controls
+    assert judge(observed(case, [observation(n) for n in range(2, 9)])).verdict == "known"
+
+
+def test_one_answer_in_twenty_may_hold_it() -> None:
+    question = Question("q", "Capital of France?", ("Paris",))
+    rest = [(Question(f"o{n}", "What?", (f"thing {n}",)), f"thing {n}") for n in range(19)]
+    paris = (Question("p", "Where was Hugo born?", ("Besançon",)), "In Paris.")
+    assert not by_chance(question, [*rest, paris])
+    assert by_chance(question, [*rest[:18], paris])
+    assert not by_chance(question, [])
+
+
+def test_an_answer_from_memory_against_the_passage() -> None:
+    case = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=())
+    found = judge(observed(case))
+    assert (found.verdict, found.from_memory) == ("distracted", True)
+    assert "from memory against the passage" in reason(case, found)
+    cited = observation(1, closed="It leaves at noon.", opened="It leaves at noon.")
+    assert not judge(observed(cited)).from_memory
+    unread = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=(), found=(), rank=0)
+    assert judge(observed(unread)) == Judged("retriever_miss", right=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "right"),
+    [
+        ("It leaves at 09:40 sharp.", "09:40", True),
+        ("It leaves at 109:40.", "09:40", False),
+        ("The Paris.", "paris", True),
+        ("", "Paris", False),
+        ("Paris", "!?", False),
+        ("首都是巴黎。", "巴黎", True),
+        ("Sie liegt in „Köln“.", "Köln", True),
+        ("الجواب هو القاهرة؟", "القاهرة", True),
+        ("ﬁnal", "final", True),
+        ("a long answer that says nothing of it", "the council keeps all letters for ten years in hessay", False),
+        (
+            "The council keeps its letters for ten years in Hessay",
+            "the council keeps all letters for ten years in hessay",
+            True,
+        ),
+    ],
+)
+def test_what_is_right(answer: str, accepted: str, right: bool) -> None:
+    assert is_right(answer, Question("q", "What?", (accepted,))) is right
+
+
+def test_equal_answers() -> None:
+    assert same_answer("Noon.", "It leaves at noon")
+    assert not same_answer("Noon.", "At nine")
+    assert not holds_any("", [""])
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(0, 8))
+def test_neighbours_are_those_around(items: list[int], reach: int) -> None:
+    numbered = list(enumerate(items))
+    for at, (item, others) in enumerate(with_neighbours(numbered, reach)):
+        assert item == numbered[at]
+        assert others == numbered[max(0, at - reach) : at] + numbered[at + 1 : at + 1 + reach]
