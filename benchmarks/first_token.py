@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "recipes" / "data" / "reader-train.jsonl.gz"
 POOL = 24
 TOKENS = 250
-REQUESTS = {1: 8, 2: 8, 4: 8, 8: 5, 16: 3}
+REQUESTS = {1: 6, 2: 6, 4: 6, 8: 3, 16: 2}
 ONE = Decoding(max_tokens=1)
 
 
