@@ -50,7 +50,7 @@ Answerer = Callable[[str], str]  # the empty text for an abstention
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=0, help="about so many questions, spread over all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", choices=NAMES)
     options = parser.parse_args()
@@ -79,7 +79,8 @@ def child(name: str, limit: int) -> dict[str, Any]:
 
 def measured(name: str, limit: int) -> dict[str, Any]:
     lines = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    questions = [q for q in map(json.loads, lines) if q["kind"] != "closed-book"][: limit or None]
+    questions = [q for q in map(json.loads, lines) if q["kind"] != "closed-book"]
+    questions = questions[:: max(1, len(questions) // limit)] if limit else questions
     opened = {"openbook": openbook, "llamaindex": llamaindex, "llamaindex+": llamaindex_with_reader}[name]
     with opened() as answer:
         for q in questions:
