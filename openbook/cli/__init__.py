@@ -34,6 +34,7 @@ VERBS = {
     "reembed": "openbook.cli.reembed:reembed",
     "replay": "openbook.cli.replay:replay",
     "log": "openbook.cli.replay:log",
+    "questions": "openbook.cli.questions:questions",
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",

@@ -204,6 +204,7 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "embed": "Embedding passages",
         "gate": "Comparing answers",
         "warm": "Reading ahead",
+        "draft": "Drafting questions",
     }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)

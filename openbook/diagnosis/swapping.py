@@ -20,7 +20,7 @@ _AFTER = (
     r"\w+ed|\w+s)\b)"
 )
 _NAME = re.compile(
-    rf"(?<![\w.])(?P<before>of the|on the|at the|the|at|in|from|to|of|for|by) (?P<name>{_WORD}(?: {_WORD})*){_AFTER}"
+    rf"(?<![\w.])(?P<before>(?i:of the|on the|at the|the|at|in|from|to|of|for|by)) (?P<name>{_WORD}(?: {_WORD})*){_AFTER}"
 )
 _NO_NAME = frozenset({*MONTHS, *(f"{day}day" for day in "mon tues wednes thurs fri satur sun".split())})
 
@@ -32,8 +32,8 @@ class Names:
     seen: dict[str, Counter[str]] = field(default_factory=dict)  # name -> how often after each of the words before it
 
     def read(self, text: str) -> None:
-        for match in _NAME.finditer(text):
-            name, before = match["name"], match["before"]
+        for match in _NAME.finditer(" ".join(text.split())):
+            name, before = match["name"], match["before"].lower()
             one_word = " " not in name
             if (one_word and before.endswith("the")) or name.lower() in _NO_NAME:  # one capital after `the`: any noun
                 continue
@@ -45,8 +45,10 @@ class Names:
         ways = self.seen[name].keys()
         found = []
         for other, used in self.seen.items():
-            alike = len(ways & used.keys()) / len(ways | used.keys())
-            if other != name and other.count(" ") == name.count(" ") and used.total() >= 3 and alike >= ALIKE:
+            shared = len(ways & used.keys())
+            alike = shared / len(ways | used.keys())
+            same_length = other != name and other.count(" ") == name.count(" ")
+            if same_length and used.total() >= 3 and shared >= 2 and alike >= ALIKE:
                 found.append((-alike, -used.total(), other))
         return [other for _, _, other in sorted(found)]
 
@@ -55,7 +57,8 @@ def swapped(question: str, names: Names) -> Iterator[tuple[str, str]]:
     """(the question about another, the name of that one)."""
     for match in re.finditer(rf"(?<=[a-z] )(?<!and )(?<!or )({_WORD}(?: {_WORD})*)(?![\w/-]| [A-Z\d])", question):
         name = match[0].removesuffix("'s").removesuffix("’s")
-        if name in names.seen and names.seen[name].total() >= 2:
+        before = question[: match.start()].split()[-1]
+        if before.islower() and name in names.seen and names.seen[name].total() >= 3:
             for other in names.others(name):
                 if other not in question:
                     yield question[: match.start()] + other + question[match.start() + len(name) :], other
