@@ -21,7 +21,7 @@ from openbook.diagnosis.clauses import plain
 from openbook.diagnosis.drafts import Draft, Gold
 from openbook.diagnosis.judging import needs_title, reason_against
 from openbook.diagnosis.phrasing import Proposal, Voice, proposals, voice
-from openbook.diagnosis.posing import answer_spans, pose
+from openbook.diagnosis.posing import answer_spans, answers_so, pose
 from openbook.diagnosis.scoring import equal_value, normalised
 from openbook.diagnosis.swapping import Names, may_be_answered, swapped
 from openbook.diagnosis.tables import table_proposals
@@ -35,6 +35,7 @@ from openbook.records import Embedder, Hit, Passage, sha256_hex
 FOUND_AMONG = 10  # the passage must be among so many first hits for its question
 UNANSWERABLE = 0.1  # share of the drafts
 FROM_TABLES = 0.25  # at most
+POSED = 3  # questions that a model poses at most, for each draft wanted
 OTHERWISE = "other passages answer it otherwise"
 OTHER_LANGUAGE = "the document is not in English"
 _ENGLISH = re.compile(r"\b(?:the|of|and|is|are|was|were|for|with|by|from|be|at|to)\b", re.IGNORECASE)
@@ -78,19 +79,15 @@ def draft(
     scope = replace(scope, as_of=base.kept_version(scope.as_of))  # whatever is committed meanwhile
     documents = base.documents(scope)
     work = _Work(base, embedder, scope, model, _short_names(documents), np.random.default_rng(seed))
-    wanted = count - int(count * UNANSWERABLE)
     order = [documents[i] for i in work.chance.permutation(len(documents))]
-    quota = max(1, -(-wanted // max(1, len(order))))
-    while order and len(work.drafts) < wanted:
-        more: list[str] = []
-        for document in order:
-            if len(work.drafts) < wanted and work.take(document, min(quota, wanted - len(work.drafts)), wanted):
-                more.append(document)
-            progress(len(work.drafts), count)
-        order, quota = more, quota + 1
-    drafts = [*work.drafts, *work.unanswerable(min(count - wanted, len(work.drafts)))]
+    without = int(count * UNANSWERABLE)
+    order = work.fill(order, count - without, lambda: progress(len(work.drafts), count))
+    unanswerable = list(work.unanswerable(without))
+    work.fill(order, count - len(unanswerable), lambda: progress(len(work.drafts), count))
     progress(count, count)
-    return Drafting(tuple(drafts), dict(work.rejected.most_common()), len(documents), tuple(work.not_english))
+    return Drafting(
+        (*work.drafts, *unanswerable), dict(work.rejected.most_common()), len(documents), tuple(work.not_english)
+    )
 
 
 @dataclass(slots=True)
@@ -106,9 +103,23 @@ class _Work:
     used: set[tuple[str, int]] = field(default_factory=set)  # sentences, by document and start
     tried: set[tuple[str, int, str]] = field(default_factory=set)
     tables: int = 0
+    posed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     not_english: list[str] = field(default_factory=list)
     names: Names = field(default_factory=Names)
+
+    def fill(self, order: Sequence[str], wanted: int, progress: Callable[[], None]) -> list[str]:
+        """Go over the documents in turn until there are `wanted` drafts or no more. Those that may have more."""
+        rest, quota = list(order), max(1, (wanted - len(self.drafts)) // max(1, len(order)))
+        while rest and len(self.drafts) < wanted:
+            more: list[str] = []
+            for document in rest:
+                left = wanted - len(self.drafts)
+                if left <= 0 or self.take(document, min(quota, left), wanted):
+                    more.append(document)
+                progress()
+            rest, quota = more, quota + 1
+        return rest
 
     def take(self, document: str, quota: int, wanted: int) -> bool:
         """Accept up to `quota` more from a document. Whether it may have yet more."""
@@ -122,12 +133,14 @@ class _Work:
         self.names.read(text)
         accepted = 0
         candidates = list(self._candidates(document, text))
-        for i in self.chance.permutation(len(candidates)):
-            candidate = candidates[i]
+        shuffled = [candidates[i] for i in self.chance.permutation(len(candidates))]
+        for candidate in sorted(shuffled, key=lambda each: each.source == "model"):  # rules cost nothing
             if accepted == quota:
                 return True
             if candidate.source == "table" and self.tables >= FROM_TABLES * wanted:
                 continue
+            if candidate.source == "model" and self.posed >= POSED * wanted:
+                return False
             key = (document, candidate.proposal.start, candidate.proposal.question)
             if key in self.tried or (document, candidate.start) in self.used:
                 continue
@@ -177,17 +190,22 @@ class _Work:
             return proposal.question, "its answer does not stand in the passage"
         question = proposal.question
         if self.model is not None and not question:
+            self.posed += 1
             question = pose(self.model, passage, answer)
             if not question:
                 return "", "the model wrote no question"
         if reason := reason_against(question, answer, proposal.also):
             return question, reason
-        if needs_title(question):
+        if needs_title(question) and passage.title not in question:
             question = with_title(question, passage.title)
         reason = self._reason_of_search(question, answer, passage)
-        if reason == OTHERWISE and not _titled(question):
+        if reason == OTHERWISE and passage.title not in question:
             question = with_title(question, passage.title)
             reason = self._reason_of_search(question, answer, passage)
+        if not reason and candidate.source == "model" and self.model is not None:
+            reason = (
+                "" if answers_so(self.model, passage, question, answer) else "the model itself answers it otherwise"
+            )
         return question, reason
 
     def _reject(self, reason: str) -> bool:

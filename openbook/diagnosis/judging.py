@@ -18,7 +18,7 @@ _GENERAL = frozenset(
     "name names date time times year years month months day days week weeks hour hours minute minutes long often least most "
     "much price limit rate number amount total thing things item items list given table according use used per cent percent "
     "called place target version part take takes get gets make makes need needs last lasts cost costs advance other same case "
-    "place places paid".split()
+    "place places paid must shall might also been being according document".split()
 )
 _POINTING = re.compile(
     r"\b(?:it|its|this|these|those|they|them|their|he|him|his|she|her|hers|here|there(?!\b.*\?$)|above|below|the following|"
@@ -84,9 +84,9 @@ def asks_too_little(question: str) -> bool:
 
 def needs_title(question: str) -> bool:
     """Whether only the title of the document makes clear which one is meant."""
-    named = re.search(r"(?<=[a-z,] )(?:[A-ZÀ-ÖØ-Þ]|\d)", question)
+    named = re.search(r"(?<=[a-z,] )(?![A-Z][a-z]+ \d{4})[A-ZÀ-ÖØ-Þ]", question)
     defined = re.match(r"What (?:is|are|was|were) (?:an? )?[\w’'-]+\?$", question)
-    return not named and not defined and len(content(question)) < 3
+    return not named and not defined and len(content(question)) < 4
 
 
 def leaks(question: str, answers: Sequence[str]) -> bool:

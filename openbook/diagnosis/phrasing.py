@@ -474,7 +474,7 @@ _BY = re.compile(
 def _by_whom(c: Clause, inside: Voice) -> Iterator[Proposal]:
     match = _BY.match(c.rest_text)
     if match and not c.base and participle(match["verb"]) and not _no_person(match["value"]):
-        question = _ask("by whom", c, inside, match["lead"], match["tail"])
+        question = _ask("by whom", c, inside, match["lead"], match["tail"].partition(" and ")[0])
         yield _at(c, *match.span("value"), question, *_without_article(match["value"]), tags=("person",))
 
 

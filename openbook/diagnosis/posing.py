@@ -1,12 +1,16 @@
-"""Questions that a model poses for given answers: it reads a passage and is told which span to ask for."""
+"""Questions that a model poses for given answers: it reads a passage and is told which span to ask for.
+
+Only a question that the model then answers with that span is kept (round-trip consistency, Alberti et al. 2019).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from openbook.answer import tidy
+from openbook.answer import open_book_prompt, tidy
 from openbook.diagnosis.clauses import Plain
+from openbook.diagnosis.scoring import is_right
 from openbook.inference import FrozenModel
 from openbook.inference.prompting import passage_block
 from openbook.records import Decoding, Passage, Prompt
@@ -37,3 +41,9 @@ def pose(model: FrozenModel, passage: Passage, answer: str) -> str:
     question, mark, _ = text.partition("?")
     words = question.strip("\"'“” ")
     return f"{words[:1].upper()}{words[1:]}?" if mark and words else ""
+
+
+def answers_so(model: FrozenModel, passage: Passage, question: str, answer: str) -> bool:
+    """Whether the model, reading the passage, gives that answer. Raises ContextOverflow, EngineError."""
+    prompt = open_book_prompt(question, [passage], model.reader)
+    return bool(is_right(tidy(model.complete(prompt, DECODING).text), [answer]))

@@ -8,7 +8,7 @@ import pytest
 from openbook.diagnosis.drafting import Drafting, draft, in_english, with_title
 from openbook.diagnosis.drafts import Draft, Gold, read_questions, unreviewed, write_questions
 from openbook.diagnosis.judging import leaks, needs_title, reason_against
-from openbook.diagnosis.posing import pose
+from openbook.diagnosis.posing import INSTRUCTION, pose
 from openbook.diagnosis.swapping import Names, may_be_answered, swapped
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
@@ -21,12 +21,12 @@ from tests.diagnosis.bases import EMBEDDER, FERRIES, GERMAN, OLD, RESERVE, base_
 class Poser(EchoEngine):
     """Poses one question for each answer that it knows."""
 
-    def __init__(self, said: str = "Which ship has soup for the mayor of Kilverry?", **options: int) -> None:
+    def __init__(self, said: str = "Which ship has a bar for the mayor of Kilverry?", **options: int) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         self.said = said
 
     def _answer(self, prompt: Prompt) -> str:
-        return self.said
+        return self.said if prompt.system == INSTRUCTION else super()._answer(prompt)
 
 
 def questions_of(found: Drafting) -> dict[str, Draft]:
@@ -102,9 +102,9 @@ def test_only_documents_in_scope_are_asked_about(tmp_path: Path) -> None:
 
 def test_a_model_poses_questions_where_no_rule_does(tmp_path: Path) -> None:
     base = base_of(tmp_path, ferries=FERRIES)
-    assert "Which ship has soup for the mayor of Kilverry?" not in questions_of(draft(base, EMBEDDER, 50))
+    assert "Which ship has a bar for the mayor of Kilverry?" not in questions_of(draft(base, EMBEDDER, 50))
     found = questions_of(draft(base, EMBEDDER, 50, model=FrozenModel(Poser())))
-    posed = found["Which ship has soup for the mayor of Kilverry?"]
+    posed = found["Which ship has a bar for the mayor of Kilverry?"]
     assert posed.tags[-1] == "by-model"
     assert posed.gold is not None
     assert posed.answers[0] in posed.gold.quote
@@ -114,6 +114,8 @@ def test_a_model_that_writes_none_or_cannot_read_is_counted(tmp_path: Path) -> N
     base = base_of(tmp_path, ferries=FERRIES)
     silent = draft(base, EMBEDDER, 50, model=FrozenModel(Poser("No idea.")))
     assert silent.rejected["the model wrote no question"] >= 1
+    astray = draft(base, EMBEDDER, 50, model=FrozenModel(Poser("How many zebras graze in Kilverry?")))
+    assert astray.rejected["the model itself answers it otherwise"] >= 1
     small = draft(base, EMBEDDER, 50, model=FrozenModel(Poser(context_tokens=60)))
     assert small.rejected["its passage does not fit into the model's context"] >= 1
 
