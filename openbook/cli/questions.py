@@ -160,7 +160,8 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
     display.say(out, display.printable(f"{found.document}{page}"), style="cyan")
     if found.note:
         display.say(out, found.note, style="yellow")
-    quote = Text(display.printable(found.quote), style="reverse")
+    opened, closed = ("", "") if out.is_terminal else ("»", "«")  # where no colour can mark it
+    quote = Text(f"{opened}{display.printable(found.quote)}{closed}", style="reverse")
     for answer in question.get("answers", []):
         quote.highlight_words([answer], style="bold underline")
     before, after = display.printable(found.before), display.printable(found.after)

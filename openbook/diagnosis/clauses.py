@@ -126,7 +126,7 @@ _PLURALS = frozenset("we you they i people staff children crew men women members
 _PRONOUNS = frozenset("it they he she we i you him them us one ones".split())
 _NO_SUBJECT = frozenset(
     "it this these they she he that those such there here what who which when where how why nobody nothing none one both "
-    "another other others anybody anything everything something somebody whoever whatever neither either i me not so".split()
+    "another other others anybody anything everything something somebody whoever whatever neither either i me not no so".split()
 )
 
 
@@ -192,6 +192,9 @@ def clause(sentence: Plain) -> Clause | None:
 
 
 def _may_be_subject(words: Sequence[str]) -> bool:
+    carried_over = len(words) > 2 and participle(words[-2]) and words[-1] != "to"
+    if words[-1] in DETERMINERS or (words[-1] in PREPOSITIONS and not carried_over):
+        return False
     if not 1 <= len(words) <= 12 or words[0] in _NO_SUBJECT or words[0] in PREPOSITIONS or words[0] in _SUBORDINATE:
         return False
     if (

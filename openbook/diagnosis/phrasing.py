@@ -160,7 +160,7 @@ _NOUN_STOPS = (PREPOSITIONS - {"of"}) | (DETERMINERS - {"one", "two"}) | AUXILIA
 def _noun_phrase(text: str) -> str:
     """The plural nouns at the beginning of `text` with what `of` adds; empty if there are none."""
     words: list[str] = []
-    for match in re.finditer(r"[^\s,;:.()]+", text):
+    for match in re.finditer(r"(?:[^\s,;:.()]|\.(?=\w))+", text):
         word = match[0]
         gap = text[len(" ".join(words)) : match.start()].strip()
         if gap or word.lower() in _NOUN_STOPS or len(words) == 8:

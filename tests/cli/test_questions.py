@@ -118,6 +118,7 @@ def test_review_saves_every_decision(
     code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
     assert code == 0
     assert "1 of 4" in stdout
+    assert f"»{FERRIES[11:77]}«" in stdout
     assert "The evacuation slide" in stdout  # the passage around the quote
     assert "Reviewed: 3; still drafts: 1." in stdout
     lines = read(drafts)
