@@ -102,6 +102,7 @@ class _Work:
     asked: set[str] = field(default_factory=set)
     used: set[tuple[str, int]] = field(default_factory=set)  # sentences, by document and start
     tried: set[tuple[str, int, str]] = field(default_factory=set)
+    visited: set[str] = field(default_factory=set)
     tables: int = 0
     posed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -124,13 +125,15 @@ class _Work:
     def take(self, document: str, quota: int, wanted: int) -> bool:
         """Accept up to `quota` more from a document. Whether it may have yet more."""
         text = self.base.text(document, self.scope.as_of)
-        if text is None or document in self.not_english:
+        if text is None:
             return False
         if not in_english(text):
             self.not_english.append(document)
             self.rejected[OTHER_LANGUAGE] += 1
             return False
-        self.names.read(text)
+        if document not in self.visited:
+            self.visited.add(document)
+            self.names.read(text)
         accepted = 0
         candidates = list(self._candidates(document, text))
         shuffled = [candidates[i] for i in self.chance.permutation(len(candidates))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from openbook.diagnosis.clauses import PREPOSITIONS
 from openbook.diagnosis.scoring import equal_value, normalised
 from openbook.diagnosis.values import UNITS, stated_values
 from openbook.knowledge.words import is_function_word
@@ -71,7 +72,7 @@ def points_elsewhere(question: str) -> bool:
 def content(question: str) -> list[str]:
     """The words that say what it is about, in lower case."""
     words = [word.lower() for word in _WORD.findall(question)]
-    return [word for word in words if not is_function_word(word) and word not in _GENERAL]
+    return [word for word in words if not is_function_word(word) and word not in _GENERAL and word not in PREPOSITIONS]
 
 
 def asks_too_little(question: str) -> bool:

@@ -13,6 +13,7 @@ from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import Hit
 
 MOST_NAMES = 5_000
+MOST_OTHERS = 3  # that one question is asked of
 ALIKE = 0.5  # share of the ways in which two names are used that they have in common
 _WORD = r"[A-ZÀ-ÖØ-Þ][\w’'-]*[a-zß-ÿ]"
 _AFTER = (
@@ -50,7 +51,7 @@ class Names:
             same_length = other != name and other.count(" ") == name.count(" ")
             if same_length and used.total() >= 3 and shared >= 2 and alike >= ALIKE:
                 found.append((-alike, -used.total(), other))
-        return [other for _, _, other in sorted(found)]
+        return [other for _, _, other in sorted(found)[:MOST_OTHERS]]
 
 
 def swapped(question: str, names: Names) -> Iterator[tuple[str, str]]:

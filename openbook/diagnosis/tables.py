@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from openbook.diagnosis.phrasing import Proposal, Voice
 
-MAX_CELL_CHARS = 60
+MAX_CELL_CHARS, MAX_LINE_CHARS = 60, 1_000
 _LINE = re.compile(r"[^\n]*\n?")
 _RULE = re.compile(r"[\s|+:=\-]*$")
 _GAP = re.compile(r" {2,}|\t+")
@@ -78,6 +78,8 @@ def _lines(text: str, start: int, end: int) -> Iterator[list[Cell] | None]:
             yield None
         elif _RULE.match(line[0]) and re.search(r"--|==", line[0]):
             yield []
+        elif len(line[0]) > MAX_LINE_CHARS:
+            yield None
         else:
             cells = _cells(line[0].rstrip("\n"), line.start())
             yield cells if len(cells) > 1 else None
@@ -175,7 +177,7 @@ def _tags(cell: Cell) -> tuple[str, ...]:
 
 def _fields(text: str, start: int, end: int, title: str) -> Iterator[Proposal]:
     for line in _LINE.finditer(text, start, end):
-        match = _FIELD.match(line[0]) if line[0] else None
+        match = _FIELD.match(line[0]) if 0 < len(line[0]) <= MAX_LINE_CHARS else None
         if match and _is_key(match["key"]) and line[0].strip("# \n") != title:
             value = _cell(match["value"], line.start() + match.start("value"), 0, len(match["value"]))
             if _fits(value.text) and len(value.text.split()) <= 9 and not value.text.endswith((".", ":", ",", ";")):

@@ -31,6 +31,7 @@ _SMALL = dict(zip(
 ))  # fmt: skip
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+MOST_DIGITS = 25  # what is longer is an identifier
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_SCALES})
 
 MONTHS = "january february march april may june july august september october november december".split()
@@ -192,7 +193,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         chunk = match[0].strip("()[]\"“”'‘’*_`!?;:")
         bare = chunk.rstrip(".,")
         ends = chunk != bare or match[0][-1] in ")]!?;:"
-        digits = _DIGITS.fullmatch(bare)
+        digits = _DIGITS.fullmatch(bare) if len(bare) <= MOST_DIGITS else None
         if digits and (digits[4] is None or digits[4] in UNITS or digits[4] in _SCALES):
             number = Decimal(re.sub(r"[,'’\s]", "", digits[3])) * (-1 if digits[2] else 1)
             number *= _SCALES.get(digits[4] or "", 1)
@@ -233,7 +234,7 @@ def _number_at(tokens: list[_Token], i: int) -> tuple[Decimal | None, int]:
     token = tokens[i]
     if token.number is not None:
         number, after = token.number, i + 1
-        while after < len(tokens) and not tokens[after - 1].ends and tokens[after].word in _SCALES:
+        while after < min(i + 3, len(tokens)) and not tokens[after - 1].ends and tokens[after].word in _SCALES:
             number, after = number * _SCALES[tokens[after].word], after + 1
         return (None, i + 1) if _fraction_follows(tokens, after) else (number, after)
     if token.word == "one" and _is_pronoun(tokens, i):
@@ -263,7 +264,7 @@ def _fraction_follows(tokens: list[_Token], i: int) -> bool:
 
 def _spelled(words: list[str]) -> int | None:
     """The number that English words spell, None when they spell none or several."""
-    if not words:
+    if not words or len(words) > 12:
         return None
     total, group, last = 0, 0, 10**12
     for word in words:

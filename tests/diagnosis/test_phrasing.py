@@ -141,6 +141,14 @@ def test_rows_whose_header_is_in_an_earlier_passage_are_left_alone() -> None:
     assert list(table_proposals(text, start, len(text), "", "House", voice(text))) == []
 
 
+@pytest.mark.parametrize(
+    "text", ["Key: " + " " * 50_000 + "x", "a  " * 50_000, "| " * 50_000, "A-" * 50_000, "the A" * 20_000]
+)
+def test_long_lines_are_no_tables_and_no_statements(text: str) -> None:
+    assert tables(text) == []
+    assert asked(text) == []
+
+
 @given(st.text(alphabet="ab| \t\n-=:*A3", max_size=80))
 def test_any_text_can_be_read_as_a_table(text: str) -> None:
     for each in table_proposals(text, 0, len(text), "", "T", voice(text)):

@@ -101,6 +101,13 @@ def test_text_is_right_as_it_was() -> None:
     assert is_right("anything", []) == 0.0
 
 
+@pytest.mark.parametrize(
+    "text", ["9" * 100_000, "million " * 50_000, "9 " + "billion " * 5_000, "two and " * 20_000, "9" * 29]
+)
+def test_hostile_numbers_are_none(text: str) -> None:
+    assert equal_value(text, ["9", text]) == 0.0
+
+
 @given(st.integers(0, 10**9))
 def test_separators_do_not_matter(number: int) -> None:
     for written in (str(number), f"{number:,}", f"{number:,}".replace(",", "\u202f"), f"{number}.0"):
