@@ -31,6 +31,7 @@ _SMALL = dict(zip(
 ))  # fmt: skip
 _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
+MOST_CHARS = 4_000
 MOST_DIGITS = 25  # what is longer is an identifier
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_SCALES})
 
@@ -128,7 +129,9 @@ def _agree(stated: str, accepted: str, known: bool) -> bool:
 
 
 def _read(text: str) -> tuple[list[Value], set[str]]:
-    """(values, words that are no part of them)."""
+    """(values, words that are no part of them). Of a very long text none."""
+    if len(text) > MOST_CHARS:
+        return [], {text[:40]}
     text = _WEEKDAY.sub(" ", " ".join(re.split(r"[ \t\n]+", text)).strip())
     found: list[Value] = []
 
@@ -207,8 +210,9 @@ def _numbers(text: str) -> tuple[list[Value], set[str]]:
     while i < len(tokens):
         number, after = _number_at(tokens, i)
         if number is None:
-            rest.add(tokens[i].word)
-            i += 1
+            after = max(after, i + 1)
+            rest.update(token.word for token in tokens[i:after])
+            i = after
             continue
         bound = next((t.word for t in reversed(tokens[max(0, i - 1) : i]) if t.word in _BOUNDS), "")
         unit, known, after = _unit_at(tokens, i, after)
