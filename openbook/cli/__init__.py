@@ -36,6 +36,7 @@ VERBS = {
     "log": "openbook.cli.replay:log",
     "mcp": "openbook.cli.mcp:mcp",
     "diagnose": "openbook.cli.diagnose:diagnose",
+    "questions": "openbook.cli.questions:questions",
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",

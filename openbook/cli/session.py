@@ -217,6 +217,7 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "gate": "Comparing answers",
         "warm": "Reading ahead",
         "diagnose": "Asking questions",
+        "draft": "Drafting questions",
     }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)

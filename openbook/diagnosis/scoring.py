@@ -1,6 +1,7 @@
-"""How right an answer is: exact match and token F1 after SQuAD's normalisation, and whether it holds an answer.
+"""How right an answer is: exact match and token F1 after SQuAD's normalisation, whether it holds an answer, and whether
+it states the same number, date or time. And how sure a share, or the difference of two models, is.
 
-Source: the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016).
+Source of the first two: the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016).
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from openbook.diagnosis.values import accepted_value, contradicts, same_value, stated_values
+
+RESAMPLES = 4000
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -34,6 +40,47 @@ def holds_answer(answer: str, accepted: Sequence[str]) -> float:
     """1 if the words of an accepted answer stand in the answer one after the other."""
     text = f" {normalised(answer)} "
     return float(any(words and f" {words} " in text for words in map(normalised, accepted)))
+
+
+def equal_value(answer: str, accepted: Sequence[str]) -> float:
+    """1 if the answer states the number, date or time of day that an accepted answer is; in doubt 0.
+
+    `28 days` equals `twenty-eight days` and `28`, not `28 hours`; `30 April 2024` equals `30 April`, not the other way
+    round. An answer that states several values of one kind equals none, nor does one that disagrees with another of the
+    accepted answers.
+    """
+    wanted = [value for value in map(accepted_value, accepted) if value is not None]
+    if not wanted:
+        return 0.0
+    stated = stated_values(answer)
+    for value in stated:
+        if any(value is not other and value.kind == other.kind for other in stated):
+            continue
+        if any(same_value(value, each) for each in wanted) and not any(contradicts(value, each) for each in wanted):
+            return 1.0
+    return 0.0
+
+
+def is_right(answer: str, accepted: Sequence[str]) -> float:
+    """1 if the answer is or holds an accepted one, or states an equal value.
+
+    Words alone do not make it right where the value is another: `1.5` is not `15`, and `28 hours` does not hold `28` when
+    `28 days` is accepted too.
+    """
+    if equal_value(answer, accepted):
+        return 1.0
+    wanted = [(each, accepted_value(each)) for each in accepted]
+    stated = stated_values(answer)
+    for each, value in wanted:
+        if not (exact_match(answer, [each]) or holds_answer(answer, [each])):
+            continue
+        if value is None or not stated:
+            return 1.0
+        near = [other for other in stated if other.core == value.core]
+        values = [other for _, other in wanted if other is not None]
+        if any(not any(contradicts(other, accept) for accept in values) for other in near):
+            return 1.0
+    return 0.0
 
 
 def _f1(found: list[str], wanted: list[str]) -> float:
@@ -68,3 +115,34 @@ def interval(scores: Sequence[float]) -> Interval:
     variance = sum((score - mean) ** 2 for score in scores) / max(1, n - 1)
     spread = z * math.sqrt(variance / n)
     return Interval(mean, mean - spread, mean + spread, n)
+
+
+def bootstrap(scores: Sequence[float], seed: int = 0) -> Interval:
+    """The mean with the 95 % interval of means of questions drawn anew, with replacement.
+
+    For shares Wilson's interval (`interval`) is the better one near 0 and 1, where resampling finds no spread.
+    """
+    n = len(scores)
+    if not n:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    chance, values = np.random.default_rng(seed), np.asarray(scores, dtype=float)
+    if np.isin(values, (0.0, 1.0)).all():  # the mean of n draws from zeros and ones
+        means = chance.binomial(n, values.mean(), size=RESAMPLES) / n
+    else:
+        means = np.array([values[chance.integers(0, n, size=n)].mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(values.mean()), float(low), float(high), n)
+
+
+def mcnemar(only_first_right: int, only_second_right: int) -> float:
+    """Two-sided p of McNemar's exact test: of the questions that one model alone gets right, would a fair coin split them so?
+
+    Raises ValueError for a negative count.
+    """
+    if only_first_right < 0 or only_second_right < 0:
+        raise ValueError(f"Counts cannot be negative: {only_first_right}, {only_second_right}.")
+    n, fewer = only_first_right + only_second_right, min(only_first_right, only_second_right)
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(fewer + 1)
+    )
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))

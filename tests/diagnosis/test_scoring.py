@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.scoring import exact_match, holds_answer, interval, normalised, token_f1
+from openbook.diagnosis.scoring import bootstrap, exact_match, holds_answer, interval, mcnemar, normalised, token_f1
 
 TEXTS = st.text(max_size=40)
 
@@ -51,3 +51,36 @@ def test_wilsons_interval_of_none_of_ten_is_not_empty() -> None:
     assert found.low == pytest.approx(0.0, abs=1e-12)
     assert found.high == pytest.approx(0.2775, abs=1e-3)
     assert str(interval([])) == "no data"
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), max_size=60))
+def test_a_bootstrap_interval_is_one_of_the_same_mean(scores: list[float]) -> None:
+    found = bootstrap(scores)
+    assert found.n == len(scores)
+    assert str(found) == ("no data" if not scores else str(found))
+    if scores:
+        assert found.mean == pytest.approx(interval(scores).mean)
+        assert 0.0 <= found.low <= found.mean + 1e-12
+        assert found.mean <= found.high + 1e-12
+        assert found.high <= 1.0
+        assert bootstrap(scores) == found
+
+
+def test_a_bootstrap_interval_of_shares_is_near_wilsons() -> None:
+    scores = [1.0] * 60 + [0.0] * 40
+    assert bootstrap(scores).low == pytest.approx(interval(scores).low, abs=0.015)
+    assert bootstrap([0.2, 0.4, 0.9] * 30).high < 0.57
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p"), [(0, 0, 1.0), (5, 5, 1.0), (1, 0, 1.0), (0, 6, 0.03125), (2, 10, 0.03857421875)]
+)
+def test_mcnemar_is_the_exact_sign_test(first: int, second: int, p: float) -> None:
+    assert mcnemar(first, second) == pytest.approx(p)
+    assert mcnemar(second, first) == mcnemar(first, second)
+
+
+def test_mcnemar_of_many_and_of_impossible_counts() -> None:
+    assert 0.0 <= mcnemar(40_000, 41_000) < 0.001
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar(-1, 3)

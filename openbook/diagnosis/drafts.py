@@ -1,0 +1,92 @@
+"""Files of questions, one JSON object a line, and those in them that nobody has reviewed yet.
+
+A draft has `"reviewed": false`. A line without that key was written by a person and counts as reviewed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openbook.errors import ConfigError, StorageError
+from openbook.models.durable import replace_file, storage_errors
+
+MAX_LINE_CHARS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """`quote` stands at `[start, end)` of the document's text and holds the answer. `document`: the end of its path."""
+
+    document: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A proposed question. `kind` is `answerable`, or `unanswerable` with no answers and no gold."""
+
+    id: str
+    question: str
+    kind: str
+    answers: tuple[str, ...]
+    gold: Gold | None
+    tags: tuple[str, ...]
+    reviewed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As one line of a file of questions."""
+        value: dict[str, Any] = asdict(self)
+        return value | {"answers": list(self.answers), "tags": list(self.tags)}
+
+
+def write_questions(path: Path, questions: Sequence[Mapping[str, Any]]) -> None:
+    """Put them there in one step, one a line. Raises StorageError."""
+    lines = (json.dumps(question, ensure_ascii=False) + "\n" for question in questions)
+    with storage_errors(f"write {path}"):
+        replace_file(path, "".join(lines).encode("utf-8", "replace"))
+
+
+def read_questions(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of questions as they are. Raises ConfigError with the number of a line that is none, StorageError."""
+    return list(_lines(path))
+
+
+def unreviewed(path: Path) -> int:
+    """How many questions of a file are drafts that nobody has reviewed. Raises ConfigError, StorageError."""
+    return sum(is_draft(question) for question in _lines(path))
+
+
+def is_draft(question: Mapping[str, Any]) -> bool:
+    return question.get("reviewed", True) is False
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_CHARS), ""), start=1):
+                if line.strip():
+                    yield _question(line, f"{path.name}, line {number}")
+    except OSError as error:
+        raise StorageError(f"Cannot read the questions in {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
+
+
+def _question(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not a JSON object: {error}. Each line is one question.") from error
+    if not isinstance(value, dict) or not isinstance(value.get("question"), str):
+        raise ConfigError(f'{where}: an object with "question" is expected, not {line.strip()[:60]!r}.')
+    answers = value.get("answers", [])
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ConfigError(f'{where}: "answers" must be a list of texts, not {str(answers)[:60]!r}.')
+    return value

@@ -1,0 +1,175 @@
+"""Drafting and reviewing as a user meets them, without a model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.cli import run, session
+from openbook.diagnosis.drafts import unreviewed, write_questions
+from openbook.knowledge import KnowledgeBase
+from tests.diagnosis.bases import EMBEDDER, FERRIES, GERMAN, base_of
+
+
+@pytest.fixture
+def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Knowledge bases are searched with an embedder that needs no file."""
+    monkeypatch.setattr(session, "open_base", lambda current: (KnowledgeBase.open(current.default_kb), EMBEDDER))
+    base_of(tmp_path, ferries=FERRIES).close()
+    return tmp_path / "kb"
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(line + "\n" for line in lines)))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "out" / "questions.jsonl"
+    code, stdout, stderr = out(capsys, "questions", "draft", "--kb", kb, "-n", "6", "-o", path)
+    assert code == 0, stderr
+    assert "Nobody has read them yet" in stdout
+    assert unreviewed(path) == len(read(path)) > 0
+    code, _, stderr = out(capsys, "questions", "draft", "--kb", kb, "-o", path)
+    assert code == 2
+    assert "--force" in stderr
+    assert out(capsys, "questions", "draft", "--kb", kb, "-n", "3", "-o", path, "--force")[0] == 0
+
+
+def test_few_drafts_are_said_to_be_few(kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, stdout, _ = out(capsys, "questions", "draft", "--kb", kb, "-n", "500", "-o", tmp_path / "q.jsonl")
+    assert "of 500 wanted" in stdout
+
+
+def test_another_language_and_an_empty_base_write_nothing(
+    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    base_of(other, haus=GERMAN).close()
+    path = tmp_path / "q.jsonl"
+    code, _, stderr = out(capsys, "questions", "draft", "--kb", other / "kb", "-o", path)
+    assert code == 2
+    assert "Not in English" in stderr
+    assert "No question could be drafted" in stderr
+    KnowledgeBase.ensure(tmp_path / "empty", EMBEDDER.identity).close()
+    assert out(capsys, "questions", "draft", "--kb", tmp_path / "empty", "-o", path)[0] == 4
+    assert not path.exists()
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(
+    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, stderr = out(capsys, "questions", "draft", "--kb", kb, "-o", tmp_path / "file" / "q.jsonl")
+    assert code == 5
+    assert "Cannot write" in stderr
+
+
+def test_no_drafts_are_left_behind_by_a_failure(
+    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openbook.diagnosis.drafting.draft", interrupted)
+    assert out(capsys, "questions", "draft", "--kb", kb, "-o", tmp_path / "q.jsonl")[0] == 130
+    assert not (tmp_path / "q.jsonl").exists()
+
+
+DRAFTS: list[dict[str, Any]] = [
+    {
+        "id": f"d{i}",
+        "question": f"How many {thing} are on the Isolde Marr?",
+        "kind": "answerable",
+        "answers": ["14"],
+        "gold": {"document": "ferries.md", "page": None, "start": 11, "end": 77, "quote": FERRIES[11:77]},
+        "tags": ["md"],
+        "reviewed": False,
+    }
+    for i, thing in enumerate(["places", "lifts", "bars", "decks"])
+]
+
+
+@pytest.fixture
+def drafts(tmp_path: Path) -> Path:
+    path = tmp_path / "drafts.jsonl"
+    write_questions(path, [*DRAFTS, {"question": "By hand?", "answers": ["yes"], "mine": 1}])
+    return path
+
+
+def test_review_saves_every_decision(
+    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "a", "r", "q", "Is there a bar?", "w", "yes | one bar", "a", "s")
+    code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    assert code == 0
+    assert "1 of 4" in stdout
+    assert f"»{FERRIES[11:77]}«" in stdout
+    assert "The evacuation slide" in stdout  # the passage around the quote
+    assert "Reviewed: 3; still drafts: 1." in stdout
+    lines = read(drafts)
+    assert [line.get("reviewed", "by hand") for line in lines] == [True, True, False, "by hand"]
+    assert (lines[1]["question"], lines[1]["answers"]) == ("Is there a bar?", ["yes", "one bar"])
+    assert lines[3] == {"question": "By hand?", "answers": ["yes"], "mine": 1}
+
+
+def test_an_interrupted_review_goes_on_where_it_stopped(
+    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "a")  # and the pipe ends
+    code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    assert code == 0
+    assert "Stopped. Reviewed: 2; still drafts: 3." in stdout
+    type_in(monkeypatch, "a", "x")
+    assert "1 of 3" in out(capsys, "questions", "review", drafts, "--kb", kb)[1]
+    assert unreviewed(drafts) == 2
+
+
+def test_what_is_wrong_cannot_be_accepted(
+    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_in(monkeypatch, "z", "q", "by hand?", "a", "q", "Is it?", "w", "|", "a", "x")
+    code, stdout, _ = out(capsys, "questions", "review", drafts)
+    assert code == 0
+    assert "'z' is none of a, q, w, r, s, x." in stdout
+    assert "The same question is there already" in stdout
+    assert read(drafts)[0]["kind"] == "unanswerable"
+    assert read(drafts)[0]["reviewed"] is True
+
+
+def test_review_without_the_passage_says_why(
+    kb: Path, drafts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = [DRAFTS[0] | {"gold": DRAFTS[0]["gold"] | {"start": 12}}, DRAFTS[1] | {"gold": None, "answers": []}]
+    changed.append(DRAFTS[2] | {"gold": DRAFTS[2]["gold"] | {"document": "gone.md"}})
+    write_questions(drafts, changed)
+    type_in(monkeypatch, "s", "a", "s", "s")
+    _, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    assert "The document has changed" in stdout
+    assert "No passage" in stdout
+    assert "It has no accepted answer" in stdout
+    assert "no such document" in stdout
+
+
+def test_bad_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert out(capsys, "questions", "review", tmp_path / "none.jsonl")[0] == 5
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    code, _, stderr = out(capsys, "questions", "review", tmp_path / "bad.jsonl")
+    assert code == 2
+    assert "line 1" in stderr
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "still drafts: 0." in out(capsys, "questions", "review", tmp_path / "empty.jsonl")[1]
