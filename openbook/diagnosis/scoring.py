@@ -18,6 +18,7 @@ import numpy as np
 from openbook.diagnosis.values import accepted_value, contradicts, same_value, stated_values
 
 RESAMPLES = 4000
+EXACT_PAIRS = 1000
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -135,14 +136,15 @@ def bootstrap(scores: Sequence[float], seed: int = 0) -> Interval:
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
-    """Two-sided p of McNemar's exact test: of the questions that one model alone gets right, would a fair coin split them so?
+    """Two-sided p of McNemar's test: of the questions that one model alone gets right, would a fair coin split them so?
 
-    Raises ValueError for a negative count.
+    Exact up to 1,000 of them; beyond, the normal approximation with continuity correction. Raises ValueError for a negative
+    count. Source: McNemar 1947; Edwards 1948 for the correction.
     """
-    if only_first_right < 0 or only_second_right < 0:
-        raise ValueError(f"Counts cannot be negative: {only_first_right}, {only_second_right}.")
-    n, fewer = only_first_right + only_second_right, min(only_first_right, only_second_right)
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(fewer + 1)
-    )
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+    n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
+    if few < 0:
+        raise ValueError(f"{few} is no count of questions: it is negative")
+    if n <= EXACT_PAIRS:
+        return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
+    z = max(0.0, abs(only_first_right - only_second_right) - 1) / math.sqrt(n)
+    return math.erfc(z / math.sqrt(2))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from openbook.diagnosis.observations import Header, Observation, Said
-from openbook.diagnosis.scoring import Interval, interval
+from openbook.diagnosis.scoring import Interval, interval, mcnemar
 from openbook.diagnosis.verdicts import VERDICTS, Judged, Verdict, is_right
 
 FORMAT = 1
@@ -21,7 +21,6 @@ MISSES: tuple[Verdict, ...] = ("retriever_miss", "distracted", "reader_gap", "ha
 RANKS = (1, 3, 5, 10, 20)
 MODES = ("closed_book", "open_book", "oracle")
 MOST_TAGS = 1000  # that are counted
-_EXACT_PAIRS = 1000  # up to so many discordant pairs McNemar's test is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,20 +264,6 @@ def compare(first: str, one: Iterable[Outcome], second: str, other: Iterable[Out
         mcnemar(only_first, only_second) if pairs else None,
         tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
     )
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided, on the pairs that differ: the exact binomial test; beyond 1,000 pairs the normal one, with continuity.
-
-    Source: McNemar 1947; Edwards 1948 for the correction.
-    """
-    n, few = only_first + only_second, min(only_first, only_second)
-    if n == 0:
-        return 1.0
-    if n <= _EXACT_PAIRS:
-        return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
-    z = max(0.0, abs(only_first - only_second) - 1) / math.sqrt(n)
-    return math.erfc(z / math.sqrt(2))
 
 
 def pairs_of(summaries: Sequence[ModelSummary]) -> list[Comparison]:

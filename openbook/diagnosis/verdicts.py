@@ -29,6 +29,7 @@ from typing import Literal, TypeAlias
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import holds_answer, normalised, token_f1
+from openbook.diagnosis.scoring import is_right as right
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -132,8 +133,9 @@ def _nowhere(asked: Asked, wording: int) -> Judged:
 
 
 def is_right(answer: str, question: Question) -> bool:
-    """Whether an answer holds an accepted one, word for word, or says enough of one that is a whole sentence."""
-    return holds_any(answer, question.answers)
+    """Whether an answer is, holds or equals an accepted one (`scoring.is_right`), or says enough of one that is a sentence."""
+    text, accepted = plain(answer), [plain(each) for each in question.answers]
+    return bool(right(text, accepted)) or any(_loosely(text, each) for each in accepted)
 
 
 def holds_any(text: str, accepted: Sequence[str]) -> bool:
@@ -142,10 +144,13 @@ def holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 
 def _holds(text: str, accepted: str) -> bool:
+    return bool(holds_answer(text, [accepted])) or _loosely(text, accepted)
+
+
+def _loosely(text: str, accepted: str) -> bool:
+    """Where words cannot be told apart, the letters; of a whole sentence, most of its words."""
     if not text.strip() or not accepted.strip():
         return False
-    if holds_answer(text, [accepted]):
-        return True
     if _NO_SPACES.search(accepted):
         return accepted.casefold() in text.casefold()
     return len(accepted.split()) > LONG_ANSWER_WORDS and token_f1(text, [accepted]) >= ENOUGH_F1

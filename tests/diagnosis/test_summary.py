@@ -11,12 +11,12 @@ import pytest
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation
+from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
     ModelSummary,
     Outcome,
     Share,
     compare,
-    mcnemar,
     outcomes_of,
     pairs_of,
     share,
