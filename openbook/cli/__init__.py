@@ -35,6 +35,7 @@ VERBS = {
     "replay": "openbook.cli.replay:replay",
     "log": "openbook.cli.replay:log",
     "diagnose": "openbook.cli.diagnose:diagnose",
+    "probe": "openbook.cli.probe:probe",
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",
