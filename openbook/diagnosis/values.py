@@ -291,7 +291,7 @@ _PATTERNS: tuple[tuple[Kind, str, _Variants], ...] = (
     ("time", rf"{_BOUND}{_HOUR}:{_MINUTE}(?!\w|:\d|[.,]\d)", _times),
     ("time", rf"(?i){_BOUND}{_HOUR}(?:\.{_MINUTE})?(?=\s*(?:[ap]\.?m\b|o.clock|Uhr\b))", _times),
     ("date", r"(?:\A|(?<=in )|(?<=since )|(?<=by )|(?<=of )|(?<=year ))(?:1[5-9]|20)\d\d\Z", _years),
-    ("date", _any_of(_WEEKDAYS), _words_of(_WEEKDAYS)),
+    ("date", rf"(?<!\w)(?:{'|'.join(_WEEKDAYS)})(?=s?(?!\w))", _words_of(_WEEKDAYS)),
     ("date", rf"\A(?:{'|'.join(_MONTHS)})\Z", _words_of(_MONTHS)),
     ("number", r"(?P<number>\d+(?:[.,]\d+)*)(?P<suffix>(?:st|nd|rd|th)\b)?", _numbers),
     ("number", f"(?i){_TENS_AND_UNITS}", _number_words),
