@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from openbook.diagnosis.probe_run import Probed
     from openbook.diagnosis.probing import Result
 
-_BAR = 24  # characters
-
 
 def print_probes(probed: Probed) -> None:
     from openbook.diagnosis.probe_report import TITLES
@@ -37,14 +35,12 @@ def _table(result: Result) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for head in ("count", "share", "95 %"):
-        table.add_column(head, justify="right")
-    table.add_column("")
+        table.add_column(head, justify="right", no_wrap=True)
     for what, share in result.rows():
-        shown, between, bar = "no data", "", ""
+        shown, between = "no data", ""
         if share.share is not None and share.low is not None and share.high is not None:
             shown, between = f"{share.share:.1%}", f"{100 * share.low:.0f} to {100 * share.high:.0f}"
-            bar = "█" * round(_BAR * share.share)
-        table.add_row(what, f"{share.count}/{share.of}", shown, between, bar)
+        table.add_row(what, f"{share.count}/{share.of}", shown, between)
     return table

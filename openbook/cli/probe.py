@@ -36,6 +36,7 @@ from openbook.errors import ConfigError
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
+@click.option("--with-drafts", is_flag=True, help="Also ask proposed questions that nobody has reviewed.")
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first so many questions."
 )
@@ -50,6 +51,7 @@ def probe(
     where: str,
     labels: tuple[str, ...],
     file_format: str,
+    with_drafts: bool,
     limit: int,
     report: Path | None,
     as_json: bool,
@@ -81,6 +83,10 @@ def probe(
     for path in (questions, *docs):
         check_exists(path)
     found = survey(load_questions(questions, file_format))
+    if found.drafts and not with_drafts:
+        raise ConfigError(
+            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
+        )
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = session.settings(kb=kb, kv_disk=0, **reading)
     base, embedder = open_asked(current, docs)
@@ -109,6 +115,8 @@ def probe(
         display.print_json(probe_run.to_json(probed))
     else:
         display_probes.print_probes(probed)
+    if found.questions > limit:
+        click.echo(f"These were the first {limit} of {found.questions:,} questions; more with --limit.", err=True)
     if probed.stopped:
         click.echo("Interrupted: what was measured until then is above.", err=True)
         raise click.exceptions.Exit(INTERRUPTED)

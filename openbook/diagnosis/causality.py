@@ -17,9 +17,9 @@ from openbook.inference.frozen import Cancelled
 
 OUTCOMES = ("changed", "supported", "kept")
 _ROWS = (
-    "cited passage removed: the answer changed",
-    "cited passage removed: the same, cited from another",
-    "cited passage removed: the same, without support",
+    "without what it cites: changed",
+    "without what it cites: cited from another",
+    "without what it cites: kept without support",
 )
 
 
@@ -49,7 +49,7 @@ class Causality:
 
     def rows(self) -> list[tuple[str, Share]]:
         rows = [(name, self.cited[outcome]) for name, outcome in zip(_ROWS, OUTCOMES, strict=True)]
-        return [*rows, ("uncited passage removed: the same", self.uncited_kept)]
+        return [*rows, ("without what it does not cite: kept", self.uncited_kept)]
 
     def meaning(self) -> str:
         changed, kept = self.cited["changed"], self.cited["kept"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from openbook.diagnosis.leaks import Leaks
 from openbook.diagnosis.probe_run import PROBES, Probed
 from openbook.diagnosis.probing import Result
-from openbook.diagnosis.report import storage, table, text
+from openbook.diagnosis.report import keep, table, text
 from openbook.diagnosis.report_style import STYLE
 from openbook.diagnosis.summary import Share
+from openbook.models.durable import replace_file, storage_errors
 
 TITLES = {
     "counterfactual": "Counterfactual: does the answer follow the passage or the weights?",
@@ -26,11 +27,8 @@ _WIDTH = 200  # of a bar
 
 def write_page(path: Path, title: str, probed: Probed) -> None:
     """Raises StorageError."""
-    staged = path.with_name(f".{path.name}")
-    with storage(path):
-        with staged.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.writelines(part + "\n" for part in _page(title, probed))
-        staged.replace(path)
+    with storage_errors(f"write {path}"):
+        replace_file(path, "".join(f"{part}\n" for part in _page(title, probed)).encode("utf-8", "replace"))
 
 
 def _page(title: str, probed: Probed) -> Iterator[str]:
@@ -64,7 +62,7 @@ def _section(probed: Probed) -> Iterator[str]:
 def _probe(name: str, result: Result) -> Iterator[str]:
     yield f"<h3>{text(TITLES[name])}</h3>"
     yield f"<p>{text(result.meaning())}</p>"
-    yield table(["", "", ""], [[text(what), _bar(share), text(share)] for what, share in result.rows()], raw=True)
+    yield table(["", "", ""], [[text(what), _bar(share), keep(text(share))] for what, share in result.rows()], raw=True)
     if left_out := getattr(result, "left_out", {}):
         reasons = ", ".join(f"{text(reason)}: {count}" for reason, count in left_out.items())
         yield f'<p class="soft">Left out: {reasons}</p>'

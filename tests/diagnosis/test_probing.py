@@ -504,7 +504,7 @@ def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path:
     for title in ("Counterfactual", "Abstention", "Position and noise", "Citations", "Leaks"):
         assert f"<h3>{title}" in page
     with pytest.raises(StorageError):
-        write_page(tmp_path / "no" / "folder.html", "", probed)
+        write_page(tmp_path / "probes.html" / "page.html", "", probed)
 
 
 def test_leaks_are_shown(base: KnowledgeBase) -> None:
