@@ -82,7 +82,9 @@ class Noise:
             noise, position = self.noise_costs[strategy], self.position_costs[strategy]
             said = [_said(noise, f"{DISTRACTORS[-1]} distractors"), _said(position, f"rank {AMONG + 1} instead of 1")]
             if any(said):
-                parts.append(f"Read {strategy}, {' and '.join(filter(None, said))}.")
+                parts.append(f"Read {strategy}, {'; '.join(filter(None, said))}.")
+        if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
+            parts.append("Fewer passages (--passages) disturb less, if the retriever ranks the right one high.")
         return " ".join(parts) or "No question has enough passages around it to measure."
 
 
@@ -93,13 +95,11 @@ def _name(cell: Cell) -> str:
 
 
 def _said(cost: Interval | None, by: str) -> str:
+    """What it does to the share of right answers, in points with their interval."""
     if cost is None:
         return ""
-    low, high = 100 * cost.low, 100 * cost.high
-    if cost.low <= 0.0 <= cost.high:
-        return f"{by} make no certain difference ({-100 * cost.mean:+.0f} points [{-high:+.0f}, {-low:+.0f}])"
-    word = "cost" if cost.mean > 0 else "gain"
-    return f"{by} {word} {abs(100 * cost.mean):.0f} points [{min(abs(low), abs(high)):.0f}, {max(abs(low), abs(high)):.0f}]"
+    chance = ", which may be chance" if cost.low <= 0.0 <= cost.high else ""
+    return f"{by}: {-100 * cost.mean + 0.0:+.0f} points [{-100 * cost.high:+.0f}, {-100 * cost.low:+.0f}]{chance}"
 
 
 def strategies(bench: Bench) -> tuple[Strategy, ...]:

@@ -221,7 +221,9 @@ def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase)
     result = noise(base, reads)
     wanted = [("together", 0, n) for n in (0, 1, 3, 7)] + [("together", rank, 3) for rank in (1, 2, 3, 4)]
     assert cells(result) == dict.fromkeys(wanted, (10, 10))
-    assert "no certain difference" in result.meaning()
+    assert "7 distractors: -0 points [" not in result.meaning()
+    assert "7 distractors: +0 points [" in result.meaning()
+    assert "which may be chance" in result.meaning()
     assert [name for name, _ in result.rows()][:2] == ["together, alone", "together, among 1 distractors"]
 
 
@@ -233,7 +235,7 @@ def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: Know
     assert position is not None
     assert (position.mean, position.n) == (1.0, 10)
     assert position.low > 0.5
-    assert "rank 4 instead of 1 cost 100 points" in result.meaning()
+    assert "rank 4 instead of 1: -100 points [" in result.meaning()
     abstained = {(c.rank, c.distractors): c.abstained.count for c in result.cells}
     assert abstained[4, 3] == 10
 
@@ -242,9 +244,11 @@ def test_a_model_that_many_passages_confuse_pays_for_noise(base: KnowledgeBase) 
     result = noise(base, lambda p: reads(p) if len(p.passages) < 4 else "At noon.")
     found = cells(result)
     assert [found["together", 0, n][0] for n in (0, 1, 3, 7)] == [10, 10, 0, 0]
-    assert "7 distractors cost 100 points" in result.meaning()
+    assert "7 distractors: -100 points [" in result.meaning()
+    assert "Fewer passages" in result.meaning()
     helped = noise(base, lambda p: reads(p) if len(p.passages) > 4 else SILENT)
-    assert "7 distractors gain 100 points" in helped.meaning()
+    assert "7 distractors: +100 points [" in helped.meaning()
+    assert "Fewer passages" not in helped.meaning()
 
 
 def test_a_trained_reader_is_measured_in_both_strategies(base: KnowledgeBase) -> None:
