@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from openbook.cli.scoping import scope_of, scope_options
 from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.diagnosis.probe_run import Probed
+    from openbook.diagnosis.questions import Question, Survey
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.scope import Scope
+    from openbook.records import Embedder
 
 
 @click.command()
@@ -68,38 +77,74 @@ def probe(
 
     Documents are never changed. Ctrl-C stops and shows what was measured so far.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from openbook.answer import Options
     from openbook.cli import INTERRUPTED, display, display_probes, session
     from openbook.cli.ask import open_asked
     from openbook.diagnosis import probe_report, probe_run
-    from openbook.diagnosis.examining import Bench
-    from openbook.diagnosis.questions import load_questions, survey
+    from openbook.diagnosis.questions import load_questions
     from openbook.knowledge.discovery import check_exists
-    from openbook.records import Decoding
 
     if docs and kb is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
     names = probe_run.checked(probes or probe_run.PROBES)
     for path in (questions, *docs):
         check_exists(path)
+    found = _surveyed(questions, file_format, with_drafts=with_drafts)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = session.settings(kb=kb, kv_disk=0, **reading)
+    base, embedder = open_asked(current, docs)
+    scope = scope_of(base, as_of, where, labels)
+    asked = islice(load_questions(questions, file_format), limit)
+    probed = _probed(asked, found, limit, names, current, base, embedder, scope)
+    if report is not None:
+        probe_report.write_page(report, f"Probes with {questions.name}", probed)
+    if as_json:
+        display.print_json(probe_run.to_json(probed))
+    else:
+        display_probes.print_probes(probed)
+    if found.questions > limit:
+        click.echo(f"The first {limit} of {found.questions:,} questions were taken; more with --limit.", err=True)
+    if probed.stopped:
+        click.echo("Interrupted: what was measured until then is above.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _surveyed(questions: Path, file_format: str, *, with_drafts: bool) -> Survey:
+    """What the file holds. Raises ConfigError for drafts that are not meant."""
+    from openbook.diagnosis.questions import load_questions, survey
+
     found = survey(load_questions(questions, file_format))
     if found.drafts and not with_drafts:
         raise ConfigError(
             f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
         )
-    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = session.settings(kb=kb, kv_disk=0, **reading)
-    base, embedder = open_asked(current, docs)
-    scope = scope_of(base, as_of, where, labels)
-    options = Options(
-        current.passages, session.strategy(current), Decoding(max_tokens=current.max_tokens, stop=("\n",))
-    )
+    return found
+
+
+def _probed(
+    asked: Iterable[Question],
+    found: Survey,
+    limit: int,
+    names: Sequence[str],
+    current: Settings,
+    base: KnowledgeBase,
+    embedder: Embedder,
+    scope: Scope,
+) -> Probed:
+    """Put the probes to the model of the settings."""
+    from openbook.answer import Options
+    from openbook.cli import session
+    from openbook.diagnosis.examining import Bench
+    from openbook.diagnosis.probe_run import probe
+    from openbook.records import Decoding
+
+    decoding = Decoding(max_tokens=current.max_tokens, stop=("\n",))
+    options = Options(current.passages, session.strategy(current), decoding)
     model = session.model_opener(current)()
     try:
         bench = Bench(model, base, embedder, scope, options)
         with session.add_progress() as progress, _until_interrupted() as interrupted:
-            probed = probe_run.probe(
-                islice(load_questions(questions, file_format), limit),
+            return probe(
+                asked,
                 bench,
                 found.digest,
                 names,
@@ -109,17 +154,6 @@ def probe(
             )
     finally:
         model.close()
-    if report is not None:
-        probe_report.write_page(report, f"Probes with {questions.name}", probed)
-    if as_json:
-        display.print_json(probe_run.to_json(probed))
-    else:
-        display_probes.print_probes(probed)
-    if found.questions > limit:
-        click.echo(f"These were the first {limit} of {found.questions:,} questions; more with --limit.", err=True)
-    if probed.stopped:
-        click.echo("Interrupted: what was measured until then is above.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED)
 
 
 @contextmanager

@@ -91,7 +91,9 @@ class Noise:
 def _name(cell: Cell) -> str:
     if cell.rank:
         return f"{cell.strategy}, at rank {cell.rank} of {cell.distractors + 1}"
-    return f"{cell.strategy}, among {cell.distractors} distractors" if cell.distractors else f"{cell.strategy}, alone"
+    if not cell.distractors:
+        return f"{cell.strategy}, alone"
+    return f"{cell.strategy}, among {cell.distractors} distractor{'s' if cell.distractors > 1 else ''}"
 
 
 def _said(cost: Interval | None, by: str) -> str:

@@ -84,9 +84,8 @@ def _bar(share: Share) -> str:
 
 def _trials(result: Result) -> Iterator[str]:
     """Each question with what was said, where that can be put into a table."""
-    trials = _found(result) if isinstance(result, Leaks) else _plain(getattr(result, "trials", ()))
-    heads, rows = trials
-    if not rows:
+    heads, rows = _found(result) if isinstance(result, Leaks) else _plain(getattr(result, "trials", ()))
+    if not rows or set(heads) <= {"id", "outcome", "failure"}:
         return
     more = f", the first {MOST_SHOWN} of {len(rows)}" if len(rows) > MOST_SHOWN else ""
     yield f'<details class="q"><summary>What was said{more}</summary>'

@@ -113,7 +113,7 @@ def test_as_json_and_only_some(out: Out) -> None:
     assert value["header"]["knowledge_base_version"] == 1
     assert value["probes"]["counterfactual"]["followed"]["passage"]["count"] == 2
     assert value["probes"]["abstention"]["meaning"].startswith("Without the passage")
-    assert "the first 2 of 5 questions" in stderr
+    assert "The first 2 of 5 questions" in stderr
 
 
 def test_ctrl_c_shows_what_was_measured(out: Out) -> None:

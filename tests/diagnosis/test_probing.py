@@ -224,7 +224,7 @@ def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase)
     assert "7 distractors: -0 points [" not in result.meaning()
     assert "7 distractors: +0 points [" in result.meaning()
     assert "which may be chance" in result.meaning()
-    assert [name for name, _ in result.rows()][:2] == ["together, alone", "together, among 1 distractors"]
+    assert [name for name, _ in result.rows()][:2] == ["together, alone", "together, among 1 distractor"]
 
 
 def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: KnowledgeBase) -> None:
