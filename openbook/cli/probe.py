@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 @click.argument("questions", type=click.Path(path_type=Path))
 @click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
 @click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
-@click.option(
-    "--probe",
-    "probes",
-    multiple=True,
-    help="counterfactual, abstention, noise, causality or leaks (repeatable; default: all).",
-)
+@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
 @click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
