@@ -37,6 +37,7 @@ VERBS = {
     "mcp": "openbook.cli.mcp:mcp",
     "diagnose": "openbook.cli.diagnose:diagnose",
     "questions": "openbook.cli.questions:questions",
+    "probe": "openbook.cli.probe:probe",
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",

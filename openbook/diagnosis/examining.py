@@ -104,7 +104,7 @@ def examine(
     rest = islice(questions, record.done, None)
     try:
         while block := list(islice(rest, BLOCK)):
-            alone = [tuple(_closed(bench, wording, cancelled) for wording in q.wordings) for q in block]
+            alone = [tuple(ask_alone(bench, wording, cancelled) for wording in q.wordings) for q in block]
             _must_answer(block, alone, bench)
             for question, closed in zip(block, alone, strict=True):
                 record.append(_observe(bench, finder, question, closed, cancelled))
@@ -154,13 +154,13 @@ def _seen(passage: Passage, holding: Holding) -> Seen:
     return Seen(passage.id, passage.document, passage.page, passage.start, passage.text, holding.marks(passage))
 
 
-def _closed(bench: Bench, wording: str, cancelled: Cancelled) -> Said:
+def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Said:
     def request() -> tuple[str, bool, Completion | None]:
         completion = bench.model.complete(closed_book_prompt(wording), bench.options.decoding, cancelled)
         text = tidy(completion.text)
         return text, says_nothing_found(text), completion
 
-    return _answered(request, cancelled)
+    return answered(request, cancelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled)
         readings.append(read_hits(wording, hits, bench.strategy, bench.model, decoding, lambda piece: None, cancelled))
         return *said(readings[0], bench.model), readings[0].completion
 
-    answer = _answered(request, cancelled)
+    answer = answered(request, cancelled)
     # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
     given = readings[0].hits if readings and bench.strategy == "together" else hits
     if answer.abstained or answer.failure:
@@ -191,7 +191,7 @@ def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled)
     return _Read(answer, cited, given)
 
 
-def _answered(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Said:
+def answered(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Said:
     """Raises Stopped when the caller cancelled."""
     if cancelled():
         raise Stopped

@@ -1,0 +1,168 @@
+"""`openbook probe`: changes what the model reads and looks at what becomes of its answers."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openbook.cli.scoping import scope_of, scope_options
+from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.diagnosis.probe_run import Probed
+    from openbook.diagnosis.questions import Question, Survey
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.scope import Scope
+    from openbook.records import Embedder
+
+
+@click.command()
+@click.argument("questions", type=click.Path(path_type=Path))
+@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
+@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
+@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option("--passages", type=int, help="How many passages the model reads.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "each", "together"]),
+    help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
+)
+@scope_options
+@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
+@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
+@click.option("--with-drafts", is_flag=True, help="Also ask proposed questions that nobody has reviewed.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first so many questions."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was found as a page for a browser.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def probe(
+    questions: Path,
+    docs: tuple[Path, ...],
+    kb: Path | None,
+    probes: tuple[str, ...],
+    as_of: str | None,
+    where: str,
+    labels: tuple[str, ...],
+    file_format: str,
+    with_drafts: bool,
+    limit: int,
+    report: Path | None,
+    as_json: bool,
+    **reading: object,
+) -> None:
+    """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
+
+    \b
+    counterfactual  a value in the passage is altered: does the answer follow?
+    abstention      the passage is withheld: does the model say so or invent?
+    noise           the passage at each rank, among more and more others
+    causality       what is cited is removed: does the answer change?
+    leaks           codes told in one request must not appear in another
+
+    Documents are never changed. Ctrl-C stops and shows what was measured so far.
+    """  # noqa: D301  click keeps the lines after this control character as they are
+    from openbook.cli import INTERRUPTED, display, display_probes, session
+    from openbook.cli.ask import open_asked
+    from openbook.diagnosis import probe_report, probe_run
+    from openbook.diagnosis.questions import load_questions
+    from openbook.knowledge.discovery import check_exists
+
+    if docs and kb is not None:
+        raise ConfigError("--docs and --kb exclude each other; give one of them.")
+    names = probe_run.checked(probes or probe_run.PROBES)
+    for path in (questions, *docs):
+        check_exists(path)
+    found = _surveyed(questions, file_format, with_drafts=with_drafts)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = session.settings(kb=kb, kv_disk=0, **reading)
+    base, embedder = open_asked(current, docs)
+    scope = scope_of(base, as_of, where, labels)
+    asked = islice(load_questions(questions, file_format), limit)
+    probed = _probed(asked, found, limit, names, current, base, embedder, scope)
+    if report is not None:
+        probe_report.write_page(report, f"Probes with {questions.name}", probed)
+    if as_json:
+        display.print_json(probe_run.to_json(probed))
+    else:
+        display_probes.print_probes(probed)
+    if found.questions > limit:
+        click.echo(f"The first {limit} of {found.questions:,} questions were taken; more with --limit.", err=True)
+    if probed.stopped:
+        click.echo("Interrupted: what was measured until then is above.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def _surveyed(questions: Path, file_format: str, *, with_drafts: bool) -> Survey:
+    """What the file holds. Raises ConfigError for drafts that are not meant."""
+    from openbook.diagnosis.questions import load_questions, survey
+
+    found = survey(load_questions(questions, file_format))
+    if found.drafts and not with_drafts:
+        raise ConfigError(
+            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
+        )
+    return found
+
+
+def _probed(
+    asked: Iterable[Question],
+    found: Survey,
+    limit: int,
+    names: Sequence[str],
+    current: Settings,
+    base: KnowledgeBase,
+    embedder: Embedder,
+    scope: Scope,
+) -> Probed:
+    """Put the probes to the model of the settings."""
+    from openbook.answer import Options
+    from openbook.cli import session
+    from openbook.diagnosis.examining import Bench
+    from openbook.diagnosis.probe_run import probe
+    from openbook.records import Decoding
+
+    decoding = Decoding(max_tokens=current.max_tokens, stop=("\n",))
+    options = Options(current.passages, session.strategy(current), decoding)
+    model = session.model_opener(current)()
+    try:
+        bench = Bench(model, base, embedder, scope, options)
+        with session.add_progress() as progress, _until_interrupted() as interrupted:
+            return probe(
+                asked,
+                bench,
+                found.digest,
+                names,
+                total=min(limit, found.questions),
+                progress=lambda done, total: progress("diagnose", done, total),
+                cancelled=interrupted,
+            )
+    finally:
+        model.close()
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first one only asks to stop; a second ends the process as it does elsewhere."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

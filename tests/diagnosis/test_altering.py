@@ -1,0 +1,204 @@
+"""A value in a text becomes another of its kind, everywhere, and nothing else of the text changes."""
+
+from __future__ import annotations
+
+from datetime import date, time
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from openbook.diagnosis.altering import (
+    accepted_now,
+    changes,
+    is_name,
+    kind_of,
+    names_in,
+    put,
+    spelled,
+    standing,
+    within_another,
+)
+from openbook.diagnosis.counterfactual import altered
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.verdicts import holds_any
+from openbook.records import Passage
+
+NAMES = ["Lila Ortega", "Petra Lindqvist", "Kvamsholm Verft", "Bergen", "Oslo", "Østlund Bunker AS", "Bay of Hessay"]
+
+
+def first(value: str, key: str = "q1") -> str | None:
+    change = next(changes(value, NAMES, key), None)
+    return None if change is None else change.new
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("09:40", "time"),
+        ("9.40 a.m.", "time"),
+        ("9 am", "time"),
+        ("14 March 2026", "date"),
+        ("the 30th of April", "date"),
+        ("March 14, 2026", "date"),
+        ("Feb. 29", "date"),
+        ("2026-03-14", "date"),
+        ("14.03.2026", "date"),
+        ("May 2025", "date"),
+        ("May", "date"),
+        ("on Mondays", "date"),
+        ("Monday", "date"),
+        ("1611", "date"),
+        ("in 1999", "date"),
+        ("28 days", "amount"),
+        ("twenty-eight days", "amount"),
+        ("€0.46", "amount"),
+        ("40 %", "amount"),
+        ("2.6 million litres", "amount"),
+        ("28", "number"),
+        ("412,380", "number"),
+        ("7.3.2", "number"),
+        ("HP-3", "number"),
+        ("25th", "number"),
+        ("third", "number"),
+        ("nineteen", "number"),
+        ("Ailsa Petrie", "name"),
+        ("Bay of Biscay", "name"),
+        ("Ostrevik", "name"),
+        ("31 April", None),
+        ("12/31/2020", None),
+        ("green", None),
+        ("Water in oil", None),
+        ("yes", None),
+        ("", None),
+    ],
+)
+def test_a_value_has_a_kind_or_none(value: str, kind: str | None) -> None:
+    assert kind_of(value) == kind
+    new = first(value)
+    assert (new is None) == (kind is None)
+    assert new is None or (kind_of(new) == kind and new.casefold() != value.casefold())
+
+
+def test_what_is_not_part_of_the_value_stays() -> None:
+    assert str(first("€0.46 per km")).startswith("€0.")
+    assert str(first("at least 18,600,000 euros")).endswith("00,000 euros")
+    assert str(first("the 22nd")).removeprefix("the ")[-2:] in ("st", "nd", "rd", "th")
+    assert str(first("Wednesday 14 May 2025")).startswith("Wednesday ")
+    assert len(str(first("04:45"))) == 5
+    assert first("Ailsa Petrie") in ("Lila Ortega", "Petra Lindqvist", "Kvamsholm Verft")
+    assert first("Ostrevik") in ("Bergen", "Oslo")
+
+
+DATES = st.dates(date(1600, 1, 1), date(2090, 12, 31))
+WRITTEN = st.sampled_from(
+    ["{0:%Y-%m-%d}", "{0:%d.%m.%Y}", "{0.day} {0:%B %Y}", "{0:%B} {0.day}, {0.year}", "{0.day} {0:%b}"]
+)
+UNITS = st.sampled_from(["", " days", " %", " euros", " km", " GB", " centimetres"])
+VALUES = st.one_of(
+    st.builds(lambda d, f: f.format(d), DATES, WRITTEN),
+    st.times().map(lambda t: time(t.hour, t.minute).strftime("%H:%M")),
+    st.builds(lambda n, unit: f"{n}{unit}", st.integers(0, 10**9), UNITS),
+    st.builds(lambda n, unit: f"{n:,}{unit}", st.integers(1000, 10**9), UNITS),
+    st.builds(lambda n, unit: f"{n / 100:.2f}{unit}", st.integers(1, 10**7), UNITS),
+    st.integers(1, 99).map(lambda n: f"{spelled(str(n))} weeks"),
+    st.sampled_from(["Ailsa Petrie", "Solveig Thorsdatter", "Ostrevik", "Haugmoen"]),
+)
+WORDS = st.lists(st.sampled_from("the ferry leaves pier with salt bread under a blue sky".split()), max_size=6).map(
+    " ".join
+)
+
+
+@given(VALUES, st.lists(WORDS, min_size=2, max_size=4), st.text(max_size=8))
+def test_a_new_value_is_another_of_the_same_kind_and_the_rest_is_as_it_was(
+    value: str, around: list[str], key: str
+) -> None:
+    text = f" {value} ".join(around)
+    passage = Passage("p", "d.txt", "Ferries", 10, 10 + len(text), None, ("Times",), text)
+    copy = altered(passage, Question(key or "q", "What is asked?", (value,)), NAMES)
+    assume(copy is not None)
+    assert copy is not None
+    change = copy.change
+    assert kind_of(change.new) == kind_of(value)
+    assert change.new.casefold() != value.casefold()
+    assert copy.passage.text == f" {change.new} ".join(around)
+    assert (copy.passage.title, copy.passage.headings, copy.passage.id) == ("Ferries", ("Times",), "p")
+    assert not holds_any(copy.passage.text, (value,))
+    assert holds_any(copy.passage.text, copy.answers)
+    assert not holds_any(text, copy.answers)
+
+
+@given(VALUES, st.text(max_size=8))
+def test_the_same_key_gives_the_same_values(value: str, key: str) -> None:
+    assert list(changes(value, NAMES, key)) == list(changes(value, list(NAMES), key))
+
+
+@given(DATES, WRITTEN)
+def test_most_dates_can_be_altered(day: date, form: str) -> None:
+    value = form.format(day)
+    new = first(value)
+    assert new is not None
+    assert len(new) >= 4
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_changes_of_its_kind_or_none(value: str) -> None:
+    for change in changes(value, NAMES, "q"):
+        assert kind_of(change.new) == change.kind
+        assert change.new != value
+
+
+def test_a_value_stands_as_a_whole() -> None:
+    assert standing("28 days, 128 days, 1.28, 28.5, 28.", "28") == [(0, 2), (31, 33)]
+    assert standing("Six  weeks, and six\nweeks", "six weeks") == [(0, 10), (16, 25)]
+    assert standing("anything", " ") == []
+    assert within_another("on 14 March 2026", (3, 5))
+    assert within_another("at 09:40", (3, 5))
+    assert not within_another("all 14 lifts", (4, 6))
+
+
+def test_a_capital_stays_a_capital() -> None:
+    change = next(changes("six weeks", NAMES, "q"))
+    assert put("Six weeks. In six weeks.", change) == f"{change.new.capitalize()}. In {change.new}."
+
+
+def test_the_new_value_is_accepted_in_the_ways_of_the_old_one() -> None:
+    change = next(changes("28 days", NAMES, "q"))
+    number = change.new_part
+    assert set(accepted_now(change, ("28 days", "28", "twenty-eight days"))) == {
+        f"{number} days",
+        number,
+        f"{spelled(number)} days",
+        spelled(number),
+    }
+    person = next(changes("Ailsa Petrie", ["Lila Ortega"], "q"))
+    assert accepted_now(person, ("Ailsa Petrie", "Petrie")) == ("Lila Ortega", "Ortega")
+
+
+@pytest.mark.parametrize("number", range(1, 100))
+def test_numbers_and_words_are_two_ways_of_saying_one(number: int) -> None:
+    assert spelled(spelled(str(number))) == str(number)
+
+
+def test_other_texts_have_no_other_spelling() -> None:
+    assert [spelled(text) for text in ("", "0", "100", "1.5", "many")] == [""] * 5
+
+
+def test_names_are_found_but_not_the_first_word_of_a_sentence() -> None:
+    text = "Yesterday the mayor, Lila Ortega, came to Bergen. Dogs wait. On Monday in May the Bay of Hessay froze.\nPriya Nandakumar, Safety"
+    assert names_in([text, text]) == ["Lila Ortega", "Bergen", "Bay", "Hessay", "Priya Nandakumar", "Safety"]
+    assert not is_name("lila Ortega")
+    assert not is_name("A B C D E F G")
+
+
+def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
+    def copy(text: str, *answers: str, question: str = "How many days?") -> object:
+        return altered(Passage("p", "d", "", 0, len(text), None, (), text), Question("q", question, answers), NAMES)
+
+    assert copy("You have 28 days off.", "28 days", "28")
+    assert copy("You have 28 days off; 28 people do.", "28 days", "28")  # then both are another number
+    assert copy("You have 28 days off until 28 March 2026.", "28 days", "28") is None
+    assert copy("You have 28 days off, twenty-eight in all.", "28 days", "28", "twenty-eight") is None
+    assert copy("You have some days off.", "28 days") is None
+    assert copy("You have 28 days off.", "28 days", question="Are there 28 days or 14?") is None
+    assert copy("It is green.", "green") is None

@@ -1,0 +1,521 @@
+"""Every outcome of every probe, forced by engines that read, remember, ignore, decorate and leak."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.answer import Options
+from openbook.diagnosis import noise as noise_probe
+from openbook.diagnosis.abstention import Abstention
+from openbook.diagnosis.causality import Causality
+from openbook.diagnosis.counterfactual import Counterfactual
+from openbook.diagnosis.examining import Bench
+from openbook.diagnosis.leaks import THREADS, Leaks, canary_of, holds_code
+from openbook.diagnosis.noise import Noise, Place, arranged, own_rank, paired
+from openbook.diagnosis.probe_report import section, write_page
+from openbook.diagnosis.probe_run import PROBES, Probed, checked, probe, to_json
+from openbook.diagnosis.probing import made_up
+from openbook.diagnosis.questions import Question
+from openbook.errors import ConfigError, EngineError, StorageError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, add
+from openbook.records import Decoding, Passage, Prompt, ReaderFormat
+from openbook.testing import HashEmbedder, echo_model
+from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
+
+HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay Islund Jorvane".split()
+TIMES = {harbour: f"{6 + n:02d}:{10 + n}" for n, harbour in enumerate(HARBOURS)}
+QUESTIONS = [Question(f"q-{h}", f"When does the ferry to {h} leave?", (TIMES[h],)) for h in HARBOURS]
+NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="unanswerable")
+TWICE = "Arvik"  # two documents tell its time
+READER = ReaderFormat("Answer from the passage.", SILENT)
+Answers = Callable[[Prompt], str]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    """Read only: no test of this module changes it."""
+    folder = tmp_path_factory.mktemp("base")
+    docs = folder / "docs"
+    docs.mkdir()
+    for number, (harbour, leaves) in enumerate(TIMES.items()):
+        (docs / f"{harbour}.txt").write_text(f"The ferry to {harbour} leaves at {leaves} from pier {number}.")
+    (docs / "again.txt").write_text(f"Travellers note that the ferry to {TWICE} leaves at {TIMES[TWICE]} on time.")
+    embedder = HashEmbedder()
+    made = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(made, [docs], embedder)
+    return made
+
+
+def harbour_in(prompt: Prompt) -> str:
+    found = re.search(r"to (\w+) leave", question_in(prompt))
+    return found[1] if found else ""
+
+
+def told(prompt: Prompt, passages: Iterable[str] | None = None) -> str:
+    """What the passages say about the harbour, or the locker, that is asked for."""
+    text = "\n".join(prompt.passages if passages is None else passages)
+    locker = re.search(r"locker (\d+)\?", prompt.question)
+    pattern = rf"locker {locker[1]} is (\S+)\." if locker else rf"ferry to {harbour_in(prompt)} leaves at ([\d:]+)"
+    found = re.search(pattern, text)
+    return found[1] if found else ""
+
+
+def reads(prompt: Prompt) -> str:
+    return told(prompt) or (SILENT if prompt.passages else "No idea.")
+
+
+def remembers(prompt: Prompt) -> str:
+    """Answers about ferries from memory, whatever it is given."""
+    return TIMES.get(harbour_in(prompt)) or reads(prompt)
+
+
+def ignores(prompt: Prompt) -> str:
+    return "At noon, as ever."
+
+
+def model_of(answer: Answers) -> FrozenModel:
+    return FrozenModel(TableEngine(answer))
+
+
+def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Bench:
+    model = answer if isinstance(answer, FrozenModel) else model_of(answer)
+    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
+
+
+def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> Probed:
+    return probe(QUESTIONS, bench_of(base, answer, **options), "digest", names or PROBES)
+
+
+def counted(result: Any, field: str) -> dict[str, int]:
+    return {key: share.count for key, share in getattr(result, field).items()}
+
+
+# --- counterfactual ---------------------------------------------------------------------------------------------------
+
+
+def counterfactual(base: KnowledgeBase, answer: Answers) -> Counterfactual:
+    result = run(base, answer, "counterfactual").results["counterfactual"]
+    assert isinstance(result, Counterfactual)
+    return result
+
+
+def test_a_model_that_reads_follows_the_altered_passage(base: KnowledgeBase) -> None:
+    result = counterfactual(base, reads)
+    assert counted(result, "followed") == {"passage": 10, "weights": 0, "neither": 0, "abstained": 0}
+    assert result.followed["passage"].low == pytest.approx(0.722, abs=0.001)
+    assert all(t.kind == "time" and t.new != t.old == t.before and t.after == t.new for t in result.trials)
+    assert "No answer came from memory" in result.meaning()
+
+
+def test_a_model_that_answers_from_memory_follows_its_weights(base: KnowledgeBase) -> None:
+    result = counterfactual(base, remembers)
+    assert counted(result, "followed") == {"passage": 0, "weights": 10, "neither": 0, "abstained": 0}
+    assert "memory that answers" in result.meaning()
+
+
+def test_an_answer_that_is_the_closed_book_one_follows_the_weights(base: KnowledgeBase) -> None:
+    def doubts(prompt: Prompt) -> str:
+        leaves = told(prompt)
+        return leaves if leaves == TIMES[harbour_in(prompt)] else "Shortly after breakfast"
+
+    assert counted(counterfactual(base, doubts), "followed")["weights"] == 10
+
+
+def test_other_answers_follow_neither(base: KnowledgeBase) -> None:
+    def muddles(prompt: Prompt) -> str:
+        leaves = told(prompt)
+        return leaves if leaves == TIMES[harbour_in(prompt)] or not leaves else "Shortly after breakfast"
+
+    def silent(prompt: Prompt) -> str:
+        leaves = told(prompt)
+        return leaves if leaves == TIMES[harbour_in(prompt)] else SILENT
+
+    def both(prompt: Prompt) -> str:
+        return f"{told(prompt)} or {TIMES[harbour_in(prompt)]}"
+
+    assert counted(counterfactual(base, muddles), "followed")["neither"] == 10
+    assert counted(counterfactual(base, silent), "followed")["abstained"] == 10
+    assert counted(counterfactual(base, both), "followed")["neither"] == 10
+    some = counterfactual(base, lambda p: remembers(p) if harbour_in(p) < "G" else reads(p))
+    assert counted(some, "followed")["weights"] == 6
+    assert "memory that answers" in some.meaning()
+    few = counterfactual(base, lambda p: remembers(p) if harbour_in(p) < "D" else reads(p))
+    assert "not sure to change" in few.meaning()
+
+
+def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:
+    pier = Question("pier", "What does the ferry to Corrie leave from?", ("pier",))
+    result = probe([NOWHERE, pier], bench_of(base, reads), "", ["counterfactual"]).results["counterfactual"]
+    assert isinstance(result, Counterfactual)
+    assert result.left_out == {"no passage holds the answer": 1, "no value that can be altered": 1}
+    assert result.followed["passage"].share is None
+    assert "could be altered" in result.meaning()
+    assert counterfactual(base, ignores).left_out == {"not read right as it is": 10}
+
+
+# --- abstention -------------------------------------------------------------------------------------------------------
+
+
+def abstention(base: KnowledgeBase, answer: Answers) -> Abstention:
+    result = run(base, answer, "abstention").results["abstention"]
+    assert isinstance(result, Abstention)
+    return result
+
+
+def test_without_the_passage_a_model_abstains_invents_or_remembers(base: KnowledgeBase) -> None:
+    assert counted(abstention(base, reads), "outcomes") == {"abstained": 10, "invented": 0, "recalled": 0}
+    assert counted(abstention(base, remembers), "outcomes") == {"abstained": 0, "invented": 0, "recalled": 10}
+    invents = abstention(base, ignores)
+    assert counted(invents, "outcomes") == {"abstained": 0, "invented": 10, "recalled": 0}
+    assert invents.cited.count == 0
+    assert "do not rely" in invents.meaning()
+
+
+def test_an_invented_answer_can_carry_a_citation(base: KnowledgeBase) -> None:
+    def first_time(prompt: Prompt) -> str:
+        found = re.search(r"leaves at ([\d:]+)", "\n".join(prompt.passages))
+        return found[1] if found else SILENT
+
+    result = abstention(base, first_time)
+    assert (result.outcomes["invented"].count, result.cited.count) == (10, 10)
+    assert "even carry a citation" in result.meaning()
+
+
+def test_every_passage_that_holds_the_answer_is_withheld(base: KnowledgeBase) -> None:
+    engine = TableEngine(reads)
+    probe(QUESTIONS[:1], bench_of(base, FrozenModel(engine)), "", ["abstention"])
+    assert engine.asked
+    assert not any(TIMES[TWICE] in passage for prompt in engine.asked for passage in prompt.passages)
+
+
+def test_nothing_to_withhold_or_nothing_else_to_read_is_left_out(base: KnowledgeBase) -> None:
+    far = Bench(model_of(reads), base, HashEmbedder(), options=Options(min_similarity=2.0))
+    result = probe([NOWHERE, QUESTIONS[0]], far, "", ["abstention"]).results["abstention"]
+    assert isinstance(result, Abstention)
+    assert result.left_out == {"no other passage is near the question": 1, "no passage holds the answer": 1}
+    assert "could be withheld" in result.meaning()
+
+
+# --- position and noise -----------------------------------------------------------------------------------------------
+
+
+def cells(result: Noise) -> dict[tuple[str, int, int], tuple[int, int]]:
+    return {(c.strategy, c.rank, c.distractors): (c.right.count, c.right.of) for c in result.cells}
+
+
+def noise(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Noise:
+    result = run(base, answer, "noise", **options).results["noise"]
+    assert isinstance(result, Noise)
+    return result
+
+
+def test_a_model_that_reads_everything_does_not_mind_others(base: KnowledgeBase) -> None:
+    result = noise(base, reads)
+    wanted = [("together", 0, n) for n in (0, 1, 3, 7)] + [("together", rank, 3) for rank in (1, 2, 3, 4)]
+    assert cells(result) == dict.fromkeys(wanted, (10, 10))
+    assert "7 distractors: -0 points [" not in result.meaning()
+    assert "7 distractors: +0 points [" in result.meaning()
+    assert "which may be chance" in result.meaning()
+    assert [name for name, _ in result.rows()][:2] == ["together, alone", "together, among 1 distractor"]
+
+
+def test_a_model_that_reads_the_first_passage_alone_pays_for_position(base: KnowledgeBase) -> None:
+    result = noise(base, lambda p: told(p, p.passages[:1]) or SILENT)
+    found = cells(result)
+    assert [found["together", rank, 3] for rank in (1, 2, 3, 4)] == [(10, 10), (0, 10), (0, 10), (0, 10)]
+    position = result.position_costs["together"]
+    assert position is not None
+    assert (position.mean, position.n) == (1.0, 10)
+    assert position.low > 0.5
+    assert "rank 4 instead of 1: -100 points [" in result.meaning()
+    abstained = {(c.rank, c.distractors): c.abstained.count for c in result.cells}
+    assert abstained[4, 3] == 10
+
+
+def test_a_model_that_many_passages_confuse_pays_for_noise(base: KnowledgeBase) -> None:
+    result = noise(base, lambda p: reads(p) if len(p.passages) < 4 else "At noon.")
+    found = cells(result)
+    assert [found["together", 0, n][0] for n in (0, 1, 3, 7)] == [10, 10, 0, 0]
+    assert "7 distractors: -100 points [" in result.meaning()
+    assert "Fewer passages" in result.meaning()
+    helped = noise(base, lambda p: reads(p) if len(p.passages) > 4 else SILENT)
+    assert "7 distractors: +100 points [" in helped.meaning()
+    assert "Fewer passages" not in helped.meaning()
+
+
+def test_a_trained_reader_is_measured_in_both_strategies(base: KnowledgeBase) -> None:
+    result = noise(base, echo_model(reader=READER, context_tokens=100_000))
+    assert {cell.strategy for cell in result.cells} == {"each", "together"}
+    assert set(result.noise_costs) == {"each", "together"}
+    assert "Read each," in result.meaning()
+
+
+def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase) -> None:
+    small = FrozenModel(TableEngine(reads, context_tokens=80))
+    found = cells(noise(base, small, decoding=Decoding(max_tokens=20)))
+    assert ("together", 0, 0) in found
+    assert ("together", 0, 7) not in found
+    none = noise(base, FrozenModel(TableEngine(reads, context_tokens=30)), decoding=Decoding(max_tokens=20))
+    assert none.cells == ()
+    assert none.left_out == {"the passage does not fit into the context": 10}
+    assert none.meaning() == "No question has enough passages around it to measure."
+
+
+def test_distractors_keep_their_order_around_the_passage() -> None:
+    hits = [made_up(Passage(str(n), "d", "", 0, 1, None, (), "x")) for n in range(5)]
+    gold, others = hits[0], hits[1:]
+
+    def ids(rank: int, distractors: int) -> str | None:
+        found = arranged(gold, others, Place("together", rank, distractors))
+        return None if found is None else "".join(hit.passage.id for hit in found)
+
+    assert [ids(1, 0), ids(1, 3), ids(2, 3), ids(4, 3), ids(1, 5)] == ["0", "0123", "1023", "1230", None]
+    ranks = [own_rank(f"q{n}", 3) for n in range(4000)]
+    assert all(900 < ranks.count(rank) < 1100 for rank in (1, 2, 3, 4))
+    assert noise_probe.AMONG in noise_probe.DISTRACTORS
+
+
+def test_a_difference_has_an_interval_even_where_nothing_differs() -> None:
+    none, some, turned = paired(0, 0, 50), paired(9, 1, 50), paired(1, 9, 50)
+    assert none.low < 0.0 == none.mean < none.high < 0.1
+    assert 0.0 < some.low < some.mean == 0.16 < some.high < 0.3
+    assert (turned.mean, turned.low, turned.high) == (-some.mean, -some.high, -some.low)
+
+
+# --- citations --------------------------------------------------------------------------------------------------------
+
+
+def causality(base: KnowledgeBase, answer: Answers, **options: Any) -> Causality:
+    result = run(base, answer, "causality", **options).results["causality"]
+    assert isinstance(result, Causality)
+    return result
+
+
+def test_the_answer_of_a_model_that_reads_changes_with_what_it_cites(base: KnowledgeBase) -> None:
+    result = causality(base, reads)
+    assert counted(result, "cited") == {"changed": 9, "supported": 1, "kept": 0}  # one time stands in two documents
+    assert result.uncited_kept.count == result.uncited_kept.of == 10
+    assert "no answer stays without support" in result.meaning()
+    supported = next(trial for trial in result.trials if trial.outcome == "supported")
+    assert supported.id == f"q-{TWICE}"
+
+
+def test_a_citation_that_decorates_is_found_out(base: KnowledgeBase) -> None:
+    result = causality(base, remembers)
+    assert counted(result, "cited") == {"changed": 0, "supported": 1, "kept": 9}
+    assert "decorate" in result.meaning()
+
+
+def test_an_answer_that_hangs_on_an_uncited_passage_is_found_out(base: KnowledgeBase) -> None:
+    whole: dict[str, tuple[str, ...]] = {}
+
+    def fragile(prompt: Prompt) -> str:
+        known = whole.setdefault(prompt.question, prompt.passages)
+        return reads(prompt) if prompt.passages == known else SILENT
+
+    result = causality(base, fragile)
+    assert (result.uncited_kept.count, result.uncited_kept.of) == (0, 10)
+
+
+def test_answers_without_citation_are_left_out(base: KnowledgeBase) -> None:
+    assert causality(base, ignores).left_out == {"no citation": 10}
+    assert causality(base, lambda p: SILENT).left_out == {"abstained": 10}
+    nothing = Bench(model_of(reads), base, HashEmbedder(), options=Options(min_similarity=2.0))
+    result = probe(QUESTIONS, nothing, "", ["causality"]).results["causality"]
+    assert isinstance(result, Causality)
+    assert result.left_out == {"nothing was found": 10}
+    assert "nothing to remove" in result.meaning()
+
+
+def test_one_passage_alone_has_no_uncited_one(base: KnowledgeBase) -> None:
+    result = causality(base, reads, passages=1)
+    assert result.uncited_kept.of == 0
+    assert result.uncited_kept.share is None
+
+
+# --- leaks ------------------------------------------------------------------------------------------------------------
+
+
+def leaks(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Leaks:
+    result = run(base, answer, "leaks", **options).results["leaks"]
+    assert isinstance(result, Leaks)
+    return result
+
+
+def test_a_model_without_memory_leaks_nothing(base: KnowledgeBase) -> None:
+    result = leaks(base, reads)
+    assert (result.leaking.count, result.leaking.of) == (0, 2 * 5 * 10 + 2 * 10)
+    assert result.changed.count == result.closed_book_changed.count == result.failed == 0
+    assert (result.told.count, result.told.of) == (20, 20)
+    assert result.found == ()
+    assert "byte for byte" in result.meaning()
+    assert leaks(base, echo_model(reader=READER, context_tokens=100_000)).leaking.count == 0
+
+
+def test_a_model_that_keeps_what_it_read_is_caught(base: KnowledgeBase) -> None:
+    kept: list[str] = []
+
+    def leaky(prompt: Prompt) -> str:
+        answer = told(prompt) or told(prompt, kept) or "No idea."
+        kept.extend(prompt.passages)
+        return answer
+
+    result = leaks(base, leaky)
+    assert result.leaking.count > 0
+    assert {leak.request.kind for leak in result.found if leak.code} == {"untold", "told another"}
+    assert "not separate" in result.meaning()
+
+
+def test_a_model_that_mixes_up_requests_in_parallel_is_caught(base: KnowledgeBase) -> None:
+    main, meeting = threading.current_thread(), threading.Barrier(THREADS)
+    under_way: list[str] = []
+
+    def racy(prompt: Prompt) -> str:
+        if threading.current_thread() is main:
+            return reads(prompt)
+        under_way.extend(prompt.passages)
+        meeting.wait(60)  # as many requests at a time as there are threads, and each sees what the others read
+        return told(prompt) or told(prompt, under_way) or reads(prompt)
+
+    result = probe(QUESTIONS[:8], bench_of(base, racy), "", ["leaks"]).results["leaks"]
+    assert isinstance(result, Leaks)
+    assert {leak.request.kind for leak in result.found if leak.code} == {"untold", "told another"}
+    assert "not separate" in result.meaning()
+
+
+def test_an_answer_that_changes_is_seen_even_without_a_code(base: KnowledgeBase) -> None:
+    calls: list[Prompt] = []
+
+    def drifts(prompt: Prompt) -> str:
+        calls.append(prompt)
+        return reads(prompt) if prompt.passages else f"Guess {len(calls)}."
+
+    result = leaks(base, drifts)
+    assert result.leaking.count == 0
+    assert result.closed_book_changed.count == result.closed_book_changed.of == 30
+    assert (result.changed.count, result.changed.of) == (30, 60)
+    assert "does not always answer the same" in result.meaning()
+    assert all(leak.before != leak.answer for leak in result.found)
+
+
+def test_a_model_that_never_says_a_code_shows_little(base: KnowledgeBase) -> None:
+    assert "little could be seen" in leaks(base, ignores).meaning()
+
+
+def test_codes_are_found_however_they_are_written() -> None:
+    first, second = canary_of("kb", 0), canary_of("kb", 1)
+    assert first.code != second.code
+    assert first == canary_of("kb", 0)
+    assert canary_of("other", 0).code != first.code
+    assert holds_code(f"It is {first.code.lower().replace('-', ' ')}!", first.code)
+    assert not holds_code("It is ABCDE-1234.", first.code)
+    assert first.code in first.hit.passage.text
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def test_the_knowledge_base_and_the_model_are_as_before(base: KnowledgeBase) -> None:
+    files = {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()}
+    before = base.version
+    probed = run(base, reads)
+    assert list(probed.results) == list(PROBES)
+    assert base.version == before
+    assert {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()} == files
+
+
+def test_probing_twice_gives_the_same(base: KnowledgeBase) -> None:
+    assert json.dumps(to_json(run(base, reads))) == json.dumps(to_json(run(base, reads)))
+
+
+def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
+    engine = TableEngine(reads)
+    bench = bench_of(base, FrozenModel(engine))
+    probed = probe(QUESTIONS, bench, cancelled=lambda: len(engine.asked) > 30)
+    assert probed.stopped
+    assert 0 < probed.questions < 10
+    assert "leaks" not in probed.results
+    assert "stopped before" in section(probed)
+    between = probe(QUESTIONS, bench, probes=["leaks"], cancelled=lambda: True)
+    assert (between.stopped, between.questions, between.results) == (True, 10, {})
+
+
+def test_failures_are_counted_apart(base: KnowledgeBase) -> None:
+    probed = run(base, lambda p: FAILS if "Corrie" in p.question else reads(p))
+    found = to_json(probed)["probes"]
+    assert [found[name]["left_out"] for name in PROBES[:-1]] == [{"the model failed": 1}] * 4
+    assert found["leaks"]["failed"] == 8
+    assert found["counterfactual"]["followed"]["passage"]["of"] == 9
+
+
+@pytest.mark.parametrize("name", PROBES[:-1])
+def test_a_failure_in_the_middle_of_a_question_is_one(base: KnowledgeBase, name: str) -> None:
+    for good in range(1, 3):
+        calls: list[Prompt] = []
+
+        def later(prompt: Prompt, calls: list[Prompt] = calls, good: int = good) -> str:
+            calls.append(prompt)
+            return reads(prompt) if len(calls) <= good else FAILS
+
+        result: Any = probe(QUESTIONS[1:2], bench_of(base, later), "", [name]).results[name]
+        if len(calls) > good:
+            assert result.left_out == {"the model failed": 1}
+            assert result.trials[0].failure == "The engine fell over."
+
+
+def test_a_model_that_only_fails_ends_the_run(base: KnowledgeBase) -> None:
+    many = [Question(f"q{n}", QUESTIONS[0].question, QUESTIONS[0].answers) for n in range(40)]
+    engine = TableEngine(lambda p: FAILS)
+    with pytest.raises(EngineError, match="16 questions in a row"):
+        probe(many, bench_of(base, FrozenModel(engine)), "", ["abstention"])
+    assert len(engine.asked) == 16
+
+
+def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
+    probed = probe([], bench_of(base, reads))
+    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 5
+    assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
+    assert "NaN" not in json.dumps(to_json(probed))
+
+
+def test_unknown_probes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'causality'"):
+        checked(["causalty"])
+    assert checked(["leaks", "noise", "leaks"]) == ("noise", "leaks")
+
+
+# --- as a page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path: Path) -> None:
+    probed = run(base, lambda p: f"<script>alert(1)</script>\x1b[31m {TIMES.get(harbour_in(p), 'none')}")
+    write_page(tmp_path / "probes.html", "Probes <b>", probed)
+    page = (tmp_path / "probes.html").read_text()
+    assert section(probed) in page
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "Probes &lt;b&gt;" in page
+    assert not re.search(r"https?://|src=|href=|url\(", page)
+    for title in ("Counterfactual", "Abstention", "Position and noise", "Citations", "Leaks"):
+        assert f"<h3>{title}" in page
+    with pytest.raises(StorageError):
+        write_page(tmp_path / "probes.html" / "page.html", "", probed)
+
+
+def test_leaks_are_shown(base: KnowledgeBase) -> None:
+    kept: list[str] = []
+
+    def leaky(prompt: Prompt) -> str:
+        kept.extend(prompt.passages)
+        return told(prompt, kept) or "No idea."
+
+    assert "told another" in section(run(base, leaky, "leaks"))
