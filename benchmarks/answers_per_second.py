@@ -8,10 +8,10 @@ after the other, retrieval included, at most 48 tokens an answer. Before, it has
 
   openbook      `ask` with its defaults
   llamaindex    its default engine (2 passages, its own prompt) on llama.cpp's server, prompt caching on, with the base model
-  llamaindex+   the same with what OpenBook has: the reader's adapter in the server, its prompt, and 4 passages
+  llamaindex+   the same with what OpenBook has: the reader's merged file in the server, its prompt, and 4 passages
 
-All have the texts that OpenBook read from the files, passages of about 450 characters, OpenBook's embedder, the same base
-file and as many threads. Each run is a process of its own; within a round they follow each other, and ratios are taken
+All have the texts that OpenBook read from the files, passages of about 450 characters, OpenBook's embedder, and as many
+threads. Each run is a process of its own; within a round they follow each other, and ratios are taken
 within a round. An answer is right when an accepted one stands in it; an unanswerable question when it abstains.
 """
 
@@ -129,7 +129,7 @@ def openbook() -> Iterator[Answerer]:
 
 @contextmanager
 def llamaindex() -> Iterator[Answerer]:
-    with server(adapter=False) as address, engine(address, passages=2) as query:
+    with server(trained=False) as address, engine(address, passages=2) as query:
         yield lambda question: said(query(question))
 
 
@@ -145,7 +145,7 @@ def llamaindex_with_reader() -> Iterator[Answerer]:
         message(role="system", content=asked.instruction),
         message(role="user", content="".join(prompt.passages) + prompt.question),
     ]
-    with server(adapter=True) as address, engine(address, passages=4, template=template(messages)) as query:
+    with server(trained=True) as address, engine(address, passages=4, template=template(messages)) as query:
         yield lambda question: "" if (text := query(question)) == asked.abstention else said(text)
 
 
@@ -155,13 +155,13 @@ def said(text: str) -> str:
 
 
 @contextmanager
-def server(*, adapter: bool) -> Iterator[str]:
+def server(*, trained: bool) -> Iterator[str]:
     xllamacpp: Any = import_module("xllamacpp")
     reference = reader()
     params = xllamacpp.CommonParams()
-    params.model.path = str(reference.needed_base.main_file)
-    if adapter:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(reference.main_file), 1.0)]
+    if reference.merged is None:
+        raise LookupError("the reader is not merged with its base")
+    params.model.path = str(reference.merged.main_file if trained else reference.needed_base.main_file)
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 8192, 1, available_cores(), 0
     params.cache_prompt = True
     running = xllamacpp.Server(params)

@@ -3,7 +3,7 @@
     PYTHON -m benchmarks.first_token [--rounds 2] [--passages 1 2 4 8 16] [--plot FILE.png] [--json FILE]
 
 PYTHON is that of an environment with openbook and xllamacpp (a prebuilt llama.cpp server in the process). Both read the
-default reader, the same base file and the same adapter, with the same number of threads. 24 passages of about 250 tokens
+default reader, from the same merged file, with the same number of threads. 24 passages of about 250 tokens
 each (paragraphs of the reader's training data); every request draws some of them at random and asks a new question:
 
   openbook  each passage on its own, side by side. warm: all were read before; cold: none was
@@ -137,8 +137,9 @@ def server(counts: list[int], chance: random.Random) -> dict[str, Any]:
     system = (model.reader or ReaderFormat("", "")).instruction
     model.close()
     params = xllamacpp.CommonParams()
-    params.model.path = str(reference.needed_base.main_file)
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(reference.main_file), 1.0)]
+    if reference.merged is None:
+        raise LookupError("the reader is not merged with its base")
+    params.model.path = str(reference.merged.main_file)
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 8192, 1, available_cores(), 0
     params.cache_prompt = True
     running = xllamacpp.Server(params)
