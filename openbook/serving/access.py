@@ -69,7 +69,7 @@ class Doorkeeper:
             caller = Caller(key.id, key.right, frozenset(key.labels))
         elif self.configuration.needs_key:
             message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new"
-            raise Refusal(401, message, code="invalid_api_key" if token else "missing_api_key")
+            raise Refusal(401, message, code="missing_api_key" if token is None else "invalid_api_key")
         elif any(name in headers for name in _FORWARDED):
             message = "This request came through a proxy; it needs an API key. Make one with: openbook keys new"
             raise Refusal(401, message, code="missing_api_key")

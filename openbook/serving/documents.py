@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -97,8 +97,8 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
     bounds = service.configuration.bounds
     try:
         form = await request.form(max_files=bounds.upload_files, max_fields=64, max_part_size=10_000)
-    except MultiPartException as error:
-        raise Refusal(400, f"The form cannot be read: {error.message}", code="invalid_form") from error
+    except HTTPException as error:  # what Starlette makes of a form that is none
+        raise Refusal(400, f"The form cannot be read: {error.detail}", code="invalid_form") from error
     try:
         files, fields = _parts(form)
         name = fields.get("knowledge_base", [None])[0]
