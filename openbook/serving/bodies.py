@@ -22,9 +22,16 @@ class TextPart(Body):
 
 
 class Message(Body):
+    """The last five are what clients send back of an answer; they may be there, empty."""
+
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] | None = None
     name: str | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: None = None
+    function_call: None = None
+    tool_calls: None = None
 
     @property
     def text(self) -> str:

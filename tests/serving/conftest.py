@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,6 +119,3 @@ def events_of(text: str) -> list[str]:
     """The data of the events in a stream."""
     assert text.endswith("\n\n")
     return [each.removeprefix("data: ") for each in text.removesuffix("\n\n").split("\n\n")]
-
-
-Start = Callable[..., Running]
