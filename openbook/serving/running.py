@@ -98,7 +98,7 @@ async def compute(
     finally:
         stop.client_is_gone()
         watcher.cancel()
-        await asyncio.wait([watcher])
+        await asyncio.gather(watcher, return_exceptions=True)
 
 
 async def _watch(receive: Receive, stop: Stop) -> None:

@@ -40,7 +40,7 @@ def make_server(app: ASGIApp, bounds: Bounds) -> uvicorn.Server:
             http=_protocol(bounds.head_s),
             ws="none",
             lifespan="on",
-            access_log=False,  # it would write addresses, which may name documents
+            access_log=False,
             log_config=None,
             proxy_headers=False,  # what a header says of the caller's address counts for nothing
             server_header=False,
@@ -60,6 +60,7 @@ def _protocol(head_s: float) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            self.access_log = False  # uvicorn writes addresses, which may name documents; whatever loggers are set up
             self._expect_head()
 
         def data_received(self, data: bytes) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
+from starlette.types import ASGIApp
 
-from openbook.cli import run
+import openbook.serving.server
+from openbook.cli import run, session
+from openbook.serving.configuration import Bounds
 from openbook.serving.keys import KeyFile
+from openbook.serving.server import make_server
+from openbook.testing import HashEmbedder, echo_model
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,8 +53,39 @@ def test_a_port_that_is_taken_is_said_before_anything_is_opened(capsys: pytest.C
 def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("openbook.serving.")]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "openbook.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert run(["serve"]) == 2
     assert "pip install 'openbook[serve]'" in capsys.readouterr().err
+
+
+def test_it_answers_with_the_key_that_it_shows_once(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers: list[uvicorn.Server] = []
+    codes: list[int] = []
+
+    def made(app: ASGIApp, bounds: Bounds) -> uvicorn.Server:
+        servers.append(make_server(app, bounds))
+        return servers[-1]
+
+    monkeypatch.setattr(openbook.serving.server, "make_server", made)
+    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
+    arguments = ["serve", "--port", "0", "--require-key", "--label", "hr"]
+    thread = threading.Thread(target=lambda: codes.append(run(arguments)))
+    thread.start()
+    while thread.is_alive() and not (servers and servers[0].started):
+        time.sleep(0.01)
+    shown = capsys.readouterr()
+    token, address = shown.out.strip(), re.search(r"http://127\.0\.0\.1:\d+", shown.err)
+    assert address, shown.err
+    with httpx.Client(base_url=address[0], trust_env=False) as client:
+        assert client.get("/v1/documents").status_code == 401
+        headers = {"authorization": f"Bearer {token}"}
+        assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}, headers=headers).status_code == 200
+        assert len(client.get("/v1/documents", headers=headers).json()["data"]) == 1
+    servers[0].should_exit = True
+    thread.join(60)
+    assert codes == [0]
+    assert [(key.right, key.labels) for key in KeyFile(own_home).keys()] == [("admin", ("hr",))]

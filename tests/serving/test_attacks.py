@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
     [
         "GET /health HTTP/1.1\n\n",
         "GET /health HTTP/1.1\nHost: localhost\nHost: evil.example\n\n",
-        "GET /health HTTP/1.1\nHost: localhost\nX: " + "y" * 100_000 + "\n\n",
+        "GET /health HTTP/1.1\nHost: localhost\nX: " + "y" * 400_000,
         "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: 5\nContent-Length: 6\n\nhello",
         "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: -1\n\n",
         "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\nTransfer-Encoding: gzip, chunked\n\n",
@@ -159,15 +160,16 @@ def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
 )
 def test_heads_that_proxies_and_servers_read_differently_are_refused(server: Running, head: str) -> None:
     with connected(server, head) as connection:
-        connection.shutdown(1)
+        with suppress(OSError):  # the server may have ended it already
+            connection.shutdown(socket.SHUT_WR)
         first = everything(connection)[:12]
-    assert first in (b"", b"HTTP/1.1 400", b"HTTP/1.1 501"), first
+    assert first in (b"", b"HTTP/1.1 400", b"HTTP/1.1 421"), first
 
 
 def test_text_of_a_document_cannot_end_an_event(configuration: Configuration, base: KnowledgeBase) -> None:
     hostile = 'The bridge\u2028was opened\u2029data: [DONE] \\n\\ndata: {"x": 1} </script> by the mayor.'
     with running(configuration, echo_model(otherwise=hostile), {"kb": base}) as server:
-        text = server.ask("Is this a test?", stream=True).text
+        text = server.ask("Is this a test?", model="echo:closed-book", stream=True).text
         events = [json.loads(line[6:]) for line in text.split("\n\n") if line and line != "data: [DONE]"]
         shown = "".join(e["choices"][0]["delta"].get("content", "") for e in events)
     assert shown == hostile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import openai
 import pytest
 
@@ -15,11 +14,9 @@ ANSWER = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
 
 
 @pytest.fixture
-def client(server: Running) -> Iterator[openai.OpenAI]:
-    with (
-        httpx.Client(trust_env=False) as connection,
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", http_client=connection, max_retries=0) as client,
-    ):
+def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0) as client:
         yield client
 
 
@@ -33,7 +30,11 @@ def test_a_chat(client: openai.OpenAI) -> None:
 
 
 def test_a_chat_that_goes_on_with_the_message_it_was_given(client: openai.OpenAI) -> None:
-    first = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}]).choices[0].message
+    first = (
+        client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
+        .choices[0]
+        .message
+    )
     messages = [{"role": "user", "content": QUESTION}, first, {"role": "user", "content": "And who opened the bridge?"}]
     second = client.chat.completions.create(model="echo", messages=messages)  # type: ignore[arg-type]  # as its documentation does
     assert second.choices[0].message.content == ANSWER
@@ -66,4 +67,6 @@ def test_its_errors_are_those_of_openai(client: openai.OpenAI, server: Running) 
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="ob-00000000-" + "A" * 43).models.list()
     with pytest.raises(openai.PermissionDeniedError):
-        client.with_options(api_key=server.keys.new("reader", "read")[1]).post("/documents/remove", cast_to=object, body={})
+        client.with_options(api_key=server.keys.new("reader", "read")[1]).post(
+            "/documents/remove", cast_to=object, body={}
+        )

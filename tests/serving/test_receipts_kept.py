@@ -33,7 +33,13 @@ def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path
     digest = answer["receipt"]["digest"]
     assert with_receipts.client.get(f"/v1/receipts/{digest}").json()["receipt"] == answer["receipt"]
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
-    assert replayed == {"object": "replay", "id": digest, "identical": True, "differences": [], "answer": answer["answer"]}
+    assert replayed == {
+        "object": "replay",
+        "id": digest,
+        "identical": True,
+        "differences": [],
+        "answer": answer["answer"],
+    }
     with_receipts.ask(QUESTION, stream=True)
     assert verify(tmp_path / "log").receipts == 2
 

@@ -21,7 +21,14 @@ def test_a_search_is_that_of_the_library(server: Running) -> None:
 
 
 def test_wrong_searches_are_refused(server: Running) -> None:
-    wrong: list[dict[str, Any]] = [{}, {"query": ""}, {"query": "x", "limit": 0}, {"query": "x", "limit": 101}, {"query": "x", "where": "("}, {"query": "x", "labels": ["hr"]}]
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"query": ""},
+        {"query": "x", "limit": 0},
+        {"query": "x", "limit": 101},
+        {"query": "x", "where": "("},
+        {"query": "x", "labels": ["hr"]},
+    ]
     for body in wrong:
         assert server.client.post("/v1/search", json=body).status_code == 400, body
 

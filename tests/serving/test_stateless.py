@@ -14,7 +14,11 @@ from tests.serving.conftest import Running, events_of, running
 
 CHANGES = ("created", "timings")  # all that may differ between two answers to one request
 
-QUESTIONS = ["When was the bridge opened by the mayor?", "When does the ferry to Sandhavn leave?", "What does a ticket cost?"]
+QUESTIONS = [
+    "When was the bridge opened by the mayor?",
+    "When does the ferry to Sandhavn leave?",
+    "What does a ticket cost?",
+]
 
 
 def essence(value: Any) -> Any:
@@ -29,10 +33,10 @@ def requests() -> list[dict[str, Any]]:
         {"role": "assistant", "content": "I remember canary-5512."},
         {"role": "user", "content": "When does it leave?"},
     ]
-    plain = [{"messages": [{"role": "user", "content": question}]} for question in QUESTIONS]
+    plain: list[dict[str, Any]] = [{"messages": [{"role": "user", "content": question}]} for question in QUESTIONS]
     sampled = {"messages": plain[0]["messages"], "temperature": 1.0, "seed": 7}
     alone = {"messages": plain[0]["messages"], "model": "echo:closed-book"}
-    bodies = [*plain, {"messages": canary}, sampled, alone]
+    bodies: list[dict[str, Any]] = [*plain, {"messages": canary}, sampled, alone]
     return [{"model": "echo", **body, "stream": stream} for body in bodies for stream in (False, True)]
 
 
@@ -76,7 +80,11 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
     def files() -> dict[str, bytes]:
         places = (server.bases["kb"].folder, server.service.configuration.settings.home)
         found = [path for place in places if place.exists() for path in place.rglob("*")]
-        return {str(path): path.read_bytes() for path in found if path.is_file() and not path.name.endswith(("-shm", "-wal"))}
+        return {
+            str(path): path.read_bytes()
+            for path in found
+            if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+        }
 
     before = files()
     for body in requests():
