@@ -88,4 +88,5 @@ def test_it_answers_with_the_key_that_it_shows_once(
     servers[0].should_exit = True
     thread.join(60)
     assert codes == [0]
-    assert [(key.right, key.labels) for key in KeyFile(own_home).keys()] == [("admin", ("hr",))]
+    kept = KeyFile(own_home).keys()
+    assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
