@@ -21,6 +21,7 @@ from openbook.serving.configuration import Bounds
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import make_server
 from openbook.testing import HashEmbedder, echo_model
+from tests.serving.conftest import LONG_S
 
 
 def test_keys_are_made_listed_and_revoked(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +87,7 @@ def test_it_answers_with_the_key_that_it_shows_once(
         assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}, headers=headers).status_code == 200
         assert len(client.get("/v1/documents", headers=headers).json()["data"]) == 1
     servers[0].should_exit = True
-    thread.join(60)
+    thread.join(LONG_S)
     assert codes == [0]
     kept = KeyFile(own_home).keys()
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]

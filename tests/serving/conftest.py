@@ -22,6 +22,7 @@ from openbook.serving.server import listen, make_server
 from openbook.serving.service import Service
 from openbook.testing import HashEmbedder, echo_model
 
+LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
 
 
@@ -64,14 +65,14 @@ def running(configuration: Configuration, model: FrozenModel, bases: dict[str, K
     with listen("127.0.0.1", 0) as door:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="server")
         thread.start()
-        assert started.wait(60)
+        assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
             try:
                 yield Running(port, app.state.service, client, bases, KeyFile(configuration.settings.home))
             finally:
                 server.should_exit = True
-                thread.join(60)
+                thread.join(LONG_S)
                 assert not thread.is_alive()
 
 
