@@ -164,7 +164,10 @@ def test_a_head_that_does_not_end_ends_the_connection(configuration: Configurati
         answered = False
         while not answered:  # on a machine that is busy the first head may come late too
             with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
-                answered = b'{"status":"ok"}' in connection.recv(65536)
+                received = b""
+                while b'"ok"' not in received and (data := connection.recv(65536)):
+                    received += data
+                answered = b'"ok"' in received
                 with suppress(OSError):
                     connection.sendall(b"GET /health HTTP/1.1\r\nHo")
                 assert everything(connection) == b""
