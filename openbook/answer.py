@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
@@ -27,6 +27,7 @@ from openbook.records import (
     Decoding,
     Digest,
     Embedder,
+    FinishReason,
     Hit,
     Passage,
     PassageReference,
@@ -87,12 +88,16 @@ def ask(
     embedder: Embedder | None = None,
     options: Options = Options(),
     *,
+    query: str = "",
     scope: Scope = EVERYTHING,
     reranker: Reranker | None = None,
     on_text: Callable[[str], None] = lambda piece: None,
     cancelled: Cancelled = never,
 ) -> Answer:
     """Answer `question` from what `scope` sees of `base` (which needs its `embedder`), or from the model alone without `base`.
+
+    `query` is searched for instead of the question, when that does not stand alone. The answer still is a function of the
+    passages that the receipt names.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
@@ -107,7 +112,8 @@ def ask(
     strategy = strategy_of(options.strategy, model, options.decoding)
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
-    version, hits = base.search(question, embedder, options.passages or PASSAGES[strategy], scope, reranker)
+    limit = options.passages or PASSAGES[strategy]
+    version, hits = base.search(query or question, embedder, limit, scope, reranker)
     retrieve_s = time.perf_counter() - started
     hits = near_enough(hits, options)
 
@@ -142,6 +148,7 @@ def ask(
         timings=timings,
         unsupported=quoted.unsupported,
         notes=(*reading.notes, *cut_short),
+        **_counts(reading.completion),
     )
 
 
@@ -333,6 +340,22 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
+class _Counts(TypedDict, total=False):
+    finish_reason: FinishReason
+    prompt_tokens: int | None
+    answer_tokens: int | None
+
+
+def _counts(completion: Completion | None) -> _Counts:
+    if completion is None:  # nothing was read
+        return _Counts()
+    return _Counts(
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        answer_tokens=completion.answer_tokens,
+    )
+
+
 def _closed_book(
     question: str,
     model: FrozenModel,
@@ -358,6 +381,7 @@ def _closed_book(
         receipt=receipt,
         timings=timings,
         notes=("From the model's memory alone; no document was read.", *_cut_short(completion)),
+        **_counts(completion),
     )
 
 

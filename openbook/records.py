@@ -296,7 +296,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none."""
+    """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
+
+    `prompt_tokens` that were read and `answer_tokens` that were written; None where the engine cannot know.
+    """
 
     question: str
     answer: str
@@ -308,6 +311,9 @@ class Answer:
     timings: Timings
     unsupported: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    finish_reason: FinishReason = "end"
+    prompt_tokens: int | None = 0
+    answer_tokens: int | None = 0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""

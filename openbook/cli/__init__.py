@@ -41,6 +41,8 @@ VERBS = {
     "models": "openbook.cli.models:models",
     "train": "openbook.cli.train:train",
     "runs": "openbook.cli.runs:runs",
+    "serve": "openbook.cli.serve:serve",
+    "keys": "openbook.cli.keys:keys",
 }
 
 

@@ -47,25 +47,15 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     import dataclasses
 
     from openbook.cli import display, display_kb, session
-    from openbook.diagnosis import observations
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge import purge as purge_documents
-    from openbook.knowledge.cached import drop_holding
-    from openbook.knowledge.forgetting import finish_purge, named, passage_digests, texts_of
-    from openbook.models.durable import storage_errors
-    from openbook.models.lineage import carrying
-    from openbook.runs import drop_documents
+    from openbook.knowledge.forgetting import finish_purge, named
+    from openbook.purging import Places, purge_everywhere
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
     finished = finish_purge(base, lock_timeout_s=current.lock_timeout_s)
     try:
-        if not yes:
-            paths = named(base, documents)
-            shown = ", ".join(map(display.short_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
-            many = f"{len(paths)} document{'s' if len(paths) > 1 else ''}"
-            click.confirm(f"Delete {many} ({shown}) from all versions? This cannot be undone.", abort=True, err=True)
-        dropped = drop_holding(current.cache_dir, base, documents)
+        paths = named(base, documents)
     except KnowledgeError as error:
         if not finished:
             raise
@@ -73,26 +63,25 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
             f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
         )
         return
-    with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
-        # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.
-        computed, kept = None if dropped else passage_digests(base, documents), session.states(current)
-        states_dropped = kept.forget(computed)
-    texts = texts_of(base, documents)
-    carried = carrying(session.store(current), texts)
-    dropped += drop_documents(current.runs_dir, texts)
-    diagnoses = observations.drop_holding(current.diagnoses_dir, texts)
-    purged = purge_documents(base, documents, copies=copies, lock_timeout_s=current.lock_timeout_s)
-    with storage_errors(f"delete what models computed of these documents in {current.states_dir}"):
-        states_dropped += kept.forget(computed)  # what was read of them in between
+    if not yes:
+        shown = ", ".join(map(display.short_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
+        many = f"{len(paths)} document{'s' if len(paths) > 1 else ''}"
+        click.confirm(f"Delete {many} ({shown}) from all versions? This cannot be undone.", abort=True, err=True)
+    places = Places(
+        current.cache_dir, current.runs_dir, current.diagnoses_dir, session.states(current), session.store(current)
+    )
+    done = purge_everywhere(base, documents, places, copies=copies, lock_timeout_s=current.lock_timeout_s)
     if as_json:
-        learned = [dataclasses.asdict(each) for each in carried]
-        counts = {"caches_dropped": dropped, "states_dropped": states_dropped, "diagnoses_dropped": diagnoses}
-        display.print_json({**dataclasses.asdict(purged), **counts, "models_that_learned_it": learned})
+        learned = [dataclasses.asdict(each) for each in done.carried]
+        counts = {"caches_dropped": done.caches, "states_dropped": done.states, "diagnoses_dropped": done.diagnoses}
+        display.print_json({**dataclasses.asdict(done.purged), **counts, "models_that_learned_it": learned})
         return
-    display_kb.print_purged(purged, dropped, states_dropped)
-    if diagnoses:
-        click.echo(f"Deleted too: {diagnoses} of the diagnoses in {current.diagnoses_dir}, which showed their text.")
-    for each in carried:
+    display_kb.print_purged(done.purged, done.caches, done.states)
+    if done.diagnoses:
+        click.echo(
+            f"Deleted too: {done.diagnoses} of the diagnoses in {current.diagnoses_dir}, which showed their text."
+        )
+    for each in done.carried:
         if each.found is None:
             click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")
             continue

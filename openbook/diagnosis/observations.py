@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -272,27 +271,3 @@ def _parsed_header(line: bytes, path: Path) -> Header:
         raise ConfigError(
             f"{path} does not begin as a file of observations: {error!r}. Delete it, or choose another folder with --out."
         ) from error
-
-
-def drop_holding(folder: Path, texts: Sequence[str]) -> int:
-    """Delete the diagnoses in `folder` that show a passage of one of the texts, or cannot be read. How many.
-
-    Raises StorageError.
-    """
-    dropped = 0
-    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if any(_shows(path, texts) for path in place.glob(f"{PREFIX}*.jsonl")):
-            try:
-                shutil.rmtree(place)
-            except OSError as error:
-                raise StorageError(f"Cannot delete the diagnosis in {place}: {error.strerror or error}.") from error
-            dropped += 1
-    return dropped
-
-
-def _shows(path: Path, texts: Sequence[str]) -> bool:
-    try:
-        _, observations = read_observations(path)
-        return any(seen.text in text for each in observations for seen in each.passages for text in texts)
-    except ConfigError:
-        return True

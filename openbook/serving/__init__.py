@@ -1,1 +1,5 @@
-"""Serving: the edges (HTTP, MCP, web page) over the synchronous core."""
+"""Serving: edges only. HTTP over the synchronous core, closed by default, with nothing kept between requests.
+
+`app.create_app` takes its collaborators as arguments and gives an ASGI application; `server.serve` runs it. Needs the
+extra `serve`; nothing here is imported by the rest of the program but by the verbs `serve` and `keys`.
+"""

@@ -28,6 +28,7 @@ from openbook.cli import VERBS, run
 for verb in VERBS:
     run([verb, "--help"])
 import onnxruntime, tokenizers, Stemmer, watchfiles, pathspec, yaml, olefile, llama_cpp_py_sync, jinja2, huggingface_hub, pypdfium2, lxml.html
+import starlette.formparsers, uvicorn.protocols.http.h11_impl, prometheus_client, pydantic, python_multipart
 bad = sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft", "accelerate", "jax", "tensorflow"}
              or m.startswith("openbook.training"))
 print("REACHED", bad)
@@ -37,6 +38,42 @@ print("REACHED", bad)
 def test_no_path_from_the_command_line_reaches_an_autograd_framework_or_training() -> None:
     result = subprocess.run([sys.executable, "-c", LOAD_ALL], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.splitlines()[-1] == "REACHED []"
+
+
+SERVE = """
+import sys, tempfile
+from pathlib import Path
+from openbook.config import Settings
+from openbook.knowledge import KnowledgeBase
+from openbook.serving.app import create_app
+from openbook.serving.configuration import Configuration
+from openbook.serving.server import make_server
+from openbook.testing import HashEmbedder, echo_model
+with tempfile.TemporaryDirectory() as home:
+    base = KnowledgeBase.ensure(Path(home) / "kb", HashEmbedder().identity)
+    configuration = Configuration(Settings(home=Path(home)), receipts=Path(home) / "log")
+    app = create_app(configuration, echo_model(), {"kb": base}, HashEmbedder())
+    make_server(app, configuration.bounds).config.load()
+    base.close()
+print(sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft"} or m.startswith("openbook.training")))
+print(sorted(f"{method} {route.path}" for route in app.routes for method in route.methods if method != "HEAD"))
+"""
+
+
+def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight() -> None:
+    result = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, check=True, cwd=ROOT)
+    reached, offered = map(ast.literal_eval, result.stdout.splitlines())
+    assert reached == []
+    assert [each for each in offered if each.startswith("POST")] == [
+        "POST /v1/chat/completions",
+        "POST /v1/documents",
+        "POST /v1/documents/purge",
+        "POST /v1/documents/remove",
+        "POST /v1/embeddings",
+        "POST /v1/replay",
+        "POST /v1/search",
+    ]
+    assert all(each.startswith(("GET", "POST")) for each in offered)
 
 
 def test_importing_openbook_is_quick_and_does_nothing() -> None:

@@ -15,7 +15,6 @@ from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.examining import Bench, examine, header_for
 from openbook.diagnosis.observations import (
     Observation,
-    drop_holding,
     observation_of,
     read_observations,
     recording,
@@ -24,6 +23,7 @@ from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
+from openbook.purging import drop_diagnoses
 from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
 from openbook.testing import HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
@@ -372,8 +372,8 @@ def test_purging_drops_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, 
     kept = tmp_path / "diagnoses" / "two" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    assert drop_holding(tmp_path / "diagnoses", ["Something else."]) == 0
-    assert drop_holding(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == 1
+    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 0
+    assert drop_diagnoses(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == 1
     assert not (tmp_path / "diagnoses" / "one").exists()
     assert kept.exists()
-    assert drop_holding(tmp_path / "none", ["x"]) == 0
+    assert drop_diagnoses(tmp_path / "none", ["x"]) == 0

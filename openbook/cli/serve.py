@@ -1,0 +1,159 @@
+"""`openbook serve`: an HTTP API over the knowledge base, for this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.records import Embedder
+    from openbook.serving.configuration import Configuration
+
+
+@click.command()
+@click.option(
+    "--kb",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A knowledge base (repeatable; default: your own).",
+)
+@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. Any but this machine's own demands an API key.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    help="A name under which clients reach the server, say through a proxy (repeatable); demands an API key.",
+)
+@click.option("--require-key", is_flag=True, help="Demand an API key also on this machine.")
+@click.option("--label", "labels", multiple=True, help="An access label that callers without a key hold (repeatable).")
+@click.option(
+    "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
+)
+@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
+def serve(
+    folders: tuple[Path, ...],
+    model: str | None,
+    host: str,
+    port: int,
+    allowed_hosts: tuple[str, ...],
+    require_key: bool,
+    labels: tuple[str, ...],
+    receipts: Path | None,
+    base_url: str | None,
+    full_check: bool,
+) -> None:
+    """Answer over HTTP, in the shape of OpenAI's API, until Ctrl-C."""
+    from openbook.cli import session
+    from openbook.knowledge.scope import checked_labels
+
+    _check_extra()
+    from openbook.serving.app import create_app
+    from openbook.serving.configuration import Configuration
+    from openbook.serving.server import listen, make_server
+
+    current = session.settings(model=model, base_url=base_url)
+    configuration = Configuration(
+        settings=current,
+        host=host,
+        port=port,
+        allowed_hosts=allowed_hosts,
+        require_key=require_key,
+        labels=checked_labels(labels),
+        receipts=receipts,
+    )
+    with listen(host, port) as door:  # before the weights are mapped: a port that is taken shows at once
+        bases, embedder = _open_bases(current, folders, full_check)
+        reading = {name: _reading(current, base) for name, base in bases.items()}
+        configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
+        opened = session.model_opener(current, full_check=full_check)()
+        app = create_app(configuration, opened, bases, embedder)
+        _first_key(configuration)
+        _log_to_standard_error()
+        names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
+        click.echo(f"Knowledge base: {names}", err=True)
+        shown = f"[{host}]" if ":" in host else host
+        click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
+        try:
+            make_server(app, configuration.bounds).run(sockets=[door])
+        except KeyboardInterrupt:  # raised again by the server, after it ended in order
+            click.echo("Ended.", err=True)
+        finally:
+            opened.close()
+
+
+def _check_extra() -> None:
+    try:
+        import openbook.serving.server  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("openbook"):
+            raise
+        raise ConfigError(
+            f"Serving needs the extra 'serve' ({error.name} is not installed): pip install 'openbook[serve]'"
+        ) from error
+
+
+def _open_bases(
+    current: Settings, folders: tuple[Path, ...], full_check: bool
+) -> tuple[dict[str, KnowledgeBase], Embedder]:
+    """By the names of their folders. One's own is made if it is not there yet; what is named must be there."""
+    from openbook.cli import session
+    from openbook.knowledge import KnowledgeBase
+
+    if not folders:
+        base, embedder = session.ensure_base(current)
+        return {base.folder.name: base}, embedder
+    opened = [KnowledgeBase.open(folder) for folder in folders]
+    embedder = session.open_embedder(current, opened[0].embedder.name, full_check=full_check)
+    bases: dict[str, KnowledgeBase] = {}
+    for base in opened:
+        if base.folder.name in bases:
+            raise ConfigError(
+                f"Two knowledge bases are named {base.folder.name!r}; requests could not tell them apart."
+            )
+        bases[base.folder.name] = base
+    return bases, embedder
+
+
+def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
+    """How uploads are read, without the bars of a terminal."""
+    from openbook.cli import session
+    from openbook.knowledge import RunOptions
+
+    with session.run_options(current, base.sizing) as options:
+        return dataclasses.replace(options, progress=RunOptions().progress)
+
+
+def _first_key(configuration: Configuration) -> None:
+    """Where a key is demanded and there is none yet, make one and show it, this once."""
+    from openbook.serving.keys import KeyFile
+
+    keys = KeyFile(configuration.settings.home)
+    if configuration.needs_key and not keys.keys():
+        _, token = keys.new("first", "admin", configuration.labels)
+        click.echo(
+            "An API key is needed here. This one may do everything; it is shown this once and kept as a hash:", err=True
+        )
+        click.echo(token)
+
+
+def _log_to_standard_error() -> None:
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    logging.getLogger("openbook.serving").setLevel(logging.INFO)

@@ -1,0 +1,201 @@
+"""What requests may say: strict models, in which an unknown name is an error, and how bytes become one of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openbook.serving.refusals import Refusal, unsupported
+
+_INT64 = 2**63
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class Message(Body):
+    """The last five are what clients send back of an answer; they may be there, empty."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    annotations: None = None
+    function_call: None = None
+    tool_calls: None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class Choosing(Body):
+    """Which documents a request sees, beside what its key allows. Empty: the default of the server."""
+
+    knowledge_base: str | None = None
+    as_of: str | int | None = None
+    where: str = ""
+
+
+class AskOptions(Choosing):
+    """OpenBook's own options of a chat completion, under the key `openbook`."""
+
+    passages: int | None = Field(default=None, ge=0)
+    strategy: Literal["auto", "each", "together"] | None = None
+    quote: bool = False
+
+
+class ChatBody(Body):
+    model: str
+    messages: list[Message] = Field(min_length=1)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    openbook: AskOptions = AskOptions()
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in stop if text)
+
+
+class EmbeddingBody(Body):
+    model: str
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+
+
+class SearchBody(Choosing):
+    query: str
+    limit: int = Field(default=10, ge=1)
+
+
+class DocumentsBody(Body):
+    """Documents by the paths under which the list shows them."""
+
+    documents: list[str] = Field(min_length=1, max_length=1000)
+    knowledge_base: str | None = None
+
+
+class PurgeBody(DocumentsBody):
+    copies: bool = False
+
+
+class ReplayBody(Body):
+    id: str
+
+
+_NO_TOOLS = "The model answers from passages and calls nothing."
+_ONE_WAY = "Tokens are chosen by temperature, top_p and seed alone."
+
+# What OpenAI knows and this server cannot honour: the values that change nothing, and why no other.
+CHAT_UNSUPPORTED: dict[str, tuple[tuple[object, ...], str]] = {
+    "n": ((1,), "One request gives one answer; ask again with another seed."),
+    "tools": (([],), _NO_TOOLS),
+    "tool_choice": (("none", "auto"), _NO_TOOLS),
+    "parallel_tool_calls": ((True, False), _NO_TOOLS),
+    "functions": (([],), _NO_TOOLS),
+    "function_call": (("none", "auto"), _NO_TOOLS),
+    "web_search_options": ((), "Nothing is fetched from the web; answers come from the knowledge base."),
+    "logprobs": ((False,), "Log-probabilities are not given out."),
+    "top_logprobs": ((0,), "Log-probabilities are not given out."),
+    "logit_bias": (({},), _ONE_WAY),
+    "presence_penalty": ((0, 0.0), _ONE_WAY),
+    "frequency_penalty": ((0, 0.0), _ONE_WAY),
+    "response_format": (({"type": "text"},), "Answers are plain text."),
+    "verbosity": ((), "Answers are one short sentence."),
+    "reasoning_effort": (("none",), "The model answers without reasoning first."),
+    "modalities": ((["text"],), "Answers are text."),
+    "audio": ((), "Answers are text."),
+    "prediction": ((), "Nothing is predicted ahead."),
+    "store": ((False,), "The server keeps nothing between requests."),
+    "metadata": (({},), "The server keeps nothing between requests, so there is nothing to attach it to."),
+    "service_tier": (("auto", "default"), "There is one tier."),
+    "safety_identifier": ((), "Callers are told apart by their key."),
+    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
+    "prompt_cache_retention": ((), "What is computed of passages is kept by the settings of the server."),
+}
+
+_ONLY_TEXT = "it must be text, or a list of parts of the type 'text'"
+
+_Body = TypeVar("_Body", bound=Body)
+Json: TypeAlias = Any
+
+
+def parse_json(data: bytes) -> dict[str, Json]:
+    """The object in a request's body. Raises Refusal for anything else, NaN and lone surrogates included."""
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_constant=_no_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_json(f"byte {error.start} is not UTF-8") from error
+    except UnicodeEncodeError as error:
+        raise _not_json("a text holds half a surrogate pair") from error
+    except (ValueError, RecursionError) as error:
+        raise _not_json(str(error)) from error
+    if not isinstance(value, dict):
+        raise _not_json("it is no object")
+    return value
+
+
+def parsed(kind: type[_Body], data: bytes, ignored: dict[str, tuple[tuple[object, ...], str]] | None = None) -> _Body:
+    """The body as a `kind`. `ignored` as in `refusals.unsupported`. Raises Refusal for the first thing that is wrong."""
+    value = unsupported(parse_json(data), ignored or {})
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _not_json(why: str) -> Refusal:
+    message = f"We could not parse the JSON body of your request: {why[:200]}."
+    return Refusal(400, message, code="invalid_json")
+
+
+def _invalid(error: ValidationError) -> Refusal:
+    """The first thing that is wrong, in OpenAI's words where it has some."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = [part for i, part in enumerate(first["loc"]) if not (i and _is_alternative(part))]
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        return Refusal(400, f"Unrecognized request argument supplied: {param}", code="unknown_parameter", param=param)
+    if first["type"] == "missing":
+        message = f"Missing required parameter: {param!r}."
+        return Refusal(400, message, code="missing_required_parameter", param=param)
+    why = _ONLY_TEXT if "content" in first["loc"] else first["msg"]
+    return Refusal(400, f"Invalid value for {param!r}: {why}.", code="invalid_value", param=param)
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether this names one of several types that a value may have, and no place in the body."""
+    return isinstance(part, str) and (part in ("str", "int") or "[" in part)

@@ -1,0 +1,81 @@
+"""What a server allows: addresses, limits, who needs a key, whether receipts are kept."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openbook.answer import STRATEGIES, Strategy
+from openbook.config import Settings
+from openbook.errors import ConfigError
+from openbook.knowledge.adding import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one request may cost, and all together. A request over a bound is refused with a sentence.
+
+    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a time. `head_s`, `body_s`
+    and `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON.
+    """
+
+    running: int = 4
+    waiting: int = 32
+    connections: int = 256
+    head_s: float = 10.0
+    body_s: float = 60.0
+    write_s: float = 60.0
+    answer_s: float = 300.0
+    body_bytes: int = 1 << 20
+    uploads: int = 2
+    upload_bytes: int = 100_000_000
+    upload_files: int = 64
+    answer_tokens: int = 1024
+    passages: int = 20
+    hits: int = 100
+    messages: int = 1000
+    embedding_texts: int = 256
+    embedding_chars: int = 32_000
+    listed: int = 1000  # documents of one page of the list
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
+
+    `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
+    None to keep none. `reading`: how uploads to the knowledge base of that name are read.
+    """
+
+    settings: Settings
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allowed_hosts: tuple[str, ...] = ()
+    require_key: bool = False
+    labels: frozenset[str] = frozenset()
+    receipts: Path | None = None
+    bounds: Bounds = Bounds()
+    reading: Mapping[str, RunOptions] = field(default_factory=dict)
+
+    @property
+    def strategy(self) -> Strategy:
+        """Raises ConfigError."""
+        if self.settings.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)}, not {self.settings.strategy!r}.")
+        return STRATEGIES[STRATEGIES.index(self.settings.strategy)]
+
+    @property
+    def needs_key(self) -> bool:
+        """Only what answers to this machine alone may go without: behind another name there is a network or a proxy."""
+        return self.require_key or bool(self.allowed_hosts) or not is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,291 @@
+"""The documents of a knowledge base over HTTP: list, add by upload, remove, purge; and its versions.
+
+Whoever asks sees and touches only documents that its labels allow. To it the others do not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from openbook.errors import KnowledgeError
+from openbook.inference.states import States
+from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
+from openbook.knowledge.discovery import display_path
+from openbook.knowledge.locking import file_lock
+from openbook.knowledge.metadata import is_sidecar
+from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.versions import history
+from openbook.models import ModelStore
+from openbook.models.durable import storage_errors
+from openbook.purging import Places, purge_everywhere
+from openbook.records import Verdict
+from openbook.serving.access import Caller
+from openbook.serving.bodies import Choosing, DocumentsBody, PurgeBody, parsed
+from openbook.serving.configuration import Configuration
+from openbook.serving.refusals import Refusal
+from openbook.serving.running import Stop
+from openbook.serving.service import Service, check_at_most, scope_of
+
+UPLOADS = "uploads"
+MAX_NAME_BYTES = 200
+
+_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
+async def list_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    query = _query(request, {"knowledge_base", "as_of", "where", "after", "limit"})
+    base = service.base(query.get("knowledge_base"))
+    choosing = Choosing(as_of=query.get("as_of"), where=query.get("where", ""))
+    limit = _number(query, "limit", service.configuration.bounds.listed)
+
+    def work(stop: Stop) -> tuple[int, list[str]]:
+        scope = scope_of(base, caller, choosing)
+        return base.kept_version(scope.as_of), base.documents(scope)
+
+    version, paths = await service.read(request.receive, work)
+    first = bisect_right(paths, query["after"]) if "after" in query else 0
+    data = [{"object": "document", "path": path} for path in paths[first : first + limit]]
+    more = first + limit < len(paths)
+    return JSONResponse(
+        {"object": "list", "knowledge_base": base.id, "version": version, "data": data, "has_more": more}
+    )
+
+
+async def versions(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """The newest first. `documents` counts those that the caller may see. What changed from one to the next is not told: it counts all."""
+    query = _query(request, {"knowledge_base", "limit"})
+    base = service.base(query.get("knowledge_base"))
+    limit = _number(query, "limit", service.configuration.bounds.listed, default=100)
+
+    def work(stop: Stop) -> list[dict[str, Any]]:
+        return [
+            {
+                "object": "version",
+                "version": each.version,
+                "created_at": each.created_at,
+                "tags": each.tags,
+                "documents": len(base.documents(caller.scope(each.version))),
+            }
+            for each in history(base)[:limit]
+        ]
+
+    data = await service.read(request.receive, work)
+    return JSONResponse({"object": "list", "knowledge_base": base.id, "data": data})
+
+
+# --- adding -----------------------------------------------------------------------------------------------------------
+
+
+async def upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    async with service.receiving.place():  # so that only so many uploads are on the disk at a time
+        return await _upload(service, request, caller)
+
+
+async def _upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    bounds = service.configuration.bounds
+    try:
+        form = await request.form(max_files=bounds.upload_files, max_fields=64, max_part_size=10_000)
+    except HTTPException as error:  # what Starlette makes of a form that is none
+        raise Refusal(400, f"The form cannot be read: {error.detail}", code="invalid_form") from error
+    try:
+        files, fields = _parts(form)
+        name = fields.get("knowledge_base", [None])[0]
+        base, options = service.base(name), _run_options(service, name)
+        labels = checked_labels(fields.get("labels", []))
+        if not labels <= caller.labels:
+            raise Refusal(403, "A document may only get labels that you hold.", code="label_not_held", param="labels")
+        options = replace(options, labels=labels)
+        folder = service.configuration.settings.home / UPLOADS / base.id / caller.id
+
+        def work(stop: Stop) -> tuple[int, list[Verdict]]:
+            return add_uploads(base, service, folder, files, options)
+
+        version, verdicts = await service.write(request.receive, work)
+    finally:
+        await form.close()
+    data = [{"object": "verdict", **asdict(each)} for each in verdicts]
+    return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
+
+
+def add_uploads(
+    base: KnowledgeBase, service: Service, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
+) -> tuple[int, list[Verdict]]:
+    """Read files as one new version. They are in `folder` only for as long as it takes; the knowledge base keeps their text.
+
+    The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
+    """
+    with storage_errors(f"take in uploads in {folder}"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with file_lock(folder, options.lock_timeout_s):
+            _empty(folder)  # what a server that was killed left
+            try:
+                for name, stream in files.items():
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+                    with os.fdopen(os.open(folder / name, flags, 0o600), "wb") as target:
+                        shutil.copyfileobj(stream, target)
+                report = add(base, [folder / name for name in files], service.embedder, replace(options, retry=True))
+            finally:
+                _empty(folder)
+    own = {display_path(folder / name) for name in files}
+    return report.version, [_told(verdict) for verdict in report.verdicts if verdict.path in own]
+
+
+def _told(verdict: Verdict) -> Verdict:
+    """Without what it says of other documents: which of them has the same text is not everybody's business."""
+    if verdict.outcome in ("failed", "skipped"):
+        return verdict
+    return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            path.unlink()
+
+
+def _parts(form: FormData) -> tuple[dict[str, BinaryIO], dict[str, list[str]]]:
+    """(the files by name, the other fields). Raises Refusal."""
+    files: dict[str, BinaryIO] = {}
+    fields: dict[str, list[str]] = {}
+    for key, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            name = checked_name(value.filename or "")
+            if key not in ("file", "files") or name in files:
+                message = f"Send files as parts named 'file', each under a name of its own; not {key[:60]!r}, {name!r}."
+                raise Refusal(400, message, code="invalid_form", param="file")
+            files[name] = value.file
+        elif key in ("labels", "knowledge_base"):
+            fields.setdefault(key, []).append(value)
+        else:
+            message = f"Unrecognized request argument supplied: {key[:60]}"
+            raise Refusal(400, message, code="unknown_parameter", param=key[:60])
+    if not files:
+        message = "Missing required parameter: 'file'."
+        raise Refusal(400, message, code="missing_required_parameter", param="file")
+    return files, fields
+
+
+def checked_name(name: str) -> str:
+    """A name that is one file in one folder on every system, and shown as it is. Raises Refusal."""
+    plain = not _BAD_IN_NAME.search(name) and name.isprintable() and not name.startswith(".")
+    if not plain or not 0 < len(name.encode()) <= MAX_NAME_BYTES or name != name.strip(" .") or is_sidecar(name):
+        message = (
+            f"{name[:100]!r} is no name for an upload: 1 to {MAX_NAME_BYTES} bytes, a plain file name without folders, not "
+            "beginning with a dot, and not that of a sidecar."
+        )
+        raise Refusal(400, message, code="invalid_file_name", param="file")
+    return name
+
+
+def _run_options(service: Service, name: str | None) -> RunOptions:
+    name = name if name is not None else next(iter(service.bases), "")
+    settings = service.configuration.settings
+    return service.configuration.reading.get(name, RunOptions(lock_timeout_s=settings.lock_timeout_s))
+
+
+# --- taking out -------------------------------------------------------------------------------------------------------
+
+
+async def remove_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    body = parsed(DocumentsBody, await request.body())
+    base = service.base(body.knowledge_base)
+
+    def work(stop: Stop) -> int:
+        _check_visible(body.documents, base.documents(caller.scope()))
+        return remove(base, body.documents, lock_timeout_s=service.configuration.settings.lock_timeout_s).version
+
+    version = await service.write(request.receive, work)
+    data = [{"object": "verdict", "path": path, "outcome": "removed", "reason": ""} for path in body.documents]
+    return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
+
+
+async def purge_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    body = parsed(PurgeBody, await request.body())
+    base = service.base(body.knowledge_base)
+
+    def work(stop: Stop) -> dict[str, Any]:
+        seen = _ever_seen(base, caller)
+        _check_visible(body.documents, sorted(seen))
+        try:
+            done = purge_everywhere(
+                base,
+                body.documents,
+                places_of(service.configuration),
+                copies=body.copies,
+                lock_timeout_s=service.configuration.settings.lock_timeout_s,
+            )
+        except KnowledgeError as error:
+            raise _not_purged(error, copies=body.copies) from error
+        return {
+            "object": "purged",
+            "knowledge_base": base.id,
+            "version": done.purged.version,
+            "documents": [path for path in done.purged.documents if path in seen],
+            "files_scanned": done.purged.files,
+            "models_that_learned_it": [each.name for each in done.carried],
+        }
+
+    return JSONResponse(await service.write(request.receive, work))
+
+
+def places_of(configuration: Configuration) -> Places:
+    settings = configuration.settings
+    states = States(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
+    return Places(
+        settings.cache_dir, settings.runs_dir, settings.diagnoses_dir, states, ModelStore(settings.models_dir)
+    )
+
+
+def _ever_seen(base: KnowledgeBase, caller: Caller) -> set[str]:
+    """The documents of all kept versions that the caller may see."""
+    return {path for each in history(base) for path in base.documents(caller.scope(each.version))}
+
+
+def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
+    """Raises Refusal, the same whether a document is not there or is not the caller's to see."""
+    for path in wanted:
+        if path not in seen:
+            message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
+            raise Refusal(404, message, code="document_not_found", param="documents")
+
+
+def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
+    """Its sentence names the other documents that hold the text, which may not be the caller's to know."""
+    if "--copies" not in str(error) or copies:
+        return error
+    message = "The same text is in another document too. To purge every copy of it, send copies: true."
+    return Refusal(409, message, code="text_is_elsewhere", param="copies")
+
+
+# --- queries ----------------------------------------------------------------------------------------------------------
+
+
+def _query(request: Request, known: set[str]) -> dict[str, str]:
+    """The parameters of the address. Raises Refusal for one that is unknown or comes twice."""
+    found: dict[str, str] = {}
+    for key, value in request.query_params.multi_items():
+        if key not in known or key in found:
+            message = f"Unrecognized request argument supplied: {key[:60]}"
+            raise Refusal(400, message, code="unknown_parameter", param=key[:60])
+        found[key] = value
+    return found
+
+
+def _number(query: Mapping[str, str], name: str, most: int, default: int = 0) -> int:
+    text = query.get(name, str(default or most))
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise Refusal(400, f"Invalid value for {name!r}: a whole number from 1.", code="invalid_value", param=name)
+    check_at_most(int(text), most, name)
+    return int(text)

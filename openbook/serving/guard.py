@@ -1,0 +1,113 @@
+"""What stands before every route: the names in the head, bounds on size and time, one line in the log.
+
+The line has the method, the route (not the address, which may name a document), the status, the time and the id of the
+key. It never has a question, a text or a path of a document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openbook.serving.refusals import Refusal
+from openbook.serving.service import Service
+
+ROUTE, CALLER = "openbook.route", "openbook.caller"
+
+_LOG = logging.getLogger("openbook.serving")
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class Guard:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        bounds = self._service.configuration.bounds
+        headers = Headers(scope=scope)
+        body = _Body(receive, headers, _most_bytes(headers, bounds.body_bytes, bounds.upload_bytes), bounds.body_s)
+        status = 500
+
+        async def guarded_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                # What else comes of a body that nobody wants is not read.
+                ending = [] if body.is_complete else [(b"connection", b"close")]
+                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS, *ending]}
+            async with asyncio.timeout(bounds.write_s):  # a client that does not read holds nothing for ever
+                await send(message)
+
+        try:
+            try:
+                self._service.doorkeeper.check_names(headers)
+                body.check_length()
+            except Refusal as refusal:
+                await refusal.response()(scope, receive, guarded_send)
+                return
+            await self._app(scope, body.receive, guarded_send)
+        finally:
+            self._note(scope, status, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = scope.get(ROUTE, "none")
+        method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
+        self._service.metrics.request(route, method, status, seconds)
+        _LOG.info("%s %s %d %.0f ms key=%s", method, route, status, seconds * 1000, scope.get(CALLER, "-"))
+
+
+class _Body:
+    """A request's body as it comes: at most `most_bytes` within `seconds`. After its end, receiving waits as long as it takes."""
+
+    def __init__(self, given: Receive, headers: Headers, most_bytes: int, seconds: float) -> None:
+        self._given, self._headers = given, headers
+        self._most_bytes, self._seconds = most_bytes, seconds
+        self._bytes = 0
+        self._until: float | None = None
+        self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    def check_length(self) -> None:
+        """Raises Refusal when the head already says that it is too large."""
+        length = self._headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._most_bytes:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        if self.is_complete:
+            return await self._given()
+        loop = asyncio.get_running_loop()
+        if self._until is None:
+            self._until = loop.time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._given()
+        except TimeoutError as error:
+            why = f"The body did not come within {self._seconds:g} s."
+            raise Refusal(408, why, code="request_timeout") from error
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > self._most_bytes:
+            raise self._too_large()
+        self.is_complete = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    def _too_large(self) -> Refusal:
+        message = f"The body of this request may have at most {self._most_bytes:,} bytes."
+        return Refusal(413, message, code="request_too_large")
+
+
+def _most_bytes(headers: Headers, json_bytes: int, form_bytes: int) -> int:
+    is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+    return form_bytes if is_form else json_bytes

@@ -1,0 +1,88 @@
+"""Refusals in the shape of OpenAI's API: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from openbook.errors import (
+    ContextOverflow,
+    EngineError,
+    KnowledgeBaseBusy,
+    KnowledgeError,
+    OpenBookError,
+    QuestionError,
+    ReceiptError,
+)
+
+_LOG = logging.getLogger("openbook.serving")
+
+
+class Refusal(Exception):
+    """A request that is not done. `code` is for programs, `message` for people, `param` names the part that is wrong."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers: dict[str, str] = {}
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(retry_after_s)
+        if status == 401:
+            self.headers["www-authenticate"] = "Bearer"
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = "server_error" if self.status >= 500 else "requests" if self.status == 429 else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+class ClientGone(Exception):
+    """Nobody is there to read the answer."""
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """How an error of the core, or one that nobody expected, is told to a client.
+
+    What the caller did wrong is said in full. What is wrong on this side goes into the log, since such a sentence may
+    hold what the caller has no right to know; of errors that may quote a text, the log gets the kind and the place only.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, ContextOverflow):
+        return Refusal(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, QuestionError):
+        return Refusal(400, str(error), code="invalid_value")
+    if isinstance(error, KnowledgeBaseBusy):
+        message = "Something else is writing to the knowledge base. Try again."
+        return Refusal(503, message, code="knowledge_base_busy", retry_after_s=5)
+    known = isinstance(error, OpenBookError) and not isinstance(error, EngineError | KnowledgeError | ReceiptError)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
+    _LOG.error("failed: %s%s at %s", type(error).__name__, f": {error}" if known else "", where)
+    message = "The server could not do this. Its log says what failed and where."
+    return Refusal(500, message, code="internal_error")
+
+
+def not_found(path: str, method: str) -> Refusal:
+    return Refusal(404, f"Unknown request URL: {method} {path}.", code="unknown_url")
+
+
+def unsupported(body: dict[str, Any], known: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
+    """`body` without the parameters in `known`, each of which may only have one of the values that change nothing.
+
+    `known` is `{parameter: (allowed values, why no other)}`; null always is allowed. Raises Refusal.
+    """
+    for name, (allowed, why) in known.items():
+        value = body.get(name)
+        if value is not None and not any(type(value) is type(a) and value == a for a in allowed):
+            raise Refusal(400, f"Unsupported parameter: {name!r}. {why}", code="unsupported_parameter", param=name)
+    return {key: value for key, value in body.items() if key not in known}

@@ -1,0 +1,86 @@
+"""Running the application: one process, one port, HTTP/1.1 by h11, which is strict, under bounds on slow heads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from openbook.errors import ConfigError
+from openbook.serving.configuration import Bounds
+
+MOST_HEAD_BYTES = 32_768
+KEEP_ALIVE_S = 5
+GRACE_S = 20  # for answers under way when the server ends
+
+_BACKLOG = 128
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections. `port` 0: any free one. Raises ConfigError when the address cannot be had."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --host and --port."
+        ) from error
+
+
+def make_server(app: ASGIApp, bounds: Bounds) -> uvicorn.Server:
+    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=_protocol(bounds.head_s),
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,  # what a header says of the caller's address counts for nothing
+            server_header=False,
+            limit_concurrency=bounds.connections,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        )
+    )
+
+
+def _protocol(head_s: float) -> type[asyncio.Protocol]:
+    class BoundedHead(H11Protocol):
+        """Ends a connection whose next request's head is not complete `head_s` after it began."""
+
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.access_log = False  # uvicorn writes addresses, which may name documents; whatever loggers are set up
+            self._expect_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE:
+                self._expect_head()
+            else:
+                self._stop_expecting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_expecting()
+            super().connection_lost(exc)
+
+        def _expect_head(self) -> None:
+            if self._late is None:
+                self._late = self.loop.call_later(head_s, self.transport.close)
+
+        def _stop_expecting(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    return BoundedHead

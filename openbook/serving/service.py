@@ -1,0 +1,98 @@
+"""`Service`: what the handlers of one server share, and what they may look up in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from starlette.types import Receive
+
+from openbook.errors import KnowledgeError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, Scope
+from openbook.knowledge.scope import filter_of
+from openbook.knowledge.versions import resolve_version
+from openbook.records import Embedder
+from openbook.serving.access import Caller, Doorkeeper
+from openbook.serving.bodies import Choosing
+from openbook.serving.configuration import Configuration
+from openbook.serving.metrics import Metrics
+from openbook.serving.refusals import Refusal
+from openbook.serving.running import Gate, Stop, compute
+
+CLOSED_BOOK = ":closed-book"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Nothing here belongs to a request."""
+
+    configuration: Configuration
+    model: FrozenModel
+    bases: Mapping[str, KnowledgeBase]
+    embedder: Embedder
+    doorkeeper: Doorkeeper
+    metrics: Metrics
+    reading: Gate
+    writing: Gate
+    receiving: Gate
+    pool: ThreadPoolExecutor
+    ends: threading.Event = field(default_factory=threading.Event)
+
+    async def read(self, receive: Receive, work: Callable[[Stop], _T]) -> _T:
+        """`work` in its turn among all that compute. Raises as `compute` does."""
+        return await compute(self.pool, self.reading, receive, self.stop(), work)
+
+    async def write(self, receive: Receive, work: Callable[[Stop], _T]) -> _T:
+        """`work` in its turn among all that change a knowledge base: one at a time, to its end."""
+        return await compute(self.pool, self.writing, receive, self.stop(), work, until_done=True)
+
+    def stop(self) -> Stop:
+        return Stop(self.configuration.bounds.answer_s, self.ends)
+
+    # --- looking up ---------------------------------------------------------------------------------------------------
+
+    def base(self, name: str | None) -> KnowledgeBase:
+        """The knowledge base of that name; without a name, the first. Raises Refusal."""
+        if name is None and self.bases:
+            return next(iter(self.bases.values()))
+        if name is None:
+            raise Refusal(404, "This server has no knowledge base.", code="no_knowledge_base")
+        if name not in self.bases:
+            message = f"The knowledge base {name[:100]!r} does not exist. There are: {', '.join(self.bases) or 'none'}."
+            raise Refusal(404, message, code="knowledge_base_not_found", param="knowledge_base")
+        return self.bases[name]
+
+    def is_closed_book(self, model: str) -> bool:
+        """Whether the name of a model asks it without passages. Raises Refusal for a name that is not served."""
+        name = self.model.identity.name
+        if model not in (name, name + CLOSED_BOOK):
+            message = f"The model {model[:100]!r} does not exist. There are: {name}, {name}{CLOSED_BOOK}."
+            raise Refusal(404, message, code="model_not_found", param="model")
+        return model != name
+
+
+def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing) -> Scope:
+    """What the caller may see of what was chosen. Raises Refusal, QuestionError for a filter that is none."""
+    scope = caller.scope(where=choosing.where.strip())
+    if scope.where:
+        filter_of(scope)
+    if choosing.as_of is None:
+        return scope
+    try:
+        return caller.scope(resolve_version(base, str(choosing.as_of)), scope.where)
+    except KnowledgeError as error:
+        message = f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists those that are kept."
+        raise Refusal(400, message, code="version_not_found", param="as_of") from error
+
+
+def check_at_most(value: int, most: int, param: str) -> None:
+    """Raises Refusal."""
+    if value > most:
+        message = f"{param} may be at most {most:,}, not {value:,}."
+        raise Refusal(400, message, code="above_limit", param=param)

@@ -1,0 +1,266 @@
+"""Requests that want to break the server, or to learn from it what they should not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import socket
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from openbook.errors import EngineError, KnowledgeError, StorageError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
+from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.refusals import refusal_of
+from openbook.testing import EchoEngine, echo_model
+from tests.serving.conftest import SECRET, Running, running
+from tests.serving.test_running import connected, everything
+
+JSON = {"content-type": "application/json"}
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    bounds = replace(Bounds(), body_bytes=1000, upload_bytes=5000)
+    with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
+        head = "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+        for length in ("1001", "9" * 19, "99999999999"):
+            with connected(server, f"{head}Content-Length: {length}\n\n") as connection:
+                received = everything(connection)
+                assert received.startswith(b"HTTP/1.1 413 "), length
+                assert b"connection: close" in received
+        with connected(server, f"{head}Transfer-Encoding: chunked\n\n", b"3e9\r\n" + b" " * 1001) as connection:
+            assert everything(connection).startswith(b"HTTP/1.1 413 ")
+        form = "POST /v1/documents HTTP/1.1\nHost: localhost\nContent-Type: multipart/form-data; boundary=x\n"
+        part = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"y" * 5000
+        chunk = f"{len(part):x}\r\n".encode() + part
+        with connected(server, f"{form}Transfer-Encoding: chunked\n\n", chunk) as connection:
+            assert everything(connection).startswith(b"HTTP/1.1 413 ")
+        assert server.client.post("/v1/search", json={"query": "bridge"}).status_code == 200
+
+
+BAD_JSON = [
+    b"",
+    b"{",
+    b"[]",
+    b'"text"',
+    b"null",
+    b"\xff\xfe",
+    b'{"query": "\xc3"}',
+    b'{"query": "\\ud800"}',
+    b'{"query": NaN}',
+    b'{"limit": Infinity, "query": "x"}',
+    b'{"limit": ' + b"9" * 5000 + b', "query": "x"}',
+    b"[" * 100_000,
+    b'{"a":' * 20_000,
+    b'{"query": "x"} {"query": "y"}',
+]
+
+
+def test_what_is_no_json_object_is_refused(server: Running) -> None:
+    for body in BAD_JSON:
+        for path in ("/v1/search", "/v1/chat/completions", "/v1/documents/purge"):
+            response = server.client.post(path, content=body, headers=JSON)
+            assert response.status_code == 400, (body[:20], response.text)
+            assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_request_makes_the_server_fail(server: Running, seed: int) -> None:
+    """Values of every kind in every place, valid and not: always an answer, and never one that says 5xx."""
+    chance = random.Random(seed)
+    values = [
+        None,
+        True,
+        0,
+        -1,
+        10**30,
+        1.5,
+        "",
+        "x",
+        "\0",
+        "é" * 100,
+        "' OR 1=1 --",
+        [],
+        ["x"],
+        {},
+        {"x": 1},
+        [{"role": "user"}],
+    ]
+    paths = ["/v1/chat/completions", "/v1/embeddings", "/v1/search", "/v1/documents/remove", "/v1/documents/purge"]
+    good = {
+        "model": "echo",
+        "messages": [{"role": "user", "content": "Where is the bridge?"}],
+        "input": "bridge",
+        "query": "bridge",
+        "documents": ["x"],
+    }
+    names = [
+        *good,
+        "stream",
+        "n",
+        "temperature",
+        "stop",
+        "openbook",
+        "where",
+        "as_of",
+        "limit",
+        "knowledge_base",
+        "copies",
+        "dimensions",
+    ]
+    seen = set[int]()
+    for _ in range(150):
+        wanted = chance.sample(names, chance.randint(1, 5))
+        body = {
+            name: good[name] if name in good and chance.random() < 0.6 else chance.choice(values) for name in wanted
+        }
+        response = server.client.post(chance.choice(paths), json=body)
+        seen.add(response.status_code)
+        assert response.status_code < 500, (body, response.text)
+        address = f"/v1/{chance.choice(['documents', 'versions', 'models/x', '%00', '../..'])}?{chance.choice(names)}={chance.choice(['', '%00', '%ff', '-1'])}"
+        assert server.client.get(address).status_code < 500, address
+    assert 400 in seen
+
+
+def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
+    for path in (
+        "/v1/../health",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/v1/models/..%2f..%2fetc%2fpasswd",
+        "/v1/models/\\..\\x",
+        "/v1/documents/",
+    ):
+        with connected(server, f"GET {path} HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
+            received = everything(connection)
+        assert received.startswith(b"HTTP/1.1 404 "), path
+        assert b"root:" not in received
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /health HTTP/1.1\n\n",
+        "GET /health HTTP/1.1\nHost: localhost\nHost: evil.example\n\n",
+        "GET /health HTTP/1.1\nHost: localhost\nX: " + "y" * 400_000,
+        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: 5\nContent-Length: 6\n\nhello",
+        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: -1\n\n",
+        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\nTransfer-Encoding: gzip, chunked\n\n",
+        "GET /health HTTP/1.1\nHost: localhost\n X: folded\x01\n\n",
+        "\x16\x03\x01",
+        "GET\n\n",
+    ],
+)
+def test_heads_that_proxies_and_servers_read_differently_are_refused(server: Running, head: str) -> None:
+    with connected(server, head) as connection:
+        with suppress(OSError):  # the server may have ended it already
+            connection.shutdown(socket.SHUT_WR)
+        first = everything(connection)[:12]
+    assert first in (b"", b"HTTP/1.1 400", b"HTTP/1.1 421"), first
+
+
+def test_text_of_a_document_cannot_end_an_event(configuration: Configuration, base: KnowledgeBase) -> None:
+    hostile = 'The bridge\u2028was opened\u2029data: [DONE] \\n\\ndata: {"x": 1} </script> by the mayor.'
+    with running(configuration, echo_model(otherwise=hostile), {"kb": base}) as server:
+        text = server.ask("Is this a test?", model="echo:closed-book", stream=True).text
+        events = [json.loads(line[6:]) for line in text.split("\n\n") if line and line != "data: [DONE]"]
+        shown = "".join(e["choices"][0]["delta"].get("content", "") for e in events)
+    assert shown == hostile
+    assert text.count("data: [DONE]\n\n") == 1
+
+
+def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, reached = socket.create_connection, []
+
+    def noted(address: tuple[str, int], *arguments: Any, **named: Any) -> socket.socket:
+        reached.append(address)
+        return own(address, *arguments, **named)
+
+    monkeypatch.setattr(socket, "create_connection", noted)
+    page = (
+        b'<html><img src="http://127.0.0.1:1/x"><a href="http://127.0.0.1:1/">a</a> The tower is 55 metres high.</html>'
+    )
+    assert server.client.post("/v1/documents", files={"file": ("a.html", page)}).status_code == 200
+    assert server.ask("How high is the tower? http://127.0.0.1:1/").status_code == 200
+    assert set(reached) <= {("127.0.0.1", server.port)}
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_logs_hold_no_text_no_question_and_no_name_of_a_document(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    headers = server.key("admin", "hr")
+    server.ask("What about canary-question and the safe?", headers)
+    server.ask("What about canary-question and the safe?", headers, stream=True)
+    server.client.post("/v1/search", json={"query": SECRET}, headers=headers)
+    server.client.get("/v1/documents", params={"after": "canary-path"}, headers=headers)
+    server.client.post("/v1/documents", files={"file": ("canary-name.txt", SECRET.encode())}, headers=headers)
+    server.client.post("/v1/documents/remove", json={"documents": ["canary-gone.txt"]}, headers=headers)
+    server.client.post("/v1/search", content=b'{"canary-json', headers=JSON)
+    server.client.get("/canary-url", headers=headers)
+    own = [record for record in caplog.records if record.name.startswith(("openbook", "uvicorn"))]
+    lines = [record.getMessage() for record in own if record.name == "openbook.serving"]
+    assert len(lines) == 8
+    assert "POST /v1/chat/completions 200" in lines[0]
+    assert "key=" in lines[0]
+    token = headers["authorization"].rpartition("-")[2]
+    for record in own:
+        text = f"{record.getMessage()} {record.exc_text or ''} {record.exc_info or ''}"
+        assert "canary" not in text
+        assert token not in text
+
+
+class BrokenEngine(EchoEngine):
+    def count_prompt_tokens(self, *_: object) -> int:
+        raise EngineError("canary-7341 in the engine's own words")
+
+
+def test_what_fails_inside_is_told_without_what_it_was_about(
+    configuration: Configuration, base: KnowledgeBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(configuration, FrozenModel(BrokenEngine()), {"kb": base}) as server:
+        for stream in (False, True):
+            response = server.ask("When was the bridge opened by the mayor?", stream=stream)
+            assert response.status_code == 500
+            assert response.json()["error"]["type"] == "server_error"
+            assert "canary" not in response.text
+    assert "failed: EngineError at count_prompt_tokens" in caplog.text
+    assert "canary" not in caplog.text
+
+
+def test_errors_of_this_side_name_no_folder(caplog: pytest.LogCaptureFixture) -> None:
+    for error in (
+        StorageError("/home/anna is full"),
+        KnowledgeError("/home/anna/secret.txt"),
+        ValueError("/home/anna"),
+    ):
+        refusal = refusal_of(error)
+        assert refusal.status == 500
+        assert "anna" not in refusal.message
+    assert "/home/anna is full" in caplog.text
+    assert "secret.txt" not in caplog.text
+
+
+def test_metrics_count_and_hold_no_text(server: Running) -> None:
+    server.ask("When was the bridge opened by the mayor?")
+    server.ask("Is there a canary?")
+    server.client.get("/v1/documents?after=canary")
+    response = server.client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = response.text.splitlines()
+    assert 'openbook_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in lines
+    assert 'openbook_answers_total{end="end",mode="open-book"} 1.0' in lines
+    assert 'openbook_answers_total{end="abstained",mode="open-book"} 1.0' in lines
+    assert 'openbook_request_seconds_count{route="/v1/documents"} 1.0' in lines
+    assert "canary" not in response.text
+    assert "bridge" not in response.text

@@ -1,0 +1,71 @@
+"""Receipts and replay: only where a log is kept, and only for who may see what was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openbook.knowledge import RunOptions, add, purge
+from openbook.receipts import verify
+from openbook.testing import HashEmbedder
+from tests.serving.conftest import Running
+
+QUESTION = "When was the bridge opened by the mayor?"
+SAFE = "With which number does the safe of the harbour office open?"
+
+
+def asked(server: Running, question: str, headers: dict[str, str] | None = None) -> str:
+    digest: str = server.ask(question, headers).json()["openbook"]["receipt"]["digest"]
+    return digest
+
+
+def status(server: Running, digest: str, headers: dict[str, str] | None = None) -> tuple[int, int]:
+    receipt = server.client.get(f"/v1/receipts/{digest}", headers=headers)
+    replayed = server.client.post("/v1/replay", json={"id": digest}, headers=headers)
+    return receipt.status_code, replayed.status_code
+
+
+def test_without_a_log_there_is_neither(server: Running) -> None:
+    assert status(server, asked(server, QUESTION)) == (404, 404)
+
+
+def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path: Path) -> None:
+    answer = with_receipts.ask(QUESTION).json()["openbook"]
+    digest = answer["receipt"]["digest"]
+    assert with_receipts.client.get(f"/v1/receipts/{digest}").json()["receipt"] == answer["receipt"]
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
+    assert replayed == {
+        "object": "replay",
+        "id": digest,
+        "identical": True,
+        "differences": [],
+        "answer": answer["answer"],
+    }
+    with_receipts.ask(QUESTION, stream=True)
+    assert verify(tmp_path / "log").receipts == 2
+
+
+def test_what_is_no_receipt_is_not_found(with_receipts: Running) -> None:
+    for digest in ("0" * 64, "x", "..", "%2e%2e%2freceipts.jsonl"):
+        assert status(with_receipts, digest)[0] == 404
+    asked(with_receipts, QUESTION)
+    assert status(with_receipts, "0" * 64) == (404, 404)
+
+
+def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:
+    hr = with_receipts.key("read", "hr")
+    digest = asked(with_receipts, SAFE, hr)
+    assert status(with_receipts, digest, hr) == (200, 200)
+    assert status(with_receipts, digest) == (404, 404)
+    bridge = asked(with_receipts, QUESTION)
+    assert status(with_receipts, bridge) == (200, 200)
+    base = with_receipts.bases["kb"]
+    path = next(path for path in base.documents() if path.endswith("bridge.txt"))
+    add(base, [Path(path)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    assert status(with_receipts, bridge) == (404, 404)
+
+
+def test_what_was_purged_is_not_replayed(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    base = with_receipts.bases["kb"]
+    purge(base, [next(path for path in base.documents() if path.endswith("bridge.txt"))])
+    assert status(with_receipts, digest) == (404, 404)
