@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,9 @@ from openbook.serving.refusals import Refusal
 from openbook.serving.service import Service
 
 ROUTE, CALLER = "openbook.route", "openbook.caller"
+
+_DRAIN_S = 2.0
+_DRAIN_BYTES = 1 << 20
 
 _LOG = logging.getLogger("openbook.serving")
 _HEADERS = [
@@ -45,6 +49,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                await body.drain()
                 # What else comes of a body that nobody wants is not read.
                 ending = [] if body.is_complete else [(b"connection", b"close")]
                 message = {**message, "headers": [*message.get("headers", ()), *_HEADERS, *ending]}
@@ -76,6 +81,7 @@ class _Body:
         self._given, self._headers = given, headers
         self._most_bytes, self._seconds = most_bytes, seconds
         self._bytes = 0
+        self._is_hopeless = False
         self._until: float | None = None
         self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
 
@@ -83,7 +89,19 @@ class _Body:
         """Raises Refusal when the head already says that it is too large."""
         length = self._headers.get("content-length", "0")
         if length.isascii() and length.isdigit() and int(length[:20]) > self._most_bytes:
+            self._is_hopeless = True
             raise self._too_large()
+
+    async def drain(self) -> None:
+        """Read a small rest, for a moment: an answer can be lost when a connection is closed over what was not read."""
+        if self.is_complete or self._bytes > self._most_bytes or self._is_hopeless:
+            return
+        until = asyncio.get_running_loop().time() + _DRAIN_S
+        self._until = until if self._until is None else min(self._until, until)
+        self._most_bytes = min(self._most_bytes, _DRAIN_BYTES)
+        with suppress(Refusal):
+            while not self.is_complete:
+                await self.receive()
 
     async def receive(self) -> Message:
         if self.is_complete:
