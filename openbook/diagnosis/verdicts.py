@@ -25,7 +25,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import holds_answer, normalised, token_f1
@@ -41,16 +41,7 @@ Verdict: TypeAlias = Literal[
     "harmed_by_retrieval",
     "failed",
 ]
-VERDICTS: tuple[Verdict, ...] = (
-    "known",
-    "fixed_by_retrieval",
-    "not_in_the_knowledge_base",
-    "retriever_miss",
-    "distracted",
-    "reader_gap",
-    "harmed_by_retrieval",
-    "failed",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Silence: TypeAlias = Literal["", "abstained", "invented"]
 
 CONTROLS = 32  # answers to other questions, before and after
