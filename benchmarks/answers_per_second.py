@@ -128,13 +128,13 @@ def openbook() -> Iterator[Answerer]:
 
 
 @contextmanager
-def llamaindex() -> Iterator[Answerer]:
-    with server(trained=False) as address, engine(address, passages=2) as query:
+def llamaindex(parallel: int = 1) -> Iterator[Answerer]:
+    with server(trained=False, parallel=parallel) as address, engine(address, passages=2) as query:
         yield lambda question: said(query(question))
 
 
 @contextmanager
-def llamaindex_with_reader() -> Iterator[Answerer]:
+def llamaindex_with_reader(parallel: int = 1) -> Iterator[Answerer]:
     template = import_module("llama_index.core").ChatPromptTemplate
     message = import_module("llama_index.core.llms").ChatMessage
     asked = reader_of(reader().main_file)
@@ -145,7 +145,8 @@ def llamaindex_with_reader() -> Iterator[Answerer]:
         message(role="system", content=asked.instruction),
         message(role="user", content="".join(prompt.passages) + prompt.question),
     ]
-    with server(trained=True) as address, engine(address, passages=4, template=template(messages)) as query:
+    made = template(messages)
+    with server(trained=True, parallel=parallel) as address, engine(address, passages=4, template=made) as query:
         yield lambda question: "" if (text := query(question)) == asked.abstention else said(text)
 
 
@@ -155,14 +156,16 @@ def said(text: str) -> str:
 
 
 @contextmanager
-def server(*, trained: bool) -> Iterator[str]:
+def server(*, trained: bool, parallel: int = 1) -> Iterator[str]:
+    """llama.cpp's server; its slots share the context."""
     xllamacpp: Any = import_module("xllamacpp")
     reference = reader()
     params = xllamacpp.CommonParams()
     if reference.merged is None:
         raise LookupError("the reader is not merged with its base")
     params.model.path = str(reference.merged.main_file if trained else reference.needed_base.main_file)
-    params.n_ctx, params.n_parallel, params.cpuparams.n_threads, params.verbosity = 8192, 1, available_cores(), 0
+    params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 8192, parallel, available_cores()
+    params.verbosity = 0
     params.cache_prompt = True
     running = xllamacpp.Server(params)
     yield f"{running.listening_address}/v1"

@@ -3,6 +3,7 @@
 * OpenBookError
   - ConfigError            a setting that is unknown or has no valid value
   - QuestionError          an empty or oversized question
+  - ConversationError      a transcript that is none
   + ModelError
     - UnknownModel         no model of that name in the store or the catalogue
     - PullError            a model's file could not be fetched, or what came is not what the catalogue names
@@ -37,6 +38,10 @@ class ConfigError(OpenBookError):
 
 
 class QuestionError(OpenBookError):
+    exit_code = 2
+
+
+class ConversationError(OpenBookError):
     exit_code = 2
 
 

@@ -19,6 +19,7 @@ INTERRUPTED = 130
 # verb -> "module:object"; a verb's module is imported when the verb is used.
 VERBS = {
     "ask": "openbook.cli.ask:ask",
+    "chat": "openbook.cli.chat:chat",
     "search": "openbook.cli.search:search",
     "warm": "openbook.cli.warm:warm",
     "add": "openbook.cli.add:add",

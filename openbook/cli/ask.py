@@ -95,7 +95,7 @@ def ask(
         reader = opening.submit(open_model)
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
-        with _reading(quiet=as_json) as on_text:
+        with reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
     if log is not None:
         append(log, answer.receipt, timeout_s=current.lock_timeout_s)
@@ -122,7 +122,7 @@ def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = Fal
 
 
 @contextmanager
-def _reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+def reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """While the model reads: a spinner, then the words as they come. Gone when the answer is printed."""
     if quiet or not sys.stderr.isatty():
         yield lambda piece: None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.records import Embedder
     from openbook.serving.configuration import Configuration
+
+PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
 
 
 @click.command()
@@ -46,6 +50,14 @@ if TYPE_CHECKING:
 )
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="So many processes at one address; they share out cores, memory for what was read, and limits.",
+)
+@click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
 def serve(
     folders: tuple[Path, ...],
     model: str | None,
@@ -57,44 +69,117 @@ def serve(
     receipts: Path | None,
     base_url: str | None,
     full_check: bool,
+    workers: int,
+    inherited: int | None,
 ) -> None:
     """Answer over HTTP, in the shape of OpenAI's API, until Ctrl-C."""
     from openbook.cli import session
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
-    from openbook.serving.app import create_app
-    from openbook.serving.configuration import Configuration
-    from openbook.serving.server import listen, make_server
+    from openbook.serving.configuration import Bounds, Configuration
 
     current = session.settings(model=model, base_url=base_url)
     configuration = Configuration(
-        settings=current,
+        settings=shared(current, workers),
         host=host,
         port=port,
         allowed_hosts=allowed_hosts,
         require_key=require_key,
         labels=checked_labels(labels),
         receipts=receipts,
+        bounds=Bounds().shared_by(workers),
     )
-    with listen(host, port) as door:  # before the weights are mapped: a port that is taken shows at once
+    if workers > 1 and inherited is None:
+        _supervise(configuration, workers)
+    else:
+        _serve(configuration, folders, full_check, inherited)
+
+
+def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: bool, inherited: int | None) -> None:
+    """In this process. `inherited`: the socket that a supervisor opened."""
+    from openbook.cli import session
+    from openbook.serving.app import create_app
+    from openbook.serving.server import SharedSocket, listen, make_server
+    from openbook.serving.workers import serve_as_worker
+
+    current, is_worker = configuration.settings, inherited is not None
+    # Before the weights are mapped: a port that is taken shows at once.
+    door = SharedSocket(fileno=inherited) if is_worker else listen(configuration.host, configuration.port)
+    with door:
         bases, embedder = _open_bases(current, folders, full_check)
         reading = {name: _reading(current, base) for name, base in bases.items()}
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
         opened = session.model_opener(current, full_check=full_check)()
         app = create_app(configuration, opened, bases, embedder)
-        _first_key(configuration)
+        server = make_server(app, configuration.bounds, shares_socket=is_worker)
         _log_to_standard_error()
-        names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
-        click.echo(f"Knowledge base: {names}", err=True)
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
         try:
-            make_server(app, configuration.bounds).run(sockets=[door])
+            if is_worker:
+                serve_as_worker(server, door)
+                return
+            _first_key(configuration)
+            names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
+            click.echo(f"Knowledge base: {names}", err=True)
+            _announce(configuration)
+            server.run(sockets=[door])
         except KeyboardInterrupt:  # raised again by the server, after it ended in order
             click.echo("Ended.", err=True)
         finally:
             opened.close()
+
+
+def _supervise(configuration: Configuration, workers: int) -> None:
+    """So many processes of the command that this one was started with, until Ctrl-C or SIGTERM."""
+    import signal
+    import tempfile
+    import threading
+
+    from prometheus_client.multiprocess import mark_process_dead
+
+    from openbook.serving.metrics import FOLDER
+    from openbook.serving.server import listen
+    from openbook.serving.workers import Workers
+
+    if not hasattr(os, "fork"):
+        raise ConfigError("Several workers share a socket as POSIX systems do; here, serve with one.")
+    with (
+        listen(configuration.host, configuration.port) as door,
+        tempfile.TemporaryDirectory(prefix="openbook-counts-") as counts,
+    ):
+        configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
+        _first_key(configuration)
+        ends = threading.Event()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, lambda *_: ends.set())
+        _announce(configuration)
+        started = Workers(
+            [*PROGRAM, *sys.argv[1:], "--inherited-socket"],
+            door,
+            workers,
+            environment={**os.environ, FOLDER: counts},
+            say=lambda line: click.echo(line, err=True),
+            died=lambda process: mark_process_dead(process, counts),  # type: ignore[no-untyped-call]
+        )
+        code = started.run(ends)
+    if code:
+        raise click.exceptions.Exit(code)
+    click.echo("Ended.", err=True)
+
+
+def _announce(configuration: Configuration) -> None:
+    shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
+    click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
+
+
+def shared(current: Settings, workers: int) -> Settings:
+    """The settings of one of so many processes: its share of the cores and of the memory for what was read."""
+    from openbook.config import available_cores
+
+    if workers == 1:
+        return current
+    threads = current.threads or max(1, available_cores() // workers)
+    return dataclasses.replace(current, threads=threads, kv_memory=current.kv_memory // workers)
 
 
 def _check_extra() -> None:
@@ -155,5 +240,5 @@ def _first_key(configuration: Configuration) -> None:
 def _log_to_standard_error() -> None:
     import logging
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
     logging.getLogger("openbook.serving").setLevel(logging.INFO)

@@ -34,6 +34,7 @@ ALL = "all"
 _TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
 _UNFINISHED_S = 3600.0  # temporary files older than this are of a process that is gone
 _KEEP_SHARE = 0.9  # of the budget is kept, once it was exceeded
+_COUNT_SHARE = 0.05  # of the budget a process may write before it counts again what others wrote beside it
 
 
 def root_key(*parts: str) -> bytes:
@@ -71,6 +72,7 @@ class States:
         self._memory: OrderedDict[bytes, tuple[bytes, tuple[Digest, ...]]] = OrderedDict()
         self._used = 0  # bytes in memory
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
+        self._uncounted = 0  # of them written since they were counted
         self._seen = 0  # bytes of the list of purged passages that were taken notice of
 
     def begin(self) -> int:
@@ -210,7 +212,9 @@ class States:
 
     def _make_room(self, wanted: int) -> None:
         """Delete the least recently used files, if `wanted` bytes more would exceed the budget."""
-        if self._on_disk is not None and self._on_disk + wanted <= self._disk_bytes:
+        self._uncounted += wanted
+        recent = self._uncounted <= self._disk_bytes * _COUNT_SHARE
+        if recent and self._on_disk is not None and self._on_disk + wanted <= self._disk_bytes:
             self._on_disk += wanted
             return
         files = sorted((*_stat(path), path) for path in self._files())  # others write and delete here too: count again
@@ -221,7 +225,7 @@ class States:
                     break
                 path.unlink(missing_ok=True)
                 total -= size
-        self._on_disk = total + wanted
+        self._on_disk, self._uncounted = total + wanted, 0
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""

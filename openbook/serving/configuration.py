@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from openbook.answer import STRATEGIES, Strategy
@@ -39,6 +39,14 @@ class Bounds:
     embedding_texts: int = 256
     embedding_chars: int = 32_000
     listed: int = 1000  # documents of one page of the list
+
+    def shared_by(self, processes: int) -> Bounds:
+        """The share of one of so many processes in what all requests together may take, rounded up.
+
+        Connections are not shared out: which process accepts one is chance, and an idle one costs little.
+        """
+        shared = ("running", "waiting", "uploads")
+        return replace(self, **{name: -(-getattr(self, name) // processes) for name in shared})
 
 
 @dataclass(frozen=True, slots=True)

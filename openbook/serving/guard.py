@@ -71,6 +71,7 @@ class Guard:
         route = scope.get(ROUTE, "none")
         method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
         self._service.metrics.request(route, method, status, seconds)
+        self._service.count_gates()  # another process may show them
         _LOG.info("%s %s %d %.0f ms key=%s", method, route, status, seconds * 1000, scope.get(CALLER, "-"))
 
 

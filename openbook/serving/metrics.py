@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which several processes count in files of one folder
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -27,8 +32,20 @@ class Metrics:
             "openbook_answers", "Answers of the model, by how they ended.", ["mode", "end"], registry=self._registry
         )
         self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=self._registry)
-        self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=self._registry)
-        self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=self._registry)
+        self._running = Gauge(
+            "openbook_running",
+            "Requests that compute now.",
+            ["gate"],
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._waiting = Gauge(
+            "openbook_waiting",
+            "Requests that wait for a place.",
+            ["gate"],
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
@@ -44,4 +61,9 @@ class Metrics:
         self._waiting.labels(name).set(waiting)
 
     def text(self) -> bytes:
-        return generate_latest(self._registry)
+        """Of this process, or of all that count in one folder."""
+        if FOLDER not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

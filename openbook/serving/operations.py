@@ -56,6 +56,5 @@ async def ready(service: Service, request: Request, caller: Caller | None) -> JS
 
 
 async def metrics(service: Service, request: Request, caller: Caller) -> Response:
-    for name, gate in (("reading", service.reading), ("writing", service.writing)):
-        service.metrics.gate(name, gate.running, gate.waiting)
+    service.count_gates()
     return Response(service.metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE})

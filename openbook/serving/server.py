@@ -25,18 +25,34 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections. `port` 0: any free one. Raises ConfigError when the address cannot be had."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
+        door = socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
+        # Connections inherit it. asyncio sets it only on those whose socket names its protocol, which these do not; without
+        # it the body of an answer waits 40 ms until its head is acknowledged.
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return door
     except OSError as error:
         raise ConfigError(
             f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --host and --port."
         ) from error
 
 
-def make_server(app: ASGIApp, bounds: Bounds) -> uvicorn.Server:
-    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another."""
+class SharedSocket(socket.socket):
+    """A listening socket from which several processes accept. What waits at it waits for all of them."""
+
+    def listen(self, backlog: int = _BACKLOG, /) -> None:
+        """However many a server wants to accept at a time, so many may wait."""
+        super().listen(_BACKLOG)
+
+
+def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) -> uvicorn.Server:
+    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another.
+
+    With `shares_socket` it accepts one connection at a time, so that others get theirs; its socket is a SharedSocket.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            backlog=1 if shares_socket else _BACKLOG,
             http=_protocol(bounds.head_s),
             ws="none",
             lifespan="on",

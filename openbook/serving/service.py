@@ -52,6 +52,11 @@ class Service:
         """`work` in its turn among all that change a knowledge base: one at a time, to its end."""
         return await compute(self.pool, self.writing, receive, self.stop(), work, until_done=True)
 
+    def count_gates(self) -> None:
+        """Tell the metrics how many requests compute and wait now."""
+        for name, gate in (("reading", self.reading), ("writing", self.writing)):
+            self.metrics.gate(name, gate.running, gate.waiting)
+
     def stop(self) -> Stop:
         return Stop(self.configuration.bounds.answer_s, self.ends)
 

@@ -66,8 +66,8 @@ def test_it_answers_with_the_key_that_it_shows_once(
     servers: list[uvicorn.Server] = []
     codes: list[int] = []
 
-    def made(app: ASGIApp, bounds: Bounds) -> uvicorn.Server:
-        servers.append(make_server(app, bounds))
+    def made(app: ASGIApp, bounds: Bounds, **options: bool) -> uvicorn.Server:
+        servers.append(make_server(app, bounds, **options))
         return servers[-1]
 
     monkeypatch.setattr(openbook.serving.server, "make_server", made)

@@ -97,6 +97,14 @@ def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_
     assert nothing.get(KEYS[0]) is None
 
 
+def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
+    several = [States(tmp_path, memory_bytes=0, disk_bytes=40_000) for _ in range(4)]
+    for number in range(120):
+        states = several[number % 4]
+        states.put(KEYS[number % 40], state_of(number), ["a"], states.begin())
+        assert sum(path.stat().st_size for path in files(tmp_path)) <= 40_000 * (1 + 4 * 0.05)
+
+
 def test_a_state_larger_than_the_room_is_not_kept_on_disk(tmp_path: Path) -> None:
     states = States(tmp_path, disk_bytes=500)
     states.put(KEYS[0], state_of(0), ["a"], 0)

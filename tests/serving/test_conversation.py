@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.answer import MAX_QUESTION_CHARS
+from openbook.conversation import condensed
 from openbook.serving.bodies import Message
-from openbook.serving.conversation import asked, condensed
+from openbook.serving.conversation import asked
 from openbook.serving.refusals import Refusal
 
 EARLIER = ["Who opened the bridge?", "When does the ferry leave?"]

@@ -18,6 +18,7 @@ from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.server import listen
 from openbook.testing import EchoEngine
 from tests.serving.conftest import LONG_S, Running, running
 
@@ -182,3 +183,12 @@ def test_a_body_that_does_not_come_is_not_waited_for(configuration: Configuratio
                 assert received.startswith(b"HTTP/1.1 408 ")
                 assert b"request_timeout" in received
         assert server.service.receiving.running == 0
+
+
+def test_what_is_written_is_sent_at_once() -> None:
+    with (
+        listen("127.0.0.1", 0) as door,
+        socket.create_connection(door.getsockname()),
+        door.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,0 +1,134 @@
+"""`openbook chat`: questions one after the other, in a transcript that is a file of the user's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import click
+
+from openbook.cli.display import print_answer, printable
+from openbook.cli.scoping import scope_of, scope_options
+from openbook.errors import ConfigError, ContextOverflow, QuestionError
+
+if TYPE_CHECKING:
+    from openbook.records import Answer
+
+AskNext: TypeAlias = "Callable[[str, str], Answer]"  # of a question and what to search for
+
+
+@click.command()
+@click.argument("transcript", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
+@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option("--passages", type=int, help="How many passages the model reads.")
+@scope_options
+@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
+@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipts to the log in this folder.")
+def chat(
+    transcript: Path | None,
+    docs: tuple[Path, ...],
+    kb: Path | None,
+    model: str | None,
+    passages: int | None,
+    as_of: str | None,
+    where: str,
+    labels: tuple[str, ...],
+    max_tokens: int | None,
+    base_url: str | None,
+    log: Path | None,
+) -> None:
+    """Ask questions one after the other; one may refer back to those before it.
+
+    Everything said stands in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
+    it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
+    come from the terminal or, one a line, from standard input. Ctrl-D ends.
+    """
+    from openbook.answer import Options, ask
+    from openbook.cli import session
+    from openbook.cli.ask import open_asked, reading
+    from openbook.cli.transcript import read_transcript
+    from openbook.knowledge.discovery import check_exists
+    from openbook.receipts import append
+    from openbook.records import Decoding
+
+    if docs and kb is not None:
+        raise ConfigError("--docs and --kb exclude each other; give one of them.")
+    for path in docs:
+        check_exists(path)
+    path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
+    said = read_transcript(path)  # a broken one is reported before anything is opened
+    current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
+    options = Options(
+        current.passages, session.strategy(current), Decoding(max_tokens=current.max_tokens, stop=("\n",))
+    )
+    open_model = session.model_opener(current)
+    with ThreadPoolExecutor(1) as opening:
+        reader = opening.submit(open_model)
+        base, embedder = open_asked(current, docs)
+        scope = scope_of(base, as_of, where, labels)
+
+    def ask_next(question: str, query: str) -> Answer:
+        with reading(quiet=False) as on_text:
+            answer = ask(question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=on_text)
+        if log is not None:
+            append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+        return answer
+
+    click.echo(f"Transcript: {path.absolute()} ({len(said.questions)} questions so far). Ctrl-D ends.", err=True)
+    _answer_open(path, ask_next)
+    for question in _questions():
+        try:
+            _answer_open(path, ask_next)
+            _answer(path, question, read_transcript(path).questions, ask_next)
+        except (QuestionError, ContextOverflow) as error:
+            if not sys.stdin.isatty():
+                raise
+            click.echo(f"Error: {error}", err=True)
+
+
+def _answer_open(path: Path, ask_next: AskNext) -> None:
+    """Answer the question that stands last in the transcript, if nobody has."""
+    from openbook.cli.transcript import read_transcript
+
+    said = read_transcript(path)
+    if said.open_question is not None:
+        click.echo(f"> {printable(said.open_question)}", err=True)
+        _answer(path, said.open_question, said.questions[:-1], ask_next, stands=True)
+
+
+def _answer(path: Path, question: str, earlier: tuple[str, ...], ask_next: AskNext, *, stands: bool = False) -> None:
+    """`stands`: the question is in the transcript already. What is shown was written first."""
+    from openbook.cli.transcript import add_exchange
+    from openbook.conversation import condensed
+
+    query = condensed(earlier, question)
+    if query != question:
+        click.echo(f"Searched for: {printable(' / '.join(query.splitlines()))}", err=True)
+    answer = ask_next(question, query)
+    add_exchange(path, query, answer, stands=stands)
+    print_answer(answer)
+
+
+def _questions() -> Iterator[str]:
+    """What the user types, or the lines of standard input, until its end."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  arrow keys; what was typed is kept in no file
+    while True:
+        try:
+            line = input("\n> ").strip()
+        except EOFError:
+            click.echo()
+            return
+        if line:
+            yield line

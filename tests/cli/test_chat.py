@@ -1,0 +1,160 @@
+"""`openbook chat`: a conversation whose transcript is a file of the user's."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.cli import run, session
+from openbook.cli.transcript import FORMAT, Transcript, read_transcript
+from openbook.errors import ConversationError
+from openbook.knowledge import KnowledgeBase, add
+from openbook.testing import HashEmbedder, echo_model
+
+HEAD = json.dumps({"format": FORMAT})
+ASKED = '{"role": "user", "content": "When does the ferry to Sandhavn leave?"}'
+ANSWERED = '{"role": "assistant", "content": "At nine."}'
+
+Chat = Callable[..., int]
+
+
+@pytest.fixture
+def chat(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+    """Runs `openbook chat FILE` over fakes, with these lines on standard input."""
+    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
+    (tmp_path / "ferry.md").write_text("The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 crowns.")
+    (tmp_path / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
+    base = KnowledgeBase.ensure(own_home / "kb", HashEmbedder().identity)
+    add(base, [tmp_path / "ferry.md", tmp_path / "bridge.md"], HashEmbedder())
+    base.close()
+    monkeypatch.chdir(tmp_path)
+
+    def start(*lines: str, arguments: tuple[str, ...] = ("talk.jsonl",)) -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        return run(["chat", *arguments])
+
+    return start
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_is_said_stands_in_the_file_and_goes_on_with_it(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "talk.jsonl"
+    assert chat("When does the ferry to Sandhavn leave?", "", "Who opened the bridge of Lund?") == 0
+    shown = capsys.readouterr()
+    assert str(path) in shown.err
+    assert "leaves at nine" in shown.out
+    head, *turns = lines_of(path)
+    assert head == {"format": FORMAT}
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+    assert turns[1]["content"].startswith("The ferry to Sandhavn leaves")
+    assert turns[1]["citations"][0]["quote"] in (tmp_path / "ferry.md").read_text()
+    assert "searched" not in turns[3]
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    assert chat("What does it cost?") == 0
+    assert path.read_bytes().startswith(before)
+    assert lines_of(path)[-1]["searched"].endswith("Who opened the bridge of Lund?\nWhat does it cost?")
+    assert "Searched for: " in capsys.readouterr().err
+
+
+def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text("\n".join([HEAD, ASKED, ANSWERED]))  # without a line feed at the end
+    assert chat("What does it cost?") == 0
+    assert lines_of(path)[-1]["searched"] == "When does the ferry to Sandhavn leave?\nWhat does it cost?"
+    path.write_text(f"{HEAD}\n")
+    assert chat("What does it cost?") == 0
+    assert "searched" not in lines_of(path)[-1]
+
+
+def test_a_question_that_was_written_into_the_file_is_answered_first(chat: Chat, tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text(f"{HEAD}\n\n{ASKED}\r\n")
+    path.chmod(0o640)
+    assert chat("Who opened the bridge of Lund?") == 0
+    _, *turns = lines_of_any(path)
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+    assert "leaves at nine" in turns[1]["content"]
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def lines_of_any(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def test_without_a_file_a_new_one_is_named(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("Who opened the bridge of Lund?", arguments=()) == 0
+    (path,) = tmp_path.glob("conversation-*.jsonl")
+    assert str(path) in capsys.readouterr().err
+    assert len(lines_of(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "number", "why"),
+    [
+        (["# Notes"], 1, "it is not JSON"),
+        ([ASKED], 1, "begins with the line"),
+        ([HEAD, ASKED, "[1]"], 3, "not a JSON object"),
+        ([HEAD, ANSWERED], 2, "must be a line of the role 'user'"),
+        ([HEAD, "", ASKED, ASKED], 4, "must be a line of the role 'assistant'"),
+        ([HEAD, '{"role": "system", "content": "Obey."}'], 2, "'system'"),
+        ([HEAD, '{"role": "user", "contents": "Why?"}'], 2, "Did you mean 'content'"),
+        ([HEAD, '{"role": "user", "content": " "}'], 2, "the question is empty"),
+        ([HEAD, '{"role": "user", "content": 4}'], 2, "must be of the type str"),
+        ([HEAD, ASKED, ANSWERED, '{"role": "user", "content": "A'], 4, "it is not JSON"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_line_and_left_alone(
+    lines: list[str], number: int, why: str, chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_text("\n".join(lines))
+    before = path.read_bytes()
+    assert chat("Who opened the bridge of Lund?") == 2
+    error = capsys.readouterr().err
+    assert f"talk.jsonl, line {number}: " in error
+    assert why in error
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob(".talk*")) == []
+
+
+def test_bytes_that_are_no_text_name_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    path.write_bytes(f"{HEAD}\n".encode() + b'{"role": "user", "content": "\xff"}\n')
+    with pytest.raises(ConversationError, match="line 2: it is not UTF-8"):
+        read_transcript(path)
+    assert read_transcript(tmp_path / "none.jsonl") == Transcript()
+
+
+def test_a_file_that_cannot_be_written_loses_nothing(chat: Chat, tmp_path: Path) -> None:
+    (tmp_path / "real.jsonl").write_text(f"{HEAD}\n{ASKED}\n{ANSWERED}\n")
+    (tmp_path / "talk.jsonl").symlink_to(tmp_path / "real.jsonl")
+    assert chat("Who opened the bridge of Lund?") == 0
+    assert (tmp_path / "talk.jsonl").is_symlink()
+    assert len(lines_of(tmp_path / "real.jsonl")) == 5
+    assert chat("x" * 9000) == 2
+    assert len(lines_of(tmp_path / "real.jsonl")) == 5
+
+
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_as_a_transcript(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    path.write_bytes(data)
+    if data.strip():
+        with pytest.raises(ConversationError, match="line 1"):
+            read_transcript(path)
+    else:
+        assert data or read_transcript(path) == Transcript()
