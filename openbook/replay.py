@@ -58,9 +58,7 @@ def replay(
     return Replayed(tuple(differences), text)
 
 
-def _found(
-    receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]
-) -> tuple[list[Hit], list[str]]:
+def _found(receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]) -> tuple[list[Hit], list[str]]:
     """The receipt's passages as they are now, and a sentence for each that is not."""
     hits: list[Hit] = []
     missing: list[str] = []

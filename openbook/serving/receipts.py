@@ -26,6 +26,7 @@ from openbook.serving.service import Service
 
 
 async def receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """The receipt of that digest."""
     digest = request.path_params["id"]
     found = await service.read(request.receive, lambda stop: _found(service, caller, digest, stop, _may_see))
     return JSONResponse({"object": "receipt", "id": found.digest, "receipt": asdict(found)})
