@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from openbook.answer import answer_again
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase
+from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import is_altered
 from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
@@ -25,8 +26,13 @@ class Replayed:
         return not self.differences
 
 
-def replay(receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None) -> Replayed:
+def replay(
+    receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None, labels: Collection[str] | None = None
+) -> Replayed:
     """Read the receipt's passages from `base` again with `model`, which is the one of that digest, and compare.
+
+    `labels`: what whoever wants to know holds (default: what the asker held). Passages are read through documents that
+    these labels open, and through no other.
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
@@ -41,7 +47,7 @@ def replay(receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None) -> 
             f"The numeric class is another, so the last digits of what is computed may differ: then {receipt.numeric_class!r}, "
             f"now {engine!r}."
         )
-    hits, missing = _found(receipt, base)
+    hits, missing = _found(receipt, base, receipt.labels if labels is None else labels)
     if missing:
         return Replayed((*differences, *missing), None)
     text, prompt_digest = answer_again(receipt, model, hits)
@@ -52,16 +58,16 @@ def replay(receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None) -> 
     return Replayed(tuple(differences), text)
 
 
-def _found(receipt: Receipt, base: KnowledgeBase | None) -> tuple[list[Hit], list[str]]:
+def _found(receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]) -> tuple[list[Hit], list[str]]:
     """The receipt's passages as they are now, and a sentence for each that is not."""
     hits: list[Hit] = []
     missing: list[str] = []
     for reference in receipt.passages:
-        passage = _passage(base, reference, receipt.knowledge_base_version) if base is not None else None
+        passage = None if base is None else passage_of(base, reference, receipt.knowledge_base_version, labels)
         if passage is None:
             missing.append(
-                f"The passage {reference.id} of {reference.document} is not in the knowledge base any more: purged, or its "
-                "version pruned."
+                f"The passage {reference.id} of {reference.document} is not in the knowledge base any more: purged, its version "
+                "pruned, or closed by an access label."
             )
         elif passage.digest != reference.digest:
             missing.append(f"The text of the passage {reference.id} is not that of the receipt.")
@@ -70,12 +76,19 @@ def _found(receipt: Receipt, base: KnowledgeBase | None) -> tuple[list[Hit], lis
     return hits, missing
 
 
-def _passage(base: KnowledgeBase, reference: PassageReference, version: int | None) -> Passage | None:
-    try:
-        found = base.passage(reference.id, version)
-    except KnowledgeError:  # that version is not kept any more; a passage is the same in all versions that hold it
-        found = base.passage(reference.id)
-    return found
+def passage_of(
+    base: KnowledgeBase, reference: PassageReference, version: int | None, labels: Collection[str]
+) -> Passage | None:
+    """What a receipt refers to, through a document that `labels` open: the one that it names if they do. Or None.
+
+    It is looked for in `version`, and in the newest where that one is not kept or holds no such document: a passage is
+    the same in all versions that hold it.
+    """
+    held, found = frozenset(labels), None
+    if version is not None:
+        with suppress(KnowledgeError):  # that version is not kept any more
+            found = base.passage(reference.id, Scope(version, labels=held), reference.document)
+    return found or base.passage(reference.id, Scope(labels=held), reference.document)
 
 
 def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:

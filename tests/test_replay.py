@@ -10,11 +10,11 @@ from openbook.answer import Options, ask
 from openbook.cli import main
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
-from openbook.knowledge import KnowledgeBase, add, purge
+from openbook.knowledge import KnowledgeBase, RunOptions, add, purge
 from openbook.models import ModelReference
 from openbook.receipts import parse_receipt
 from openbook.records import Answer, ReaderFormat
-from openbook.replay import knowledge_base_of, replay
+from openbook.replay import knowledge_base_of, passage_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
 READER = ReaderFormat("Answer from the passage.", "The passages do not say.")
@@ -63,6 +63,43 @@ def test_purged_passages_are_named(base: KnowledgeBase, answer: Answer, tmp_path
     found = replay(answer.receipt, echo_model(reader=READER), KnowledgeBase.open(base.folder))
     assert found.answer is None
     assert "bridge.txt is not in the knowledge base any more" in found.differences[0]
+
+
+def test_a_passage_is_read_through_a_document_that_the_asker_may_see(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
+) -> None:
+    """The closed copy comes first by its path, and the title in the prompt would be its name."""
+    copy = tmp_path / "a-closed-name.txt"
+    copy.write_bytes((tmp_path / "bridge.txt").read_bytes())
+    add(base, [copy], embedder, RunOptions(labels=frozenset({"board"})))
+    reference, version = answer.receipt.passages[0], answer.receipt.knowledge_base_version
+    for at in (version, base.version, None, 99):
+        for labels, document in (((), "bridge.txt"), (("board",), "bridge.txt")):
+            found = passage_of(base, reference, at, labels)
+            assert found is not None
+            assert (found.document, found.title) == (str(tmp_path / document), "bridge")
+    later = replace(answer.receipt, knowledge_base_version=base.version).sealed()
+    for labels in (None, (), ("board",)):
+        assert replay(later, echo_model(reader=READER), base, labels).identical
+
+
+def test_a_passage_whose_named_document_was_closed_is_read_through_an_open_copy(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, answer: Answer
+) -> None:
+    copy = tmp_path / "copy" / "bridge.txt"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "bridge.txt").read_bytes())
+    add(base, [copy], embedder)
+    add(base, [tmp_path / "bridge.txt"], embedder, RunOptions(labels=frozenset({"board"})))
+    found = passage_of(base, answer.receipt.passages[0], answer.receipt.knowledge_base_version, ())
+    assert found is not None
+    assert found.document == str(copy)
+    assert replay(answer.receipt, echo_model(reader=READER), base).identical
+    add(base, [copy], embedder, RunOptions(labels=frozenset({"board"})))
+    closed = replay(answer.receipt, echo_model(reader=READER), base)
+    assert closed.answer is None
+    assert "closed by an access label" in closed.differences[0]
+    assert replay(answer.receipt, echo_model(reader=READER), base, ["board"]).identical
 
 
 class Otherwise(EchoEngine):

@@ -184,6 +184,7 @@ def shared(current: Settings, workers: int) -> Settings:
 
 def _check_extra() -> None:
     try:
+        import openbook.serving.app
         import openbook.serving.server  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("openbook"):
@@ -242,3 +243,4 @@ def _log_to_standard_error() -> None:
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
     logging.getLogger("openbook.serving").setLevel(logging.INFO)
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent

@@ -198,14 +198,20 @@ class KnowledgeBase:
             )
         return version
 
-    def passage(self, passage_id: str, version: int | None = None) -> Passage | None:
-        """The passage of that id in `version` (default: the newest), or None; of several documents, the first path's."""
-        rows = self._passages("p.passage_id = :value", passage_id, version)
-        return rows[0] if rows else None
+    def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
+        """The passage of that id as a document in `scope` holds it, or None: the document `prefer` if it does, or the first path.
+
+        No document outside the scope adds anything to it, not even its name. Raises KnowledgeError for a version that is
+        not kept.
+        """
+        version = self.kept_version(scope.as_of)
+        found = self._passages("p.passage_id = :value", passage_id, condition(scope, version))
+        return next((each for each in found if each.document == prefer), found[0] if found else None)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
-        return self._passages("d.path = :value", document, version)
+        live = Condition(schema.LIVE, {"version": self.kept_version(version)})
+        return self._passages("d.path = :value", document, live)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
@@ -277,13 +283,13 @@ class KnowledgeBase:
             not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
         )
 
-    def _passages(self, restriction: str, value: str, version: int | None) -> list[Passage]:
-        """Passages of documents of `version`, ordered by path and place."""
+    def _passages(self, restriction: str, value: str, seen: Condition) -> list[Passage]:
+        """Passages of the documents that are `seen`, ordered by path and place."""
         with schema.storage_errors(self.folder):
             rows = self.connection.execute(
                 f"SELECT {_PASSAGE}, d.path FROM passages p JOIN contents c ON c.id = p.content_id "
-                f"JOIN documents d ON d.content_id = c.id WHERE {restriction} AND {schema.LIVE} ORDER BY d.path, p.start_char",
-                {"value": value, "version": self.kept_version(version)},
+                f"JOIN documents d ON d.content_id = c.id WHERE {restriction} AND {seen.sql} ORDER BY d.path, p.start_char",
+                {"value": value, **seen.values},
             )
             return [_passage(row[:-1], (row[-1],)) for row in rows.fetchall()]
 

@@ -5,65 +5,196 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
-from openbook.serving import chat, documents, operations, receipts, searching
+from openbook.serving import (
+    chat,
+    completions,
+    describing,
+    documents,
+    mcp_http,
+    operations,
+    receipts,
+    replies,
+    responses,
+    searching,
+)
 from openbook.serving.access import Caller, Doorkeeper, check_content_type
+from openbook.serving.bodies import (
+    ChatBody,
+    CompletionBody,
+    DocumentsBody,
+    DocumentsQuery,
+    EmbeddingBody,
+    JsonRpcBody,
+    ListQuery,
+    PurgeBody,
+    ReplayBody,
+    ResponseBody,
+    SearchBody,
+    UploadBody,
+)
 from openbook.serving.configuration import Configuration
 from openbook.serving.guard import CALLER, ROUTE, Guard
-from openbook.serving.keys import KeyFile, Right
+from openbook.serving.keys import KeyFile
 from openbook.serving.metrics import Metrics
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
+from openbook.serving.routing import FORM, JSON, Endpoint
 from openbook.serving.running import Gate
 from openbook.serving.service import Service
 
-Handler: TypeAlias = Callable[[Service, Request, Any], Awaitable[ASGIApp]]
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """`right`: what a caller needs; None: open to all. `content`: the type of the body."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    handler: Handler
-    right: Right | None
-    content: str | None = None
-
-
-_JSON = "application/json"
-_FORM = "multipart/form-data"
+_TEXT = "text/plain"
+_RPC_ALSO = {202: {"description": "A notification was taken."}, 406: {"description": "The client takes no JSON."}}
 
 ENDPOINTS = (
-    Endpoint("POST", "/v1/chat/completions", chat.chat, "read", _JSON),
-    Endpoint("POST", "/v1/embeddings", searching.embeddings, "read", _JSON),
-    Endpoint("GET", "/v1/models", operations.models, "read"),
-    Endpoint("GET", "/v1/models/{name}", operations.model, "read"),
-    Endpoint("POST", "/v1/search", searching.search, "read", _JSON),
-    Endpoint("GET", "/v1/documents", documents.list_documents, "read"),
-    Endpoint("POST", "/v1/documents", documents.upload, "write", _FORM),
-    Endpoint("POST", "/v1/documents/remove", documents.remove_documents, "write", _JSON),
-    Endpoint("POST", "/v1/documents/purge", documents.purge_documents, "admin", _JSON),
-    Endpoint("GET", "/v1/versions", documents.versions, "read"),
-    Endpoint("GET", "/health", operations.health, None),
-    Endpoint("GET", "/ready", operations.ready, None),
-    Endpoint("GET", "/metrics", operations.metrics, "admin"),
+    Endpoint(
+        "POST",
+        "/v1/chat/completions",
+        chat.chat,
+        "read",
+        JSON,
+        ChatBody,
+        reply=replies.ChatCompletion,
+        events=replies.ChatCompletionChunk,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/completions",
+        completions.completions,
+        "read",
+        JSON,
+        CompletionBody,
+        reply=replies.Completion,
+        events=replies.CompletionChunk,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/responses",
+        responses.responses,
+        "read",
+        JSON,
+        ResponseBody,
+        reply=replies.Response,
+        events=replies.ResponseEvent,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/embeddings",
+        searching.embeddings,
+        "read",
+        JSON,
+        EmbeddingBody,
+        reply=replies.Embeddings,
+        refuses_too=(404,),
+    ),
+    Endpoint("GET", "/v1/models", operations.models, "read", reply=replies.Models),
+    Endpoint("GET", "/v1/models/{name:path}", operations.model, "read", reply=replies.Model, refuses_too=(400, 404)),
+    Endpoint(
+        "POST",
+        "/v1/search",
+        searching.search,
+        "read",
+        JSON,
+        SearchBody,
+        reply=replies.FoundPassages,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/documents",
+        documents.list_documents,
+        "read",
+        query=DocumentsQuery,
+        reply=replies.Documents,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/documents",
+        documents.upload,
+        "write",
+        FORM,
+        UploadBody,
+        reply=replies.FileVerdicts,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/documents/remove",
+        documents.remove_documents,
+        "write",
+        JSON,
+        DocumentsBody,
+        reply=replies.FileVerdicts,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/documents/purge",
+        documents.purge_documents,
+        "admin",
+        JSON,
+        PurgeBody,
+        reply=replies.Purged,
+        refuses_too=(404, 409),
+    ),
+    Endpoint(
+        "GET", "/v1/versions", documents.versions, "read", query=ListQuery, reply=replies.Versions, refuses_too=(404,)
+    ),
+    Endpoint(
+        "POST",
+        "/mcp",
+        mcp_http.mcp,
+        "read",
+        JSON,
+        JsonRpcBody,
+        reply=replies.JsonRpc,
+        refusals=(replies.Error, replies.JsonRpcError),
+        refuses_too=(404,),
+        also=_RPC_ALSO,
+    ),
+    Endpoint(
+        "POST",
+        "/mcp/{knowledge_base}",
+        mcp_http.mcp,
+        "read",
+        JSON,
+        JsonRpcBody,
+        reply=replies.JsonRpc,
+        refusals=(replies.Error, replies.JsonRpcError),
+        refuses_too=(404,),
+        also=_RPC_ALSO,
+    ),
+    Endpoint("GET", "/openapi.json", describing.openapi, "read", reply=replies.Description),
+    Endpoint("GET", "/health", operations.health, None, reply=replies.Health),
+    Endpoint("GET", "/ready", operations.ready, None, reply=replies.Ready),
+    Endpoint("GET", "/metrics", operations.metrics, "admin", media=_TEXT),
 )
 WITH_RECEIPTS = (
-    Endpoint("GET", "/v1/receipts/{id}", receipts.receipt, "read"),
-    Endpoint("POST", "/v1/replay", receipts.replay_receipt, "read", _JSON),
+    Endpoint("GET", "/v1/receipts/{id}", receipts.receipt, "read", reply=replies.KeptReceipt, refuses_too=(404,)),
+    Endpoint(
+        "POST",
+        "/v1/replay",
+        receipts.replay_receipt,
+        "read",
+        JSON,
+        ReplayBody,
+        reply=replies.Replay,
+        refuses_too=(404,),
+    ),
 )
 
 
@@ -93,7 +224,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
+        async with app.state.mcp.run():
+            yield
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
 
@@ -106,6 +238,8 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.service = service
+    app.state.description = describing.description(endpoints, configuration)
+    app.state.mcp = mcp_http.make_manager(service)
     return app
 
 
@@ -133,6 +267,17 @@ def _http_exception(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         message = f"Not allowed to {request.method} on {request.url.path[:200]}."
         refusal = Refusal(405, message, code="method_not_allowed")
-        refusal.headers.update(error.headers or {})
+        refusal.headers["allow"] = ", ".join(sorted(_methods(request)))
         return refusal.response()
     return not_found(request.url.path[:200], request.method).response()
+
+
+def _methods(request: Request) -> set[str]:
+    """Those of all routes of this path, of which each has one."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }

@@ -3,17 +3,91 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from openbook.serving.refusals import Refusal, unsupported
 
 _INT64 = 2**63
 
 
+Unsupported: TypeAlias = dict[str, tuple[tuple[object, ...], str]]
+
+_NO_TOOLS = "The model answers from passages and calls nothing."
+_ONE_WAY = "Tokens are chosen by temperature, top_p and seed alone."
+_ONE_ANSWER = "One request gives one answer; ask again with another seed."
+_NO_LOGPROBS = "Log-probabilities are not given out."
+
+# What OpenAI knows and this server cannot honour: the values that change nothing, and why no other.
+CHAT_UNSUPPORTED: Unsupported = {
+    "n": ((1,), _ONE_ANSWER),
+    "tools": (([],), _NO_TOOLS),
+    "tool_choice": (("none", "auto"), _NO_TOOLS),
+    "parallel_tool_calls": ((True, False), _NO_TOOLS),
+    "functions": (([],), _NO_TOOLS),
+    "function_call": (("none", "auto"), _NO_TOOLS),
+    "web_search_options": ((), "Nothing is fetched from the web; answers come from the knowledge base."),
+    "logprobs": ((False,), _NO_LOGPROBS),
+    "top_logprobs": ((0,), _NO_LOGPROBS),
+    "logit_bias": (({},), _ONE_WAY),
+    "presence_penalty": ((0, 0.0), _ONE_WAY),
+    "frequency_penalty": ((0, 0.0), _ONE_WAY),
+    "response_format": (({"type": "text"},), "Answers are plain text."),
+    "verbosity": ((), "Answers are one short sentence."),
+    "reasoning_effort": (("none",), "The model answers without reasoning first."),
+    "modalities": ((["text"],), "Answers are text."),
+    "audio": ((), "Answers are text."),
+    "prediction": ((), "Nothing is predicted ahead."),
+    "store": ((False,), "The server keeps nothing between requests."),
+    "metadata": (({},), "The server keeps nothing between requests, so there is nothing to attach it to."),
+    "service_tier": (("auto", "default"), "There is one tier."),
+    "safety_identifier": ((), "Callers are told apart by their key."),
+    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
+    "prompt_cache_retention": ((), "What is computed of passages is kept by the settings of the server."),
+}
+
+_NOTHING_KEPT = "The server keeps nothing between requests."
+
+RESPONSE_UNSUPPORTED: Unsupported = {
+    "tools": (([],), _NO_TOOLS),
+    "tool_choice": (("none", "auto"), _NO_TOOLS),
+    "parallel_tool_calls": ((True, False), _NO_TOOLS),
+    "max_tool_calls": ((), _NO_TOOLS),
+    "include": (([],), "There is nothing to include."),
+    "text": (({"format": {"type": "text"}},), "Answers are plain text."),
+    "reasoning": (({},), "The model answers without reasoning first."),
+    "top_logprobs": ((0,), _NO_LOGPROBS),
+    "truncation": (("disabled", "auto"), "What does not fit is left out, and said to be."),
+    "background": ((False,), "An answer is given at once."),
+    "store": ((False,), _NOTHING_KEPT),
+    "previous_response_id": ((), _NOTHING_KEPT),
+    "conversation": ((), _NOTHING_KEPT),
+    "prompt": ((), _NOTHING_KEPT),
+    "metadata": (({},), _NOTHING_KEPT),
+    "service_tier": (("auto", "default"), "There is one tier."),
+    "safety_identifier": ((), "Callers are told apart by their key."),
+    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
+}
+
+COMPLETION_UNSUPPORTED: Unsupported = {
+    "n": ((1,), _ONE_ANSWER),
+    "best_of": ((1,), _ONE_ANSWER),
+    "echo": ((False,), "The answer comes without the question."),
+    "suffix": ((), "The model answers and does not fill in."),
+    "logprobs": ((), _NO_LOGPROBS),
+    "logit_bias": (({},), _ONE_WAY),
+    "presence_penalty": ((0, 0.0), _ONE_WAY),
+    "frequency_penalty": ((0, 0.0), _ONE_WAY),
+}
+
+
 class Body(BaseModel):
+    """`unsupported`: what OpenAI's body of this kind may have too, as in `refusals.unsupported`."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    unsupported: ClassVar[Unsupported] = {}
 
 
 class TextPart(Body):
@@ -61,14 +135,14 @@ class AskOptions(Choosing):
     quote: bool = False
 
 
-class ChatBody(Body):
+class AnswerBody(Body):
+    """What every request for an answer may say."""
+
     model: str
-    messages: list[Message] = Field(min_length=1)
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     seed: int | None = Field(default=None, ge=-_INT64, lt=_INT64)
     max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -79,6 +153,74 @@ class ChatBody(Body):
     def stops(self) -> tuple[str, ...]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(text for text in stop if text)
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatBody(AnswerBody):
+    unsupported = CHAT_UNSUPPORTED
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionBody(AnswerBody):
+    """`prompt` is the question; a list holds one."""
+
+    unsupported = COMPLETION_UNSUPPORTED
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+
+    @property
+    def question(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+
+class ResponsePart(Body):
+    """The last two are what clients send back of an answer."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class ResponseMessage(Body):
+    """`id` and `status` are what clients send back of an answer."""
+
+    type: Literal["message"] = "message"
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[ResponsePart]
+    id: str | None = None
+    status: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+
+class ResponseBody(AnswerBody):
+    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, and honoured."""
+
+    unsupported = RESPONSE_UNSUPPORTED
+
+    input: str | Annotated[list[ResponseMessage], Field(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_output_tokens or self.max_tokens
 
 
 class EmbeddingBody(Body):
@@ -109,38 +251,56 @@ class ReplayBody(Body):
     id: str
 
 
-_NO_TOOLS = "The model answers from passages and calls nothing."
-_ONE_WAY = "Tokens are chosen by temperature, top_p and seed alone."
+class UploadBody(Body):
+    """The fields of an upload beside its files. `labels`: access labels for all of them, of those that the key holds."""
 
-# What OpenAI knows and this server cannot honour: the values that change nothing, and why no other.
-CHAT_UNSUPPORTED: dict[str, tuple[tuple[object, ...], str]] = {
-    "n": ((1,), "One request gives one answer; ask again with another seed."),
-    "tools": (([],), _NO_TOOLS),
-    "tool_choice": (("none", "auto"), _NO_TOOLS),
-    "parallel_tool_calls": ((True, False), _NO_TOOLS),
-    "functions": (([],), _NO_TOOLS),
-    "function_call": (("none", "auto"), _NO_TOOLS),
-    "web_search_options": ((), "Nothing is fetched from the web; answers come from the knowledge base."),
-    "logprobs": ((False,), "Log-probabilities are not given out."),
-    "top_logprobs": ((0,), "Log-probabilities are not given out."),
-    "logit_bias": (({},), _ONE_WAY),
-    "presence_penalty": ((0, 0.0), _ONE_WAY),
-    "frequency_penalty": ((0, 0.0), _ONE_WAY),
-    "response_format": (({"type": "text"},), "Answers are plain text."),
-    "verbosity": ((), "Answers are one short sentence."),
-    "reasoning_effort": (("none",), "The model answers without reasoning first."),
-    "modalities": ((["text"],), "Answers are text."),
-    "audio": ((), "Answers are text."),
-    "prediction": ((), "Nothing is predicted ahead."),
-    "store": ((False,), "The server keeps nothing between requests."),
-    "metadata": (({},), "The server keeps nothing between requests, so there is nothing to attach it to."),
-    "service_tier": (("auto", "default"), "There is one tier."),
-    "safety_identifier": ((), "Callers are told apart by their key."),
-    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
-    "prompt_cache_retention": ((), "What is computed of passages is kept by the settings of the server."),
+    labels: list[str] = []
+    knowledge_base: str | None = None
+
+
+class JsonRpcBody(BaseModel):
+    """A request of the Model Context Protocol, whose own SDK says what it may hold. Without an `id` it is a notification."""
+
+    jsonrpc: Literal["2.0"]
+    method: str
+    id: Any = None
+    params: dict[str, Any] | None = None
+
+
+# --- what addresses may say -------------------------------------------------------------------------------------------
+
+
+class Query(Body):
+    """The parameters of an address, which are texts and come once each."""
+
+
+def _whole(value: object) -> object:
+    """Digits as a number; longer ones than any bound, and signs and spaces, are none."""
+    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10):
+        raise PydanticCustomError("whole_number", "a whole number from 1")
+    return int(value)
+
+
+_Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+
+
+class ListQuery(Query):
+    knowledge_base: str | None = None
+    limit: _Count | None = None
+
+
+class DocumentsQuery(ListQuery):
+    """`after`: only documents whose path comes after this one."""
+
+    as_of: str | None = None
+    where: str = ""
+    after: str | None = None
+
+
+_EXPECTED = {
+    "content": "it must be text, or a list of parts of the type 'text'",
+    "prompt": "it must be one text, or a list of one: tokens and several prompts are not taken",
 }
-
-_ONLY_TEXT = "it must be text, or a list of parts of the type 'text'"
 
 _Body = TypeVar("_Body", bound=Body)
 Json: TypeAlias = Any
@@ -164,9 +324,13 @@ def parse_json(data: bytes) -> dict[str, Json]:
     return value
 
 
-def parsed(kind: type[_Body], data: bytes, ignored: dict[str, tuple[tuple[object, ...], str]] | None = None) -> _Body:
-    """The body as a `kind`. `ignored` as in `refusals.unsupported`. Raises Refusal for the first thing that is wrong."""
-    value = unsupported(parse_json(data), ignored or {})
+def parsed(kind: type[_Body], data: bytes) -> _Body:
+    """The body as a `kind`. Raises Refusal for the first thing that is wrong."""
+    return validated(kind, unsupported(parse_json(data), kind.unsupported))
+
+
+def validated(kind: type[_Body], value: object) -> _Body:
+    """Raises Refusal."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:
@@ -188,12 +352,17 @@ def _invalid(error: ValidationError) -> Refusal:
     place = [part for i, part in enumerate(first["loc"]) if not (i and _is_alternative(part))]
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     if first["type"] == "extra_forbidden":
-        return Refusal(400, f"Unrecognized request argument supplied: {param}", code="unknown_parameter", param=param)
+        return unknown_parameter(param)
     if first["type"] == "missing":
         message = f"Missing required parameter: {param!r}."
         return Refusal(400, message, code="missing_required_parameter", param=param)
-    why = _ONLY_TEXT if "content" in first["loc"] else first["msg"]
+    why = next((why for name, why in _EXPECTED.items() if name in first["loc"]), first["msg"])
     return Refusal(400, f"Invalid value for {param!r}: {why}.", code="invalid_value", param=param)
+
+
+def unknown_parameter(name: str) -> Refusal:
+    shown = name[:200]
+    return Refusal(400, f"Unrecognized request argument supplied: {shown}", code="unknown_parameter", param=shown)
 
 
 def _is_alternative(part: int | str) -> bool:

@@ -22,13 +22,18 @@ class Asked:
     notes: tuple[str, ...]
 
 
-def asked(messages: Sequence[Message]) -> Asked:
-    """The last message is the question. Raises Refusal when it is not the user's."""
+def asked(messages: Sequence[Message], param: str = "messages", instructions: str | None = None) -> Asked:
+    """The last message is the question; `param` is where they stand, `instructions` a system message beside them.
+
+    Raises Refusal when it is not the user's.
+    """
     last = messages[-1]
     if last.role != "user":
         message = f"The last message must be of the role 'user', not {last.role!r}: it is the question."
-        raise Refusal(400, message, code="invalid_value", param=f"messages[{len(messages) - 1}].role")
+        raise Refusal(400, message, code="invalid_value", param=f"{param}[{len(messages) - 1}].role")
     earlier = [m.text for m in messages[:-1] if m.role == "user" and m.text.strip()]
-    told = any(m.role in ("system", "developer") and m.text.strip() for m in messages)
+    told = bool(instructions and instructions.strip()) or any(
+        m.role in ("system", "developer") and m.text.strip() for m in messages
+    )
     note = "The system message was not used: the model reads passages under the instruction it was made for."
     return Asked(last.text, condensed(earlier, last.text), (note,) if told else ())

@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -32,8 +33,19 @@ from openbook.models.durable import storage_errors
 from openbook.purging import Places, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller
-from openbook.serving.bodies import Choosing, DocumentsBody, PurgeBody, parsed
-from openbook.serving.configuration import Configuration
+from openbook.serving.bodies import (
+    Choosing,
+    DocumentsBody,
+    DocumentsQuery,
+    ListQuery,
+    PurgeBody,
+    Query,
+    UploadBody,
+    parsed,
+    unknown_parameter,
+    validated,
+)
+from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
@@ -41,21 +53,23 @@ from openbook.serving.service import Service, check_at_most, scope_of
 UPLOADS = "uploads"
 MAX_NAME_BYTES = 200
 
+_Query = TypeVar("_Query", bound=Query)
 _BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 async def list_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    query = _query(request, {"knowledge_base", "as_of", "where", "after", "limit"})
-    base = service.base(query.get("knowledge_base"))
-    choosing = Choosing(as_of=query.get("as_of"), where=query.get("where", ""))
-    limit = _number(query, "limit", service.configuration.bounds.listed)
+    """The documents that the caller may see, in the order of their paths."""
+    query = _query(request, DocumentsQuery)
+    base = service.base(query.knowledge_base)
+    choosing = Choosing(as_of=query.as_of, where=query.where)
+    limit = _limit(service, query)
 
     def work(stop: Stop) -> tuple[int, list[str]]:
         scope = scope_of(base, caller, choosing)
         return base.kept_version(scope.as_of), base.documents(scope)
 
     version, paths = await service.read(request.receive, work)
-    first = bisect_right(paths, query["after"]) if "after" in query else 0
+    first = 0 if query.after is None else bisect_right(paths, query.after)
     data = [{"object": "document", "path": path} for path in paths[first : first + limit]]
     more = first + limit < len(paths)
     return JSONResponse(
@@ -65,9 +79,9 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
 
 async def versions(service: Service, request: Request, caller: Caller) -> JSONResponse:
     """The newest first. `documents` counts those that the caller may see. What changed from one to the next is not told: it counts all."""
-    query = _query(request, {"knowledge_base", "limit"})
-    base = service.base(query.get("knowledge_base"))
-    limit = _number(query, "limit", service.configuration.bounds.listed, default=100)
+    query = _query(request, ListQuery)
+    base = service.base(query.knowledge_base)
+    limit = _limit(service, query, default=100)
 
     def work(stop: Stop) -> list[dict[str, Any]]:
         return [
@@ -89,21 +103,15 @@ async def versions(service: Service, request: Request, caller: Caller) -> JSONRe
 
 
 async def upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """Read files and add them, as one new version. Each gets a verdict; one that cannot be read keeps none of the others out."""
     async with service.receiving.place():  # so that only so many uploads are on the disk at a time
         return await _upload(service, request, caller)
 
 
 async def _upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    bounds = service.configuration.bounds
-    try:
-        form = await request.form(max_files=bounds.upload_files, max_fields=64, max_part_size=10_000)
-    except HTTPException as error:  # what Starlette makes of a form that is none
-        raise Refusal(400, f"The form cannot be read: {error.detail}", code="invalid_form") from error
-    try:
-        files, fields = _parts(form)
-        name = fields.get("knowledge_base", [None])[0]
-        base, options = service.base(name), _run_options(service, name)
-        labels = checked_labels(fields.get("labels", []))
+    async with read_form(request, service.configuration.bounds) as (files, fields):
+        base, options = service.base(fields.knowledge_base), _run_options(service, fields.knowledge_base)
+        labels = checked_labels(fields.labels)
         if not labels <= caller.labels:
             raise Refusal(403, "A document may only get labels that you hold.", code="label_not_held", param="labels")
         options = replace(options, labels=labels)
@@ -113,10 +121,41 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
             return add_uploads(base, service, folder, files, options)
 
         version, verdicts = await service.write(request.receive, work)
-    finally:
-        await form.close()
     data = [{"object": "verdict", **asdict(each)} for each in verdicts]
     return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
+
+
+@asynccontextmanager
+async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[tuple[dict[str, BinaryIO], UploadBody]]:
+    """(the files by name, the other fields). Raises Refusal."""
+    parser = _Parser(
+        request.headers, request.stream(), max_files=bounds.upload_files, max_fields=64, max_part_size=10_000
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refusal(400, f"The form cannot be read: {error.message}", code="invalid_form") from error
+    try:
+        yield _parts(form)
+    finally:
+        await form.close()
+
+
+class _Parser(MultiPartParser):
+    """Starlette's, but a form that is cut off is refused, where Starlette gives what came before and keeps a file open."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **bounds: int) -> None:
+        super().__init__(headers, self._whole(stream), **bounds)
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it is cut off.")
 
 
 def add_uploads(
@@ -155,10 +194,10 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _parts(form: FormData) -> tuple[dict[str, BinaryIO], dict[str, list[str]]]:
+def _parts(form: FormData) -> tuple[dict[str, BinaryIO], UploadBody]:
     """(the files by name, the other fields). Raises Refusal."""
     files: dict[str, BinaryIO] = {}
-    fields: dict[str, list[str]] = {}
+    fields: dict[str, Any] = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
             name = checked_name(value.filename or "")
@@ -166,15 +205,16 @@ def _parts(form: FormData) -> tuple[dict[str, BinaryIO], dict[str, list[str]]]:
                 message = f"Send files as parts named 'file', each under a name of its own; not {key[:60]!r}, {name!r}."
                 raise Refusal(400, message, code="invalid_form", param="file")
             files[name] = value.file
-        elif key in ("labels", "knowledge_base"):
+        elif key == "labels":
             fields.setdefault(key, []).append(value)
+        elif key in fields:
+            raise unknown_parameter(key)
         else:
-            message = f"Unrecognized request argument supplied: {key[:60]}"
-            raise Refusal(400, message, code="unknown_parameter", param=key[:60])
+            fields[key] = value
     if not files:
         message = "Missing required parameter: 'file'."
         raise Refusal(400, message, code="missing_required_parameter", param="file")
-    return files, fields
+    return files, validated(UploadBody, fields)
 
 
 def checked_name(name: str) -> str:
@@ -199,6 +239,7 @@ def _run_options(service: Service, name: str | None) -> RunOptions:
 
 
 async def remove_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """Take documents out of the newest version; older ones still hold them."""
     body = parsed(DocumentsBody, await request.body())
     base = service.base(body.knowledge_base)
 
@@ -212,6 +253,7 @@ async def remove_documents(service: Service, request: Request, caller: Caller) -
 
 
 async def purge_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
     body = parsed(PurgeBody, await request.body())
     base = service.base(body.knowledge_base)
 
@@ -272,20 +314,18 @@ def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
 # --- queries ----------------------------------------------------------------------------------------------------------
 
 
-def _query(request: Request, known: set[str]) -> dict[str, str]:
-    """The parameters of the address. Raises Refusal for one that is unknown or comes twice."""
+def _query(request: Request, kind: type[_Query]) -> _Query:
+    """The parameters of the address. Raises Refusal for one that is unknown, comes twice or is wrong."""
     found: dict[str, str] = {}
     for key, value in request.query_params.multi_items():
-        if key not in known or key in found:
-            message = f"Unrecognized request argument supplied: {key[:60]}"
-            raise Refusal(400, message, code="unknown_parameter", param=key[:60])
+        if key in found:
+            raise unknown_parameter(key)
         found[key] = value
-    return found
+    return validated(kind, found)
 
 
-def _number(query: Mapping[str, str], name: str, most: int, default: int = 0) -> int:
-    text = query.get(name, str(default or most))
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
-        raise Refusal(400, f"Invalid value for {name!r}: a whole number from 1.", code="invalid_value", param=name)
-    check_at_most(int(text), most, name)
-    return int(text)
+def _limit(service: Service, query: ListQuery, default: int | None = None) -> int:
+    most = service.configuration.bounds.listed
+    limit = query.limit or default or most
+    check_at_most(limit, most, "limit")
+    return limit

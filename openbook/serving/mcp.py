@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeVar
 
-from mcp.server.mcpserver import MCPServer
+import anyio.to_thread
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
@@ -21,7 +23,7 @@ from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING, Scope
-from openbook.records import Citation, Embedder
+from openbook.records import Answer, Citation, Embedder
 
 _Result = TypeVar("_Result")
 
@@ -83,6 +85,21 @@ class Part(BaseModel):
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What one call of a tool works with."""
+
+    base: KnowledgeBase
+    embedder: Embedder
+    scope: Scope
+    ask: Callable[[str], Answer]
+
+
+class Use(Protocol):
+    async def __call__(self, context: Context, work: Callable[[Desk], _Result]) -> _Result:
+        """What `work` returns, from a thread, for whoever `context` says is calling. Raises ToolError with what may be told."""
+
+
 def make_server(
     base: KnowledgeBase,
     embedder: Embedder,
@@ -91,47 +108,58 @@ def make_server(
     scope: Scope = EVERYTHING,
     options: Options = Options(),
 ) -> MCPServer:
-    """`open_model` is called by the first `ask` and gives the same model ever after."""
+    """For one user: every call sees `scope`. `open_model` is called by the first `ask` and gives the same model ever after."""
+
+    def answer(question: str) -> Answer:
+        return ask(question, open_model(), base, embedder, options, scope=scope)
+
+    desk = Desk(base, embedder, scope, answer)
+
+    async def use(context: Context, work: Callable[[Desk], _Result]) -> _Result:
+        try:
+            return await anyio.to_thread.run_sync(work, desk)
+        except OpenBookError as error:  # its sentence is shown to the other program
+            raise ToolError(str(error)) from error
+
+    return tools_over(use)
+
+
+def tools_over(use: Use) -> MCPServer:
     server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
     @server.tool(annotations=reads)
-    def search(
+    async def search(
         query: Annotated[str, Field(description="A question, or words to look for.")],
+        context: Context,
         limit: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="How many passages, best first.")] = 5,
     ) -> Found:
         """Find passages of the user's documents by meaning and by words."""
-        return _told(lambda: _search(base, embedder, query, limit, scope))
+        return await use(context, lambda desk: _search(desk, query, limit))
 
     @server.tool(name="ask", annotations=reads)
-    def ask_documents(
+    async def ask_documents(
         question: Annotated[str, Field(description="One question, in full: earlier ones are not remembered.")],
+        context: Context,
     ) -> Answered:
         """Answer a question from the user's documents with verbatim citations, or say that they do not hold the answer."""
-        return _told(lambda: _ask(question, open_model(), base, embedder, options, scope))
+        return await use(context, lambda desk: _answered(desk.ask(question)))
 
     @server.tool(annotations=reads)
-    def read_document(
+    async def read_document(
         document: Annotated[str, Field(description="A document as `search` and `ask` name it.")],
+        context: Context,
         start: Annotated[int, Field(ge=0, description="The first character, from 0.")] = 0,
         length: Annotated[int, Field(ge=1, le=MAX_CHARS, description="How many characters at most.")] = 4000,
     ) -> Part:
         """Read a part of a document's text, for instance around a passage that was found."""
-        return _told(lambda: _read(base, document, start, length, scope))
+        return await use(context, lambda desk: _read(desk.base, document, start, length, desk.scope))
 
     return server
 
 
-def _told(work: Callable[[], _Result]) -> _Result:
-    """What OpenBook says is wrong becomes the tool's error, which the other program is shown."""
-    try:
-        return work()
-    except OpenBookError as error:
-        raise ToolError(str(error)) from error
-
-
-def _search(base: KnowledgeBase, embedder: Embedder, query: str, limit: int, scope: Scope) -> Found:
-    version, hits = base.search(checked_question(query), embedder, limit, scope)
+def _search(desk: Desk, query: str, limit: int) -> Found:
+    version, hits = desk.base.search(checked_question(query), desk.embedder, limit, desk.scope)
     return Found(
         version=version,
         passages=[
@@ -150,10 +178,7 @@ def _search(base: KnowledgeBase, embedder: Embedder, query: str, limit: int, sco
     )
 
 
-def _ask(
-    question: str, model: FrozenModel, base: KnowledgeBase, embedder: Embedder, options: Options, scope: Scope
-) -> Answered:
-    answer = ask(question, model, base, embedder, options, scope=scope)
+def _answered(answer: Answer) -> Answered:
     return Answered(
         answer=answer.answer,
         abstained=answer.abstained,

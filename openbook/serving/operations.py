@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from openbook.knowledge import KnowledgeBase
 from openbook.serving.access import Caller
+from openbook.serving.bodies import Choosing
 from openbook.serving.metrics import CONTENT_TYPE
+from openbook.serving.naming import CLOSED_BOOK, named
 from openbook.serving.refusals import Refusal
-from openbook.serving.service import CLOSED_BOOK, Service
+from openbook.serving.running import Stop
+from openbook.serving.service import Service, scope_of
 
 
 async def models(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """The model, open-book and closed-book, the same for each knowledge base where there are several, and the embedder."""
     return JSONResponse({"object": "list", "data": _models(service)})
 
 
 async def model(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """One by any name that a request may use, `MODEL:KNOWLEDGE_BASE@VERSION` included."""
     name = request.path_params["name"]
     for each in _models(service):
         if each["id"] == name:
             return JSONResponse(each)
-    raise Refusal(404, f"The model {name[:100]!r} does not exist.", code="model_not_found", param="model")
+    asks_for = named(name, service.model.identity.name, service.bases)
+    base = service.base(asks_for.knowledge_base)
+
+    def work(stop: Stop) -> int | None:
+        return scope_of(base, caller, asks_for.choosing(Choosing()), "name").as_of
+
+    version = await service.read(request.receive, work)
+    return JSONResponse(_open_book(service, name, {asks_for.knowledge_base or "": base}, version))
 
 
 def _models(service: Service) -> list[dict[str, Any]]:
-    """`created` is 0: a model is named by its digest and not by a date."""
-    identity, embedder = service.model.identity, service.embedder.identity
-    about: dict[str, Any] = {"digest": identity.digest, "evidence": identity.evidence}
-    about["context_tokens"] = service.model.context_tokens
-    bases = [{"name": name, "id": base.id} for name, base in service.bases.items()]
-    found = [(identity.name, {"mode": "open-book", **about, "knowledge_bases": bases})] if bases else []
-    found.append((identity.name + CLOSED_BOOK, {"mode": "closed-book", **about}))
+    identity, embedder, bases = service.model.identity, service.embedder.identity, service.bases
+    found = [_open_book(service, identity.name, bases)] if bases else []
+    if len(bases) > 1:
+        found += [_open_book(service, f"{identity.name}:{name}", {name: base}) for name, base in bases.items()]
+    found.append(_described(f"{identity.name}:{CLOSED_BOOK}", {"mode": "closed-book", **_about(service)}))
     vectors = {"mode": "embedder", "digest": embedder.digest, "dimensions": embedder.dimensions}
-    found.append((embedder.name, vectors))
-    return [
-        {"id": name, "object": "model", "created": 0, "owned_by": "openbook", "openbook": extra}
-        for name, extra in found
-    ]
+    return [*found, _described(embedder.name, vectors)]
+
+
+def _open_book(
+    service: Service, name: str, bases: Mapping[str, KnowledgeBase], version: int | None = None
+) -> dict[str, Any]:
+    there = [{"name": base_name, "id": base.id} for base_name, base in bases.items()]
+    as_of = {} if version is None else {"version": version}
+    return _described(name, {"mode": "open-book", **_about(service), "knowledge_bases": there, **as_of})
+
+
+def _about(service: Service) -> dict[str, Any]:
+    identity = service.model.identity
+    tokens = service.model.context_tokens
+    return {"digest": identity.digest, "evidence": identity.evidence, "context_tokens": tokens}
+
+
+def _described(name: str, extra: dict[str, Any]) -> dict[str, Any]:
+    """`created` is 0: a model is named by its digest and not by a date."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "openbook", "openbook": extra}
 
 
 async def health(service: Service, request: Request, caller: Caller | None) -> JSONResponse:
@@ -56,5 +83,6 @@ async def ready(service: Service, request: Request, caller: Caller | None) -> JS
 
 
 async def metrics(service: Service, request: Request, caller: Caller) -> Response:
+    """Counts and times in the text format of Prometheus."""
     service.count_gates()
     return Response(service.metrics.text(), media_type=None, headers={"content-type": CONTENT_TYPE})

@@ -1,11 +1,13 @@
 """GET /v1/receipts/{id} and POST /v1/replay: only where the server keeps a log of receipts.
 
-A receipt is found by its digest, which whoever got the answer has and nobody can guess.
+A receipt is found by its digest, which whoever got the answer has and nobody can guess. It is shown to who may see every
+document that it names, and answered again for who may read every passage, through whichever document.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -15,7 +17,7 @@ from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import LOG_FILE, receipts_in
 from openbook.records import Digest, Receipt
-from openbook.replay import Replayed, replay
+from openbook.replay import Replayed, passage_of, replay
 from openbook.serving.access import Caller
 from openbook.serving.bodies import ReplayBody, parsed
 from openbook.serving.refusals import Refusal
@@ -24,8 +26,9 @@ from openbook.serving.service import Service
 
 
 async def receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """The receipt of that digest."""
     digest = request.path_params["id"]
-    found = await service.read(request.receive, lambda stop: _found(service, caller, digest, stop))
+    found = await service.read(request.receive, lambda stop: _found(service, caller, digest, stop, _may_see))
     return JSONResponse({"object": "receipt", "id": found.digest, "receipt": asdict(found)})
 
 
@@ -34,44 +37,67 @@ async def replay_receipt(service: Service, request: Request, caller: Caller) -> 
     body = parsed(ReplayBody, await request.body())
 
     def work(stop: Stop) -> Replayed:
-        found = _found(service, caller, body.id, stop)
-        return replay(found, service.model, _base_of(service, found))
+        found = _found(service, caller, body.id, stop, _may_read)
+        result = replay(found, service.model, _base_of(service, found), caller.labels)
+        if result.answer is None:  # closed or purged since it was looked for; the sentence names documents
+            raise _no_such_receipt()
+        return result
 
     result = await service.read(request.receive, work)
     value = {"identical": result.identical, "differences": result.differences, "answer": result.answer}
     return JSONResponse({"object": "replay", "id": body.id, **value})
 
 
-def _found(service: Service, caller: Caller, digest: Digest, stop: Stop) -> Receipt:
-    """Raises Refusal, the same whether there is none or it is not the caller's to see."""
+def _found(
+    service: Service,
+    caller: Caller,
+    digest: Digest,
+    stop: Stop,
+    may: Callable[[KnowledgeBase, Caller, Receipt], bool],
+) -> Receipt:
+    """Raises Refusal, the same whether there is none or it is not the caller's."""
     folder = service.configuration.receipts
-    missing = Refusal(404, "There is no such receipt.", code="receipt_not_found", param="id")
     if folder is None or not re.fullmatch(r"[0-9a-f]{64}", digest) or not (folder / LOG_FILE).exists():
-        raise missing
+        raise _no_such_receipt()
     for each in receipts_in(folder):
         if stop():
             stop.check()
         if each.digest == digest:
-            if _may_see(service, caller, each):
+            if _is_open(service, caller, each, may):
                 return each
             break
-    raise missing
+    raise _no_such_receipt()
 
 
-def _may_see(service: Service, caller: Caller, found: Receipt) -> bool:
-    """Whether the caller holds what the asker held, and may see, as things are now, every document that was read."""
+def _no_such_receipt() -> Refusal:
+    return Refusal(404, "There is no such receipt.", code="receipt_not_found", param="id")
+
+
+def _is_open(
+    service: Service, caller: Caller, found: Receipt, may: Callable[[KnowledgeBase, Caller, Receipt], bool]
+) -> bool:
+    """Whether the caller holds what the asker held and, as things are now, `may`."""
     if not caller.labels >= set(found.labels):
         return False
     if not found.passages:
         return True
     base = _base_of(service, found)
-    if base is None:
-        return False
+    return base is not None and may(base, caller, found)
+
+
+def _may_see(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
+    """Every document that the receipt names."""
     try:
         seen = set(base.documents(caller.scope(found.knowledge_base_version)))
     except KnowledgeError:  # that version is not kept any more
         seen = set(base.documents(caller.scope()))
     return all(passage.document in seen for passage in found.passages)
+
+
+def _may_read(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
+    """Every passage that was read, through some document."""
+    version = found.knowledge_base_version
+    return all(passage_of(base, each, version, caller.labels) is not None for each in found.passages)
 
 
 def _base_of(service: Service, found: Receipt) -> KnowledgeBase | None:

@@ -19,6 +19,22 @@ from openbook.errors import (
     ReceiptError,
 )
 
+REASONS = {
+    400: "The request says something that cannot be done.",
+    401: "An API key is needed, or this one is none.",
+    403: "The key's right is not enough, or a page of another origin asks.",
+    404: "What the request names does not exist, or is not the caller's to see.",
+    408: "The body did not come in time.",
+    409: "It cannot be done as things are.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    421: "The server is asked under a name that is not its own.",
+    429: "The server has as many requests as it takes; Retry-After says when to try again.",
+    500: "The server failed; its log says where.",
+    503: "The server is ending, or something else is writing; Retry-After says when to try again.",
+    504: "The answer took too long and was broken off.",
+}
+
 _LOG = logging.getLogger("openbook.serving")
 
 

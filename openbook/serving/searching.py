@@ -20,6 +20,7 @@ from openbook.serving.service import Service, check_at_most, scope_of
 
 
 async def search(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """Passages for a query, best first, of what the caller may see."""
     body = parsed(SearchBody, await request.body())
     check_at_most(body.limit, service.configuration.bounds.hits, "limit")
     query = checked_question(body.query)

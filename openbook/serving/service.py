@@ -23,8 +23,6 @@ from openbook.serving.metrics import Metrics
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Gate, Stop, compute
 
-CLOSED_BOOK = ":closed-book"
-
 _T = TypeVar("_T")
 
 
@@ -73,17 +71,12 @@ class Service:
             raise Refusal(404, message, code="knowledge_base_not_found", param="knowledge_base")
         return self.bases[name]
 
-    def is_closed_book(self, model: str) -> bool:
-        """Whether the name of a model asks it without passages. Raises Refusal for a name that is not served."""
-        name = self.model.identity.name
-        if model not in (name, name + CLOSED_BOOK):
-            message = f"The model {model[:100]!r} does not exist. There are: {name}, {name}{CLOSED_BOOK}."
-            raise Refusal(404, message, code="model_not_found", param="model")
-        return model != name
 
+def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing, param: str = "as_of") -> Scope:
+    """What the caller may see of what was chosen; `param` is where the version stood.
 
-def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing) -> Scope:
-    """What the caller may see of what was chosen. Raises Refusal, QuestionError for a filter that is none."""
+    Raises Refusal, QuestionError for a filter that is none.
+    """
     scope = caller.scope(where=choosing.where.strip())
     if scope.where:
         filter_of(scope)
@@ -93,7 +86,7 @@ def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing) -> Scope:
         return caller.scope(resolve_version(base, str(choosing.as_of)), scope.where)
     except KnowledgeError as error:
         message = f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists those that are kept."
-        raise Refusal(400, message, code="version_not_found", param="as_of") from error
+        raise Refusal(400, message, code="version_not_found", param=param) from error
 
 
 def check_at_most(value: int, most: int, param: str) -> None:

@@ -26,8 +26,16 @@ _BEGINS_LIKE_A_MARK = re.compile(r"\s*(?:a|an|ans|answ|answe|answer)?\s*:?\s*", 
 
 
 def event(value: dict[str, Any]) -> bytes:
-    """One event. JSON has no line feed outside its escapes, so that text can never end an event or begin another."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """One event. JSON has no line feed outside its escapes, so that text can never end an event or begin another.
+
+    It is ASCII: some clients take other characters, such as U+2028, for the end of a line too.
+    """
+    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+
+
+def named_event(name: str, value: dict[str, Any]) -> bytes:
+    """An event whose kind is told beside its data."""
+    return b"event: " + name.encode() + b"\n" + event(value)
 
 
 class Shown:

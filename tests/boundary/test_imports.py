@@ -65,12 +65,16 @@ def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight()
     reached, offered = map(ast.literal_eval, result.stdout.splitlines())
     assert reached == []
     assert [each for each in offered if each.startswith("POST")] == [
+        "POST /mcp",
+        "POST /mcp/{knowledge_base}",
         "POST /v1/chat/completions",
+        "POST /v1/completions",
         "POST /v1/documents",
         "POST /v1/documents/purge",
         "POST /v1/documents/remove",
         "POST /v1/embeddings",
         "POST /v1/replay",
+        "POST /v1/responses",
         "POST /v1/search",
     ]
     assert all(each.startswith(("GET", "POST")) for each in offered)

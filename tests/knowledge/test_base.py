@@ -11,6 +11,7 @@ import pytest
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, add, schema
 from openbook.knowledge.checking import check
+from openbook.knowledge.scope import EVERYTHING
 from openbook.records import EmbedderIdentity
 from openbook.testing import HashEmbedder
 
@@ -51,7 +52,7 @@ def test_a_hit_says_where_it_stands_and_its_text_stands_there(
         text = base.text(hit.passage.document)
         assert text is not None
         assert text[hit.passage.start : hit.passage.end] == hit.passage.text
-    assert base.passage(passage.id) == passage
+    assert base.passage(passage.id, EVERYTHING) == passage
 
 
 def test_passages_cover_each_document_exactly(base: KnowledgeBase) -> None:

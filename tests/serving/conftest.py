@@ -15,12 +15,14 @@ import pytest
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.records import Embedder
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import listen, make_server
 from openbook.serving.service import Service
 from openbook.testing import HashEmbedder, echo_model
+from tests.serving.described import Described
 
 LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
@@ -51,8 +53,13 @@ class Running:
 
 
 @contextmanager
-def running(configuration: Configuration, model: FrozenModel, bases: dict[str, KnowledgeBase]) -> Iterator[Running]:
-    app = create_app(configuration, model, bases, HashEmbedder())
+def running(
+    configuration: Configuration,
+    model: FrozenModel,
+    bases: dict[str, KnowledgeBase],
+    embedder: Embedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
+) -> Iterator[Running]:
+    app = create_app(configuration, model, bases, embedder)
     server = make_server(app, configuration.bounds)
     started = threading.Event()
     startup = server.startup
@@ -67,7 +74,9 @@ def running(configuration: Configuration, model: FrozenModel, bases: dict[str, K
         thread.start()
         assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
+        hooks = {"response": [Described(app.state.description).check]}
+        address = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=address, timeout=LONG_S, trust_env=False, event_hooks=hooks) as client:
             try:
                 yield Running(port, app.state.service, client, bases, KeyFile(configuration.settings.home))
             finally:

@@ -23,6 +23,8 @@ from tests.serving.conftest import SECRET, Running, running
 
 ROUTES = [
     ("POST", "/v1/chat/completions", "read"),
+    ("POST", "/v1/completions", "read"),
+    ("POST", "/v1/responses", "read"),
     ("POST", "/v1/embeddings", "read"),
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/models/echo", "read"),
@@ -32,6 +34,8 @@ ROUTES = [
     ("POST", "/v1/documents/remove", "write"),
     ("POST", "/v1/documents/purge", "admin"),
     ("GET", "/v1/versions", "read"),
+    ("POST", "/mcp", "read"),
+    ("POST", "/mcp/kb", "read"),
     ("GET", "/metrics", "admin"),
 ]
 
@@ -151,6 +155,7 @@ def test_a_page_of_another_origin_can_do_nothing(server: Running) -> None:
         for response in (
             server.client.post("/v1/documents", files=files, headers={"origin": origin}),
             server.client.get("/v1/documents", headers={"origin": origin}),
+            server.client.post("/mcp", json={}, headers={"origin": origin}),
         ):
             assert code(response) == (403, "foreign_origin")
         assert server.bases["kb"].version == before
@@ -161,6 +166,8 @@ def test_no_other_origin_is_ever_allowed_to_read(server: Running) -> None:
     assert own.status_code == 200
     asked = server.client.options("/v1/models", headers={"access-control-request-method": "POST"})
     assert code(asked) == (405, "method_not_allowed")
+    assert asked.headers["allow"] == "GET, HEAD"
+    assert server.client.put("/v1/documents").headers["allow"] == "GET, HEAD, POST"
     for response in (own, asked):
         assert not [name for name in response.headers if name.startswith("access-control")]
         assert response.headers["x-content-type-options"] == "nosniff"
@@ -172,7 +179,7 @@ KINDS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data
 def test_what_a_page_can_send_unasked_is_no_request(server: Running) -> None:
     for kind in KINDS:
         body = json.dumps({"documents": server.bases["kb"].documents()}).encode()
-        for path in ("/v1/documents/remove", "/v1/documents/purge", "/v1/chat/completions"):
+        for path in ("/v1/documents/remove", "/v1/documents/purge", "/v1/chat/completions", "/mcp"):
             response = server.client.post(path, content=body, headers={"content-type": kind})
             assert code(response) == (415, "unsupported_content_type")
         assert len(server.bases["kb"].documents()) == 3

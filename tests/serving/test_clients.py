@@ -1,13 +1,24 @@
-"""The official OpenAI client, unchanged."""
+"""Clients of OpenAI's API, unchanged: the official one, those of LangChain and LlamaIndex where they are installed.
+
+The last two are no dependency for development: together they take longer to install than they are worth there.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 
-from tests.serving.conftest import Running
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, add
+from openbook.records import ModelIdentity
+from openbook.serving.configuration import Configuration
+from openbook.testing import EchoEngine, HashEmbedder
+from tests.conftest import ROOT
+from tests.serving.conftest import Running, running
 
 QUESTION = "When was the bridge opened by the mayor?"
 ANSWER = "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
@@ -51,6 +62,38 @@ def test_a_stream(client: openai.OpenAI) -> None:
     assert chunks[-2].model_extra["openbook"]["receipt"]["knowledge_base_version"] == 2
 
 
+def test_a_completion_whole_and_streamed(client: openai.OpenAI) -> None:
+    whole = client.completions.create(model="echo", prompt=QUESTION)
+    assert (whole.choices[0].text, whole.object) == (ANSWER, "text_completion")
+    chunks = list(client.completions.create(model="echo", prompt=[QUESTION], stream=True))
+    assert "".join(each.choices[0].text for each in chunks) == ANSWER
+    with pytest.raises(openai.BadRequestError, match="one text"):
+        client.completions.create(model="echo", prompt=["a", "b"])
+
+
+def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
+    whole = client.responses.create(model="echo", input=QUESTION)
+    assert (whole.output_text, whole.status) == (ANSWER, "completed")
+    assert whole.usage is not None
+    events = list(client.responses.create(model="echo", input=QUESTION, stream=True))
+    assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == ANSWER
+    assert [each.sequence_number for each in events] == list(range(len(events)))
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output_text == ANSWER
+    assert last.response.id == whole.id
+    with client.responses.stream(model="echo", input=QUESTION) as stream:
+        assert stream.get_final_response().output_text == ANSWER
+    turns = [
+        {"role": "user", "content": QUESTION},
+        *whole.output,
+        {"role": "user", "content": "And who opened the bridge?"},
+    ]
+    assert client.responses.create(model="echo", input=turns).output_text == ANSWER  # type: ignore[arg-type]  # as its documentation does
+    with pytest.raises(openai.BadRequestError, match="keeps nothing"):
+        client.responses.create(model="echo", input="And who?", previous_response_id=whole.id)
+
+
 def test_embeddings_and_models(client: openai.OpenAI) -> None:
     vectors = client.embeddings.create(model="hash", input=["ferry", "bridge"]).data
     assert [len(each.embedding) for each in vectors] == [64, 64]
@@ -70,3 +113,97 @@ def test_its_errors_are_those_of_openai(client: openai.OpenAI, server: Running) 
         client.with_options(api_key=server.keys.new("reader", "read")[1]).post(
             "/documents/remove", cast_to=object, body={}
         )
+
+
+# --- LangChain and LlamaIndex -----------------------------------------------------------------------------------------
+
+NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"
+by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
+
+
+@pytest.fixture
+def address(server: Running, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return f"{server.url}/v1"
+
+
+@by_others
+def test_langchain(address: str) -> None:
+    library = pytest.importorskip("langchain_openai", reason=NOT_HERE)
+    model = library.ChatOpenAI(model="echo", base_url=address, api_key="unused", max_retries=0)
+    answer = model.invoke([("system", "Be brief."), ("user", QUESTION)])
+    assert answer.content == ANSWER
+    assert answer.usage_metadata["total_tokens"] > 0
+    assert "".join(each.content for each in model.stream(QUESTION)) == ANSWER
+    older = library.OpenAI(model="echo", base_url=address, api_key="unused", max_retries=0, temperature=0, n=1)
+    assert older.invoke(QUESTION) == ANSWER
+    assert "".join(older.stream(QUESTION)) == ANSWER
+    embeddings = library.OpenAIEmbeddings(
+        model="hash", base_url=address, api_key="unused", check_embedding_ctx_length=False
+    )
+    assert [len(each) for each in embeddings.embed_documents(["ferry", "bridge"])] == [64, 64]
+
+
+@by_others
+@pytest.mark.parametrize("is_chat", [True, False])
+def test_llamaindex(address: str, is_chat: bool) -> None:
+    library = pytest.importorskip("llama_index.llms.openai_like", reason=NOT_HERE)
+    messages = pytest.importorskip("llama_index.core.llms", reason=NOT_HERE)
+    model = library.OpenAILike(model="echo", api_base=address, api_key="unused", is_chat_model=is_chat, max_retries=0)
+    assert model.complete(QUESTION).text == ANSWER
+    assert "".join(each.delta for each in model.stream_complete(QUESTION)) == ANSWER
+    asked = [messages.ChatMessage(role="user", content=QUESTION)]
+    if is_chat:  # else they become one prompt with the names of the roles in it
+        assert model.chat(asked).message.content == ANSWER
+        assert "".join(each.delta for each in model.stream_chat(asked)) == ANSWER
+
+
+# --- the README -------------------------------------------------------------------------------------------------------
+
+
+def snippets() -> dict[str, str]:
+    """The blocks of Python in the README that ask a server, by the library that they use."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    return {block.split()[1].partition(".")[0]: block for block in blocks if "127.0.0.1:8000" in block}
+
+
+class Reader(EchoEngine):
+    identity = ModelIdentity(name="reader", digest="0" * 64, evidence="verified")
+
+
+@by_others
+@pytest.mark.parametrize("library", ["openai", "langchain_openai", "llama_index"])
+def test_the_clients_in_the_readme_do_what_it_says(
+    library: str,
+    configuration: Configuration,
+    base: KnowledgeBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert len(snippets()) == 3
+    pytest.importorskip("llama_index.llms.openai_like" if library == "llama_index" else library, reason=NOT_HERE)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "travel.txt").write_text("Travel expenses are signed by Ines Okoro.")
+    add(base, [tmp_path / "travel.txt"], HashEmbedder())
+    with running(configuration, FrozenModel(Reader()), {"kb": base}, HashEmbedder(name="minilm-l6-int8")) as server:
+        exec(snippets()[library].replace("http://127.0.0.1:8000", server.url), {})
+    assert "signed by Ines Okoro." in capsys.readouterr().out
+
+
+def test_what_a_chat_page_asks(keyed: Running) -> None:
+    """The two requests of Open WebUI for a connection to an OpenAI-compatible server: the models, and a chat as a stream."""
+    headers = keyed.key()
+    models = keyed.client.get("/v1/models", headers=headers).json()["data"]
+    assert all(isinstance(each["id"], str) for each in models)
+    messages = [
+        {"role": "system", "content": "You are helpful."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+    ]
+    body = {"model": models[0]["id"], "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    response = keyed.client.post("/v1/chat/completions", json=body, headers=headers)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert "Lila" in response.text

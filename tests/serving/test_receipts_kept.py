@@ -69,3 +69,36 @@ def test_what_was_purged_is_not_replayed(with_receipts: Running) -> None:
     base = with_receipts.bases["kb"]
     purge(base, [next(path for path in base.documents() if path.endswith("bridge.txt"))])
     assert status(with_receipts, digest) == (404, 404)
+
+
+def copied(server: Running, name: str, *labels: str) -> Path:
+    """Another document with the text of the bridge's."""
+    base = server.bases["kb"]
+    bridge = Path(next(path for path in base.documents() if path.endswith("bridge.txt")))
+    copy = bridge.with_name(name)
+    copy.write_bytes(bridge.read_bytes())
+    add(base, [copy], HashEmbedder(), RunOptions(labels=frozenset(labels)))
+    return copy
+
+
+def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running) -> None:
+    copied(with_receipts, "a-canary.txt", "hr")
+    digest = asked(with_receipts, QUESTION)
+    for headers in ({}, with_receipts.key("read", "finance"), with_receipts.key("read", "hr")):
+        replayed = with_receipts.client.post("/v1/replay", json={"id": digest}, headers=headers)
+        assert replayed.json()["identical"], replayed.text
+        assert "canary" not in replayed.text
+        assert "canary" not in with_receipts.client.get(f"/v1/receipts/{digest}", headers=headers).text
+
+
+def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_shown(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    copied(with_receipts, "open.txt")
+    base = with_receipts.bases["kb"]
+    bridge = next(path for path in base.documents() if path.endswith("bridge.txt"))
+    add(base, [Path(bridge)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    assert status(with_receipts, digest) == (404, 200)
+    assert status(with_receipts, digest, with_receipts.key("read", "hr")) == (200, 200)
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest})
+    assert replayed.json()["answer"]
+    assert "bridge.txt" not in replayed.text

@@ -1,0 +1,170 @@
+"""A request for an answer, whatever the shape in which it comes and goes: the core flow, whole or as events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive
+
+from openbook.answer import ABSTENTION, Options, ask, checked_question
+from openbook.knowledge import KnowledgeBase, Scope
+from openbook.receipts import append
+from openbook.records import Answer, Decoding, canonical_json, sha256_hex
+from openbook.serving.access import Caller
+from openbook.serving.bodies import AnswerBody
+from openbook.serving.conversation import Asked
+from openbook.serving.naming import CLOSED_BOOK, named
+from openbook.serving.refusals import Refusal
+from openbook.serving.running import Stop
+from openbook.serving.service import Service, check_at_most, scope_of
+from openbook.serving.streaming import EventStream, Shown, pieces_of
+
+MOST_STOPS = 4
+
+Work: TypeAlias = Callable[[Stop, Callable[[str], None]], Answer]
+
+
+class Shape(Protocol):
+    """How an answer is told in one of OpenAI's shapes."""
+
+    def whole(self, answer: Answer) -> dict[str, Any]: ...
+
+    def piece(self, text: str, *, first: bool) -> Iterable[bytes]:
+        """The events that tell of a part of the text; `first`: with those that begin."""
+
+    def end(self, answer: Answer, *, begun: bool) -> Iterable[bytes]:
+        """The events after the text, to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One question, checked. `base` is None for a closed-book answer."""
+
+    asked: Asked
+    base: KnowledgeBase | None
+    scope: Scope
+    options: Options
+
+    @property
+    def mode(self) -> str:
+        return "closed-book" if self.base is None else "open-book"
+
+
+async def respond(
+    service: Service, request: Request, caller: Caller, body: AnswerBody, made: Asked, shape: Shape
+) -> ASGIApp:
+    """The response to a body of which `made` is the question. Raises Refusal, QuestionError before anything is computed."""
+    if body.stream_options is not None and not body.stream:
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise Refusal(400, message, code="invalid_value", param="stream_options")
+    checked_question(made.question)
+    asks_for = named(body.model, service.model.identity.name, service.bases)
+    if not asks_for.closed_book and not service.bases:
+        message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
+        raise Refusal(404, message, code="no_knowledge_base", param="model")
+    choosing = asks_for.choosing(body.openbook)
+    base = None if asks_for.closed_book else service.base(choosing.knowledge_base)
+    options = _options(service, body)
+    place = "model" if asks_for.as_of is not None else "as_of"
+
+    def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
+        scope = scope_of(base, caller, choosing, place) if base else Scope()
+        answer = answered(service, Job(made, base, scope, options), stop, show)
+        return replace(answer, notes=(*answer.notes, *made.notes))
+
+    if body.stream:
+        held = [ABSTENTION, *([service.model.reader.abstention] if service.model.reader else [])]
+        shown = Shown(held if base else ())
+        return EventStream(lambda receive: _events(service, receive, work, shape, shown))
+    return JSONResponse(shape.whole(await service.read(request.receive, work)))
+
+
+def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
+    """On a thread: the answer, its receipt in the log if one is kept. Raises as `ask` does, and what breaking off means."""
+    answer = ask(
+        job.asked.question,
+        service.model,
+        job.base,
+        service.embedder if job.base else None,
+        job.options,
+        query=job.asked.query,
+        scope=job.scope,
+        on_text=show,
+        cancelled=stop,
+    )
+    cancelled = answer.finish_reason == "cancelled"
+    end = "abstained" if answer.abstained and not cancelled else answer.finish_reason
+    service.metrics.answer(job.mode, end, answer.prompt_tokens, answer.answer_tokens)
+    if cancelled:
+        stop.check()
+    if (log := service.configuration.receipts) is not None:
+        append(log, answer.receipt, timeout_s=service.configuration.settings.lock_timeout_s)
+    return answer
+
+
+def _options(service: Service, body: AnswerBody) -> Options:
+    settings, bounds, own = service.configuration.settings, service.configuration.bounds, body.openbook
+    max_tokens = body.most_tokens or settings.max_tokens
+    check_at_most(max_tokens, max(bounds.answer_tokens, settings.max_tokens), "max_tokens")
+    check_at_most(len(body.stops), MOST_STOPS, "stop")
+    passages = settings.passages if own.passages is None else own.passages
+    check_at_most(passages, max(bounds.passages, settings.passages), "openbook.passages")
+    decoding = Decoding(
+        temperature=body.temperature or 0.0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=body.seed or 0,
+        max_tokens=max_tokens,
+        stop=("\n", *body.stops),
+        quote=own.quote,
+    )
+    return Options(passages, own.strategy or service.configuration.strategy, decoding)
+
+
+async def _events(
+    service: Service, receive: Receive, work: Work, shape: Shape, shown: Shown
+) -> AsyncGenerator[bytes, None]:
+    begun = False
+
+    def start(show: Callable[[str], None]) -> asyncio.Task[Answer]:
+        return asyncio.create_task(service.read(receive, lambda stop: work(stop, show)))
+
+    async with aclosing(pieces_of(start)) as pieces:
+        async for piece in pieces:
+            text = shown.feed(piece) if isinstance(piece, str) else shown.rest(piece.value.answer)
+            if text:
+                for event in shape.piece(text, first=not begun):
+                    yield event
+                begun = True
+            if not isinstance(piece, str):
+                for event in shape.end(piece.value, begun=begun):
+                    yield event
+
+
+# --- what shapes share ------------------------------------------------------------------------------------------------
+
+
+def request_id(body: AnswerBody, caller: Caller) -> str:
+    """A function of the request: the same one asked twice, whole or as a stream, has the same id."""
+    asked = body.model_dump(exclude={"stream", "stream_options"})
+    return sha256_hex(canonical_json([asked, sorted(caller.labels)]))[:24]
+
+
+def fingerprint(service: Service) -> str:
+    """Which weights and which numeric class."""
+    made_of = [service.model.identity.digest, service.model.engine.numeric_class]
+    return "fp_" + sha256_hex(canonical_json(made_of))[:12]
+
+
+def finish(answer: Answer) -> str:
+    return "length" if answer.finish_reason == "length" else "stop"
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

@@ -1,0 +1,145 @@
+"""GET /openapi.json: a description of the server, made from its table of routes and the models of bodies and replies."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from openbook import __version__
+from openbook.serving.access import Caller
+from openbook.serving.bodies import Body
+from openbook.serving.configuration import Configuration
+from openbook.serving.refusals import REASONS
+from openbook.serving.routing import FORM, JSON, Endpoint
+from openbook.serving.service import Service
+
+_SCHEMAS = "#/components/schemas/{model}"
+_KEY = "key"
+_ABOUT = (
+    "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. What is refused says why, as "
+    "`{error: {message, type, param, code}}`. A limit that a schema does not name is refused with the code `above_limit`. "
+    "Bytes that are no HTTP are answered 400, and too many connections 503, as plain text."
+)
+
+
+async def openapi(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """This description."""
+    return JSONResponse(request.app.state.description)
+
+
+def description(endpoints: Iterable[Endpoint], configuration: Configuration) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of `endpoints`, as a server of this configuration answers them."""
+    endpoints = tuple(endpoints)
+    refs, schemas = _schemas(endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    for each in endpoints:
+        paths.setdefault(_shown(each.path), {})[each.method.lower()] = _operation(each, configuration, refs)
+    key = {"type": "http", "scheme": "bearer", "description": "Made by: openbook keys new"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "OpenBook", "version": __version__, "description": _ABOUT},
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {_KEY: key}},
+    }
+
+
+def _operation(endpoint: Endpoint, configuration: Configuration, refs: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
+    text = inspect.getdoc(endpoint.handler) or ""
+    needs = "Open to all." if endpoint.right is None else f"Needs the right `{endpoint.right}`."
+    found: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", f"{endpoint.method.lower()}{endpoint.path}").strip("_"),
+        "summary": text.partition("\n")[0],
+        "description": f"{text}\n\n{needs}",
+        "security": [] if endpoint.right is None else [{_KEY: []}] if configuration.needs_key else [{}, {_KEY: []}],
+        "parameters": [*_path_parameters(endpoint.path), *_query_parameters(endpoint)],
+        "responses": _responses(endpoint, refs),
+    }
+    if endpoint.body is not None:
+        schema = _form(endpoint.body) if endpoint.content == FORM else refs[endpoint.body]
+        found["requestBody"] = {"required": True, "content": {endpoint.content: {"schema": schema}}}
+    return found
+
+
+def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        endpoint.media: {"schema": refs[endpoint.reply] if endpoint.reply else {"type": "string"}}
+    }
+    if endpoint.events is not None:
+        # Each event is `data: ` and one such document, or an error; the last is `data: [DONE]`.
+        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": refs[endpoint.events]}
+    found: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+    refusals = [refs[each] for each in endpoint.refusals]
+    refusal = refusals[0] if len(refusals) == 1 else {"anyOf": refusals}
+    for status in sorted(endpoint.refuses):
+        found[str(status)] = {"description": REASONS[status], "content": {JSON: {"schema": refusal}}}
+    return found | {str(status): each for status, each in endpoint.also.items()}
+
+
+# --- schemas ----------------------------------------------------------------------------------------------------------
+
+
+def _schemas(endpoints: Iterable[Endpoint]) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
+    """(a reference to each model, all schemas by name)."""
+    wanted: dict[type[BaseModel], JsonSchemaMode] = {}
+    for each in endpoints:
+        for reply in (each.reply, each.events, *each.refusals):
+            if reply is not None:
+                wanted[reply] = "serialization"
+        if each.body is not None and each.content != FORM:
+            wanted[each.body] = "validation"
+    references, made = models_json_schema(list(wanted.items()), ref_template=_SCHEMAS)
+    schemas: dict[str, Any] = made["$defs"]
+    refs = {model: dict(reference) for (model, _), reference in references.items()}
+    for model, reference in refs.items():
+        if issubclass(model, Body):
+            schemas[reference["$ref"].rpartition("/")[2]]["properties"] |= _unsupported(model)
+    return refs, schemas
+
+
+def _unsupported(body: type[Body]) -> dict[str, Any]:
+    """What OpenAI's body may have too: null, or a value that changes nothing."""
+    return {
+        name: {"enum": [*allowed, None], "description": f"Nothing else is taken. {why}"}
+        for name, (allowed, why) in body.unsupported.items()
+    }
+
+
+def _form(body: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a form and its files."""
+    schema = body.model_json_schema()
+    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    files = {"type": "array", "items": file, "minItems": 1, "description": "Each under a plain name of its own."}
+    fields = {name: _not_null(each) for name, each in schema["properties"].items()}
+    return {**schema, "properties": {"file": files, **fields}, "required": ["file"]}
+
+
+def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    if endpoint.query is None:
+        return []
+    schema = endpoint.query.model_json_schema()
+    return [{"name": name, "in": "query", "schema": _not_null(each)} for name, each in schema["properties"].items()]
+
+
+def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Addresses and forms have no null: what may be left out is left out."""
+    options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    return options[0] if len(options) == 1 else {k: v for k, v in schema.items() if k != "default"}
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)", path)
+    ]
+
+
+def _shown(path: str) -> str:
+    """Without the kinds of parameters, which are Starlette's."""
+    return re.sub(r"\{(\w+):\w+\}", r"{\1}", path)

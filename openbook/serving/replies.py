@@ -1,0 +1,370 @@
+"""What responses look like: the models from which /openapi.json is made, and against which tests hold every response."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from openbook.records import Answer, EmbedderIdentity, Outcome, Passage, Receipt
+
+
+class Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Wrong(Reply):
+    """`code` is for programs, `message` for people, `param` names the part of the request that is wrong."""
+
+    message: str
+    type: Literal["invalid_request_error", "requests", "server_error"]
+    param: str | None
+    code: str
+
+
+class Error(Reply):
+    error: Wrong
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+class Usage(Reply):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(Reply):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Reply):
+    index: int
+    message: ChatMessage
+    logprobs: None
+    finish_reason: Literal["stop", "length"]
+
+
+class _Head(Reply):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
+class ChatCompletion(_Head):
+    """`openbook` is the document of `openbook ask --json`: citations, abstention, passages, receipt."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    usage: Usage
+    openbook: Answer
+
+
+class Delta(Reply):
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChunkChoice(Reply):
+    index: int
+    delta: Delta
+    logprobs: None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class ChatCompletionChunk(_Head):
+    """One event. The last with a choice has `openbook`; with `stream_options.include_usage` one more has `usage` and no choice."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    openbook: Answer | None = None
+
+
+class CompletionChoice(Reply):
+    index: int
+    text: str
+    logprobs: None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class Completion(_Head):
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+    usage: Usage
+    openbook: Answer
+
+
+class CompletionChunk(_Head):
+    """One event. The last with a choice has `openbook`; with `stream_options.include_usage` one more has `usage` and no choice."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    openbook: Answer | None = None
+
+
+class OutputText(Reply):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any]
+    logprobs: list[Any]
+
+
+class OutputMessage(Reply):
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    content: list[OutputText]
+
+
+class ResponseUsage(Reply):
+    """Nothing is counted as cached: what is computed of passages costs no token less."""
+
+    input_tokens: int
+    input_tokens_details: dict[Literal["cached_tokens"], int]
+    output_tokens: int
+    output_tokens_details: dict[Literal["reasoning_tokens"], int]
+    total_tokens: int
+
+
+class Response(Reply):
+    """`openbook` comes when it is complete."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["in_progress", "completed", "incomplete"]
+    error: None
+    incomplete_details: dict[Literal["reason"], str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str]
+    model: str
+    output: list[OutputMessage]
+    parallel_tool_calls: Literal[False]
+    previous_response_id: None
+    store: Literal[False]
+    temperature: float
+    text: dict[str, Any]
+    tool_choice: Literal["none"]
+    tools: list[Any]
+    top_p: float
+    truncation: Literal["disabled"]
+    usage: ResponseUsage | None
+    openbook: Answer | None = None
+
+
+class ResponseEvent(Reply):
+    """One event, which is named by its `type`; the rest is as the type has it."""
+
+    type: str
+    sequence_number: int
+    response: Response | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    item_id: str | None = None
+    item: OutputMessage | None = None
+    part: OutputText | None = None
+    delta: str | None = None
+    text: str | None = None
+    logprobs: list[Any] | None = None
+
+
+# --- models and vectors -----------------------------------------------------------------------------------------------
+
+
+class NamedBase(Reply):
+    name: str
+    id: str
+
+
+class OpenBookModel(Reply):
+    mode: Literal["open-book"]
+    digest: str
+    evidence: Literal["verified", "claimed"]
+    context_tokens: int
+    knowledge_bases: list[NamedBase]
+    version: int | None = None
+
+
+class ClosedBookModel(Reply):
+    mode: Literal["closed-book"]
+    digest: str
+    evidence: Literal["verified", "claimed"]
+    context_tokens: int
+
+
+class EmbedderModel(Reply):
+    mode: Literal["embedder"]
+    digest: str
+    dimensions: int
+
+
+class Model(Reply):
+    id: str
+    object: Literal["model"]
+    created: Literal[0]
+    owned_by: Literal["openbook"]
+    openbook: OpenBookModel | ClosedBookModel | EmbedderModel
+
+
+class Models(Reply):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Embedding(Reply):
+    """`embedding`: numbers, or float32 bytes in base64, as `encoding_format` says."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Reply):
+    """Tokens are not counted: 0."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class MadeBy(Reply):
+    embedder: EmbedderIdentity
+
+
+class Embeddings(Reply):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    openbook: MadeBy
+
+
+# --- knowledge bases --------------------------------------------------------------------------------------------------
+
+
+class FoundPassage(Reply):
+    """Ranks count from 1; null where that retriever did not find it."""
+
+    object: Literal["hit"]
+    passage: Passage
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float | None
+
+
+class _OfVersion(Reply):
+    """`knowledge_base` is its id, `version` the one that was looked at or made."""
+
+    object: Literal["list"]
+    knowledge_base: str
+    version: int
+
+
+class FoundPassages(_OfVersion):
+    data: list[FoundPassage]
+
+
+class Document(Reply):
+    object: Literal["document"]
+    path: str
+
+
+class Documents(_OfVersion):
+    """`has_more`: ask on with `after` set to the last path."""
+
+    data: list[Document]
+    has_more: bool
+
+
+class FileVerdict(Reply):
+    object: Literal["verdict"]
+    path: str
+    outcome: Outcome
+    reason: str
+
+
+class FileVerdicts(_OfVersion):
+    data: list[FileVerdict]
+
+
+class Version(Reply):
+    """`documents`: how many of it the caller may see."""
+
+    object: Literal["version"]
+    version: int
+    created_at: str
+    tags: list[str]
+    documents: int
+
+
+class Versions(Reply):
+    object: Literal["list"]
+    knowledge_base: str
+    data: list[Version]
+
+
+class Purged(Reply):
+    object: Literal["purged"]
+    knowledge_base: str
+    version: int
+    documents: list[str]
+    files_scanned: int
+    models_that_learned_it: list[str]
+
+
+# --- receipts, state --------------------------------------------------------------------------------------------------
+
+
+class KeptReceipt(Reply):
+    object: Literal["receipt"]
+    id: str
+    receipt: Receipt
+
+
+class Replay(Reply):
+    object: Literal["replay"]
+    id: str
+    identical: bool
+    differences: list[str]
+    answer: str
+
+
+class Health(Reply):
+    status: Literal["ok"]
+
+
+class Ready(Reply):
+    status: Literal["ready"]
+
+
+class Description(BaseModel):
+    """An OpenAPI document."""
+
+    model_config = ConfigDict(extra="allow")
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
+class JsonRpc(BaseModel):
+    """What the Model Context Protocol answers a request, by the rules of JSON-RPC: a result, or in its older versions an error."""
+
+    jsonrpc: Literal["2.0"]
+    id: int | str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+
+
+class JsonRpcError(BaseModel):
+    jsonrpc: Literal["2.0"]
+    id: int | str | None
+    error: dict[str, Any]
