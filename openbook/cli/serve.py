@@ -1,4 +1,4 @@
-"""`openbook serve`: an HTTP API over the knowledge base, for this machine unless told otherwise."""
+"""`openbook serve`: a web page and an HTTP API over the knowledge base, for this machine unless told otherwise."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 @click.option(
     "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
+)
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 def serve(
@@ -55,10 +60,11 @@ def serve(
     require_key: bool,
     labels: tuple[str, ...],
     receipts: Path | None,
+    report: Path | None,
     base_url: str | None,
     full_check: bool,
 ) -> None:
-    """Answer over HTTP, in the shape of OpenAI's API, until Ctrl-C."""
+    """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     from openbook.cli import session
     from openbook.knowledge.scope import checked_labels
 
@@ -76,6 +82,7 @@ def serve(
         require_key=require_key,
         labels=checked_labels(labels),
         receipts=receipts,
+        report=report,
     )
     with listen(host, port) as door:  # before the weights are mapped: a port that is taken shows at once
         bases, embedder = _open_bases(current, folders, full_check)
@@ -88,6 +95,7 @@ def serve(
         names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
         click.echo(f"Knowledge base: {names}", err=True)
         shown = f"[{host}]" if ":" in host else host
+        click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
         click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
         try:
             make_server(app, configuration.bounds).run(sockets=[door])

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Embedder
-from openbook.serving import chat, documents, operations, receipts, searching
+from openbook.serving import chat, documents, operations, page, receipts, searching, versions
 from openbook.serving.access import Caller, Doorkeeper, check_content_type
 from openbook.serving.configuration import Configuration
 from openbook.serving.guard import CALLER, ROUTE, Guard
@@ -51,12 +51,17 @@ ENDPOINTS = (
     Endpoint("POST", "/v1/embeddings", searching.embeddings, "read", _JSON),
     Endpoint("GET", "/v1/models", operations.models, "read"),
     Endpoint("GET", "/v1/models/{name}", operations.model, "read"),
+    Endpoint("GET", "/v1/models/{name}/lineage", operations.lineage, "read"),
     Endpoint("POST", "/v1/search", searching.search, "read", _JSON),
     Endpoint("GET", "/v1/documents", documents.list_documents, "read"),
+    Endpoint("GET", "/v1/documents/text", documents.document_text, "read"),
     Endpoint("POST", "/v1/documents", documents.upload, "write", _FORM),
     Endpoint("POST", "/v1/documents/remove", documents.remove_documents, "write", _JSON),
     Endpoint("POST", "/v1/documents/purge", documents.purge_documents, "admin", _JSON),
-    Endpoint("GET", "/v1/versions", documents.versions, "read"),
+    Endpoint("GET", "/v1/versions", versions.versions, "read"),
+    Endpoint("GET", "/v1/versions/difference", versions.difference, "read"),
+    Endpoint("GET", "/", page.index, None),
+    Endpoint("GET", "/web/{name}", page.asset, None),
     Endpoint("GET", "/health", operations.health, None),
     Endpoint("GET", "/ready", operations.ready, None),
     Endpoint("GET", "/metrics", operations.metrics, "admin"),
@@ -65,6 +70,7 @@ WITH_RECEIPTS = (
     Endpoint("GET", "/v1/receipts/{id}", receipts.receipt, "read"),
     Endpoint("POST", "/v1/replay", receipts.replay_receipt, "read", _JSON),
 )
+WITH_REPORT = (Endpoint("GET", "/report", page.report, "admin"),)
 
 
 def create_app(
@@ -98,6 +104,7 @@ def create_app(
         service.pool.shutdown(wait=True, cancel_futures=True)
 
     endpoints = ENDPOINTS + (WITH_RECEIPTS if configuration.receipts is not None else ())
+    endpoints += WITH_REPORT if configuration.report is not None else ()
     app = Starlette(
         routes=[Route(each.path, _endpoint(service, each), methods=[each.method]) for each in endpoints],
         middleware=[Middleware(Guard, service=service)],

@@ -1,4 +1,4 @@
-"""The documents of a knowledge base over HTTP: list, add by upload, remove, purge; and its versions.
+"""The documents of a knowledge base over HTTP: list, read, add by upload, remove, purge.
 
 Whoever asks sees and touches only documents that its labels allow. To it the others do not exist.
 """
@@ -34,21 +34,23 @@ from openbook.records import Verdict
 from openbook.serving.access import Caller
 from openbook.serving.bodies import Choosing, DocumentsBody, PurgeBody, parsed
 from openbook.serving.configuration import Configuration
+from openbook.serving.queries import needed, number, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
-from openbook.serving.service import Service, check_at_most, scope_of
+from openbook.serving.service import Service, scope_of
 
 UPLOADS = "uploads"
+MAX_OFFSET = 1 << 40
 MAX_NAME_BYTES = 200
 
 _BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 async def list_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    query = _query(request, {"knowledge_base", "as_of", "where", "after", "limit"})
+    query = query_of(request, {"knowledge_base", "as_of", "where", "after", "limit"})
     base = service.base(query.get("knowledge_base"))
     choosing = Choosing(as_of=query.get("as_of"), where=query.get("where", ""))
-    limit = _number(query, "limit", service.configuration.bounds.listed)
+    limit = number(query, "limit", most=service.configuration.bounds.listed)
 
     def work(stop: Stop) -> tuple[int, list[str]]:
         scope = scope_of(base, caller, choosing)
@@ -63,26 +65,37 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
     )
 
 
-async def versions(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """The newest first. `documents` counts those that the caller may see. What changed from one to the next is not told: it counts all."""
-    query = _query(request, {"knowledge_base", "limit"})
+async def document_text(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """A part of one document's text, for instance around a citation. `page` says where each page begins, if it has any."""
+    query = query_of(request, {"path", "knowledge_base", "as_of", "start", "length"})
+    path = needed(query, "path")
     base = service.base(query.get("knowledge_base"))
-    limit = _number(query, "limit", service.configuration.bounds.listed, default=100)
+    start = number(query, "start", most=MAX_OFFSET, default=0, least=0)
+    length = number(query, "length", most=service.configuration.bounds.text_chars)
 
-    def work(stop: Stop) -> list[dict[str, Any]]:
-        return [
-            {
-                "object": "version",
-                "version": each.version,
-                "created_at": each.created_at,
-                "tags": each.tags,
-                "documents": len(base.documents(caller.scope(each.version))),
-            }
-            for each in history(base)[:limit]
-        ]
+    def work(stop: Stop) -> dict[str, Any]:
+        version = base.kept_version(scope_of(base, caller, Choosing(as_of=query.get("as_of"))).as_of)
+        seen = base.documents(caller.scope(version))
+        text = base.text(path, version) if path in seen else None
+        if text is None:
+            raise _no_document(path, "path")
+        part = text[start : start + length]
+        first = min(start, len(text))
+        place = {"start": first, "end": first + len(part), "total": len(text)}
+        pages = _pages_within(base.pages(path, version), first, first + len(part))
+        return {"knowledge_base": base.id, "version": version, "path": path, **place, "text": part, "pages": pages}
 
-    data = await service.read(request.receive, work)
-    return JSONResponse({"object": "list", "knowledge_base": base.id, "data": data})
+    return JSONResponse({"object": "document.text", **await service.read(request.receive, work)})
+
+
+def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> list[dict[str, int]]:
+    """Those of `pages` (number, where it begins) of which something lies in `[start, end)`."""
+    ends = [begin for _, begin in pages[1:]] + [end]
+    return [
+        {"page": page, "start": begin}
+        for (page, begin), until in zip(pages, ends, strict=False)
+        if begin < end and until > start
+    ]
 
 
 # --- adding -----------------------------------------------------------------------------------------------------------
@@ -257,8 +270,12 @@ def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
     """Raises Refusal, the same whether a document is not there or is not the caller's to see."""
     for path in wanted:
         if path not in seen:
-            message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
-            raise Refusal(404, message, code="document_not_found", param="documents")
+            raise _no_document(path, "documents")
+
+
+def _no_document(path: str, param: str) -> Refusal:
+    message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
+    return Refusal(404, message, code="document_not_found", param=param)
 
 
 def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
@@ -267,25 +284,3 @@ def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
         return error
     message = "The same text is in another document too. To purge every copy of it, send copies: true."
     return Refusal(409, message, code="text_is_elsewhere", param="copies")
-
-
-# --- queries ----------------------------------------------------------------------------------------------------------
-
-
-def _query(request: Request, known: set[str]) -> dict[str, str]:
-    """The parameters of the address. Raises Refusal for one that is unknown or comes twice."""
-    found: dict[str, str] = {}
-    for key, value in request.query_params.multi_items():
-        if key not in known or key in found:
-            message = f"Unrecognized request argument supplied: {key[:60]}"
-            raise Refusal(400, message, code="unknown_parameter", param=key[:60])
-        found[key] = value
-    return found
-
-
-def _number(query: Mapping[str, str], name: str, most: int, default: int = 0) -> int:
-    text = query.get(name, str(default or most))
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
-        raise Refusal(400, f"Invalid value for {name!r}: a whole number from 1.", code="invalid_value", param=name)
-    check_at_most(int(text), most, name)
-    return int(text)

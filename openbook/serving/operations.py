@@ -1,4 +1,4 @@
-"""What operators and clients ask about the server itself: /v1/models, /health, /ready, /metrics."""
+"""What operators and clients ask about the server itself: /v1/models, their lineage, /health, /ready, /metrics."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from openbook.models import ModelStore
+from openbook.models.lineage import Node, line_of
 from openbook.serving.access import Caller
 from openbook.serving.metrics import CONTENT_TYPE
 from openbook.serving.refusals import Refusal
+from openbook.serving.running import Stop
 from openbook.serving.service import CLOSED_BOOK, Service
 
 
@@ -23,6 +26,24 @@ async def model(service: Service, request: Request, caller: Caller) -> JSONRespo
         if each["id"] == name:
             return JSONResponse(each)
     raise Refusal(404, f"The model {name[:100]!r} does not exist.", code="model_not_found", param="model")
+
+
+async def lineage(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """What the answering model was trained from and on: itself first, then what it was made of."""
+    name, identity = request.path_params["name"], service.model.identity
+    service.is_closed_book(name)
+
+    def work(stop: Stop) -> list[Node]:
+        store = ModelStore(service.configuration.settings.models_dir)
+        for each in store.everything():
+            if each.digest == identity.digest:
+                return line_of(store, each)
+        message = f"It is not known what {name} was trained on: the model is not in the store of this server."
+        raise Refusal(404, message, code="lineage_unknown", param="model")
+
+    nodes = await service.read(request.receive, work)
+    data = [{"digest": n.digest, "names": n.names, "what": n.what, "details": n.details} for n in nodes]
+    return JSONResponse({"object": "list", "id": name, "data": data})
 
 
 def _models(service: Service) -> list[dict[str, Any]]:

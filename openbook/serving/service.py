@@ -77,7 +77,7 @@ class Service:
         return model != name
 
 
-def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing) -> Scope:
+def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing, param: str = "as_of") -> Scope:
     """What the caller may see of what was chosen. Raises Refusal, QuestionError for a filter that is none."""
     scope = caller.scope(where=choosing.where.strip())
     if scope.where:
@@ -88,7 +88,7 @@ def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing) -> Scope:
         return caller.scope(resolve_version(base, str(choosing.as_of)), scope.where)
     except KnowledgeError as error:
         message = f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists those that are kept."
-        raise Refusal(400, message, code="version_not_found", param="as_of") from error
+        raise Refusal(400, message, code="version_not_found", param=param) from error
 
 
 def check_at_most(value: int, most: int, param: str) -> None:
