@@ -76,26 +76,23 @@ for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) =
 
 // --- the list ---
 
-let last = "";
+let last = ""; // of the paths that are shown
 
 export async function list() {
-  last = "";
-  byId("list").replaceChildren();
-  await more();
+  await show("");
 }
 
-async function more() {
-  const found = await get("/v1/documents", { ...choosing(), after: last, limit: 100 });
-  const rows = found.data.map(({ path }) =>
-    el("li", {}, documentButton(path, () => openDocument(path, found.version))));
-  byId("list").append(...rows);
+async function show(after) {
+  const found = await get("/v1/documents", { ...choosing(), after, limit: 100 });
+  const rows = found.data.map(({ path }) => el("li", {}, documentButton(path, () => openDocument(path, found.version))));
+  if (after) byId("list").append(...rows);
+  else byId("list").replaceChildren(...(rows.length ? rows : [el("li", { class: "soft" }, "No documents yet.")]));
   byId("list-title").textContent = `In version ${found.version} of the knowledge base`;
   byId("more").hidden = !found.has_more;
   last = found.data.at(-1)?.path ?? "";
-  if (!byId("list").children.length) byId("list").append(el("li", { class: "soft" }, "No documents yet."));
 }
 
-byId("more").addEventListener("click", more);
+byId("more").addEventListener("click", () => show(last));
 
 // --- finding ---
 
