@@ -90,13 +90,7 @@ def serve(
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
         opened = session.model_opener(current, full_check=full_check)()
         app = create_app(configuration, opened, bases, embedder)
-        _first_key(configuration)
-        _log_to_standard_error()
-        names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
-        click.echo(f"Knowledge base: {names}", err=True)
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
-        click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
+        _announce(configuration, bases)
         try:
             make_server(app, configuration.bounds).run(sockets=[door])
         except KeyboardInterrupt:  # raised again by the server, after it ended in order
@@ -145,6 +139,17 @@ def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
 
     with session.run_options(current, base.sizing) as options:
         return dataclasses.replace(options, progress=RunOptions().progress)
+
+
+def _announce(configuration: Configuration, bases: dict[str, KnowledgeBase]) -> None:
+    """Show the first key where one is needed, and where the server listens; from here on it logs."""
+    _first_key(configuration)
+    _log_to_standard_error()
+    names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
+    host = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
+    click.echo(f"Knowledge base: {names}", err=True)
+    click.echo(f"Web page: http://{host}:{configuration.port}/", err=True)
+    click.echo(f"Listening on http://{host}:{configuration.port}/v1. Ctrl-C ends.", err=True)
 
 
 def _first_key(configuration: Configuration) -> None:

@@ -49,6 +49,10 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """A page of a server in a context of its own. Afterwards: it asked nobody else, ran nothing foreign, had no error."""
     contexts, bad = [], list[str]()
 
+    def refused(dialog: Any) -> None:
+        bad.append(dialog.message)
+        dialog.dismiss()
+
     def made(server: Running, **options: Any) -> Any:
         context = browser.new_context(**{"viewport": {"width": 1240, "height": 860}, **options})
         contexts.append(context)
@@ -56,7 +60,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else bad.append(r.url))
         page.on("pageerror", lambda error: bad.append(str(error)))
-        page.on("dialog", lambda dialog: (bad.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", refused)
         page.on(
             "console", lambda m: bad.append(m.text) if "Content Security" in m.text or "Trusted" in m.text else None
         )

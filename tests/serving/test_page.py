@@ -206,7 +206,7 @@ def test_a_difference_tells_nothing_of_documents_that_are_not_to_be_seen(server:
 class NamedEngine(EchoEngine):
     def __init__(self, identity: ModelIdentity) -> None:
         super().__init__()
-        self.identity = identity  # type: ignore[misc]  # a constant of the echo engine
+        self.identity = identity
 
 
 def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_home: Path, tmp_path: Path) -> None:

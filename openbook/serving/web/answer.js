@@ -24,7 +24,7 @@ export function finish({ root, text, state, below }, answer, place) {
   root.classList.toggle("abstained", answer.abstained);
   const cited = answer.citations.length;
   const closed = answer.receipt.strategy === "closed-book";
-  state.textContent = answer.abstained ? "Not in the documents" : closed ? "No sources" : answer.supported ? "Cited" : "Not fully supported";
+  state.textContent = answer.abstained ? "No answer found" : closed ? "No sources" : answer.supported ? "Cited" : "Not fully supported";
   state.className = `state ${answer.abstained ? "silent" : closed || !answer.supported ? "doubtful" : "good"}`;
   const cards = place ? showSources(place, answer) : [];
   if (cited) {
