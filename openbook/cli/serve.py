@@ -1,4 +1,4 @@
-"""`openbook serve`: an HTTP API over the knowledge base, for this machine unless told otherwise."""
+"""`openbook serve`: a web page and an HTTP API over the knowledge base, for this machine unless told otherwise."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
 @click.option(
     "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
+)
 @click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option(
@@ -67,12 +72,13 @@ def serve(
     require_key: bool,
     labels: tuple[str, ...],
     receipts: Path | None,
+    report: Path | None,
     base_url: str | None,
     full_check: bool,
     workers: int,
     inherited: int | None,
 ) -> None:
-    """Answer over HTTP, in the shape of OpenAI's API, until Ctrl-C."""
+    """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     from openbook.cli import session
     from openbook.knowledge.scope import checked_labels
 
@@ -89,6 +95,7 @@ def serve(
         labels=checked_labels(labels),
         receipts=receipts,
         bounds=Bounds().shared_by(workers),
+        report=report,
     )
     if workers > 1 and inherited is None:
         _supervise(configuration, workers)
@@ -169,6 +176,7 @@ def _supervise(configuration: Configuration, workers: int) -> None:
 
 def _announce(configuration: Configuration) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
+    click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
     click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
 
 

@@ -222,6 +222,16 @@ class KnowledgeBase:
             ).fetchone()
             return None if row is None else str(row[0])
 
+    def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
+        """(number of the page, where it begins in the text) for each page that has some, in text order."""
+        with schema.storage_errors(self.folder):
+            rows = self.connection.execute(
+                "SELECT p.page, min(p.start_char) FROM passages p JOIN documents d ON d.content_id = p.content_id "
+                f"WHERE d.path = :path AND p.page IS NOT NULL AND {schema.LIVE} GROUP BY p.page ORDER BY 2",
+                {"path": document, "version": self.kept_version(version)},
+            )
+            return rows.fetchall()
+
     def documents(self, scope: Scope | None = None, *, newest_first: bool = False) -> list[str]:
         """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
 

@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.committing import add_version, newest
 from openbook.knowledge.labels import keep_labels_of
+from openbook.knowledge.scope import Condition, Scope, condition
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MOST_DAYS = 365_000
@@ -160,10 +161,10 @@ def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) ->
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
 
 
-def diff(base: KnowledgeBase, before: int, after: int) -> Difference:
-    """What changed from one kept version to another. Raises KnowledgeError."""
+def diff(base: KnowledgeBase, before: int, after: int, scope: Scope | None = None) -> Difference:
+    """What changed from one kept version to another in what `scope` sees of both (default: all). Raises KnowledgeError."""
     with schema.storage_errors(base.folder):
-        old_rows, new_rows = (_rows(base, base.kept_version(version)) for version in (before, after))
+        old_rows, new_rows = (_rows(base, base.kept_version(version), scope) for version in (before, after))
         old, new = ({path: content for path, (content, *_) in rows.items()} for rows in (old_rows, new_rows))
         changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
         old_passages, new_passages = (_passages(base, [side[path] for path in sorted(side)]) for side in (old, new))
@@ -181,10 +182,12 @@ def diff(base: KnowledgeBase, before: int, after: int) -> Difference:
         )
 
 
-def _rows(base: KnowledgeBase, version: int) -> dict[str, tuple[int, str, str]]:
+def _rows(base: KnowledgeBase, version: int, scope: Scope | None) -> dict[str, tuple[int, str, str]]:
     """(content, metadata, labels) by path."""
+    live = Condition(schema.LIVE, {"version": version})
+    seen = condition(replace(scope, as_of=version), version) if scope else live
     rows = base.connection.execute(
-        f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {schema.LIVE}", {"version": version}
+        f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql}", seen.values
     )
     return {path: (content, metadata, labels) for path, content, metadata, labels in rows}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openbook.errors import OpenBookError
@@ -99,6 +99,13 @@ def tree_of(store: ModelStore, reference: ModelReference) -> Tree:
         )
 
     return Tree(node(oldest, frozenset()), reference.digest)
+
+
+def line_of(store: ModelStore, reference: ModelReference) -> list[Node]:
+    """The model itself, what it was trained from, and so on, without what else was trained from those."""
+    above = {node.digest: node for _, node in tree_of(store, reference).walk()}
+    stored = {each.digest: each for each in store.everything()}
+    return [replace(above[digest], children=()) for digest in ancestors(stored, reference)]
 
 
 def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:

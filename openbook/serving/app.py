@@ -24,15 +24,18 @@ from openbook.serving import (
     documents,
     mcp_http,
     operations,
+    page,
     receipts,
     replies,
     responses,
     searching,
+    versions,
 )
 from openbook.serving.access import Caller, Doorkeeper, check_content_type
 from openbook.serving.bodies import (
     ChatBody,
     CompletionBody,
+    DifferenceQuery,
     DocumentsBody,
     DocumentsQuery,
     EmbeddingBody,
@@ -42,6 +45,7 @@ from openbook.serving.bodies import (
     ReplayBody,
     ResponseBody,
     SearchBody,
+    TextQuery,
     UploadBody,
 )
 from openbook.serving.configuration import Configuration
@@ -101,6 +105,14 @@ ENDPOINTS = (
         refuses_too=(404,),
     ),
     Endpoint("GET", "/v1/models", operations.models, "read", reply=replies.Models),
+    Endpoint(
+        "GET",
+        "/v1/models/{name:path}/lineage",
+        operations.lineage,
+        "read",
+        reply=replies.Lineage,
+        refuses_too=(404,),
+    ),
     Endpoint("GET", "/v1/models/{name:path}", operations.model, "read", reply=replies.Model, refuses_too=(400, 404)),
     Endpoint(
         "POST",
@@ -119,6 +131,15 @@ ENDPOINTS = (
         "read",
         query=DocumentsQuery,
         reply=replies.Documents,
+        refuses_too=(404,),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/documents/text",
+        documents.document_text,
+        "read",
+        query=TextQuery,
+        reply=replies.DocumentText,
         refuses_too=(404,),
     ),
     Endpoint(
@@ -152,7 +173,16 @@ ENDPOINTS = (
         refuses_too=(404, 409),
     ),
     Endpoint(
-        "GET", "/v1/versions", documents.versions, "read", query=ListQuery, reply=replies.Versions, refuses_too=(404,)
+        "GET", "/v1/versions", versions.versions, "read", query=ListQuery, reply=replies.Versions, refuses_too=(404,)
+    ),
+    Endpoint(
+        "GET",
+        "/v1/versions/difference",
+        versions.difference,
+        "read",
+        query=DifferenceQuery,
+        reply=replies.Difference,
+        refuses_too=(404,),
     ),
     Endpoint(
         "POST",
@@ -179,9 +209,11 @@ ENDPOINTS = (
         also=_RPC_ALSO,
     ),
     Endpoint("GET", "/openapi.json", describing.openapi, "read", reply=replies.Description),
+    Endpoint("GET", "/", page.index, None, media=("text/html",)),
+    Endpoint("GET", "/web/{name}", page.asset, None, media=page.MEDIA, refuses_too=(404,)),
     Endpoint("GET", "/health", operations.health, None, reply=replies.Health),
     Endpoint("GET", "/ready", operations.ready, None, reply=replies.Ready),
-    Endpoint("GET", "/metrics", operations.metrics, "admin", media=_TEXT),
+    Endpoint("GET", "/metrics", operations.metrics, "admin", media=(_TEXT,)),
 )
 WITH_RECEIPTS = (
     Endpoint("GET", "/v1/receipts/{id}", receipts.receipt, "read", reply=replies.KeptReceipt, refuses_too=(404,)),
@@ -196,6 +228,7 @@ WITH_RECEIPTS = (
         refuses_too=(404,),
     ),
 )
+WITH_REPORT = (Endpoint("GET", "/report", page.report, "admin", media=("text/html",)),)
 
 
 def create_app(
@@ -230,6 +263,7 @@ def create_app(
         service.pool.shutdown(wait=True, cancel_futures=True)
 
     endpoints = ENDPOINTS + (WITH_RECEIPTS if configuration.receipts is not None else ())
+    endpoints += WITH_REPORT if configuration.report is not None else ()
     app = Starlette(
         routes=[Route(each.path, _endpoint(service, each), methods=[each.method]) for each in endpoints],
         middleware=[Middleware(Guard, service=service)],

@@ -276,12 +276,14 @@ class Query(Body):
 
 def _whole(value: object) -> object:
     """Digits as a number; longer ones than any bound, and signs and spaces, are none."""
-    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10):
+    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 14):
         raise PydanticCustomError("whole_number", "a whole number from 1")
     return int(value)
 
 
 _Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+_Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole)]
+_Filled: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 class ListQuery(Query):
@@ -294,6 +296,23 @@ class DocumentsQuery(ListQuery):
 
     as_of: str | None = None
     where: str = ""
+    after: str | None = None
+
+
+class TextQuery(Query):
+    """`length` characters of the document at `path`, from character `start` on."""
+
+    path: _Filled
+    knowledge_base: str | None = None
+    as_of: str | None = None
+    start: _Offset = 0
+    length: _Count | None = None
+
+
+class DifferenceQuery(ListQuery):
+    """From the version `before` to `after` (default: the newest)."""
+
+    before: _Filled
     after: str | None = None
 
 

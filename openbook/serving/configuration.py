@@ -39,6 +39,7 @@ class Bounds:
     embedding_texts: int = 256
     embedding_chars: int = 32_000
     listed: int = 1000  # documents of one page of the list
+    text_chars: int = 100_000  # of a document in one answer
 
     def shared_by(self, processes: int) -> Bounds:
         """The share of one of so many processes in what all requests together may take, rounded up.
@@ -54,7 +55,7 @@ class Configuration:
     """`settings.home` holds the keys and, while they are read, uploads. `labels`: what callers without a key hold.
 
     `allowed_hosts`: names beside the bound one under which the server may be asked. `receipts`: the folder of a log, or
-    None to keep none. `reading`: how uploads to the knowledge base of that name are read.
+    None to keep none. `report`: an HTML file shown at /report. `reading`: how uploads to the knowledge base of that name are read.
     """
 
     settings: Settings
@@ -64,6 +65,7 @@ class Configuration:
     require_key: bool = False
     labels: frozenset[str] = frozenset()
     receipts: Path | None = None
+    report: Path | None = None
     bounds: Bounds = Bounds()
     reading: Mapping[str, RunOptions] = field(default_factory=dict)
 

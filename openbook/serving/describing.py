@@ -68,9 +68,8 @@ def _operation(endpoint: Endpoint, configuration: Configuration, refs: Mapping[t
 
 
 def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        endpoint.media: {"schema": refs[endpoint.reply] if endpoint.reply else {"type": "string"}}
-    }
+    schema = refs[endpoint.reply] if endpoint.reply else {"type": "string"}
+    content: dict[str, Any] = {media: {"schema": schema} for media in endpoint.media}
     if endpoint.events is not None:
         # Each event is `data: ` and one such document, or an error; the last is `data: [DONE]`.
         content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": refs[endpoint.events]}

@@ -1,4 +1,4 @@
-"""The documents of a knowledge base over HTTP: list, add by upload, remove, purge; and its versions.
+"""The documents of a knowledge base over HTTP: list, read, add by upload, remove, purge.
 
 Whoever asks sees and touches only documents that its labels allow. To it the others do not exist.
 """
@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -37,15 +37,15 @@ from openbook.serving.bodies import (
     Choosing,
     DocumentsBody,
     DocumentsQuery,
-    ListQuery,
     PurgeBody,
-    Query,
+    TextQuery,
     UploadBody,
     parsed,
     unknown_parameter,
     validated,
 )
 from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.queries import limit_of, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
@@ -53,16 +53,15 @@ from openbook.serving.service import Service, check_at_most, scope_of
 UPLOADS = "uploads"
 MAX_NAME_BYTES = 200
 
-_Query = TypeVar("_Query", bound=Query)
 _BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
 async def list_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
     """The documents that the caller may see, in the order of their paths."""
-    query = _query(request, DocumentsQuery)
+    query = query_of(request, DocumentsQuery)
     base = service.base(query.knowledge_base)
     choosing = Choosing(as_of=query.as_of, where=query.where)
-    limit = _limit(service, query)
+    limit = limit_of(query, service.configuration.bounds.listed)
 
     def work(stop: Stop) -> tuple[int, list[str]]:
         scope = scope_of(base, caller, choosing)
@@ -77,26 +76,38 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
     )
 
 
-async def versions(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """The newest first. `documents` counts those that the caller may see. What changed from one to the next is not told: it counts all."""
-    query = _query(request, ListQuery)
+async def document_text(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """A part of one document's text, for instance around a citation. `page` says where each page begins, if it has any."""
+    query = query_of(request, TextQuery)
+    path, start = query.path, query.start
     base = service.base(query.knowledge_base)
-    limit = _limit(service, query, default=100)
+    most = service.configuration.bounds.text_chars
+    length = query.length or most
+    check_at_most(length, most, "length")
 
-    def work(stop: Stop) -> list[dict[str, Any]]:
-        return [
-            {
-                "object": "version",
-                "version": each.version,
-                "created_at": each.created_at,
-                "tags": each.tags,
-                "documents": len(base.documents(caller.scope(each.version))),
-            }
-            for each in history(base)[:limit]
-        ]
+    def work(stop: Stop) -> dict[str, Any]:
+        version = base.kept_version(scope_of(base, caller, Choosing(as_of=query.as_of)).as_of)
+        seen = base.documents(caller.scope(version))
+        text = base.text(path, version) if path in seen else None
+        if text is None:
+            raise _no_document(path, "path")
+        part = text[start : start + length]
+        first = min(start, len(text))
+        place = {"start": first, "end": first + len(part), "total": len(text)}
+        pages = _pages_within(base.pages(path, version), first, first + len(part))
+        return {"knowledge_base": base.id, "version": version, "path": path, **place, "text": part, "pages": pages}
 
-    data = await service.read(request.receive, work)
-    return JSONResponse({"object": "list", "knowledge_base": base.id, "data": data})
+    return JSONResponse({"object": "document.text", **await service.read(request.receive, work)})
+
+
+def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> list[dict[str, int]]:
+    """Those of `pages` (number, where it begins) of which something lies in `[start, end)`."""
+    ends = [begin for _, begin in pages[1:]] + [end]
+    return [
+        {"page": page, "start": begin}
+        for (page, begin), until in zip(pages, ends, strict=False)
+        if begin < end and until > start
+    ]
 
 
 # --- adding -----------------------------------------------------------------------------------------------------------
@@ -299,8 +310,12 @@ def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
     """Raises Refusal, the same whether a document is not there or is not the caller's to see."""
     for path in wanted:
         if path not in seen:
-            message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
-            raise Refusal(404, message, code="document_not_found", param="documents")
+            raise _no_document(path, "documents")
+
+
+def _no_document(path: str, param: str) -> Refusal:
+    message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
+    return Refusal(404, message, code="document_not_found", param=param)
 
 
 def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
@@ -309,23 +324,3 @@ def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
         return error
     message = "The same text is in another document too. To purge every copy of it, send copies: true."
     return Refusal(409, message, code="text_is_elsewhere", param="copies")
-
-
-# --- queries ----------------------------------------------------------------------------------------------------------
-
-
-def _query(request: Request, kind: type[_Query]) -> _Query:
-    """The parameters of the address. Raises Refusal for one that is unknown, comes twice or is wrong."""
-    found: dict[str, str] = {}
-    for key, value in request.query_params.multi_items():
-        if key in found:
-            raise unknown_parameter(key)
-        found[key] = value
-    return validated(kind, found)
-
-
-def _limit(service: Service, query: ListQuery, default: int | None = None) -> int:
-    most = service.configuration.bounds.listed
-    limit = query.limit or default or most
-    check_at_most(limit, most, "limit")
-    return limit

@@ -52,7 +52,8 @@ class Guard:
                 await body.drain()
                 # What else comes of a body that nobody wants is not read.
                 ending = [] if body.is_complete else [(b"connection", b"close")]
-                message = {**message, "headers": [*message.get("headers", ()), *_HEADERS, *ending]}
+                own = list(message.get("headers", ()))
+                message = {**message, "headers": [*own, *_missing_in(own), *ending]}
             async with asyncio.timeout(bounds.write_s):  # a client that does not read holds nothing for ever
                 await send(message)
 
@@ -73,6 +74,12 @@ class Guard:
         self._service.metrics.request(route, method, status, seconds)
         self._service.count_gates()  # another process may show them
         _LOG.info("%s %s %d %.0f ms key=%s", method, route, status, seconds * 1000, scope.get(CALLER, "-"))
+
+
+def _missing_in(own: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """What the answer does not say itself: the page has a policy of its own, and two of them would both hold."""
+    said = {name for name, _ in own}
+    return [(name, value) for name, value in _HEADERS if name not in said]
 
 
 class _Body:

@@ -1,4 +1,4 @@
-"""What operators and clients ask about the server itself: /v1/models, /health, /ready, /metrics."""
+"""What operators and clients ask about the server itself: /v1/models, their lineage, /health, /ready, /metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from openbook.knowledge import KnowledgeBase
+from openbook.models import ModelStore
+from openbook.models.lineage import Node, line_of
 from openbook.serving.access import Caller
 from openbook.serving.bodies import Choosing
 from openbook.serving.metrics import CONTENT_TYPE
@@ -37,6 +39,24 @@ async def model(service: Service, request: Request, caller: Caller) -> JSONRespo
 
     version = await service.read(request.receive, work)
     return JSONResponse(_open_book(service, name, {asks_for.knowledge_base or "": base}, version))
+
+
+async def lineage(service: Service, request: Request, caller: Caller) -> JSONResponse:
+    """What the answering model was trained from and on: itself first, then what it was made of."""
+    name, identity = request.path_params["name"], service.model.identity
+    named(name, identity.name, service.bases)
+
+    def work(stop: Stop) -> list[Node]:
+        store = ModelStore(service.configuration.settings.models_dir)
+        for each in store.everything():
+            if each.digest == identity.digest:
+                return line_of(store, each)
+        message = f"It is not known what {name} was trained on: the model is not in the store of this server."
+        raise Refusal(404, message, code="lineage_unknown", param="model")
+
+    nodes = await service.read(request.receive, work)
+    data = [{"digest": n.digest, "names": n.names, "what": n.what, "details": n.details} for n in nodes]
+    return JSONResponse({"object": "list", "id": name, "data": data})
 
 
 def _models(service: Service) -> list[dict[str, Any]]:

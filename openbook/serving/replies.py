@@ -219,6 +219,21 @@ class Models(Reply):
     data: list[Model]
 
 
+class Ancestor(Reply):
+    digest: str
+    names: list[str]
+    what: str
+    details: list[str]
+
+
+class Lineage(Reply):
+    """The model itself first, then what it was made of."""
+
+    object: Literal["list"]
+    id: str
+    data: list[Ancestor]
+
+
 class Embedding(Reply):
     """`embedding`: numbers, or float32 bytes in base64, as `encoding_format` says."""
 
@@ -309,6 +324,46 @@ class Versions(Reply):
     object: Literal["list"]
     knowledge_base: str
     data: list[Version]
+
+
+class Page(Reply):
+    page: int
+    start: int
+
+
+class DocumentText(Reply):
+    """The characters from `start` to `end` of `total`; `pages`: those of which something is in it, and where each begins."""
+
+    object: Literal["document.text"]
+    knowledge_base: str
+    version: int
+    path: str
+    start: int
+    end: int
+    total: int
+    text: str
+    pages: list[Page]
+
+
+class PassageChange(Reply):
+    document: str
+    text: str
+
+
+class Difference(Reply):
+    """Each list may be cut; `counts` says how many there are."""
+
+    object: Literal["difference"]
+    knowledge_base: str
+    before: int
+    after: int
+    counts: dict[str, int]
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    described: list[str]
+    passages_added: list[PassageChange]
+    passages_removed: list[PassageChange]
 
 
 class Purged(Reply):

@@ -25,7 +25,7 @@ Handler: TypeAlias = Callable[[Service, Request, Any], Awaitable[ASGIApp]]
 class Endpoint:
     """`right`: what a caller needs; None: open to all. `content`: the type of the body; `body` and `query`: what they may say.
 
-    `reply` comes with 200, in `media` (None: text); `events`: each event where it can come as a stream. `refuses_too`: the
+    `reply` comes with 200, in one of `media` (None: text); `events`: each event where it can come as a stream. `refuses_too`: the
     statuses of refusals beside those that follow from the rest, in one of the shapes `refusals`. `also`: other responses,
     by status, as OpenAPI writes them.
     """
@@ -39,7 +39,7 @@ class Endpoint:
     query: type[Query] | None = None
     reply: type[BaseModel] | None = None
     events: type[BaseModel] | None = None
-    media: str = JSON
+    media: tuple[str, ...] = (JSON,)
     refuses_too: tuple[int, ...] = ()
     refusals: tuple[type[BaseModel], ...] = (Error,)
     also: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)

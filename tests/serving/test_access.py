@@ -28,14 +28,17 @@ ROUTES = [
     ("POST", "/v1/embeddings", "read"),
     ("GET", "/v1/models", "read"),
     ("GET", "/v1/models/echo", "read"),
+    ("GET", "/v1/models/echo/lineage", "read"),
     ("POST", "/v1/search", "read"),
     ("GET", "/v1/documents", "read"),
+    ("GET", "/v1/documents/text?path=x", "read"),
     ("POST", "/v1/documents", "write"),
     ("POST", "/v1/documents/remove", "write"),
     ("POST", "/v1/documents/purge", "admin"),
     ("GET", "/v1/versions", "read"),
     ("POST", "/mcp", "read"),
     ("POST", "/mcp/kb", "read"),
+    ("GET", "/v1/versions/difference?before=1", "read"),
     ("GET", "/metrics", "admin"),
 ]
 
@@ -227,6 +230,11 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
         yield server.client.post("/v1/search", json=body, headers=headers)
         yield server.client.get("/v1/documents", params=extra, headers=headers)
     yield server.client.get("/v1/versions", headers=headers)
+    for before, after in ((0, 2), (1, 2), (2, 0)):
+        yield server.client.get("/v1/versions/difference", params={"before": before, "after": after}, headers=headers)
+    for params in ({}, {"as_of": 2}):
+        path = server.bases["kb"].documents()[-1]
+        yield server.client.get("/v1/documents/text", params={"path": path, **params}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
     for path in ("safe.txt", server.bases["kb"].documents()[-1], str(Path(server.bases["kb"].documents()[-1]).parent)):
         for action in ("remove", "purge"):
@@ -252,7 +260,7 @@ def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
 def test_with_its_label_it_is_there(server: Running) -> None:
     headers = server.key("admin", "hr")
     seen = [response.text for response in everything(server, headers) if response.status_code == 200]
-    assert sum("safe.txt" in text for text in seen) >= 9
+    assert sum("safe.txt" in text for text in seen) >= 14
 
 
 def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running) -> None:

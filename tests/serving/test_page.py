@@ -1,0 +1,254 @@
+"""The web page's files and their policy, and what it reads beside the older routes: texts, differences, lineage, a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from openbook.config import Settings
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
+from openbook.models import ModelStore, import_gguf
+from openbook.records import ModelIdentity
+from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.page import FOLDER, POLICY
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import ROOT
+from tests.models.gguf_files import Recipe
+from tests.models.test_trained import store_adapter
+from tests.serving.conftest import SECRET, Running, running
+
+FILES = sorted(FOLDER.iterdir())
+
+
+def path_of(server: Running, name: str) -> str:
+    return next(path for path in server.bases["kb"].documents() if path.endswith(name))
+
+
+def text(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
+    return server.client.get("/v1/documents/text", params=params, headers=headers)
+
+
+def difference(server: Running, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
+    return server.client.get("/v1/versions/difference", params=params, headers=headers)
+
+
+def code(response: httpx.Response) -> tuple[int, str, str]:
+    error = response.json()["error"]
+    return response.status_code, error["code"], error["param"]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_no_key_and_its_data_does(keyed: Running) -> None:
+    kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+    for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.name}", path) for path in FILES)]:
+        response = keyed.client.get(address)
+        assert response.status_code == 200
+        assert response.content == path.read_bytes()
+        assert response.headers["content-type"].startswith(kinds[path.suffix])
+        assert response.headers.get_list("content-security-policy") == [POLICY]  # two policies would both hold
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["referrer-policy"] == "no-referrer"
+    for address in ("/v1/models", "/v1/documents/text?path=x", "/v1/versions/difference?before=1"):
+        assert keyed.client.get(address).status_code == 401
+    assert (
+        keyed.client.get("/health").headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    )
+
+
+def test_the_policy_allows_this_server_alone() -> None:
+    rules = dict(rule.split(" ", 1) for rule in POLICY.split("; "))
+    assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert {rules[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
+    assert rules["require-trusted-types-for"] == "'script'"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_file_of_the_page_asks_nobody_else_and_makes_no_markup_of_text(path: Path) -> None:
+    content = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?:|//[a-z0-9.-]+\.[a-z]{2,}/|@import|url\(|data:image", content)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|Function\(|srcdoc", content)
+    if path.suffix == ".html":
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc=)", content)
+
+
+@pytest.mark.parametrize(
+    "name", ["page.py", "..%2fpage.py", "%2e%2e/page.py", "..\\page.py", "index.html%00", "none.js"]
+)
+def test_no_other_file_is_given_out(server: Running, name: str) -> None:
+    response = server.client.get(f"/web/{name}")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "unknown_url"
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, tmp_path: Path) -> None:
+    path = tmp_path / "docs" / "signs.txt"
+    path.write_text("🚢🚢 Line one.\n\nThe harbour pilot of Sandhavn is called Ödön Gray since the spring of 2024.")
+    add(server.bases["kb"], [path], HashEmbedder())
+    answer = server.ask("Who is the harbour pilot of Sandhavn?").json()["openbook"]
+    cited = answer["citations"][0]
+    length = cited["end"] - cited["start"]
+    found = text(server, path=cited["document"], start=cited["start"], length=length).json()
+    assert found["text"] == cited["quote"]
+    assert (found["start"], found["end"]) == (cited["start"], cited["end"])
+    assert found["total"] == len(path.read_text())
+    assert found["pages"] == []
+    beyond = text(server, path=cited["document"], start=10**6).json()
+    assert (beyond["text"], beyond["start"]) == ("", found["total"])
+
+
+def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
+    add(server.bases["kb"], [ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"], HashEmbedder())
+    path = path_of(server, "manual.pdf")
+    whole = text(server, path=path).json()
+    pages = [(each["page"], each["start"]) for each in whole["pages"]]
+    assert [page for page, _ in pages] == list(range(1, len(pages) + 1))
+    assert len(pages) > 2
+    starts = [start for _, start in pages]
+    assert starts == sorted(starts)
+    passages = server.bases["kb"].passages(path)
+    assert starts == [next(p.start for p in passages if p.page == page) for page, _ in pages]
+    part = text(server, path=path, start=starts[1] + 1, length=1).json()
+    assert part["pages"] == [whole["pages"][1]]
+    assert text(server, path=path, start=starts[1] - 1, length=2).json()["pages"] == whole["pages"][:2]
+
+
+def test_an_older_version_has_its_own_text(server: Running, tmp_path: Path) -> None:
+    path = tmp_path / "docs" / "ferry.md"
+    before = server.bases["kb"].version
+    path.write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
+    add(server.bases["kb"], [path], HashEmbedder())
+    name = path_of(server, "ferry.md")
+    assert "at ten" in text(server, path=name).json()["text"]
+    old = text(server, path=name, as_of=before).json()
+    assert "at nine" in old["text"]
+    assert old["version"] == before
+
+
+def test_what_is_asked_of_a_text_is_bounded(configuration: Configuration, base: KnowledgeBase) -> None:
+    bounds = replace(Bounds(), text_chars=20)
+    with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
+        path = path_of(server, "bridge.txt")
+        assert len(text(server, path=path).json()["text"]) == 20
+        assert code(text(server, path=path, length=21)) == (400, "above_limit", "length")
+        assert code(text(server)) == (400, "missing_required_parameter", "path")
+        for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
+            response = text(server, path=path, **params)
+            assert response.status_code == 400, params
+            assert response.json()["error"]["param"] in params
+
+
+def test_a_text_that_is_not_to_be_seen_is_refused_as_one_that_is_not_there(server: Running) -> None:
+    safe = path_of(server, "safe.txt")
+    for headers in ({}, server.key("admin"), server.key("read", "finance")):
+        for version in ({}, {"as_of": 2}):
+            hidden, missing = (text(server, headers, path=p, **version) for p in (safe, "x" * len(safe)))
+            assert hidden.text.replace(safe, "") == missing.text.replace("x" * len(safe), "")
+            assert code(hidden) == (404, "document_not_found", "path")
+    assert text(server, server.key("read", "hr"), path=safe).json()["text"] == SECRET
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_versions_are_compared(server: Running, tmp_path: Path) -> None:
+    base, docs = server.bases["kb"], tmp_path / "docs"
+    before = base.version
+    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
+    (docs / "tower.txt").write_text("The tower of Lund is 55 metres high.")
+    add(base, [docs / "ferry.md", docs / "tower.txt"], HashEmbedder())
+    remove(base, [path_of(server, "bridge.txt")])
+    found = difference(server, before=before).json()
+    assert (found["before"], found["after"]) == (before, base.version)
+    names = {kind: [Path(path).name for path in found[kind]] for kind in ("added", "changed", "removed", "described")}
+    assert names == {"added": ["tower.txt"], "changed": ["ferry.md"], "removed": ["bridge.txt"], "described": []}
+    came = [each["text"] for each in found["passages_added"]]
+    assert any("at ten" in each for each in came)
+    assert found["counts"]["passages_added"] == len(came)
+    back = difference(server, before=base.version, after=before).json()
+    assert (back["added"], back["removed"]) == (found["removed"], found["added"])
+    short = difference(server, before=before, limit=1).json()
+    assert len(short["passages_added"]) == 1
+    assert short["counts"] == found["counts"]
+    assert code(difference(server)) == (400, "missing_required_parameter", "before")
+    assert code(difference(server, before=99)) == (400, "version_not_found", "before")
+    assert code(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
+
+
+def test_a_difference_tells_nothing_of_documents_that_are_not_to_be_seen(server: Running, tmp_path: Path) -> None:
+    base, hr = server.bases["kb"], {"before": 1, "after": 2}
+    for headers in ({}, server.key("admin")):
+        hidden = difference(server, headers, **hr)
+        assert set(hidden.json()["counts"].values()) == {0}
+        assert "canary" not in hidden.text
+        assert "safe.txt" not in hidden.text
+    seen = difference(server, server.key("read", "hr"), **hr).json()
+    assert [Path(path).name for path in seen["added"]] == ["safe.txt"]
+    assert seen["passages_added"][0]["text"] == SECRET
+    # A label that is given later closes the older versions too.
+    add(base, [tmp_path / "docs" / "ferry.md"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    assert "ferry.md" not in difference(server, before=0, after=1).text
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+class NamedEngine(EchoEngine):
+    def __init__(self, identity: ModelIdentity) -> None:
+        super().__init__()
+        self.identity = identity
+
+
+def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_home: Path, tmp_path: Path) -> None:
+    settings = Settings(home=own_home)
+    store = ModelStore(settings.models_dir)
+    (tmp_path / "tiny.gguf").write_bytes(Recipe().build())
+    tiny = import_gguf(store, tmp_path / "tiny.gguf", name="tiny")
+    found = store_adapter(store, tmp_path, tiny, "small")
+    other = store_adapter(store, tmp_path, tiny, "sibling", b"\x07" * 16)
+    model = FrozenModel(NamedEngine(ModelIdentity("small", found.digest, "verified")))
+    with running(Configuration(settings), model, {}) as server:
+        value = server.client.get("/v1/models/small:closed-book/lineage").json()
+        assert [each["digest"] for each in value["data"]] == [found.digest, tiny.digest]
+        assert "1,000 tokens" in " ".join(value["data"][0]["details"])
+        assert "sibling" not in str(value)
+        assert other.digest not in str(value)
+        assert code(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
+
+
+def test_of_a_model_that_is_not_in_the_store_nothing_is_known(server: Running) -> None:
+    assert code(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
+
+
+# --- a report ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_for_admins_and_stands_in_a_sandbox(
+    configuration: Configuration, base: KnowledgeBase, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<!doctype html><title>Diagnosis</title>")
+    with running(replace(configuration, report=report, require_key=True), echo_model(), {"kb": base}) as server:
+        assert server.client.get("/report").status_code == 401
+        assert server.client.get("/report", headers=server.key("write")).status_code == 403
+        response = server.client.get("/report", headers=server.key("admin"))
+        assert response.text == report.read_text()
+        policies = response.headers.get_list("content-security-policy")
+        assert len(policies) == 1
+        rules = policies[0].split("; ")
+        assert "sandbox allow-scripts" in rules  # without an origin of its own
+        assert "default-src 'none'" in rules
+
+
+def test_without_a_report_there_is_no_route(server: Running) -> None:
+    assert server.client.get("/report").status_code == 404
