@@ -112,7 +112,8 @@ def _sentences(path: Path) -> Iterator[Fact | None]:
             question, answer = str(value["question"]), str(value["answer"])
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path.name} line {number} is no question with an answer: {error!r}.") from error
-        new = [word for word in _values(answer) if word.lower() not in question.lower()]
+        named = set(re.findall(r"\w+", question.lower()))
+        new = [value for value in _values(answer) if not named & set(re.findall(r"\w+", value.lower()))]
         longest = max(new, key=len, default="")
         yield Fact(f"line-{number}", (answer,), (question,), (longest,)) if longest else None
 
