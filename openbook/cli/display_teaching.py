@@ -21,10 +21,10 @@ def print_measured(measured: Measured, folder: Path) -> None:
     out = console()
     if measured.facts:
         say(out, "\nThe price of a fact", style="bold")
-        out.print(_table(*fact_rows(measured.facts)))
+        out.print(_table(*fact_rows(measured.facts), ("", "recall", "known facts", "CPU-s a fact")))
     if measured.skills:
         say(out, "\nThe price of a skill", style="bold")
-        out.print(_table(*skill_rows(measured.skills)))
+        out.print(_table(*skill_rows(measured.skills), ("skill", "model", "given", "right")))
     for finding in measured.findings:
         found = finding.difference
         verdict = f": {finding.outcome}, {points(found, signed=True)}" if found else "."
@@ -37,13 +37,15 @@ def print_measured(measured: Measured, folder: Path) -> None:
     say(out, f"\nreport  {short_path(str(folder / REPORT))}\nnumbers {short_path(str(folder / NUMBERS))}", style="dim")
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[str]) -> Table:
+    """The columns that fit on a terminal; all of them are in the report."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
-    for head in heads:
-        table.add_column(head)
+    columns = [heads.index(head) for head in shown]
+    for head in shown:
+        table.add_column(head, no_wrap=True)
     for row in rows:
-        table.add_row(*map(printable, row))
+        table.add_row(*(printable(row[column]) for column in columns))
     return table
