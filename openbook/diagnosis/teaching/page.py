@@ -71,10 +71,10 @@ def _page(measured: Measured) -> Iterator[str]:
     yield '<p class="soft">The same facts taught by training and supplied by retrieval; the same tasks with documents and after training.</p>'
     yield '<div class="figures">'
     if any(arm.remedy != "none" for arm in measured.facts):
-        yield "<figure><figcaption>The price of a fact: share of unseen questions answered right</figcaption>"
+        yield "<figure><figcaption>The price of a fact: new questions answered right</figcaption>"
         yield f"{plot.facts_svg(measured.facts)}{plot.facts_legend(measured.facts)}</figure>"
     if measured.skills:
-        yield "<figure><figcaption>The price of a skill: share of new examples done right</figcaption>"
+        yield "<figure><figcaption>The price of a skill: new examples done right</figcaption>"
         yield f"{plot.skills_svg(measured.skills)}</figure>"
     yield "</div>"
     yield from _findings(measured.findings)
@@ -156,16 +156,20 @@ def _facts(arms: Sequence[FactArm]) -> Iterator[str]:
     )
     heads, rows = fact_rows(arms)
     yield table(heads, [[text(row[0]), *(keep(text(cell)) for cell in row[1:])] for row in rows], raw=True)
+    yield '<details class="q"><summary>Every answer</summary>'
     for arm in arms:
         yield from _said(name_of(arm), arm.said)
+    yield "</details>"
 
 
 def _skills(arms: Sequence[SkillArm]) -> Iterator[str]:
     yield "<h2>The price of a skill</h2>"
     heads, rows = skill_rows(arms)
     yield table(heads, rows)
+    yield '<details class="q"><summary>Every answer</summary>'
     for arm in arms:
         yield from _said(f"{arm.skill}: {arm.model}, {GIVEN[arm.given]}", arm.said)
+    yield "</details>"
 
 
 def _said(name: str, said: Sequence[Any]) -> Iterator[str]:

@@ -16,16 +16,17 @@ STYLE = """
 --reader: #5aa873; --trained: #d9922e; }
 @media (prefers-color-scheme: dark) { :root { --retrieval: #4fa883; --verbatim: #d3647f; --paraphrased: #e0a44d;
 --questions: #a97acb; --base: #9aa3ad; --reader: #7cc795; --trained: #e0a44d; } }
-.figures { display: flex; flex-wrap: wrap; gap: 1.2rem 2.5rem; align-items: flex-start; margin: .8rem 0; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.2rem 2.5rem; align-items: flex-start; padding: .8rem; margin: 0 -.8rem; }
+.figures .legend { font-size: .87rem; }
 .figures figure { margin: 0; flex: 1 1 30rem; min-width: 0; } figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg.plot { width: 100%; height: auto; display: block; } svg.plot text { font: 13px system-ui, sans-serif; fill: var(--ink); }
-svg.plot text.soft { fill: var(--soft); } svg.plot .grid { stroke: var(--line); } svg.plot .error { opacity: .45; fill: none; }
+svg.plot text.soft { fill: var(--soft); } svg.plot text.head { font-weight: 600; } svg.plot .grid { stroke: var(--line); } svg.plot .error { opacity: .45; fill: none; }
 svg.plot .halo { paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
 .confirmed { color: var(--retrieval); } .contradicted { color: var(--verbatim); }
 """
 WIDTH, HEIGHT = 560, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 14, 46
-_ROW, _NAME = 21, 236  # of the second figure: the height of a row, the width of its name
+_ROW, _NAME = 21, 258  # of the second figure: the height of a row, the width of its name
 SHOWN = (
     ("base", "passage", "base, with the passage"),
     ("base", "guide", "base, and a guide to the task"),
@@ -152,7 +153,7 @@ def skills_svg(arms: Sequence[SkillArm]) -> str:
         parts.append(f'<path class="grid" d="M{x} 6V{height - 26}"/>')
         parts.append(f'<text class="soft" x="{x}" y="{height - 8}" text-anchor="middle">{percent} %</text>')
     for skill in skills:
-        parts.append(f'<text x="0" y="{y + 16:.1f}" font-weight="600">{text(skill)}</text>')
+        parts.append(f'<text x="0" y="{y + 16:.1f}" class="head">{text(skill)}</text>')
         y += 26
         for model, given, name in rows[skill]:
             parts += _bar(mean_of(by_key[skill, model, given].right), model, name, y, room)
