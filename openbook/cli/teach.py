@@ -157,8 +157,8 @@ def _work(facts: Sequence[Fact], options: dict[str, Any], seams: Seams) -> _Work
 
     seed, learned, measured = options["seed"], options["skill_examples"], options["skill_tests"]
     skills = tuple(SkillPlan(skill, learned, measured, seed=seed) for skill in chosen(_words(options["skills"])))
-    for plan in skills:
-        examples(plan.skill, learned, measured, seed)
+    for each in skills:
+        examples(each.skill, learned, measured, seed)
     exposures, forms = checked_exposures(options["exposures"]), checked_forms(_words(options["forms"]), facts)
     if not facts:
         if not skills:
@@ -294,7 +294,7 @@ def _write_facts(folder: Path, facts: Sequence[Fact]) -> None:
     """What is taught, in the form in which `purge` looks for the words of a document (docs/formats/diagnosis.md)."""
     from openbook.models.durable import replace_file, storage_errors
 
-    lines = [{"format": 1, "facts": len(facts)}]
+    lines: list[dict[str, object]] = [{"format": 1, "facts": len(facts)}]
     lines += [{"id": fact.id, "passages": [{"text": fact.source or fact.statements[0]}]} for fact in facts]
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with storage_errors(f"write to {folder}"):

@@ -115,7 +115,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
 def test_an_estimate_and_a_budget(out: Out, trainer: ByHeart, tmp_path: Path) -> None:
     code, stdout, stderr = out(*SMALL, "--dry-run")
     assert (code, stdout) == (0, "")
-    assert "8 parts; about 5 minutes" in stderr
+    assert "8 parts; about " in stderr
     assert not (tmp_path / "price").exists()
     code, stdout, stderr = out(*SMALL, "--budget-minutes", "0.001")
     assert code == 0

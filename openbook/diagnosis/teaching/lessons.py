@@ -23,8 +23,8 @@ from openbook.records import Digest
 FORMS = ("verbatim", "paraphrased", "questions")
 ABSTENTION = "Not stated."
 INSTRUCTION = f"Do with the passage what the question asks, or say: {ABSTENTION}"
-TEXT_CHARS = 600  # of the facts that are learned in one sequence
-CHARS_A_TOKEN = 4.0  # roughly, in English; for estimates only
+TEXT_CHARS = 400  # of the facts that are learned in one sequence, which is one step
+CHARS_A_TOKEN = 2.7  # of invented names; for estimates only
 METHOD = "LoRA of rank 16 on all matrices, AdamW, learning rate 1e-3 falling linearly"
 _TURNS_CHARS = 130  # what the chat template and the instruction add to a question
 
@@ -80,7 +80,7 @@ def fact_lesson(facts: Sequence[Fact], form: str, exposures: int, seed: int) -> 
             fact.wordings[number % len(fact.wordings)] if form == "paraphrased" else fact.statements[0] for fact in each
         ]
         texts += ({"text": text} for text in _joined(said))
-    settings = {"epochs": 1, "step_tokens": 160, "sequence_tokens": 512, "learning_rate": 1e-3}
+    settings = {"epochs": 1, "step_tokens": 160, "sequence_tokens": 192, "learning_rate": 1e-3}
     return Lesson(name, tuple(texts), {"kind": "language-modeling"}, settings)
 
 

@@ -44,7 +44,7 @@ def test_a_pass_has_its_own_order_and_long_ones_are_cut_between_facts() -> None:
     facts = generated(40)
     lines = fact_lesson(facts, "verbatim", 2, 1).lines
     assert len(lines) > 4
-    assert all(len(line["text"]) <= 650 for line in lines)
+    assert all(len(line["text"]) <= 460 for line in lines)
     assert lines[0] != lines[len(lines) // 2]
 
 
