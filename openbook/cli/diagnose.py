@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli.scoping import scope_of, scope_options
+from openbook.cli.teach import teach
 from openbook.errors import ConfigError, OpenBookError
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 
 class _RunIsMeant(click.Group):
-    """`openbook diagnose FILE` is short for `openbook diagnose run FILE`."""
+    """`openbook diagnose FILE` is short for `openbook diagnose run FILE`, and `--teach` is another word for `teach`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        if args and args[0] == "--teach":
+            args = ["teach", *args[1:]]
+        elif args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -38,6 +41,7 @@ def diagnose() -> None:
     \b
     openbook diagnose questions.jsonl --docs handbook/
     openbook diagnose run --help
+    openbook diagnose --teach --help   what does a fact cost, by training and by retrieval?
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
@@ -172,6 +176,9 @@ def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None
             raise OpenBookError(
                 f"{summary.name} is right, or rightly silent, on {right}: less than --fail-under {wanted:g}."
             )
+
+
+diagnose.add_command(teach)
 
 
 @diagnose.command()

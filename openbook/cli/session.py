@@ -218,6 +218,9 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "warm": "Reading ahead",
         "diagnose": "Asking questions",
         "draft": "Drafting questions",
+        "teach": "Measuring, in parts",
+        "learn": "Learning, in steps",
+        "ask": "Asking questions",
     }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)

@@ -1,0 +1,301 @@
+"""`openbook diagnose teach`: what a fact costs by training and by retrieval, and what a skill costs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.diagnosis.probes import Probe
+    from openbook.diagnosis.teaching.fact_arms import FactPlan
+    from openbook.diagnosis.teaching.facts import Fact
+    from openbook.diagnosis.teaching.jobs import Job
+    from openbook.diagnosis.teaching.page import Measured
+    from openbook.diagnosis.teaching.seams import Progress, Seams
+    from openbook.diagnosis.teaching.skill_arms import SkillPlan
+    from openbook.models import ModelReference
+
+MOST_EXPOSURES = 10_000
+FACTS = "facts.jsonl"
+
+
+@click.command()
+@click.option("--facts", "count", type=int, default=20, show_default=True, help="How many facts; 0: none.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Facts of this file (default: invented ones).")
+@click.option("--exposures", default="1,3,10,30,100", show_default=True, help="How often a fact is learned.")
+@click.option("--forms", default="verbatim,paraphrased", show_default=True, help="Also: questions (and answers).")
+@click.option("--known", type=click.IntRange(0), default=40, show_default=True, help="Known facts that are asked.")
+@click.option("--reading", type=click.IntRange(0), default=20, show_default=True, help="Passages that are read.")
+@click.option("--skills", default="ordering,labelling", show_default=True, help="Also: adding. Empty: none.")
+@click.option("--skill-examples", type=click.IntRange(1), default=200, show_default=True, help="To learn a skill from.")
+@click.option("--skill-tests", type=click.IntRange(1), default=30, show_default=True, help="To measure it with.")
+@click.option("--base", help="The model that is taught (default: the one that --model was made of).")
+@click.option("--model", help="The model that reads what is found, besides the base.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Other facts and examples.")
+@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), help="Leave out what would take longer.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def teach(
+    source: Path | None, base: str | None, out: Path | None, as_json: bool, dry_run: bool, **options: Any
+) -> None:
+    """Measure what a fact costs by training and by retrieval, and what a skill costs.
+
+    \b
+    The same facts are taught to the base by training, once and often, and added
+    as documents. Asked are questions in wordings that were not taught; measured
+    is also what it costs, what becomes of facts that were known, and what is
+    left when everything is deleted. A skill is measured on tasks whose facts
+    all stand in the passage.
+
+    --from takes questions of `openbook diagnose` whose gold has the quote that
+    states the fact, fictional_knowledge.json, or TOFU's questions as JSON Lines.
+
+    What was measured is kept: a run that was stopped goes on with the same
+    command, and one with more exposures does only what is new. Needs
+    pip install "openbook[train]".
+    """  # noqa: D301  click keeps the lines after this control character as they are
+    from openbook.cli import display, session
+    from openbook.cli.train import check_installed
+    from openbook.diagnosis.teaching.page import to_json, write_results
+
+    check_installed()
+    current = session.settings(model=options.pop("model"), kv_disk=0)
+    if current.base_url:
+        raise ConfigError("A model behind --base-url cannot be taught. Unset base_url and choose a stored --model.")
+    facts, notes = _facts(options.pop("count"), source, options["seed"])
+    folder = (out or current.diagnoses_dir / _name(facts)).absolute()
+    reader, taught = _models(current, base)
+    with session.add_progress() as progress:
+        seams = seams_of(current, reader, taught, folder, options["seed"], progress)
+        work = _work(facts, options, seams)
+        _announce(work, folder, options["budget_minutes"])
+        if dry_run:
+            return
+        _write_facts(folder, facts)
+        measured = _measured(work, folder, options["budget_minutes"], notes, _about(reader, taught, work, source))
+    write_results(folder, measured)
+    if as_json:
+        display.print_json({**to_json(measured), "folder": str(folder)})
+    else:
+        from openbook.cli.display_teaching import print_measured
+
+        print_measured(measured, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    facts: FactPlan | None
+    skills: tuple[SkillPlan, ...]
+    seams: Seams
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All that is to be done. Until the base was asked, that it answers all known facts that are wanted is assumed."""
+        from openbook.diagnosis.teaching.fact_arms import first_job, other_jobs
+
+        if self.facts is None:
+            return self.skill_jobs
+        guess = self.facts.known[: self.facts.most_known]
+        return [first_job(self.facts, self.seams), *other_jobs(self.facts, guess, self.seams), *self.skill_jobs]
+
+    @property
+    def skill_jobs(self) -> list[Job]:
+        from openbook.diagnosis.teaching.skill_arms import skill_jobs
+
+        return [job for plan in self.skills for job in skill_jobs(plan, self.seams)]
+
+
+def _facts(count: int, source: Path | None, seed: int) -> tuple[list[Fact], list[str]]:
+    """(the facts, what is to be said of them). Raises ConfigError, StorageError."""
+    from openbook.diagnosis.teaching.fact_files import load_facts
+    from openbook.diagnosis.teaching.facts import generated
+    from openbook.knowledge.discovery import check_exists
+
+    if source is None:
+        return (generated(count, seed) if count else []), []
+    check_exists(source)
+    if count < 1:
+        raise ConfigError(f"--facts must be at least 1 with --from, not {count}.")
+    found = load_facts(source, count)
+    notes = [f"{len(found.facts)} facts of {source.name}, {count} were asked for."] if len(found.facts) < count else []
+    if found.left_out:
+        notes.append(f"Left out, because they state no fact that can be taught: {found.left_out} of {source.name}.")
+    if any(len(fact.statements) == 1 for fact in found.facts):
+        notes.append("The file gives no paraphrases; those of the form paraphrased were made by rule.")
+    return found.facts, notes
+
+
+def _models(current: Settings, base: str | None) -> tuple[ModelReference, ModelReference]:
+    """(what reads, what is taught). Raises ConfigError for a base that cannot be."""
+    from openbook.cli import session
+
+    reader = session.ready_model(current, current.model)
+    taught = session.ready_model(current, base) if base else reader.base or reader
+    if taught.manifest.kind != "language-model":
+        raise ConfigError(
+            f"{taught.name} is an {taught.manifest.kind}, which cannot be taught. Choose a language model with --base."
+        )
+    return reader, taught
+
+
+def _work(facts: Sequence[Fact], options: dict[str, Any], seams: Seams) -> _Work:
+    from openbook.diagnosis.gate import load_sets
+    from openbook.diagnosis.teaching.fact_arms import FactPlan
+    from openbook.diagnosis.teaching.lessons import checked_forms
+    from openbook.diagnosis.teaching.skill_arms import SkillPlan
+    from openbook.diagnosis.teaching.tasks import chosen, examples
+
+    seed, learned, measured = options["seed"], options["skill_examples"], options["skill_tests"]
+    skills = tuple(SkillPlan(skill, learned, measured, seed=seed) for skill in chosen(_words(options["skills"])))
+    for each in skills:
+        examples(each.skill, learned, measured, seed)
+    exposures, forms = checked_exposures(options["exposures"]), checked_forms(_words(options["forms"]), facts)
+    if not facts:
+        if not skills:
+            raise ConfigError("Nothing is to be measured: give --facts or --skills.")
+        return _Work(None, skills, seams)
+    sets = load_sets()
+    known = _drawn(sets.known, len(sets.known) if options["known"] else 0, seed)
+    by_passage = {probe.passage: probe for probe in reversed(sets.reading) if probe.answers}
+    reading = _drawn(list(by_passage.values()), options["reading"], seed)
+    plan = FactPlan(tuple(facts), exposures, forms, known, options["known"], reading, seed)
+    return _Work(plan, skills, seams)
+
+
+def _drawn(probes: Sequence[Probe], count: int, seed: int) -> tuple[Probe, ...]:
+    order = sorted(probes, key=lambda probe: (probe.title, probe.question))
+    random.Random(seed).shuffle(order)  # noqa: S311  an order, not a secret
+    return tuple(order[:count])
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def checked_exposures(text: str) -> tuple[int, ...]:
+    """`1,3,10` as numbers, each once, the smallest first. Raises ConfigError."""
+    words = _words(text)
+    if not words or not all(word.isdecimal() and 1 <= int(word) <= MOST_EXPOSURES for word in words):
+        raise ConfigError(
+            f"--exposures must be numbers from 1 to {MOST_EXPOSURES} with commas between them, such as 1,3,10, not {text!r}."
+        )
+    return tuple(sorted({int(word) for word in words}))
+
+
+def seams_of(
+    current: Settings, reader: ModelReference, taught: ModelReference, folder: Path, seed: int, progress: Progress
+) -> Seams:
+    """The real ones. The base is linked into a store of the run's own, where what is trained goes as well."""
+    from openbook.cli import session
+    from openbook.cli.training_process import ProcessTrainer
+    from openbook.diagnosis.teaching.seams import Seams
+    from openbook.inference import FrozenModel, load_model
+    from openbook.models import ModelStore
+
+    store = ModelStore(folder / "models")
+    sizes = session.engine_sizes(current)
+
+    def opener(reference: ModelReference) -> Callable[[], FrozenModel]:
+        return lambda: load_model(reference, **sizes)
+
+    return Seams(
+        trainer=ProcessTrainer(store, taught, folder / "training", current.threads, seed),
+        base=taught.digest,
+        reader=reader.digest,
+        open_base=opener(taught),
+        open_reader=None if reader.digest == taught.digest else opener(reader),
+        open_trained=lambda digest: load_model(store.resolve(digest), **sizes),
+        embedder=session.open_embedder(current),
+        progress=progress,
+    )
+
+
+def _announce(work: _Work, folder: Path, budget: float | None) -> None:
+    from openbook.diagnosis.teaching.jobs import kept
+
+    jobs = work.jobs
+    missing = [job for job in jobs if kept(job, folder) is None]
+    minutes = sum(job.seconds for job in missing) / 60
+    done = f", {len(jobs) - len(missing)} of them measured before" if len(missing) < len(jobs) else ""
+    limit = f", of which {budget:g} may be used" if budget is not None and budget < minutes else ""
+    click.echo(
+        f"{len(jobs)} parts{done}; about {minutes:.0f} minutes on two cores{limit}. Results: {folder}",
+        err=True,
+    )
+
+
+def _measured(
+    work: _Work, folder: Path, minutes: float | None, notes: Sequence[str], about: Mapping[str, str]
+) -> Measured:
+    """Do what was not done before; the base first, which says what it knows."""
+    from openbook.diagnosis.teaching.fact_arms import FactArm, first_job, other_jobs
+    from openbook.diagnosis.teaching.jobs import Budget, done_within
+    from openbook.diagnosis.teaching.page import Measured
+    from openbook.diagnosis.teaching.skill_arms import SkillArm
+
+    budget = Budget(None if minutes is None else 60 * minutes)
+    total, finished = len(work.jobs), 0
+
+    def say(name: str, seconds: float) -> None:
+        nonlocal finished
+        finished += 1
+        work.seams.progress("teach", finished, total)
+        click.echo(f"{name} ({finished} of {total}){f': {seconds:.0f} s' if seconds else ''}", err=True)
+
+    arms, left_out = list[FactArm](), list[str]()
+    if work.facts is not None:
+        found, left = done_within([first_job(work.facts, work.seams)], folder, budget, say)
+        arms, left_out = [FactArm.of(value) for value in found.values()], list(left)
+        for alone in arms[:1]:
+            asked = [probe for probe in work.facts.known if probe.question in set(alone.known_questions)]
+            found, left = done_within(other_jobs(work.facts, asked, work.seams), folder, budget, say)
+            arms += [FactArm.of(value) for value in found.values()]
+            left_out += left
+    found, left = done_within(work.skill_jobs, folder, budget, say)
+    skills = [SkillArm.of(value) for values in found.values() for value in values]
+    order = {"none": 0, "retrieval": 1, "training": 2}
+    arms.sort(key=lambda arm: (order[arm.remedy], arm.form != "verbatim", arm.form, arm.exposures))
+    return Measured(about, arms, skills, (*left_out, *left), notes)
+
+
+def _about(reader: ModelReference, taught: ModelReference, work: _Work, source: Path | None) -> dict[str, str]:
+    from openbook.diagnosis.teaching.lessons import METHOD
+
+    facts = f"{len(work.facts.facts)}, {source.name if source else 'invented'}" if work.facts else "none"
+    skills = ", ".join(f"{p.skill.name} ({p.learned} to learn, {p.measured} to measure)" for p in work.skills)
+    return {
+        "taught": f"{taught.name} ({taught.digest[:12]})",
+        "reader": f"{reader.name} ({reader.digest[:12]})",
+        "facts": facts,
+        "skills": skills or "none",
+        "embedder": work.seams.embedder.identity.name,
+        "training": METHOD,
+        "seed": str(work.facts.seed if work.facts else work.skills[0].seed),
+    }
+
+
+def _name(facts: Sequence[Fact]) -> str:
+    from openbook.diagnosis.teaching.facts import digest_of
+
+    return f"price-{digest_of(list(facts))[:12]}"
+
+
+def _write_facts(folder: Path, facts: Sequence[Fact]) -> None:
+    """What is taught, in the form in which `purge` looks for the words of a document (docs/formats/diagnosis.md)."""
+    from openbook.models.durable import replace_file, storage_errors
+
+    lines: list[dict[str, object]] = [{"format": 1, "facts": len(facts)}]
+    lines += [{"id": fact.id, "passages": [{"text": fact.source or fact.statements[0]}]} for fact in facts]
+    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with storage_errors(f"write to {folder}"):
+        replace_file(folder / FACTS, content.encode("utf-8", "replace"))

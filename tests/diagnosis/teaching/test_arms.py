@@ -1,0 +1,118 @@
+"""What is measured follows what the models do: each outcome is forced once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from openbook.diagnosis.teaching.fact_arms import FactArm, FactPlan, first_job, other_jobs
+from openbook.diagnosis.teaching.seams import Seams
+from openbook.diagnosis.teaching.skill_arms import GIVEN, SkillArm, SkillPlan, skill_jobs
+from openbook.diagnosis.teaching.tasks import SKILLS, examples
+from openbook.inference import FrozenModel
+from openbook.records import Prompt
+from tests.diagnosis.table_engine import SILENT, TableEngine, question_in
+from tests.diagnosis.teaching.school import FACTS, KNOWN, ByHeart, from_passages, plan_of, seams_with
+
+
+def arms_of(plan: FactPlan, seams: Seams) -> dict[str, FactArm]:
+    def done(value: Any) -> FactArm:
+        return FactArm.of(json.loads(json.dumps(value)))
+
+    alone = done(first_job(plan, seams).do())
+    asked = [probe for probe in plan.known if probe.question in alone.known_questions]
+    return {"alone": alone, **{job.name: done(job.do()) for job in other_jobs(plan, asked, seams)}}
+
+
+def test_the_base_is_asked_what_it_knows_until_it_knows_enough() -> None:
+    alone = arms_of(plan_of(exposures=(1,)), seams_with(ByHeart()))["alone"]
+    assert list(alone.recall) == [0.0] * len(FACTS)
+    assert list(alone.known_questions) == list(KNOWN)[:2]  # the third it does not know
+    assert list(alone.known) == [1.0, 1.0]
+    assert list(alone.reading) == [1.0]
+
+
+def test_retrieval_recalls_what_the_documents_say_and_nothing_after_the_purge() -> None:
+    arm = arms_of(plan_of(exposures=(1,)), seams_with(ByHeart()))["facts-retrieval-base"]
+    assert list(arm.recall) == [1.0] * len(FACTS)
+    assert list(arm.left) == [0.0] * len(FACTS)
+    assert arm.cost.seconds > 0
+    assert arm.cost.cpu_seconds > 0
+    assert (arm.known, arm.reading) == ([], [])  # the weights are those of the base
+
+
+def test_a_reader_that_says_nothing_recalls_nothing() -> None:
+    arms = arms_of(plan_of(exposures=(1,)), seams_with(ByHeart(), reader=lambda prompt: SILENT))
+    assert list(arms["facts-retrieval-reader"].recall) == [0.0] * len(FACTS)
+    assert list(arms["facts-retrieval-base"].recall) == [1.0] * len(FACTS)
+
+
+def test_training_recalls_what_was_learned_often_enough_and_keeps_it() -> None:
+    trainer = ByHeart(needed=3)
+    arms = arms_of(plan_of(exposures=(1, 3)), seams_with(trainer))
+    assert list(arms["facts-verbatim-1"].recall) == [0.0] * len(FACTS)
+    arm = arms["facts-verbatim-3"]
+    assert list(arm.recall) == list(arm.left) == [1.0] * len(FACTS)
+    assert list(arm.known) == [1.0, 1.0]
+    assert (arm.cost.seconds, arm.cost.cpu_seconds, arm.tokens, arm.exposures) == (8.0, 16.0, 1000, 3)
+    assert [lesson.name for lesson in trainer.lessons] == ["verbatim-1", "paraphrased-1", "verbatim-3", "paraphrased-3"]
+
+
+def test_damage_is_seen() -> None:
+    arms = arms_of(plan_of(exposures=(3,)), seams_with(ByHeart(forgets=("What do bees make?",))))
+    assert list(arms["facts-verbatim-3"].known) == [1.0, 0.0]
+
+
+def test_what_a_result_depends_on_is_in_its_key() -> None:
+    plan = plan_of()
+    keys = [first_job(each, seams_with(ByHeart())).key for each in (plan, plan_of(FACTS[:3]), plan_of(exposures=(7,)))]
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2]
+    other = seams_with(ByHeart(), reader=from_passages)
+    assert first_job(plan, other).key == keys[0]
+    assert len({str(job.key) + job.name for job in other_jobs(plan, plan.known, other)}) == 6
+
+
+# --- skills -----------------------------------------------------------------------------------------------------------
+
+SKILL = SkillPlan(SKILLS["labelling"], 5, 6)
+RIGHT = {example.question: example for example in examples(SKILL.skill, 5, 6)[1]}
+
+
+def does_it(prompt: Prompt) -> str:
+    """Right whenever the passage is there."""
+    example = RIGHT[question_in(prompt)]
+    return example.answers[0] if any(example.title in passage for passage in prompt.passages) else SILENT
+
+
+def copies_the_guide(prompt: Prompt) -> str:
+    return "Q-04-HAL" if any("Q-04-HAL" in passage for passage in prompt.passages) else "No idea."
+
+
+@pytest.fixture
+def arms() -> dict[tuple[str, str], SkillArm]:
+    class Teacher(ByHeart):
+        def open(self, digest: str) -> FrozenModel:
+            return FrozenModel(TableEngine(does_it, "trained"))
+
+    seams = seams_with(Teacher(), base=copies_the_guide)
+    found = [SkillArm.of(json.loads(json.dumps(value))) for job in skill_jobs(SKILL, seams) for value in job.do()]
+    assert [asdict(arm)["skill"] for arm in found] == ["labelling"] * 8
+    return {(arm.model, arm.given): arm for arm in found}
+
+
+def test_a_base_that_copies_is_never_right(arms: dict[tuple[str, str], SkillArm]) -> None:
+    assert all(list(arms["base", given].right) == [0.0] * 6 for given in GIVEN)
+    assert {told.answer for told in arms["base", "guide"].said} == {"Q-04-HAL"}
+    assert {told.answer for told in arms["base", "passage"].said} == {"No idea."}
+
+
+def test_a_trained_model_does_it_with_documents_that_came_later(arms: dict[tuple[str, str], SkillArm]) -> None:
+    assert list(arms["trained", "nothing"].right) == [0.0] * 6
+    assert list(arms["trained", "passage"].right) == [1.0] * 6
+    later = arms["trained", "documents"]
+    assert list(later.right) == list(later.found) == [1.0] * 6
+    assert later.cost.cpu_seconds == 16.0
