@@ -133,12 +133,13 @@ def _squad(value: Any) -> Question:
         question=asked(value["question"]),
         answers=() if impossible else answers,
         kind="unanswerable" if impossible else "answerable",
-        gold=None if impossible else Gold("", quote=_sentence_at(context, given[0]["answer_start"])),
+        gold=None if impossible else Gold("", quote=sentence_at(context, given[0]["answer_start"])),
         tags=(title,) if isinstance(title, str) and title.strip() else (),
     )
 
 
-def _sentence_at(text: str, place: Any) -> str:
+def sentence_at(text: str, place: Any) -> str:
+    """The sentence around a place in the text. Raises ValueError when there is no such place."""
     if type(place) is not int or not 0 <= place < len(text):
         raise ValueError(f"'answer_start' {shown(place)} is no place in the context")
     start = max(text.rfind(end, 0, place) for end in _SENTENCE_ENDS) + 1
