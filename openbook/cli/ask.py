@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from openbook.cli.asking import check_places, open_asked, reading_options
 from openbook.cli.scoping import scope_of
 from openbook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from openbook.inference import FrozenModel
 
 
 @click.command()
@@ -69,15 +73,26 @@ def ask(
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
     open_model = session.model_opener(current, full_check=full_check)
-    with ThreadPoolExecutor(1) as opening:  # the weights are mapped while the documents are looked at
-        reader = opening.submit(open_model)
+    with _opening(open_model) as reader:
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with _reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
-    if log is not None:
-        append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-    display.show_answer(answer, as_json=as_json)
+        if log is not None:
+            append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+        display.show_answer(answer, as_json=as_json)
+
+
+@contextmanager
+def _opening(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
+    """The weights are mapped on a thread, while the documents are looked at. Closed in the end."""
+    with ThreadPoolExecutor(1) as opening:
+        model = opening.submit(open_model)
+        try:
+            yield model
+        finally:
+            if model.exception() is None:
+                model.result().close()
 
 
 @contextmanager
