@@ -18,18 +18,21 @@ HEAD = """# Which verdict is right?
 Write one word after `right verdict:` of each record, by what you think is right, whatever the program may think:
 a verdict in docs/formats/diagnosis.md and openbook/diagnosis/verdicts.py. Records left empty are not counted.
 
-{verdicts}
 """
+HEAD += ", ".join(VERDICTS) + "\n"
 _RECORD = re.compile(r"^## (\S+)$\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _VERDICT = re.compile(r"^right verdict:[ \t]*(\S*)", re.MULTILINE)
 _WIDTH = 110
 
 
 def written(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text for these records, by their ids, which hold no space."""
-    parts = [HEAD.format(verdicts=", ".join(VERDICTS))]
-    parts += [f"## {name}\n" + "\n".join(_lines(record)) + "\n" for name, record in records.items()]
-    return "\n".join(parts)
+    """The text for these records, by their ids, which hold no space. It goes below `HEAD`."""
+    return "".join(f"\n## {name}\n" + "\n".join(_lines(record)) + "\n" for name, record in records.items())
+
+
+def names(text: str) -> list[str]:
+    """The ids of the records in a text."""
+    return [match[1] for match in _RECORD.finditer(text)]
 
 
 def read(text: str) -> dict[str, str]:
@@ -64,7 +67,7 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
 def _said(said: Mapping[str, Any]) -> str:
     if said["failure"]:
         return f"(failed: {said['failure']})"
-    return said["text"] + (" (abstains)" if said["abstained"] else "")
+    return f"{said['text']}{' (abstains)' if said['abstained'] else ''}"
 
 
 def _read(record: Mapping[str, Any], ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:

@@ -72,7 +72,9 @@ def _squad_question(value: Mapping[str, Any], context: str, document: str) -> Qu
 
 
 def _multihop(data: Path, written: Path) -> Set:
-    """HotpotQA and MuSiQue. A question has one gold span: the supporting sentence in which the answer stands."""
+    """HotpotQA and MuSiQue. A question has one gold span: the supporting sentence (HotpotQA) or paragraph (MuSiQue)
+    in which the answer stands, though more is needed to answer it.
+    """
     folder = data / "multihop_samples"
     hotpot = {title: "".join(text) for title, text in _json(folder / "hotpotqa_train_corpus.json").items()}
     musique: dict[str, str] = {}
@@ -98,9 +100,7 @@ def _musique_question(value: Mapping[str, Any], names: Mapping[str, str]) -> Que
     answers = tuple(dict.fromkeys([value["answer"], *value["answer_aliases"]]))
     supporting = [p for p in value["paragraphs"] if p["is_supporting"]]
     holding = next((p for p in reversed(supporting) if value["answer"] in p["paragraph_text"]), supporting[-1])
-    text = holding["paragraph_text"]
-    quote = sentence_at(text, max(0, text.find(value["answer"])))
-    gold = Gold(names[holding["title"]], quote=quote)
+    gold = Gold(names[holding["title"]], quote=holding["paragraph_text"].strip())
     return Question(value["id"], value["question"].strip(), answers, gold=gold, tags=("musique",))
 
 

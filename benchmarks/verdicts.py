@@ -5,10 +5,10 @@
     python -m benchmarks.verdicts agreement OUT
 
 `run` asks the first questions of each set (in an order drawn once) alone, with documents and with the right passage, as
-`openbook diagnose` does, and prints the shares of the verdicts with 95 % bootstrap intervals over the questions, as
-Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
+`openbook diagnose` does, and prints the shares of the verdicts with 95 % bootstrap intervals over the questions (Wilson's
+where none or all have it), as Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
 question with its answers, passages and verdict. `hand-check` writes some of them, without the verdict, into
-OUT/hand-check.md for a person to judge; `agreement` reads it back. PopQA and WebQuestions come without documents: they are
+OUT/hand-check.md for a person to judge, or adds to those that are there; `agreement` reads it back. PopQA and WebQuestions come without documents: they are
 asked with those of the other sets, which hold few of the answers.
 """
 
@@ -18,6 +18,7 @@ import argparse
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -35,8 +36,8 @@ from openbook.diagnosis.examining import Bench, examine, header_for
 from openbook.diagnosis.observations import PREFIX, read_observations, recording
 from openbook.diagnosis.questions import survey
 from openbook.diagnosis.results import observations_path
-from openbook.diagnosis.scoring import Interval, bootstrap
-from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, judge
+from openbook.diagnosis.scoring import Interval, bootstrap, interval
+from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, judge
 from openbook.inference import load_embedder, load_model
 from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, add
@@ -130,30 +131,14 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
     for record in records:
         groups.setdefault((record["set"], record["model"]), []).append(record)
     shown = [v for v in VERDICTS if any(record["verdict"] == v for record in records)]
-    heads = [
-        "set",
-        "model",
-        "n",
-        *(v.replace("_", " ") for v in shown),
-        "of the last: said so",
-        "right or rightly silent",
-    ]
-    last = shown.index("not_in_the_knowledge_base") if "not_in_the_knowledge_base" in shown else None
-    if last is not None:  # beside the share that says how many were silent
-        shown.append(shown.pop(last))
-        heads = [
-            "set",
-            "model",
-            "n",
-            *(v.replace("_", " ") for v in shown),
-            "of these: said so",
-            "right or rightly silent",
-        ]
+    nowhere: Verdict = "not_in_the_knowledge_base"
+    shown = [*(v for v in shown if v != nowhere), nowhere]  # beside the share that says how many were silent
+    heads = ["set", "model", "n", *(v.replace("_", " ") for v in shown), "of these: said so", "right or rightly silent"]
     print(f"\n| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}")
     numbers = []
     for (name, model), group in groups.items():
         shares = {verdict: _share([r["verdict"] == verdict for r in group]) for verdict in shown}
-        silent = _share([r["silence"] == "abstained" for r in group if r["verdict"] == "not_in_the_knowledge_base"])
+        silent = _share([r["silence"] == "abstained" for r in group if r["verdict"] == nowhere])
         right = _share([r["right"] for r in group])
         cells = [name, model, str(len(group)), *map(_cell, shares.values()), _cell(silent), _cell(right)]
         print(f"| {' | '.join(cells)} |")
@@ -164,7 +149,9 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _share(found: Sequence[bool]) -> Interval:
-    return bootstrap([float(each) for each in found])
+    """With its bootstrap interval; where all are alike, and resampling finds no spread, Wilson's."""
+    scores = [float(each) for each in found]
+    return bootstrap(scores) if len(set(scores)) > 1 else interval(scores)
 
 
 def _cell(share: Interval) -> str:
@@ -180,12 +167,25 @@ def _named(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_hand_check(options: argparse.Namespace) -> None:
+    """So many records, as evenly as can be from each set and model. Those that are in the file already stay as they are."""
     path, records = options.out / HAND_CHECK, _named(options.out)
-    if path.exists():
-        raise SystemExit(f"{path} exists and may hold what a person judged. Move it away.")
-    chosen = random.Random(0).sample(sorted(records), min(options.records, len(records)))
-    path.write_text(hand_check.written({name: records[name] for name in chosen}), encoding="utf-8")
-    print(f"{len(chosen)} of {len(records)} records are in {path}.")
+    text = path.read_text(encoding="utf-8") if path.exists() else hand_check.HEAD
+    there = hand_check.names(text)
+    more = _evenly([name for name in records if name not in there], there)[: max(0, options.records - len(there))]
+    path.write_text(text + hand_check.written({name: records[name] for name in more}), encoding="utf-8")
+    print(f"{len(there) + len(more)} of {len(records)} records are in {path}.")
+
+
+def _evenly(names: Sequence[str], there: Sequence[str]) -> list[str]:
+    """In an order by chance in which sets and models take turns, after those that are there."""
+    taken = Counter(name.rpartition("/")[0] for name in there)
+    order = random.Random(0).sample(sorted(names), len(names))
+    turns = []
+    for name in order:
+        group = name.rpartition("/")[0]
+        turns.append((taken[group], name))
+        taken[group] += 1
+    return [name for _, name in sorted(turns, key=lambda turn: turn[0])]
 
 
 def print_agreement(options: argparse.Namespace) -> None:
