@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -52,21 +52,34 @@ def diagnose() -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
+def _more_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What else is measured: `probes`, `probe_results` and `judge`."""
+    for option in (
+        click.option(
+            "--probes",
+            is_flag=True,
+            help="Put the probes of openbook probe to the same questions, into the same report.",
+        ),
+        click.option(
+            "--probe-results",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Show the result of openbook probe --json in this file, too (repeatable: one for each model).",
+        ),
+        click.option(
+            "--judge", help="Let this model say of each answer whether it is right, and report how far it agrees."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @diagnose.command()
 @click.argument("questions", type=click.Path(path_type=Path))
 @reading_options
 @question_file_options
 @click.option("--model", "models", multiple=True, help="A stored model (repeatable: they are compared).")
-@click.option(
-    "--probes", is_flag=True, help="Put the probes of openbook probe to the same questions, into the same report."
-)
-@click.option(
-    "--probe-results",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Show the result of openbook probe --json in this file, too (repeatable: one for each model).",
-)
-@click.option("--judge", help="Let this model say of each answer whether it is right, and report how far it agrees.")
+@_more_options
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a table with a line for each question.")
@@ -104,7 +117,7 @@ def run(
 
     What was asked is kept: a run that was stopped goes on with the same command.
     """
-    from openbook.cli import display, display_diagnosis, session
+    from openbook.cli import session
     from openbook.diagnosis import results
 
     check_places(docs, kb, questions, *probe_results)
@@ -128,16 +141,11 @@ def run(
         more |= _shown(path, files)
     if judge is not None:
         more = _judged(session.settings(kb=kb, model=judge, **reading), files, more, limit)
-    title = f"Diagnosis of {questions.name}"
-    summaries, comparisons = results.write_results(folder, title, files, limit, more)
+    summaries = _reported(job, files, more, as_json=as_json)
     if csv_file is not None:
         results.write_csv(csv_file, files, limit)
     if export_parquet is not None:
         results.write_parquet(export_parquet, files, limit)
-    if as_json:
-        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(folder)})
-    else:
-        display_diagnosis.print_diagnosis(summaries, comparisons, folder, more)
     _must_reach(summaries, fail_under)
 
 
@@ -205,6 +213,20 @@ def _probed(job: _Job, bench: Bench) -> Probed:
             total=job.total,
             progress=lambda done, of: progress("probe", done, of),
         )
+
+
+def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
+    """Write the numbers and the page, and show them."""
+    from openbook.cli import display, display_diagnosis
+    from openbook.diagnosis import results
+
+    title = f"Diagnosis of {job.questions.name}"
+    summaries, comparisons = results.write_results(job.folder, title, files, job.limit, more)
+    if as_json:
+        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(job.folder)})
+    else:
+        display_diagnosis.print_diagnosis(summaries, comparisons, job.folder, more)
+    return summaries
 
 
 def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:

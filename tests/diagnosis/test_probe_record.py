@@ -65,11 +65,9 @@ def test_a_stopped_run_goes_on_and_gives_what_one_run_gives(tmp_path: Path, benc
     whole = probe(QUESTIONS, bench, "digest")
     requests, engine.asked = len(engine.asked), []
     path = tmp_path / "probes.jsonl"
-    steps: list[Probed] = []
-    stop = 0
-    while not steps or steps[-1].stopped:
-        stop += requests // 3
-        steps.append(kept_run(path, bench, stop))
+    steps = [kept_run(path, bench, stop_after=requests // 8)]
+    while steps[-1].stopped and len(steps) < 9:
+        steps.append(kept_run(path, bench, stop_after=len(engine.asked) + len(steps) * requests // 8))
     assert len(steps) > 2
     assert to_json(steps[-1]) == to_json(whole)
     engine.asked = []
