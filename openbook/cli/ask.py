@@ -5,40 +5,29 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.scoping import scope_of, scope_options
+from openbook.cli.asking import check_places, open_asked, reading_options
+from openbook.cli.scoping import scope_of
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openbook.config import Settings
-    from openbook.knowledge import KnowledgeBase
-    from openbook.records import Embedder
+    from openbook.inference import FrozenModel
 
 
 @click.command()
 @click.argument("question")
-@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
-@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@reading_options
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without any document.")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
-@click.option("--passages", type=int, help="How many passages the model reads.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", "each", "together"]),
-    help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
-)
-@scope_options
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the likeliest word.")
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
 @click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--quote", is_flag=True, help="Answer with a verbatim span of a passage and nothing else.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
@@ -49,27 +38,23 @@ def ask(
     kb: Path | None,
     closed_book: bool,
     model: str | None,
-    passages: int | None,
-    strategy: str | None,
     as_of: str | None,
     where: str,
     labels: tuple[str, ...],
-    max_tokens: int | None,
     temperature: float,
     top_p: float,
     seed: int,
-    base_url: str | None,
     quote: bool,
     full_check: bool,
     log: Path | None,
     as_json: bool,
+    **reading: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that they do not hold the answer."""
     from openbook.answer import Options, checked_question
     from openbook.answer import ask as answer_question
     from openbook.cli import display, session
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.discovery import check_exists
     from openbook.knowledge.scope import EVERYTHING
     from openbook.receipts import append
     from openbook.records import Decoding
@@ -81,44 +66,33 @@ def ask(
     if not (math.isfinite(temperature) and math.isfinite(top_p)):
         raise ConfigError(f"--temperature and --top-p must be numbers, not {temperature} and {top_p}.")
     checked_question(question)
-    for path in docs:
-        check_exists(path)
-    current = session.settings(
-        kb=kb, model=model, passages=passages, strategy=strategy, max_tokens=max_tokens, base_url=base_url
-    )
+    check_places(docs, kb)
+    current = session.settings(kb=kb, model=model, **reading)
     decoding = Decoding(temperature, top_p, seed, current.max_tokens, ("\n",), quote)
     options = Options(current.passages, session.strategy(current), decoding)
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
     open_model = session.model_opener(current, full_check=full_check)
-    with ThreadPoolExecutor(1) as opening:  # the weights are mapped while the documents are looked at
-        reader = opening.submit(open_model)
+    with _opening(open_model) as reader:
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
-    if log is not None:
-        append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-    display.show_answer(answer, as_json=as_json)
+        if log is not None:
+            append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+        display.show_answer(answer, as_json=as_json)
 
 
-def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = False) -> tuple[KnowledgeBase, Embedder]:
-    """The knowledge base of exactly these documents, or without any that of the settings; it holds something."""
-    from openbook.cli import display, session
-    from openbook.knowledge.cached import for_documents
-
-    if not docs:
-        base, embedder = session.open_base(current, full_check=full_check)
-        display.must_hold_documents(base, str(current.default_kb))
-        return base, embedder
-    embedder = session.open_embedder(current, full_check=full_check)
-    sizing = session.sizing_of(current)
-    with session.run_options(current, sizing) as options:
-        base, report = for_documents(docs, current.cache_dir, embedder, options, sizing)
-    if report is not None:
-        display.print_verdicts(report.verdicts, only_problems=True)
-    display.must_hold_documents(base, ", ".join(map(str, docs)))
-    return base, embedder
+@contextmanager
+def _opening(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
+    """The weights are mapped on a thread, while the documents are looked at. Closed in the end."""
+    with ThreadPoolExecutor(1) as opening:
+        model = opening.submit(open_model)
+        try:
+            yield model
+        finally:
+            if model.exception() is None:
+                model.result().close()
 
 
 @contextmanager

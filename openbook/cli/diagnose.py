@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.scoping import scope_of, scope_options
+from openbook.cli.asking import (
+    check_places,
+    greedy_options,
+    open_asked,
+    question_file_options,
+    reading_options,
+    surveyed,
+)
+from openbook.cli.scoping import scope_of
 from openbook.cli.teach import teach
 from openbook.errors import ConfigError, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.config import Settings
-    from openbook.diagnosis.questions import Survey
+    from openbook.diagnosis.examining import Bench
+    from openbook.diagnosis.probe_run import Probed
+    from openbook.diagnosis.questions import Question, Survey
+    from openbook.diagnosis.results import More
     from openbook.diagnosis.summary import ModelSummary
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.scope import Scope
@@ -45,25 +56,42 @@ def diagnose() -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
+def _more_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What else is measured: `probes`, `probe_results` and `judge`."""
+    for option in (
+        click.option(
+            "--probes",
+            is_flag=True,
+            help="Put the probes of openbook probe to the same questions, into the same report.",
+        ),
+        click.option(
+            "--probe-results",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Show the result of openbook probe --json in this file, too (repeatable: one for each model).",
+        ),
+        click.option(
+            "--judge", help="Let this model say of each answer whether it is right, and report how far it agrees."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @diagnose.command()
 @click.argument("questions", type=click.Path(path_type=Path))
-@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
-@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@reading_options
+@question_file_options
 @click.option("--model", "models", multiple=True, help="A stored model (repeatable: they are compared).")
-@click.option("--passages", type=int, help="How many passages the model reads.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", "each", "together"]),
-    help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
-)
-@scope_options
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
-@click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
-@click.option("--with-drafts", is_flag=True, help="Also ask proposed questions that nobody has reviewed.")
+@_more_options
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a table with a line for each question.")
+@click.option(
+    "--export-parquet",
+    type=click.Path(path_type=Path),
+    help="Write that table as Parquet; needs pyarrow to be installed.",
+)
 @click.option(
     "--fail-under", type=click.FloatRange(0.0, 1.0), help="Fail when a smaller share is right with documents."
 )
@@ -78,9 +106,13 @@ def run(
     labels: tuple[str, ...],
     file_format: str,
     with_drafts: bool,
+    probes: bool,
+    probe_results: tuple[Path, ...],
+    judge: str | None,
     limit: int | None,
     out: Path | None,
     csv_file: Path | None,
+    export_parquet: Path | None,
     fail_under: float | None,
     as_json: bool,
     **reading: object,
@@ -89,74 +121,153 @@ def run(
 
     What was asked is kept: a run that was stopped goes on with the same command.
     """
-    from openbook.cli import display, display_diagnosis, session
-    from openbook.cli.ask import open_asked
+    from openbook.cli import session
     from openbook.diagnosis import results
-    from openbook.diagnosis.questions import load_questions, survey
-    from openbook.knowledge.discovery import check_exists
 
-    if docs and kb is not None:
-        raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    for path in (questions, *docs):
-        check_exists(path)
-    found = survey(load_questions(questions, file_format))
-    if found.drafts and not with_drafts:
-        raise ConfigError(
-            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
-        )
+    check_places(docs, kb, questions, *probe_results)
+    if export_parquet is not None:
+        results.parquet_library()  # before the work, not after it
+    found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
     base, embedder = open_asked(current, docs)
     scope = scope_of(base, as_of, where, labels)
     folder = out or current.diagnoses_dir / _name(questions, found, base, scope, current)
-    job = _Job(questions, file_format, found, limit, folder)
+    job = _Job(questions, file_format, found, limit, folder, probes=probes)
     files = []
+    more: dict[str, results.More] = {}
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    kept = {"kv_disk": 0} if probes else {}
     for name in dict.fromkeys(models or (current.model,)):
-        files.append(_examined(job, session.settings(kb=kb, model=name, **reading), base, embedder, scope))
-    title = f"Diagnosis of {questions.name}"
-    summaries, comparisons = results.write_results(folder, title, files, limit)
+        file, probed = _examined(job, session.settings(kb=kb, model=name, **kept, **reading), base, embedder, scope)
+        files.append(file)
+        more |= probed
+    for path in probe_results:
+        more |= _shown(path, files)
+    if judge is not None:
+        more = _judged(session.settings(kb=kb, model=judge, **reading), files, more, limit)
+    summaries = _reported(job, files, more, as_json=as_json)
     if csv_file is not None:
         results.write_csv(csv_file, files, limit)
-    if as_json:
-        display.print_json({**results.numbers(title, summaries, comparisons), "folder": str(folder)})
-    else:
-        display_diagnosis.print_diagnosis(summaries, comparisons, folder)
+    if export_parquet is not None:
+        results.write_parquet(export_parquet, files, limit)
     _must_reach(summaries, fail_under)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What is asked, and where it is kept."""
+    """What is asked, and where it is kept. `probes`: whether they are put to the questions as well."""
 
     questions: Path
     file_format: str
     survey: Survey
     limit: int | None
     folder: Path
+    probes: bool = False
+
+    @property
+    def total(self) -> int:
+        return min(self.limit or self.survey.questions, self.survey.questions)
+
+    def asked(self) -> Iterator[Question]:
+        from openbook.diagnosis.questions import load_questions
+
+        return islice(load_questions(self.questions, self.file_format), self.limit)
 
 
-def _examined(job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> Path:
-    """Put the questions to the model of the settings. The file of what was observed."""
-    from openbook.answer import Options
+def _examined(
+    job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope
+) -> tuple[Path, dict[str, More]]:
+    """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
     from openbook.cli import session
     from openbook.diagnosis.examining import Bench, examine, header_for
     from openbook.diagnosis.observations import recording
-    from openbook.diagnosis.questions import load_questions
-    from openbook.diagnosis.results import observations_path
-    from openbook.records import Decoding
+    from openbook.diagnosis.results import More, observations_path
 
-    decoding = Decoding(max_tokens=current.max_tokens, stop=("\n",))
-    options = Options(current.passages, session.strategy(current), decoding)
+    options = greedy_options(current)
     model = session.model_opener(current)()
     try:
         bench = Bench(model, base, embedder, scope, options).pinned()
         path = observations_path(job.folder, model.identity)
-        total = min(job.limit or job.survey.questions, job.survey.questions)
-        asked = islice(load_questions(job.questions, job.file_format), job.limit)
         with recording(path, header_for(bench, job.survey.digest)) as record, session.add_progress() as progress:
-            examine(asked, bench, record, total=total, progress=lambda done, of: progress("diagnose", done, of))
-        return path
+            examine(
+                job.asked(), bench, record, total=job.total, progress=lambda done, of: progress("diagnose", done, of)
+            )
+        more = {model.identity.name: More(_probed(job, bench))} if job.probes else {}
+        return path, more
     finally:
         model.close()
+
+
+def _probed(job: _Job, bench: Bench) -> Probed:
+    """Put the probes to the questions. What was seen is kept beside the observations, and not asked again."""
+    from openbook.cli import session
+    from openbook.diagnosis.examining import header_for
+    from openbook.diagnosis.probe_record import keeping
+    from openbook.diagnosis.probe_run import probe
+    from openbook.diagnosis.results import probes_path
+
+    digest = job.survey.digest
+    path = probes_path(job.folder, bench.model.identity)
+    with keeping(path, header_for(bench, digest)) as kept, session.add_progress() as progress:
+        return probe(
+            job.asked(),
+            bench,
+            digest,
+            kept=kept,
+            total=job.total,
+            progress=lambda done, of: progress("probe", done, of),
+        )
+
+
+def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
+    """Write the numbers and the page, and show them."""
+    from openbook.cli import display, display_diagnosis
+    from openbook.diagnosis import results
+
+    title = f"Diagnosis of {job.questions.name}"
+    summaries, comparisons = results.write_results(job.folder, title, files, job.limit, more)
+    if as_json:
+        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(job.folder)})
+    else:
+        display_diagnosis.print_diagnosis(summaries, comparisons, job.folder, more)
+    return summaries
+
+
+def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:
+    """The result of probes in a file, by the name of its model. Raises ConfigError when that is none of those diagnosed."""
+    from openbook.diagnosis.observations import read_observations
+    from openbook.diagnosis.probe_run import read_probed
+    from openbook.diagnosis.results import More
+
+    probed = read_probed(path)
+    diagnosed = [read_observations(file)[0].model for file in files]
+    if probed.header.model not in diagnosed:
+        raise ConfigError(
+            f"The probes in {path} are of the model {probed.header.model.name} ({probed.header.model.digest[:12]}), "
+            f"which is not diagnosed here. Give --model {probed.header.model.name}."
+        )
+    return {probed.header.model.name: More(probed)}
+
+
+def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
+    """What else was measured, with what the model of the settings says of the answers in these observations."""
+    from openbook.cli import session
+    from openbook.diagnosis.observations import read_observations
+    from openbook.diagnosis.opinions import ask_judge, second_opinion
+    from openbook.diagnosis.results import More, opinions_path
+
+    found = dict(more)
+    judge = session.model_opener(current)()
+    try:
+        for file in files:
+            model = read_observations(file)[0].model
+            path = opinions_path(file.parent, judge.identity, model)
+            with session.add_progress() as progress:
+                ask_judge(file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of))
+            found[model.name] = replace(found.get(model.name, More()), opinion=second_opinion(file, path, limit))
+        return found
+    finally:
+        judge.close()
 
 
 def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, current: Settings) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from openbook.diagnosis.results import More
     from openbook.diagnosis.summary import Comparison, Group, ModelSummary
 
 _COLOURS = {
@@ -31,12 +32,18 @@ _MOST_TAGS = 15
 _MOST_MOVES = 10
 
 
-def print_diagnosis(summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path) -> None:
+def print_diagnosis(
+    summaries: Sequence[ModelSummary],
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    more: Mapping[str, More] = {},
+) -> None:
     from openbook.diagnosis.results import NUMBERS, REPORT
 
     out = console()
     for summary in summaries:
         _print_model(out, summary)
+        _print_more(out, more.get(summary.name))
     if comparisons:
         print_comparisons(comparisons)
     say(out, f"\nreport  {short_path(str(folder / REPORT))}\nnumbers {short_path(str(folder / NUMBERS))}", style="dim")
@@ -57,6 +64,15 @@ def _print_model(out: Console, summary: ModelSummary) -> None:
         out.print(_groups("tag", summary.by_tag, coloured=coloured))
     for finding in advice(summary):
         say(out, f"• {printable(str(finding))}")
+
+
+def _print_more(out: Console, more: More | None) -> None:
+    from openbook.cli.display_probes import print_probes
+
+    if more and more.probed:
+        print_probes(more.probed)
+    if more and more.opinion:
+        say(out, f"\n{printable(str(more.opinion))}")
 
 
 def _verdicts(group: Group, *, coloured: bool) -> Table:

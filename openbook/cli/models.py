@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,7 +188,7 @@ def promote(
         sets = load_sets(reading, known)
         candidate, holder = (session.ready_model(current, each.digest) for each in (candidate, holder))
         new, old = (load_model(each, **session.engine_sizes(current)) for each in (candidate, holder))
-        with session.add_progress() as progress:
+        with closing(new), closing(old), session.add_progress() as progress:
             checks += compare(new, old, sets, margin=margin, progress=lambda done, total: progress("gate", done, total))
     passed = all(check.passed for check in checks)
     if passed:
@@ -231,8 +232,8 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = session.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name)
-    with session.add_progress() as progress:
-        old, new = (load_model(each, **session.engine_sizes(current)) for each in (before, after))
+    old, new = (load_model(each, **session.engine_sizes(current)) for each in (before, after))
+    with closing(old), closing(new), session.add_progress() as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=lambda at, total: progress("gate", at, total))
     if as_json:

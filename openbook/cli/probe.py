@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.scoping import scope_of, scope_options
-from openbook.errors import ConfigError
+from openbook.cli.asking import (
+    check_places,
+    greedy_options,
+    open_asked,
+    question_file_options,
+    reading_options,
+    surveyed,
+)
+from openbook.cli.scoping import scope_of
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -26,21 +33,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("questions", type=click.Path(path_type=Path))
-@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
-@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@reading_options
+@question_file_options
 @click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
-@click.option("--passages", type=int, help="How many passages the model reads.")
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", "each", "together"]),
-    help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
-)
-@scope_options
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
-@click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
-@click.option("--with-drafts", is_flag=True, help="Also ask proposed questions that nobody has reviewed.")
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first so many questions."
 )
@@ -73,17 +69,12 @@ def probe(
     Documents are never changed. Ctrl-C stops and shows what was measured so far.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.cli import INTERRUPTED, display, display_probes, session
-    from openbook.cli.ask import open_asked
     from openbook.diagnosis import probe_report, probe_run
     from openbook.diagnosis.questions import load_questions
-    from openbook.knowledge.discovery import check_exists
 
-    if docs and kb is not None:
-        raise ConfigError("--docs and --kb exclude each other; give one of them.")
     names = probe_run.checked(probes or probe_run.PROBES)
-    for path in (questions, *docs):
-        check_exists(path)
-    found = _surveyed(questions, file_format, with_drafts=with_drafts)
+    check_places(docs, kb, questions)
+    found = surveyed(questions, file_format, with_drafts=with_drafts)
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = session.settings(kb=kb, kv_disk=0, **reading)
     base, embedder = open_asked(current, docs)
@@ -103,18 +94,6 @@ def probe(
         raise click.exceptions.Exit(INTERRUPTED)
 
 
-def _surveyed(questions: Path, file_format: str, *, with_drafts: bool) -> Survey:
-    """What the file holds. Raises ConfigError for drafts that are not meant."""
-    from openbook.diagnosis.questions import load_questions, survey
-
-    found = survey(load_questions(questions, file_format))
-    if found.drafts and not with_drafts:
-        raise ConfigError(
-            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
-        )
-    return found
-
-
 def _probed(
     asked: Iterable[Question],
     found: Survey,
@@ -126,14 +105,11 @@ def _probed(
     scope: Scope,
 ) -> Probed:
     """Put the probes to the model of the settings."""
-    from openbook.answer import Options
     from openbook.cli import session
     from openbook.diagnosis.examining import Bench
     from openbook.diagnosis.probe_run import probe
-    from openbook.records import Decoding
 
-    decoding = Decoding(max_tokens=current.max_tokens, stop=("\n",))
-    options = Options(current.passages, session.strategy(current), decoding)
+    options = greedy_options(current)
     model = session.model_opener(current)()
     try:
         bench = Bench(model, base, embedder, scope, options)

@@ -75,6 +75,9 @@ def draft(
         if not output.stat().st_size:
             output.unlink()
         raise
+    finally:
+        if opened is not None:
+            opened.close()
     if found.drafts:
         write_questions(output, [each.to_json() for each in found.drafts])
     elif not output.stat().st_size:
@@ -210,3 +213,40 @@ def _typed(prompt: str) -> str | None:
     if not sys.stdin.isatty():
         click.echo()
     return line.strip() if line else None
+
+
+@questions.command(name="import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write, one a line.")
+@click.option(
+    "--documents", type=click.Path(path_type=Path), help="Write the documents of a BEIR folder here, as Markdown."
+)
+@click.option("--split", default="", help="Which judgements of a BEIR folder (default: test, if there are some).")
+@click.option(
+    "--format", "file_format", default="", help="openbook, squad, ragas or beir (default: by what is in the file)."
+)
+@click.option("--force", is_flag=True, help="Write over a file that exists.")
+def import_(source: Path, output: Path, documents: Path | None, split: str, file_format: str, force: bool) -> None:
+    """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
+    import dataclasses
+
+    from openbook.cli import display
+    from openbook.diagnosis.drafts import write_questions
+    from openbook.diagnosis.importing_beir import beir_questions, is_beir, write_corpus
+    from openbook.diagnosis.questions import load_questions
+    from openbook.knowledge.discovery import check_exists
+
+    check_exists(source)
+    if output.exists() and not force:
+        raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
+    beir = file_format == "beir" or (not file_format and is_beir(source))
+    if (documents is not None or split) and not beir:
+        raise ConfigError(f"--documents and --split are for BEIR folders, and {source} is none.")
+    found = [q for _, q in beir_questions(source, split)] if beir else list(load_questions(source, file_format))
+    out, written = display.console(), write_corpus(source, documents) if documents is not None else 0
+    write_questions(output, [dataclasses.asdict(question) for question in found])
+    display.say(out, f"{len(found):,} questions in {output}.")
+    if documents is not None:
+        display.say(
+            out, f"{written:,} documents in {documents}. Ask them: openbook diagnose {output} --docs {documents}"
+        )

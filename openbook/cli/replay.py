@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,9 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     from openbook.receipts import receipts_in
 
     current = session.settings(kb=kb)
-    again = _replayer(current, kb)
-    results = [again(each) for each in (receipts_in(receipt) if receipt.is_dir() else [_read(receipt)])]
+    with ExitStack() as to_close:
+        again = _replayer(current, kb, to_close)
+        results = [again(each) for each in (receipts_in(receipt) if receipt.is_dir() else [_read(receipt)])]
     different = [number for number, result in enumerate(results) if not result.identical]
     if as_json:
         values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
@@ -62,7 +64,7 @@ def _read(path: Path) -> Receipt:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replayed]:
+def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], Replayed]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.cli import session
     from openbook.errors import ReceiptError
@@ -77,7 +79,7 @@ def _replayer(current: Settings, kb: Path | None) -> Callable[[Receipt], Replaye
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        return load_model(reference, states=states, **session.engine_sizes(current))
+        return to_close.enter_context(closing(load_model(reference, states=states, **session.engine_sizes(current))))
 
     def again(receipt: Receipt) -> Replayed:
         if receipt.model.evidence != "verified":

@@ -217,6 +217,8 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "gate": "Comparing answers",
         "warm": "Reading ahead",
         "diagnose": "Asking questions",
+        "probe": "Probing answers",
+        "judge": "Judging answers",
         "draft": "Drafting questions",
         "teach": "Measuring, in parts",
         "learn": "Learning, in steps",

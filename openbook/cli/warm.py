@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     reader = load_model(reference, states=states, **session.engine_sizes(current))
     read = tokens = too_long = 0
     before = states.kept()
-    with session.add_progress() as progress:
+    with closing(reader), session.add_progress() as progress:
         for number, passage in enumerate(passages):
             try:
                 tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))

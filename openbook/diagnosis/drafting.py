@@ -20,8 +20,9 @@ import numpy as np
 from openbook.diagnosis.clauses import plain
 from openbook.diagnosis.drafts import Draft, Gold
 from openbook.diagnosis.judging import needs_title, reason_against
-from openbook.diagnosis.phrasing import Proposal, Voice, proposals, voice
+from openbook.diagnosis.phrasing import proposals
 from openbook.diagnosis.posing import answer_spans, answers_so, pose
+from openbook.diagnosis.proposing import Proposal, Voice, voice
 from openbook.diagnosis.scoring import equal_value, normalised
 from openbook.diagnosis.swapping import Names, may_be_answered, swapped
 from openbook.diagnosis.tables import table_proposals

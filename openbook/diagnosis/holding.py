@@ -2,7 +2,8 @@
 
 By the question's gold span if it has one; where the document has changed, by its quote. Without either, the passages that
 hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and for the question with each of
-the first accepted answers.
+the first accepted answers; of them only those in documents that speak of what the question is about, since the words of an
+answer ("Springfield", "two", "politician") stand in many that do not.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.verdicts import holds_any, plain
+from openbook.diagnosis.verdicts import NO_SPACES, holds_any, plain
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import Scope
+from openbook.knowledge.words import is_function_word
 from openbook.records import Digest, Embedder, Hit, Passage
 
 LOOKED_THROUGH = 100  # passages of one search
@@ -23,6 +25,7 @@ ANSWERS_LOOKED_FOR = 3
 MOST_MARKS = 20  # in one passage
 MOST_HOLDING = 20  # passages that are remembered of one question
 _SPACES = re.compile(r"\s+")
+_WORD = re.compile(r"[^\W\d_][\w’'-]*")
 
 Span = tuple[int, int]
 
@@ -73,7 +76,7 @@ class Finder:
         return [path for path in same_file if path == name or path.endswith("/" + name.lstrip("/"))]
 
     def _in_document(self, question: Question, gold: Gold, document: str) -> Holding | None:
-        text = self._base.text(document, self._scope.as_of) or ""
+        text = self._text(document)
         start, end, located = gold.start, gold.end, "span"
         if gold.quote and text[start:end] != gold.quote:
             start, end, located = text.find(gold.quote), text.find(gold.quote) + len(gold.quote), "quote"
@@ -97,8 +100,13 @@ class Finder:
     def _by_answers(self, question: Question) -> Holding:
         queries = [question.question]
         queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
+        about = Topic.of(question)
         hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers)]
+        hits = [h for h in hits if about.is_in(_whole(h.passage)) or about.is_in(self._text(h.passage.document))]
         return Holding(question, tuple(hits[:MOST_HOLDING]), "answers" if hits else "")
+
+    def _text(self, document: str) -> str:
+        return self._base.text(document, self._scope.as_of) or ""
 
     def _search(self, queries: Iterable[str]) -> list[Hit]:
         found: dict[str, Hit] = {}
@@ -106,6 +114,40 @@ class Finder:
             for hit in self._base.search(query, self._embedder, LOOKED_THROUGH, self._scope)[1]:
                 found.setdefault(hit.passage.id, hit)
         return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a question is about: the names in it, or without any its other telling words, in lower case and without endings.
+
+    `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words.
+    """
+
+    words: tuple[str, ...]
+    needed: int
+
+    @classmethod
+    def of(cls, question: Question) -> Topic:
+        asked, answers = plain(question.question), " ".join(question.answers).casefold()
+        if NO_SPACES.search(asked):
+            return cls((), 0)  # words cannot be told apart
+        first, *others = [*_WORD.findall(asked), ""]
+        telling = [
+            w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers
+        ]
+        names = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
+        if names:
+            return cls(tuple(names), (len(names) + 1) // 2)
+        stems = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
+        return cls(tuple(stems), min(1, len(stems)))
+
+    def is_in(self, text: str) -> bool:
+        text = plain(text).casefold()
+        return sum(word in text for word in self.words) >= self.needed
+
+
+def _whole(passage: Passage) -> str:
+    return "\n".join((passage.title, *passage.headings, passage.text))
 
 
 def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:

@@ -1,4 +1,4 @@
-"""Questions from files of other makers: SQuAD (1.1 and 2.0), and records as RAGAS has them.
+"""Questions from files of other makers: SQuAD (1.1 and 2.0), records as RAGAS has them, and folders as BEIR has them.
 
 OpenBook's own files and RAGAS records in JSON Lines are read a line at a time; what is one JSON document is read whole.
 """
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from openbook.diagnosis.importing_beir import beir_questions, is_beir
 from openbook.diagnosis.questions import (
     Gold,
     Question,
@@ -24,7 +25,7 @@ from openbook.diagnosis.questions import (
 )
 from openbook.errors import ConfigError, did_you_mean
 
-FORMATS = ("openbook", "squad", "ragas")
+FORMATS = ("openbook", "squad", "ragas", "beir")
 MAX_DOCUMENT_BYTES = 1 << 29  # of a file that is one JSON document
 _RAGAS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
 _SENTENCE_ENDS = ".!?\n"
@@ -36,6 +37,9 @@ def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Quest
         raise ConfigError(
             f"The format must be one of {', '.join(FORMATS)}, not {file_format!r}.{did_you_mean(file_format, FORMATS)}"
         )
+    if file_format == "beir" or (not file_format and is_beir(path)):
+        yield from beir_questions(path)
+        return
     for number, (where, value) in enumerate(_records(path), 1):
         kind = file_format or _format_of(value)
         try:
@@ -133,12 +137,13 @@ def _squad(value: Any) -> Question:
         question=asked(value["question"]),
         answers=() if impossible else answers,
         kind="unanswerable" if impossible else "answerable",
-        gold=None if impossible else Gold("", quote=_sentence_at(context, given[0]["answer_start"])),
+        gold=None if impossible else Gold("", quote=sentence_at(context, given[0]["answer_start"])),
         tags=(title,) if isinstance(title, str) and title.strip() else (),
     )
 
 
-def _sentence_at(text: str, place: Any) -> str:
+def sentence_at(text: str, place: Any) -> str:
+    """The sentence around a place in the text. Raises ValueError when there is no such place."""
     if type(place) is not int or not 0 <= place < len(text):
         raise ValueError(f"'answer_start' {shown(place)} is no place in the context")
     start = max(text.rfind(end, 0, place) for end in _SENTENCE_ENDS) + 1
@@ -156,8 +161,20 @@ def _ragas(value: Any, fallback_id: str) -> Question:
     if not found:
         raise ValueError("it has no reference answer (reference, ground_truth)")
     identity = value.get("id")
+    answers = tuple(dict.fromkeys(found))
     return Question(
         id=text_of(identity) if isinstance(identity, str) else fallback_id if identity is None else str(identity),
         question=asked(wording),
-        answers=tuple(dict.fromkeys(found)),
+        answers=answers,
+        gold=_reference(texts(value.get("reference_contexts"), "reference_contexts"), answers),
     )
+
+
+def _reference(contexts: tuple[str, ...], answers: tuple[str, ...]) -> Gold | None:
+    """In the contexts that the reference rests on, the sentence with an answer in it; without one, the first context."""
+    for context in contexts:
+        for answer in answers:
+            place = context.find(answer.rstrip("."))
+            if place >= 0:
+                return Gold("", quote=sentence_at(context, place))
+    return Gold("", quote=contexts[0]) if contexts else None

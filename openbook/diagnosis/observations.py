@@ -9,17 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, StorageError
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 FORMAT = 1
+_Record = TypeVar("_Record")
 PREFIX = "observations-"  # of the files' names
 
 
@@ -154,16 +158,16 @@ def _wording(value: Mapping[str, Any]) -> Wording:
 
 @dataclass(slots=True)
 class Recording:
-    """A file of observations that is being written. `done`: how many it holds."""
+    """A file of observations, or of other records, that is being written. `done`: how many it holds."""
 
     path: Path
     done: int
     _stream: Any = field(repr=False)
 
-    def append(self, observation: Observation) -> None:
+    def append(self, record: DataclassInstance) -> None:
         """On the way to the disk when this returns; a killed process loses nothing that was appended."""
         try:
-            self._stream.write(canonical_json(dataclasses.asdict(observation)) + b"\n")
+            self._stream.write(canonical_json(dataclasses.asdict(record)) + b"\n")
             self._stream.flush()
         except OSError as error:
             raise StorageError(f"Cannot write {self.path}: {error.strerror or error}.") from error
@@ -242,22 +246,27 @@ def _shown(value: object) -> str:
 
 def read_observations(path: Path) -> tuple[Header, Iterator[Observation]]:
     """(header, the observations one by one). Half a line at the end is left out. Raises ConfigError, StorageError."""
+    return read_records(path, observation_of)
+
+
+def read_records(path: Path, record_of: Callable[[Any], _Record]) -> tuple[Header, Iterator[_Record]]:
+    """As `read_observations`, of other records: `record_of` makes one of a line's JSON, or raises ValueError or KeyError."""
     try:
         with path.open("rb") as stream:
             header = _parsed_header(stream.readline(), path)
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    return header, _observations(path)
+    return header, _records(path, record_of)
 
 
-def _observations(path: Path) -> Iterator[Observation]:
+def _records(path: Path, record_of: Callable[[Any], _Record]) -> Iterator[_Record]:
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1 or not line.endswith(b"\n"):
                     continue
                 try:
-                    yield observation_of(json.loads(line))
+                    yield record_of(json.loads(line))
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ConfigError(f"{path} line {number} is no observation: {error!r}. Delete the file.") from error
     except OSError as error:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis import abstention, causality, counterfactual, noise
 from openbook.diagnosis.examining import Bench, Progress, Stopped, header_for
 from openbook.diagnosis.holding import Finder
-from openbook.diagnosis.leaks import MOST_CASES, leaks
-from openbook.diagnosis.observations import Header
+from openbook.diagnosis.leaks import MOST_CASES, Leaks, leaks
+from openbook.diagnosis.observations import Header, header_of
+from openbook.diagnosis.probe_record import Kept
 from openbook.diagnosis.probing import Case, Result, Trial, case_of
 from openbook.diagnosis.questions import Question
-from openbook.errors import ConfigError, EngineError, did_you_mean
+from openbook.diagnosis.reading_back import record_of
+from openbook.errors import ConfigError, EngineError, StorageError, did_you_mean
 from openbook.inference.frozen import Cancelled, never
 
 FORMAT = 1
@@ -23,18 +27,30 @@ MOST_FAILED = 16  # questions in a row on which the model failed
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """What is done with one question, what all of it comes to, and the outcomes that count."""
+    """What is done with one question, what is seen then, what all of it comes to, and the outcomes that count."""
 
     trial: Callable[[Case, Bench, Cancelled], Trial]
+    seen: type[Trial]
     result: Callable[[Sequence[Any]], Result]
+    found: type[Result]
     outcomes: Sequence[str]
 
 
 _OF_A_QUESTION = {
-    "counterfactual": _Probe(counterfactual.trial, counterfactual.result, counterfactual.OUTCOMES),
-    "abstention": _Probe(abstention.trial, abstention.result, abstention.OUTCOMES),
-    "noise": _Probe(noise.trial, noise.result, noise.OUTCOMES),
-    "causality": _Probe(causality.trial, causality.result, causality.OUTCOMES),
+    "counterfactual": _Probe(
+        counterfactual.trial,
+        counterfactual.CounterfactualTrial,
+        counterfactual.result,
+        counterfactual.Counterfactual,
+        counterfactual.OUTCOMES,
+    ),
+    "abstention": _Probe(
+        abstention.trial, abstention.AbstentionTrial, abstention.result, abstention.Abstention, abstention.OUTCOMES
+    ),
+    "noise": _Probe(noise.trial, noise.NoiseTrial, noise.result, noise.Noise, noise.OUTCOMES),
+    "causality": _Probe(
+        causality.trial, causality.CausalityTrial, causality.result, causality.Causality, causality.OUTCOMES
+    ),
 }
 _BETWEEN_QUESTIONS = "leaks"
 PROBES = (*_OF_A_QUESTION, _BETWEEN_QUESTIONS)
@@ -56,38 +72,58 @@ def probe(
     questions_digest: str = "",
     probes: Iterable[str] = PROBES,
     *,
+    kept: Kept | None = None,
     total: int = 0,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> Probed:
-    """When `cancelled`, the result is of what was measured so far.
+    """When `cancelled`, the result is of what was measured so far. What `kept` has is not asked again; all else goes into it.
 
     A request on which the model fails is counted apart. Raises ConfigError for a probe that is none, EngineError when the
-    model fails on many questions in a row, KnowledgeError.
+    model fails on many questions in a row, KnowledgeError, StorageError.
     """
     names = checked(probes)
     bench = bench.pinned()
     finder = Finder(bench.base, bench.embedder, bench.scope)
-    trials: dict[str, list[Trial]] = {name: [] for name in _OF_A_QUESTION if name in names}
+    kinds = {name: each.seen for name, each in _OF_A_QUESTION.items() if name in names}
+    trials: dict[str, list[Trial]] = {name: [] for name in kinds}
     results: dict[str, Result] = {}
-    kept: list[Case] = []
+    first: list[Question] = []
     done, failed, stopped = 0, 0, False
     try:
         for question in questions:
-            case = case_of(question, bench, finder)
-            for name, found in trials.items():
-                found.append(_OF_A_QUESTION[name].trial(case, bench, cancelled))
+            found = kept.before(done, question.id, kinds) if kept else None
+            if found is None:
+                case = case_of(question, bench, finder)
+                found = {name: _OF_A_QUESTION[name].trial(case, bench, cancelled) for name in kinds}
+                failed = _failed_in_a_row(failed, found, bench)
+                if kept:
+                    kept.add(question.id, found, failed=failed > 0)
+            for name, trial in found.items():
+                trials[name].append(trial)
+            first += [question] if len(first) < MOST_CASES else []
             done += 1
-            failed = _failed_in_a_row(failed, {name: found[-1] for name, found in trials.items()}, bench)
-            if _BETWEEN_QUESTIONS in names and len(kept) < MOST_CASES:
-                kept.append(case)
             progress(done, total)
+        if kept:
+            kept.finish()
         if _BETWEEN_QUESTIONS in names:
-            results[_BETWEEN_QUESTIONS] = leaks(kept, bench, cancelled)
+            results[_BETWEEN_QUESTIONS] = _leaks(first, bench, finder, kept, cancelled)
     except Stopped:
         stopped = True
     results = {name: _OF_A_QUESTION[name].result(found) for name, found in trials.items()} | results
     return Probed(header_for(bench, questions_digest), done, stopped, results)
+
+
+def _leaks(asked: Sequence[Question], bench: Bench, finder: Finder, kept: Kept | None, cancelled: Cancelled) -> Leaks:
+    """Raises Stopped."""
+    ids = [question.id for question in asked]
+    before = kept.leaks(ids) if kept else None
+    if before is not None:
+        return before
+    found = leaks([case_of(question, bench, finder) for question in asked], bench, cancelled)
+    if kept:
+        kept.add_leaks(ids, found)
+    return found
 
 
 def checked(probes: Iterable[str]) -> tuple[str, ...]:
@@ -121,3 +157,26 @@ def to_json(probed: Probed) -> dict[str, Any]:
         "stopped": probed.stopped,
         "probes": {name: {"meaning": result.meaning(), **asdict(result)} for name, result in results.items()},
     }
+
+
+def probed_of(value: object) -> Probed:
+    """What `to_json` wrote. Law: `to_json(probed_of(to_json(x))) == to_json(x)`. Raises ValueError, KeyError, TypeError."""
+    if not isinstance(value, Mapping) or value["format"] != FORMAT:
+        raise ValueError(f"it is no result of openbook probe in format {FORMAT}")
+    kinds = {name: each.found for name, each in _OF_A_QUESTION.items()} | {_BETWEEN_QUESTIONS: Leaks}
+    results = {}
+    for name in PROBES:
+        if name in value["probes"]:
+            numbers = {key: each for key, each in value["probes"][name].items() if key != "meaning"}
+            results[name] = record_of(kinds[name], numbers)
+    return Probed(header_of(value["header"]), int(value["questions"]), bool(value["stopped"]), results)
+
+
+def read_probed(path: Path) -> Probed:
+    """What `openbook probe --json` printed into a file. Raises ConfigError, StorageError."""
+    try:
+        return probed_of(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{path} is no result of openbook probe --json: {error!r}.") from error

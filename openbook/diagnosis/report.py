@@ -11,19 +11,22 @@ import hashlib
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.deciding import reason
 from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
+from openbook.diagnosis.opinions import MOST_SHOWN as MOST_DISAGREEMENTS
+from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Comparison, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
 from openbook.models.durable import storage_errors
 
 MOST_SHOWN = 250  # questions of one verdict and model
+PATH_PARTS = 3  # of a document's path are shown
 _JOINERS = "\u200c\u200d"  # invisible, and part of the spelling of some languages
 _MODE_NAMES = {"closed_book": "alone", "open_book": "with documents", "oracle": "with the right passage"}
 
@@ -35,18 +38,28 @@ def words(verdict: str) -> str:
 
 
 def write_report(
-    path: Path, title: str, models: Sequence[tuple[ModelSummary, Judgements]], comparisons: Sequence[Comparison] = ()
+    path: Path,
+    title: str,
+    models: Sequence[tuple[ModelSummary, Judgements]],
+    comparisons: Sequence[Comparison] = (),
+    sections: Mapping[str, Sequence[str]] = {},
 ) -> None:
-    """One section for each model. Questions are written as they come. Raises StorageError."""
+    """One part for each model. Questions are written as they come. `sections`: HTML that follows the part of a model, by its name.
+
+    Raises StorageError.
+    """
     staged = path.with_name(f".{path.name}")
     with storage_errors(f"write {path}"):
         with staged.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.writelines(part + "\n" for part in _page(title, models, comparisons))
+            stream.writelines(part + "\n" for part in _page(title, models, comparisons, sections))
         staged.replace(path)
 
 
 def _page(
-    title: str, models: Sequence[tuple[ModelSummary, Judgements]], comparisons: Sequence[Comparison]
+    title: str,
+    models: Sequence[tuple[ModelSummary, Judgements]],
+    comparisons: Sequence[Comparison],
+    sections: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     policy = f"default-src 'none'; style-src {_digest(STYLE)}; script-src {_digest(SCRIPT)}"
     yield f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
@@ -59,6 +72,7 @@ def _page(
         yield from _comparisons(comparisons)
     for number, (summary, judgements) in enumerate(models):
         yield from _model(summary, judgements, number)
+        yield from sections.get(summary.name, ())
     yield f"<script>{SCRIPT}</script></body></html>"
 
 
@@ -69,7 +83,8 @@ def _digest(content: str) -> str:
 def _model(summary: ModelSummary, judgements: Judgements, number: int) -> Iterator[str]:
     group = summary.overall
     yield f"<h2>{text(summary.name)}</h2>"
-    yield f'<p class="soft">{group.questions:,} questions, {group.failed:,} of them failed and not counted in any share</p>'
+    failed = f", {group.failed:,} of them failed and not counted in any share" if group.failed else ""
+    yield f'<p class="soft">{group.questions:,} questions{failed}; shares with their 95 % interval</p>'
     yield bar(group)
     yield _legend(summary)
     yield '<ul class="advice">'
@@ -173,11 +188,33 @@ def p_of(comparison: Comparison) -> str:
     return f"{comparison.p:.3f}" if comparison.p >= 0.001 else "< 0.001"
 
 
+def opinion_section(opinion: SecondOpinion) -> str:
+    """What a judge said of the answers, and where the rules say otherwise."""
+    heads = ["question", "accepted", "answer", "given", "by the rules"]
+    rows = [
+        [
+            each.question.question,
+            " · ".join(each.question.answers),
+            each.opinion.answer,
+            _MODE_NAMES[each.opinion.mode],
+            "right" if each.right else "wrong",
+        ]
+        for each in opinion.disagreements
+    ]
+    parts = ["<h3>A second opinion</h3>", f"<p>{text(opinion)}</p>"]
+    if rows:
+        shown = f"where the judge says otherwise{f', the first {len(rows)}' if len(rows) == MOST_DISAGREEMENTS else ''}"
+        parts += [f'<details class="q"><summary>{shown}</summary>', table(heads, rows), "</details>"]
+    return "\n".join(parts)
+
+
 # --- each question ----------------------------------------------------------------------------------------------------
 
 
 def _questions(summary: ModelSummary, judgements: Judgements, number: int) -> Iterator[str]:
     yield "<h3>Each question</h3>"
+    marks = '<mark class="gold">holds the answer</mark>, <mark class="cited">cited by the answer with documents</mark>'
+    yield f'<p class="soft">Marked in passages: {marks}.</p>'
     yield _tools(summary, number)
     yield '<div class="list">'
     shown: Counter[str] = Counter()
@@ -235,7 +272,7 @@ def _answers(observation: Observation) -> str:
                 rows.append([text(wording.text), keep(_MODE_NAMES[mode]), _said(said), mark])
     heads = ["asked as", "", "answer", ""]
     first = 0 if several else 1
-    return table(heads[first:], [row[first:] for row in rows], raw=True)
+    return table(heads[first:], [row[first:] for row in rows], raw=True, stacked=True)
 
 
 def _said(said: Said) -> str:
@@ -253,13 +290,19 @@ def _marked(said: Said, mode: str, observation: Observation) -> str:
 
 
 def _passage(seen: Seen, observation: Observation) -> str:
-    place = f"{seen.document}{f', page {seen.page}' if seen.page else ''}, characters {seen.start}–{seen.start + len(seen.text)}"
+    place = f"{_short(seen.document)}{f', page {seen.page}' if seen.page else ''}, characters {seen.start}–{seen.start + len(seen.text)}"
     notes = _roles(seen, observation.asked[0], observation)
     cited = [(start, end) for w in observation.asked for passage, start, end in w.cited if passage == seen.id]
     return (
         f'<div class="passage"><span class="soft">{text(place)} · {notes}</span>'
         f'<pre dir="auto">{highlighted(seen.text, seen.gold, cited)}</pre></div>'
     )
+
+
+def _short(document: str) -> str:
+    """The end of its path, which tells documents apart on a page; the observations hold all of it."""
+    parts = document.split("/")
+    return document if len(parts) <= PATH_PARTS else "…/" + "/".join(parts[-PATH_PARTS:])
 
 
 def _roles(seen: Seen, first: Wording, observation: Observation) -> str:
@@ -283,8 +326,10 @@ def highlighted(content: str, gold: Iterable[tuple[int, int]], cited: Iterable[t
     return "".join(parts)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False, numbers: int = 0) -> str:
-    """`raw`: the cells are HTML already. The last `numbers` columns are numbers."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False, numbers: int = 0, stacked: bool = False
+) -> str:
+    """`raw`: the cells are HTML already. The last `numbers` columns are numbers. `stacked`: cells below each other on a phone."""
     first = len(heads) - numbers
 
     def cell(tag: str, column: int, value: str) -> str:
@@ -296,7 +341,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = Fa
         f"<tr>{''.join(cell('td', i, value if raw else text(value)) for i, value in enumerate(row))}</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table>{f"<tr>{head}</tr>" if head else ""}{body}</table></div>'
+    opened = '<table class="stacked">' if stacked else "<table>"
+    return f'<div class="scroll">{opened}{f"<tr>{head}</tr>" if head else ""}{body}</table></div>'
 
 
 def keep(words: str) -> str:

@@ -13,7 +13,7 @@ body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); background: var
 margin: 2.5rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; } p { margin: .4rem 0; } .soft { color: var(--soft); }
-code { font-size: .85em; word-break: break-all; } bdi, pre, li { overflow-wrap: anywhere; }
+code { font-size: .85em; word-break: break-all; } h1, h2, pre, li, summary bdi { overflow-wrap: anywhere; }
 td { overflow-wrap: break-word; } .keep { white-space: nowrap; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
@@ -37,6 +37,12 @@ border-radius: 6px; padding: .3rem .5rem; } .tools input { flex: 1 1 14rem; }
 .badge { font-size: .8rem; color: var(--soft); white-space: nowrap; } .q[open] > summary { font-weight: 600; }
 .passage { border-left: 3px solid var(--line); padding: .1rem 0 .1rem .9rem; margin: .7rem 0; }
 .passage pre { white-space: pre-wrap; font: inherit; font-size: .92rem; margin: .2rem 0; }
+@media (max-width: 40rem) { body { margin: 1.2rem auto; padding: 0 .9rem; } ul.advice { padding-left: 1.1rem; }
+.q > summary { flex-wrap: wrap; gap: .2rem .5rem; } .q > summary > bdi { flex: 1 1 80%; } .badge { padding-left: 1.3rem; white-space: normal; }
+.q { padding: .5rem .7rem; } .passage { padding-left: .6rem; } .tools select { flex: 1 1 9rem; min-width: 0; }
+table.stacked, .stacked tbody, .stacked tr, .stacked td { display: block; } .stacked th { display: none; }
+.stacked tr { border-bottom: 1px solid var(--line); padding: .35rem 0; } .stacked td { border: 0; padding: 0; }
+.stacked td:empty { display: none; } .stacked td:first-child, .stacked td:last-child { color: var(--soft); font-size: .85rem; } }
 mark { color: inherit; border-radius: 3px; background: none; } mark.gold { background: var(--gold); }
 mark.cited { background: var(--cited); } mark.gold.cited { background: var(--gold); box-shadow: inset 0 -3px 0 var(--cited); }
 """

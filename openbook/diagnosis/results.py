@@ -3,6 +3,8 @@
 <folder>/observations-<model>.jsonl   what each model was seen to do (see `observations`)
          diagnosis.json               the numbers, and the verdict of each question (docs/formats/diagnosis.md)
          report.html                  the same to look at
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probe_record`)
+         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `opinions`)
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,11 @@ from openbook import __version__
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.deciding import judged, reason
 from openbook.diagnosis.observations import PREFIX, Observation, read_observations
-from openbook.diagnosis.report import write_report
+from openbook.diagnosis.opinions import SecondOpinion
+from openbook.diagnosis.probe_report import section
+from openbook.diagnosis.probe_run import Probed
+from openbook.diagnosis.probe_run import to_json as probes_to_json
+from openbook.diagnosis.report import opinion_section, write_report
 from openbook.diagnosis.summary import (
     FORMAT,
     MODES,
@@ -39,13 +46,28 @@ from openbook.models.durable import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
+_COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
 
 def observations_path(folder: Path, model: ModelIdentity) -> Path:
     """One file for each model, whatever its name."""
+    return folder / f"{PREFIX}{_slug(model)}.jsonl"
+
+
+def probes_path(folder: Path, model: ModelIdentity) -> Path:
+    """What the probes of that model saw."""
+    return folder / f"probes-{_slug(model)}.jsonl"
+
+
+def opinions_path(folder: Path, judge: ModelIdentity, model: ModelIdentity) -> Path:
+    """What the judge said of that model's answers."""
+    return folder / f"opinions-{_slug(judge)}-of-{_slug(model)}.jsonl"
+
+
+def _slug(model: ModelIdentity) -> str:
     slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
-    return folder / f"{PREFIX}{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}.jsonl"
+    return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
 
 
 def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, Judged]]:
@@ -53,22 +75,60 @@ def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observ
     return judged(islice(read_observations(path)[1], limit))
 
 
+@dataclass(frozen=True, slots=True)
+class More:
+    """What else was measured of a model."""
+
+    probed: Probed | None = None
+    opinion: SecondOpinion | None = None
+
+    def sections(self) -> tuple[str, ...]:
+        """For the report."""
+        found = [section(self.probed)] if self.probed else []
+        return (*found, opinion_section(self.opinion)) if self.opinion else tuple(found)
+
+    def numbers(self) -> dict[str, Any]:
+        """For the JSON of the model."""
+        found: dict[str, Any] = {"probes": probes_to_json(self.probed)} if self.probed else {}
+        return {**found, "judge": asdict(self.opinion)} if self.opinion else found
+
+
 def write_results(
-    folder: Path, title: str, files: Sequence[Path], limit: int | None = None
+    folder: Path,
+    title: str,
+    files: Sequence[Path],
+    limit: int | None = None,
+    more: Mapping[str, More] = {},
 ) -> tuple[list[ModelSummary], list[Comparison]]:
-    """Numbers and report of these files of observations, one for each model. Raises ConfigError, StorageError."""
+    """Numbers and report of these files of observations, one for each model. `more`: by the name of the model.
+
+    Raises ConfigError, StorageError.
+    """
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
     comparisons = pairs_of(summaries)
-    content = json.dumps(numbers(title, summaries, comparisons), indent=1, ensure_ascii=False) + "\n"
+    content = json.dumps(numbers(title, summaries, comparisons, more), indent=1, ensure_ascii=False) + "\n"
     with storage_errors(f"write {folder / NUMBERS}"):
         replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
     pages = [(summary, judgements_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
-    write_report(folder / REPORT, title, pages, comparisons)
+    sections = {name: each.sections() for name, each in more.items()}
+    write_report(folder / REPORT, title, pages, comparisons, sections)
     return summaries, comparisons
 
 
-def numbers(title: str, summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    models = [{**to_json(each), "advice": [asdict(finding) for finding in advice(each)]} for each in summaries]
+def numbers(
+    title: str,
+    summaries: Sequence[ModelSummary],
+    comparisons: Sequence[Comparison],
+    more: Mapping[str, More] = {},
+) -> dict[str, Any]:
+    models = [
+        {
+            **to_json(each),
+            "advice": [asdict(finding) for finding in advice(each)],
+            **more.get(each.name, More()).numbers(),
+        }
+        for each in summaries
+    ]
     return {
         "format": FORMAT,
         "openbook_version": __version__,
@@ -95,12 +155,33 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
     """One line for each model and question. Raises StorageError."""
     with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
         writer = csv.writer(stream)
-        writer.writerow(
-            ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
-        )
-        for file in files:
-            name = read_observations(file)[0].model.name
-            writer.writerows([_cell(value) for value in row] for row in _rows(name, judgements_in(file, limit)))
+        writer.writerow(_COLUMNS)
+        writer.writerows([_cell(value) for value in row] for row in _all_rows(files, limit))
+
+
+def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
+    """The same table as Parquet, all columns texts. Raises ConfigError without pyarrow, StorageError."""
+    arrow, parquet = parquet_library()
+    rows = [[str(value) for value in row] for row in _all_rows(files, limit)]
+    columns = [[row[n] for row in rows] for n in range(len(_COLUMNS))]
+    schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
+    with storage_errors(f"write {path}"):
+        parquet.write_table(arrow.table(columns, schema=schema), path)
+
+
+def parquet_library() -> tuple[Any, Any]:
+    """Raises ConfigError where it is not installed."""
+    try:
+        return import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet needs pyarrow: pip install pyarrow. A table in CSV (--csv) needs nothing more."
+        ) from error
+
+
+def _all_rows(files: Sequence[Path], limit: int | None) -> Iterator[list[object]]:
+    for file in files:
+        yield from _rows(read_observations(file)[0].model.name, judgements_in(file, limit))
 
 
 def _rows(name: str, judgements: Iterable[tuple[Observation, Judged]]) -> Iterator[list[object]]:

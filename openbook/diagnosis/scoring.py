@@ -19,6 +19,10 @@ from openbook.diagnosis.values import accepted_value, contradicts, same_value, s
 
 RESAMPLES = 4000
 EXACT_PAIRS = 1000
+_YES, _NO = frozenset({"yes", "true"}), frozenset({"no", "not", "false"})
+_NEGATED = frozenset("not cannot cant dont doesnt didnt isnt arent wasnt werent wont never".split())
+# "anywhere from 2 to 100" says neither 2 nor 100.
+_VAGUE = re.compile(r"\b(?:anywhere|ranges?|ranging|var(?:y|ies)(?: \w+)?) (?:from|between)\b", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -62,17 +66,34 @@ def equal_value(answer: str, accepted: Sequence[str]) -> float:
     return 0.0
 
 
+def yes_or_no(answer: str) -> str:
+    """Which of the two an answer says; empty when it says neither."""
+    words = normalised(answer).split()
+    if not words or words[:2] == ["no", "idea"]:
+        return ""
+    if words[0] in _YES | _NO:
+        return "yes" if words[0] in _YES else "no"
+    return "" if _NEGATED.isdisjoint(words) else "no"
+
+
 def is_right(answer: str, accepted: Sequence[str]) -> float:
     """1 if the answer is or holds an accepted one, or states an equal value.
 
     Words alone do not make it right where the value is another: `1.5` is not `15`, and `28 hours` does not hold `28` when
-    `28 days` is accepted too.
+    `28 days` is accepted too; nor where only a range is said, `anywhere from 2 to 100`. Where yes, no or not is accepted, an
+    answer is right that says the same, wherever those words stand in it.
     """
     if equal_value(answer, accepted):
         return 1.0
     wanted = [(each, accepted_value(each)) for each in accepted]
     stated = stated_values(answer)
     for each, value in wanted:
+        if normalised(each) in _YES | _NO:
+            if yes_or_no(answer) == yes_or_no(each):
+                return 1.0
+            continue
+        if value is not None and _VAGUE.search(answer):
+            continue
         if not (exact_match(answer, [each]) or holds_answer(answer, [each])):
             continue
         if value is None or not stated:

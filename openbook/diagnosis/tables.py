@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from openbook.diagnosis.phrasing import Proposal, Voice
+from openbook.diagnosis.proposing import Proposal, Voice
 
 MAX_CELL_CHARS, MAX_LINE_CHARS = 60, 1_000
 _LINE = re.compile(r"[^\n]*\n?")

@@ -48,7 +48,7 @@ CONTROLS = 32  # answers to other questions, before and after
 MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
 LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
 ENOUGH_F1 = 0.6  # for those
-_NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
+NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _loosely(text: str, accepted: str) -> bool:
     """Where words cannot be told apart, the letters; of a whole sentence, most of its words."""
     if not text.strip() or not accepted.strip():
         return False
-    if _NO_SPACES.search(accepted):
+    if NO_SPACES.search(accepted):
         return accepted.casefold() in text.casefold()
     return len(accepted.split()) > LONG_ANSWER_WORDS and token_f1(text, [accepted]) >= ENOUGH_F1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def fails(prompt: Prompt) -> str:
     return FAILS
 
 
-ENGINES = {"good": good, "bad": bad, "fails": fails}
+ENGINES = {"good": good, "bad": bad, "fails": fails, "yes": lambda prompt: "Yes."}
 
 
 @pytest.fixture
@@ -272,3 +273,68 @@ def test_help_names_both_ways(out: Out) -> None:
     assert "compare" in stdout
     assert "--fail-under" in out("diagnose", "run", "--help")[1]
     assert out("diagnose")[0] == 0
+
+
+def test_probes_in_the_same_report_and_asked_once(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r", "--probes")
+    code, stdout, _ = out(*arguments)
+    assert code == 0
+    assert "good: 4 questions probed" in stdout
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "<h2>Probes of good</h2>" in page
+    assert page.index("<h3>Each question</h3>") < page.index("<h3>Abstention")
+    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
+    assert model["probes"]["probes"]["abstention"]["outcomes"]["abstained"]["count"] >= 1
+    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise", "causality", "leaks"]
+    assert out(*arguments)[0] == 0
+    assert len(opened) == 2
+    assert opened[1].asked == []
+
+
+def test_the_result_of_probes_from_a_file(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    code, stdout, _ = out("probe", questions, "--kb", kb, "--model", "good", "--probe", "abstention", "--json")
+    assert code == 0
+    result = tmp_path / "probes.json"
+    result.write_text(stdout)
+    arguments = ("diagnose", questions, "--kb", kb, "--out", tmp_path / "r", "--probe-results", result)
+    assert out(*arguments, "--model", "good", "--model", "bad")[0] == 0
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert page.index("<h2>Probes of good</h2>") < page.index("<h2>bad</h2>")
+    assert "<h3>Leaks" not in page
+    code, _, error = out(*arguments, "--model", "bad")
+    assert (code, "of the model good" in error) == (2, True)
+    result.write_text("{}")
+    code, _, error = out(*arguments, "--model", "good")
+    assert (code, "is no result of openbook probe --json" in error) == (2, True)
+
+
+def test_a_judge_says_how_far_it_agrees(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r")
+    assert out(*arguments)[0] == 0
+    assert "judge" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
+    code, stdout, _ = out(*arguments, "--judge", "yes")
+    assert code == 0
+    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
+    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
+    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
+    assert "<h3>A second opinion</h3>" in (tmp_path / "r" / "report.html").read_text()
+    asked = len(opened[-1].asked)
+    assert out(*arguments, "--judge", "yes")[0] == 0
+    assert asked > 0
+    assert opened[-1].asked == []
+
+
+def test_parquet_without_its_library_is_one_sentence(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--export-parquet", tmp_path / "t.parquet")
+    code, _, error = out(*arguments)
+    assert (code, "Parquet needs pyarrow" in error) == (2, True)
+    assert opened == []

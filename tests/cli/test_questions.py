@@ -11,6 +11,7 @@ import pytest
 
 from openbook.cli import run, session
 from openbook.diagnosis.drafts import unreviewed, write_questions
+from openbook.diagnosis.questions import load_questions
 from openbook.knowledge import KnowledgeBase
 from tests.diagnosis.bases import EMBEDDER, FERRIES, GERMAN, base_of
 
@@ -173,3 +174,27 @@ def test_bad_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "line 1" in stderr
     (tmp_path / "empty.jsonl").write_text("")
     assert "still drafts: 0." in out(capsys, "questions", "review", tmp_path / "empty.jsonl")[1]
+
+
+def test_import_writes_questions_and_documents_that_can_be_diagnosed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "Who opened it?", "answers": ["Lila Ortega"]}\n')
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "The bridge", "text": "Lila Ortega opened it."}\n')
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    questions, documents = tmp_path / "q.jsonl", tmp_path / "docs"
+    code, stdout, _ = out(capsys, "questions", "import", folder, "-o", questions, "--documents", documents)
+    assert (code, "1 documents in" in stdout) == (0, True)
+    (question,) = load_questions(questions)
+    assert (question.answers, question.gold and question.gold.document) == (("Lila Ortega",), "d1.md")
+    assert (documents / "d1.md").read_text() == "# The bridge\n\nLila Ortega opened it.\n"
+    code, _, error = out(capsys, "questions", "import", folder, "-o", questions)
+    assert (code, "--force" in error) == (2, True)
+    code, _, error = out(capsys, "questions", "import", folder, "-o", questions, "--force", "--split", "tset")
+    assert (code, "There are dev." in error) == (2, True)
+    code, _, error = out(capsys, "questions", "import", questions, "-o", tmp_path / "r.jsonl", "--documents", documents)
+    assert (code, "for BEIR folders" in error) == (2, True)
+    assert out(capsys, "questions", "import", questions, "-o", tmp_path / "r.jsonl")[0] == 0
+    assert (tmp_path / "r.jsonl").read_bytes() == questions.read_bytes()

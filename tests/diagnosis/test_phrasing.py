@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.clauses import clause, plain
-from openbook.diagnosis.phrasing import proposals, voice
+from openbook.diagnosis.phrasing import proposals
+from openbook.diagnosis.proposing import voice
 from openbook.diagnosis.tables import table_proposals
 
 ASKED = [

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.scoring import bootstrap, exact_match, holds_answer, interval, mcnemar, normalised, token_f1
+from openbook.diagnosis.scoring import (
+    bootstrap,
+    exact_match,
+    holds_answer,
+    interval,
+    is_right,
+    mcnemar,
+    normalised,
+    token_f1,
+)
 
 TEXTS = st.text(max_size=40)
 
@@ -84,3 +93,35 @@ def test_mcnemar_of_many_and_of_impossible_counts() -> None:
     assert 0.0 <= mcnemar(40_000, 41_000) < 0.001
     with pytest.raises(ValueError, match="negative"):
         mcnemar(-1, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "right"),
+    [
+        ("Yes, it does.", ["yes"], True),
+        ("Yes, but it is not uniform.", ["not"], False),
+        ("Yes, but it is not uniform.", ["no", "It does not carry any."], False),
+        ("It doesn't.", ["no"], True),
+        ("It does not carry any.", ["not"], True),
+        ("No.", ["not"], True),
+        ("No idea.", ["no"], False),
+        ("The ferry.", ["no"], False),
+        ("", ["no"], False),
+        ("False, I think.", ["no"], True),
+    ],
+)
+def test_where_yes_or_no_is_accepted_what_is_said_counts(answer: str, accepted: list[str], right: bool) -> None:
+    assert is_right(answer, accepted) == right
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("A van can hold anywhere from 2 to 100 cylinders.", False),
+        ("It varies between 2 and 5.", False),
+        ("At most 2 gas bottles.", True),
+        ("From 2 to 5 of them.", True),  # may be what was asked
+    ],
+)
+def test_a_vague_range_is_no_value(answer: str, right: bool) -> None:
+    assert is_right(answer, ["two", "2"]) == right

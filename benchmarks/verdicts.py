@@ -1,0 +1,202 @@
+"""Which verdicts do questions of public sets get, and does a person agree with them?
+
+    python -m benchmarks.verdicts run DATA OUT [--models smollm2-135m-instruct reader] [--sets ...] [--questions 60]
+    python -m benchmarks.verdicts hand-check OUT [--records 50]
+    python -m benchmarks.verdicts agreement OUT
+
+`run` asks the first questions of each set (in an order drawn once) alone, with documents and with the right passage, as
+`openbook diagnose` does, and prints the shares of the verdicts with 95 % bootstrap intervals over the questions (Wilson's
+where none or all have it), as Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
+question with its answers, passages and verdict. `hand-check` writes some of them, without the verdict, into
+OUT/hand-check.md for a person to judge, or adds to those that are there; `agreement` reads it back. PopQA and WebQuestions come without documents: they are
+asked with those of the other sets, which hold few of the answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks import hand_check
+from benchmarks.verdict_sets import SETS, Set, sets
+from openbook.answer import Options
+from openbook.config import load_settings
+from openbook.diagnosis.agreement import agreement
+from openbook.diagnosis.deciding import observed, reason, with_neighbours
+from openbook.diagnosis.examining import Bench, examine, header_for
+from openbook.diagnosis.observations import PREFIX, read_observations, recording
+from openbook.diagnosis.questions import survey
+from openbook.diagnosis.results import observations_path
+from openbook.diagnosis.scoring import Interval, bootstrap, interval
+from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, judge
+from openbook.inference import load_embedder, load_model
+from openbook.inference.states import States
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelStore, ensure
+from openbook.records import Embedder
+
+RECORDS, HAND_CHECK = "records.jsonl", "hand-check.md"
+STATES_BYTES = 256 << 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run")
+    run.add_argument("data", type=Path)
+    run.add_argument("out", type=Path)
+    run.add_argument("--models", nargs="+", default=["smollm2-135m-instruct", "reader"])
+    run.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    run.add_argument("--questions", type=int, default=60)
+    check = verbs.add_parser("hand-check")
+    check.add_argument("out", type=Path)
+    check.add_argument("--records", type=int, default=50)
+    verbs.add_parser("agreement").add_argument("out", type=Path)
+    options = parser.parse_args()
+    {"run": run_sets, "hand-check": write_hand_check, "agreement": print_agreement}[options.verb](options)
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def run_sets(options: argparse.Namespace) -> None:
+    settings = load_settings()
+    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    for each in sets(options.sets, options.data, options.out / "documents"):
+        base = knowledge_base(options.out / "kb" / each.name, each.documents, embedder)
+        for model in options.models:
+            ask_set(each, model, base, embedder, options)
+        base.close()
+    records = list(all_records(options.out))
+    content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    (options.out / RECORDS).write_text(content, encoding="utf-8")
+    print_table(records)
+
+
+def knowledge_base(folder: Path, documents: Sequence[Path], embedder: Embedder) -> KnowledgeBase:
+    base = KnowledgeBase.ensure(folder, embedder.identity)
+    add(base, documents, embedder)
+    return base
+
+
+def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, options: argparse.Namespace) -> None:
+    settings = load_settings()
+    states = States(None, memory_bytes=STATES_BYTES)
+    started = time.perf_counter()
+    with closing(
+        load_model(ensure(ModelStore(settings.models_dir), name), threads=settings.threads, states=states)
+    ) as model:
+        bench = Bench(model, base, embedder, options=Options()).pinned()
+        path = observations_path(options.out / each.name, model.identity)
+        with recording(path, header_for(bench, survey(each.questions).digest)) as record:
+            before = record.done
+            examine(islice(each.questions, options.questions), bench, record)
+    print(f"{each.name}, {name}: {record.done - before} questions in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+# --- what was seen ----------------------------------------------------------------------------------------------------
+
+
+def all_records(out: Path) -> Iterator[dict[str, Any]]:
+    """Each question of each set and model in OUT, with its verdict."""
+    for name in SETS:
+        for path in sorted((out / name).glob(f"{PREFIX}*.jsonl")):
+            header, observations = read_observations(path)
+            for observation, others in with_neighbours(observations, CONTROLS):
+                seen = observed(observation, others)
+                found = judge(seen)
+                yield {
+                    "set": name,
+                    "model": header.model.name,
+                    "verdict": found.verdict,
+                    "silence": found.silence,
+                    "right": found.right,
+                    "by_chance": seen.by_chance,
+                    "reason": reason(observation, found),
+                    **asdict(observation),
+                }
+
+
+def print_table(records: Sequence[dict[str, Any]]) -> None:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        groups.setdefault((record["set"], record["model"]), []).append(record)
+    shown = [v for v in VERDICTS if any(record["verdict"] == v for record in records)]
+    nowhere: Verdict = "not_in_the_knowledge_base"
+    shown = [*(v for v in shown if v != nowhere), nowhere]  # beside the share that says how many were silent
+    heads = ["set", "model", "n", *(v.replace("_", " ") for v in shown), "of these: said so", "right or rightly silent"]
+    print(f"\n| {' | '.join(heads)} |\n|---|---|{'---:|' * (len(heads) - 2)}")
+    numbers = []
+    for (name, model), group in groups.items():
+        shares = {verdict: _share([r["verdict"] == verdict for r in group]) for verdict in shown}
+        silent = _share([r["silence"] == "abstained" for r in group if r["verdict"] == nowhere])
+        right = _share([r["right"] for r in group])
+        cells = [name, model, str(len(group)), *map(_cell, shares.values()), _cell(silent), _cell(right)]
+        print(f"| {' | '.join(cells)} |")
+        numbers.append(
+            {"set": name, "model": model, "shares": {v: asdict(s) for v, s in shares.items()}, "right": asdict(right)}
+        )
+    print(json.dumps(numbers))
+
+
+def _share(found: Sequence[bool]) -> Interval:
+    """With its bootstrap interval; where all are alike, and resampling finds no spread, Wilson's."""
+    scores = [float(each) for each in found]
+    return bootstrap(scores) if len(set(scores)) > 1 else interval(scores)
+
+
+def _cell(share: Interval) -> str:
+    return f"{100 * share.mean:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})" if share.n else "no data"
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def _named(out: Path) -> dict[str, dict[str, Any]]:
+    records = [json.loads(line) for line in (out / RECORDS).read_text(encoding="utf-8").splitlines()]
+    return {f"{record['set']}/{record['model']}/{record['question']['id']}": record for record in records}
+
+
+def write_hand_check(options: argparse.Namespace) -> None:
+    """So many records, as evenly as can be from each set and model. Those that are in the file already stay as they are."""
+    path, records = options.out / HAND_CHECK, _named(options.out)
+    text = path.read_text(encoding="utf-8") if path.exists() else hand_check.HEAD
+    there = hand_check.names(text)
+    more = _evenly([name for name in records if name not in there], there)[: max(0, options.records - len(there))]
+    path.write_text(text + hand_check.written({name: records[name] for name in more}), encoding="utf-8")
+    print(f"{len(there) + len(more)} of {len(records)} records are in {path}.")
+
+
+def _evenly(names: Sequence[str], there: Sequence[str]) -> list[str]:
+    """In an order by chance in which sets and models take turns, after those that are there."""
+    taken = Counter(name.rpartition("/")[0] for name in there)
+    order = random.Random(0).sample(sorted(names), len(names))
+    turns = []
+    for name in order:
+        group = name.rpartition("/")[0]
+        turns.append((taken[group], name))
+        taken[group] += 1
+    return [name for _, name in sorted(turns, key=lambda turn: turn[0])]
+
+
+def print_agreement(options: argparse.Namespace) -> None:
+    records = _named(options.out)
+    judged = hand_check.read((options.out / HAND_CHECK).read_text(encoding="utf-8"))
+    pairs = [(records[name]["verdict"], verdict) for name, verdict in judged.items()]
+    print(f"The program and the person agree on {agreement(pairs)}.")
+    for (program, person), name in zip(pairs, judged, strict=True):
+        if program != person:
+            print(f"- {name}: program {program}, person {person}. {records[name]['reason']}")
+
+
+if __name__ == "__main__":
+    main()

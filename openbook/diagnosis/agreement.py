@@ -1,0 +1,34 @@
+"""How far two who judged the same things agree: the share, and Cohen's kappa, which takes out what chance alone would give.
+
+Source: Cohen, A coefficient of agreement for nominal scales (1960).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from openbook.diagnosis.summary import Share, share
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`kappa`: 1 for full agreement, 0 for that of chance; None without data, or where both always said the same one thing."""
+
+    same: Share
+    kappa: float | None
+
+    def __str__(self) -> str:
+        kappa = "no kappa" if self.kappa is None else f"kappa {self.kappa:.2f}"
+        return f"{self.same}, {kappa}"
+
+
+def agreement(pairs: Sequence[tuple[Hashable, Hashable]]) -> Agreement:
+    """Of (what one said, what the other said) for each thing judged."""
+    same = share(sum(a == b for a, b in pairs), len(pairs))
+    if same.share is None:
+        return Agreement(same, None)
+    one, other = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    by_chance = sum(one[said] * other[said] for said in one) / len(pairs) ** 2
+    return Agreement(same, None if by_chance == 1.0 else (same.share - by_chance) / (1.0 - by_chance))

@@ -1,0 +1,59 @@
+"""Which passages count as holding an answer, where the question has no gold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.diagnosis.holding import Finder, Topic
+from openbook.diagnosis.questions import Question
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.scope import EVERYTHING
+from openbook.testing import HashEmbedder
+
+TEXTS = {
+    "town.md": "# Wheatland, Wisconsin\n\nWheatland is a town in Vernon County.\n",
+    "player.md": "# Corey Bramlet\n\nHe was born in Wheatland, and played for six years.\n",
+    "long.md": "# Players\n\nCorey Bramlet is one of them.\n\n"
+    + "Nobody knows why. " * 60
+    + "\n\nHis town is Wheatland.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
+    folder = tmp_path_factory.mktemp("holding")
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text)
+    embedder = HashEmbedder()
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [folder / name for name in TEXTS], embedder)
+    return Finder(base, embedder, EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "documents"),
+    [
+        ("In what city was Corey Bramlet born?", ("Wheatland",), {"player.md", "long.md"}),
+        ("In what city was Adrian Bramlet's sister Corey born?", ("Wheatland",), {"player.md", "long.md"}),
+        ("In what city was Miriam Abadie born?", ("Wheatland",), set()),
+        ("where is the town?", ("Wheatland",), {"town.md", "long.md"}),
+        ("Where is Wheatland?", ("Vernon County",), {"town.md"}),
+        ("Which towns are there?", ("Wheatland",), {"town.md", "long.md"}),
+    ],
+)
+def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
+    finder: Finder, question: str, answers: tuple[str, ...], documents: set[str]
+) -> None:
+    found = finder.find(Question("q", question, answers))
+    assert {Path(hit.passage.document).name for hit in found.hits} == documents
+    assert found.located == ("answers" if documents else "")
+
+
+def test_what_a_question_is_about() -> None:
+    assert Topic.of(Question("q", "Who wrote The Tower of Ostrevik?", ("Ada",))) == Topic(("tower", "ostrevik"), 1)
+    assert Topic.of(Question("q", "When does the backup start?", ("01:40",))) == Topic(("back", "star"), 1)
+    assert Topic.of(Question("q", "法国的首都是哪里？", ("巴黎",))).is_in("")
+    assert Topic.of(Question("q", "Is it so?", ("so",))).is_in("anything")
+    assert not Topic.of(Question("q", "When does the Ferry to Hessay leave?", ("09:40",))).is_in("to Arvik at 09:40")
