@@ -76,7 +76,7 @@ def ask(
     with _opening(open_model) as reader:
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
-        with reading(quiet=as_json) as on_text:
+        with while_reading(quiet=as_json) as on_text:
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
         if log is not None:
             append(log, answer.receipt, timeout_s=current.lock_timeout_s)
@@ -96,7 +96,7 @@ def _opening(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenMod
 
 
 @contextmanager
-def reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+def while_reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """While the model reads: a spinner, then the words as they come. Gone when the answer is printed."""
     if quiet or not sys.stderr.isatty():
         yield lambda piece: None

@@ -1,4 +1,4 @@
-"""The options that `ask`, `diagnose` and `probe` share: what is asked, how it is read, and from which questions."""
+"""The options that `ask`, `chat`, `diagnose` and `probe` share: what is asked, how it is read, and from which questions."""
 
 from __future__ import annotations
 

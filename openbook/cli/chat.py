@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from openbook.cli.asking import check_places, greedy_options, open_asked, reading_options
 from openbook.cli.display import print_answer, printable
-from openbook.cli.scoping import scope_of, scope_options
-from openbook.errors import ConfigError, ContextOverflow, QuestionError
+from openbook.cli.scoping import scope_of
+from openbook.errors import ContextOverflow, QuestionError
 
 if TYPE_CHECKING:
     from openbook.records import Answer
@@ -24,26 +25,19 @@ AskNext: TypeAlias = "Callable[[str, str], Answer]"  # of a question and what to
 
 @click.command()
 @click.argument("transcript", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
-@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
+@reading_options
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
-@click.option("--passages", type=int, help="How many passages the model reads.")
-@scope_options
-@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 @click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipts to the log in this folder.")
 def chat(
     transcript: Path | None,
     docs: tuple[Path, ...],
     kb: Path | None,
     model: str | None,
-    passages: int | None,
     as_of: str | None,
     where: str,
     labels: tuple[str, ...],
-    max_tokens: int | None,
-    base_url: str | None,
     log: Path | None,
+    **reading: object,
 ) -> None:
     """Ask questions one after the other; one may refer back to those before it.
 
@@ -51,24 +45,17 @@ def chat(
     it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
     come from the terminal or, one a line, from standard input. Ctrl-D ends.
     """
-    from openbook.answer import Options, ask
+    from openbook.answer import ask
     from openbook.cli import session
-    from openbook.cli.ask import open_asked, reading
+    from openbook.cli.ask import while_reading
     from openbook.cli.transcript import read_transcript
-    from openbook.knowledge.discovery import check_exists
     from openbook.receipts import append
-    from openbook.records import Decoding
 
-    if docs and kb is not None:
-        raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    for path in docs:
-        check_exists(path)
+    check_places(docs, kb)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     said = read_transcript(path)  # a broken one is reported before anything is opened
-    current = session.settings(kb=kb, model=model, passages=passages, max_tokens=max_tokens, base_url=base_url)
-    options = Options(
-        current.passages, session.strategy(current), Decoding(max_tokens=current.max_tokens, stop=("\n",))
-    )
+    current = session.settings(kb=kb, model=model, **reading)
+    options = greedy_options(current)
     open_model = session.model_opener(current)
     with ThreadPoolExecutor(1) as opening:
         reader = opening.submit(open_model)
@@ -76,7 +63,7 @@ def chat(
         scope = scope_of(base, as_of, where, labels)
 
     def ask_next(question: str, query: str) -> Answer:
-        with reading(quiet=False) as on_text:
+        with while_reading(quiet=False) as on_text:
             answer = ask(question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=on_text)
         if log is not None:
             append(log, answer.receipt, timeout_s=current.lock_timeout_s)
