@@ -3,6 +3,7 @@
 import { get, post } from "./api.js";
 import { baseName, count, digest, documentButton, el, marked } from "./dom.js";
 import { openDocument } from "./reader.js";
+import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
@@ -56,14 +57,15 @@ function madeBy(receipt, seconds) {
 
 /** The cards of the citations, in their order. */
 function showSources(place, answer) {
-  const version = answer.receipt.knowledge_base_version;
+  const { knowledge_base: id, knowledge_base_version: version } = answer.receipt;
+  const base = server.bases.find((each) => each.id === id)?.name; // it stays the answer's, whichever is chosen later
   const cards = answer.citations.map((citation, i) => {
     const { passage } = answer.passages.find((hit) => hit.passage.id === citation.passage_id);
-    return source(passage, version, [[citation.start, citation.end]], i + 1);
+    return source(passage, version, [[citation.start, citation.end]], i + 1, base);
   });
   const cited = new Set(answer.citations.map((citation) => citation.passage_id));
   const others = answer.passages.map((hit) => hit.passage).filter((passage) => !cited.has(passage.id));
-  const rest = others.map((passage) => source(passage, version, [], null));
+  const rest = others.map((passage) => source(passage, version, [], null, base));
   place.replaceChildren(
     el("h4", {}, cards.length ? "Sources" : answer.passages.length ? "Read, but not cited" : "Nothing near the question was found"),
     ...(cards.length ? cards : rest),
@@ -79,13 +81,13 @@ function showSources(place, answer) {
 }
 
 /** A passage with what is cited of it marked; its head opens the document there. */
-export function source(passage, version, spans, number) {
+export function source(passage, version, spans, number, base) {
   const parts = [...new Set([passage.title, ...passage.headings].filter((part) => part && part !== baseName(passage.document)))];
   const where = [passage.page ? `page ${passage.page}` : "", parts.join(" › ")].filter(Boolean).join(" · ");
   const target = spans.length ? spans : [[passage.start, passage.end]];
   const blank = passage.text.length - passage.text.trimStart().length; // white space is one code unit each
   return el("div", { class: "source" },
-    documentButton(passage.document, () => openDocument(passage.document, version, target), number),
+    documentButton(passage.document, () => openDocument(passage.document, version, target, base), number),
     where ? el("p", { class: "soft where" }, where) : null,
     el("blockquote", { dir: "auto" }, ...marked(passage.text.trim(), passage.start + blank, spans)));
 }

@@ -45,9 +45,10 @@ async function ask(text) {
 }
 
 async function answerIn(mode, turn, shown, sources, signal) {
-  const body = { model: mode === "open" ? server.model : server.closed, messages: messages(mode) };
-  if (mode === "open") body.openbook = choosing();
   try {
+    await server.ready;
+    const body = { model: mode === "open" ? server.model : server.closed, messages: messages(mode) };
+    if (mode === "open") body.openbook = choosing();
     for await (const chunk of chat(body, signal)) {
       const piece = chunk.choices[0]?.delta.content;
       if (piece) {

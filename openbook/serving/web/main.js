@@ -55,7 +55,10 @@ async function start() {
 }
 
 for (const tab of tabs) tab.addEventListener("click", () => go(tab.dataset.view));
-byId("base").addEventListener("change", () => trying(loadVersions));
+byId("base").addEventListener("change", () => {
+  byId("as-of").value = ""; // a number means another version there
+  trying(loadVersions);
+});
 
 // --- the key ---
 

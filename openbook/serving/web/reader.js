@@ -8,14 +8,14 @@ const WINDOW = 24000; // characters that are fetched at a time
 const BEFORE = 6000; // of them, those before what is cited
 
 const dialog = byId("reader");
-let shown = null; // {path, version, spans, start, end, total}
+let shown = null; // {path, version, spans, base, start, end, total}
 
 byId("reader-close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 
-/** `version`: of the knowledge base, "" for the newest. `spans`: [start, end) to mark; the first is scrolled to. */
-export async function openDocument(path, version, spans = []) {
-  shown = { path, version, spans };
+/** `version`: of the knowledge base `base`. `spans`: [start, end) to mark; the first is scrolled to. */
+export async function openDocument(path, version, spans = [], base = chosen.base()) {
+  shown = { path, version, spans, base };
   byId("reader-title").textContent = baseName(path);
   byId("reader-title").title = path;
   byId("reader-place").textContent = "Reading…";
@@ -35,7 +35,7 @@ export async function openDocument(path, version, spans = []) {
 async function part(start, length) {
   const asked = shown;
   try {
-    const query = { path: asked.path, as_of: asked.version, knowledge_base: chosen.base(), start, length };
+    const query = { path: asked.path, as_of: asked.version, knowledge_base: asked.base, start, length };
     const found = await get("/v1/documents/text", query);
     if (asked !== shown) return null; // another document was opened meanwhile
     shown.start = Math.min(shown.start ?? found.start, found.start);

@@ -3,8 +3,8 @@
 import { get } from "./api.js";
 import { byId, count, el, when } from "./dom.js";
 
-/** `model` and `closed` are names to ask by; `base` is "" where there is one knowledge base or none. */
-export const server = { model: "", closed: "", models: [], bases: [], versions: [] };
+/** `model` (from documents; "" without any) and `closed` are names to ask by. `ready`: what a question waits for. */
+export const server = { ready: Promise.resolve(), model: "", closed: "", models: [], bases: [], versions: [] };
 
 export const chosen = {
   base: () => byId("base").value,
@@ -16,8 +16,13 @@ export function choosing() {
   return { knowledge_base: chosen.base() || undefined, as_of: chosen.asOf() || undefined };
 }
 
-/** Raises ApiError. */
-export async function load() {
+/** Raises ApiError, and so does `server.ready`. */
+export function load() {
+  server.ready = loadAll();
+  return server.ready;
+}
+
+async function loadAll() {
   server.models = (await get("/v1/models")).data;
   const of = (mode) => server.models.find((each) => each.openbook.mode === mode);
   server.model = of("open-book")?.id ?? "";

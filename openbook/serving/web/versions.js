@@ -17,7 +17,7 @@ export async function show(askOf) {
     return el("tr", {},
       el("th", { scope: "row" }, String(each.version), ...each.tags.map((tag) => el("span", { class: "tag" }, tag))),
       el("td", {}, el("time", { dateTime: each.created_at }, when(each.created_at))),
-      el("td", {}, String(each.documents)),
+      el("td", {}, String(each.documents), el("span", { class: "noun" }, each.documents === 1 ? " document" : " documents")),
       el("td", { class: "picks" }, pick("before", "before", i === Math.min(1, kept.length - 1)), pick("after", "after", i === 0)),
       el("td", {}, each.documents ? el("button", { type: "button", class: "quiet go", onclick: () => askOf(i ? String(each.version) : "") }, i ? "Ask this one" : "Ask the newest") : null));
   }));
