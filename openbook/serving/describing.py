@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,7 +38,7 @@ async def openapi(service: Service, request: Request, caller: Caller) -> JSONRes
 def description(endpoints: Iterable[Endpoint], configuration: Configuration) -> dict[str, Any]:
     """An OpenAPI 3.1 document of `endpoints`, as a server of this configuration answers them."""
     endpoints = tuple(endpoints)
-    refs, schemas = _schemas(endpoints)
+    refs, schemas = _schemas(tuple(dict.fromkeys(_models(endpoints))))
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         paths.setdefault(_shown(each.path), {})[each.method.lower()] = _operation(each, configuration, refs)
@@ -85,16 +86,22 @@ def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-def _schemas(endpoints: Iterable[Endpoint]) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
-    """(a reference to each model, all schemas by name)."""
-    wanted: dict[type[BaseModel], JsonSchemaMode] = {}
+def _models(endpoints: Iterable[Endpoint]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
+    """All that bodies and replies are made of; a form has its own schema."""
     for each in endpoints:
         for reply in (each.reply, each.events, *each.refusals):
             if reply is not None:
-                wanted[reply] = "serialization"
+                yield reply, "serialization"
         if each.body is not None and each.content != FORM:
-            wanted[each.body] = "validation"
-    references, made = models_json_schema(list(wanted.items()), ref_template=_SCHEMAS)
+            yield each.body, "validation"
+
+
+@cache
+def _schemas(
+    models: tuple[tuple[type[BaseModel], JsonSchemaMode], ...],
+) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
+    """(a reference to each model, all schemas by name)."""
+    references, made = models_json_schema(models, ref_template=_SCHEMAS)
     schemas: dict[str, Any] = made["$defs"]
     refs = {model: dict(reference) for (model, _), reference in references.items()}
     for model, reference in refs.items():
