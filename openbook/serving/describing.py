@@ -72,10 +72,11 @@ def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[
     content: dict[str, Any] = {
         endpoint.media: {"schema": refs[endpoint.reply] if endpoint.reply else {"type": "string"}}
     }
+    told = "Done."
     if endpoint.events is not None:
-        # Each event is `data: ` and one such document, or an error; the last is `data: [DONE]`.
-        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": refs[endpoint.events]}
-    found: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+        content["text/event-stream"] = {"x-event": refs[endpoint.events]}
+        told += " In a stream the data of each event is an `x-event`, or an error, which is the last; `[DONE]` ends those of older shapes."
+    found: dict[str, Any] = {"200": {"description": told, "content": content}}
     refusals = [refs[each] for each in endpoint.refusals]
     refusal = refusals[0] if len(refusals) == 1 else {"anyOf": refusals}
     for status in sorted(endpoint.refuses):
