@@ -94,7 +94,7 @@ def read(body: bytes, kind: str, sizes: list[int]) -> tuple[dict[str, bytes], Up
     return asyncio.run(main())
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(forms(), KINDS, st.lists(st.integers(0, 1000), max_size=4))
 @example(
     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--x--\r\n',
