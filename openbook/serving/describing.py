@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -37,7 +38,7 @@ async def openapi(service: Service, request: Request, caller: Caller) -> JSONRes
 def description(endpoints: Iterable[Endpoint], configuration: Configuration) -> dict[str, Any]:
     """An OpenAPI 3.1 document of `endpoints`, as a server of this configuration answers them."""
     endpoints = tuple(endpoints)
-    refs, schemas = _schemas(endpoints)
+    refs, schemas = _schemas(tuple(dict.fromkeys(_models(endpoints))))
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         paths.setdefault(_shown(each.path), {})[each.method.lower()] = _operation(each, configuration, refs)
@@ -70,10 +71,11 @@ def _operation(endpoint: Endpoint, configuration: Configuration, refs: Mapping[t
 def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
     schema = refs[endpoint.reply] if endpoint.reply else {"type": "string"}
     content: dict[str, Any] = {media: {"schema": schema} for media in endpoint.media}
+    told = "Done."
     if endpoint.events is not None:
-        # Each event is `data: ` and one such document, or an error; the last is `data: [DONE]`.
-        content["text/event-stream"] = {"schema": {"type": "string"}, "x-event": refs[endpoint.events]}
-    found: dict[str, Any] = {"200": {"description": "Done.", "content": content}}
+        content["text/event-stream"] = {"x-event": refs[endpoint.events]}
+        told += " In a stream the data of each event is an `x-event`, or an error, which is the last; `[DONE]` ends those of older shapes."
+    found: dict[str, Any] = {"200": {"description": told, "content": content}}
     refusals = [refs[each] for each in endpoint.refusals]
     refusal = refusals[0] if len(refusals) == 1 else {"anyOf": refusals}
     for status in sorted(endpoint.refuses):
@@ -84,16 +86,22 @@ def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-def _schemas(endpoints: Iterable[Endpoint]) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
-    """(a reference to each model, all schemas by name)."""
-    wanted: dict[type[BaseModel], JsonSchemaMode] = {}
+def _models(endpoints: Iterable[Endpoint]) -> Iterator[tuple[type[BaseModel], JsonSchemaMode]]:
+    """All that bodies and replies are made of; a form has its own schema."""
     for each in endpoints:
         for reply in (each.reply, each.events, *each.refusals):
             if reply is not None:
-                wanted[reply] = "serialization"
+                yield reply, "serialization"
         if each.body is not None and each.content != FORM:
-            wanted[each.body] = "validation"
-    references, made = models_json_schema(list(wanted.items()), ref_template=_SCHEMAS)
+            yield each.body, "validation"
+
+
+@cache
+def _schemas(
+    models: tuple[tuple[type[BaseModel], JsonSchemaMode], ...],
+) -> tuple[dict[type, dict[str, Any]], dict[str, Any]]:
+    """(a reference to each model, all schemas by name)."""
+    references, made = models_json_schema(models, ref_template=_SCHEMAS)
     schemas: dict[str, Any] = made["$defs"]
     refs = {model: dict(reference) for (model, _), reference in references.items()}
     for model, reference in refs.items():

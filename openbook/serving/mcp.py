@@ -7,7 +7,9 @@ results, and nothing in it is followed. `scope` is what may be seen; a document 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -125,7 +127,8 @@ def make_server(
 
 
 def tools_over(use: Use) -> MCPServer:
-    server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
+    with _logging_as_it_is():
+        server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
     @server.tool(annotations=reads)
@@ -156,6 +159,17 @@ def tools_over(use: Use) -> MCPServer:
         return await use(context, lambda desk: _read(desk.base, document, start, length, desk.scope))
 
     return server
+
+
+@contextmanager
+def _logging_as_it_is() -> Iterator[None]:
+    """The SDK sets up the log of the whole program where nobody has, which is for the program to do."""
+    root, somebody = logging.getLogger(), logging.NullHandler()
+    root.addHandler(somebody)
+    try:
+        yield
+    finally:
+        root.removeHandler(somebody)
 
 
 def _search(desk: Desk, query: str, limit: int) -> Found:

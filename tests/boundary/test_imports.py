@@ -41,7 +41,7 @@ def test_no_path_from_the_command_line_reaches_an_autograd_framework_or_training
 
 
 SERVE = """
-import sys, tempfile
+import logging, sys, tempfile
 from pathlib import Path
 from openbook.config import Settings
 from openbook.knowledge import KnowledgeBase
@@ -57,13 +57,15 @@ with tempfile.TemporaryDirectory() as home:
     base.close()
 print(sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft"} or m.startswith("openbook.training")))
 print(sorted(f"{method} {route.path}" for route in app.routes for method in route.methods if method != "HEAD"))
+print((logging.getLogger().handlers, logging.getLogger().level))
 """
 
 
 def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight() -> None:
     result = subprocess.run([sys.executable, "-c", SERVE], capture_output=True, text=True, check=True, cwd=ROOT)
-    reached, offered = map(ast.literal_eval, result.stdout.splitlines())
+    reached, offered, logs = map(ast.literal_eval, result.stdout.splitlines())
     assert reached == []
+    assert logs == ([], 30)  # what is logged, and where, is for whoever runs it to say
     assert [each for each in offered if each.startswith("POST")] == [
         "POST /mcp",
         "POST /mcp/{knowledge_base}",

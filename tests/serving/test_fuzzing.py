@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from openbook.answer import ABSTENTION, ask
+from openbook.answer import ABSTENTION, ask, tidy
 from openbook.records import Answer
 from openbook.serving.bodies import UploadBody
 from openbook.serving.chat import ChatShape
@@ -94,7 +94,7 @@ def read(body: bytes, kind: str, sizes: list[int]) -> tuple[dict[str, bytes], Up
     return asyncio.run(main())
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(forms(), KINDS, st.lists(st.integers(0, 1000), max_size=4))
 @example(
     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--x--\r\n',
@@ -167,7 +167,7 @@ def sent(texts: list[str], answer: Answer) -> tuple[bytes, str]:
     """(the stream of an answer that the model writes so, the answer)."""
     shape, shown, begun = ChatShape("id", 0, "echo", "fp", True), Shown([ABSTENTION]), False
     events: list[bytes] = []
-    whole = "".join(texts).strip()
+    whole = tidy("".join(texts))
     for piece in (*map(shown.feed, texts), shown.rest(whole)):
         if piece:
             events += shape.piece(piece, first=not begun)

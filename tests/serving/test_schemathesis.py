@@ -16,7 +16,7 @@ schemathesis = pytest.importorskip(
     "schemathesis", reason="pip install schemathesis, to test with generated requests too"
 )
 
-EXAMPLES = 4  # of each kind for each route
+EXAMPLES = 5  # of each kind for each route
 # A purge reads every byte, and what is uploaded is read in a process of its own: a handful of them takes seconds.
 FEW = {"/v1/documents": 2, "/v1/documents/purge": 2}
 # The description does not name every limit, and a text may be no question, so that some of what it allows is refused with 400.
