@@ -155,7 +155,8 @@ def _share(found: Sequence[bool]) -> Interval:
 
 
 def _cell(share: Interval) -> str:
-    return f"{100 * share.mean:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})" if share.n else "no data"
+    low, high = max(0.0, share.low), min(1.0, share.high)
+    return f"{100 * share.mean:.0f} % ({100 * low:.0f} to {100 * high:.0f})" if share.n else "no data"
 
 
 # --- by hand ----------------------------------------------------------------------------------------------------------

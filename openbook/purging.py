@@ -17,6 +17,8 @@ from openbook.models.durable import storage_errors
 from openbook.models.lineage import Learned, carrying
 from openbook.runs import drop_documents
 
+_OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
@@ -63,11 +65,13 @@ def purge_everywhere(
 def drop_diagnoses(folder: Path, texts: Sequence[str]) -> int:
     """Delete the diagnoses in `folder` that show a passage of one of the texts, or cannot be read. How many.
 
-    Raises StorageError.
+    One with probes is deleted too: their answers may come from any passage, and they do not say from which. What a judge said is
+    of answers in the observations beside it. Raises StorageError.
     """
     dropped = 0
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if any(_shows(path, texts) for path in place.glob("*.jsonl")):
+        files = [path for path in place.glob("*.jsonl") if not path.name.startswith(_OPINIONS)]
+        if any(_shows(path, texts) for path in files):
             with storage_errors(f"delete the diagnosis in {place}"):
                 shutil.rmtree(place)
             dropped += 1

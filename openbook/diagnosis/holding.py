@@ -120,11 +120,13 @@ class Finder:
 class Topic:
     """What a question is about: the names in it, or without any its other telling words, in lower case and without endings.
 
-    `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words.
+    `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words, which may then
+    go on in another way (`whole` is false).
     """
 
     words: tuple[str, ...]
     needed: int
+    whole: bool = True
 
     @classmethod
     def of(cls, question: Question) -> Topic:
@@ -139,11 +141,12 @@ class Topic:
         if names:
             return cls(tuple(names), (len(names) + 1) // 2)
         stems = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
-        return cls(tuple(stems), min(1, len(stems)))
+        return cls(tuple(stems), min(1, len(stems)), whole=False)
 
     def is_in(self, text: str) -> bool:
         text = plain(text).casefold()
-        return sum(word in text for word in self.words) >= self.needed
+        end = r"\b" if self.whole else ""
+        return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in self.words) >= self.needed
 
 
 def _whole(passage: Passage) -> str:

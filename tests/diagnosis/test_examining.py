@@ -377,3 +377,16 @@ def test_purging_drops_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, 
     assert not (tmp_path / "diagnoses" / "one").exists()
     assert kept.exists()
     assert drop_diagnoses(tmp_path / "none", ["x"]) == 0
+
+
+def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    folder = tmp_path / "diagnoses" / "one"
+    observed = folder / "observations-a.jsonl"
+    run(observed, bench, [BRIDGE])
+    header = observed.read_bytes().splitlines(keepends=True)[0]
+    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"bridge","opinions":[]}\n')
+    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 0
+    (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"bridge","trials":{}}\n')
+    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 1
+    assert not folder.exists()

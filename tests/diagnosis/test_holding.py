@@ -53,7 +53,9 @@ def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
 
 def test_what_a_question_is_about() -> None:
     assert Topic.of(Question("q", "Who wrote The Tower of Ostrevik?", ("Ada",))) == Topic(("tower", "ostrevik"), 1)
-    assert Topic.of(Question("q", "When does the backup start?", ("01:40",))) == Topic(("back", "star"), 1)
+    assert Topic.of(Question("q", "When does the backup start?", ("01:40",))) == Topic(("back", "star"), 1, whole=False)
+    assert not Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("XMII, or Transmission 4.1, is rock")
+    assert Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("The mission: rock")
     assert Topic.of(Question("q", "法国的首都是哪里？", ("巴黎",))).is_in("")
     assert Topic.of(Question("q", "Is it so?", ("so",))).is_in("anything")
     assert not Topic.of(Question("q", "When does the Ferry to Hessay leave?", ("09:40",))).is_in("to Arvik at 09:40")
