@@ -80,7 +80,7 @@ def plot_facts(axes: Any, arms: Sequence[FactArm]) -> None:
     )
     axes.set_title("The price of a fact")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=8, loc="center left")
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=3)
 
 
 def draw(axes: Any, arms: Sequence[FactArm], label: str, **style: Any) -> None:
