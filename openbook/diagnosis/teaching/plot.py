@@ -25,7 +25,7 @@ svg.plot .halo { paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
 .confirmed { color: var(--retrieval); } .contradicted { color: var(--verbatim); }
 """
 WIDTH, HEIGHT = 560, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 46
 _ROW, _NAME = 21, 258  # of the second figure: the height of a row, the width of its name
 SHOWN = (
     ("base", "passage", "base, with the passage"),
