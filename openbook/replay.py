@@ -16,10 +16,13 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """`differences`: a sentence each; none: the answer is the same, byte for byte. `answer`: None if nothing could be read."""
+    """`differences`: a sentence each; none: the answer is the same, byte for byte. `answer`: None if a passage
+    could not be read. `gone`: whether one is not there any more, for these labels; its sentence names the document.
+    """
 
     differences: tuple[str, ...]
     answer: str | None
+    gone: bool = False
 
     @property
     def identical(self) -> bool:
@@ -47,9 +50,9 @@ def replay(
             f"The numeric class is another, so the last digits of what is computed may differ: then {receipt.numeric_class!r}, "
             f"now {engine!r}."
         )
-    hits, missing = _found(receipt, base, receipt.labels if labels is None else labels)
-    if missing:
-        return Replayed((*differences, *missing), None)
+    hits, gone, altered = _found(receipt, base, receipt.labels if labels is None else labels)
+    if gone or altered:
+        return Replayed((*differences, *gone, *altered), None, bool(gone))
     text, prompt_digest = answer_again(receipt, model, hits)
     if prompt_digest != receipt.prompt_digest:
         differences.append("The model was asked something else: the tokens of the prompt differ.")
@@ -58,22 +61,25 @@ def replay(
     return Replayed(tuple(differences), text)
 
 
-def _found(receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]) -> tuple[list[Hit], list[str]]:
-    """The receipt's passages as they are now, and a sentence for each that is not."""
+def _found(
+    receipt: Receipt, base: KnowledgeBase | None, labels: Collection[str]
+) -> tuple[list[Hit], list[str], list[str]]:
+    """The receipt's passages as they are now; a sentence for each that is gone, which names its document, or altered."""
     hits: list[Hit] = []
-    missing: list[str] = []
+    gone: list[str] = []
+    altered: list[str] = []
     for reference in receipt.passages:
         passage = None if base is None else passage_of(base, reference, receipt.knowledge_base_version, labels)
         if passage is None:
-            missing.append(
+            gone.append(
                 f"The passage {reference.id} of {reference.document} is not in the knowledge base any more: purged, its version "
                 "pruned, or closed by an access label."
             )
         elif passage.digest != reference.digest:
-            missing.append(f"The text of the passage {reference.id} is not that of the receipt.")
+            altered.append(f"The text of the passage {reference.id} is not that of the receipt.")
         else:
             hits.append(Hit(passage, 0.0, None, None, None))
-    return hits, missing
+    return hits, gone, altered
 
 
 def passage_of(

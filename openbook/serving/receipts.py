@@ -39,7 +39,7 @@ async def replay_receipt(service: Service, request: Request, caller: Caller) -> 
     def work(stop: Stop) -> Replayed:
         found = _found(service, caller, body.id, stop, _may_read)
         result = replay(found, service.model, _base_of(service, found), caller.labels)
-        if result.answer is None:  # closed or purged since it was looked for; the sentence names documents
+        if result.gone:  # closed or purged since it was looked for; the sentence names documents
             raise _no_such_receipt()
         return result
 

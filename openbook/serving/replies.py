@@ -385,11 +385,13 @@ class KeptReceipt(Reply):
 
 
 class Replay(Reply):
+    """`answer`: null when the text of a passage is not that of the receipt."""
+
     object: Literal["replay"]
     id: str
     identical: bool
     differences: list[str]
-    answer: str
+    answer: str | None
 
 
 class Health(Reply):

@@ -102,3 +102,14 @@ def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_s
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest})
     assert replayed.json()["answer"]
     assert "bridge.txt" not in replayed.text
+
+
+def test_a_passage_of_another_text_is_told(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    base = with_receipts.bases["kb"]
+    base.connection.execute("PRAGMA query_only = OFF")
+    base.connection.execute("UPDATE contents SET text = replace(text, 'mayor', 'baker')")
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
+    assert replayed["answer"] is None
+    assert not replayed["identical"]
+    assert all(each.endswith("is not that of the receipt.") for each in replayed["differences"])
