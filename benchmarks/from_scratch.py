@@ -1,6 +1,6 @@
 """A small language model from nothing, against a 5-gram model on the same tokens.
 
-    python -m benchmarks.from_scratch FOLDER [--minutes 10] [--plot FILE.png]
+    python -m benchmarks.from_scratch FOLDER [--minutes 10] [--step-tokens 4096] [--width 288] [--layers 6] [--plot FILE.png]
 
 FOLDER holds text files (the Python documentation: .txt, .rst, .md, searched in all subfolders). Of every 20 documents, by
 the digest of their text, one is held out. Both models learn from the same tokens of the same vocabulary (which is made from
@@ -29,10 +29,6 @@ ORDER = 5
 SEQUENCE = 256
 ARCHITECTURE = {
     "vocabulary": 4096,
-    "width": 288,
-    "layers": 6,
-    "heads": 6,
-    "feed_forward": 768,
     "context_tokens": SEQUENCE,
 }
 
@@ -105,15 +101,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--step-tokens", type=int, default=4096)
+    parser.add_argument("--width", type=int, default=288)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     train, held_out = split(options.folder)
+    architecture = ARCHITECTURE | {
+        "width": options.width,
+        "layers": options.layers,
+        "heads": options.width // 48,
+        "feed_forward": options.width * 8 // 3,
+    }
     print(
         f"{len(train)} documents to learn from, {sum(map(len, train)):,} characters; {len(held_out)} held out",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as scrap:
-        curve, documents, vocabulary, parameters = learn(train, held_out, options.minutes * 60, Path(scrap))
+        curve, documents, vocabulary, parameters = learn(
+            train, held_out, options.minutes * 60, architecture, options.step_tokens, Path(scrap)
+        )
     started = time.perf_counter()
     grams = KneserNey(documents[0], vocabulary)
     five = grams.loss(documents[1])
@@ -135,7 +142,7 @@ def split(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def learn(
-    train: list[str], held_out: list[str], seconds: float, scrap: Path
+    train: list[str], held_out: list[str], seconds: float, architecture: dict[str, int], step_tokens: int, scrap: Path
 ) -> tuple[list[tuple[float, float]], tuple[list[list[int]], list[list[int]]], int, int]:
     """((seconds, held-out loss) along the way, (training, held-out) documents as tokens, vocabulary, parameters)."""
     import torch
@@ -151,7 +158,7 @@ def learn(
     files = {name: _write(scrap / f"{name}.jsonl", texts) for name, texts in (("train", train), ("dev", held_out))}
     value: dict[str, Any] = {
         "name": "from-scratch",
-        "architecture": ARCHITECTURE,
+        "architecture": architecture,
         "objective": {"kind": "language-modeling"},
         "train": [files["train"]],
         "dev": [files["dev"]],
@@ -163,7 +170,13 @@ def learn(
             "weight_decay": 0.1,
             "betas": [0.9, 0.95],
         },
-        "loop": {"seed": 1, "steps": 10, "sequence_tokens": SEQUENCE, "step_tokens": 4096, "call_tokens": 4096},
+        "loop": {
+            "seed": 1,
+            "steps": 10,
+            "sequence_tokens": SEQUENCE,
+            "step_tokens": step_tokens,
+            "call_tokens": step_tokens,
+        },
         "evaluation": {"every_steps": 10_000_000, "questions": 1_000_000},
     }
     ready = prepared(Recipe.model_validate(value), scrap, ModelStore(scrap / "store"), scrap)

@@ -20,6 +20,7 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, StorageErro
 FORMAT = 2
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 FILE_NAME = "kb.sqlite3"
+BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -80,7 +81,7 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
         uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30.0, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
     if not writable:
@@ -177,13 +178,17 @@ def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: fl
 def empty_log(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
     """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
     deadline = time.monotonic() + timeout_s
-    while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-        if time.monotonic() > deadline:
-            raise KnowledgeBaseBusy(
-                f"A reader of {folder} holds on to older pages, in which deleted text may stand. Run it again when that "
-                "reader is done."
-            )
-        time.sleep(0.05)
+    connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers
+    try:
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > deadline:
+                raise KnowledgeBaseBusy(
+                    f"A reader of {folder} holds on to older pages, in which deleted text may stand. Run it again when "
+                    "that reader is done."
+                )
+            time.sleep(0.05)
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
 @contextmanager
