@@ -73,7 +73,7 @@ def ask(
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
     open_model = session.model_opener(current, full_check=full_check)
-    with _opening(open_model) as reader:
+    with opened_beside(open_model) as reader:
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with while_reading(quiet=as_json) as on_text:
@@ -84,7 +84,7 @@ def ask(
 
 
 @contextmanager
-def _opening(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
+def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
     """The weights are mapped on a thread, while the documents are looked at. Closed in the end."""
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +46,7 @@ def chat(
     """
     from openbook.answer import ask
     from openbook.cli import session
-    from openbook.cli.ask import while_reading
+    from openbook.cli.ask import opened_beside, while_reading
     from openbook.cli.transcript import read_transcript
     from openbook.receipts import append
 
@@ -57,19 +56,27 @@ def chat(
     current = session.settings(kb=kb, model=model, **reading)
     options = greedy_options(current)
     open_model = session.model_opener(current)
-    with ThreadPoolExecutor(1) as opening:
-        reader = opening.submit(open_model)
+    with opened_beside(open_model) as reader:
         base, embedder = open_asked(current, docs)
         scope = scope_of(base, as_of, where, labels)
 
-    def ask_next(question: str, query: str) -> Answer:
-        with while_reading(quiet=False) as on_text:
-            answer = ask(question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=on_text)
-        if log is not None:
-            append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-        return answer
+        def ask_next(question: str, query: str) -> Answer:
+            with while_reading(quiet=False) as on_text:
+                answer = ask(
+                    question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=on_text
+                )
+            if log is not None:
+                append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+            return answer
 
-    click.echo(f"Transcript: {path.absolute()} ({len(said.questions)} questions so far). Ctrl-D ends.", err=True)
+        click.echo(f"Transcript: {path.absolute()} ({len(said.questions)} questions so far). Ctrl-D ends.", err=True)
+        _talk(path, ask_next)
+
+
+def _talk(path: Path, ask_next: AskNext) -> None:
+    """Answer what is open in the transcript, and then each question that comes."""
+    from openbook.cli.transcript import read_transcript
+
     _answer_open(path, ask_next)
     for question in _questions():
         try:

@@ -277,7 +277,7 @@ class Query(Body):
 def _whole(value: object) -> object:
     """Digits as a number; longer ones than any bound, and signs and spaces, are none."""
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 14):
-        raise PydanticCustomError("whole_number", "a whole number from 1")
+        raise PydanticCustomError("whole_number", "a whole number")
     return int(value)
 
 
