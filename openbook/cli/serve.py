@@ -44,6 +44,13 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     help="A name under which clients reach the server, say through a proxy (repeatable); demands an API key.",
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key also on this machine.")
+@click.option(
+    "--rate",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
+)
 @click.option("--label", "labels", multiple=True, help="An access label that callers without a key hold (repeatable).")
 @click.option(
     "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
@@ -70,6 +77,7 @@ def serve(
     port: int,
     allowed_hosts: tuple[str, ...],
     require_key: bool,
+    rate: int,
     labels: tuple[str, ...],
     receipts: Path | None,
     report: Path | None,
@@ -94,7 +102,7 @@ def serve(
         require_key=require_key,
         labels=checked_labels(labels),
         receipts=receipts,
-        bounds=Bounds().shared_by(workers),
+        bounds=Bounds(requests_per_minute=rate).shared_by(workers),
         report=report,
     )
     if workers > 1 and inherited is None:

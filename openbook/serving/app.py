@@ -52,6 +52,7 @@ from openbook.serving.configuration import Configuration
 from openbook.serving.guard import CALLER, ROUTE, Guard
 from openbook.serving.keys import KeyFile
 from openbook.serving.metrics import Metrics
+from openbook.serving.rates import Rates
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
 from openbook.serving.routing import FORM, JSON, Endpoint
 from openbook.serving.running import Gate
@@ -249,6 +250,7 @@ def create_app(
         embedder=embedder,
         doorkeeper=Doorkeeper(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
+        rates=Rates(bounds.requests_per_minute),
         reading=Gate(bounds.running, bounds.waiting),
         writing=Gate(1, bounds.waiting),
         receiving=Gate(bounds.uploads, bounds.waiting),
@@ -285,6 +287,7 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Callable[[Request], Await
             if endpoint.right is not None:
                 caller = service.doorkeeper.caller(request.headers, endpoint.right)
                 request.scope[CALLER] = caller.id
+                service.rates.take(caller.id)
             if endpoint.content is not None:
                 check_content_type(request.headers, [endpoint.content])
             return await endpoint.handler(service, request, caller)

@@ -17,12 +17,14 @@ from openbook.knowledge.adding import RunOptions
 class Bounds:
     """What one request may cost, and all together. A request over a bound is refused with a sentence.
 
-    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a time. `head_s`, `body_s`
-    and `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON.
+    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a time. A key may
+    send `requests_per_minute` (0: any number), and all callers without one together as many. `head_s`, `body_s` and
+    `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON.
     """
 
     running: int = 4
     waiting: int = 32
+    requests_per_minute: int = 0
     connections: int = 256
     head_s: float = 10.0
     body_s: float = 60.0
@@ -46,7 +48,7 @@ class Bounds:
 
         Connections are not shared out: which process accepts one is chance, and an idle one costs little.
         """
-        shared = ("running", "waiting", "uploads")
+        shared = ("running", "waiting", "uploads", "requests_per_minute")
         return replace(self, **{name: -(-getattr(self, name) // processes) for name in shared})
 
 

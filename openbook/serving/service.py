@@ -20,6 +20,7 @@ from openbook.serving.access import Caller, Doorkeeper
 from openbook.serving.bodies import Choosing
 from openbook.serving.configuration import Configuration
 from openbook.serving.metrics import Metrics
+from openbook.serving.rates import Rates
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Gate, Stop, compute
 
@@ -36,6 +37,7 @@ class Service:
     embedder: Embedder
     doorkeeper: Doorkeeper
     metrics: Metrics
+    rates: Rates
     reading: Gate
     writing: Gate
     receiving: Gate
