@@ -116,6 +116,7 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
     from openbook.cli import session
     from openbook.serving.app import create_app
     from openbook.serving.server import SharedSocket, listen, make_server
+    from openbook.serving.traces import provider_of
     from openbook.serving.workers import serve_as_worker
 
     current, is_worker = configuration.settings, inherited is not None
@@ -125,8 +126,9 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
         bases, embedder = _open_bases(current, folders, full_check)
         reading = {name: _reading(current, base) for name, base in bases.items()}
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
+        tracers = provider_of()
         opened = session.model_opener(current, full_check=full_check)()
-        app = create_app(configuration, opened, bases, embedder)
+        app = create_app(configuration, opened, bases, embedder, tracers)
         server = make_server(app, configuration.bounds, shares_socket=is_worker)
         _log_to_standard_error()
         try:
@@ -142,6 +144,8 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
             click.echo("Ended.", err=True)
         finally:
             opened.close()
+            if tracers is not None:
+                tracers.shutdown()
 
 
 def _supervise(configuration: Configuration, workers: int) -> None:

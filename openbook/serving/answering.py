@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
@@ -44,12 +45,13 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One question, checked. `base` is None for a closed-book answer."""
+    """One question, checked. `base` is None for a closed-book answer. `headers`: of the request, for its trace."""
 
     asked: Asked
     base: KnowledgeBase | None
     scope: Scope
     options: Options
+    headers: Mapping[str, str]
 
     @property
     def mode(self) -> str:
@@ -75,7 +77,7 @@ async def respond(
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
-        answer = answered(service, Job(made, base, scope, options), stop, show)
+        answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
         return replace(answer, notes=(*answer.notes, *made.notes))
 
     if body.stream:
@@ -87,17 +89,23 @@ async def respond(
 
 def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
     """On a thread: the answer, its receipt in the log if one is kept. Raises as `ask` does, and what breaking off means."""
-    answer = ask(
-        job.asked.question,
-        service.model,
-        job.base,
-        service.embedder if job.base else None,
-        job.options,
-        query=job.asked.query,
-        scope=job.scope,
-        on_text=show,
-        cancelled=stop,
-    )
+    began_ns = time.time_ns()
+    try:
+        answer = ask(
+            job.asked.question,
+            service.model,
+            job.base,
+            service.embedder if job.base else None,
+            job.options,
+            query=job.asked.query,
+            scope=job.scope,
+            on_text=show,
+            cancelled=stop,
+        )
+    except Exception as error:
+        service.traces.failed(error, job.mode, began_ns, job.headers)
+        raise
+    service.traces.answered(answer, job.mode, began_ns, job.headers)
     cancelled = answer.finish_reason == "cancelled"
     end = "abstained" if answer.abstained and not cancelled else answer.finish_reason
     service.metrics.answer(job.mode, end, answer.prompt_tokens, answer.answer_tokens)

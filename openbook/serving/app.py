@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
+from opentelemetry.trace import TracerProvider
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -57,6 +58,7 @@ from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
 from openbook.serving.routing import FORM, JSON, Endpoint
 from openbook.serving.running import Gate
 from openbook.serving.service import Service
+from openbook.serving.traces import Traces
 
 _TEXT = "text/plain"
 _RPC_ALSO = {202: {"description": "A notification was taken."}, 406: {"description": "The client takes no JSON."}}
@@ -233,9 +235,15 @@ WITH_REPORT = (Endpoint("GET", "/report", page.report, "admin", media=("text/htm
 
 
 def create_app(
-    configuration: Configuration, model: FrozenModel, bases: Mapping[str, KnowledgeBase], embedder: Embedder
+    configuration: Configuration,
+    model: FrozenModel,
+    bases: Mapping[str, KnowledgeBase],
+    embedder: Embedder,
+    tracers: TracerProvider | None = None,
 ) -> Starlette:
     """An ASGI application. The first of `bases` (by name) is asked when a request names none; all share `embedder`.
+
+    `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
     """
@@ -251,6 +259,7 @@ def create_app(
         doorkeeper=Doorkeeper(configuration, KeyFile(configuration.settings.home)),
         metrics=Metrics(),
         rates=Rates(bounds.requests_per_minute),
+        traces=Traces(tracers),
         reading=Gate(bounds.running, bounds.waiting),
         writing=Gate(1, bounds.waiting),
         receiving=Gate(bounds.uploads, bounds.waiting),

@@ -13,6 +13,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,9 +36,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Who calls, and of which knowledge base."""
+    """Who calls, with which headers, and of which knowledge base."""
 
     caller: Caller
+    headers: Headers
     base: KnowledgeBase
 
 
@@ -67,7 +69,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
     """The tools search, ask and read_document by the Model Context Protocol (streamable HTTP), over what the caller may see."""
-    call = _Call(caller, service.base(request.path_params.get("knowledge_base")))
+    call = _Call(caller, request.headers, service.base(request.path_params.get("knowledge_base")))
     body = await request.body()  # here, where what is wrong with it is told in the shape of all refusals
     manager: StreamableHTTPSessionManager = request.app.state.mcp
 
@@ -86,7 +88,7 @@ def _desk(service: Service, call: _Call, stop: Stop) -> Desk:
     options = Options(settings.passages, service.configuration.strategy, decoding)
 
     def ask(question: str) -> Answer:
-        return answered(service, Job(Asked(question, question, ()), call.base, scope, options), stop)
+        return answered(service, Job(Asked(question, question, ()), call.base, scope, options, call.headers), stop)
 
     return Desk(call.base, service.embedder, scope, ask)
 

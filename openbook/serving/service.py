@@ -23,6 +23,7 @@ from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Gate, Stop, compute
+from openbook.serving.traces import Traces
 
 _T = TypeVar("_T")
 
@@ -38,6 +39,7 @@ class Service:
     doorkeeper: Doorkeeper
     metrics: Metrics
     rates: Rates
+    traces: Traces
     reading: Gate
     writing: Gate
     receiving: Gate

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
@@ -58,8 +59,9 @@ def running(
     model: FrozenModel,
     bases: dict[str, KnowledgeBase],
     embedder: Embedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
+    tracers: TracerProvider | None = None,
 ) -> Iterator[Running]:
-    app = create_app(configuration, model, bases, embedder)
+    app = create_app(configuration, model, bases, embedder, tracers)
     server = make_server(app, configuration.bounds)
     started = threading.Event()
     startup = server.startup

@@ -1,0 +1,109 @@
+"""OpenTelemetry spans of an answer: `ask`, and in it `retrieve`, `read` and `cite`.
+
+They have times, counts and digests, never a question, a text, or the name of a document. A request that comes with a trace
+(W3C `traceparent`) is part of it. Without a provider nothing is recorded. See docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from openbook import __version__
+from openbook.errors import ConfigError
+from openbook.records import Answer
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+
+Value = str | int | bool
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_SECOND = 1_000_000_000
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Traces:
+    """Tells a tracer about answers when they are there: what took how long stands in them."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._tracer = get_tracer("openbook", __version__, provider)
+
+    def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
+        """`began_ns`: Unix time. `carrier`: the headers of the request."""
+        times, receipt = answer.timings, answer.receipt
+        end_ns = began_ns + _ns(times.total_s)
+        attributes: dict[str, Value] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": receipt.model.name,
+            "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
+            "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
+            "openbook.mode": mode,
+            "openbook.model.digest": receipt.model.digest,
+            "openbook.numeric_class": receipt.numeric_class,
+            "openbook.receipt": receipt.digest,
+            "openbook.finish_reason": answer.finish_reason,
+            "openbook.abstained": answer.abstained,
+            "openbook.passages": len(answer.passages),
+            "openbook.citations": len(answer.citations),
+        }
+        if receipt.knowledge_base is not None and receipt.knowledge_base_version is not None:
+            attributes["openbook.knowledge_base"] = receipt.knowledge_base
+            attributes["openbook.knowledge_base.version"] = receipt.knowledge_base_version
+        context = _PROPAGATOR.extract(carrier)
+        whole = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        inside = set_span_in_context(whole, context)
+        read_ns = began_ns + _ns(times.retrieve_s)
+        cite_ns = read_ns + _ns(times.read_s)
+        if receipt.knowledge_base is not None:
+            self._tracer.start_span("retrieve", inside, start_time=began_ns).end(read_ns)
+        reading = self._tracer.start_span("read", inside, start_time=read_ns)
+        if times.first_token_s is not None:
+            reading.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
+        reading.end(cite_ns)
+        if receipt.knowledge_base is not None:
+            self._tracer.start_span("cite", inside, start_time=cite_ns).end(end_ns)
+        whole.end(end_ns)
+
+    def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
+        """An answer that there is none of. The kind of the error is told, its sentence may quote a text."""
+        context = _PROPAGATOR.extract(carrier)
+        attributes: dict[str, Value] = {"openbook.mode": mode, "error.type": type(error).__name__}
+        span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * _SECOND)
+
+
+def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | None:
+    """Sends spans where OpenTelemetry's own variables say; None when they name no address. Shut it down at the end.
+
+    Raises ConfigError when the extra is missing.
+    """
+    if (
+        not any(environment.get(name) for name in ENDPOINTS)
+        or environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    ):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        named = next(name for name in ENDPOINTS if environment.get(name))
+        raise ConfigError(
+            f"{named} is set, and sending traces needs the extra 'otel' ({error.name} is not installed): "
+            "pip install 'openbook[serve,otel]'"
+        ) from error
+    name = {} if "OTEL_SERVICE_NAME" in environment else {"service.name": "openbook"}
+    provider = SdkProvider(resource=Resource.create(name))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
