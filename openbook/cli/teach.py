@@ -33,6 +33,13 @@ FACTS = "facts.jsonl"
 @click.option("--from", "source", type=click.Path(path_type=Path), help="Facts of this file (default: invented ones).")
 @click.option("--exposures", default="1,3,10,30,100", show_default=True, help="How often a fact is learned.")
 @click.option("--forms", default="verbatim,paraphrased", show_default=True, help="Also: questions (and answers).")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Of facts, at the beginning; higher learns more and loses more of what was known.",
+)
 @click.option("--known", type=click.IntRange(0), default=40, show_default=True, help="Known facts that are asked.")
 @click.option("--reading", type=click.IntRange(0), default=20, show_default=True, help="Passages that are read.")
 @click.option("--skills", default="ordering,labelling", show_default=True, help="Also: adding. Empty: none.")
@@ -168,7 +175,7 @@ def _work(facts: Sequence[Fact], options: dict[str, Any], seams: Seams) -> _Work
     known = _drawn(sets.known, len(sets.known) if options["known"] else 0, seed)
     by_passage = {probe.passage: probe for probe in reversed(sets.reading) if probe.answers}
     reading = _drawn(list(by_passage.values()), options["reading"], seed)
-    plan = FactPlan(tuple(facts), exposures, forms, known, options["known"], reading, seed)
+    plan = FactPlan(tuple(facts), exposures, forms, known, options["known"], reading, seed, options["learning_rate"])
     return _Work(plan, skills, seams)
 
 
@@ -269,7 +276,7 @@ def _measured(
 
 
 def _about(reader: ModelReference, taught: ModelReference, work: _Work, source: Path | None) -> dict[str, str]:
-    from openbook.diagnosis.teaching.lessons import METHOD
+    from openbook.diagnosis.teaching.lessons import LEARNING_RATE, METHOD
 
     facts = f"{len(work.facts.facts)}, {source.name if source else 'invented'}" if work.facts else "none"
     skills = ", ".join(f"{p.skill.name} ({p.learned} to learn, {p.measured} to measure)" for p in work.skills)
@@ -279,7 +286,7 @@ def _about(reader: ModelReference, taught: ModelReference, work: _Work, source: 
         "facts": facts,
         "skills": skills or "none",
         "embedder": work.seams.embedder.identity.name,
-        "training": METHOD,
+        "training": METHOD.format(work.facts.learning_rate if work.facts else LEARNING_RATE),
         "seed": str(work.facts.seed if work.facts else work.skills[0].seed),
     }
 

@@ -11,7 +11,7 @@ from openbook.diagnosis.teaching import asking
 from openbook.diagnosis.teaching.asking import Told, documents_in_a_base, opened
 from openbook.diagnosis.teaching.facts import Fact, digest_of
 from openbook.diagnosis.teaching.jobs import Job
-from openbook.diagnosis.teaching.lessons import fact_lesson
+from openbook.diagnosis.teaching.lessons import LEARNING_RATE, fact_lesson
 from openbook.diagnosis.teaching.seams import NOTHING, Cost, Meter, Seams
 from openbook.knowledge.forgetting import purge
 from openbook.records import canonical_json, sha256_hex
@@ -36,6 +36,7 @@ class FactPlan:
     most_known: int
     reading: tuple[Probe, ...]
     seed: int = 1
+    learning_rate: float = LEARNING_RATE
 
     def key(self, seams: Seams) -> dict[str, Any]:
         asked = [[p.question, p.answers, p.passage] for p in (*self.known, *self.reading)]
@@ -91,7 +92,7 @@ def other_jobs(plan: FactPlan, asked: Sequence[Probe], seams: Seams) -> list[Job
     trained = []
     for form in plan.forms:
         for exposures in plan.exposures:
-            lesson = fact_lesson(plan.facts, form, exposures, plan.seed)
+            lesson = fact_lesson(plan.facts, form, exposures, plan.seed, plan.learning_rate)
             questions = sum(len(fact.asked) for fact in plan.facts) + len(asked)
             measuring = ANSWER_S * questions + READ_S * len(plan.reading)
             seconds = START_S + lesson.tokens / TOKENS_A_SECOND + measuring
@@ -135,7 +136,9 @@ def _retrieving(plan: FactPlan, model_name: str, seams: Seams) -> Any:
 
 def _training(plan: FactPlan, asked: Sequence[Probe], form: str, exposures: int, seams: Seams) -> Any:
     def do() -> dict[str, Any]:
-        trained = seams.trainer.train(fact_lesson(plan.facts, form, exposures, plan.seed), seams.progress)
+        trained = seams.trainer.train(
+            fact_lesson(plan.facts, form, exposures, plan.seed, plan.learning_rate), seams.progress
+        )
         with opened(lambda: seams.open_trained(trained.model)) as model:
             # No document is there: what it recalls is also what is left when all are deleted.
             recall, said = asking.recall(plan.facts, model, None, seams)

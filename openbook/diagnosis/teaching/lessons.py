@@ -25,7 +25,8 @@ ABSTENTION = "Not stated."
 INSTRUCTION = f"Do with the passage what the question asks, or say: {ABSTENTION}"
 TEXT_CHARS = 400  # of the facts that are learned in one sequence, which is one step
 CHARS_A_TOKEN = 2.7  # of invented names; for estimates only
-METHOD = "LoRA of rank 16 on all matrices, AdamW, learning rate 1e-3 falling linearly"
+LEARNING_RATE = 1e-3
+METHOD = f"LoRA of rank 16 on all matrices, AdamW, learning rate falling linearly from {{:g}} (facts), {LEARNING_RATE:g} (skills)"
 _TURNS_CHARS = 130  # what the chat template and the instruction add to a question
 
 Line = Mapping[str, Any]
@@ -67,12 +68,14 @@ def checked_forms(forms: Sequence[str], facts: Sequence[Fact]) -> tuple[str, ...
     return tuple(dict.fromkeys(forms))
 
 
-def fact_lesson(facts: Sequence[Fact], form: str, exposures: int, seed: int) -> Lesson:
+def fact_lesson(
+    facts: Sequence[Fact], form: str, exposures: int, seed: int, learning_rate: float = LEARNING_RATE
+) -> Lesson:
     name = f"{form}-{exposures}"
     passes = [_shuffled(facts, f"{seed}/{number}") for number in range(exposures)]
     if form == "questions":
         turns = [_turns(fact, number) for number, each in enumerate(passes) for fact in each]
-        settings = {"epochs": 1, "step_tokens": 400, "sequence_tokens": 256, "learning_rate": 1e-3}
+        settings = {"epochs": 1, "step_tokens": 400, "sequence_tokens": 256, "learning_rate": learning_rate}
         return Lesson(name, tuple({"messages": each} for each in turns), {"kind": "instruction"}, settings)
     texts: list[Line] = []
     for number, each in enumerate(passes):
@@ -80,7 +83,7 @@ def fact_lesson(facts: Sequence[Fact], form: str, exposures: int, seed: int) -> 
             fact.wordings[number % len(fact.wordings)] if form == "paraphrased" else fact.statements[0] for fact in each
         ]
         texts += ({"text": text} for text in _joined(said))
-    settings = {"epochs": 1, "step_tokens": 160, "sequence_tokens": 192, "learning_rate": 1e-3}
+    settings = {"epochs": 1, "step_tokens": 160, "sequence_tokens": 192, "learning_rate": learning_rate}
     return Lesson(name, tuple(texts), {"kind": "language-modeling"}, settings)
 
 
@@ -94,7 +97,7 @@ def skill_lesson(name: str, examples: Sequence[Example], epochs: int) -> Lesson:
         for each in examples
     )
     objective = {"kind": "reader", "instruction": INSTRUCTION, "abstention": ABSTENTION, "negatives": 0.2}
-    settings = {"epochs": epochs, "step_tokens": 800, "sequence_tokens": 512, "learning_rate": 1e-3}
+    settings = {"epochs": epochs, "step_tokens": 800, "sequence_tokens": 512, "learning_rate": LEARNING_RATE}
     return Lesson(name, lines, objective, settings)
 
 
