@@ -39,6 +39,7 @@ class Service:
     reading: Gate
     writing: Gate
     receiving: Gate
+    drawing: Gate
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
