@@ -16,6 +16,7 @@
     - KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
     - KnowledgeBaseBusy    another process writes to it
     - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+    - NoPicture            a page of a document of which no picture can be shown
   - ReceiptError           what should be a receipt, or a log of them, is none, or was altered
   - TrainingError          a training run that cannot go on
   - StorageError           the disk refused: full, read-only, no permission
@@ -27,6 +28,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+NoPictureCode: TypeAlias = Literal["not_a_pdf", "page_not_found", "file_unreadable", "file_changed", "page_not_drawn"]
 
 
 class OpenBookError(Exception):
@@ -95,6 +99,18 @@ class UnreadableFile(KnowledgeError):
 
 class NotReadNow(UnreadableFile):
     """The reason is the machine's and not the file's: the next run tries again, though the file is unchanged."""
+
+
+class NoSuchPage(UnreadableFile):
+    """The file can be read and has no page of that number."""
+
+
+class NoPicture(KnowledgeError):
+    """`code`: why, in one word for programs."""
+
+    def __init__(self, message: str, code: NoPictureCode) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ReceiptError(OpenBookError):

@@ -23,7 +23,7 @@ from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
-from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
+from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +50,15 @@ class Status:
     bytes_on_disk: int
     sources: tuple[str, ...]
     not_in: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a document's text was read from. `key` names the file's bytes and `code`, which read them: `intake.content_key`."""
+
+    key: Digest
+    code: str
+    media_type: str
 
 
 def now() -> str:
@@ -221,6 +230,16 @@ class KnowledgeBase:
                 {"path": document, "version": self.kept_version(version)},
             ).fetchone()
             return None if row is None else str(row[0])
+
+    def origin(self, document: str, version: int | None = None) -> Origin | None:
+        """What the text of a document (its path) was read from, or None."""
+        with schema.storage_errors(self.folder):
+            row = self.connection.execute(
+                "SELECT c.key, c.code, c.media_type FROM contents c JOIN documents d ON d.content_id = c.id "
+                f"WHERE d.path = :path AND {schema.LIVE}",
+                {"path": document, "version": self.kept_version(version)},
+            ).fetchone()
+            return None if row is None else Origin(*row)
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has some, in text order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 _MOST_IGNORE_BYTES = 1_000_000
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
+_ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,19 @@ def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False
 def display_path(path: Path) -> str:
     """`path` with `/` between its parts and everything unprintable escaped. Two paths never look the same."""
     return "".join(_shown(character) for character in path.as_posix())
+
+
+def path_displayed(text: str) -> Path:
+    """The path that `display_path` shows so: `display_path(path_displayed(text)) == text` for every text that it makes."""
+    return Path(_ESCAPED.sub(_meant, text))
+
+
+def _meant(escape: re.Match[str]) -> str:
+    letter, digits = escape[1][0], escape[1][1:]
+    if not digits:
+        return next(character for character, shown in _ESCAPES.items() if shown == escape[0])
+    code = int(digits, 16)
+    return chr(code + 0xDC00 if letter == "x" and code >= 0x80 else code)
 
 
 def _shown(character: str) -> str:

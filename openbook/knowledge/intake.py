@@ -40,6 +40,11 @@ def code_of(sizing: Sizing) -> str:
     return f"reader {READER_VERSION} {sizing.code}"
 
 
+def content_key(path: Path, digest: Digest, code: str) -> Digest:
+    """Names a file's bytes (by their SHA-256), how its name says to read them, and the code that reads and splits."""
+    return sha256_hex(f"{digest} {path.suffix.lower()} {code}".encode("utf-8", "surrogateescape"))
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A file whose row in the newest version must be another one. Its content is stored."""
@@ -187,20 +192,16 @@ class Intake:
             return None  # the reader will say so
         with opened(found.path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
-        key = self._content_key(found.path, digest)
+        key = content_key(found.path, digest, self._code_of(found.path))
         row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
         return None if row is None else int(row[0])
-
-    def _content_key(self, path: Path, digest: str) -> str:
-        """Names the file's bytes, how its name says to read them, and the code that reads and splits."""
-        return sha256_hex(f"{digest} {path.suffix.lower()} {self._code_of(path)}".encode("utf-8", "surrogateescape"))
 
     def _code_of(self, path: Path) -> str:
         return self._code + _WITH_OCR if self.ocr and may_need_ocr(path) else self._code
 
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
         """Store a text with its passages once; the id of its row."""
-        key = self._content_key(path, digest)
+        key = content_key(path, digest, self._code_of(path))
         row = self.connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
         if row is not None:
             return int(row[0])

@@ -26,6 +26,7 @@ from openbook.serving import (
     mcp_http,
     operations,
     page,
+    pictures,
     receipts,
     replies,
     responses,
@@ -42,6 +43,7 @@ from openbook.serving.bodies import (
     EmbeddingBody,
     JsonRpcBody,
     ListQuery,
+    PageQuery,
     PurgeBody,
     ReplayBody,
     ResponseBody,
@@ -55,7 +57,7 @@ from openbook.serving.keys import KeyFile
 from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
-from openbook.serving.routing import FORM, JSON, Endpoint
+from openbook.serving.routing import FORM, JSON, PNG, Endpoint
 from openbook.serving.running import Gate
 from openbook.serving.service import Service
 from openbook.serving.traces import Traces
@@ -144,6 +146,15 @@ ENDPOINTS = (
         query=TextQuery,
         reply=replies.DocumentText,
         refuses_too=(404,),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/documents/page",
+        pictures.page_picture,
+        "read",
+        query=PageQuery,
+        media=(PNG,),
+        refuses_too=(404, 409),
     ),
     Endpoint(
         "POST",
@@ -263,6 +274,7 @@ def create_app(
         reading=Gate(bounds.running, bounds.waiting),
         writing=Gate(1, bounds.waiting),
         receiving=Gate(bounds.uploads, bounds.waiting),
+        drawing=Gate(bounds.pictures, bounds.waiting),
         pool=ThreadPoolExecutor(bounds.running + 1, "openbook-serve"),
     )
 

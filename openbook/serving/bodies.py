@@ -309,6 +309,15 @@ class TextQuery(Query):
     length: _Count | None = None
 
 
+class PageQuery(Query):
+    """Page `page`, counted from 1, of the document at `path`."""
+
+    path: _Filled
+    page: _Count
+    knowledge_base: str | None = None
+    as_of: str | None = None
+
+
 class DifferenceQuery(ListQuery):
     """From the version `before` to `after` (default: the newest)."""
 

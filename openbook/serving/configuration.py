@@ -17,9 +17,10 @@ from openbook.knowledge.adding import RunOptions
 class Bounds:
     """What one request may cost, and all together. A request over a bound is refused with a sentence.
 
-    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a time. A key may
-    send `requests_per_minute` (0: any number), and all callers without one together as many. `head_s`, `body_s` and
-    `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON.
+    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a
+    time. A key may send `requests_per_minute` (0: any number), and all callers without one together as many. `head_s`, `body_s`
+    and `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON. `pictures` are drawn at a
+    time, each within `picture_s`.
     """
 
     running: int = 4
@@ -42,13 +43,15 @@ class Bounds:
     embedding_chars: int = 32_000
     listed: int = 1000  # documents of one page of the list
     text_chars: int = 100_000  # of a document in one answer
+    pictures: int = 2
+    picture_s: float = 20.0
 
     def shared_by(self, processes: int) -> Bounds:
         """The share of one of so many processes in what all requests together may take, rounded up.
 
         Connections are not shared out: which process accepts one is chance, and an idle one costs little.
         """
-        shared = ("running", "waiting", "uploads", "requests_per_minute")
+        shared = ("running", "waiting", "uploads", "requests_per_minute", "pictures")
         return replace(self, **{name: -(-getattr(self, name) // processes) for name in shared})
 
 

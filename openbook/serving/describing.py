@@ -18,11 +18,12 @@ from openbook.serving.access import Caller
 from openbook.serving.bodies import Body
 from openbook.serving.configuration import Configuration
 from openbook.serving.refusals import REASONS
-from openbook.serving.routing import FORM, JSON, Endpoint
+from openbook.serving.routing import FORM, JSON, PNG, Endpoint
 from openbook.serving.service import Service
 
 _SCHEMAS = "#/components/schemas/{model}"
 _KEY = "key"
+_BINARY = {"type": "string", "format": "binary"}
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. What is refused says why, as "
     "`{error: {message, type, param, code}}`. A limit that a schema does not name is refused with the code `above_limit`. "
@@ -69,7 +70,7 @@ def _operation(endpoint: Endpoint, configuration: Configuration, refs: Mapping[t
 
 
 def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
-    schema = refs[endpoint.reply] if endpoint.reply else {"type": "string"}
+    schema = refs[endpoint.reply] if endpoint.reply else _BINARY if endpoint.media == (PNG,) else {"type": "string"}
     content: dict[str, Any] = {media: {"schema": schema} for media in endpoint.media}
     told = "Done."
     if endpoint.events is not None:
@@ -121,7 +122,7 @@ def _unsupported(body: type[Body]) -> dict[str, Any]:
 def _form(body: type[BaseModel]) -> dict[str, Any]:
     """The fields of a form and its files."""
     schema = body.model_json_schema()
-    file = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    file = {**_BINARY, "contentMediaType": "application/octet-stream"}
     files = {"type": "array", "items": file, "minItems": 1, "description": "Each under a plain name of its own."}
     fields = {name: _not_null(each) for name, each in schema["properties"].items()}
     return {**schema, "properties": {"file": files, **fields}, "required": ["file"]}

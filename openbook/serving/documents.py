@@ -86,18 +86,26 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
     check_at_most(length, most, "length")
 
     def work(stop: Stop) -> dict[str, Any]:
-        version = base.kept_version(scope_of(base, caller, Choosing(as_of=query.as_of)).as_of)
-        seen = base.documents(caller.scope(version))
-        text = base.text(path, version) if path in seen else None
-        if text is None:
-            raise _no_document(path, "path")
+        version = version_seen(base, caller, path, query.as_of)
+        text, origin = base.text(path, version), base.origin(path, version)
+        if text is None or origin is None:  # purged meanwhile
+            raise no_document(path, "path")
         part = text[start : start + length]
         first = min(start, len(text))
         place = {"start": first, "end": first + len(part), "total": len(text)}
         pages = _pages_within(base.pages(path, version), first, first + len(part))
-        return {"knowledge_base": base.id, "version": version, "path": path, **place, "text": part, "pages": pages}
+        about = {"knowledge_base": base.id, "version": version, "path": path, "media_type": origin.media_type}
+        return {**about, **place, "text": part, "pages": pages}
 
     return JSONResponse({"object": "document.text", **await service.read(request.receive, work)})
+
+
+def version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
+    """The version asked for, in which the caller may see that document. Raises Refusal."""
+    version = base.kept_version(scope_of(base, caller, Choosing(as_of=as_of)).as_of)
+    if path not in base.documents(caller.scope(version)):
+        raise no_document(path, "path")
+    return version
 
 
 def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> list[dict[str, int]]:
@@ -121,7 +129,7 @@ async def upload(service: Service, request: Request, caller: Caller) -> JSONResp
 
 async def _upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
     async with read_form(request, service.configuration.bounds) as (files, fields):
-        base, options = service.base(fields.knowledge_base), _run_options(service, fields.knowledge_base)
+        base, options = service.base(fields.knowledge_base), run_options(service, fields.knowledge_base)
         labels = checked_labels(fields.labels)
         if not labels <= caller.labels:
             raise Refusal(403, "A document may only get labels that you hold.", code="label_not_held", param="labels")
@@ -240,7 +248,8 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _run_options(service: Service, name: str | None) -> RunOptions:
+def run_options(service: Service, name: str | None) -> RunOptions:
+    """How files of the knowledge base of that name (default: the first) are read."""
     name = name if name is not None else next(iter(service.bases), "")
     settings = service.configuration.settings
     return service.configuration.reading.get(name, RunOptions(lock_timeout_s=settings.lock_timeout_s))
@@ -310,10 +319,11 @@ def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
     """Raises Refusal, the same whether a document is not there or is not the caller's to see."""
     for path in wanted:
         if path not in seen:
-            raise _no_document(path, "documents")
+            raise no_document(path, "documents")
 
 
-def _no_document(path: str, param: str) -> Refusal:
+def no_document(path: str, param: str) -> Refusal:
+    """The refusal of what is not there and of what is not the caller's to see."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return Refusal(404, message, code="document_not_found", param=param)
 

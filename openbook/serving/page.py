@@ -23,7 +23,7 @@ POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self'",
+        "img-src 'self' blob:",  # a page of a document, which the page's own script fetched with its key
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -332,12 +332,16 @@ class Page(Reply):
 
 
 class DocumentText(Reply):
-    """The characters from `start` to `end` of `total`; `pages`: those of which something is in it, and where each begins."""
+    """The characters from `start` to `end` of `total`; `pages`: those of which something is in it, and where each begins.
+
+    `media_type`: what the file was that the text was read from.
+    """
 
     object: Literal["document.text"]
     knowledge_base: str
     version: int
     path: str
+    media_type: str
     start: int
     end: int
     total: int

@@ -17,6 +17,7 @@ from openbook.serving.service import Service
 
 JSON = "application/json"
 FORM = "multipart/form-data"
+PNG = "image/png"
 
 Handler: TypeAlias = Callable[[Service, Request, Any], Awaitable[ASGIApp]]
 
@@ -25,7 +26,7 @@ Handler: TypeAlias = Callable[[Service, Request, Any], Awaitable[ASGIApp]]
 class Endpoint:
     """`right`: what a caller needs; None: open to all. `content`: the type of the body; `body` and `query`: what they may say.
 
-    `reply` comes with 200, in one of `media` (None: text); `events`: each event where it can come as a stream. `refuses_too`: the
+    `reply` comes with 200, in one of `media` (None: text, or a picture); `events`: each event where it can come as a stream. `refuses_too`: the
     statuses of refusals beside those that follow from the rest, in one of the shapes `refusals`. `also`: other responses,
     by status, as OpenAPI writes them.
     """

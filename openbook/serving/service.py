@@ -43,6 +43,7 @@ class Service:
     reading: Gate
     writing: Gate
     receiving: Gate
+    drawing: Gate
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 

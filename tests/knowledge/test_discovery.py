@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, sync
-from openbook.knowledge.discovery import Found, Rules, discover, display_path
+from openbook.knowledge.discovery import Found, Rules, discover, display_path, path_displayed
 from openbook.records import Verdict
 from openbook.testing import HashEmbedder
 
@@ -174,6 +176,13 @@ def test_display_path_is_printable_and_tells_paths_apart() -> None:
     shown = {display_path(Path(name)) for name in set(names)}
     assert len(shown) == len(set(names))
     assert all(text.isprintable() for text in shown)
+
+
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
+@example("a\nb\\n\\\\x00\x1b\x80\udc80\udcff\ud800\u200b\U000e0041\U0010ffff")
+def test_a_path_is_found_again_by_what_is_displayed(name: str) -> None:
+    path = Path("/", name)
+    assert path_displayed(display_path(path)) == path
 
 
 def test_very_deep_folders(folder: Path) -> None:

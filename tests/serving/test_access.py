@@ -32,6 +32,7 @@ ROUTES = [
     ("POST", "/v1/search", "read"),
     ("GET", "/v1/documents", "read"),
     ("GET", "/v1/documents/text?path=x", "read"),
+    ("GET", "/v1/documents/page?path=x&page=1", "read"),
     ("POST", "/v1/documents", "write"),
     ("POST", "/v1/documents/remove", "write"),
     ("POST", "/v1/documents/purge", "admin"),
@@ -235,6 +236,7 @@ def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Respo
     for params in ({}, {"as_of": 2}):
         path = server.bases["kb"].documents()[-1]
         yield server.client.get("/v1/documents/text", params={"path": path, **params}, headers=headers)
+        yield server.client.get("/v1/documents/page", params={"path": path, "page": 1, **params}, headers=headers)
     yield server.client.get("/metrics", headers=headers)
     for path in ("safe.txt", server.bases["kb"].documents()[-1], str(Path(server.bases["kb"].documents()[-1]).parent)):
         for action in ("remove", "purge"):

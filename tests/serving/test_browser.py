@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
+from tests.knowledge.reading.samples import make_pdf
 from tests.serving.conftest import Running, running
 from tests.serving.test_running import WaitingEngine
 
@@ -246,6 +248,65 @@ def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
         page.locator(".turn").first.locator(".source button").first.click()
         expect(page.get_by_role("dialog").locator("mark")).to_have_text(OPENED)
     other.close()
+
+
+def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
+    configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "docs" / "masts.pdf"
+    path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]]))
+    add(base, [path], HashEmbedder())
+    with running(replace(configuration, require_key=True), echo_model(), {"kb": base}) as server:
+        page = open_page(server)
+        page.get_by_role("dialog", name="API key").get_by_label("Key", exact=True).fill(server.keys.new("a", "read")[1])
+        page.keyboard.press("Enter")
+        source = ask(page, "How many masts carries the ship Kell?").locator(".source button").first
+        source.click()
+        reader, show = page.get_by_role("dialog"), page.get_by_role("button", name="Show the page")
+        expect(show).to_have_attribute("aria-pressed", "false")
+        expect(reader.get_by_role("img")).to_have_count(0)
+        show.focus()
+        page.keyboard.press("Enter")  # the key goes with the request: an address in the page would send none
+        picture = reader.get_by_role("img", name="Page 2 of masts.pdf")
+        expect(picture).to_be_visible()
+        expect(picture).to_have_js_property("naturalWidth", 1000)
+        expect(show).to_have_attribute("aria-pressed", "true")
+        beside, text = picture.bounding_box(), reader.locator("mark").bounding_box()
+        assert beside["x"] + beside["width"] < text["x"]
+        page.keyboard.press("Space")
+        expect(picture).to_have_count(0)
+        expect(show).to_have_attribute("aria-pressed", "false")
+
+        path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries six masts of steel."]]))
+        show.click()
+        expect(reader).to_contain_text("its file is not, byte for byte, the one that this text was read from.")
+        expect(reader.get_by_role("img")).to_have_count(0)
+        page.keyboard.press("Escape")
+        go(page, "Documents")
+        page.locator("#list").get_by_role("button", name="bridge.txt").click()
+        expect(reader.get_by_role("region")).to_contain_text(OPENED)
+        expect(show).to_be_hidden()  # of a text there is no picture
+
+
+def test_a_page_stands_above_its_text_on_a_phone_and_its_button_can_be_read(
+    server: Running, open_page: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "docs" / "masts.pdf"
+    path.write_bytes(make_pdf([["The ship Kell carries two masts of oak."]]))
+    add(server.bases["kb"], [path], HashEmbedder())
+    for scheme in ("light", "dark"):
+        page = open_page(server, viewport={"width": 375, "height": 740}, color_scheme=scheme)
+        ask(page, "How many masts carries the ship Kell?").locator(".source button").first.click()
+        reader, show = page.get_by_role("dialog"), page.get_by_role("button", name="Show the page")
+        show.click()
+        picture = reader.get_by_role("img", name="Page 1 of masts.pdf")
+        expect(picture).to_be_visible()
+        expect(picture).to_have_js_property("naturalWidth", 1000)
+        above, text = reader.locator("#reader-page").bounding_box(), reader.locator("mark").bounding_box()
+        assert above["y"] + above["height"] <= text["y"]
+        assert picture.bounding_box()["width"] > 300
+        assert reader.evaluate("e => e.scrollWidth <= e.clientWidth && e.clientWidth <= 375")
+        assert show.evaluate(CONTRAST) >= 4.5, scheme
 
 
 def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Running, open_page: Any) -> None:

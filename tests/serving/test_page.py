@@ -56,7 +56,12 @@ def test_the_page_needs_no_key_and_its_data_does(keyed: Running) -> None:
         assert response.headers.get_list("content-security-policy") == [POLICY]  # two policies would both hold
         assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["referrer-policy"] == "no-referrer"
-    for address in ("/v1/models", "/v1/documents/text?path=x", "/v1/versions/difference?before=1"):
+    for address in (
+        "/v1/models",
+        "/v1/documents/text?path=x",
+        "/v1/documents/page?path=x&page=1",
+        "/v1/versions/difference?before=1",
+    ):
         assert keyed.client.get(address).status_code == 401
     assert (
         keyed.client.get("/health").headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
@@ -66,7 +71,8 @@ def test_the_page_needs_no_key_and_its_data_does(keyed: Running) -> None:
 def test_the_policy_allows_this_server_alone() -> None:
     rules = dict(rule.split(" ", 1) for rule in POLICY.split("; "))
     assert rules["default-src"] == rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == "'none'"
-    assert {rules[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
+    assert {rules[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
+    assert rules["img-src"] == "'self' blob:"  # what the page's own script has fetched, and no data: of a document
     assert rules["require-trusted-types-for"] == "'script'"
 
 
@@ -100,7 +106,7 @@ def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, tmp_path
     assert found["text"] == cited["quote"]
     assert (found["start"], found["end"]) == (cited["start"], cited["end"])
     assert found["total"] == len(path.read_text())
-    assert found["pages"] == []
+    assert (found["pages"], found["media_type"]) == ([], "text/plain")
     beyond = text(server, path=cited["document"], start=10**6).json()
     assert (beyond["text"], beyond["start"]) == ("", found["total"])
 
@@ -109,6 +115,7 @@ def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
     add(server.bases["kb"], [ROOT / "examples" / "handbook" / "safety" / "vessel-safety-manual.pdf"], HashEmbedder())
     path = path_of(server, "manual.pdf")
     whole = text(server, path=path).json()
+    assert whole["media_type"] == "application/pdf"
     pages = [(each["page"], each["start"]) for each in whole["pages"]]
     assert [page for page, _ in pages] == list(range(1, len(pages) + 1))
     assert len(pages) > 2

@@ -117,7 +117,7 @@ def read_file(
     reason = unsupported(path, ocr=bool(ocr))
     if reason:
         raise UnreadableFile(reason)
-    data = _read_bytes(path, max_bytes)
+    data = file_bytes(path, max_bytes)
     return read_bytes(data, path.name, ocr=ocr, readers=readers), sha256_hex(data)
 
 
@@ -206,11 +206,12 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise UnreadableFile("not a valid path") from error
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
+def file_bytes(path: Path, max_bytes: int) -> bytes:
+    """All bytes of a regular file. Raises NotReadNow, UnreadableFile as `opened`, and for a larger one."""
     with opened(path) as file:
-        _check_size(os.fstat(file.fileno()).st_size, max_bytes)
+        check_size(os.fstat(file.fileno()).st_size, max_bytes)
         data = file.read(max_bytes + 1)
-    _check_size(len(data), max_bytes)
+    check_size(len(data), max_bytes)
     return data
 
 
@@ -220,7 +221,8 @@ def _check_kind(mode: int) -> None:
         raise UnreadableFile(kind)
 
 
-def _check_size(size: int, max_bytes: int) -> None:
+def check_size(size: int, max_bytes: int) -> None:
+    """Raises UnreadableFile."""
     if size > max_bytes:
         raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
 

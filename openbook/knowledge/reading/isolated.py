@@ -33,7 +33,7 @@ MOST_FILES_A_WORKER = 2_000
 _AHEAD = 4  # files read ahead, for each worker
 _START_S = 60.0
 _LONGEST_REASON_CHARS = 1_000
-_NONSENSE = "the reader gave an answer that makes no sense"
+NONSENSE = "the reader gave an answer that makes no sense"
 
 Outcome: TypeAlias = tuple[Content, Digest] | UnreadableFile
 
@@ -64,11 +64,11 @@ class ReaderPool:
     def __init__(self, limits: Limits, *, workers: int = 2, ocr: str = "", command: Sequence[str] = ()) -> None:
         self._limits = limits
         self._workers = max(workers, 1)
-        self._command = list(command) or _worker_command()
+        self._command = list(command) or worker_command()
         self._settings = json.dumps({**asdict(limits), "ocr": ocr})
         self._lock = threading.Lock()
-        self._all: set[_Worker] = set()
-        self._idle: list[_Worker] = []
+        self._all: set[Worker] = set()
+        self._idle: list[Worker] = []
         self._closed = threading.Event()
         self._threads: ThreadPoolExecutor | None = None
 
@@ -127,7 +127,7 @@ class ReaderPool:
         except OSError as error:
             return NotReadNow(f"the reader could not be started ({(error.strerror or str(error)).lower()})")
 
-    def _ask(self, worker: _Worker, path: Path) -> Outcome | None:
+    def _ask(self, worker: Worker, path: Path) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
         try:
             answer = worker.ask(os.fsencode(path), self._limits.timeout_s)
@@ -141,23 +141,23 @@ class ReaderPool:
             self._discard(worker)
         return answer
 
-    def _take(self, *, fresh: bool = False) -> _Worker:
+    def _take(self, *, fresh: bool = False) -> Worker:
         with self._lock:
             if self._idle and not fresh:
                 return self._idle.pop()
             if self._closed.is_set():
                 raise OSError("the pool is closed")
-            worker = _Worker([*self._command, self._settings])
+            worker = Worker([*self._command, self._settings])
             self._all.add(worker)
             return worker
 
-    def _discard(self, worker: _Worker) -> None:
+    def _discard(self, worker: Worker) -> None:
         worker.reap()
         with self._lock:
             self._all.discard(worker)
 
 
-class _Worker:
+class Worker:
     """One process. Asked by one thread at a time; killed from any."""
 
     def __init__(self, command: list[str]) -> None:
@@ -179,28 +179,45 @@ class _Worker:
 
     def ask(self, path: bytes, timeout_s: float) -> Outcome | None:
         """What it answers about the file; None when it ended or was killed. Raises ValueError for nonsense."""
+        answer = self.exchange([path], timeout_s)
+        if answer is None:
+            return None
+        outcome, self._peak_mb = _checked(answer)
+        return outcome
+
+    def exchange(
+        self, question: Sequence[bytes], timeout_s: float, most_bytes: int = MOST_ANSWER_BYTES
+    ) -> bytes | None:
+        """The body of its answer to a question, which comes in parts; None when it ended or was killed.
+
+        Raises ValueError when it answers something else.
+        """
         self.files += 1
         if not self._ready:
-            self._ready = self._exchange(b"", _START_S)[:NAME_BYTES] == HELLO
+            self._ready = self._send([], _START_S, NAME_BYTES)[:NAME_BYTES] == HELLO
             if not self._ready:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
-        frame = self._exchange((len(name) + len(path)).to_bytes(4, "big") + name + path, timeout_s)
+        size = len(name) + sum(map(len, question))
+        frame = self._send([size.to_bytes(4, "big") + name, *question], timeout_s, NAME_BYTES + most_bytes)
         if not frame:
             return None
         if frame[:NAME_BYTES] != name:
-            raise ValueError(_NONSENSE)
-        outcome, self._peak_mb = _checked(frame[NAME_BYTES:])
-        return outcome
+            raise ValueError(NONSENSE)
+        return frame[NAME_BYTES:]
 
-    def _exchange(self, question: bytes, timeout_s: float) -> bytes:
+    def _send(self, parts: Sequence[bytes], timeout_s: float, most_bytes: int) -> bytes:
+        """The frame that it answers with; empty where there is none."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with self._lock:
             self._deadline = time.monotonic() + timeout_s
         try:
-            self._process.stdin.write(question)
-            return read_frame(self._process.stdout, MOST_ANSWER_BYTES)  # type: ignore[arg-type]  # a raw file
+            for part in parts:
+                rest = memoryview(part)
+                while rest:  # a pipe may take less than all of it
+                    rest = rest[self._process.stdin.write(rest) :]
+            return read_frame(self._process.stdout, most_bytes)  # type: ignore[arg-type]  # a raw file
         except (OSError, ValueError):  # it is gone, or the pool was closed
             return b""
         finally:
@@ -269,7 +286,7 @@ class _Worker:
                 self._said = (self._said + part)[-4_000:]
 
 
-def _worker_command() -> list[str]:
+def worker_command() -> list[str]:
     return [sys.executable, "-X", "utf8", "-m", "openbook.knowledge.reading.worker"]
 
 
@@ -304,7 +321,7 @@ def _checked(body: bytes) -> tuple[Outcome, int]:
         _require(len(digest) == 64 and not digest.strip("0123456789abcdef"))
         return (_content(**answer), digest), peak_mb
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UnreadableFile) as error:
-        raise ValueError(_NONSENSE) from error
+        raise ValueError(NONSENSE) from error
 
 
 def _content(

@@ -46,7 +46,7 @@ _NO_TITLE = re.compile(
     re.I,
 )
 
-_ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
+ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
 
 
 Recognise = Callable[[Any], str]
@@ -67,20 +67,27 @@ def read_pdf(data: bytes, name: str) -> Content:
 
 def read_pdf_with(data: bytes, name: str, recognise: Recognise | None) -> Content:
     """As `read_pdf`; pages that are pictures are given to `recognise`."""
-    with _ONE_AT_A_TIME:
+    with ONE_AT_A_TIME:
         return _read(data, name, recognise)
 
 
-def _read(data: bytes, name: str, recognise: Recognise | None) -> Content:
+def open_pdf(data: bytes) -> Any:
+    """A document of PDFium, to be closed. The caller holds `ONE_AT_A_TIME`. Raises UnreadableFile."""
     import pypdfium2
 
     try:
-        document = pypdfium2.PdfDocument(data)
+        return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         code = getattr(error, "err_code", None)
         if code in {_PASSWORD_ERROR, _SECURITY_ERROR} or "password" in str(error).lower():
             raise UnreadableFile("encrypted with a password") from error
         raise UnreadableFile("not a readable PDF") from error
+
+
+def _read(data: bytes, name: str, recognise: Recognise | None) -> Content:
+    import pypdfium2
+
+    document = open_pdf(data)
     try:
         found = list(_pages(document, recognise))
         if not found:

@@ -2,6 +2,10 @@
 
 It is told one path at a time on standard input and answers on standard output, each in a frame: four bytes of length
 (big-endian), eight bytes that name the request, and the path or a JSON object. It ends when its input ends.
+
+With `--picture` before its settings it draws one page of one PDF and ends (see `drawing`): it is told the page's number, in
+eight bytes, and the bytes of the file, and answers PIXELS, width and height in four bytes each, and red, green and blue of
+each pixel; or a JSON object that says why not.
 """
 
 from __future__ import annotations
@@ -13,16 +17,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openbook.errors import NotReadNow, UnreadableFile
+from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.knowledge.reading import READERS, Reader, read_file
 from openbook.records import Content, Digest
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
+PICTURE = "--picture"
+PIXELS = b"\1"  # begins an answer that is a picture
+PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
 _LONGEST_REASON_CHARS = 300
 
 
@@ -33,6 +40,9 @@ def main(arguments: list[str]) -> None:
     _end_with_parent(questions.fileno())
     readers = _table(arguments[1]) if arguments[0] == "--readers" else READERS
     _write_frame(answers, HELLO, b"")
+    if arguments[0] == PICTURE:
+        _draw_one(questions, answers, settings)
+        return
     while frame := read_frame(questions, 1_000_000):
         _limit_seconds(settings["timeout_s"])
         _write_frame(answers, frame[:NAME_BYTES], _answer(Path(os.fsdecode(frame[NAME_BYTES:])), settings, readers))
@@ -61,15 +71,25 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
 
 
 def _answer(path: Path, settings: Mapping[str, Any], readers: Mapping[str, str | Reader]) -> bytes:
-    try:
+    def read() -> bytes:
         content, digest = read_file(path, max_bytes=settings["max_file_bytes"], ocr=settings["ocr"], readers=readers)
         return _encoded(_said(content, digest))
+
+    return _or_reason(read, settings["memory_mb"])
+
+
+def _or_reason(work: Callable[[], bytes], memory_mb: int) -> bytes:
+    """What `work` gives, or as JSON why it gives nothing."""
+    try:
+        return work()
     except NotReadNow as error:
         return _encoded({"reason": str(error)[:_LONGEST_REASON_CHARS], "again": True})
+    except NoSuchPage as error:
+        return _encoded({"reason": str(error)[:_LONGEST_REASON_CHARS], "absent": True})
     except UnreadableFile as error:
         reason = str(error)
     except MemoryError:
-        reason = f"needs more than {settings['memory_mb']} MB of memory to read"
+        reason = f"needs more than {memory_mb} MB of memory to read"
     except RecursionError:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
@@ -92,6 +112,23 @@ def _said(content: Content, digest: Digest) -> dict[str, Any]:
 
 def _encoded(answer: Mapping[str, Any]) -> bytes:
     return json.dumps({**answer, "peak_mb": _peak_mb()}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _draw_one(questions: BinaryIO, answers: BinaryIO, settings: Mapping[str, Any]) -> None:
+    from openbook.knowledge.reading.pdf_picture import draw  # late: not for those that read plain text
+
+    head = NAME_BYTES + PAGE_BYTES
+    frame = read_frame(questions, head + settings["max_file_bytes"])
+    if not frame:
+        return
+    _limit_seconds(settings["timeout_s"])
+
+    def drawn() -> bytes:
+        made = draw(frame[head:], int.from_bytes(frame[NAME_BYTES:head], "big"))
+        sides = b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height))
+        return PIXELS + sides + made.pixels
+
+    _write_frame(answers, frame[:NAME_BYTES], _or_reason(drawn, settings["memory_mb"]))
 
 
 def _table(target: str) -> Mapping[str, str | Reader]:

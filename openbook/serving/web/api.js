@@ -39,11 +39,15 @@ async function send(path, options = {}) {
   return response;
 }
 
-/** `parameters` without those that are empty. Raises ApiError. */
-export async function get(path, parameters = {}) {
+/** `path` with those of `parameters` that are not empty. */
+function address(path, parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  const query = given.length ? `?${new URLSearchParams(given)}` : "";
-  return (await send(path + query)).json();
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+/** Raises ApiError. */
+export async function get(path, parameters = {}) {
+  return (await send(address(path, parameters))).json();
 }
 
 function withJson(body) {
@@ -54,9 +58,9 @@ export async function post(path, body) {
   return (await send(path, withJson(body))).json();
 }
 
-/** What is at `path`, as a file. */
-export async function whole(path) {
-  return (await send(path)).blob();
+/** What is at `path`, as a file. Raises ApiError, AbortError. */
+export async function whole(path, parameters = {}, signal = null) {
+  return (await send(address(path, parameters), { signal })).blob();
 }
 
 /** Whether there is something at `path` for this caller. */

@@ -1,0 +1,66 @@
+"""Pictures of the pages of PDFs, drawn when they are asked for.
+
+A knowledge base keeps the text of a file and not its bytes. So a page can be shown as long as the file is where it was read
+and has exactly the bytes that were read: they are read once, compared by their digest, and those very bytes are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
+from openbook.knowledge.base import Origin
+from openbook.knowledge.discovery import path_displayed
+from openbook.knowledge.intake import content_key
+from openbook.knowledge.reading import file_bytes
+from openbook.knowledge.reading.drawing import draw_page
+from openbook.knowledge.reading.isolated import Limits
+from openbook.records import sha256_hex
+
+PDF = "application/pdf"
+
+_NONE = "The page cannot be shown as a picture"
+
+
+def page_picture(
+    document: str,
+    origin: Origin,
+    page: int,
+    limits: Limits = Limits(),
+    stop: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Page `page` (from 1) of a document (its path), whose text was read from `origin`, as PNG.
+
+    It does not ask who may see the document. Broken off when `stop` says so.
+
+    Raises:
+        NoPicture: there is none; it says why.
+
+    """
+    if origin.media_type != PDF:
+        raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
+    data = _same_bytes(document, origin, limits.max_file_bytes)
+    try:
+        return draw_page(data, page, limits, stop)
+    except NoSuchPage as error:
+        raise NoPicture(f"This document has no such page: {error}.", "page_not_found") from error
+    except UnreadableFile as error:
+        raise NoPicture(f"{_NONE}: {error}.", "page_not_drawn") from error
+
+
+def _same_bytes(document: str, origin: Origin, max_bytes: int) -> bytes:
+    """The bytes that the document's text was read from.
+
+    `origin` names the code that read them, so this holds across versions of OpenBook. Raises NoPicture.
+    """
+    path = path_displayed(document)
+    try:
+        data = file_bytes(path, max_bytes)
+    except UnreadableFile as error:
+        message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
+        raise NoPicture(message, "file_unreadable") from error
+    if content_key(path, sha256_hex(data), origin.code) != origin.key:
+        raise NoPicture(
+            f"{_NONE}: its file is not, byte for byte, the one that this text was read from.", "file_changed"
+        )
+    return data

@@ -1,0 +1,146 @@
+"""PDFs that hang, exhaust or take over the process that draws them: none costs more than its picture."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.knowledge.reading.drawing import draw_page
+from openbook.knowledge.reading.isolated import NONSENSE, Limits
+from openbook.knowledge.reading.pdf_picture import MOST_HEIGHT, WIDTH, draw
+from tests.knowledge.reading.hostile_pdfs import inflating, nested, slow_to_draw
+from tests.knowledge.reading.pngs import decoded
+from tests.knowledge.reading.samples import make_pdf
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
+
+ENCRYPTED = Path(__file__).parent.parent / "knowledge" / "reading" / "fixtures" / "encrypted-aes256.pdf"
+SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
+
+
+def refusal(data: bytes, page: int = 1, limits: Limits = Limits(), **other: object) -> str:
+    with pytest.raises(UnreadableFile) as caught:
+        draw_page(data, page, limits, **other)  # type: ignore[arg-type]  # stop and command
+    return str(caught.value)
+
+
+def test_the_picture_is_that_of_this_process() -> None:
+    drawn = draw(SHIP, 2)
+    assert decoded(draw_page(SHIP, 2, Limits())) == (drawn.width, drawn.height, drawn.pixels)
+
+
+@pytest.mark.parametrize("page", [-1, 0, 3, 999, 2**64])
+def test_a_page_that_is_not_there_is_told_apart(page: int) -> None:
+    with pytest.raises(NoSuchPage, match="there is no page"):
+        draw_page(SHIP, page, Limits())
+
+
+def test_what_cannot_be_drawn_says_why() -> None:
+    assert refusal(b"%PDF-1.7 nothing") == "not a readable PDF"
+    assert refusal(ENCRYPTED.read_bytes()) == "encrypted with a password"
+
+
+def test_a_drawing_without_end_is_broken_off() -> None:
+    assert refusal(nested(5, 30), limits=Limits(timeout_s=1.0, memory_mb=4096)) == "took longer than 1 s to read"
+
+
+def test_a_picture_that_inflates_takes_no_more_memory_than_it_may() -> None:
+    """PDFium leaves out what it cannot hold, or ends."""
+
+    def drawn() -> str:
+        try:
+            return "{} by {}".format(*decoded(draw_page(inflating(20_000), 1, Limits(memory_mb=200))))
+        except UnreadableFile as error:
+            return str(error)
+
+    assert drawn().startswith(("1000 by 1295", "needs more than 200 MB of memory", "the reader crashed"))
+
+
+def test_a_file_that_is_larger_than_may_be_is_not_drawn() -> None:
+    assert refusal(SHIP, limits=Limits(max_file_bytes=len(SHIP) - 1)).endswith("over the limit of 0.000947 MB")
+
+
+def test_it_ends_when_nobody_waits_for_it() -> None:
+    stopped = threading.Event()
+    timer = threading.Timer(0.5, stopped.set)
+    timer.start()
+    with pytest.raises(NotReadNow, match="broken off"):
+        draw_page(slow_to_draw("Slow words."), 1, Limits(timeout_s=600), stopped.is_set)
+    timer.join()
+    assert not [each for each in threading.enumerate() if each.name in ("openbook-drawing", "openbook-stderr")]
+
+
+# --- workers that are not what they seem ------------------------------------------------------------------------------
+
+FAKE = """
+import sys, time
+def answer(name, body):
+    sys.stdout.buffer.write((len(name) + len(body)).to_bytes(4, "big") + name + body)
+    sys.stdout.flush()
+def frame():
+    return sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big"))
+def pixels(width, height, content):
+    return b"\\1" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content
+answer(b"openbook", b"")
+question = frame()
+name, page, data = question[:8], question[8:16], question[16:]
+{answer}
+"""
+NONSENSES = {
+    "another name": "answer(b'12345678', pixels(1, 1, b'abc'))",
+    "nothing": "answer(name, b'')",
+    "another kind": "answer(name, b'\\2' + pixels(1, 1, b'abc')[1:])",
+    "half a head": "answer(name, b'\\1\\0\\0\\0')",
+    "too few pixels": "answer(name, pixels(2, 1, b'abc'))",
+    "too many pixels": "answer(name, pixels(1, 1, b'abcd'))",
+    "no pixels": "answer(name, pixels(0, 0, b''))",
+    "too wide": f"answer(name, pixels({WIDTH + 1}, 1, bytes(3 * {WIDTH + 1})))",
+    "too high": f"answer(name, pixels(1, {MOST_HEIGHT + 1}, bytes(3 * {MOST_HEIGHT + 1})))",
+    "a PNG of its own": "answer(name, b'\\x89PNG\\r\\n\\x1a\\n<script>')",
+    "no JSON": "answer(name, b'{')",
+    "no object": "answer(name, b'[1]')",
+    "no reason": "answer(name, b'{}')",
+    "a reason that is none": "answer(name, b'{\"reason\": 7}')",
+    "a reason of a megabyte": "answer(name, b'{\"reason\": \"' + b'a' * 1_000_000 + b'\"}')",
+    "absent as a number": 'answer(name, b\'{"reason": "x", "absent": 1}\')',
+    "deep nesting": "answer(name, b'[' * 100_000)",
+}
+
+
+def fake(answer: str) -> list[str]:
+    return [sys.executable, "-c", FAKE.format(answer=answer)]
+
+
+@pytest.mark.parametrize("kind", sorted(NONSENSES))
+def test_a_worker_that_answers_nonsense_gives_no_picture(kind: str) -> None:
+    assert refusal(SHIP, command=fake(NONSENSES[kind])) == NONSENSE
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("sys.stdout.buffer.write(b'\\xff\\xff\\xff\\xff' + name); sys.stdout.flush()", "the reader "),
+        ("sys.stdout.buffer.write(b'\\0\\0\\1\\0' + name); sys.stdout.flush()", "the reader "),
+        ("sys.exit('no more today')", "the reader ended by itself (exit code 1: no more today)"),
+        ("import ctypes; ctypes.string_at(0)", "the reader crashed (signal 11)"),
+        ("time.sleep(1000)", "took longer than 1 s to read"),
+    ],
+)
+def test_a_worker_that_gives_no_answer(answer: str, reason: str) -> None:
+    assert refusal(SHIP, limits=Limits(timeout_s=1.0), command=fake(answer)).startswith(reason)
+
+
+def test_the_fake_worker_is_believed_when_it_is_honest() -> None:
+    """It gets the page's number and the file's bytes, and a picture is made of what it says."""
+    honest = f"answer(name, pixels(1, 1, bytes([page[-1], data.startswith(b'%PDF-'), len(data) == {len(SHIP)}])))"
+    assert decoded(draw_page(SHIP, 2, Limits(), command=fake(honest))) == (1, 1, bytes([2, 1, 1]))
+
+
+def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
+    reason = refusal(SHIP, command=[str(tmp_path / "absent")])
+    assert reason == "the reader could not be started (no such file or directory)"

@@ -1,0 +1,61 @@
+"""PDFs that want to break what draws them: odd sizes, pictures without end, drawings without end."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+_BOX = b"/MediaBox [0 0 612 792]"
+
+
+def pdf_of(page: bytes, objects: Sequence[bytes] = ()) -> bytes:
+    """One page, with `page` in its dictionary; `objects` are numbered from 4."""
+    pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
+    bodies = [b"<< /Type /Catalog /Pages 2 0 R >>", pages, b"<< /Type /Page /Parent 2 0 R %s >>" % page, *objects]
+    out, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(bodies, 1):
+        offsets.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(bodies) + 1
+    end = b"xref\n0 %d\n0000000000 65535 f \n%strailer << /Size %d /Root 1 0 R >>\n" % (size, table, size)
+    return out + end + b"startxref\n%d\n%%%%EOF\n" % len(out)
+
+
+def with_box(box: str, more: str = "") -> bytes:
+    return pdf_of(f"/MediaBox [{box}] {more} /Contents 4 0 R".encode(), [_stream(b"", b"0 0 m 600 700 l S")])
+
+
+def nested(depth: int, width: int) -> bytes:
+    """A form that draws another `width` times, and so on: `width ** (depth - 1)` lines from a file of few bytes."""
+    form = b"/Type /XObject /Subtype /Form /BBox [0 0 612 792] "
+    objects = [_stream(b"", b"/X Do")]
+    for number in range(6, 5 + depth):
+        objects.append(_stream(form + b"/Resources << /XObject << /X %d 0 R >> >>" % number, b"/X Do " * width))
+    objects.append(_stream(form, b"0 0 m 600 700 l S"))
+    return pdf_of(_BOX + b" /Contents 4 0 R /Resources << /XObject << /X 5 0 R >> >>", objects)
+
+
+def inflating(side: int) -> bytes:
+    """A picture of `side * side` pixels, of which a small share is there."""
+    head = b"/Type /XObject /Subtype /Image /Width %d /Height %d /ColorSpace /DeviceRGB /BitsPerComponent 8 " % (
+        side,
+        side,
+    )
+    data = zlib.compress(bytes(side * side // 8), 9)
+    objects = [_stream(b"", b"q 612 0 0 792 0 0 cm /X Do Q"), _stream(head + b"/Filter /FlateDecode", data)]
+    return pdf_of(_BOX + b" /Contents 4 0 R /Resources << /XObject << /X 5 0 R >> >>", objects)
+
+
+def slow_to_draw(text: str, shadings: int = 100_000) -> bytes:
+    """Its text is read at once; to draw it takes minutes."""
+    font = b"<< /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
+    way = b"<< /FunctionType 2 /Domain [0 1] /C0 [1 0 0] /C1 [0 0 1] /N 1 >>"
+    shading = b"<< /S << /ShadingType 2 /ColorSpace /DeviceRGB /Coords [0 0 612 792] /Function %s >> >>" % way
+    content = b"BT /F 11 Tf 50 750 Td (%s) Tj ET " % text.encode() + b"/S sh " * shadings
+    page = _BOX + b" /Contents 4 0 R /Resources << /Font %s /Shading %s >>" % (font, shading)
+    return pdf_of(page, [_stream(b"", content)])
+
+
+def _stream(head: bytes, data: bytes) -> bytes:
+    return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (head, len(data), data)

@@ -1,0 +1,206 @@
+"""GET /v1/documents/page: for whom, of which version, of which file, and what it costs the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.serving.configuration import Configuration
+from openbook.testing import HashEmbedder, echo_model
+from tests.knowledge.reading.hostile_pdfs import slow_to_draw
+from tests.knowledge.reading.pngs import decoded
+from tests.knowledge.reading.samples import make_pdf
+from tests.serving.conftest import Running, running
+from tests.serving.test_running import bounded, connected, eventually, everything
+
+SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
+PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
+HR = RunOptions(labels=frozenset({"hr"}))
+
+
+@pytest.fixture
+def docs(base: KnowledgeBase, tmp_path: Path) -> Path:
+    """Version 3 has ship.pdf, version 4 pay.pdf with the label hr."""
+    docs = tmp_path / "docs"
+    for name, data, options in (("ship.pdf", SHIP, RunOptions()), ("pay.pdf", PAY, HR)):
+        (docs / name).write_bytes(data)
+        add(base, [docs / name], HashEmbedder(), options)
+    return docs
+
+
+@pytest.fixture
+def server(docs: Path, configuration: Configuration, base: KnowledgeBase) -> Iterator[Running]:
+    with running(configuration, echo_model(), {"kb": base}) as found:
+        yield found
+
+
+def picture(server: Running, path: object, page: object = 1, headers: dict[str, str] | None = None, **more: Any) -> Any:
+    params = {"path": str(path), "page": page, **more}
+    return server.client.get("/v1/documents/page", params=params, headers=headers)
+
+
+def code(response: httpx.Response) -> tuple[int, str, str]:
+    error = response.json()["error"]
+    assert error["message"].endswith(".")
+    return response.status_code, error["code"], error["param"]
+
+
+def test_a_page_comes_as_a_png_that_nobody_keeps(server: Running, docs: Path) -> None:
+    first, third = (picture(server, docs / "ship.pdf", page) for page in (1, 3))
+    for response in (first, third):
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["cache-control"] == "private, no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
+        assert decoded(response.content)[:2] == (1000, 1295)
+    assert first.content != third.content
+    assert picture(server, docs / "ship.pdf").content == first.content
+
+
+def test_a_page_that_is_not_there_and_a_number_that_is_none(server: Running, docs: Path) -> None:
+    for page in (4, 999, "9" * 13):
+        assert code(picture(server, docs / "ship.pdf", page)) == (404, "page_not_found", "page")
+    for page in (0, -1, "x", "1.5", "", "9" * 14):
+        assert code(picture(server, docs / "ship.pdf", page)) == (400, "invalid_value", "page")
+    missing = server.client.get("/v1/documents/page", params={"path": "x"})
+    assert code(missing) == (400, "missing_required_parameter", "page")
+    elsewhere = picture(server, docs / "ship.pdf", knowledge_base="no")
+    assert code(elsewhere) == (404, "knowledge_base_not_found", "knowledge_base")
+    for more in ({"as_of": "no"}, {"zoom": 2}):
+        assert picture(server, docs / "ship.pdf", **more).status_code == 400
+
+
+def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running, docs: Path) -> None:
+    pay, missing = str(docs / "pay.pdf"), str(docs / "xxx.pdf")
+    cases: list[tuple[int, dict[str, Any]]] = [(1, {}), (1, {"as_of": 4}), (999, {})]
+    (docs / "xxx.pdf").write_bytes(PAY)  # a file that lies there and is no document
+    for headers in ({}, server.key("admin"), server.key("read", "finance")):
+        for page, more in cases:
+            told = [picture(server, path, page, headers, **more).text.replace(path, "PATH") for path in (pay, missing)]
+            assert told[0] == told[1]
+        assert code(picture(server, pay, headers=headers)) == (404, "document_not_found", "path")
+    assert picture(server, pay, headers=server.key("read", "hr")).status_code == 200
+    assert code(picture(server, docs / "ship.pdf", as_of=2)) == (404, "document_not_found", "path")
+    assert code(picture(server, pay, headers=server.key("read", "hr"), as_of=3)) == (404, "document_not_found", "path")
+
+
+def test_a_label_that_is_given_later_closes_the_pages_of_older_versions(server: Running, docs: Path) -> None:
+    add(server.bases["kb"], [docs / "ship.pdf"], HashEmbedder(), HR)
+    either: tuple[dict[str, Any], ...] = ({}, {"as_of": 3})
+    for more in either:
+        assert code(picture(server, docs / "ship.pdf", **more)) == (404, "document_not_found", "path")
+        assert picture(server, docs / "ship.pdf", headers=server.key("read", "hr"), **more).status_code == 200
+
+
+def test_of_a_file_that_changed_only_the_version_that_read_it_is_shown(server: Running, docs: Path) -> None:
+    path = docs / "ship.pdf"
+    path.write_bytes(SHIP.replace(b"1921", b"1922"))
+    assert code(picture(server, path)) == (409, "file_changed", "path")
+    add(server.bases["kb"], [path], HashEmbedder())
+    assert picture(server, path).status_code == 200
+    assert code(picture(server, path, as_of=3)) == (409, "file_changed", "path")
+    path.unlink()
+    assert code(picture(server, path)) == (409, "file_unreadable", "path")
+    assert "does not exist" in picture(server, path).json()["error"]["message"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_in_the_files_place_shows_nothing_else(server: Running, docs: Path) -> None:
+    path = docs / "ship.pdf"
+    path.unlink()
+    path.symlink_to(docs / "pay.pdf")
+    assert code(picture(server, path)) == (409, "file_changed", "path")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert code(picture(server, path)) == (409, "file_unreadable", "path")
+
+
+def test_an_upload_says_that_its_file_is_not_kept(server: Running) -> None:
+    sent = {"file": ("ship.pdf", SHIP.replace(b"1921", b"1923"))}
+    path = server.client.post("/v1/documents", files=sent).json()["data"][0]["path"]
+    assert code(picture(server, path)) == (409, "file_not_kept", "path")
+    assert "uploaded" in picture(server, path).json()["error"]["message"]
+
+
+def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
+    assert code(picture(server, docs / "ferry.md")) == (409, "not_a_pdf", "path")
+    (docs / "ship.txt").write_bytes(SHIP)  # its bytes say what it is
+    add(server.bases["kb"], [docs / "ship.txt"], HashEmbedder())
+    assert picture(server, docs / "ship.txt").status_code == 200
+
+
+def test_the_description_says_that_it_is_a_picture(server: Running) -> None:
+    described = server.client.get("/openapi.json").json()["paths"]["/v1/documents/page"]["get"]
+    assert described["responses"]["200"]["content"] == {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+    assert {each["name"]: each["schema"]["type"] for each in described["parameters"]} == {
+        "path": "string",
+        "page": "integer",
+        "knowledge_base": "string",
+        "as_of": "string",
+    }
+    for each in ("not_a_pdf", "file_not_kept", "file_unreadable", "file_changed", "page_not_drawn", "page_not_found"):
+        assert f"`{each}`" in described["description"]
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(base: KnowledgeBase, tmp_path: Path) -> Path:
+    path = tmp_path / "docs" / "slow.pdf"
+    path.write_bytes(slow_to_draw("Slow words."))
+    add(base, [path], HashEmbedder())
+    return path
+
+
+def test_a_page_that_takes_too_long_is_refused(configuration: Configuration, base: KnowledgeBase, slow: Path) -> None:
+    with running(bounded(configuration, picture_s=0.5), echo_model(), {"kb": base}) as server:
+        response = picture(server, slow)
+        assert code(response) == (409, "page_not_drawn", "path")
+        assert "took longer than 0.5 s" in response.json()["error"]["message"]
+
+
+def test_pictures_leave_places_to_answers_and_end_with_who_asked(
+    configuration: Configuration, base: KnowledgeBase, slow: Path
+) -> None:
+    few = bounded(configuration, running=2, pictures=1, waiting=1, picture_s=600.0)
+    head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\n\n"
+    with running(few, echo_model(), {"kb": base}) as server:
+        first = connected(server, head)
+        eventually(lambda: server.service.drawing.running == 1)
+        second = connected(server, head)
+        eventually(lambda: server.service.drawing.waiting == 1)
+        assert picture(server, slow).status_code == 429
+        assert server.client.get("/v1/documents").status_code == 200
+        first.close()
+        second.close()
+        eventually(lambda: server.service.drawing.running == server.service.reading.running == 0)
+
+
+def test_a_server_that_ends_does_not_wait_for_a_picture(
+    configuration: Configuration, base: KnowledgeBase, slow: Path
+) -> None:
+    with running(bounded(configuration, picture_s=600.0), echo_model(), {"kb": base}) as server:
+        head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\nConnection: close\n\n"
+        connection = connected(server, head)
+        eventually(lambda: server.service.reading.running == 1)
+        server.service.ends.set()
+        assert everything(connection).startswith(b"HTTP/1.1 503 ")
+        connection.close()
+
+
+def test_a_file_over_the_limit_of_reading_is_not_drawn(
+    configuration: Configuration, base: KnowledgeBase, docs: Path
+) -> None:
+    limits = replace(RunOptions().limits, max_file_bytes=100)
+    small = replace(configuration, reading={"kb": RunOptions(limits=limits)})
+    with running(small, echo_model(), {"kb": base}) as server:
+        assert code(picture(server, docs / "ship.pdf")) == (409, "file_unreadable", "path")
