@@ -2,15 +2,15 @@
 
     PYTHON -m benchmarks.exact_reading [--trials 3000] [--requests 40] [--contrast] [--json FILE]
 
-Requests of three kinds (each passage alone, passages together, no passage) on short passages of the reader's dev data are
-answered once by an engine that keeps nothing. Then each trial asks one of them again under a condition drawn by chance:
+Requests of three kinds (each passage on its own, as `openbook ask` reads them; passages together; no passage) on passages of the
+reader's dev data, one in six longer than a call of the engine, are answered once by an engine that keeps nothing. Then each trial asks one of them again under a condition drawn by chance:
 
   warm        everything may be kept from earlier trials
   evicted     some of what is kept was thrown away before
   restarted   a new engine, with what an earlier one left on disk
   beside      seven other requests are under way in other threads
 
-and compares SHA-256 over all logits (the prompt's and two tokens'). With `--contrast` (needs xllamacpp, torch and
+and compares SHA-256 over all logits that decide something: which passage is answered, and up to three tokens. With `--contrast` (needs xllamacpp, torch and
 transformers in PYTHON) the same question is put to others: does the usual prefix cache give the bits of the whole prompt?
 They are asked for a prompt without cache, and again after another question on the same passages, when the cache hits.
 """
@@ -38,7 +38,7 @@ from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.reader import MergedReader
 from openbook.inference.states import States
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.records import Prompt, ReaderFormat
+from openbook.records import Decoding, Prompt, ReaderFormat
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "recipes" / "data" / "reader-dev.jsonl.gz"
@@ -72,7 +72,10 @@ def main() -> None:
 def some_requests(count: int) -> list[Request]:
     rows = [json.loads(line) for line in gzip.decompress(DATA.read_bytes()).splitlines()]
     chance = random.Random(4)
-    pool = [(row["title"], row["passage"][: chance.randint(100, 300)]) for row in chance.sample(rows, 24)]
+    drawn = chance.sample(rows, 48)
+    pool = [(row["title"], row["passage"][: chance.randint(100, 300)]) for row in drawn[:20]]
+    # Longer than a call of the engine.
+    pool += [(row["title"], " ".join(r["passage"] for r in (row, *drawn[24:27]))[:2000]) for row in drawn[20:24]]
     questions = [q["question"] for row in rows for q in row["questions"]]
     requests: list[Request] = []
     for number in range(count):
@@ -86,7 +89,7 @@ def digest(engine: MergedReader, reader: ReaderFormat, request: Request) -> str:
     kind, passages, question = request
     if kind == "each":
         prompts = [reading_prompt(question, [passage], reader) for passage in passages]
-        return hashlib.sha256(engine.logits_each(prompts, STEPS, len(prompts) - 1).tobytes()).hexdigest()
+        return engine.reading_digest(prompts, Decoding(max_tokens=STEPS))
     prompt = reading_prompt(question, list(passages), reader) if passages else Prompt("Answer.", (), question)
     return hashlib.sha256(engine.logits(prompt, STEPS).tobytes()).hexdigest()
 

@@ -25,7 +25,6 @@ from openbook.records import (
     Answer,
     Completion,
     Decoding,
-    Digest,
     Embedder,
     FinishReason,
     Hit,
@@ -179,8 +178,11 @@ def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     return (ABSTENTION if abstained else text), abstained
 
 
-def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> tuple[str, Digest]:
-    """Do what the receipt says, from its passages: (answer, digest of the prompt). Raises QuestionError, ContextOverflow, EngineError."""
+def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> tuple[str, Completion | None]:
+    """Do what the receipt says, from its passages: the answer, and what the model wrote, if it was asked.
+
+    Raises QuestionError, ContextOverflow, EngineError.
+    """
     question, completion = checked_question(receipt.question), None
     if receipt.strategy == "closed-book":
         completion = model.complete(closed_book_prompt(question), receipt.decoding)
@@ -192,7 +194,7 @@ def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> t
         reading = read_hits(question, hits, strategy, model, receipt.decoding)
         completion = reading.completion
         text, _ = said(reading, model)
-    return text, completion.prompt_digest if completion else ""
+    return text, completion
 
 
 def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "together"]:

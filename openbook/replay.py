@@ -44,21 +44,25 @@ def replay(
         differences.append("The receipt was altered after it was written.")
     if model.identity.digest != receipt.model.digest or not receipt.model.digest:
         differences.append(f"The model is {model.identity.digest or 'of unknown digest'}, not {receipt.model.digest}.")
-    engine = model.engine.numeric_class
-    if engine != receipt.numeric_class and receipt.numeric_class:
-        differences.append(
-            f"The numeric class is another, so the last digits of what is computed may differ: then {receipt.numeric_class!r}, "
-            f"now {engine!r}."
-        )
     hits, gone, altered = _found(receipt, base, receipt.labels if labels is None else labels)
     if gone or altered:
+        differences += _other_class(receipt, model.engine.numeric_class)
         return Replayed((*differences, *gone, *altered), None, bool(gone))
-    text, prompt_digest = answer_again(receipt, model, hits)
-    if prompt_digest != receipt.prompt_digest:
+    text, completion = answer_again(receipt, model, hits)
+    # Of this answer: a reader may answer without passages by other weights than it reads with.
+    differences += _other_class(receipt, completion.numeric_class if completion else model.engine.numeric_class)
+    if (completion.prompt_digest if completion else "") != receipt.prompt_digest:
         differences.append("The model was asked something else: the tokens of the prompt differ.")
     if sha256_hex(text.encode()) != receipt.answer_digest:
         differences.append("The answer differs.")
     return Replayed(tuple(differences), text)
+
+
+def _other_class(receipt: Receipt, engine: str) -> list[str]:
+    if engine == receipt.numeric_class or not receipt.numeric_class:
+        return []
+    why = "The numeric class is another, so the last digits of what is computed may differ"
+    return [f"{why}: then {receipt.numeric_class!r}, now {engine!r}."]
 
 
 def _found(

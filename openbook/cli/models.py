@@ -159,13 +159,17 @@ def remove(name: str, yes: bool) -> None:
 def promote(
     name: str, digest: str, reading: Path | None, known: Path | None, margin: float, without_gate: bool, as_json: bool
 ) -> None:
-    """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder (at first its base)."""
+    """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder.
+
+    A name that is new is held by the model of that name that OpenBook ships, if there is one, or else by the base of DIGEST.
+    """
     import dataclasses
 
     from openbook.cli import display, session
     from openbook.diagnosis.gate import compare, load_sets, target_checks
     from openbook.errors import ModelError
     from openbook.inference import load_model
+    from openbook.models import CATALOGUE
     from openbook.models.names import checked_name
 
     current = session.settings()
@@ -175,6 +179,8 @@ def promote(
     store.check_fast(candidate)
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
+    if not history and not without_gate and name in CATALOGUE:
+        held = session.ready_model(current, name).digest
     holder = None
     if held and held != candidate.digest and not without_gate:
         try:

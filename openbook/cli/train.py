@@ -80,9 +80,17 @@ def train(
         for path in (documents, documents.with_suffix(".version")):
             path.unlink(missing_ok=True)
     if code < 0:
-        click.echo(f"Error: The training process was ended by signal {-code}; go on with --resume.", err=True)
+        click.echo(f"Error: {ended_by(-code)} Go on with --resume.", err=True)
     if code:
         raise click.exceptions.Exit(code if code > 0 else 128 - code)
+
+
+def ended_by(number: int) -> str:
+    """What became of a training process, and what to do, when the signal says more than that."""
+    said = f"The training process was ended by signal {number}."
+    if number != signal.SIGKILL:
+        return said
+    return f"{said} If nobody killed it, memory ran out: lower loop.call_tokens in the recipe, or close other programs."
 
 
 def check_installed() -> None:

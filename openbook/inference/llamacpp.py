@@ -11,8 +11,9 @@ side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; the
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +24,10 @@ import numpy as np
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import sampling
-from openbook.inference.choosing import Choosing, Inclination
+from openbook.inference.choosing import CALIBRATED, Choosing, Inclination
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
+from openbook.inference.prompting import text_of_block
 from openbook.inference.states import States, next_key, root_key
 from openbook.inference.tokenizing import PromptTokenizer
 from openbook.inference.writing import Spans, Writing
@@ -147,9 +149,25 @@ class LlamaCppEngine:
         with self._in_use():
             return (yield from self._generate_each(prompts, choosing, decoding, cancelled))
 
+    def reading_digest(
+        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(max_tokens=8), choosing: Choosing = CALIBRATED
+    ) -> Digest:
+        """Of all logits by which `generate_each` chooses a passage and then each token: equal digests, equal computation."""
+        found = hashlib.sha256()
+        with self._in_use():
+            for _ in self._generate_each(prompts, choosing, decoding, never, lambda row: found.update(row.tobytes())):
+                pass
+        return found.hexdigest()
+
     def _generate_each(
-        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled
+        self,
+        prompts: Sequence[Prompt],
+        choosing: Choosing,
+        decoding: Decoding,
+        cancelled: Cancelled,
+        look: Callable[[NDArray[np.float32]], object] = lambda row: None,
     ) -> Generator[str, None, ReadEach]:
+        """`look` gets every row of logits that decides something, in order."""
         abstention = self._abstention_token
         if abstention is None or not prompts:
             raise EngineError(f"{self._identity.name!r} is no trained reader, which reading each passage alone needs.")
@@ -164,6 +182,8 @@ class LlamaCppEngine:
                 for group in groups:
                     found = self._read_questions(context, group, begun)
                     rows += found
+                    for row in found:
+                        look(row)
                     inclinations += [inclination(row, abstention) for row in found]
                     last = group
                     if choosing.enough(inclinations):
@@ -174,7 +194,7 @@ class LlamaCppEngine:
                     if group is not last:  # its passages have made room for others
                         self._read_questions(context, group, begun)
                     sequence = group.index(requests[chosen])
-                    yield from _written(context, requests[chosen].writing, rows[chosen], sequence)
+                    yield from _written(context, requests[chosen].writing, rows[chosen], sequence, look)
         except Aborted:
             requests[chosen or 0].writing.cancel()
         read = max(1, len(rows))
@@ -265,7 +285,7 @@ class LlamaCppEngine:
         self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
         prompt_digest = sha256_hex(canonical_json(blocks))
         request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
-        spans = Spans("\n".join(prompt.passages)) if decoding.quote else None
+        spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request, spans))
 
     def _completion(self, request: _Request) -> Completion:
@@ -325,7 +345,7 @@ class LlamaCppEngine:
 
     def _adapts(self, prompt: Prompt) -> bool:
         """A reader's adapter is for reading: what has no passages goes to the base alone, whose knowledge it is."""
-        return bool(prompt.passages) or self._reader_format is None
+        return self._adapter is not None and (bool(prompt.passages) or self._reader_format is None)
 
     def close(self) -> None:
         with self._state:
@@ -396,15 +416,20 @@ class LlamaCppEngine:
 
 
 def _written(
-    context: Context, writing: Writing, logits: NDArray[np.float32], sequence: int = 0
+    context: Context,
+    writing: Writing,
+    logits: NDArray[np.float32],
+    sequence: int = 0,
+    look: Callable[[NDArray[np.float32]], object] = lambda row: None,
 ) -> Generator[str, None, None]:
-    """Decode to the end what begins with `logits`, one token at a time."""
+    """Decode to the end what begins with `logits`, one token at a time; `look` gets those of each further one."""
     while True:
         if piece := writing.take(logits):
             yield piece
         if writing.finish:
             return
         logits = context.evaluate([writing.token], sequence)
+        look(logits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

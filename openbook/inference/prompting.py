@@ -43,6 +43,11 @@ def passage_block(place: str, text: str) -> str:
     return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
 
 
+def text_of_block(block: str) -> str:
+    """The passage's own text in a `passage_block`."""
+    return block.partition("\n")[2].strip()
+
+
 def question_block(question: str) -> str:
     return f"Question: {question.strip()}"
 

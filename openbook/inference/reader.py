@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from openbook.errors import EngineError
-from openbook.inference.choosing import Choosing
+from openbook.inference.choosing import CALIBRATED, Choosing
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat, sha256_hex
@@ -73,6 +73,11 @@ class MergedReader:
 
     def logits_each(self, prompts: Sequence[Prompt], steps: int = 1, chosen: int = 0) -> NDArray[np.float32]:
         return self._reading.logits_each(prompts, steps, chosen)
+
+    def reading_digest(
+        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(max_tokens=8), choosing: Choosing = CALIBRATED
+    ) -> Digest:
+        return self._reading.reading_digest(prompts, decoding, choosing)
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())

@@ -65,6 +65,7 @@ class States:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
+        self._all = folder  # where states may lie that were written under another budget
         self._list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
@@ -229,9 +230,9 @@ class States:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        if self.folder is None:
+        if self._all is None:
             return
-        for folder in _entries(self.folder):
+        for folder in _entries(self._all):
             for path in _entries(folder) if folder.is_dir() and not folder.is_symlink() else ():
                 if path.suffix == ".state":
                     yield path

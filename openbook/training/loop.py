@@ -163,6 +163,11 @@ class Run:
             total += loss.item()
             tokens += batch.real_tokens if weight else 0
         norm = self._clip()
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"The gradient at step {number + 1} is {norm}, with {', '.join(self.trees[i].origin for i in chosen[:8])}. "
+                "Lower optimiser.learning_rate or look at these examples; the last checkpoint is kept."
+            )
         total, tokens = self.processes.total(total), round(self.processes.total(tokens))
         rate = learning_rate(self.recipe.optimiser, number, self.steps)
         for group in self.optimiser.param_groups:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from openbook.cli import run as run_verb
+from openbook.cli.train import ended_by
 from openbook.models import ModelReference, ModelStore
 from openbook.runs import read_run
 from tests.conftest import ROOT
@@ -138,6 +139,11 @@ def test_a_run_from_beginning_to_end(home: Path, recipe: Path, capsys: pytest.Ca
     code, _, stderr = done(recipe)
     assert code == 6
     assert "holds a run already. Go on with --resume" in stderr
+
+
+def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
+    assert "lower loop.call_tokens" in ended_by(signal.SIGKILL)
+    assert ended_by(signal.SIGTERM) == "The training process was ended by signal 15."
 
 
 @pytest.mark.parametrize("how", ["killed", "interrupted"])

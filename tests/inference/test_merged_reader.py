@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from openbook.answer import ask
 from openbook.errors import EngineError
 from openbook.inference import load_model
 from openbook.inference.frozen import Engine
@@ -14,6 +15,7 @@ from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.reader import MergedReader
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
+from openbook.replay import replay
 from openbook.testing import PROMPT, EngineSuite
 
 pytestmark = pytest.mark.model
@@ -54,6 +56,16 @@ def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_referenc
     assert remembered.numeric_class == base.engine.numeric_class
     for model in (whole, base, merged):
         model.close()
+
+
+def test_what_either_of_its_files_answered_replays_as_identical(reader_reference: ModelReference) -> None:
+    model = load_model(reader_reference, context_tokens=1024)
+    answer = ask("What is the capital of France?", model)
+    assert answer.receipt.numeric_class != model.engine.numeric_class
+    assert replay(answer.receipt, model, None).differences == ()
+    other = replace(answer.receipt, numeric_class="another").sealed()
+    assert "numeric class is another" in replay(other, model, None).differences[0]
+    model.close()
 
 
 def test_where_nothing_was_merged_the_adapter_stands_beside_its_base(reader_reference: ModelReference) -> None:

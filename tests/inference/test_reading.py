@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from openbook.inference import FrozenModel, load_model
 from openbook.inference.choosing import CALIBRATED, Choosing, Inclination, choose
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamacpp import SIDE_BY_SIDE
+from openbook.inference.prompting import passage_block
 from openbook.inference.reader import MergedReader
 from openbook.inference.states import States
 from openbook.models import ModelReference
@@ -101,7 +103,12 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     def answer(engine: MergedReader, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
             return [engine.logits(Prompt("Answer.", tuple(passages), question), 3).tobytes()]
-        return [engine.logits_each(prompts(passages, question), 3, len(passages) - 1).tobytes()]
+        # As answers are made, and side by side whichever passage is chosen.
+        asked = prompts(passages, question)
+        return [
+            engine.logits_each(asked, 3, len(passages) - 1).tobytes(),
+            engine.reading_digest(asked, DECODING).encode(),
+        ]
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
@@ -109,6 +116,58 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
             assert answer(engine, *requests[number]) == expected[number]
     restarted = opened(States(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
+
+
+def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Callable[..., MergedReader]) -> None:
+    engine = opened(States())
+    asked = prompts(PASSAGES[:3], QUESTIONS[1])
+    found = engine.reading_digest(asked, DECODING)
+    assert found == engine.reading_digest(asked, DECODING)
+    others = [
+        engine.reading_digest(asked[:2], DECODING),
+        engine.reading_digest([*asked[1:], asked[0]], DECODING),
+        engine.reading_digest(asked, replace(DECODING, max_tokens=1)),
+        engine.reading_digest(prompts(PASSAGES[:3], QUESTIONS[0]), DECODING),
+        engine.reading_digest(asked, DECODING, number(0)),
+    ]
+    assert len({found, *others}) == 6
+
+
+def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
+    reader_reference: ModelReference, tmp_path: Path
+) -> None:
+    """The merged reader, its adapter beside the base, and the base alone, in turns on one folder and one memory; the same
+    passage under another instruction; and blocks whose texts would become other tokens if they were joined.
+    """
+    assert reader_reference.base is not None
+    forms = [reader_reference, replace(reader_reference, merged=None), reader_reference.base]
+    asked = [
+        Prompt(system, passages, question)
+        for question in QUESTIONS[:2]
+        for system, passages in (
+            ("Answer.", tuple(PASSAGES[:2])),
+            ("Answer from the passage.", tuple(PASSAGES[:2])),
+            ("Answer from the passage.", ()),  # as the reader is asked, with nothing to read
+            ("Answer.", ("Passage:\nThe code is 12", "34.\n\n")),
+            ("Answer.", ("Passage:\nThe code is 1", "234.\n\n")),
+            ("Answer.", ("Passage:\nThe code is ", "1234.\n\n")),
+        )
+    ]
+    alone, shared = list[Any](), list[Any]()
+    states = States(tmp_path)
+    for reference in forms:
+        models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
+        alone.append(models[0].engine)
+        shared.append(models[1].engine)
+    expected = [[engine.logits_digest(prompt) for prompt in asked] for engine in alone]
+    for _ in range(2):
+        for number, prompt in enumerate(asked):
+            assert [engine.logits_digest(prompt) for engine in shared] == [each[number] for each in expected]
+    for engine in (*alone, *shared):
+        engine.close()
+    with_passages = [number for number, prompt in enumerate(asked) if prompt.passages]
+    for number in with_passages:
+        assert len({each[number] for each in expected}) == len(forms)
 
 
 def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
@@ -158,6 +217,20 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
     assert (of_all.read, of_all.chosen, of_all.completion.text) == (3, 0, found.completion.text)
     late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[1]] * SIDE_BY_SIDE], QUESTIONS[1])
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
+
+
+def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callable[..., MergedReader]) -> None:
+    model = FrozenModel(opened(States()))
+    text = "The ferry to Sandhavn leaves at noon."
+    for question in (
+        "Question: What is the title of the passage?",
+        "Question: When does it leave?",
+        "Question: Passage?",
+    ):
+        prompt = Prompt("Answer.", (passage_block("Harbour > Timetable", text),), question)
+        found = model.complete(prompt, replace(DECODING, quote=True)).text
+        assert found.strip()
+        assert found.strip() in text
 
 
 def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:

@@ -134,6 +134,13 @@ def test_a_process_that_writes_nothing_forgets_too(tmp_path: Path) -> None:
     assert quiet.get(KEYS[0]) is None
 
 
+def test_a_process_without_a_budget_deletes_what_others_wrote(tmp_path: Path) -> None:
+    States(tmp_path).put(KEYS[0], b"state", ("passage",), 0)
+    assert States(tmp_path, disk_bytes=0).forget({"passage"}) == 1
+    assert not list(tmp_path.rglob("*.state"))
+    assert States(tmp_path).get(KEYS[0]) is None
+
+
 def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
     states, purger = States(tmp_path / "s"), States(tmp_path / "s")
     begun = states.begin()

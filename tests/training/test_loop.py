@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,21 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_examples() -> None
     run.masters.publish()
     with pytest.raises(TrainingError, match=r"loss at step 2 is nan, with line \d+"):
         next(steps)
+
+
+def test_a_gradient_that_is_no_number_changes_no_parameter_and_names_the_examples() -> None:
+    run = new_run(small_recipe())
+    steps = run.steps_to_go()
+    next(steps)
+    before = run.checkpoint()
+    first = next(each for each in run.network.parameters() if each.requires_grad)
+    hook = first.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(TrainingError, match=r"gradient at step 2 is (nan|inf), with line \d+"):
+        next(steps)
+    hook.remove()
+    after = run.checkpoint()
+    assert after.state == before.state
+    assert all(torch.equal(value, before.parameters[name]) for name, value in after.parameters.items())
 
 
 def test_nothing_to_learn_from_is_said() -> None:
