@@ -252,6 +252,31 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+def export(name: str, folder: Path) -> None:
+    """Write NAME into the new FOLDER as safetensors, for vLLM, Transformers and PEFT (needs the extra train).
+
+    An adapter is written for the base that it was made on: export that as well, since other quantisations of it have other
+    numbers.
+    """
+    import subprocess
+    import sys
+
+    from openbook.cli import display, session
+    from openbook.cli.train import check_installed
+
+    check_installed()
+    current = session.settings()
+    reference = session.ready_model(current, name)
+    command = [sys.executable, "-m", "openbook.training.safetensors_files", reference.digest, str(folder.absolute())]
+    done = subprocess.run([*command, "--store", str(current.models_dir)], check=False)
+    if done.returncode:
+        raise click.exceptions.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+    display.say(display.console(), f"{reference.name} ({reference.digest[:12]}) is in {folder}.")
+
+
+@models.command()
+@click.argument("name")
 def rollback(name: str) -> None:
     """Make NAME mean what it meant before; again, and it goes back further."""
     from openbook.cli import display, session

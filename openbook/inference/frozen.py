@@ -182,7 +182,7 @@ def load_model(
 
     `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
     passages is kept in `states`; without, in this process's memory; `kv_bits` 8 instead of 16 halves it, at the price
-    of slower answers.
+    of reading more slowly.
     An adapter is opened merged with its base, where the store has that, or on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine

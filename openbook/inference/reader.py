@@ -1,6 +1,6 @@
 """A trained reader in two files: passages are read by the adapter merged with its base, what has none by the base alone.
 
-The adapter is for reading; what the base knows without passages is left alone. Merged, passages are read 1.5 times as
+The adapter is for reading; what the base knows without passages is left alone. Merged, passages are read about twice as
 fast as with the adapter beside the base, whose products cost time in every layer (docs/benchmarks.md).
 """
 

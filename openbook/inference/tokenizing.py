@@ -46,6 +46,14 @@ class PromptTokenizer:
             tokens[0] = [bos, *tokens[0]]
         return tokens, [self._tokens_of(Segment(text, control=False)) for _, text in messages]
 
+    def spelling(self, text: str) -> list[int]:
+        """Token ids that stand for exactly `text`, to be learned. Raises EngineError when the vocabulary has no way to write it."""
+        tokens = self.model.tokenize(text, control=False)
+        written = b"".join(map(self.model.piece, tokens)).decode(errors="replace")
+        if written.strip() != text.strip():  # some vocabularies begin every text with a space
+            raise EngineError(f"the vocabulary cannot write {text[:80]!r}; it would become {written[:80]!r}")
+        return tokens
+
     def _tokens_of(self, segment: Segment) -> list[int]:
         return self.model.tokenize(segment.text, control=segment.control)
 

@@ -55,18 +55,23 @@ def conversation_trees(lines: Sequence[tuple[str, ConversationLine]], tokenizer:
         try:
             trees.append(Tree((), (branch_of(line.turns, tokenizer),), place))
         except EngineError as error:
-            raise ConfigError(f"{place} cannot be put into the model's chat template: {error}") from error
+            raise ConfigError(f"{place} cannot be learned: {error}") from error
     return trees
 
 
 def branch_of(turns: Sequence[Message], tokenizer: PromptTokenizer) -> Branch:
-    """The conversation up to the end of the last turn of the assistant."""
+    """The conversation up to the end of the last turn of the assistant.
+
+    Raises EngineError when the template refuses it, or the vocabulary cannot write what the assistant says.
+    """
     last = max(i for i, turn in enumerate(turns) if turn.role == "assistant")
     turns = turns[: last + 1]
     control, contents = tokenizer.conversation([(turn.role, turn.content) for turn in turns])
     tokens = list(control[0])
     learned: list[tuple[int, int]] = []
     for number, turn in enumerate(turns):
+        if turn.role == "assistant":
+            tokenizer.spelling(turn.content)
         start = len(tokens)
         tokens += contents[number]
         after = control[number + 1]

@@ -1,7 +1,6 @@
 """One run on several processes: each holds a part of the network (FSDP) and does a part of every step.
 
-Start them with `torchrun --nproc-per-node N -m openbook.training ...` or `accelerate launch`, which set RANK and
-WORLD_SIZE. A step has the same examples as with one process; the sums come in another order, so numbers agree within
+Start them with `torchrun --nproc-per-node N -m openbook.training ...`, which sets RANK and WORLD_SIZE. A step has the same examples as with one process; the sums come in another order, so numbers agree within
 rounding and not in every bit (the numeric class names the number of processes). Checkpoints hold whole tensors, so a run
 goes on with another number of processes.
 """

@@ -20,6 +20,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from openbook.errors import ConfigError, EngineError
 from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.tokenizing import PromptTokenizer
 from openbook.knowledge.bm25 import K1, B
@@ -87,12 +88,20 @@ def reader_trees(
                 *before, question = tokenizer.blocks(reader_prompt(objective.instruction, read, each.question))
                 beginning = tuple(token for block in before for token in block)
                 for answer in _answers(each, objective.abstention, every=every_answer):
-                    tokens = (*question, *tokenizer.model.tokenize(answer, control=False), *end)
+                    tokens = (*question, *_spelling(answer, tokenizer, lines[i][0]), *end)
                     kind = "answer" if each.answers else "abstention"
                     branches.append(Branch(tokens, len(question), kind, f"{i}/{number}"))
         if branches:
             trees.append(Tree(beginning, tuple(branches), " and ".join(lines[i][0] for i in group)))
     return trees
+
+
+def _spelling(answer: str, tokenizer: PromptTokenizer, place: str) -> list[int]:
+    """Raises ConfigError, with the place of the line, for an answer that the model can never give."""
+    try:
+        return tokenizer.spelling(answer)
+    except EngineError as error:
+        raise ConfigError(f"{place} has an answer that cannot be learned: {error}.") from error
 
 
 def groups(lines: Sequence[PassageLine], passages: int, seed: int) -> list[tuple[int, ...]]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from openbook.errors import TrainingError
+from openbook.errors import StorageError, TrainingError
 from openbook.training.checkpoints import KEPT, Checkpoint, State, newest, save
 
 RECIPE = "a" * 64
@@ -56,6 +58,25 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(1))
     with pytest.raises(TrainingError, match="is of another recipe"):
         newest(tmp_path, "b" * 64, pytest.fail)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_disk_that_takes_no_more_leaves_the_one_before(tmp_path: Path) -> None:
+    import resource
+
+    save(tmp_path, checkpoint(1))
+    large = replace(checkpoint(2), parameters={"w": torch.ones(1 << 20)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"write the checkpoint .*step-00000002"):
+            save(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    found = newest(tmp_path, RECIPE, pytest.fail)
+    assert found is not None
+    assert found.state.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:

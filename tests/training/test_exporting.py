@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import ConfigError, InvalidModelFile, ModelError, UnknownModel
+from openbook.errors import ConfigError, InvalidModelFile, ModelError, StorageError, UnknownModel
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizing import open_tokenizer
@@ -23,6 +23,7 @@ from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.exporting import lora_updates, write_adapter
 from openbook.training.network import gguf_name, hf_name, load_network
 from openbook.training.recipe import Method
+from openbook.training.safetensors_files import write_files
 from openbook.training.trainable import prepare
 
 pytestmark = pytest.mark.model
@@ -261,3 +262,42 @@ def test_merging_stores_a_model_of_its_own(network: Any, adapter: ModelReference
     assert record_of_both[0].texts == record_of_both[1].texts != ()
     with pytest.raises(ConfigError, match="no quantisation that can be written"):
         checked_quantisation("q3_k")
+
+
+# --- for other programs -------------------------------------------------------------------------------------------------
+
+
+def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(
+    model_reference: ModelReference, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    write_files(model_reference, tmp_path / "out")
+    theirs: Any = LlamaForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    own = load_network(model_reference.main_file)
+    words: Any = AutoTokenizer.from_pretrained(tmp_path / "out")
+    mine = open_tokenizer(model_reference.main_file)
+    for text in ("The ferry leaves at noon.", "Grüße, 12 Kronen\n\nund <b>Æ</b>"):
+        tokens = mine.model.tokenize(text, control=False)
+        assert words(text, add_special_tokens=False)["input_ids"] == tokens
+        with torch.no_grad():
+            assert torch.equal(theirs(torch.tensor([tokens])).logits, own(torch.tensor([tokens])).logits)
+    with pytest.raises(StorageError, match="is not empty"):
+        write_files(model_reference, tmp_path / "out")
+
+
+def test_as_safetensors_an_adapter_on_its_base_is_the_merged_model(
+    adapter: ModelReference, home: ModelStore, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    merged = merge(home, adapter, checked_quantisation("f32"), "whole")
+    write_files(adapter, tmp_path / "out")
+    base = load_network(adapter.needed_base.main_file)
+    tokens = torch.tensor([open_tokenizer(merged.main_file).model.tokenize("The ferry leaves at noon.", control=False)])
+    with torch.no_grad():
+        expected = load_network(merged.main_file)(tokens).logits
+        alone = base(tokens).logits
+        found = PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()(tokens).logits
+    assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max())
+    assert float((alone - expected).abs().max()) > 0.1 * float(expected.abs().max())

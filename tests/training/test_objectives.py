@@ -19,7 +19,8 @@ from openbook.training.instruction import ConversationLine, branch_of, conversat
 from openbook.training.jsonl import read_lines
 from openbook.training.language import document_trees, packed, read_documents
 from openbook.training.objective import answer_logits
-from openbook.training.recipe import Data, Recipe
+from openbook.training.reader import PassageLine, reader_trees
+from openbook.training.recipe import Data, ReaderObjective, Recipe
 from openbook.training.sampling import last_turn
 from tests.training.networks import small_network, small_recipe
 
@@ -73,6 +74,9 @@ class PlainTemplate:
 
     def ends_generation(self, token: int) -> bool:
         return token == 0
+
+    def spelling(self, text: str) -> list[int]:
+        return [10]
 
     def conversation(self, messages: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         control = [[1 if role == "user" else 2] for role, _ in messages]
@@ -187,3 +191,31 @@ def test_only_a_reader_has_a_score() -> None:
 )
 def test_what_was_said_last_is_shown(prompt: list[int], turn: list[int]) -> None:
     assert list(last_turn(prompt, lambda token: token == 0)) == turn
+
+
+class Letters:
+    """A vocabulary of small letters and spaces; what it does not know is lost, as in vocabularies without bytes."""
+
+    chat_template = ""
+    end_token = 27
+    adds_bos, bos_token, bos_text, eos_text = False, -1, "", ""
+
+    def tokenize(self, text: str, *, control: bool) -> list[int]:
+        return [ord(letter) - 96 if letter != " " else 0 for letter in text if letter == " " or "a" <= letter <= "z"]
+
+    def piece(self, token: int) -> bytes:
+        return b" " if token == 0 else bytes([token + 96])
+
+    def ends_generation(self, token: int) -> bool:
+        return token == self.end_token
+
+
+def test_an_answer_that_the_vocabulary_cannot_write_is_named_with_its_line() -> None:
+    few: Any = Letters()
+    tokenizer = PromptTokenizer(few)
+    assert tokenizer.spelling("pier four") == few.tokenize("pier four", control=False)
+    question = {"question": "where", "answers": ["pier 4"]}
+    asked = PassageLine.model_validate({"passage": "from pier four", "questions": [question]})
+    objective = ReaderObjective(kind="reader", instruction="answer", abstention="not stated")
+    with pytest.raises(ConfigError, match=r"x line 3 has an answer that cannot be learned: .*'pier 4'.*'pier '"):
+        reader_trees([("x line 3", asked)], objective, tokenizer, 1)

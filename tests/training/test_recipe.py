@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from openbook.models.training_record import TrainingRecord
 from openbook.training.jsonl import read_lines
 from openbook.training.reader import PassageLine
 from openbook.training.recipe import Data, load_recipe
+from tests.conftest import ROOT
 from tests.training.networks import small_recipe
 
+SHIPPED = ROOT / "openbook" / "models" / "data"
 TEXT = f"""
 name = "small"
 [base]
@@ -148,3 +151,14 @@ def test_every_recipe_that_is_accepted_can_be_recorded(
     assert record.recipe_digest == recipe.digest
     assert not name_problem(recipe.candidate)
     assert checked_date(cutoff) if cutoff else True
+
+
+def test_the_default_reader_is_what_its_recipe_says_and_small_enough_to_ship() -> None:
+    record = json.loads(gzip.decompress((SHIPPED / "reader-training.json.gz").read_bytes()))
+    recipe = load_recipe(ROOT / "recipes" / "reader.toml")
+    assert recipe.model_dump(mode="json") == record["recipe"]
+    assert recipe.base is not None
+    assert record["parent"] == recipe.base.digest
+    for data in (*recipe.train, *recipe.dev):
+        assert hashlib.sha256((ROOT / "recipes" / data.file).read_bytes()).hexdigest() == data.sha256
+    assert (SHIPPED / "reader-adapter.gguf.gz").stat().st_size <= 12_000_000
