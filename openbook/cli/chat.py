@@ -124,5 +124,8 @@ def _questions() -> Iterator[str]:
         except EOFError:
             click.echo()
             return
+        except KeyboardInterrupt:
+            click.echo()  # what is said of it does not belong behind the half-typed question
+            raise
         if line:
             yield line

@@ -18,6 +18,7 @@ import pytest
 
 from openbook.cli import run as run_verb
 from openbook.cli.train import ended_by
+from openbook.errors import StorageError
 from openbook.models import ModelReference, ModelStore
 from openbook.runs import read_run
 from tests.conftest import ROOT
@@ -129,6 +130,12 @@ def test_a_run_from_beginning_to_end(home: Path, recipe: Path, capsys: pytest.Ca
     assert "recipe " in said("models", "lineage", "tiny-candidate")
     assert "yes." in said("models", "why", "tiny-candidate", str(recipe.parent / "text.md"))
     assert "no." in said("models", "why", "tiny-candidate", str(ROOT / "LICENSE"))
+
+    out = recipe.parent / "out"
+    assert "is in " in said("models", "export", "tiny-candidate", str(out))
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in out.iterdir()}
+    assert run_verb(["models", "export", "tiny-candidate", str(out)]) == StorageError.exit_code
+    capsys.readouterr()
 
     # Its target was not met, so it takes no name, unless one insists.
     assert run_verb(["models", "promote", "tiny", stored.digest]) == 3

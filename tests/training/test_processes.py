@@ -71,3 +71,21 @@ def test_a_run_goes_on_with_another_number_of_processes(
     resumed = done(after, folder / "tiny.toml", run, "--resume")
     assert len(resumed.steps) == 60
     assert losses(resumed) == pytest.approx(losses(alone), rel=1e-3)
+
+
+def test_two_processes_learn_the_same_updates_of_a_stored_base(folder: Path, alone: RunSummary) -> None:
+    assert alone.result is not None
+    recipe = folder / "updates.toml"
+    text = (folder / "tiny.toml").read_text(encoding="utf-8")
+    before, rest = text.split("[architecture]")
+    _, rest = rest.split("[objective]")
+    base = f'[base]\nmodel = "tiny-candidate"\ndigest = "{alone.result["model"]}"\n[objective]'
+    text = before.replace('"tiny"', '"updates"') + base + rest
+    text = text.replace('kind = "full"', 'kind = "lora"\nrank = 4').replace("steps = 60", "steps = 12")
+    recipe.write_text(text.replace('precision = "f32"', 'precision = "bf16"'), encoding="utf-8")
+    one, two = (done(launcher, recipe, folder / f"updates-{len(launcher)}") for launcher in (ONE, TWO))
+    assert losses(one)[-1] < losses(one)[0]
+    assert losses(two) == pytest.approx(losses(one), rel=1e-2)
+    for run in (one, two):
+        assert run.result is not None
+        assert run.result["parent"] == alone.result["model"]
