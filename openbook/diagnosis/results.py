@@ -21,8 +21,9 @@ from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis.advice import advice
+from openbook.diagnosis.comparing import Comparison, Diagnosed, diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
-from openbook.diagnosis.observations import PREFIX, Observation, read_observations
+from openbook.diagnosis.observations import PREFIX, Observation, header_of, read_observations
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.probe_report import section
 from openbook.diagnosis.probe_run import Probed
@@ -31,12 +32,9 @@ from openbook.diagnosis.report import opinion_section, write_report
 from openbook.diagnosis.summary import (
     FORMAT,
     MODES,
-    Comparison,
     ModelSummary,
-    Outcome,
     answer_in,
     outcomes_of,
-    pairs_of,
     summarise,
     to_json,
 )
@@ -138,13 +136,17 @@ def numbers(
     }
 
 
-def read_outcomes(path: Path) -> list[tuple[str, list[Outcome]]]:
-    """(name of the model, its outcomes) for each in a `diagnosis.json`. Raises ConfigError, StorageError."""
+def read_outcomes(path: Path) -> list[Diagnosed]:
+    """For each model in a `diagnosis.json`. Raises ConfigError, StorageError."""
     try:
         value = json.loads(path.read_bytes())
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
-        return [(str(model["header"]["model"]["name"]), list(outcomes_of(model))) for model in value["models"]]
+        headers = [header_of(model["header"]) for model in value["models"]]
+        return [
+            diagnosed(header.model.name, header, list(outcomes_of(model)))
+            for header, model in zip(headers, value["models"], strict=True)
+        ]
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

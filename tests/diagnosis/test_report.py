@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis import report as page
+from openbook.diagnosis.comparing import compare
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation, recording
 from openbook.diagnosis.report import highlighted, write_report
@@ -26,7 +27,7 @@ from openbook.diagnosis.results import (
     write_csv,
     write_results,
 )
-from openbook.diagnosis.summary import compare, summarise
+from openbook.diagnosis.summary import summarise
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -177,9 +178,9 @@ def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
 
 def test_outcomes_are_read_back(tmp_path: Path) -> None:
     write_results(tmp_path, "Diagnosis", [recorded(tmp_path, "one", mixed())])
-    ((name, one),) = read_outcomes(tmp_path / NUMBERS)
-    assert name == "table"
-    assert compare(name, one, "same", one).questions == 12
+    (one,) = read_outcomes(tmp_path / NUMBERS)
+    assert one.name == "table"
+    assert compare(one, one).questions == 12
     for content in ("[]", "{}", '{"format": 2}', '{"format": 1, "models": [{}]}', "x"):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ConfigError, match=r"is no diagnosis\.json"):

@@ -14,11 +14,8 @@ from openbook.diagnosis.observations import Observation
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
     ModelSummary,
-    Outcome,
     Share,
-    compare,
     outcomes_of,
-    pairs_of,
     share,
     summarise,
     to_json,
@@ -134,22 +131,6 @@ def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def outcomes(*rights: bool) -> list[Outcome]:
-    return [Outcome(f"q{n}", "fixed_by_retrieval" if right else "distracted", right) for n, right in enumerate(rights)]
-
-
-def test_two_models_are_compared_on_what_both_were_asked() -> None:
-    one, other = outcomes(True, True, False, False, True), outcomes(True, False, True, False)
-    found = compare("a", one, "b", [*other, Outcome("q9", "known", True)])
-    assert (found.questions, found.both_right, found.only_first, found.only_second) == (4, 1, 1, 1)
-    assert found.p == 1.0
-    assert found.moved == (("distracted", "fixed_by_retrieval", 1), ("fixed_by_retrieval", "distracted", 1))
-    failed = [Outcome("q0", "failed", False)]
-    nothing = compare("a", failed, "b", other)
-    assert (nothing.questions, nothing.p) == (0, None)
-    assert pairs_of([summary_of(mixed()), summary_of(mixed())])[0].only_first == 0
 
 
 def test_mcnemar() -> None:
