@@ -44,6 +44,7 @@ from openbook.models.durable import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
+GROUP_ROWS = 4096  # of a table in Parquet are in memory at a time
 _COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
@@ -162,13 +163,14 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
 
 
 def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """The same table as Parquet, all columns texts. Raises ConfigError without pyarrow, StorageError."""
+    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`. Raises ConfigError without pyarrow, StorageError."""
     arrow, parquet = parquet_library()
-    rows = [[str(value) for value in row] for row in _all_rows(files, limit)]
-    columns = [[row[n] for row in rows] for n in range(len(_COLUMNS))]
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
-    with storage_errors(f"write {path}"):
-        parquet.write_table(arrow.table(columns, schema=schema), path)
+    rows = _all_rows(files, limit)
+    with storage_errors(f"write {path}"), parquet.ParquetWriter(path, schema) as writer:
+        while group := [[str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
+            columns = [list(column) for column in zip(*group, strict=True)]
+            writer.write_table(arrow.table(columns, schema=schema))
 
 
 def parquet_library() -> tuple[Any, Any]:

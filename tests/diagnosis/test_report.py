@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis import report as page
+from openbook.diagnosis import results
 from openbook.diagnosis.comparing import compare
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation, recording
@@ -202,3 +203,20 @@ def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
     assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
     assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
     assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")
+
+
+def test_the_table_in_parquet_is_that_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install pyarrow")
+    monkeypatch.setattr(results, "GROUP_ROWS", 4)
+    cases = [*mixed(), observation(13, question='Why, "Ada"\nBrandl?', opened="Für 5 €")]
+    files = [recorded(tmp_path, name, cases) for name in ("one", "two")]
+    write_csv(tmp_path / "t.csv", files)
+    results.write_parquet(tmp_path / "t.parquet", files)
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == rows
+    assert len(rows) == 28
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 7
+    write_none = tmp_path / "none.parquet"
+    results.write_parquet(write_none, files, 0)
+    assert parquet.read_table(write_none).num_rows == 0

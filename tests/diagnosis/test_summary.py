@@ -7,12 +7,15 @@ import math
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
+    RANKS,
     ModelSummary,
     Share,
     outcomes_of,
@@ -70,6 +73,21 @@ def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
     assert retrieval.reached.count == 6
     assert retrieval.mrr.mean == pytest.approx((6 + 3 / 9) / 10)
     assert math.isnan(summary_of([]).retrieval.mrr.mean)
+
+
+@given(st.lists(st.integers(0, 20), max_size=12))
+def test_recall_and_mrr_are_what_a_search_through_the_lists_gives(ranks: list[int]) -> None:
+    """The definitions, over lists of 20 of which one at most is gold (rank 0: none)."""
+    lists = [[position == rank for position in range(1, 21)] for rank in ranks]
+    retrieval = summary_of([observation(n, rank=rank) for n, rank in enumerate(ranks)]).retrieval
+    assert retrieval.questions == len(ranks)
+    for k in RANKS:
+        recalled = [sum(found[:k]) for found in lists]
+        assert retrieval.found[k].count == sum(recalled)
+        assert retrieval.found[k].share == (sum(recalled) / len(lists) if lists else None)
+    reciprocal = [max((1 / at for at, gold in enumerate(found, 1) if gold), default=0.0) for found in lists]
+    if lists:
+        assert retrieval.mrr.mean == pytest.approx(sum(reciprocal) / len(lists))
 
 
 def test_costs_add_up_and_failures_cost_nothing() -> None:
