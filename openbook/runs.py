@@ -134,18 +134,20 @@ def _step_of(line: bytes) -> int:
         return -1
 
 
-def drop_documents(folder: Path, texts: Iterable[str]) -> int:
-    """Delete the documents that stopped runs keep, where they hold one of the texts. How many runs; they cannot go on."""
+def documents_holding(folder: Path, texts: Iterable[str]) -> list[Path]:
+    """The files of documents that stopped runs keep and that hold one of the texts. Without it a run cannot go on.
+
+    Raises StorageError.
+    """
     needles = [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in texts if text.strip()]
-    found = 0
+    found = []
     for path in sorted(folder.glob(f"*/{DOCUMENTS}")):
         try:
             content = path.read_bytes()
-            if any(needle in content for needle in needles):
-                path.unlink()
-                found += 1
         except OSError as error:
-            raise StorageError(f"Cannot delete the documents in {path}: {error.strerror or error}.") from error
+            raise StorageError(f"Cannot read the documents in {path}: {error.strerror or error}.") from error
+        if any(needle in content for needle in needles):
+            found.append(path)
     return found
 
 

@@ -93,7 +93,9 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
     help="Write that table as Parquet; needs pyarrow to be installed.",
 )
 @click.option(
-    "--fail-under", type=click.FloatRange(0.0, 1.0), help="Fail when a smaller share is right with documents."
+    "--fail-under",
+    type=click.FloatRange(0.0, 1.0),
+    help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def run(
@@ -280,12 +282,14 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
 
 
 def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:
-    """Raises OpenBookError for a model that is right on too few questions."""
+    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right."""
     for summary in summaries:
-        right = summary.overall.right
-        if wanted is not None and (right.share is None or right.share < wanted):
+        group = summary.overall
+        if wanted is not None and (group.right.share is None or group.right.count < wanted * group.questions):
+            failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
-                f"{summary.name} is right, or rightly silent, on {right}: less than --fail-under {wanted:g}."
+                f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "
+                f"less than --fail-under {wanted:g}."
             )
 
 
@@ -296,18 +300,20 @@ diagnose.add_command(teach)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
-    """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have."""
+    """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
+
+    The same question is one with the same words and accepted answers; others are left out, and their number is said.
+    """
     import dataclasses
 
     from openbook.cli import display, display_diagnosis
+    from openbook.diagnosis.comparing import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
-    from openbook.diagnosis.summary import compare as compare_outcomes
 
-    found = [(f"{name} ({file})", outcomes) for file in files for name, outcomes in read_outcomes(file)]
+    found = [replace(each, name=f"{each.name} ({file})") for file in files for each in read_outcomes(file)]
     if len(found) < 2:
         raise ConfigError("There is only one model in there. Give two files or more, or one of several models.")
-    (first, one), *others = found
-    comparisons = [compare_outcomes(first, one, second, other) for second, other in others]
+    comparisons = [compare_two(found[0], other) for other in found[1:]]
     if as_json:
         display.print_json({"comparisons": [dataclasses.asdict(each) for each in comparisons]})
         return

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from openbook.diagnosis.comparing import Comparison
     from openbook.diagnosis.results import More
-    from openbook.diagnosis.summary import Comparison, Group, ModelSummary
+    from openbook.diagnosis.summary import Group, ModelSummary
 
 _COLOURS = {
     "known": "green",
@@ -126,7 +127,7 @@ def _bar(group: Group, width: int, *, coloured: bool) -> Text:
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     from rich.text import Text
 
-    from openbook.diagnosis.report import p_of
+    from openbook.diagnosis.report import notes_of, p_of
 
     out = console()
     for each in comparisons:
@@ -137,6 +138,8 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         table.add_row(Text(f"only {first}"), str(each.only_first))
         table.add_row(Text(f"only {second}"), str(each.only_second))
         out.print(table)
+        for note in notes_of(each):
+            say(out, printable(note), style="yellow")
         say(out, f"McNemar's test, two-sided: p = {p_of(each)}")
         for before, after, count in each.moved[:_MOST_MOVES]:
             say(out, f"{count:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")

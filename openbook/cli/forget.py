@@ -48,12 +48,15 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
 
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.forgetting import finish_purge, named
-    from openbook.purging import Places, purge_everywhere
+    from openbook.knowledge.forgetting import named
+    from openbook.purging import Places, finish, purge_everywhere
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
-    finished = finish_purge(base, lock_timeout_s=current.lock_timeout_s)
+    places = Places(
+        current.cache_dir, current.runs_dir, current.diagnoses_dir, session.states(current), session.store(current)
+    )
+    finished = finish(base, places, lock_timeout_s=current.lock_timeout_s)
     try:
         paths = named(base, documents)
     except KnowledgeError as error:
@@ -67,9 +70,6 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
         shown = ", ".join(map(display.short_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
         many = f"{len(paths)} document{'s' if len(paths) > 1 else ''}"
         click.confirm(f"Delete {many} ({shown}) from all versions? This cannot be undone.", abort=True, err=True)
-    places = Places(
-        current.cache_dir, current.runs_dir, current.diagnoses_dir, session.states(current), session.store(current)
-    )
     done = purge_everywhere(base, documents, places, copies=copies, lock_timeout_s=current.lock_timeout_s)
     if as_json:
         learned = [dataclasses.asdict(each) for each in done.carried]

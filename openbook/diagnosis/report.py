@@ -16,12 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from openbook.diagnosis.advice import advice
+from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
 from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
 from openbook.diagnosis.opinions import MOST_SHOWN as MOST_DISAGREEMENTS
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
-from openbook.diagnosis.summary import MODES, SHARED, Comparison, Group, ModelSummary, answer_in
+from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
 from openbook.models.durable import storage_errors
 
@@ -180,6 +181,15 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Iterator[str]:
         for c in comparisons
     ]
     yield table(["", "both right", "only the first", "only the second", "McNemar's p"], rows, numbers=4)
+    for each in comparisons:
+        for note in notes_of(each):
+            yield f'<p class="soft">{text(f"{each.first} / {each.second}: {note}")}</p>'
+
+
+def notes_of(comparison: Comparison) -> list[str]:
+    """What is to be known to read a comparison."""
+    left_out = f"Questions left out, because only one of the two was asked them: {comparison.left_out:,}."
+    return [*comparison.notes, *([left_out] if comparison.left_out else [])]
 
 
 def p_of(comparison: Comparison) -> str:

@@ -21,8 +21,9 @@ from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis.advice import advice
+from openbook.diagnosis.comparing import Comparison, Diagnosed, diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
-from openbook.diagnosis.observations import PREFIX, Observation, read_observations
+from openbook.diagnosis.observations import PREFIX, Observation, header_of, read_observations
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.probe_report import section
 from openbook.diagnosis.probe_run import Probed
@@ -31,12 +32,9 @@ from openbook.diagnosis.report import opinion_section, write_report
 from openbook.diagnosis.summary import (
     FORMAT,
     MODES,
-    Comparison,
     ModelSummary,
-    Outcome,
     answer_in,
     outcomes_of,
-    pairs_of,
     summarise,
     to_json,
 )
@@ -46,6 +44,7 @@ from openbook.models.durable import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"
+GROUP_ROWS = 4096  # of a table in Parquet are in memory at a time
 _COLUMNS = ["model", "id", "question", "accepted", "tags", "verdict", "silence", "right", *MODES, "rank", "reason"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
 
@@ -138,13 +137,17 @@ def numbers(
     }
 
 
-def read_outcomes(path: Path) -> list[tuple[str, list[Outcome]]]:
-    """(name of the model, its outcomes) for each in a `diagnosis.json`. Raises ConfigError, StorageError."""
+def read_outcomes(path: Path) -> list[Diagnosed]:
+    """For each model in a `diagnosis.json`. Raises ConfigError, StorageError."""
     try:
         value = json.loads(path.read_bytes())
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
-        return [(str(model["header"]["model"]["name"]), list(outcomes_of(model))) for model in value["models"]]
+        headers = [header_of(model["header"]) for model in value["models"]]
+        return [
+            diagnosed(header.model.name, header, list(outcomes_of(model)))
+            for header, model in zip(headers, value["models"], strict=True)
+        ]
     except OSError as error:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -160,13 +163,14 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
 
 
 def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """The same table as Parquet, all columns texts. Raises ConfigError without pyarrow, StorageError."""
+    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`. Raises ConfigError without pyarrow, StorageError."""
     arrow, parquet = parquet_library()
-    rows = [[str(value) for value in row] for row in _all_rows(files, limit)]
-    columns = [[row[n] for row in rows] for n in range(len(_COLUMNS))]
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
-    with storage_errors(f"write {path}"):
-        parquet.write_table(arrow.table(columns, schema=schema), path)
+    rows = _all_rows(files, limit)
+    with storage_errors(f"write {path}"), parquet.ParquetWriter(path, schema) as writer:
+        while group := [[str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
+            columns = [list(column) for column in zip(*group, strict=True)]
+            writer.write_table(arrow.table(columns, schema=schema))
 
 
 def parquet_library() -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A diagnosis in numbers: shares of verdicts, overall and by tag, what was found, what it cost, and one model against another.
+"""A diagnosis in numbers: shares of verdicts, overall and by tag, what was found, and what it cost.
 
 Every share comes with its 95 % interval (Wilson). Requests on which the model failed are in no share.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from openbook.diagnosis.observations import Header, Observation, Said
-from openbook.diagnosis.scoring import Interval, interval, mcnemar
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import VERDICTS, Judged, Verdict, is_right
+from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 SHARED: tuple[Verdict, ...] = VERDICTS[:-1]  # all but failed: these sum to 1
@@ -85,11 +87,18 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One question in short, for comparing."""
+    """One question in short, for comparing. `question`: see `words_digest`; empty in files of older versions."""
 
     id: str
     verdict: Verdict
     right: bool
+    question: Digest = ""
+
+
+def words_digest(question: Question) -> Digest:
+    """The first 16 digits of a digest over all that an answer is judged by: wordings, kind and accepted answers, in any order."""
+    answers = sorted(question.answers)
+    return sha256_hex(canonical_json([list(question.wordings), question.kind, answers]))[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +154,7 @@ class Summing:
 
     def add(self, observation: Observation, found: Judged) -> None:
         question = observation.question
-        self._outcomes.append(Outcome(question.id, found.verdict, found.right))
+        self._outcomes.append(Outcome(question.id, found.verdict, found.right, words_digest(question)))
         self._overall.add(found)
         self._kinds.setdefault(question.kind, _Counting()).add(found)
         for tag in question.tags:
@@ -226,51 +235,6 @@ def summarise(header: Header, judged: Iterable[tuple[Observation, Judged]]) -> M
     return summing.summary()
 
 
-# --- one against another ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `Outcome`.
-
-    `p`: McNemar's test, two-sided: how likely a difference like this is, were both equally good. `moved`: how many
-    questions went from one verdict to another.
-    """
-
-    first: str
-    second: str
-    questions: int
-    both_right: int
-    only_first: int
-    only_second: int
-    p: float | None
-    moved: tuple[tuple[Verdict, Verdict, int], ...]
-
-
-def compare(first: str, one: Iterable[Outcome], second: str, other: Iterable[Outcome]) -> Comparison:
-    there = {outcome.id: outcome for outcome in other}
-    pairs = [(a, there[a.id]) for a in one if a.id in there]
-    pairs = [(a, b) for a, b in pairs if "failed" not in (a.verdict, b.verdict)]
-    only_first = sum(a.right and not b.right for a, b in pairs)
-    only_second = sum(b.right and not a.right for a, b in pairs)
-    moved = Counter((a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
-    return Comparison(
-        first,
-        second,
-        len(pairs),
-        sum(a.right and b.right for a, b in pairs),
-        only_first,
-        only_second,
-        mcnemar(only_first, only_second) if pairs else None,
-        tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
-    )
-
-
-def pairs_of(summaries: Sequence[ModelSummary]) -> list[Comparison]:
-    """Each model against the first."""
-    return [compare(summaries[0].name, summaries[0].outcomes, s.name, s.outcomes) for s in summaries[1:]]
-
-
 # --- as JSON ----------------------------------------------------------------------------------------------------------
 
 
@@ -288,4 +252,4 @@ def outcomes_of(value: Any) -> Iterator[Outcome]:
     for each in value["outcomes"]:
         if each["verdict"] not in VERDICTS:
             raise ValueError(f"{str(each['verdict'])[:40]!r} is no verdict")
-        yield Outcome(str(each["id"]), each["verdict"], bool(each["right"]))
+        yield Outcome(str(each["id"]), each["verdict"], bool(each["right"]), str(each.get("question", "")))

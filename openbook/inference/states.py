@@ -168,6 +168,10 @@ class States:
                 dropped += 1
         return dropped
 
+    def forget_again(self) -> int:
+        """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
+        return self.forget(self._purged_since(0)[0])
+
     @property
     def full(self) -> bool:
         """Whether keeping more would cost what was kept before."""

@@ -17,6 +17,7 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.forgetting import named
 from openbook.knowledge.sizing import Sizing
+from openbook.models.durable import delete_folder, delete_left_over
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
@@ -149,8 +150,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> int:
-    """Delete the cached knowledge bases that hold a text or path of `documents` of `base`; how many those were.
+def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
+    """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`.
 
     Raises KnowledgeError when one of them is in no version of `base`.
     """
@@ -163,14 +164,17 @@ def drop_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> 
         for content in contents
         for (key,) in base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
     ]
-    dropped = 0
-    for folder in sorted(cache.glob("docs/*")):
-        if (folder / schema.FILE_NAME).exists() and _holds(folder, paths, texts, keys):
-            with suppress(OSError):
-                (folder / _MARK).unlink()
-            shutil.rmtree(folder)
-            dropped += 1
-    return dropped
+    folders = [folder for folder in sorted(cache.glob("docs/[!.]*")) if (folder / schema.FILE_NAME).exists()]
+    return [folder for folder in folders if _holds(folder, paths, texts, keys)]
+
+
+def drop(cache: Path, folders: Iterable[Path]) -> None:
+    """Delete cached knowledge bases, and what killed processes left of such. Raises OSError."""
+    for folder in folders:
+        with suppress(OSError):
+            (folder / _MARK).unlink()
+        delete_folder(folder)
+    delete_left_over(cache / "docs")
 
 
 def _holds(folder: Path, paths: Iterable[str], texts: Iterable[str], keys: Iterable[bytes]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +47,18 @@ class Purged:
 
 
 def purge(
-    base: KnowledgeBase, documents: Sequence[str], *, copies: bool = False, lock_timeout_s: float = 30.0
+    base: KnowledgeBase,
+    documents: Sequence[str],
+    *,
+    copies: bool = False,
+    lock_timeout_s: float = 30.0,
+    elsewhere: Callable[[], None] = lambda: None,
 ) -> Purged:
     """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
 
     With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
-    After an interruption, `finish_purge` does what was left to do.
+    `elsewhere` deletes what was derived from them: it is called once, when nothing here refuses any more and before anything is
+    deleted, and nobody else writes until it is done. After an interruption, `finish_purge` does what was left to do.
 
     Raises KnowledgeError when one of them is in no version, when a copy would keep the text (without `copies`), or when
     the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
@@ -70,6 +76,7 @@ def purge(
         traces = _traces(connection, paths | others, contents)
         passages = _count_passages(connection, contents)
         given = given_labels(connection).by_path
+        elsewhere()
         there = paths | (others & _live_paths_of(connection, contents))
         version = _delete(connection, paths, others, contents)
         paths |= others
@@ -113,9 +120,14 @@ def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest
     return found
 
 
+def interrupted(base: KnowledgeBase) -> bool:
+    """Whether a purge is under way, or was interrupted after the documents had left all versions."""
+    return base.connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone() is not None
+
+
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     """Do what an interrupted purge left to do; whether there was one. Whoever writes next does it too."""
-    if not base.connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
+    if not interrupted(base):
         return False
     with base.writing(lock_timeout_s):
         return True

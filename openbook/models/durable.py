@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ _ADVICE = {
     errno.EACCES: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
     errno.EPERM: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
 }
+
+
+_GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
 
 
 def is_disk_refusal(error: OSError) -> bool:
@@ -63,3 +67,32 @@ def replace_file(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
     sync_folder(path.parent)
+
+
+def check_deletable(path: Path) -> None:
+    """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
+    if path.is_symlink() and path.is_dir():
+        raise OSError(errno.ENOTDIR, "it is a link to a folder; delete that folder and the link yourself")
+    below = [folder for folder, _, _ in os.walk(path)] if path.is_dir() else []
+    for folder in (path.parent, *below):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def delete_folder(folder: Path) -> None:
+    """Under its name it is whole or gone, whenever this process is killed. Raises OSError."""
+    going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")
+    folder.rename(going)
+    _delete(going)
+
+
+def delete_left_over(parent: Path) -> None:
+    """What killed processes left of the folders in `parent` that they were deleting. Raises OSError."""
+    for going in sorted(parent.glob(f"{_GOING}*")):
+        _delete(going)
+
+
+def _delete(folder: Path) -> None:
+    while folder.exists():
+        with suppress(FileNotFoundError):  # another process deletes it, too
+            shutil.rmtree(folder)

@@ -30,7 +30,7 @@ from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.versions import history
 from openbook.models import ModelStore
 from openbook.models.durable import storage_errors
-from openbook.purging import Places, purge_everywhere
+from openbook.purging import Places, finish, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller
 from openbook.serving.bodies import (
@@ -278,16 +278,12 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> dict[str, Any]:
+        places, timeout_s = places_of(service.configuration), service.configuration.settings.lock_timeout_s
+        finish(base, places, lock_timeout_s=timeout_s)
         seen = _ever_seen(base, caller)
         _check_visible(body.documents, sorted(seen))
         try:
-            done = purge_everywhere(
-                base,
-                body.documents,
-                places_of(service.configuration),
-                copies=body.copies,
-                lock_timeout_s=service.configuration.settings.lock_timeout_s,
-            )
+            done = purge_everywhere(base, body.documents, places, copies=body.copies, lock_timeout_s=timeout_s)
         except KnowledgeError as error:
             raise _not_purged(error, copies=body.copies) from error
         return {

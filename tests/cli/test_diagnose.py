@@ -48,7 +48,12 @@ def fails(prompt: Prompt) -> str:
     return FAILS
 
 
-ENGINES = {"good": good, "bad": bad, "fails": fails, "yes": lambda prompt: "Yes."}
+def overloaded(prompt: Prompt) -> str:
+    """As good, but every other question is refused."""
+    return FAILS if question_in(prompt).startswith("Who") else good(prompt)
+
+
+ENGINES = {"good": good, "bad": bad, "fails": fails, "overloaded": overloaded, "yes": lambda prompt: "Yes."}
 
 
 @pytest.fixture
@@ -187,7 +192,15 @@ def test_documents_without_a_knowledge_base(
 
 
 @pytest.mark.parametrize(
-    ("model", "share", "code"), [("good", "1.0", 0), ("bad", "0.5", 1), ("fails", "0", 1), ("bad", "0", 0)]
+    ("model", "share", "code"),
+    [
+        ("good", "1.0", 0),
+        ("bad", "0.5", 1),
+        ("fails", "0", 1),
+        ("bad", "0", 0),
+        ("overloaded", "0.5", 0),
+        ("overloaded", "0.51", 1),
+    ],
 )
 def test_fail_under(
     out: Out, opened: list[TableEngine], questions: Path, kb: Path, model: str, share: str, code: int
@@ -211,6 +224,26 @@ def test_compare(out: Out, opened: list[TableEngine], questions: Path, kb: Path,
     code, _, error = out("diagnose", "compare", files[0])
     assert code == 2
     assert "only one model" in error
+
+
+def test_ids_that_lines_gave_do_not_make_two_files_comparable(
+    out: Out, opened: list[TableEngine], kb: Path, tmp_path: Path
+) -> None:
+    lines = [{key: value for key, value in q.items() if key != "id"} for q in QUESTIONS]
+    for name, chosen in (("one", lines[:2]), ("other", lines[2:]), ("partly", [lines[3], lines[0]])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in chosen))
+        run = ("diagnose", tmp_path / f"{name}.jsonl", "--kb", kb, "--model", "good", "--out", tmp_path / name)
+        assert out(*run)[0] == 0
+    one, other, partly = (tmp_path / name / "diagnosis.json" for name in ("one", "other", "partly"))
+    code, stdout, error = out("diagnose", "compare", one, other)
+    assert (code, stdout) == (2, "")
+    assert "were asked other questions" in error
+    code, stdout, _ = out("diagnose", "compare", one, partly)
+    assert code == 0
+    assert "1 questions" in stdout
+    assert "only one of the two was asked them: 2." in stdout
+    (comparison,) = json.loads(out("diagnose", "compare", one, partly, "--json")[1])["comparisons"]
+    assert (comparison["questions"], comparison["left_out"], comparison["both_right"]) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from openbook.diagnosis.teaching.lessons import fact_lesson
 from openbook.diagnosis.teaching.seams import Progress, Seams
 from openbook.errors import TrainingError
 from openbook.models import ModelReference, ModelStore
-from openbook.purging import drop_diagnoses
+from openbook.purging import diagnoses_showing
 from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT
 from tests.diagnosis.teaching.school import FACTS, ByHeart, seams_with
@@ -163,8 +163,8 @@ def test_a_purge_of_a_document_deletes_what_was_learned_from_it(out: Out, tmp_pa
     )
     assert code == 0, stderr
     assert "gives no paraphrases" in stdout
-    assert drop_diagnoses(tmp_path / "home", ["Another text."]) == 0
-    assert drop_diagnoses(tmp_path / "home", [f"# Leave\n{quote} of leave."]) == 1
+    assert diagnoses_showing(tmp_path / "home", ["Another text."]) == []
+    assert diagnoses_showing(tmp_path / "home", [f"# Leave\n{quote} of leave."]) == [tmp_path / "home" / "price-1"]
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
-from openbook.purging import drop_diagnoses
+from openbook.purging import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
 from openbook.testing import HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
@@ -366,17 +366,15 @@ def test_observations_round_trip() -> None:
     assert observation_of(json.loads(canonical_json(dataclasses.asdict(case)))) == case
 
 
-def test_purging_drops_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+def test_purging_finds_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
     bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
     run(tmp_path / "diagnoses" / "one" / "observations-a.jsonl", bench, [BRIDGE])
     kept = tmp_path / "diagnoses" / "two" / "notes.txt"
     kept.parent.mkdir()
     kept.write_text("mine")
-    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 0
-    assert drop_diagnoses(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == 1
-    assert not (tmp_path / "diagnoses" / "one").exists()
-    assert kept.exists()
-    assert drop_diagnoses(tmp_path / "none", ["x"]) == 0
+    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
+    assert diagnoses_showing(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == [tmp_path / "diagnoses" / "one"]
+    assert diagnoses_showing(tmp_path / "none", ["x"]) == []
 
 
 def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -386,7 +384,6 @@ def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: Knowled
     run(observed, bench, [BRIDGE])
     header = observed.read_bytes().splitlines(keepends=True)[0]
     (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"bridge","opinions":[]}\n')
-    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 0
+    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
     (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"bridge","trials":{}}\n')
-    assert drop_diagnoses(tmp_path / "diagnoses", ["Something else."]) == 1
-    assert not folder.exists()
+    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis import report as page
+from openbook.diagnosis import results
+from openbook.diagnosis.comparing import compare
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation, recording
 from openbook.diagnosis.report import highlighted, write_report
@@ -26,7 +28,7 @@ from openbook.diagnosis.results import (
     write_csv,
     write_results,
 )
-from openbook.diagnosis.summary import compare, summarise
+from openbook.diagnosis.summary import summarise
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -177,9 +179,9 @@ def test_a_folder_has_numbers_and_a_report(tmp_path: Path) -> None:
 
 def test_outcomes_are_read_back(tmp_path: Path) -> None:
     write_results(tmp_path, "Diagnosis", [recorded(tmp_path, "one", mixed())])
-    ((name, one),) = read_outcomes(tmp_path / NUMBERS)
-    assert name == "table"
-    assert compare(name, one, "same", one).questions == 12
+    (one,) = read_outcomes(tmp_path / NUMBERS)
+    assert one.name == "table"
+    assert compare(one, one).questions == 12
     for content in ("[]", "{}", '{"format": 2}', '{"format": 1, "models": [{}]}', "x"):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ConfigError, match=r"is no diagnosis\.json"):
@@ -201,3 +203,20 @@ def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
     assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
     assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
     assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")
+
+
+def test_the_table_in_parquet_is_that_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install pyarrow")
+    monkeypatch.setattr(results, "GROUP_ROWS", 4)
+    cases = [*mixed(), observation(13, question='Why, "Ada"\nBrandl?', opened="Für 5 €")]
+    files = [recorded(tmp_path, name, cases) for name in ("one", "two")]
+    write_csv(tmp_path / "t.csv", files)
+    results.write_parquet(tmp_path / "t.parquet", files)
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == rows
+    assert len(rows) == 28
+    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 7
+    write_none = tmp_path / "none.parquet"
+    results.write_parquet(write_none, files, 0)
+    assert parquet.read_table(write_none).num_rows == 0

@@ -7,18 +7,18 @@ import math
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Observation
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
+    RANKS,
     ModelSummary,
-    Outcome,
     Share,
-    compare,
     outcomes_of,
-    pairs_of,
     share,
     summarise,
     to_json,
@@ -73,6 +73,21 @@ def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
     assert retrieval.reached.count == 6
     assert retrieval.mrr.mean == pytest.approx((6 + 3 / 9) / 10)
     assert math.isnan(summary_of([]).retrieval.mrr.mean)
+
+
+@given(st.lists(st.integers(0, 20), max_size=12))
+def test_recall_and_mrr_are_what_a_search_through_the_lists_gives(ranks: list[int]) -> None:
+    """The definitions, over lists of 20 of which one at most is gold (rank 0: none)."""
+    lists = [[position == rank for position in range(1, 21)] for rank in ranks]
+    retrieval = summary_of([observation(n, rank=rank) for n, rank in enumerate(ranks)]).retrieval
+    assert retrieval.questions == len(ranks)
+    for k in RANKS:
+        recalled = [sum(found[:k]) for found in lists]
+        assert retrieval.found[k].count == sum(recalled)
+        assert retrieval.found[k].share == (sum(recalled) / len(lists) if lists else None)
+    reciprocal = [max((1 / at for at, gold in enumerate(found, 1) if gold), default=0.0) for found in lists]
+    if lists:
+        assert retrieval.mrr.mean == pytest.approx(sum(reciprocal) / len(lists))
 
 
 def test_costs_add_up_and_failures_cost_nothing() -> None:
@@ -134,22 +149,6 @@ def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def outcomes(*rights: bool) -> list[Outcome]:
-    return [Outcome(f"q{n}", "fixed_by_retrieval" if right else "distracted", right) for n, right in enumerate(rights)]
-
-
-def test_two_models_are_compared_on_what_both_were_asked() -> None:
-    one, other = outcomes(True, True, False, False, True), outcomes(True, False, True, False)
-    found = compare("a", one, "b", [*other, Outcome("q9", "known", True)])
-    assert (found.questions, found.both_right, found.only_first, found.only_second) == (4, 1, 1, 1)
-    assert found.p == 1.0
-    assert found.moved == (("distracted", "fixed_by_retrieval", 1), ("fixed_by_retrieval", "distracted", 1))
-    failed = [Outcome("q0", "failed", False)]
-    nothing = compare("a", failed, "b", other)
-    assert (nothing.questions, nothing.p) == (0, None)
-    assert pairs_of([summary_of(mixed()), summary_of(mixed())])[0].only_first == 0
 
 
 def test_mcnemar() -> None:

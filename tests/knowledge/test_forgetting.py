@@ -8,7 +8,7 @@ import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, forgetting, purge, schema, sync
-from openbook.knowledge.cached import drop_holding, for_documents
+from openbook.knowledge.cached import drop, for_documents, holding
 from openbook.knowledge.forgetting import finish_purge
 from openbook.testing import HashEmbedder
 
@@ -166,7 +166,9 @@ def test_caches_that_hold_it_are_dropped(
     for_documents([docs], tmp_path / "cache", embedder)[0].close()
     for_documents([docs / "plain00.txt"], tmp_path / "cache", embedder)[0].close()
     assert b"zeppelin" in all_bytes(tmp_path / "cache")
-    assert drop_holding(tmp_path / "cache", base, ["very-secret-plan.txt"]) == 1
+    held = holding(tmp_path / "cache", base, ["very-secret-plan.txt"])
+    assert len(held) == 1
+    drop(tmp_path / "cache", held)
     assert b"zeppelin" not in all_bytes(tmp_path / "cache")
     assert len(list((tmp_path / "cache" / "docs").iterdir())) == 1
 

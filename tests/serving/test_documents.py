@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.inference.states import States
+from openbook.knowledge.forgetting import interrupted
 from openbook.serving.documents import UPLOADS, checked_name
 from openbook.serving.refusals import Refusal
 from tests.serving.conftest import SECRET, Running
@@ -188,3 +189,35 @@ def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -
     assert theirs not in response.text
     response = server.client.post("/v1/documents/purge", json={"documents": [mine], "copies": True}, headers=open_)
     assert response.json()["documents"] == [mine]
+
+
+def test_a_refused_purge_has_deleted_nothing(server: Running, own_home: Path) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    upload(server, ("copy.txt", TOWER))
+    states = States(own_home / "states")
+    digests = [passage.digest for passage in server.bases["kb"].passages(path)]
+    states.put(b"k" * 32, b"what was computed", digests, states.begin())
+    shown = own_home / "diagnoses" / "one" / "observations-a.jsonl"
+    shown.parent.mkdir(parents=True)
+    shown.write_text('{"format":1}\n' + '{"passages":[{"text":"The tower of Lund is 55 metres high."}]}\n')
+    response = server.client.post("/v1/documents/purge", json={"documents": [path]})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "text_is_elsewhere")
+    states.begin()
+    assert states.get(b"k" * 32) is not None
+    assert shown.exists()
+    assert path in listed(server)
+    response = server.client.post("/v1/documents/purge", json={"documents": [path], "copies": True})
+    assert response.status_code == 200
+    states.begin()
+    assert states.get(b"k" * 32) is None
+    assert not shown.exists()
+
+
+def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, own_home: Path) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    base = server.bases["kb"]
+    with base.writing(5.0) as connection:  # as a purge leaves it that is killed after its transaction
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+    assert server.client.post("/v1/documents/purge", json={"documents": ["nothing.txt"]}).status_code == 404
+    assert not interrupted(base)
+    assert path in listed(server)

@@ -1,0 +1,100 @@
+"""One diagnosis against another: only equal questions are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openbook.diagnosis.comparing import Diagnosed, compare, diagnosed, pairs_of
+from openbook.diagnosis.deciding import judged
+from openbook.diagnosis.observations import Header, Observation
+from openbook.diagnosis.report import write_report
+from openbook.diagnosis.results import numbers, read_outcomes
+from openbook.diagnosis.summary import Outcome, summarise
+from openbook.errors import ConfigError
+from openbook.records import sha256_hex
+from tests.diagnosis.table_engine import HEADER, observation
+from tests.diagnosis.test_summary import WRONG, mixed
+
+OTHERS = replace(HEADER, questions=sha256_hex(b"other questions"))
+
+
+def outcomes(*rights: bool) -> list[Outcome]:
+    return [Outcome(f"q{n}", "fixed_by_retrieval" if right else "distracted", right) for n, right in enumerate(rights)]
+
+
+def of(found: Sequence[Outcome], header: Header = HEADER) -> Diagnosed:
+    return diagnosed("a model", header, found)
+
+
+def seen(cases: Sequence[Observation], header: Header = HEADER) -> Diagnosed:
+    return of(summarise(header, judged(cases)).outcomes, header)
+
+
+def test_two_models_are_compared_on_what_both_were_asked() -> None:
+    one, other = outcomes(True, True, False, False, True), outcomes(True, False, True, False)
+    found = compare(of(one), of([*other, Outcome("q9", "known", True)]))
+    assert (found.questions, found.both_right, found.only_first, found.only_second) == (4, 1, 1, 1)
+    assert (found.left_out, found.notes) == (2, ())
+    assert found.p == 1.0
+    assert found.moved == (("distracted", "fixed_by_retrieval", 1), ("fixed_by_retrieval", "distracted", 1))
+    nothing = compare(of([Outcome("q0", "failed", False)]), of(other))
+    assert (nothing.questions, nothing.p) == (0, None)
+    summary = summarise(HEADER, judged(mixed()))
+    assert pairs_of([summary, summary])[0].only_first == 0
+
+
+def test_equal_ids_of_other_questions_are_refused_with_both_digests() -> None:
+    other = seen([observation(n, question=f"Who built bridge {n}?") for n in range(3)], OTHERS)
+    with pytest.raises(ConfigError, match=f"{HEADER.questions[:12]} and {OTHERS.questions[:12]}.*same questions"):
+        compare(seen([observation(n) for n in range(3)]), other)
+
+
+def test_the_same_words_with_other_accepted_answers_are_another_question() -> None:
+    with pytest.raises(ConfigError, match="none of them is the same"):
+        compare(seen([observation(1)]), seen([observation(1, answers=("10:40",))], OTHERS))
+
+
+def test_what_is_the_same_is_compared_whatever_its_id_and_the_rest_is_counted() -> None:
+    """Of three and four questions two are the same; one of those moved to another line."""
+    one = seen([observation(1), observation(2), observation(3, question="Who?")])
+    moved = replace(observation(2, opened=WRONG), question=replace(observation(2).question, id="q9"))
+    rest = [observation(3, question="What?"), observation(4)]
+    found = compare(one, seen([observation(1), moved, *rest], OTHERS))
+    assert (found.questions, found.both_right, found.only_first) == (2, 1, 1)
+    assert found.left_out == 3
+
+
+def test_a_question_that_is_asked_twice_is_compared_twice() -> None:
+    twice = [observation(1), replace(observation(1), question=replace(observation(1).question, id="again"))]
+    found = compare(seen(twice), seen([*twice, observation(2)], OTHERS))
+    assert (found.questions, found.left_out) == (2, 1)
+
+
+def test_files_that_do_not_say_which_questions_are_the_same_are_refused_with_advice(tmp_path: Path) -> None:
+    for name, header in (("one", HEADER), ("other", OTHERS)):
+        value = numbers("t", [summarise(header, judged([observation(1)]))], [])
+        del value["models"][0]["outcomes"][0]["question"]
+        (tmp_path / name).write_text(json.dumps(value, default=str))
+    (one,), (other,) = read_outcomes(tmp_path / "one"), read_outcomes(tmp_path / "other")
+    assert compare(one, one).questions == 1
+    with pytest.raises(ConfigError, match="older OpenBook"):
+        compare(one, other)
+
+
+def test_other_versions_and_other_knowledge_bases_are_said_everywhere(tmp_path: Path) -> None:
+    newer, elsewhere = replace(HEADER, knowledge_base_version=4), replace(HEADER, knowledge_base="handbook")
+    cases = [observation(n) for n in range(2)]
+    summaries = [summarise(header, judged(cases)) for header in (HEADER, newer, elsewhere)]
+    one, two = pairs_of(summaries)
+    assert one.notes == ("The versions of the knowledge base differ: 1 and 4.",)
+    assert two.notes == ("The knowledge bases differ: kb (version 1) and handbook (version 1).",)
+    assert json.loads(json.dumps(numbers("t", summaries, [one])["comparisons"]))[0]["notes"] == list(one.notes)
+    write_report(tmp_path / "r.html", "t", [(summaries[0], judged(cases))], [one, replace(two, left_out=1234)])
+    page = (tmp_path / "r.html").read_text()
+    assert "differ: 1 and 4." in page
+    assert "because only one of the two was asked them: 1,234." in page

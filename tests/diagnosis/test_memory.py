@@ -1,0 +1,78 @@
+"""How much of a long run is in memory: a few numbers for each question, and none of its words."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+from openbook.answer import Options
+from openbook.diagnosis.examining import BLOCK, Bench, examine, header_for
+from openbook.diagnosis.observations import recording
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.results import write_csv, write_results
+from openbook.diagnosis.verdicts import CONTROLS
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
+from openbook.knowledge import KnowledgeBase, add
+from openbook.records import Completion, Decoding, Prompt
+from openbook.testing import HashEmbedder
+from tests.diagnosis.table_engine import HEADER, SILENT, TableEngine, observation
+
+WORDS = "The harbour master of Ostrevik opens the lock at high water. " * 40
+
+
+class Forgetful(TableEngine):
+    """Says that the passages do not say, and keeps nothing of what it was asked."""
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        yield SILENT
+        return Completion(SILENT, "end", 1, 1, "", self.numeric_class)
+
+
+def _asked(count: int) -> Iterator[Question]:
+    for n in range(count):
+        question = f"{WORDS[:600]} When does ferry {n} leave?"
+        yield Question(f"q{n}", question, (f"{n % 24:02}:40",), tags=("time",))
+
+
+def _peak_of(do: Callable[[], None]) -> int:
+    """In bytes."""
+    tracemalloc.start()
+    try:
+        do()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_longer_run_holds_no_more_words(tmp_path: Path, embedder: HashEmbedder) -> None:
+    (tmp_path / "harbour.txt").write_text(WORDS)
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "harbour.txt"], embedder)
+    bench = Bench(FrozenModel(Forgetful(lambda prompt: "")), base, embedder, options=Options(min_similarity=-1.0))
+
+    def run(count: int) -> None:
+        with recording(tmp_path / f"{count}.jsonl", header_for(bench, "digest")) as record:
+            examine(_asked(count), bench, record)
+
+    few, many = _peak_of(lambda: run(BLOCK)), _peak_of(lambda: run(2 * BLOCK))
+    assert (tmp_path / f"{BLOCK}.jsonl").stat().st_size / BLOCK > 2500
+    assert (many - few) / BLOCK < 1000
+
+
+def test_results_of_more_questions_hold_their_outcomes_and_no_words(tmp_path: Path) -> None:
+    def written(count: int) -> None:
+        path = tmp_path / str(count) / "observations-a.jsonl"
+        write_results(path.parent, "Diagnosis", [path])
+        write_csv(path.parent / "table.csv", [path])
+
+    few, many = 3 * CONTROLS, 5 * CONTROLS  # each is judged beside so many before and after it
+    for count in (few, many):
+        with recording(tmp_path / str(count) / "observations-a.jsonl", HEADER) as record:
+            for n in range(count):
+                record.append(observation(n, text=WORDS * 2))
+    growth = _peak_of(lambda: written(many)) - _peak_of(lambda: written(few))
+    assert growth / (many - few) < 2500  # the words of a passage alone are 4,880
