@@ -39,8 +39,8 @@ class Gate:
 
     A place that comes free goes to the waiting caller who holds the fewest, and among those to who got one longest ago;
     what one caller sent is taken in the order of its coming. When the queue is full, a newcomer takes the last place of
-    the caller who has the most in it, if that one then still has as many as the newcomer: who has a queue for itself may
-    fill it, and still finds nobody else the door closed.
+    the caller who has the most in it, if that one then still has as many as the newcomer. So one alone may fill it, and
+    another finds room all the same.
     """
 
     def __init__(self, running: int, waiting: int) -> None:
