@@ -41,7 +41,8 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     "--allow-host",
     "allowed_hosts",
     multiple=True,
-    help="A name under which clients reach the server, say through a proxy (repeatable); demands an API key.",
+    help="A name under which clients reach the server, say through a proxy (repeatable); demands an API key. "
+    "Behind a proxy or a port forward, give this or --require-key.",
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key also on this machine.")
 @click.option(
@@ -189,6 +190,12 @@ def _supervise(configuration: Configuration, workers: int) -> None:
 def _announce(configuration: Configuration) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
     click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
+    if not configuration.needs_key:
+        click.echo(
+            "Whatever connects from this machine may do everything, without a key; that includes a proxy or a port forward: "
+            "behind one, give --allow-host NAME or --require-key.",
+            err=True,
+        )
     click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
 
 

@@ -14,6 +14,7 @@ from openbook.serving.keys import RIGHTS, KeyFile, Right, looks_like_key
 from openbook.serving.refusals import Refusal
 
 ANONYMOUS = "local"  # the id of callers without a key
+# Not every proxy adds one of these, and a port forward adds nothing: a help, not a promise.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 
 
@@ -60,7 +61,8 @@ class Doorkeeper:
         return name in own
 
     def caller(self, headers: Headers, right: Right) -> Caller:
-        """Raises Refusal when nobody may come in so, or when the key's right is not enough."""
+        """Raises Refusal when nobody may come in so, when the key's right is not enough, or when the page of another site asks."""
+        _check_site(headers)
         token = _token(headers)
         if token is not None and looks_like_key(token):
             key = self.keys.find(token)
@@ -80,6 +82,16 @@ class Doorkeeper:
             message = f"This key has the right {caller.right!r}; {right!r} is needed."
             raise Refusal(403, message, code="insufficient_permissions")
         return caller
+
+
+def _check_site(headers: Headers) -> None:
+    """Browsers say from where a request comes, also where they send no Origin, as for a picture. Programs say nothing.
+
+    Raises Refusal.
+    """
+    if not set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}:
+        message = "Pages of other sites may not ask this server."
+        raise Refusal(403, message, code="foreign_site")
 
 
 def _token(headers: Headers) -> str | None:

@@ -58,7 +58,7 @@ from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
 from openbook.serving.routing import FORM, JSON, PNG, Endpoint
-from openbook.serving.running import Gate
+from openbook.serving.running import Gate, caller_id
 from openbook.serving.service import Service
 from openbook.serving.traces import Traces
 
@@ -308,6 +308,7 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Callable[[Request], Await
             if endpoint.right is not None:
                 caller = service.doorkeeper.caller(request.headers, endpoint.right)
                 request.scope[CALLER] = caller.id
+                caller_id.set(caller.id)
                 service.rates.take(caller.id)
             if endpoint.content is not None:
                 check_content_type(request.headers, [endpoint.content])

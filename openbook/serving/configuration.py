@@ -17,10 +17,12 @@ from openbook.knowledge.adding import RunOptions
 class Bounds:
     """What one request may cost, and all together. A request over a bound is refused with a sentence.
 
-    `running` requests compute at a time and `waiting` wait for their turn; more are answered 429; `uploads` are received at a
-    time. A key may send `requests_per_minute` (0: any number), and all callers without one together as many. `head_s`, `body_s`
-    and `write_s` bound slow clients, `answer_s` the writing of one answer. `body_bytes` is for JSON. `pictures` are drawn at a
-    time, each within `picture_s`.
+    `running` requests compute at a time and `waiting` wait for their turn, shared out among callers (`running.Gate`); more
+    are answered 429; `uploads` are received at a time. Who has no key is one caller with all others who have none. A key
+    may send `requests_per_minute` (0: any number). `connections` are open at a time. `head_s` and `body_s` bound slow
+    senders; a client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds
+    the writing of one answer. `body_bytes` is for JSON. `pictures` are drawn at a time,
+    each within `picture_s`.
     """
 
     running: int = 4

@@ -54,8 +54,7 @@ class Guard:
                 ending = [] if body.is_complete else [(b"connection", b"close")]
                 own = list(message.get("headers", ()))
                 message = {**message, "headers": [*own, *_missing_in(own), *ending]}
-            async with asyncio.timeout(bounds.write_s):  # a client that does not read holds nothing for ever
-                await send(message)
+            await send(message)
 
         try:
             try:

@@ -1,13 +1,16 @@
-"""Handing a request's work to a thread: bounded, with a queue that says when it is full, and an end when the client goes."""
+"""Handing a request's work to a thread: bounded, in turn among callers, and with an end when the client goes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from starlette.types import Receive
@@ -16,35 +19,103 @@ from openbook.serving.refusals import ClientGone, Refusal
 
 RETRY_AFTER_S = 2
 
+# The id of the caller whose request this is, set where the request is let in; what it starts inherits it.
+caller_id: ContextVar[str] = ContextVar("caller_id", default="")
+
 _T = TypeVar("_T")
 
 
+@dataclass(eq=False, slots=True)
+class _Turn:
+    """One request that waits. `comes` is set when its waiting is over: it has a place, or another took its place in the queue."""
+
+    caller: str
+    comes: asyncio.Event = field(default_factory=asyncio.Event)
+    has_place: bool = False
+
+
 class Gate:
-    """At most `running` at a time, in the order of their coming, and at most `waiting` behind them."""
+    """At most `running` at a time and at most `waiting` behind them, shared out among callers. Used from one event loop.
+
+    A place that comes free goes to the waiting caller who holds the fewest, and among those to who got one longest ago;
+    what one caller sent is taken in the order of its coming. When the queue is full, a newcomer takes the last place of
+    the caller who has the most in it, if that one then still has as many as the newcomer. So one alone may fill it, and
+    another finds room all the same.
+    """
 
     def __init__(self, running: int, waiting: int) -> None:
-        self._places = asyncio.Semaphore(running)
-        self._most_waiting = waiting
-        self.running = 0
-        self.waiting = 0
+        self._most_running, self._most_waiting = running, waiting
+        self._held: Counter[str] = Counter()  # places by caller
+        self._queue: list[_Turn] = []  # in the order of coming; short, so a list will do
+        self._last: Counter[str] = Counter()  # when each caller got a place: the how-manieth it was
+        self._given = 0
+
+    @property
+    def running(self) -> int:
+        return self._held.total()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Raises Refusal (429) when the queue is full."""
-        if self._places.locked() and self.waiting >= self._most_waiting:
-            message = "The server has as many requests as it takes. Try again in a moment."
-            raise Refusal(429, message, code="rate_limit_exceeded", retry_after_s=RETRY_AFTER_S)
-        self.waiting += 1
-        try:
-            await self._places.acquire()
-        finally:
-            self.waiting -= 1
-        self.running += 1
+        """Raises Refusal (429) when the queue is full, or when a caller with less in it needed the room."""
+        caller = caller_id.get()
+        await self._enter(caller)
         try:
             yield
         finally:
-            self.running -= 1
-            self._places.release()
+            self._leave(caller)
+
+    async def _enter(self, caller: str) -> None:
+        if self.running < self._most_running:  # then nobody waits
+            self._give(caller)
+            return
+        self._make_room(caller)
+        turn = _Turn(caller)
+        self._queue.append(turn)
+        try:
+            await turn.comes.wait()
+        except asyncio.CancelledError:
+            if turn.has_place:
+                self._leave(caller)
+            elif turn in self._queue:
+                self._queue.remove(turn)
+            raise
+        if not turn.has_place:
+            raise _full()
+
+    def _make_room(self, caller: str) -> None:
+        """For one more in the queue. Raises Refusal."""
+        if self.waiting < self._most_waiting:
+            return
+        lengths = Counter(turn.caller for turn in self._queue)
+        longest = max(lengths, key=lambda each: lengths[each], default=caller)
+        if lengths[longest] < lengths[caller] + 2:
+            raise _full()
+        newest = [turn for turn in self._queue if turn.caller == longest][-1]
+        self._queue.remove(newest)
+        newest.comes.set()
+
+    def _give(self, caller: str) -> None:
+        self._held[caller] += 1
+        self._given += 1
+        self._last[caller] = self._given
+
+    def _leave(self, caller: str) -> None:
+        self._held[caller] -= 1
+        if self._queue:
+            turn = min(self._queue, key=lambda each: (self._held[each.caller], self._last[each.caller]))
+            self._queue.remove(turn)
+            self._give(turn.caller)
+            turn.has_place = True
+            turn.comes.set()
+
+
+def _full() -> Refusal:
+    message = "The server has as many requests as it takes. Try again in a moment."
+    return Refusal(429, message, code="rate_limit_exceeded", retry_after_s=RETRY_AFTER_S)
 
 
 class Stop:

@@ -1,4 +1,4 @@
-"""Running the application: one process, one port, HTTP/1.1 by h11, which is strict, under bounds on slow heads."""
+"""Running the application: one process, one port, HTTP/1.1 by h11, which is strict, under bounds on slow clients."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) ->
         uvicorn.Config(
             app,
             backlog=1 if shares_socket else _BACKLOG,
-            http=_protocol(bounds.head_s),
+            http=_protocol(bounds),
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             proxy_headers=False,  # what a header says of the caller's address counts for nothing
             server_header=False,
-            limit_concurrency=bounds.connections,
+            limit_concurrency=bounds.connections + 1,  # the one that asks is counted too, and at this number refused
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=MOST_HEAD_BYTES,
@@ -68,35 +68,61 @@ def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) ->
     )
 
 
-def _protocol(head_s: float) -> type[asyncio.Protocol]:
-    class BoundedHead(H11Protocol):
-        """Ends a connection whose next request's head is not complete `head_s` after it began."""
+def _protocol(bounds: Bounds) -> type[asyncio.Protocol]:
+    class Protocol(_Bounded):
+        head_s, write_s = bounds.head_s, bounds.write_s
 
-        _late: asyncio.TimerHandle | None = None
+    return Protocol
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.access_log = False  # uvicorn writes addresses, which may name documents; whatever loggers are set up
+
+class _Bounded(H11Protocol):
+    """Ends a connection whose next request's head is not complete `head_s` after it began, or which holds what its
+    client has not taken `write_s` after it was written.
+
+    The second is cut off: closing waits, without an end, until everything is taken.
+    """
+
+    head_s: float
+    write_s: float
+    _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # writing pauses when a byte waits and resumes when none does
+        self.access_log = False  # uvicorn writes addresses, which may name documents; whatever loggers are set up
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
             self._expect_head()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE:
-                self._expect_head()
-            else:
-                self._stop_expecting()
-
-        def connection_lost(self, exc: Exception | None) -> None:
+        else:
             self._stop_expecting()
-            super().connection_lost(exc)
 
-        def _expect_head(self) -> None:
-            if self._late is None:
-                self._late = self.loop.call_later(head_s, self.transport.close)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(self.write_s, self.transport.abort)
 
-        def _stop_expecting(self) -> None:
-            if self._late is not None:
-                self._late.cancel()
-                self._late = None
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._all_is_taken()
 
-    return BoundedHead
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        self._all_is_taken()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(self.head_s, self.transport.close)
+
+    def _stop_expecting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _all_is_taken(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None

@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -60,9 +62,11 @@ def test_without_the_extra_it_says_what_to_install(
     assert "pip install 'openbook[serve]'" in capsys.readouterr().err
 
 
-def test_it_answers_with_the_key_that_it_shows_once(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@contextmanager
+def serving(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> Iterator[tuple[str, str, httpx.Client]]:
+    """(what it wrote to standard output, what to standard error, a client) of `openbook serve`, over fakes."""
     servers: list[uvicorn.Server] = []
     codes: list[int] = []
 
@@ -73,21 +77,37 @@ def test_it_answers_with_the_key_that_it_shows_once(
     monkeypatch.setattr(openbook.serving.server, "make_server", made)
     monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
     monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
-    arguments = ["serve", "--port", "0", "--require-key", "--label", "hr"]
-    thread = threading.Thread(target=lambda: codes.append(run(arguments)))
+    thread = threading.Thread(target=lambda: codes.append(run(["serve", "--port", "0", *arguments])))
     thread.start()
     while thread.is_alive() and not (servers and servers[0].started):
         time.sleep(0.01)
     shown = capsys.readouterr()
-    token, address = shown.out.strip(), re.search(r"http://127\.0\.0\.1:\d+", shown.err)
+    address = re.search(r"http://127\.0\.0\.1:\d+", shown.err)
     assert address, shown.err
     with httpx.Client(base_url=address[0], trust_env=False) as client:
-        assert client.get("/v1/documents").status_code == 401
-        headers = {"authorization": f"Bearer {token}"}
-        assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}, headers=headers).status_code == 200
-        assert len(client.get("/v1/documents", headers=headers).json()["data"]) == 1
+        yield shown.out, shown.err, client
     servers[0].should_exit = True
     thread.join(LONG_S)
     assert codes == [0]
+
+
+def test_it_answers_with_the_key_that_it_shows_once(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(monkeypatch, capsys, "--require-key", "--label", "hr") as (out, err, client):
+        assert client.get("/v1/documents").status_code == 401
+        headers = {"authorization": f"Bearer {out.strip()}"}
+        assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}, headers=headers).status_code == 200
+        assert len(client.get("/v1/documents", headers=headers).json()["data"]) == 1
+        assert "may do everything, without a key" not in err
     kept = KeyFile(own_home).keys()
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
+
+
+def test_without_a_key_it_says_who_may_do_everything(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(monkeypatch, capsys) as (out, err, client):
+        assert client.get("/v1/documents").status_code == 200
+        assert out == ""
+        assert "behind one, give --allow-host NAME or --require-key" in err

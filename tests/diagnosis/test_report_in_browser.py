@@ -18,7 +18,9 @@ from tests.diagnosis.table_engine import HEADER, observation
 from tests.diagnosis.test_report import hostile_case
 from tests.diagnosis.test_summary import WRONG
 
-browsing = pytest.importorskip("tests.serving.test_browser", reason="Playwright is not installed: pip install playwright")
+browsing = pytest.importorskip(
+    "tests.serving.test_browser", reason="Playwright is not installed: pip install playwright"
+)
 expect = browsing.expect
 pytestmark = browsing.pytestmark
 

@@ -15,49 +15,65 @@ from openbook.errors import ConfigError
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.versions import restore, tag
 from openbook.serving.access import Doorkeeper
+from openbook.serving.app import ENDPOINTS, WITH_RECEIPTS, WITH_REPORT
 from openbook.serving.configuration import Configuration
 from openbook.serving.keys import FILE_NAME, RIGHTS, KeyFile
 from openbook.serving.refusals import Refusal
 from openbook.testing import echo_model
 from tests.serving.conftest import SECRET, Running, running
 
-ROUTES = [
-    ("POST", "/v1/chat/completions", "read"),
-    ("POST", "/v1/completions", "read"),
-    ("POST", "/v1/responses", "read"),
-    ("POST", "/v1/embeddings", "read"),
-    ("GET", "/v1/models", "read"),
-    ("GET", "/v1/models/echo", "read"),
-    ("GET", "/v1/models/echo/lineage", "read"),
-    ("POST", "/v1/search", "read"),
-    ("GET", "/v1/documents", "read"),
-    ("GET", "/v1/documents/text?path=x", "read"),
-    ("GET", "/v1/documents/page?path=x&page=1", "read"),
-    ("POST", "/v1/documents", "write"),
-    ("POST", "/v1/documents/remove", "write"),
-    ("POST", "/v1/documents/purge", "admin"),
-    ("GET", "/v1/versions", "read"),
-    ("POST", "/mcp", "read"),
-    ("POST", "/mcp/kb", "read"),
-    ("GET", "/v1/versions/difference?before=1", "read"),
-    ("GET", "/metrics", "admin"),
-]
+OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
+ABOVE_READ = {
+    ("POST", "/v1/documents"): "write",
+    ("POST", "/v1/documents/remove"): "write",
+    ("POST", "/v1/documents/purge"): "admin",
+    ("GET", "/metrics"): "admin",
+    ("GET", "/report"): "admin",
+}
+NAMED = {"{name:path}": "echo", "{knowledge_base}": "kb", "{id}": "0" * 64}
 
 
 def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["error"]["code"]
 
 
-def test_every_route_demands_its_right(keyed: Running) -> None:
-    headers = {right: keyed.key(right) for right in RIGHTS}
-    for method, path, needed in ROUTES:
-        assert code(keyed.client.request(method, path)) == (401, "missing_api_key"), path
+def behind_keys() -> Iterator[tuple[str, str, str]]:
+    """(method, path, right) of every route that there is but those that are open to all."""
+    for each in ENDPOINTS + WITH_RECEIPTS + WITH_REPORT:
+        if (each.method, each.path) not in OPEN:
+            path = each.path
+            for part, value in NAMED.items():
+                path = path.replace(part, value)
+            assert "{" not in path
+            yield each.method, path, ABOVE_READ.get((each.method, each.path), "read")
+
+
+@pytest.fixture
+def whole(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
+    """A server with every route, which demands a key."""
+    report = tmp_path / "report.html"
+    report.write_text("<p>A report.</p>")
+    changed = replace(configuration, require_key=True, receipts=tmp_path / "log", report=report)
+    with running(changed, echo_model(), {"kb": base}) as found:
+        yield found
+
+
+def test_every_route_demands_its_right(whole: Running) -> None:
+    headers = {right: whole.key(right) for right in RIGHTS}
+    for method, path, needed in behind_keys():
+        assert code(whole.client.request(method, path)) == (401, "missing_api_key"), path
         for right in RIGHTS:
-            response = keyed.client.request(method, path, headers=headers[right])
+            response = whole.client.request(method, path, headers=headers[right])
             may = RIGHTS.index(right) >= RIGHTS.index(needed)
             assert (response.status_code not in (401, 403)) == may, (path, right)
-    assert keyed.client.get("/health").json() == {"status": "ok"}
-    assert keyed.client.get("/ready").json() == {"status": "ready"}
+
+
+def test_what_is_open_to_all_holds_no_data(whole: Running) -> None:
+    assert {(each.method, each.path) for each in ENDPOINTS if each.right is None} == OPEN
+    assert whole.client.get("/health").json() == {"status": "ok"}
+    assert whole.client.get("/ready").json() == {"status": "ready"}
+    assert whole.client.get("/web/style.css").headers["content-type"].startswith("text/css")
+    assert whole.client.get("/").headers["content-type"].startswith("text/html")
 
 
 WRONG_KEYS = [
@@ -175,6 +191,22 @@ def test_no_other_origin_is_ever_allowed_to_read(server: Running) -> None:
     for response in (own, asked):
         assert not [name for name in response.headers if name.startswith("access-control")]
         assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_page_of_another_site_is_not_answered_also_where_it_sends_no_origin(whole: Running) -> None:
+    admin = whole.key("admin", "hr")
+    for site in ("cross-site", "same-site", "", "same-origin, cross-site", "Same-Origin"):
+        for method, path, _ in behind_keys():
+            asked = whole.client.request(method, path, headers={**admin, "sec-fetch-site": site})
+            assert code(asked) == (403, "foreign_site"), (path, site)
+    twice = [*admin.items(), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]
+    assert code(whole.client.get("/v1/models", headers=twice)) == (403, "foreign_site")
+
+
+def test_the_own_page_programs_and_links_to_the_page_are_answered(server: Running) -> None:
+    for headers in ({"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}, {}):
+        assert server.client.get("/v1/models", headers=headers).status_code == 200
+    assert server.client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200
 
 
 KINDS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"]

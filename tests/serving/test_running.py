@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +20,11 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.server import listen
-from openbook.testing import EchoEngine
+from openbook.testing import EchoEngine, echo_model
 from tests.serving.conftest import LONG_S, Running, running
 
 QUESTION = "When was the bridge opened by the mayor?"
+LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
 
 
 class WaitingEngine(EchoEngine):
@@ -42,6 +44,24 @@ class WaitingEngine(EchoEngine):
                 self.was_cancelled.set()
                 return Completion("Wait ", "cancelled", 1, 1, "0" * 64, self.numeric_class)
         return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
+
+
+class LongEngine(EchoEngine):
+    """Writes more than a system keeps for a client that does not read, then waits until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_cancelled = threading.Event()
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        for _ in range(2):
+            yield "word " * (LARGE // 10)
+        while not cancelled():
+            time.sleep(0.01)
+        self.was_cancelled.set()
+        return Completion("word", "cancelled", 1, 1, "0" * 64, self.numeric_class)
 
 
 def bounded(configuration: Configuration, **bounds: float) -> Configuration:
@@ -183,6 +203,76 @@ def test_a_body_that_does_not_come_is_not_waited_for(configuration: Configuratio
                 assert received.startswith(b"HTTP/1.1 408 ")
                 assert b"request_timeout" in received
         assert server.service.receiving.running == 0
+
+
+@pytest.fixture
+def large_report(configuration: Configuration, tmp_path: Path) -> Configuration:
+    report = tmp_path / "report.html"
+    report.write_bytes(b" " * LARGE)
+    return replace(configuration, report=report)
+
+
+def not_reading(server: Running, head: str, body: bytes = b"") -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(LONG_S)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(head.replace("\n", "\r\n").encode() + body)
+    return connection
+
+
+def is_served(server: Running) -> bool:
+    """Over a connection of its own."""
+    with connected(server, "GET /health HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
+        return everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_does_not_read_loses_its_connection(large_report: Configuration, base: KnowledgeBase) -> None:
+    with running(bounded(large_report, write_s=0.2, connections=1), echo_model(), {"kb": base}) as server:
+        with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
+            eventually(lambda: is_served(server))
+            assert len(everything(connection)) < LARGE
+        assert is_served(server)
+
+
+def test_a_client_that_does_not_read_a_stream_ends_its_generation(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    engine = LongEngine()
+    with running(bounded(configuration, write_s=0.2), FrozenModel(engine), {"kb": base}) as server:
+        body = json.dumps(
+            {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
+        ).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+        with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
+            assert engine.was_cancelled.wait(LONG_S)
+            eventually(lambda: server.service.reading.running == 0)
+
+
+def test_a_client_that_reads_gets_everything(large_report: Configuration, base: KnowledgeBase) -> None:
+    with (
+        running(large_report, echo_model(), {"kb": base}) as server,
+        connected(server, "GET /report HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection,
+    ):
+        assert len(everything(connection).partition(b"\r\n\r\n")[2]) == LARGE
+
+
+def test_so_many_connections_are_served_and_one_more_is_told_so(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    with running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server:
+        held = [connected(server, "GET /health HTTP/1.1\nHost: local") for _ in range(2)]
+        assert is_served(server)
+        held.append(connected(server, "GET /health HTTP/1.1\nHost: local"))
+        with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
+            refused = everything(connection)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in refused
+        for each in held:
+            each.sendall(b"host\r\nConnection: close\r\n\r\n")
+            assert everything(each).startswith(b"HTTP/1.1 200 ")
+            each.close()
+        assert is_served(server)
 
 
 def test_what_is_written_is_sent_at_once() -> None:
