@@ -78,7 +78,7 @@ async def respond(
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
-        return replace(answer, notes=(*answer.notes, *made.notes))
+        return replace(answer, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
 
     if body.stream:
         held = [ABSTENTION, *([service.model.reader.abstention] if service.model.reader else [])]
