@@ -22,6 +22,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import Answer, Decoding
 from openbook.serving.access import Caller
 from openbook.serving.answering import Job, answered
+from openbook.serving.bodies import check_numbers
 from openbook.serving.conversation import Asked
 from openbook.serving.mcp import Desk, tools_over
 from openbook.serving.refusals import refusal_of
@@ -71,6 +72,7 @@ async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
     """The tools search, ask and read_document by the Model Context Protocol (streamable HTTP), over what the caller may see."""
     call = _Call(caller, request.headers, service.base(request.path_params.get("knowledge_base")))
     body = await request.body()  # here, where what is wrong with it is told in the shape of all refusals
+    check_numbers(body)
     manager: StreamableHTTPSessionManager = request.app.state.mcp
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
