@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from openbook.answer import answer_again
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import is_altered
 from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
@@ -30,12 +31,16 @@ class Replayed:
 
 
 def replay(
-    receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None, labels: Collection[str] | None = None
+    receipt: Receipt,
+    model: FrozenModel,
+    base: KnowledgeBase | None,
+    labels: Collection[str] | None = None,
+    cancelled: Cancelled = never,
 ) -> Replayed:
     """Read the receipt's passages from `base` again with `model`, which is the one of that digest, and compare.
 
     `labels`: what whoever wants to know holds (default: what the asker held). Passages are read through documents that
-    these labels open, and through no other.
+    these labels open, and through no other. Once it was `cancelled`, what is returned compares the beginning of an answer.
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
@@ -53,7 +58,7 @@ def replay(
     hits, gone, altered = _found(receipt, base, receipt.labels if labels is None else labels)
     if gone or altered:
         return Replayed((*differences, *gone, *altered), None, bool(gone))
-    text, prompt_digest = answer_again(receipt, model, hits)
+    text, prompt_digest = answer_again(receipt, model, hits, cancelled)
     if prompt_digest != receipt.prompt_digest:
         differences.append("The model was asked something else: the tokens of the prompt differ.")
     if sha256_hex(text.encode()) != receipt.answer_digest:

@@ -49,6 +49,7 @@ from openbook.serving.queries import limit_of, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
+from openbook.serving.stopping import go_on
 
 UPLOADS = "uploads"
 MAX_NAME_BYTES = 200
@@ -65,6 +66,7 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
 
     def work(stop: Stop) -> tuple[int, list[str]]:
         scope = scope_of(base, caller, choosing)
+        go_on(stop)
         return base.kept_version(scope.as_of), base.documents(scope)
 
     version, paths = await service.read(request.receive, work)
@@ -87,7 +89,9 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
 
     def work(stop: Stop) -> dict[str, Any]:
         version = base.kept_version(scope_of(base, caller, Choosing(as_of=query.as_of)).as_of)
+        go_on(stop)
         seen = base.documents(caller.scope(version))
+        go_on(stop)
         text = base.text(path, version) if path in seen else None
         if text is None:
             raise _no_document(path, "path")
