@@ -52,6 +52,7 @@ from openbook.serving.bodies import (
 from openbook.serving.configuration import Configuration
 from openbook.serving.guard import CALLER, ROUTE, Guard
 from openbook.serving.keys import KeyFile
+from openbook.serving.lookup import ReceiptLookup
 from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
@@ -285,6 +286,8 @@ def create_app(
     app.state.service = service
     app.state.description = describing.description(endpoints, configuration)
     app.state.mcp = mcp_http.make_manager(service)
+    if configuration.receipts is not None:
+        app.state.receipts = ReceiptLookup(configuration.receipts)
     return app
 
 

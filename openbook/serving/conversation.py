@@ -26,7 +26,10 @@ class Asked:
         """The notes of an answer: without passages nothing is searched for, and the turns before are for searching alone."""
         if not (closed_book and self.earlier):
             return self.notes
-        return (*self.notes, "The earlier turns were not used: without passages the model is asked the last question alone.")
+        return (
+            *self.notes,
+            "The earlier turns were not used: without passages the model is asked the last question alone.",
+        )
 
 
 def asked(messages: Sequence[Message], param: str = "messages", instructions: str | None = None) -> Asked:
