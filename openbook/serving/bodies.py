@@ -129,11 +129,12 @@ class Choosing(Body):
 
 
 class AskOptions(Choosing):
-    """OpenBook's own options of a chat completion, under the key `openbook`."""
+    """OpenBook's own options of an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Literal["auto", "each", "together"] | None = None
     quote: bool = False
+    footnotes: bool = False
 
 
 class AnswerBody(Body):

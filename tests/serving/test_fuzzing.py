@@ -172,7 +172,7 @@ def sent(texts: list[str], answer: Answer) -> tuple[bytes, str]:
         if piece:
             events += shape.piece(piece, first=not begun)
             begun = True
-    events += shape.end(replace(answer, answer=whole), begun=begun)
+    events += shape.end(replace(answer, answer=whole), whole, begun=begun)
     return b"".join(events), whole
 
 

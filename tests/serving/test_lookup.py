@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +109,7 @@ def test_another_file_is_read_anew(log: Path, tmp_path: Path, lines: Lines, how:
     for number in (0, 7) if how == "cut off" else range(1, 9):
         append(other, receipt_of(number))
     if how == "replaced":
-        os.replace(other / LOG_FILE, log / LOG_FILE)
+        (other / LOG_FILE).replace(log / LOG_FILE)
     else:
         (log / LOG_FILE).write_bytes((other / LOG_FILE).read_bytes())  # the same inode
     assert lookup.find(receipt_of(7).digest, lines) == receipt_of(7)
@@ -134,7 +133,7 @@ def test_behind_a_line_that_is_wrong_nothing_is_found(log: Path, lines: Lines) -
     (log / LOG_FILE).write_bytes(b"".join(content[:2] + content[3:]))
     lookup = ReceiptLookup(log)
     for _ in range(3):
-        with pytest.raises(ReceiptError, match="Line 3 .* does not follow"):
+        with pytest.raises(ReceiptError, match=r"Line 3 .* does not follow"):
             lookup.find(receipt_of(4).digest, lines)
     assert lookup.find(receipt_of(1).digest) == receipt_of(1)
     assert lines.read == 2  # those before it, once
