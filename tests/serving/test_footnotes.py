@@ -26,12 +26,12 @@ PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses"]
 
 
 def body(path: str, question: str, *, stream: bool = False, **own: Any) -> dict[str, Any]:
-    asked: dict[str, Any] = {
+    asked: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": question}]},
         "/v1/completions": {"prompt": question},
         "/v1/responses": {"input": question},
-    }[path]
-    return {"model": "echo", "stream": stream, "openbook": own, **asked}
+    }
+    return {"model": "echo", "stream": stream, "openbook": own, **asked[path]}
 
 
 def whole(server: Running, path: str, question: str, **own: Any) -> tuple[str, dict[str, Any]]:
