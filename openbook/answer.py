@@ -178,20 +178,22 @@ def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     return (ABSTENTION if abstained else text), abstained
 
 
-def answer_again(receipt: Receipt, model: FrozenModel, hits: Sequence[Hit]) -> tuple[str, Completion | None]:
+def answer_again(
+    receipt: Receipt, model: FrozenModel, hits: Sequence[Hit], cancelled: Cancelled = never
+) -> tuple[str, Completion | None]:
     """Do what the receipt says, from its passages: the answer, and what the model wrote, if it was asked.
 
-    Raises QuestionError, ContextOverflow, EngineError.
+    Once it was `cancelled`, the answer may be the beginning of one. Raises QuestionError, ContextOverflow, EngineError.
     """
     question, completion = checked_question(receipt.question), None
     if receipt.strategy == "closed-book":
-        completion = model.complete(closed_book_prompt(question), receipt.decoding)
+        completion = model.complete(closed_book_prompt(question), receipt.decoding, cancelled)
         text = tidy(completion.text)
     else:
         if receipt.strategy not in STRATEGIES[1:]:
             raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(STRATEGIES[1:])}.")
         strategy = strategy_of("each" if receipt.strategy == "each" else "together", model, receipt.decoding)
-        reading = read_hits(question, hits, strategy, model, receipt.decoding)
+        reading = read_hits(question, hits, strategy, model, receipt.decoding, cancelled=cancelled)
         completion = reading.completion
         text, _ = said(reading, model)
     return text, completion

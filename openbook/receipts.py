@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from openbook.errors import ReceiptError, StorageError, did_you_mean
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
@@ -153,6 +153,28 @@ def verify(folder: Path, head: Digest = "") -> Verified:
     return Verified(count, last)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a log, from byte `start` to `end`, its line feed included; `digest` is what the next one names."""
+
+    start: int
+    end: int
+    digest: Digest
+    receipt: Receipt
+
+
+def lines_from(stream: BinaryIO, start: int = 0, number: int = 0, previous: Digest = FIRST) -> Iterator[Line]:
+    """The lines from byte `start` on, each checked against the one before it, of which `previous` is the digest.
+
+    The last one, while it is being written, is not there yet: unlike `verify`, this ends before it. Raises ReceiptError.
+    """
+    stream.seek(start)
+    while (line := stream.readline()).endswith(b"\n"):
+        receipt = _checked(line[:-1], number, previous, f"Line {number + 1} of {stream.name}")
+        start, begin, number, previous = start + len(line), start, number + 1, sha256_hex(line[:-1])
+        yield Line(begin, start, previous, receipt)
+
+
 def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
     """(digest of the line, its receipt), each checked."""
     previous = FIRST
@@ -166,7 +188,21 @@ def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
             yield previous, receipt
 
 
+def receipt_at(stream: BinaryIO, start: int) -> Receipt:
+    """The receipt in the line that begins at byte `start`, whatever stands before it. Raises ReceiptError."""
+    stream.seek(start)
+    where = f"The line at byte {start} of {stream.name}"
+    return _unaltered(_fields(stream.readline(), where), where)
+
+
 def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
+    value = _fields(line, where)
+    if value["previous"] != previous or value["number"] != number:
+        raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
+    return _unaltered(value, where)
+
+
+def _fields(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -175,8 +211,10 @@ def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
         raise ReceiptError(f"{where} is no line of a log of receipts.")
     if value["format"] != LOG_FORMAT:
         raise ReceiptError(f"{where} has format {_shown(value['format'])}; this version reads {LOG_FORMAT}.")
-    if value["previous"] != previous or value["number"] != number:
-        raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
+    return value
+
+
+def _unaltered(value: Mapping[str, Any], where: str) -> Receipt:
     receipt = receipt_of(value["receipt"])
     if is_altered(receipt):
         raise ReceiptError(f"{where} holds a receipt that was altered.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from openbook.answer import answer_again
 from openbook.errors import KnowledgeError
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import is_altered
 from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
@@ -30,12 +31,16 @@ class Replayed:
 
 
 def replay(
-    receipt: Receipt, model: FrozenModel, base: KnowledgeBase | None, labels: Collection[str] | None = None
+    receipt: Receipt,
+    model: FrozenModel,
+    base: KnowledgeBase | None,
+    labels: Collection[str] | None = None,
+    cancelled: Cancelled = never,
 ) -> Replayed:
     """Read the receipt's passages from `base` again with `model`, which is the one of that digest, and compare.
 
     `labels`: what whoever wants to know holds (default: what the asker held). Passages are read through documents that
-    these labels open, and through no other.
+    these labels open, and through no other. Once it was `cancelled`, what is returned compares the beginning of an answer.
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
@@ -48,7 +53,7 @@ def replay(
     if gone or altered:
         differences += _other_class(receipt, model.engine.numeric_class)
         return Replayed((*differences, *gone, *altered), None, bool(gone))
-    text, completion = answer_again(receipt, model, hits)
+    text, completion = answer_again(receipt, model, hits, cancelled)
     # Of this answer: a reader may answer without passages by other weights than it reads with.
     differences += _other_class(receipt, completion.numeric_class if completion else model.engine.numeric_class)
     if (completion.prompt_digest if completion else "") != receipt.prompt_digest:

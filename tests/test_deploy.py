@@ -68,6 +68,17 @@ def test_what_the_image_copies_is_let_through() -> None:
         assert (ROOT / name).exists()
 
 
+def test_the_image_holds_the_wheel_that_was_built_and_no_source() -> None:
+    stages = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").split("\nFROM ")[1:]
+    build, image = ([line for line in stage.splitlines() if line.split(" ")[0] in ("COPY", "RUN")] for stage in stages)
+    assert re.search(r"pip wheel .*--no-deps --wheel-dir /wheel \.$", build[-1])
+    installs = [line for line in image if "pip install" in line]
+    assert len(installs) == 1
+    assert "from=build,source=/wheel,target=/wheel" in installs[0]
+    assert installs[0].endswith('"$(ls /wheel/*.whl)[serve]"')
+    assert not [line for line in image if line.startswith("COPY")]
+
+
 @pytest.mark.parametrize("line", re.findall(r"openbook (serve [^\n]+)", (ROOT / "docs" / "operations.md").read_text()))
 def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))

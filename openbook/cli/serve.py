@@ -14,9 +14,11 @@ from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
     from openbook.config import Settings
+    from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.records import Embedder
     from openbook.serving.configuration import Configuration
+    from openbook.serving.renewing import Source
 
 PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
 
@@ -129,7 +131,7 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
         tracers = provider_of()
         opened = session.model_opener(current, full_check=full_check)()
-        app = create_app(configuration, opened, bases, embedder, tracers)
+        app = create_app(configuration, opened, bases, embedder, tracers, _source(current, full_check))
         server = make_server(app, configuration.bounds, shares_socket=is_worker)
         _log_to_standard_error()
         try:
@@ -147,6 +149,20 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
             opened.close()
             if tracers is not None:
                 tracers.shutdown()
+
+
+def _source(current: Settings, full_check: bool) -> Source | None:
+    """Where the name of the model may come to mean another one: in the store, and not at another server."""
+    from openbook.cli import session
+    from openbook.serving.renewing import named_in_store
+
+    if current.base_url:
+        return None
+
+    def open_model() -> FrozenModel:
+        return session.model_opener(current, full_check=full_check)()
+
+    return named_in_store(current.models_dir, current.model, open_model)
 
 
 def _supervise(configuration: Configuration, workers: int) -> None:

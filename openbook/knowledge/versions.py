@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -161,13 +161,24 @@ def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) ->
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
 
 
-def diff(base: KnowledgeBase, before: int, after: int, scope: Scope | None = None) -> Difference:
-    """What changed from one kept version to another in what `scope` sees of both (default: all). Raises KnowledgeError."""
+def diff(
+    base: KnowledgeBase,
+    before: int,
+    after: int,
+    scope: Scope | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Difference:
+    """What changed from one kept version to another in what `scope` sees of both (default: all). Raises KnowledgeError.
+
+    `check` is called before each document's passages are read or compared; what it raises ends the work.
+    """
     with schema.storage_errors(base.folder):
         old_rows, new_rows = (_rows(base, base.kept_version(version), scope) for version in (before, after))
         old, new = ({path: content for path, (content, *_) in rows.items()} for rows in (old_rows, new_rows))
         changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
-        old_passages, new_passages = (_passages(base, [side[path] for path in sorted(side)]) for side in (old, new))
+        old_passages, new_passages = (
+            _passages(base, [side[path] for path in sorted(side)], check) for side in (old, new)
+        )
         was = {name for content in set(old.values()) for name, _ in old_passages[content]}
         is_now = {name for content in set(new.values()) for name, _ in new_passages[content]}
         return Difference(
@@ -177,8 +188,8 @@ def diff(base: KnowledgeBase, before: int, after: int, scope: Scope | None = Non
             changed=tuple(changed),
             removed=tuple(sorted(old.keys() - new.keys())),
             described=tuple(p for p in sorted(old.keys() & new.keys() - set(changed)) if old_rows[p] != new_rows[p]),
-            passages_added=_only(new, new_passages, was),
-            passages_removed=_only(old, old_passages, is_now),
+            passages_added=_only(new, new_passages, was, check),
+            passages_removed=_only(old, old_passages, is_now, check),
         )
 
 
@@ -192,10 +203,13 @@ def _rows(base: KnowledgeBase, version: int, scope: Scope | None) -> dict[str, t
     return {path: (content, metadata, labels) for path, content, metadata, labels in rows}
 
 
-def _passages(base: KnowledgeBase, contents: Iterable[int]) -> dict[int, list[tuple[str, str]]]:
+def _passages(
+    base: KnowledgeBase, contents: Iterable[int], check: Callable[[], None]
+) -> dict[int, list[tuple[str, str]]]:
     """(what names a passage whatever stands before it, its text) by content."""
     found: dict[int, list[tuple[str, str]]] = {}
     for content in set(contents):
+        check()
         rows = base.connection.execute(
             "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char) FROM passages p "
             "JOIN contents c ON c.id = p.content_id WHERE c.id = ? ORDER BY p.start_char",
@@ -206,11 +220,15 @@ def _passages(base: KnowledgeBase, contents: Iterable[int]) -> dict[int, list[tu
 
 
 def _only(
-    documents: dict[str, int], passages: dict[int, list[tuple[str, str]]], other: set[str]
+    documents: dict[str, int],
+    passages: dict[int, list[tuple[str, str]]],
+    other: set[str],
+    check: Callable[[], None],
 ) -> tuple[PassageChange, ...]:
     """Passages of `documents` whose text is not in `other`, each once, by path and place."""
     found: dict[str, PassageChange] = {}
     for path in sorted(documents):
+        check()
         for name, text in passages[documents[path]]:
             if name and name not in other:
                 found.setdefault(name, PassageChange(path, text))

@@ -20,6 +20,7 @@ from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.access import Caller
 from openbook.serving.bodies import AnswerBody
 from openbook.serving.conversation import Asked
+from openbook.serving.footnotes import footnotes
 from openbook.serving.naming import CLOSED_BOOK, named
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
@@ -32,14 +33,14 @@ Work: TypeAlias = Callable[[Stop, Callable[[str], None]], Answer]
 
 
 class Shape(Protocol):
-    """How an answer is told in one of OpenAI's shapes."""
+    """How an answer is told in one of OpenAI's shapes, with `text`: that of the answer, and what else is appended to it."""
 
-    def whole(self, answer: Answer) -> dict[str, Any]: ...
+    def whole(self, answer: Answer, text: str) -> dict[str, Any]: ...
 
     def piece(self, text: str, *, first: bool) -> Iterable[bytes]:
         """The events that tell of a part of the text; `first`: with those that begin."""
 
-    def end(self, answer: Answer, *, begun: bool) -> Iterable[bytes]:
+    def end(self, answer: Answer, text: str, *, begun: bool) -> Iterable[bytes]:
         """The events after the text, to the last."""
 
 
@@ -78,13 +79,17 @@ async def respond(
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
-        return replace(answer, notes=(*answer.notes, *made.notes))
+        return replace(answer, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
+
+    def added(answer: Answer) -> str:
+        return footnotes(answer) if body.openbook.footnotes else ""
 
     if body.stream:
         held = [ABSTENTION, *([service.model.reader.abstention] if service.model.reader else [])]
         shown = Shown(held if base else ())
-        return EventStream(lambda receive: _events(service, receive, work, shape, shown))
-    return JSONResponse(shape.whole(await service.read(request.receive, work)))
+        return EventStream(lambda receive: _events(service, receive, work, shape, shown, added))
+    answer = await service.read(request.receive, work)
+    return JSONResponse(shape.whole(answer, answer.answer + added(answer)))
 
 
 def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
@@ -135,7 +140,7 @@ def _options(service: Service, body: AnswerBody) -> Options:
 
 
 async def _events(
-    service: Service, receive: Receive, work: Work, shape: Shape, shown: Shown
+    service: Service, receive: Receive, work: Work, shape: Shape, shown: Shown, added: Callable[[Answer], str]
 ) -> AsyncGenerator[bytes, None]:
     begun = False
 
@@ -144,13 +149,16 @@ async def _events(
 
     async with aclosing(pieces_of(start)) as pieces:
         async for piece in pieces:
-            text = shown.feed(piece) if isinstance(piece, str) else shown.rest(piece.value.answer)
-            if text:
+            if isinstance(piece, str):
+                texts = [shown.feed(piece)]
+            else:
+                texts = [shown.rest(piece.value.answer), added(piece.value)]
+            for text in filter(None, texts):
                 for event in shape.piece(text, first=not begun):
                     yield event
                 begun = True
             if not isinstance(piece, str):
-                for event in shape.end(piece.value, begun=begun):
+                for event in shape.end(piece.value, piece.value.answer + added(piece.value), begun=begun):
                     yield event
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry.trace import TracerProvider
@@ -54,9 +55,11 @@ from openbook.serving.bodies import (
 from openbook.serving.configuration import Configuration
 from openbook.serving.guard import CALLER, ROUTE, Guard
 from openbook.serving.keys import KeyFile
+from openbook.serving.lookup import ReceiptLookup
 from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
+from openbook.serving.renewing import Models, Source
 from openbook.serving.routing import FORM, JSON, PNG, Endpoint
 from openbook.serving.running import Gate, caller_id
 from openbook.serving.service import Service
@@ -251,10 +254,11 @@ def create_app(
     bases: Mapping[str, KnowledgeBase],
     embedder: Embedder,
     tracers: TracerProvider | None = None,
+    source: Source | None = None,
 ) -> Starlette:
     """An ASGI application. The first of `bases` (by name) is asked when a request names none; all share `embedder`.
 
-    `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
+    `source`: where other models come from that take the place of `model`; None: it stays. `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
     """
@@ -284,11 +288,13 @@ def create_app(
             yield
         service.ends.set()
         service.pool.shutdown(wait=True, cancel_futures=True)
+        models.end()
 
+    models = Models(model, source)
     endpoints = ENDPOINTS + (WITH_RECEIPTS if configuration.receipts is not None else ())
     endpoints += WITH_REPORT if configuration.report is not None else ()
     app = Starlette(
-        routes=[Route(each.path, _endpoint(service, each), methods=[each.method]) for each in endpoints],
+        routes=[Route(each.path, _endpoint(service, models, each), methods=[each.method]) for each in endpoints],
         middleware=[Middleware(Guard, service=service)],
         exception_handlers={HTTPException: _http_exception},
         lifespan=lifespan,
@@ -297,12 +303,15 @@ def create_app(
     app.state.service = service
     app.state.description = describing.description(endpoints, configuration)
     app.state.mcp = mcp_http.make_manager(service)
+    if configuration.receipts is not None:
+        app.state.receipts = ReceiptLookup(configuration.receipts)
     return app
 
 
-def _endpoint(service: Service, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(service: Service, models: Models, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Any:
         request.scope[ROUTE] = endpoint.path
+        lease = models.lease()
         try:
             caller: Caller | None = None
             if endpoint.right is not None:
@@ -312,11 +321,15 @@ def _endpoint(service: Service, endpoint: Endpoint) -> Callable[[Request], Await
                 service.rates.take(caller.id)
             if endpoint.content is not None:
                 check_content_type(request.headers, [endpoint.content])
-            return await endpoint.handler(service, request, caller)
+            response = await endpoint.handler(replace(service, model=lease.model), request, caller)
         except (ClientGone, ClientDisconnect):
-            return Response(status_code=499)  # nobody reads it; the log and the counts do
+            response = Response(status_code=499)  # nobody reads it; the log and the counts do
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
-            return refusal_of(error).response()
+            response = refusal_of(error).response()
+        except BaseException:  # the request was cancelled
+            lease.end()
+            raise
+        return lease.until_sent(response)
 
     return answer
 

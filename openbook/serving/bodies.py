@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -128,11 +129,12 @@ class Choosing(Body):
 
 
 class AskOptions(Choosing):
-    """OpenBook's own options of a chat completion, under the key `openbook`."""
+    """OpenBook's own options of an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Literal["auto", "each", "together"] | None = None
     quote: bool = False
+    footnotes: bool = False
 
 
 class AnswerBody(Body):
@@ -335,10 +337,10 @@ Json: TypeAlias = Any
 
 
 def parse_json(data: bytes) -> dict[str, Json]:
-    """The object in a request's body. Raises Refusal for anything else, NaN and lone surrogates included."""
+    """The object in a request's body. Raises Refusal for anything else, lone surrogates and numbers like 1e999 included."""
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _loaded(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -365,8 +367,33 @@ def validated(kind: type[_Body], value: object) -> _Body:
         raise _invalid(error) from error
 
 
+def check_numbers(data: bytes) -> None:
+    """Raises Refusal for JSON with a number that is none or too large to be one. What else is wrong, others say."""
+    try:
+        _loaded(data.decode("utf-8"))
+    except _NoNumberError as error:
+        raise _not_json(str(error)) from error
+    except (ValueError, RecursionError):
+        return
+
+
+class _NoNumberError(ValueError):
+    """In what is JSON otherwise."""
+
+
+def _loaded(text: str) -> Json:
+    return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+
+
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise _NoNumberError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _NoNumberError(f"{digits[:40]} is too large a number")
+    return value
 
 
 def _not_json(why: str) -> Refusal:

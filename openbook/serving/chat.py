@@ -39,8 +39,8 @@ class ChatShape:
     fingerprint: str
     with_usage: bool
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        message = {"role": "assistant", "content": answer.answer, "refusal": None}
+    def whole(self, answer: Answer, text: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish(answer)}
         return {
             **self._of("chat.completion"),
@@ -52,7 +52,7 @@ class ChatShape:
     def piece(self, text: str, *, first: bool) -> Iterator[bytes]:
         yield event(self._chunk({"role": "assistant", "content": text} if first else {"content": text}))
 
-    def end(self, answer: Answer, *, begun: bool) -> Iterator[bytes]:
+    def end(self, answer: Answer, text: str, *, begun: bool) -> Iterator[bytes]:
         yield event(self._chunk({}, finish(answer)) | {"openbook": answer.to_json()})
         if self.with_usage:
             yield event({**self._of("chat.completion.chunk"), "choices": [], "usage": usage(answer)})

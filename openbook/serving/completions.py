@@ -38,13 +38,13 @@ class CompletionShape:
     fingerprint: str
     with_usage: bool
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        return self._part(answer.answer, finish(answer)) | {"usage": usage(answer), "openbook": answer.to_json()}
+    def whole(self, answer: Answer, text: str) -> dict[str, Any]:
+        return self._part(text, finish(answer)) | {"usage": usage(answer), "openbook": answer.to_json()}
 
     def piece(self, text: str, *, first: bool) -> Iterator[bytes]:
         yield event(self._part(text))
 
-    def end(self, answer: Answer, *, begun: bool) -> Iterator[bytes]:
+    def end(self, answer: Answer, text: str, *, begun: bool) -> Iterator[bytes]:
         yield event(self._part("", finish(answer)) | {"openbook": answer.to_json()})
         if self.with_usage:
             yield event(self._part() | {"usage": usage(answer)})

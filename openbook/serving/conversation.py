@@ -15,11 +15,21 @@ from openbook.serving.refusals import Refusal
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`query`: what to search for. `notes` say what of the transcript was not used."""
+    """`query`: what to search for. `notes` say what of the transcript was not used. `earlier`: so many turns came before."""
 
     question: str
     query: str
     notes: tuple[str, ...]
+    earlier: int = 0
+
+    def unused_by(self, *, closed_book: bool) -> tuple[str, ...]:
+        """The notes of an answer: without passages nothing is searched for, and the turns before are for searching alone."""
+        if not (closed_book and self.earlier):
+            return self.notes
+        return (
+            *self.notes,
+            "The earlier turns were not used: without passages the model is asked the last question alone.",
+        )
 
 
 def asked(messages: Sequence[Message], param: str = "messages", instructions: str | None = None) -> Asked:
@@ -36,4 +46,5 @@ def asked(messages: Sequence[Message], param: str = "messages", instructions: st
         m.role in ("system", "developer") and m.text.strip() for m in messages
     )
     note = "The system message was not used: the model reads passages under the instruction it was made for."
-    return Asked(last.text, condensed(earlier, last.text), (note,) if told else ())
+    before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
+    return Asked(last.text, condensed(earlier, last.text), (note,) if told else (), before)

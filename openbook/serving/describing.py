@@ -123,7 +123,12 @@ def _form(body: type[BaseModel]) -> dict[str, Any]:
     """The fields of a form and its files."""
     schema = body.model_json_schema()
     file = {**_BINARY, "contentMediaType": "application/octet-stream"}
-    files = {"type": "array", "items": file, "minItems": 1, "description": "Each under a plain name of its own."}
+    files = {
+        "type": "array",
+        "items": file,
+        "minItems": 1,
+        "description": "Each under a plain name of its own; one that is not gets the verdict `failed`.",
+    }
     fields = {name: _not_null(each) for name, each in schema["properties"].items()}
     return {**schema, "properties": {"file": files, **fields}, "required": ["file"]}
 

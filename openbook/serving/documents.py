@@ -9,9 +9,9 @@ import os
 import re
 import shutil
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,6 +49,7 @@ from openbook.serving.queries import limit_of, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
+from openbook.serving.stopping import go_on
 
 UPLOADS = "uploads"
 MAX_NAME_BYTES = 200
@@ -65,6 +66,7 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
 
     def work(stop: Stop) -> tuple[int, list[str]]:
         scope = scope_of(base, caller, choosing)
+        go_on(stop)
         return base.kept_version(scope.as_of), base.documents(scope)
 
     version, paths = await service.read(request.receive, work)
@@ -87,6 +89,7 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
 
     def work(stop: Stop) -> dict[str, Any]:
         version = version_seen(base, caller, path, query.as_of)
+        go_on(stop)
         text, origin = base.text(path, version), base.origin(path, version)
         if text is None or origin is None:  # purged meanwhile
             raise no_document(path, "path")
@@ -122,13 +125,17 @@ def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> lis
 
 
 async def upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Read files and add them, as one new version. Each gets a verdict; one that cannot be read keeps none of the others out."""
+    """Read files and add them, as one new version. Each gets a verdict; one that cannot be taken or read keeps none of the others out.
+
+    A name that is none, or that an earlier file of the form has, is a verdict too. A form in which no name is one is refused.
+    """
     async with service.receiving.place():  # so that only so many uploads are on the disk at a time
         return await _upload(service, request, caller)
 
 
 async def _upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    async with read_form(request, service.configuration.bounds) as (files, fields):
+    async with read_form(request, service.configuration.bounds) as form:
+        fields = form.fields
         base, options = service.base(fields.knowledge_base), run_options(service, fields.knowledge_base)
         labels = checked_labels(fields.labels)
         if not labels <= caller.labels:
@@ -137,16 +144,27 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
         folder = service.configuration.settings.home / UPLOADS / base.id / caller.id
 
         def work(stop: Stop) -> tuple[int, list[Verdict]]:
-            return add_uploads(base, service, folder, files, options)
+            return add_uploads(base, service, folder, form.files, options)
 
         version, verdicts = await service.write(request.receive, work)
+    for place, verdict in form.refused:
+        verdicts.insert(place, verdict)
     data = [{"object": "verdict", **asdict(each)} for each in verdicts]
     return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """`files` by name, in their order; `refused`: verdicts on other files, each with its place among all, in order too."""
+
+    files: dict[str, BinaryIO]
+    refused: list[tuple[int, Verdict]]
+    fields: UploadBody
+
+
 @asynccontextmanager
-async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[tuple[dict[str, BinaryIO], UploadBody]]:
-    """(the files by name, the other fields). Raises Refusal."""
+async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[Form]:
+    """Raises Refusal where it is no form, or one without a file that can be taken."""
     parser = _Parser(
         request.headers, request.stream(), max_files=bounds.upload_files, max_fields=64, max_part_size=10_000
     )
@@ -161,11 +179,22 @@ async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[tuple[dic
 
 
 class _Parser(MultiPartParser):
-    """Starlette's, but a form that is cut off is refused, where Starlette gives what came before and keeps a file open."""
+    """Starlette's, but a form that is cut off is refused, where Starlette gives what came before and keeps a file open.
+
+    So is one whose charset cannot read its names; of those that Python knows, some fail in ways of their own.
+    """
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **bounds: int) -> None:
         super().__init__(headers, self._whole(stream), **bounds)
         self._ended = False
+
+    def on_headers_finished(self) -> None:
+        with _readable():
+            super().on_headers_finished()
+
+    def on_part_end(self) -> None:
+        with _readable():
+            super().on_part_end()
 
     def on_end(self) -> None:
         self._ended = True
@@ -177,12 +206,20 @@ class _Parser(MultiPartParser):
             raise MultiPartException("it is cut off.")
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeError as error:
+        raise MultiPartException("its charset cannot read it.") from error
+
+
 def add_uploads(
     base: KnowledgeBase, service: Service, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
 ) -> tuple[int, list[Verdict]]:
-    """Read files as one new version. They are in `folder` only for as long as it takes; the knowledge base keeps their text.
+    """Read files as one new version: its number, a verdict on each in their order.
 
-    The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
+    They are in `folder` only for as long as it takes; the knowledge base keeps their text. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
     """
     with storage_errors(f"take in uploads in {folder}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -196,8 +233,8 @@ def add_uploads(
                 report = add(base, [folder / name for name in files], service.embedder, replace(options, retry=True))
             finally:
                 _empty(folder)
-    own = {display_path(folder / name) for name in files}
-    return report.version, [_told(verdict) for verdict in report.verdicts if verdict.path in own]
+    found = {verdict.path: verdict for verdict in report.verdicts}
+    return report.version, [_told(found[display_path(folder / name)]) for name in files]
 
 
 def _told(verdict: Verdict) -> Verdict:
@@ -213,27 +250,49 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _parts(form: FormData) -> tuple[dict[str, BinaryIO], UploadBody]:
-    """(the files by name, the other fields). Raises Refusal."""
+def _parts(form: FormData) -> Form:
+    """Raises Refusal."""
     files: dict[str, BinaryIO] = {}
+    refused: list[tuple[int, Verdict]] = []
     fields: dict[str, Any] = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
-            name = checked_name(value.filename or "")
-            if key not in ("file", "files") or name in files:
-                message = f"Send files as parts named 'file', each under a name of its own; not {key[:60]!r}, {name!r}."
+            if key not in ("file", "files"):
+                message = f"Send files as parts named 'file'; not {key[:60]!r}."
                 raise Refusal(400, message, code="invalid_form", param="file")
-            files[name] = value.file
+            name = value.filename or ""
+            if (reason := _reason_against(name, files)) is None:
+                files[name] = value.file
+            else:
+                refused.append((len(files) + len(refused), Verdict(_shown(name), "failed", reason)))
         elif key == "labels":
             fields.setdefault(key, []).append(value)
         elif key in fields:
-            raise unknown_parameter(key)
+            raise unknown_parameter(_shown(key))
         else:
-            fields[key] = value
+            fields[_shown(key)] = value
+    if not files and refused:
+        raise Refusal(400, refused[0][1].reason, code="invalid_file_name", param="file")
     if not files:
         message = "Missing required parameter: 'file'."
         raise Refusal(400, message, code="missing_required_parameter", param="file")
-    return files, validated(UploadBody, fields)
+    return Form(files, refused, validated(UploadBody, fields))
+
+
+def _reason_against(name: str, taken: Collection[str]) -> str | None:
+    """Why a file cannot come in under this name beside those that are `taken`, or None."""
+    if name in taken:
+        return "An earlier file of the form has this name; only that one was taken."
+    try:
+        checked_name(name)
+    except Refusal as refusal:
+        return refusal.message
+    return None
+
+
+def _shown(name: str) -> str:
+    """As it can be told: some charsets make half surrogates."""
+    return name[:MAX_NAME_BYTES].encode("utf-8", "replace").decode()
 
 
 def checked_name(name: str) -> str:

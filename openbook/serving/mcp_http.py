@@ -22,6 +22,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import Answer, Decoding
 from openbook.serving.access import Caller
 from openbook.serving.answering import Job, answered
+from openbook.serving.bodies import check_numbers
 from openbook.serving.conversation import Asked
 from openbook.serving.mcp import Desk, tools_over
 from openbook.serving.refusals import refusal_of
@@ -36,8 +37,9 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Who calls, with which headers, and of which knowledge base."""
+    """Who calls, with which headers, of which knowledge base; `service`: as it is for this request."""
 
+    service: Service
     caller: Caller
     headers: Headers
     base: KnowledgeBase
@@ -52,7 +54,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
             raise TypeError("These tools are called over HTTP.")
         call: _Call = request.scope[_CALL]
         try:
-            return await service.read(request.receive, lambda stop: work(_desk(service, call, stop)))
+            return await call.service.read(request.receive, lambda stop: work(_desk(call, stop)))
         except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
             raise ToolError(refusal_of(error).message) from None
 
@@ -69,8 +71,9 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
     """The tools search, ask and read_document by the Model Context Protocol (streamable HTTP), over what the caller may see."""
-    call = _Call(caller, request.headers, service.base(request.path_params.get("knowledge_base")))
+    call = _Call(service, caller, request.headers, service.base(request.path_params.get("knowledge_base")))
     body = await request.body()  # here, where what is wrong with it is told in the shape of all refusals
+    check_numbers(body)
     manager: StreamableHTTPSessionManager = request.app.state.mcp
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,8 +84,8 @@ async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
     return respond
 
 
-def _desk(service: Service, call: _Call, stop: Stop) -> Desk:
-    scope = call.caller.scope()
+def _desk(call: _Call, stop: Stop) -> Desk:
+    service, scope = call.service, call.caller.scope()
     settings = service.configuration.settings
     decoding = Decoding(max_tokens=settings.max_tokens, stop=("\n",))
     options = Options(settings.passages, service.configuration.strategy, decoding)

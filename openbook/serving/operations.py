@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, line_of
+from openbook.serving import stopping
 from openbook.serving.access import Caller
 from openbook.serving.bodies import Choosing
 from openbook.serving.metrics import CONTENT_TYPE
@@ -48,7 +49,7 @@ async def lineage(service: Service, request: Request, caller: Caller) -> JSONRes
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(service.configuration.settings.models_dir)
-        for each in store.everything():
+        for each in stopping.each(store.everything(), stop):
             if each.digest == identity.digest:
                 return line_of(store, each)
         message = f"It is not known what {name} was trained on: the model is not in the store of this server."

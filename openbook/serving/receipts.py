@@ -6,7 +6,6 @@ document that it names, and answered again for who may read every passage, throu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -15,30 +14,33 @@ from starlette.responses import JSONResponse
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
-from openbook.receipts import LOG_FILE, receipts_in
 from openbook.records import Digest, Receipt
 from openbook.replay import Replayed, passage_of, replay
 from openbook.serving.access import Caller
 from openbook.serving.bodies import ReplayBody, parsed
+from openbook.serving.lookup import ReceiptLookup
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service
+from openbook.serving.stopping import go_on
 
 
 async def receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
     """The receipt of that digest."""
-    digest = request.path_params["id"]
-    found = await service.read(request.receive, lambda stop: _found(service, caller, digest, stop, _may_see))
+    digest, lookup = request.path_params["id"], request.app.state.receipts
+    found = await service.read(request.receive, lambda stop: _found(service, lookup, caller, digest, stop, _may_see))
     return JSONResponse({"object": "receipt", "id": found.digest, "receipt": asdict(found)})
 
 
 async def replay_receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
     """Answers again, with the model of this server and the passages of the receipt."""
-    body = parsed(ReplayBody, await request.body())
+    body, lookup = parsed(ReplayBody, await request.body()), request.app.state.receipts
 
     def work(stop: Stop) -> Replayed:
-        found = _found(service, caller, body.id, stop, _may_read)
-        result = replay(found, service.model, _base_of(service, found), caller.labels)
+        found = _found(service, lookup, caller, body.id, stop, _may_read)
+        go_on(stop)
+        result = replay(found, service.model, _base_of(service, found), caller.labels, stop)
+        go_on(stop)
         if result.gone:  # closed or purged since it was looked for; the sentence names documents
             raise _no_such_receipt()
         return result
@@ -50,23 +52,17 @@ async def replay_receipt(service: Service, request: Request, caller: Caller) -> 
 
 def _found(
     service: Service,
+    lookup: ReceiptLookup,
     caller: Caller,
     digest: Digest,
     stop: Stop,
     may: Callable[[KnowledgeBase, Caller, Receipt], bool],
 ) -> Receipt:
     """Raises Refusal, the same whether there is none or it is not the caller's."""
-    folder = service.configuration.receipts
-    if folder is None or not re.fullmatch(r"[0-9a-f]{64}", digest) or not (folder / LOG_FILE).exists():
+    found = lookup.find(digest, lambda: go_on(stop))
+    if found is None or not _is_open(service, caller, found, may):
         raise _no_such_receipt()
-    for each in receipts_in(folder):
-        if stop():
-            stop.check()
-        if each.digest == digest:
-            if _is_open(service, caller, each, may):
-                return each
-            break
-    raise _no_such_receipt()
+    return found
 
 
 def _no_such_receipt() -> Refusal:

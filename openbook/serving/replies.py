@@ -300,6 +300,8 @@ class Documents(_OfVersion):
 
 
 class FileVerdict(Reply):
+    """`path`: that of the document; of a file whose name was refused, the name that was sent."""
+
     object: Literal["verdict"]
     path: str
     outcome: Outcome
@@ -307,6 +309,8 @@ class FileVerdict(Reply):
 
 
 class FileVerdicts(_OfVersion):
+    """On each file or path of the request, in its order."""
+
     data: list[FileVerdict]
 
 

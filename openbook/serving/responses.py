@@ -46,12 +46,12 @@ class ResponseShape:
     events: int = 0
     text: str = ""
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: Answer, text: str) -> dict[str, Any]:
         cut_off = finish(answer) == "length"
         return {
             **self._response("incomplete" if cut_off else "completed"),
             "incomplete_details": {"reason": "max_output_tokens"} if cut_off else None,
-            "output": [self._item(answer.answer, "incomplete" if cut_off else "completed")],
+            "output": [self._item(text, "incomplete" if cut_off else "completed")],
             "usage": _usage(answer),
             "openbook": answer.to_json(),
         }
@@ -62,11 +62,11 @@ class ResponseShape:
         self.text += text
         yield self._event("output_text.delta", **self._place(), delta=text, logprobs=[])
 
-    def end(self, answer: Answer, *, begun: bool) -> Iterator[bytes]:
+    def end(self, answer: Answer, text: str, *, begun: bool) -> Iterator[bytes]:
         """What was shown stays, where a model abstained in words of its own."""
         if not begun:
             yield from self._begin()
-        whole = self.whole(answer)
+        whole = self.whole(answer, text)
         yield self._event("output_text.done", **self._place(), text=self.text, logprobs=[])
         yield self._event("content_part.done", **self._place(), part=_part(self.text))
         yield self._event("output_item.done", output_index=0, item=self._item(self.text, whole["output"][0]["status"]))

@@ -17,6 +17,7 @@ from openbook.serving.bodies import EmbeddingBody, SearchBody, parsed
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
+from openbook.serving.stopping import each, go_on
 
 
 async def search(service: Service, request: Request, caller: Caller) -> JSONResponse:
@@ -27,7 +28,9 @@ async def search(service: Service, request: Request, caller: Caller) -> JSONResp
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> tuple[int, list[Hit]]:
-        return base.search(query, service.embedder, body.limit, scope_of(base, caller, body))
+        scope = scope_of(base, caller, body)
+        go_on(stop)
+        return base.search(query, service.embedder, body.limit, scope)
 
     version, hits = await service.read(request.receive, work)
     data = [{"object": "hit", **asdict(hit)} for hit in hits]
@@ -53,12 +56,8 @@ async def embeddings(service: Service, request: Request, caller: Caller) -> JSON
         )
 
     def work(stop: Stop) -> list[Any]:
-        rows = []
-        for text in texts:  # one at a time, so that a client that goes away stops it
-            if stop():
-                stop.check()
-            rows.append(service.embedder.embed_passages([text])[0])
-        return rows
+        # One at a time, so that a client that goes away stops it.
+        return [service.embedder.embed_passages([text])[0] for text in each(texts, stop)]
 
     rows = await service.read(request.receive, work)
     as_base64 = body.encoding_format == "base64"

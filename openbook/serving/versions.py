@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from openbook.knowledge.versions import diff, history
+from openbook.serving import stopping
 from openbook.serving.access import Caller
 from openbook.serving.bodies import Choosing, DifferenceQuery, ListQuery
 from openbook.serving.queries import limit_of, query_of
@@ -33,7 +34,7 @@ async def versions(service: Service, request: Request, caller: Caller) -> JSONRe
                 "tags": each.tags,
                 "documents": len(base.documents(caller.scope(each.version))),
             }
-            for each in history(base)[:limit]
+            for each in stopping.each(history(base)[:limit], stop)
         ]
 
     data = await service.read(request.receive, work)
@@ -55,7 +56,7 @@ async def difference(service: Service, request: Request, caller: Caller) -> JSON
             base.kept_version(scope_of(base, caller, Choosing(as_of=side), param=param).as_of)
             for side, param in zip(sides, ("before", "after"), strict=True)
         )
-        found = asdict(diff(base, before, after, caller.scope()))
+        found = asdict(diff(base, before, after, caller.scope(), lambda: stopping.go_on(stop)))
         counts = {name: len(found[name]) for name in _LISTS}
         return {"before": before, "after": after, "counts": counts, **{name: found[name][:limit] for name in _LISTS}}
 

@@ -132,6 +132,26 @@ def test_diff_tells_documents_and_passages(base: KnowledgeBase, docs: Path) -> N
     assert (back.added, back.passages_added) == (found.removed, found.passages_removed)
 
 
+def test_a_diff_can_be_ended_between_two_documents(base: KnowledgeBase) -> None:
+    class EndedError(Exception):
+        pass
+
+    calls, ends_at = 0, -1
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == ends_at:
+            raise EndedError
+
+    assert diff(base, 2, 4, check=check) == diff(base, 2, 4)
+    assert calls >= 8  # two documents a side are read and compared
+    for place in range(1, calls + 1):
+        calls, ends_at = 0, place
+        with pytest.raises(EndedError):
+            diff(base, 2, 4, check=check)
+
+
 def test_restore_makes_a_new_version_with_the_old_documents(
     base: KnowledgeBase, docs: Path, embedder: HashEmbedder
 ) -> None:

@@ -20,6 +20,7 @@ from openbook.records import Embedder
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration
 from openbook.serving.keys import KeyFile
+from openbook.serving.renewing import Source
 from openbook.serving.server import listen, make_server
 from openbook.serving.service import Service
 from openbook.testing import HashEmbedder, echo_model
@@ -60,8 +61,9 @@ def running(
     bases: dict[str, KnowledgeBase],
     embedder: Embedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
     tracers: TracerProvider | None = None,
+    source: Source | None = None,
 ) -> Iterator[Running]:
-    app = create_app(configuration, model, bases, embedder, tracers)
+    app = create_app(configuration, model, bases, embedder, tracers, source)
     server = make_server(app, configuration.bounds)
     started = threading.Event()
     startup = server.startup

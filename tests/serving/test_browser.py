@@ -214,6 +214,30 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     expect(ask(page, "How many metres high is the tower of Lund?").locator(".text")).to_contain_text("55 metres")
 
 
+def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(server: Running, open_page: Any) -> None:
+    page = open_page(server)
+    go(page, "Documents")
+    files = """() => {
+      const d = new DataTransfer();
+      const add = (name, text) => d.items.add(new File([text], name));
+      add("What?.txt", "The mole is 90 metres long.");
+      add("mole.txt", "The mole is 90 metres long.");
+      add("big-1.bin", new Uint8Array(2e7));
+      add("big-2.bin", new Uint8Array(2e7));
+      for (let i = 0; i < 32; i++) add(`${i}.txt`, `Number ${i}.`);
+      return d;
+    }"""
+    page.dispatch_event("#drop", "drop", {"dataTransfer": page.evaluate_handle(files)})
+    # 3 files below the most bytes, then 32 in number with the second large one, then the last.
+    expect(page.locator(".upload")).to_have_count(3)
+    first, last = page.locator(".upload").last, page.locator(".upload").first
+    expect(first.locator("li")).to_have_count(3)
+    expect(first.locator("li").nth(0)).to_contain_text("no name for an upload")
+    expect(first.locator("li").nth(1)).to_contain_text("added")
+    expect(last.locator("li")).to_have_count(1)
+    expect(last.locator("li")).to_contain_text("added")
+
+
 def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, tmp_path: Path) -> None:
     (tmp_path / "docs" / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
     add(server.bases["kb"], [tmp_path / "docs" / "ferry.md"], HashEmbedder())

@@ -99,6 +99,26 @@ def test_a_system_message_is_not_used_and_the_answer_says_so(server: Running) ->
     ]
 
 
+def test_earlier_turns_that_a_closed_book_answer_does_not_use_are_told(server: Running) -> None:
+    memory, unused = (
+        "From the model's memory alone; no document was read.",
+        "The earlier turns were not used: without passages the model is asked the last question alone.",
+    )
+    turns = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A reader."}]
+    last = {"role": "user", "content": QUESTION}
+    for earlier, model, notes in (
+        (turns, "echo:closed-book", [memory, unused]),
+        (turns[1:], "echo:closed-book", [memory, unused]),
+        ([], "echo:closed-book", [memory]),
+        ([{"role": "assistant", "content": None}], "echo:closed-book", [memory]),
+        (turns, "echo", []),
+    ):
+        value = server.ask("", model=model, messages=[*earlier, last]).json()
+        assert value["openbook"]["notes"] == notes
+        responded = {"model": model, "input": [{**each, "content": each["content"] or ""} for each in (*earlier, last)]}
+        assert server.client.post("/v1/responses", json=responded).json()["openbook"]["notes"] == notes
+
+
 def test_length_is_told_as_openai_tells_it(server: Running) -> None:
     value = server.ask(QUESTION, max_completion_tokens=2).json()
     assert value["choices"][0]["finish_reason"] == "length"

@@ -89,7 +89,6 @@ def test_names_that_lead_elsewhere_are_refused_over_http(server: Running, tmp_pa
 def test_forms_that_are_wrong_are_refused(server: Running) -> None:
     one = ("a.txt", TOWER)
     for files, data, wanted in (
-        ([("file", one), ("file", one)], {}, "invalid_form"),
         ([("other", one)], {}, "invalid_form"),
         ([("file", one)], {"url": "http://127.0.0.1/"}, "unknown_parameter"),
         ([("file", one)], {"labels": "Not a label"}, "invalid_value"),
@@ -107,6 +106,42 @@ def test_forms_that_are_wrong_are_refused(server: Running) -> None:
         assert response.status_code == 400, response.text
     response = server.client.post("/v1/documents", content=b"x", headers={"content-type": "multipart/form-data"})
     assert response.status_code == 400
+
+
+def test_one_bad_name_keeps_none_of_the_others_out(server: Running) -> None:
+    before = server.bases["kb"].version
+    names = ["a.txt", "What?.txt", "b.txt", ".hidden", "a.txt", "../c.txt", "d.txt"]
+    verdicts = upload(server, *((name, b"Number %d." % i) for i, name in enumerate(names)))
+    outcomes = ["added", "failed", "added", "failed", "failed", "failed", "added"]
+    assert [each["outcome"] for each in verdicts] == outcomes
+    for name, each in zip(names, verdicts, strict=True):
+        if each["outcome"] == "added":
+            assert Path(each["path"]).name == name
+            assert each["path"] in listed(server)
+        else:
+            assert each["path"] == name
+    assert all("no name for an upload" in verdicts[i]["reason"] for i in (1, 3, 5))
+    assert "only that one was taken" in verdicts[4]["reason"]
+    assert server.bases["kb"].version == before + 1
+    text = server.client.get("/v1/documents/text", params={"path": verdicts[0]["path"]}).json()["text"]
+    assert text == "Number 0."
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "raw_unicode_escape", "utf-16", "nothing"])
+def test_no_charset_makes_the_server_fail(server: Running, charset: str) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="%b"; filename="%b"\r\n\r\nNumber 1.\r\n'
+    field = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+    half = b"\\ud800"
+    kind = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    for body in (
+        part % (b"file", half + b".txt") + part % (b"file", b"a.txt"),
+        part % (half, b"a.txt"),
+        part % (b"file", b"a.txt") + field % (half, b"x"),
+        part % (b"file", b"a.txt") + field % (b"labels", half),
+        part % (b"file", b"a.txt") + field % (b"knowledge_base", half),
+    ):
+        response = server.client.post("/v1/documents", content=body + b"--x--\r\n", headers=kind)
+        assert response.status_code in (200, 400, 404), (body, response.text)
 
 
 def test_two_callers_never_meet_under_one_name(server: Running) -> None:

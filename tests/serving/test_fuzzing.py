@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,9 @@ from openbook.testing import echo_model
 BOUNDARY = "x"
 NAMES = st.sampled_from(["file", "files", "labels", "knowledge_base", "", "evil", "é", 'a"b'])
 FILE_NAMES = st.one_of(
-    st.none(), st.sampled_from(["a.txt", "../a.txt", "", "é.txt", ".hidden", "a.txt.meta.toml"]), st.text(max_size=6)
+    st.none(),
+    st.sampled_from(["a.txt", "../a.txt", "", "é.txt", ".hidden", "\\ud800.txt", "a.txt.meta.toml"]),
+    st.text(max_size=6),
 )
 HEADERS = st.sampled_from(
     [
@@ -68,6 +71,9 @@ KINDS = st.sampled_from(
         "multipart/form-data; boundary=x",
         'multipart/form-data; boundary="x"; charset=utf-16',
         "multipart/form-data; boundary=x; charset=nothing",
+        "multipart/form-data; boundary=x; charset=undefined",
+        "multipart/form-data; boundary=x; charset=punycode",
+        "multipart/form-data; boundary=x; charset=raw_unicode_escape",
         "multipart/form-data",
         "multipart/form-data; boundary=",
         "multipart/form-data; boundary=" + "y" * 300,
@@ -88,8 +94,11 @@ def read(body: bytes, kind: str, sizes: list[int]) -> tuple[dict[str, bytes], Up
     scope["headers"] = [(b"content-type", kind.encode("latin-1"))]
 
     async def main() -> tuple[dict[str, bytes], UploadBody]:
-        async with read_form(Request(scope, receive), Bounds()) as (files, fields):
-            return {name: stream.read() for name, stream in files.items()}, fields
+        async with read_form(Request(scope, receive), Bounds()) as form:
+            assert [place for place, _ in form.refused] == sorted({place for place, _ in form.refused})
+            assert all(verdict.reason for _, verdict in form.refused)
+            json.dumps([verdict.path for _, verdict in form.refused], ensure_ascii=False).encode()
+            return {name: stream.read() for name, stream in form.files.items()}, form.fields
 
     return asyncio.run(main())
 
@@ -172,7 +181,7 @@ def sent(texts: list[str], answer: Answer) -> tuple[bytes, str]:
         if piece:
             events += shape.piece(piece, first=not begun)
             begun = True
-    events += shape.end(replace(answer, answer=whole), begun=begun)
+    events += shape.end(replace(answer, answer=whole), whole, begun=begun)
     return b"".join(events), whole
 
 

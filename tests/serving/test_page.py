@@ -46,6 +46,14 @@ def code(response: httpx.Response) -> tuple[int, str, str]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def test_uploads_of_the_page_are_within_the_bounds_of_the_server() -> None:
+    script = (FOLDER / "documents.js").read_text()
+    (files,) = re.findall(r"^const AT_ONCE = (\d+);", script, re.MULTILINE)
+    (size,) = re.findall(r"^const MOST_BYTES = (\d+e\d+);", script, re.MULTILINE)
+    assert int(files) <= Bounds().upload_files
+    assert float(size) <= Bounds().upload_bytes / 2
+
+
 def test_the_page_needs_no_key_and_its_data_does(keyed: Running) -> None:
     kinds = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
     for address, path in [("/", FOLDER / "index.html"), *((f"/web/{path.name}", path) for path in FILES)]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openbook.knowledge import RunOptions, add, purge
-from openbook.receipts import verify
+from openbook.receipts import LOG_FILE, verify
 from openbook.testing import HashEmbedder
 from tests.serving.conftest import Running
 
@@ -49,6 +49,19 @@ def test_what_is_no_receipt_is_not_found(with_receipts: Running) -> None:
         assert status(with_receipts, digest)[0] == 404
     asked(with_receipts, QUESTION)
     assert status(with_receipts, "0" * 64) == (404, 404)
+
+
+def test_a_line_that_is_half_written_makes_nothing_fail(with_receipts: Running, tmp_path: Path) -> None:
+    digest = asked(with_receipts, QUESTION)
+    log = tmp_path / "log" / LOG_FILE
+    whole = log.read_bytes()
+    other = asked(with_receipts, "When does the ferry to Sandhavn leave?")
+    both = log.read_bytes()
+    log.write_bytes(both[: (len(whole) + len(both)) // 2])
+    assert status(with_receipts, digest) == (200, 200)
+    assert status(with_receipts, other) == (404, 404)
+    log.write_bytes(both)
+    assert status(with_receipts, other) == (200, 200)
 
 
 def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:

@@ -2,17 +2,33 @@
 
 import { get, post, upload } from "./api.js";
 import { source } from "./answer.js";
-import { baseName, byId, count, documentButton, el } from "./dom.js";
+import { byId, count, documentButton, el } from "./dom.js";
 import { openDocument } from "./reader.js";
 import { choosing, chosen, loadVersions } from "./server.js";
 
 const AT_ONCE = 32; // files of one upload, and so of one version
+const MOST_BYTES = 32e6; // of one upload, unless one file alone has more; the server takes 100 million
 
 // --- adding ---
 
 /** Files one by one; of a dropped folder the browser gives only its name. */
 async function add(files) {
-  for (let at = 0; at < files.length; at += AT_ONCE) await addSome(files.slice(at, at + AT_ONCE));
+  for (const some of batches(files)) await addSome(some);
+}
+
+/** So many files together as one upload may have, in their order. */
+function batches(files) {
+  const found = [];
+  let bytes = 0;
+  for (const file of files) {
+    bytes += file.size;
+    if (!found.length || found.at(-1).length === AT_ONCE || bytes > MOST_BYTES) {
+      found.push([]);
+      bytes = file.size;
+    }
+    found.at(-1).push(file);
+  }
+  return found;
 }
 
 async function addSome(files) {
@@ -30,14 +46,14 @@ async function addSome(files) {
       bar.removeAttribute("value");
       states.forEach((state) => (state.textContent = "reading"));
     });
-    files.forEach((file, i) => verdict(states[i], done.data.find((each) => baseName(each.path) === file.name)));
+    states.forEach((state, i) => verdict(state, done.data[i])); // in the order in which they were sent
     told.textContent = `Version ${done.version} of the knowledge base.`;
     await loadVersions();
     await list();
   } catch (error) {
     told.textContent = error.message;
     told.className = "bad";
-    states.forEach((state) => (state.textContent = "not added"));
+    states.forEach((state) => verdict(state, { outcome: "failed", reason: error.message }));
   }
   bar.remove();
 }
