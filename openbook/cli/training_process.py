@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,11 @@ class ProcessTrainer:
 
         command = [*self.program, str(place / RECIPE), "--store", str(self.store.root)]
         command += ["--folder", str(place / RUN), "--threads", str(self.threads), "--resume", "--json"]
-        meter = Meter()
+        meter, child = Meter(), _Child()
         try:
-            code = _followed(command, place, progress)
+            code = _followed(command, place, progress, child)
         finally:
-            _write_spent(place, _spent(place) + meter.spent())
+            _write_spent(place, _spent(place) + replace(meter.spent(), peak_mb=child.peak_mb))
         if code:
             raise TrainingError(
                 f"Training {place.name} failed: {_last_line(place / LOG)} All of it is in {place / LOG}."
@@ -91,19 +92,44 @@ def _linked(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _followed(command: Sequence[str], place: Path, progress: Progress) -> int:
+@dataclass(slots=True)
+class _Child:
+    """`peak_mb`: the most memory that the process held, at least that of this one when it was started; 0: not known."""
+
+    peak_mb: float = 0.0
+
+    def wait(self, process: subprocess.Popen[bytes], timeout_s: float | None = None) -> int:
+        """The exit code, as `Popen.wait`. Raises subprocess.TimeoutExpired."""
+        if not hasattr(os, "wait4"):  # Windows
+            return process.wait(timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while process.returncode is None:
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                from openbook.diagnosis.teaching.seams import peak_mb
+
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_mb = peak_mb(used.ru_maxrss)
+            elif deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(process.args, timeout_s or 0.0)
+            else:
+                time.sleep(0.05)
+        return process.returncode
+
+
+def _followed(command: Sequence[str], place: Path, progress: Progress, told: _Child) -> int:
     """The exit code. Ctrl-C is passed on, and the child ends its step and writes a checkpoint before this one ends."""
     with (place / LOG).open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as child:
         try:
             while True:
                 try:
-                    return child.wait(POLL_S)
+                    return told.wait(child, POLL_S)
                 except subprocess.TimeoutExpired:
                     if step := _last_step(place / RUN / METRICS):
                         progress("learn", step["step"], step["steps"])
         except KeyboardInterrupt:
             child.send_signal(signal.SIGINT)
-            child.wait()
+            told.wait(child)
             raise
 
 

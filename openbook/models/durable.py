@@ -73,8 +73,9 @@ def check_deletable(path: Path) -> None:
     """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
     if path.is_symlink() and path.is_dir():
         raise OSError(errno.ENOTDIR, "it is a link to a folder; delete that folder and the link yourself")
-    below = [Path(folder) for folder, _, _ in os.walk(path)] if path.is_dir() else []
-    for folder in [path.parent, *below]:
+    folders = [path.parent]
+    folders += [Path(folder) for folder, _, _ in os.walk(path)] if path.is_dir() else []
+    for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 

@@ -17,6 +17,7 @@ import pytest
 
 from openbook.cli import INTERRUPTED, session, teach
 from openbook.cli import run as run_verb
+from openbook.cli.display import sparkline
 from openbook.cli.training_process import LESSON, LOG, ProcessTrainer
 from openbook.diagnosis.teaching.facts import generated
 from openbook.diagnosis.teaching.lessons import fact_lesson
@@ -82,6 +83,7 @@ def test_from_beginning_to_end_and_again(out: Out, trainer: ByHeart, tmp_path: P
     assert "facts-paraphrased-3 (6 of 8)" in stderr
     assert "retrieval, the base reads" in stdout
     assert "Retrieval beats fine-tuning" in stdout
+    assert "recall, verbatim: ▁█ with 1, 3 exposures" in stdout
     assert "\x1b" not in stdout
     assert [lesson.name for lesson in trainer.lessons][:1] == ["verbatim-1"]
     taught = len(trainer.lessons)
@@ -167,6 +169,12 @@ def test_a_purge_of_a_document_deletes_what_was_learned_from_it(out: Out, tmp_pa
     assert diagnoses_showing(tmp_path / "home", [f"# Leave\n{quote} of leave."]) == [tmp_path / "home" / "price-1"]
 
 
+def test_a_curve_is_drawn_as_far_as_the_terminal_can() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.0, 0.5, 1.0], "ascii") == "049"
+    assert sparkline([]) == ""
+
+
 # --- the process ------------------------------------------------------------------------------------------------------
 
 CHILD = """
@@ -217,6 +225,7 @@ def test_what_was_trained_is_not_trained_again(process: ProcessTrainer, tmp_path
     first = process.train(LESSON_OF_ONE, lambda *step: seen.append(step))
     assert (first.model, first.tokens) == ("m" * 64, 77)
     assert first.cost.seconds > 0.2
+    assert (first.cost.peak_mb > 5) == hasattr(os, "wait4")
     assert seen
     assert set(seen) == {("learn", 3, 4)}
     (tmp_path / "mode").write_text("fails")

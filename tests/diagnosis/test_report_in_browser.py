@@ -36,13 +36,18 @@ def page(tmp_path: Path) -> Iterator[Any]:
     report = tmp_path / "report.html"
     write_report(report, "Diagnosis", [(summarise(HEADER, judged(cases)), judged(cases))])
     bad = list[str]()
+
+    def refused(dialog: Any) -> None:
+        bad.append(dialog.message)
+        dialog.dismiss()
+
     with browsing.playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browsing.CHROMIUM, args=browsing.FLAGS)
         page = browser.new_page()
         page.set_default_timeout(browsing.GIVE_UP_S * 1000)
         page.on("request", lambda request: None if request.url == report.as_uri() else bad.append(request.url))
         page.on("pageerror", lambda error: bad.append(str(error)))
-        page.on("dialog", lambda dialog: (bad.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", refused)
         page.on("console", lambda message: bad.append(message.text))
         page.goto(report.as_uri())
         yield page

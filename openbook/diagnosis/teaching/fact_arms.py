@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from openbook.diagnosis.probes import Probe
@@ -52,7 +52,8 @@ class FactPlan:
 class FactArm:
     """What became of the facts. `recall`: of each, the share of its questions answered right; `left`: the same after every
     document that states them is gone. `known` and `reading`: of each question whether it was answered right; empty: the
-    weights are those of the base. `cost`: of teaching, not of asking.
+    weights are those of the base. `cost`: of teaching, not of asking. `asking_mb`: the most
+    memory that the process held which asked; 0: not measured.
     """
 
     remedy: str  # none, retrieval, training
@@ -68,6 +69,7 @@ class FactArm:
     exposures: int = 0
     tokens: int = 0
     known_questions: Sequence[str] = ()
+    asking_mb: float = 0.0
 
     @staticmethod
     def of(value: dict[str, Any]) -> FactArm:
@@ -106,6 +108,7 @@ def _readers(seams: Seams) -> list[tuple[str, str]]:
 
 
 def _alone(plan: FactPlan, seams: Seams) -> FactArm:
+    meter = Meter()
     with opened(seams.open_base) as model:
         recall, said = asking.recall(plan.facts, model, None, seams)
         answered: list[Probe] = []
@@ -116,7 +119,12 @@ def _alone(plan: FactPlan, seams: Seams) -> FactArm:
         reading = asking.read(plan.reading, model, seams)
     ones = [1.0] * len(answered)
     questions = [probe.question for probe in answered]
-    return FactArm("none", "base", recall, recall, ones, reading, NOTHING, _each(said), said, known_questions=questions)
+    peak_mb = meter.spent().peak_mb
+    return FactArm(
+        *("none", "base", recall, recall, ones, reading, NOTHING, _each(said), said),
+        known_questions=questions,
+        asking_mb=peak_mb,
+    )
 
 
 def _retrieving(plan: FactPlan, model_name: str, seams: Seams) -> Any:
@@ -125,11 +133,13 @@ def _retrieving(plan: FactPlan, model_name: str, seams: Seams) -> Any:
         texts = {f"fact-{number:03}": fact.statements[0] for number, fact in enumerate(plan.facts, 1)}
         meter = Meter()
         with documents_in_a_base(texts, seams) as base, opened(make) as model:
-            cost = meter.spent()
+            cost, asked = meter.spent(), Meter()
             recall, said = asking.recall(plan.facts, model, base, seams)
             purge(base, base.documents())
             left, _ = asking.recall(plan.facts, model, base, seams)
-        return asdict(FactArm("retrieval", model_name, recall, left, (), (), cost, _each(said), said, exposures=1))
+            peak_mb = asked.spent().peak_mb
+        arm = FactArm("retrieval", model_name, recall, left, (), (), cost, _each(said), said, exposures=1)
+        return asdict(replace(arm, asking_mb=peak_mb))
 
     return do
 
@@ -139,14 +149,14 @@ def _training(plan: FactPlan, asked: Sequence[Probe], form: str, exposures: int,
         trained = seams.trainer.train(
             fact_lesson(plan.facts, form, exposures, plan.seed, plan.learning_rate), seams.progress
         )
+        meter = Meter()
         with opened(lambda: seams.open_trained(trained.model)) as model:
             # No document is there: what it recalls is also what is left when all are deleted.
             recall, said = asking.recall(plan.facts, model, None, seams)
             known, reading = asking.known(asked, model, seams), asking.read(plan.reading, model, seams)
         cost, each, tokens = trained.cost, _each(said), trained.tokens
-        return asdict(
-            FactArm("training", "base", recall, recall, known, reading, cost, each, said, form, exposures, tokens)
-        )
+        arm = FactArm("training", "base", recall, recall, known, reading, cost, each, said, form, exposures, tokens)
+        return asdict(replace(arm, asking_mb=meter.spent().peak_mb))
 
     return do
 

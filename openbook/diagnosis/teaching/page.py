@@ -114,6 +114,8 @@ def fact_rows(arms: Sequence[FactArm]) -> tuple[list[str], list[list[str]]]:
         "seconds a fact",
         "CPU-s a fact",
         "s an answer",
+        "MB to teach",
+        "MB to ask",
     ]
     alone = next((arm for arm in arms if arm.remedy == "none"), None)
     rows = []
@@ -132,19 +134,35 @@ def fact_rows(arms: Sequence[FactArm]) -> tuple[list[str], list[list[str]]]:
                 f"{arm.cost.seconds / n:.2f}",
                 f"{arm.cost.cpu_seconds / n:.2f}",
                 f"{arm.seconds_each:.2f}",
+                _mb(arm.cost.peak_mb),
+                _mb(arm.asking_mb),
             ]
         )
     return heads, rows
 
 
 def skill_rows(arms: Sequence[SkillArm]) -> tuple[list[str], list[list[str]]]:
-    heads = ["skill", "model", "given", "right", "its document was read", "CPU-s of training"]
+    heads = [
+        "skill",
+        "model",
+        "given",
+        "right",
+        "its document was read",
+        "CPU-s of training",
+        "MB to teach",
+        "MB to ask",
+    ]
     rows = []
     for arm in arms:
         found = points(mean_of(arm.found)) if arm.found else ""
         spent = f"{arm.cost.cpu_seconds:,.0f}" if arm.cost.cpu_seconds else ""
-        rows.append([arm.skill, arm.model, GIVEN[arm.given], points(mean_of(arm.right)), found, spent])
+        row = [arm.skill, arm.model, GIVEN[arm.given], points(mean_of(arm.right)), found, spent]
+        rows.append([*row, _mb(arm.cost.peak_mb), _mb(arm.asking_mb)])
     return heads, rows
+
+
+def _mb(peak: float) -> str:
+    return f"{peak:,.0f}" if peak else ""
 
 
 def _facts(arms: Sequence[FactArm]) -> Iterator[str]:
@@ -152,7 +170,8 @@ def _facts(arms: Sequence[FactArm]) -> Iterator[str]:
     yield (
         '<p class="soft">Recall: of each fact the questions, none of them part of a lesson, that are answered right. Known '
         "facts: of those that the base answers. Reading: right answers with the passage, for trained models the difference to "
-        "the base. Costs are of teaching: the whole training process, or adding the document. With 95 % intervals.</p>"
+        "the base. Costs are of teaching: the whole training process, or adding the document. MB are the most memory that the "
+        "process held which taught, or asked. With 95 % intervals.</p>"
     )
     heads, rows = fact_rows(arms)
     yield table(heads, [[text(row[0]), *(keep(text(cell)) for cell in row[1:])] for row in rows], raw=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from openbook.diagnosis.teaching.lessons import Lesson
@@ -17,13 +20,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`cpu_seconds` are those of all threads, and of the processes that were started."""
+    """`cpu_seconds` are those of all threads, and of the processes that were started. `peak_mb`: the most memory that the process
+    which did the work held, in MB of 10^6 bytes; 0: not measured (by an older version, or on Windows).
+    """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    peak_mb: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+        """One after the other."""
+        return Cost(
+            self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, max(self.peak_mb, other.peak_mb)
+        )
 
 
 NOTHING = Cost()
@@ -62,13 +71,28 @@ class Seams:
 
 
 class Meter:
-    """What has been spent since it was made, children that have ended included."""
+    """What has been spent since it was made, children that have ended included; but the memory is that of this process alone."""
 
     def __init__(self) -> None:
+        with suppress(OSError):  # Linux counts the most memory from here on; others from the beginning of the process
+            Path("/proc/self/clear_refs").write_text("5")
         self._started, self._cpu = time.perf_counter(), _cpu_seconds()
 
     def spent(self) -> Cost:
-        return Cost(time.perf_counter() - self._started, _cpu_seconds() - self._cpu)
+        return Cost(time.perf_counter() - self._started, _cpu_seconds() - self._cpu, _own_peak_mb())
+
+
+def _own_peak_mb() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return peak_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def peak_mb(maxrss: int) -> float:
+    """Of `ru_maxrss`, which macOS gives in bytes and others in KiB."""
+    return maxrss / 1e6 if sys.platform == "darwin" else maxrss * 1024 / 1e6
 
 
 def _cpu_seconds() -> float:

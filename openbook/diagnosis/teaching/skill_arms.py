@@ -10,7 +10,7 @@ from openbook.diagnosis.teaching.asking import Told, documents_in_a_base, opened
 from openbook.diagnosis.teaching.fact_arms import ANSWER_S, READ_S, START_S, TOKENS_A_SECOND
 from openbook.diagnosis.teaching.jobs import Job
 from openbook.diagnosis.teaching.lessons import skill_lesson
-from openbook.diagnosis.teaching.seams import NOTHING, Cost, Seams
+from openbook.diagnosis.teaching.seams import NOTHING, Cost, Meter, Seams
 from openbook.diagnosis.teaching.tasks import Example, Skill, digest_of, examples
 from openbook.inference import FrozenModel
 
@@ -38,7 +38,9 @@ class SkillPlan:
 
 @dataclass(frozen=True, slots=True)
 class SkillArm:
-    """`model`: base, reader or trained. `found`: of each question whether its document was among those read."""
+    """`model`: base, reader or trained. `found`: of each question whether its document was among those read. `asking_mb`: as of a
+    `FactArm`.
+    """
 
     skill: str
     model: str
@@ -48,6 +50,7 @@ class SkillArm:
     cost: Cost = NOTHING
     tokens: int = 0
     found: Sequence[float] = ()
+    asking_mb: float = 0.0
 
     @staticmethod
     def of(value: dict[str, Any]) -> SkillArm:
@@ -106,6 +109,7 @@ def _asked(
     cost: Cost,
     tokens: int,
 ) -> SkillArm:
+    meter = Meter()
     if given == "documents":
         said, found = _with_documents(skill, measured, model, seams)
     else:
@@ -113,7 +117,8 @@ def _asked(
         for example in measured:
             said.append(_given(given, skill, example, model))
             seams.progress("ask", len(said), len(measured))
-    return SkillArm(skill.name, name, given, [told.right for told in said], said, cost, tokens, found)
+    right = [told.right for told in said]
+    return SkillArm(skill.name, name, given, right, said, cost, tokens, found, meter.spent().peak_mb)
 
 
 def _given(given: str, skill: Skill, example: Example, model: FrozenModel) -> Told:

@@ -47,7 +47,7 @@ class ByHeart:
             raise KeyboardInterrupt
         progress("learn", 1, 1)
         self.lessons.append(lesson)
-        return Trained(self.digest_of(lesson), Cost(8.0, 16.0), 1000)
+        return Trained(self.digest_of(lesson), Cost(8.0, 16.0, 1900.0), 1000)
 
     @staticmethod
     def digest_of(lesson: Lesson) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from openbook.diagnosis.teaching.fact_arms import FactArm, FactPlan, first_job, other_jobs
-from openbook.diagnosis.teaching.seams import Seams
+from openbook.diagnosis.teaching.seams import Cost, Seams
 from openbook.diagnosis.teaching.skill_arms import GIVEN, SkillArm, SkillPlan, skill_jobs
 from openbook.diagnosis.teaching.tasks import SKILLS, examples
 from openbook.inference import FrozenModel
@@ -58,7 +59,20 @@ def test_training_recalls_what_was_learned_often_enough_and_keeps_it() -> None:
     assert list(arm.recall) == list(arm.left) == [1.0] * len(FACTS)
     assert list(arm.known) == [1.0, 1.0]
     assert (arm.cost.seconds, arm.cost.cpu_seconds, arm.tokens, arm.exposures) == (8.0, 16.0, 1000, 3)
+    assert arm.cost.peak_mb == 1900.0
     assert [lesson.name for lesson in trainer.lessons] == ["verbatim-1", "paraphrased-1", "verbatim-3", "paraphrased-3"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no ru_maxrss")
+def test_memory_is_measured_and_results_from_before_it_was_are_read() -> None:
+    arms = arms_of(plan_of(exposures=(1,)), seams_with(ByHeart()))
+    assert all(arm.asking_mb > 10 for arm in arms.values())
+    assert arms["facts-retrieval-base"].cost.peak_mb > 10
+    value = json.loads(json.dumps(asdict(arms["facts-verbatim-1"])))
+    del value["asking_mb"], value["cost"]["peak_mb"]
+    before = FactArm.of(value)
+    assert (before.asking_mb, before.cost) == (0.0, Cost(8.0, 16.0))
+    assert Cost(1.0, 2.0, 500.0) + Cost(1.0, 2.0, 300.0) == Cost(2.0, 4.0, 500.0)
 
 
 def test_damage_is_seen() -> None:

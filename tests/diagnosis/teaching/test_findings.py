@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -118,6 +119,10 @@ def test_shares_and_rows() -> None:
     ]
     assert rows[1][heads.index("known facts")] == "as the base"
     assert rows[2][heads.index("CPU-s a fact")] == "0.60"
+    measured = replace(fact_arm("training", 0.5, "verbatim", 3), cost=Cost(1.0, 2.0, 1912.3), asking_mb=401.7)
+    heads, rows = fact_rows([fact_arm("none", 0.0), measured])
+    columns = [heads.index(head) for head in ("MB to teach", "MB to ask")]
+    assert [[row[column] for column in columns] for row in rows] == [["", ""], ["1,912", "402"]]
 
 
 def test_figures_are_well_formed_and_show_every_way() -> None:
