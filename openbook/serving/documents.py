@@ -88,6 +88,7 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
     check_at_most(length, most, "length")
 
     def work(stop: Stop) -> dict[str, Any]:
+        go_on(stop)
         version = version_seen(base, caller, path, query.as_of)
         go_on(stop)
         text, origin = base.text(path, version), base.origin(path, version)
