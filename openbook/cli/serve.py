@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -73,22 +73,7 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     help="So many processes at one address; they share out cores, memory for what was read, and limits.",
 )
 @click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
-def serve(
-    folders: tuple[Path, ...],
-    model: str | None,
-    host: str,
-    port: int,
-    allowed_hosts: tuple[str, ...],
-    require_key: bool,
-    rate: int,
-    labels: tuple[str, ...],
-    receipts: Path | None,
-    report: Path | None,
-    base_url: str | None,
-    full_check: bool,
-    workers: int,
-    inherited: int | None,
-) -> None:
+def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: int | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     from openbook.cli import session
     from openbook.knowledge.scope import checked_labels
@@ -96,18 +81,10 @@ def serve(
     _check_extra()
     from openbook.serving.configuration import Bounds, Configuration
 
-    current = session.settings(model=model, base_url=base_url)
-    configuration = Configuration(
-        settings=shared(current, workers),
-        host=host,
-        port=port,
-        allowed_hosts=allowed_hosts,
-        require_key=require_key,
-        labels=checked_labels(labels),
-        receipts=receipts,
-        bounds=Bounds(requests_per_minute=rate).shared_by(workers),
-        report=report,
-    )
+    current = session.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
+    labels = checked_labels(options.pop("labels"))
+    configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
     if workers > 1 and inherited is None:
         _supervise(configuration, workers)
     else:
