@@ -36,7 +36,7 @@ FACTS = "facts.jsonl"
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, 1, min_open=True),
-    default=1e-3,
+    default=3e-4,
     show_default=True,
     help="Of facts, at the beginning; higher learns more and loses more of what was known.",
 )
