@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from openbook.inference import load_model
+from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase
+from openbook.models import ModelReference, ModelStore
 from openbook.serving.configuration import Configuration
-from openbook.testing import echo_model
+from openbook.testing import HashEmbedder, echo_model
+from tests.boundary.test_frozen_laws import folder_digest
 from tests.serving.conftest import Running, events_of, running
 
 CHANGES = ("created", "timings")  # all that may differ between two answers to one request
@@ -93,3 +102,40 @@ def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Run
     server.client.post("/v1/embeddings", json={"model": "hash", "input": "ferry"})
     server.client.get("/v1/documents")
     assert files() == before
+
+
+@pytest.mark.model
+def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
+    configuration: Configuration,
+    base: KnowledgeBase,
+    embedder: HashEmbedder,
+    reader_reference: ModelReference,
+    model_store: ModelStore,
+    tmp_path: Path,
+) -> None:
+    """Cold, warm, side by side, beside a second server on the same folder of states, and after a restart."""
+    bodies = [{**body, "model": body["model"].replace("echo", "reader"), "max_tokens": 8} for body in requests()]
+    before = folder_digest(model_store.root)
+
+    @contextmanager
+    def served(states: States) -> Iterator[Running]:
+        model = load_model(reader_reference, context_tokens=1024, states=states)
+        try:
+            with running(configuration, model, {"kb": base}, embedder) as server:
+                yield server
+        finally:
+            model.close()
+
+    with served(States(None, memory_bytes=0)) as server:
+        cold = [answer(server, body) for body in bodies]
+    assert len(set(cold)) > len(bodies) // 2
+    with served(States(tmp_path / "states")) as one, served(States(tmp_path / "states")) as other:
+        order = [(server, i) for server in (one, other) for i in range(len(bodies))]
+        random.Random(3).shuffle(order)
+        with ThreadPoolExecutor(4) as clients:
+            found = clients.map(lambda each: answer(each[0], bodies[each[1]]), order)
+            for (_, i), text in zip(order, found, strict=True):
+                assert text == cold[i]
+    with served(States(tmp_path / "states")) as server:
+        assert [answer(server, body) for body in bodies] == cold
+    assert folder_digest(model_store.root) == before
