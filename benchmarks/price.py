@@ -1,6 +1,6 @@
 """What does a fact cost, by training and by retrieval, and what a skill? Tables and figure from a run of `openbook diagnose --teach`.
 
-    openbook diagnose --teach --facts 16 --known 30 --skill-examples 160 --skill-tests 25 --out FOLDER
+    openbook diagnose --teach --facts 16 --known 30 --forms verbatim,paraphrased,questions --skill-examples 160 --skill-tests 25 --out FOLDER
     python -m benchmarks.price FOLDER [--plot FILE.png]
 
 Prints the tables as Markdown, what they say, and as its last line one JSON document.

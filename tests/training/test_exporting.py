@@ -286,6 +286,7 @@ def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(
         write_files(model_reference, tmp_path / "out")
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks Transformers for it
 def test_as_safetensors_an_adapter_on_its_base_is_the_merged_model(
     adapter: ModelReference, home: ModelStore, tmp_path: Path
 ) -> None:

@@ -84,8 +84,7 @@ def test_two_processes_learn_the_same_updates_of_a_stored_base(folder: Path, alo
     text = text.replace('kind = "full"', 'kind = "lora"\nrank = 4').replace("steps = 60", "steps = 12")
     recipe.write_text(text.replace('precision = "f32"', 'precision = "bf16"'), encoding="utf-8")
     one, two = (done(launcher, recipe, folder / f"updates-{len(launcher)}") for launcher in (ONE, TWO))
-    assert losses(one)[-1] < losses(one)[0]
     assert losses(two) == pytest.approx(losses(one), rel=1e-2)
     for run in (one, two):
         assert run.result is not None
-        assert run.result["parent"] == alone.result["model"]
+        assert run.result["parent"] == alone.result["model"] != run.result["model"]
