@@ -395,12 +395,18 @@ def numeric_class(recipe: Recipe, processes: Processes = ALONE) -> str:
     """Inside one class, the same recipe gives the same bytes."""
     import transformers
 
-    features = torch.backends.cpu.get_cpu_capability()
+    features = " ".join([torch.backends.cpu.get_cpu_capability(), *_products()])
     return (
         f"torch {torch.__version__}; transformers {transformers.__version__}; {platform.machine()} {features}; "
         f"{torch.get_num_threads()} threads; {recipe.loop.precision}"
         + (f"; {processes.count} processes" if processes.count > 1 else "")
     )
+
+
+def _products() -> list[str]:
+    """Units of the processor that multiply matrices of bf16 in an order of their own; AVX512 says nothing of them."""
+    asked = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+    return [name for name, question in asked.items() if getattr(torch.cpu, question, lambda: False)()]
 
 
 def memory_mib() -> float:

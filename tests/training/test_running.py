@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from openbook.training.network import load_network, permuted, unpermuted
 from openbook.training.reader import PassageLine, Question, negatives, reader_prompt, reader_trees
 from openbook.training.recipe import ReaderObjective, Recipe
 from openbook.training.report import report
-from openbook.training.running import Stopped, Watcher, _out_of_memory, train
+from openbook.training.running import Stopped, Watcher, _out_of_memory, numeric_class, train
 from tests.training.networks import small_recipe
 
 LINES = [
@@ -212,3 +213,11 @@ def test_a_base_that_is_not_what_its_digest_says_is_not_trained(
     watcher = Watcher(lambda _: None, lambda _: None, lambda _: None)
     with pytest.raises(ModelNotVerified, match="is not what its digest says"):
         train(recipe, tmp_path, store, tmp_path / "run", watcher)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no list of the processor's features")
+def test_the_numeric_class_names_what_multiplies_in_bf16() -> None:
+    flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    found = numeric_class(small_recipe()).split("; ")[2].split()
+    assert ("AMX" in found) == ("amx_tile" in flags)
+    assert ("BF16" in found) == ("avx512_bf16" in flags)
