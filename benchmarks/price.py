@@ -67,7 +67,10 @@ def plot_facts(axes: Any, arms: Sequence[FactArm]) -> None:
             draw(axes, of, f"training, {form}", color=COLOURS[form], marker="o")
             for arm in of:
                 place = (cost(arm), 100 * mean_of(arm.recall).mean)
-                axes.annotate(f"{arm.exposures}×", place, (-5, 5), textcoords="offset points", ha="right", fontsize=8)
+                if place[1] > 10:  # below, the points of all forms lie on each other
+                    axes.annotate(
+                        f"{arm.exposures}×", place, (-6, 4), textcoords="offset points", ha="right", fontsize=8
+                    )
     for arm in arms:
         if arm.remedy == "retrieval":
             draw(axes, [arm], "", color=RETRIEVAL, marker="*", markersize=15)
