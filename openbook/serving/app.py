@@ -258,7 +258,8 @@ def create_app(
 ) -> Starlette:
     """An ASGI application. The first of `bases` (by name) is asked when a request names none; all share `embedder`.
 
-    `source`: where other models come from that take the place of `model`; None: it stays. `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
+    `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
+    `source`: where other models come from that take the place of `model`; None: it stays.
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
     """

@@ -20,7 +20,8 @@ EARLIER = ["Who opened the bridge?", "When does the ferry leave?"]
     [
         "Which books does the library in Lund keep?",
         "Wer unterschreibt die Reisekosten der Firma?",
-        "Who knows what's in the library of Lund?",
+        "What's the price of a ticket to Sandhavn?",
+        "HOW\u2019S the weather usually in Sandhavn?",
     ],
 )
 def test_a_question_that_stands_alone_is_searched_for_as_it_is(question: str) -> None:
@@ -35,8 +36,6 @@ def test_a_question_that_stands_alone_is_searched_for_as_it_is(question: str) ->
         "On Sundays?",
         "Wann fährt sie am Sonntag?",
         "Why?",
-        "What's the price for a child of six?",
-        "HOW\u2019S the weather usually in Sandhavn?",
     ],
 )
 def test_one_that_refers_back_is_searched_for_with_the_last_turns(question: str) -> None:
