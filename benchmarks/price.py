@@ -1,9 +1,9 @@
 """What does a fact cost, by training and by retrieval, and what a skill? Tables and figure from a run of `openbook diagnose --teach`.
 
     openbook diagnose --teach --facts 16 --known 30 --forms verbatim,paraphrased,questions --skill-examples 160 --skill-tests 25 --out FOLDER
-    python -m benchmarks.price FOLDER [--plot FILE.png]
+    python -m benchmarks.price FOLDER [FOLDER ...] [--plot FILE.png]
 
-Prints the tables as Markdown, what they say, and as its last line one JSON document.
+Prints the tables of all FOLDERs as Markdown, what they say, and as its last line one JSON document.
 """
 
 from __future__ import annotations
@@ -28,20 +28,25 @@ RETRIEVAL = "#2f7d5b"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    value = json.loads((options.folder / NUMBERS).read_bytes())
-    facts, skills = [FactArm.of(each) for each in value["facts"]], [SkillArm.of(each) for each in value["skills"]]
-    print_table(*fact_rows(facts))
-    print_table(*skill_rows(skills))
-    findings = [*fact_findings(facts), *skill_findings(skills)]
+    values = [json.loads((folder / NUMBERS).read_bytes()) for folder in options.folders]
+    facts = [FactArm.of(each) for value in values for each in value["facts"]]
+    skills = [SkillArm.of(each) for value in values for each in value["skills"]]
+    if facts:
+        print_table(*fact_rows(facts))
+    if skills:
+        print_table(*skill_rows(skills))
+    findings = [*(fact_findings(facts) if facts else []), *skill_findings(skills)]
     for each in findings:
         found = f" {points(each.difference, signed=True)}: {each.outcome}." if each.difference else ""
         print(f"- {each.claim}:{found} {each.seen}")
     if options.plot:
         plot(facts, skills, options.plot)
-    print(json.dumps({"about": value["about"], "findings": [each.to_json() for each in findings]}))
+    print(
+        json.dumps({"about": [value["about"] for value in values], "findings": [each.to_json() for each in findings]})
+    )
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -53,9 +58,12 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def plot(facts: Sequence[FactArm], skills: Sequence[SkillArm], path: Path) -> None:
     import_module("matplotlib").use("Agg")
     pyplot = import_module("matplotlib.pyplot")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6))
-    plot_facts(left, facts)
-    plot_skills(right, skills)
+    panels = bool(facts) + bool(skills)
+    figure, axes = pyplot.subplots(1, panels, figsize=(6 * panels, 4.6), squeeze=False)
+    if facts:
+        plot_facts(axes[0][0], facts)
+    if skills:
+        plot_skills(axes[0][-1], skills)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,9 @@ FACTS = "facts.jsonl"
 )
 @click.option("--known", type=click.IntRange(0), default=40, show_default=True, help="Known facts that are asked.")
 @click.option("--reading", type=click.IntRange(0), default=20, show_default=True, help="Passages that are read.")
-@click.option("--skills", default="ordering,labelling", show_default=True, help="Also: adding. Empty: none.")
+@click.option("--skills", help="Also: adding. Empty: none.  [default: ordering,labelling, or the one of --skill-file]")
+@click.option("--skill-file", type=click.Path(path_type=Path), help="A task of yours: passages with questions.")
+@click.option("--guide", type=click.Path(path_type=Path), help="A text that says how the task of --skill-file is done.")
 @click.option("--skill-examples", type=click.IntRange(1), default=200, show_default=True, help="To learn a skill from.")
 @click.option("--skill-tests", type=click.IntRange(1), default=30, show_default=True, help="To measure it with.")
 @click.option("--base", help="The model that is taught (default: the one that --model was made of).")
@@ -66,6 +69,9 @@ def teach(
 
     --from takes questions of `openbook diagnose` whose gold has the quote that
     states the fact, fictional_knowledge.json, or TOFU's questions as JSON Lines.
+    --skill-file takes what `openbook train` takes for a reader: JSON Lines with
+    title, passage and questions; a question should name its passage's title, so
+    that it can be found.
 
     What was measured is kept: a run that was stopped goes on with the same
     command, and one with more exposures does only what is new. Needs
@@ -80,16 +86,18 @@ def teach(
     if current.base_url:
         raise ConfigError("A model behind --base-url cannot be taught. Unset base_url and choose a stored --model.")
     facts, notes = _facts(options.pop("count"), source, options["seed"])
+    skills, more = _skills(options)
     folder = (out or current.diagnoses_dir / _name(facts)).absolute()
     reader, taught = _models(current, base)
     with session.add_progress() as progress:
         seams = seams_of(current, reader, taught, folder, options["seed"], progress)
-        work = _work(facts, options, seams)
+        work = _work(facts, skills, options, seams)
         _announce(work, folder, options["budget_minutes"])
         if dry_run:
             return
-        _write_facts(folder, facts)
-        measured = _measured(work, folder, options["budget_minutes"], notes, _about(reader, taught, work, source))
+        _write_facts(folder, facts, work.skills)
+        about = _about(reader, taught, work, source)
+        measured = _measured(work, folder, options["budget_minutes"], [*notes, *more], about)
     write_results(folder, measured)
     if as_json:
         display.print_json({**to_json(measured), "folder": str(folder)})
@@ -142,6 +150,38 @@ def _facts(count: int, source: Path | None, seed: int) -> tuple[list[Fact], list
     return found.facts, notes
 
 
+def _skills(options: Mapping[str, Any]) -> tuple[list[SkillPlan], list[str]]:
+    """(what is to be measured, what is to be said of it). Raises ConfigError, StorageError."""
+    from openbook.diagnosis.teaching.skill_arms import SkillPlan
+    from openbook.diagnosis.teaching.skill_files import load_skill
+    from openbook.diagnosis.teaching.tasks import chosen, examples
+    from openbook.knowledge.discovery import check_exists
+
+    source, guide = options["skill_file"], options["guide"]
+    if guide and not source:
+        raise ConfigError("--guide says how the task of --skill-file is done. Give that file too.")
+    named = options["skills"]
+    skills = chosen(_words(("" if source else "ordering,labelling") if named is None else named))
+    notes = []
+    if source:
+        check_exists(source)
+        own = load_skill(source, guide)
+        skills.append(own.skill)
+        if own.left_out:
+            notes.append(
+                f"Left out of {source.name}, because unanswered, too long or there twice: {own.left_out} questions."
+            )
+    plans = []
+    for skill in skills:
+        learned, measured = examples(skill, options["skill_examples"], options["skill_tests"], options["seed"])
+        plans.append(SkillPlan(skill, len(learned), len(measured), seed=options["seed"]))
+        if len(learned) < options["skill_examples"]:
+            notes.append(
+                f"{skill.name}: {len(learned)} examples to learn from, {options['skill_examples']} were asked for."
+            )
+    return plans, notes
+
+
 def _models(current: Settings, base: str | None) -> tuple[ModelReference, ModelReference]:
     """(what reads, what is taught). Raises ConfigError for a base that cannot be."""
     from openbook.cli import session
@@ -155,28 +195,23 @@ def _models(current: Settings, base: str | None) -> tuple[ModelReference, ModelR
     return reader, taught
 
 
-def _work(facts: Sequence[Fact], options: dict[str, Any], seams: Seams) -> _Work:
+def _work(facts: Sequence[Fact], skills: Sequence[SkillPlan], options: Mapping[str, Any], seams: Seams) -> _Work:
     from openbook.diagnosis.gate import load_sets
     from openbook.diagnosis.teaching.fact_arms import FactPlan
     from openbook.diagnosis.teaching.lessons import checked_forms
-    from openbook.diagnosis.teaching.skill_arms import SkillPlan
-    from openbook.diagnosis.teaching.tasks import chosen, examples
 
-    seed, learned, measured = options["seed"], options["skill_examples"], options["skill_tests"]
-    skills = tuple(SkillPlan(skill, learned, measured, seed=seed) for skill in chosen(_words(options["skills"])))
-    for each in skills:
-        examples(each.skill, learned, measured, seed)
+    seed = options["seed"]
     exposures, forms = checked_exposures(options["exposures"]), checked_forms(_words(options["forms"]), facts)
     if not facts:
         if not skills:
-            raise ConfigError("Nothing is to be measured: give --facts or --skills.")
-        return _Work(None, skills, seams)
+            raise ConfigError("Nothing is to be measured: give --facts, --skills or --skill-file.")
+        return _Work(None, tuple(skills), seams)
     sets = load_sets()
     known = _drawn(sets.known, len(sets.known) if options["known"] else 0, seed)
     by_passage = {probe.passage: probe for probe in reversed(sets.reading) if probe.answers}
     reading = _drawn(list(by_passage.values()), options["reading"], seed)
     plan = FactPlan(tuple(facts), exposures, forms, known, options["known"], reading, seed, options["learning_rate"])
-    return _Work(plan, skills, seams)
+    return _Work(plan, tuple(skills), seams)
 
 
 def _drawn(probes: Sequence[Probe], count: int, seed: int) -> tuple[Probe, ...]:
@@ -297,12 +332,19 @@ def _name(facts: Sequence[Fact]) -> str:
     return f"price-{digest_of(list(facts))[:12]}"
 
 
-def _write_facts(folder: Path, facts: Sequence[Fact]) -> None:
+def _write_facts(folder: Path, facts: Sequence[Fact], skills: Sequence[SkillPlan]) -> None:
     """What is taught, in the form in which `purge` looks for the words of a document (docs/formats/diagnosis.md)."""
+    from openbook.diagnosis.teaching.tasks import examples
     from openbook.models.durable import replace_file, storage_errors
 
+    taught = [(fact.id, fact.source or fact.statements[0]) for fact in facts]
+    for plan in skills:
+        both = itertools.chain(*examples(plan.skill, plan.learned, plan.measured, plan.seed))
+        texts = [each.text.removeprefix(f"{each.title}\n") for each in both]
+        texts += [plan.skill.guide] if plan.skill.guide else []
+        taught += ((f"{plan.skill.name}-{number}", text) for number, text in enumerate(texts, 1))
     lines: list[dict[str, object]] = [{"format": 1, "facts": len(facts)}]
-    lines += [{"id": fact.id, "passages": [{"text": fact.source or fact.statements[0]}]} for fact in facts]
+    lines += ({"id": name, "passages": [{"text": text}]} for name, text in taught)
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with storage_errors(f"write to {folder}"):
         replace_file(folder / FACTS, content.encode("utf-8", "replace"))

@@ -101,6 +101,45 @@ def test_from_beginning_to_end_and_again(out: Out, trainer: ByHeart, tmp_path: P
     assert [lesson.name for lesson in trainer.lessons][taught:] == ["verbatim-10", "paraphrased-10"]
 
 
+def test_a_task_of_ones_own(out: Out, trainer: ByHeart, tmp_path: Path) -> None:
+    lines = [
+        {
+            "title": f"Ticket {i}",
+            "passage": f"Where is card {i}?",
+            "questions": [{"question": f"Intent of ticket {i}?", "answers": ["card"]}],
+        }
+        for i in range(8)
+    ]
+    lines.append({"passage": "?", "questions": [{"question": "Intent?"}]})
+    source, guide = tmp_path / "tickets.jsonl", tmp_path / "guide.md"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    guide.write_text("Where things are: card.")
+    words = ("--facts", 0, "--skill-file", source, "--skill-tests", 3)
+    code, stdout, stderr = out(*words, "--guide", guide)
+    assert code == 0, stderr
+    assert "2 parts; about " in stderr
+    assert "tickets: 5 examples to learn from, 200 were asked for." in stdout
+    assert "Left out of tickets.jsonl, because unanswered, too long or there twice: 1 questions." in " ".join(
+        stdout.split()
+    )
+    assert [lesson.name for lesson in trainer.lessons] == ["skill-tickets"]
+    value = json.loads((tmp_path / "price" / "price.json").read_bytes())
+    assert value["about"]["skills"] == "tickets (5 to learn, 3 to measure)"
+    assert {arm["given"] for arm in value["skills"]} == {"nothing", "passage", "guide", "documents"}
+    assert "base, guide and documents found" in (tmp_path / "price" / "price.html").read_text()
+    for text in ("Where is card 3?", "Where things are: card."):
+        assert diagnoses_showing(tmp_path, [text]) == [tmp_path / "price"]
+
+    code, stdout, stderr = out(*words, "--skills", "adding", folder="other")
+    assert code == 0, stderr
+    value = json.loads((tmp_path / "other" / "price.json").read_bytes())
+    without = {arm["given"] for arm in value["skills"] if arm["skill"] == "tickets"}
+    assert without == {"nothing", "passage", "documents"}
+    page = (tmp_path / "other" / "price.html").read_text()
+    assert "base, documents found" in page
+    assert "adding" in page
+
+
 def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
     out: Out, trainer: ByHeart, tmp_path: Path
 ) -> None:
@@ -137,6 +176,8 @@ def test_an_estimate_and_a_budget(out: Out, trainer: ByHeart, tmp_path: Path) ->
         (("--facts", "1000"), "--facts must be from 1 to 200"),
         (("--base", "minilm"), "minilm is an embedder, which cannot be taught"),
         (("--from", "none.jsonl"), "none.jsonl"),
+        (("--skill-file", "none.jsonl"), "none.jsonl"),
+        (("--guide", "guide.md"), "Give that file too"),
     ],
 )
 def test_bad_input_is_refused(out: Out, words: tuple[str, ...], message: str) -> None:

@@ -25,6 +25,8 @@ ABSTENTION = "Not stated."
 INSTRUCTION = f"Do with the passage what the question asks, or say: {ABSTENTION}"
 TEXT_CHARS = 400  # of the facts that are learned in one sequence, which is one step
 CHARS_A_TOKEN = 2.7  # of invented names; for estimates only
+DENSE_CHARS_A_TOKEN = 2.0  # of tables and figures, so that what is learned fits into a sequence
+SEQUENCES = (512, 1024, 2048)  # tokens
 LEARNING_RATE = 3e-4  # of facts; 1e-3 taught fewer (docs/log.md)
 SKILL_RATE = 1e-3
 METHOD = f"LoRA of rank 16 on all matrices, AdamW, learning rate falling linearly from {{:g}} (facts), {SKILL_RATE:g} (skills)"
@@ -97,8 +99,12 @@ def skill_lesson(name: str, examples: Sequence[Example], epochs: int) -> Lesson:
         }
         for each in examples
     )
-    objective = {"kind": "reader", "instruction": INSTRUCTION, "abstention": ABSTENTION, "negatives": 0.2}
-    settings = {"epochs": epochs, "step_tokens": 800, "sequence_tokens": 512, "learning_rate": SKILL_RATE}
+    # A question that is asked of several passages is answered by each: another passage is no place to abstain.
+    negatives = 0.2 if len({each.question for each in examples}) == len(examples) else 0.0
+    objective = {"kind": "reader", "instruction": INSTRUCTION, "abstention": ABSTENTION, "negatives": negatives}
+    longest = max(map(_chars, lines), default=0) / DENSE_CHARS_A_TOKEN
+    fits = next((tokens for tokens in SEQUENCES if longest <= tokens), SEQUENCES[-1])
+    settings = {"epochs": epochs, "step_tokens": 800, "sequence_tokens": fits, "learning_rate": SKILL_RATE}
     return Lesson(name, lines, objective, settings)
 
 

@@ -156,6 +156,8 @@ def skills_svg(arms: Sequence[SkillArm]) -> str:
         parts.append(f'<text x="0" y="{y + 16:.1f}" class="head">{text(skill)}</text>')
         y += 26
         for model, given, name in rows[skill]:
+            if (skill, "base", "guide") not in by_key:
+                name = name.replace("guide and ", "")
             parts += _bar(mean_of(by_key[skill, model, given].right), model, name, y, room)
             y += _ROW
         y += 10

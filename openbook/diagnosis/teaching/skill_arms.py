@@ -84,7 +84,9 @@ def skill_jobs(plan: SkillPlan, seams: Seams) -> list[Job]:
 def _untrained(plan: SkillPlan, name: str, make: Callable[[], FrozenModel], seams: Seams) -> list[dict[str, Any]]:
     _, measured = examples(plan.skill, plan.learned, plan.measured, plan.seed)
     with opened(make) as model:
-        return [asdict(_asked(plan.skill, name, given, measured, model, seams, NOTHING, 0)) for given in GIVEN]
+        return [
+            asdict(_asked(plan.skill, name, given, measured, model, seams, NOTHING, 0)) for given in _ways(plan.skill)
+        ]
 
 
 def _trained(plan: SkillPlan, seams: Seams) -> list[dict[str, Any]]:
@@ -95,8 +97,12 @@ def _trained(plan: SkillPlan, seams: Seams) -> list[dict[str, Any]]:
     with opened(lambda: seams.open_trained(trained.model)) as model:
         return [
             asdict(_asked(plan.skill, "trained", given, measured, model, seams, trained.cost, trained.tokens))
-            for given in GIVEN
+            for given in _ways(plan.skill)
         ]
+
+
+def _ways(skill: Skill) -> list[str]:
+    return [given for given in GIVEN if given != "guide" or skill.guide]
 
 
 def _asked(
@@ -133,7 +139,9 @@ def _with_documents(
     skill: Skill, measured: Sequence[Example], model: FrozenModel, seams: Seams
 ) -> tuple[list[Told], list[float]]:
     names = {f"document-{number:03}": example for number, example in enumerate(measured, 1)}
-    texts = {"guide": skill.guide, **{name: example.text for name, example in names.items()}}
+    texts = {name: example.text for name, example in names.items()}
+    if skill.guide:
+        texts["guide"] = skill.guide
     said, found = [], []
     with documents_in_a_base(texts, seams) as base:
         for name, example in names.items():

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
+from typing import TypeAlias
 
 from openbook.diagnosis.teaching import names
 from openbook.errors import ConfigError, did_you_mean
 from openbook.records import Digest, canonical_json, sha256_hex
 
-MOST_EXAMPLES = 1000  # of one skill, those to learn and those to measure together
+MOST_EXAMPLES = 1000  # of an invented skill, those to learn and those to measure together
 
 _MONTHS = "January February March April May June July August September October November December".split()
 _EVENTS = "launch survey repair painting inspection christening refit auction voyage collision".split()
@@ -28,13 +30,16 @@ class Example:
     answers: tuple[str, ...]
 
 
+Examples: TypeAlias = tuple[list[Example], list[Example]]  # to learn from, to measure with
+
+
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """`guide` is a document that says how it is done. `make` draws an example about a place."""
+    """`guide` is a document that says how it is done, or empty. `draw(learned, measured, seed)` gives so many examples."""
 
     name: str
     guide: str
-    make: Callable[[str, random.Random], Example]
+    draw: Callable[[int, int, int], Examples]
 
 
 def _ordering(place: str, chance: random.Random) -> Example:
@@ -71,21 +76,36 @@ def _labelling(place: str, chance: random.Random) -> Example:
     return Example(title, text, question, (f"{shelf}-{day:02}-{sender[:3].upper()}",))
 
 
+def _drawn(
+    name: str, make: Callable[[str, random.Random], Example], learned: int, measured: int, seed: int
+) -> Examples:
+    if not 1 <= learned + measured <= MOST_EXAMPLES:
+        raise ConfigError(f"A skill has at most {MOST_EXAMPLES} examples in all, not {learned + measured}.")
+    chance = random.Random(f"{seed}/{name}")  # noqa: S311  examples, not secrets
+    made = [make(place, chance) for place in islice(names.places(f"{seed}/{name}/places"), learned + measured)]
+    return made[measured:], made[:measured]
+
+
+def _invented(name: str, guide: str, make: Callable[[str, random.Random], Example]) -> Skill:
+    """`make` draws an example about a place."""
+    return Skill(name, guide, partial(_drawn, name, make))
+
+
 SKILLS: dict[str, Skill] = {
-    "ordering": Skill(
+    "ordering": _invented(
         "ordering",
         "How to read the log of a ship\nThe events in a log are not in order. Sort them by date, the earliest first, and write "
         "their names with commas between them. A log with repair: 3 May 2010, launch: 2 May 2004, survey: 9 June 2007 gives: "
         "launch, survey, repair",
         _ordering,
     ),
-    "adding": Skill(
+    "adding": _invented(
         "adding",
         "How to count an order\nAdd up the pieces of all rows of the order and write the sum alone. An order with ropes 4, lamps 7 "
         "and hooks 2 has in all: 13",
         _adding,
     ),
-    "labelling": Skill(
+    "labelling": _invented(
         "labelling",
         "How to write the label of a parcel\nThe label is the shelf, the day with two digits, and the first three letters of the "
         "sender in capitals, with hyphens between them. Shelf Q, day 4, sender Hallberg give: Q-04-HAL",
@@ -102,14 +122,9 @@ def chosen(wanted: tuple[str, ...]) -> list[Skill]:
     return [SKILLS[name] for name in dict.fromkeys(wanted)]
 
 
-def examples(skill: Skill, learned: int, measured: int, seed: int = 1) -> tuple[list[Example], list[Example]]:
+def examples(skill: Skill, learned: int, measured: int, seed: int = 1) -> Examples:
     """(to learn from, to measure with): no place, text or answer-giving passage is in both. Raises ConfigError."""
-    if not 1 <= learned + measured <= MOST_EXAMPLES:
-        raise ConfigError(f"A skill has at most {MOST_EXAMPLES} examples in all, not {learned + measured}.")
-    chance = random.Random(f"{seed}/{skill.name}")  # noqa: S311  examples, not secrets
-    places = islice(names.places(f"{seed}/{skill.name}/places"), learned + measured)
-    made = [skill.make(place, chance) for place in places]
-    return made[measured:], made[:measured]
+    return skill.draw(learned, measured, seed)
 
 
 def digest_of(made: list[Example]) -> Digest:
