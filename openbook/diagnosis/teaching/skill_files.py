@@ -4,7 +4,7 @@
 
 So the file that shows whether training helps is the one to train with. A question without answers is left out: what
 would be right is not said; so is a passage that is too long to be learned in one piece. No passage is both learned and
-measured, in whatever order they stand.
+measured, in whatever order they stand and whatever their titles are.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.diagnosis.questions import asked, decoded, lines_in, parsed, text_of, texts
+from openbook.diagnosis.scoring import normalised
 from openbook.diagnosis.teaching.tasks import SKILLS, Example, Examples, Skill
 from openbook.errors import ConfigError, StorageError, did_you_mean
 
@@ -42,10 +43,11 @@ def load_skill(path: Path, guide: Path | None = None) -> SkillFile:
     by_passage: dict[str, list[Example]] = {}
     count = left_out = 0
     for example in _examples(path):
-        if example is None or example in by_passage.get(example.text, ()):
+        same = by_passage.setdefault(_words(example), []) if example else []
+        if example is None or example in same:
             left_out += 1
             continue
-        by_passage.setdefault(example.text, []).append(example)
+        same.append(example)
         count += 1
         if count > MOST_EXAMPLES:
             raise ConfigError(f"{path.name} holds more than {MOST_EXAMPLES:,} questions. Give a part of them.")
@@ -62,6 +64,11 @@ def _name(path: Path) -> str:
     """It becomes part of the names of files and models."""
     plain = re.sub(r"[^a-z0-9]+", "-", path.name.removesuffix(".gz").rpartition(".")[0].lower()).strip("-")[:40]
     return f"own-{plain}" if plain in SKILLS or not plain else plain
+
+
+def _words(example: Example) -> str:
+    """What the passage says, without its title."""
+    return normalised(example.text.removeprefix(example.title)) or example.text
 
 
 def _guide(path: Path) -> str:

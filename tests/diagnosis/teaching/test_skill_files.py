@@ -86,6 +86,14 @@ def test_no_passage_is_learned_and_measured(
     assert examples(skill, learned + 1, measured, seed)[1] == to_measure
 
 
+def test_one_passage_under_several_titles_is_one_passage(tmp_path: Path) -> None:
+    lines = [{**line_of(i), "passage": "I lost my card." if i % 2 else f"Where is card {i}?"} for i in range(20)]
+    skill = load_skill(write(tmp_path / "a.jsonl", lines)).skill
+    for seed in range(5):
+        to_learn, to_measure = examples(skill, 20, 4, seed)
+        assert ("I lost" in str(to_learn)) != ("I lost" in str(to_measure))
+
+
 def test_too_few_to_learn_from(tmp_path: Path) -> None:
     skill = load_skill(write(tmp_path / "a.jsonl", [line_of(1), line_of(2, "One?", "Two?")])).skill
     with pytest.raises(ConfigError, match=r"a\.jsonl holds 3 examples; 3 to measure with leave none to learn from"):
