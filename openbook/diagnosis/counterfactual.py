@@ -63,7 +63,7 @@ class Counterfactual:
         text = f"When a value in the passage is altered, the answer follows the passage in {passage} and the weights in {weights}."
         if weights.count > passage.count:
             return text + " It is the model's memory that answers: changing a document would not change what it says."
-        if weights.low:
+        if weights.count:
             return (
                 text
                 + " Some answers come from memory against the passage, so changing a document is not sure to change them."
@@ -121,7 +121,10 @@ def with_change(passage: Passage, change: Change) -> Passage:
 def _followed(after: Read, copy: Altered, question: Question, bench: Bench, cancelled: Cancelled) -> str:
     if after.silent:
         return "abstained"
-    new, old = holds_any(after.text, copy.answers), is_right(after.text, question)
+    new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
+    if new and old:  # most words of an accepted sentence are there; the altered ones decide
+        change = copy.change
+        new, old = (bool(standing(after.text, part)) for part in (change.new_part, change.part))
     if new != old:
         return "passage" if new else "weights"
     if not new and not tells(copy.passage, [after.text]):

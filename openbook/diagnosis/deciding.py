@@ -44,13 +44,13 @@ def _asked(observation: Observation, wording: Wording) -> Asked:
     found = [seen for seen in observation.passages if seen.id in wording.found]
     right = not opened.abstained and is_right(opened.text, question)
     from_memory = (
-        not (right or opened.abstained or wording.cited)
+        not (right or opened.abstained or wording.closed.abstained or wording.cited)
         and same_answer(opened.text, wording.closed.text)
         and not any(holds_any(seen.text, [opened.text]) for seen in found)
     )
     oracle = wording.oracle
     return Asked(
-        closed=is_right(wording.closed.text, question),
+        closed=not wording.closed.abstained and is_right(wording.closed.text, question),
         opened=right,
         abstained=opened.abstained,
         oracle=None if oracle is None else not oracle.abstained and is_right(oracle.text, question),
@@ -109,7 +109,7 @@ def _why(observation: Observation, found: Judged, wording: Wording) -> str:
 
 
 def _right_alone(observation: Observation) -> bool:
-    return any(is_right(wording.closed.text, observation.question) for wording in observation.asked)
+    return any(_asked(observation, wording).closed for wording in observation.asked)
 
 
 def _each_wording(observation: Observation) -> str:

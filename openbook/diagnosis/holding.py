@@ -1,6 +1,7 @@
 """Which passages of a knowledge base hold the answer to a question, and where in them it stands.
 
-By the question's gold span if it has one; where the document has changed, by its quote. Without either, the passages that
+By the question's gold span if it has one; where the document has changed, by its quote, of which a passage need hold only a
+part. Without either, the passages that
 hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and for the question with each of
 the first accepted answers; of them only those in documents that speak of what the question is about, since the words of an
 answer ("Springfield", "two", "politician") stand in many that do not.
@@ -9,7 +10,7 @@ answer ("Springfield", "two", "politician") stand in many that do not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -24,6 +25,7 @@ LOOKED_THROUGH = 100  # passages of one search
 ANSWERS_LOOKED_FOR = 3
 MOST_MARKS = 20  # in one passage
 MOST_HOLDING = 20  # passages that are remembered of one question
+MOST_DOCUMENTS = 20  # in which a quote is looked for
 _SPACES = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W\d_][\w’'-]*")
 
@@ -32,12 +34,16 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`."""
+    """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`.
+
+    `speaks`: whether a passage is of a document that speaks of what the question is about.
+    """
 
     question: Question
     hits: tuple[Hit, ...] = ()
     located: str = ""
     spans: Mapping[Digest, tuple[Span, ...]] = field(default_factory=dict)
+    speaks: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
 
     def marks(self, passage: Passage) -> tuple[Span, ...]:
         """Where in the passage's text the answer stands; none: it does not hold it.
@@ -45,7 +51,7 @@ class Holding:
         Located by gold, a passage with the same text elsewhere counts as well.
         """
         if self.located == "answers":
-            return answer_spans(passage.text, self.question.answers)
+            return answer_spans(passage.text, self.question.answers) if self.speaks(passage) else ()
         return self.spans.get(passage.digest, ())
 
 
@@ -82,28 +88,44 @@ class Finder:
             start, end, located = text.find(gold.quote), text.find(gold.quote) + len(gold.quote), "quote"
         if not 0 <= start < end <= len(text):
             return None
+        hits, spans = self._reached(document, start, end)
+        return Holding(question, tuple(hits), located, spans)
+
+    def _reached(self, document: str, start: int, end: int) -> tuple[list[Hit], dict[Digest, tuple[Span, ...]]]:
+        """The passages that a span of the document's text reaches into, and where it stands in each."""
         passages = [p for p in self._base.passages(document, self._scope.as_of) if p.start < end and p.end > start]
-        spans = {p.digest: ((max(0, start - p.start), min(p.end, end) - p.start),) for p in passages}
-        return Holding(question, tuple(map(_hit, passages)), located, spans)
+        spans: dict[Digest, tuple[Span, ...]] = {
+            p.digest: ((max(0, start - p.start), min(p.end, end) - p.start),) for p in passages
+        }
+        return [_hit(passage) for passage in passages], spans
 
     def _by_quote(self, question: Question, quote: str) -> Holding | None:
-        """Where the quote stands, whatever the spaces between its words."""
+        """Where the quote stands, whatever the spaces between its words, and however many passages it reaches into."""
         pattern = re.compile(_spaced(quote))
         spans: dict[Digest, tuple[Span, ...]] = {}
-        hits = []
-        for hit in self._search([quote]):
-            if found := pattern.search(hit.passage.text):
-                spans[hit.passage.digest] = ((found.start(), found.end()),)
-                hits.append(hit)
-        return Holding(question, tuple(hits[:MOST_HOLDING]), "quote", spans) if hits else None
+        hits: dict[str, Hit] = {}
+        documents = dict.fromkeys(hit.passage.document for hit in self._search([quote]))
+        for document in islice(documents, MOST_DOCUMENTS):
+            if found := pattern.search(self._text(document)):
+                reached, where = self._reached(document, *found.span())
+                hits |= {hit.passage.id: hit for hit in reached}
+                spans |= where
+        return Holding(question, tuple(hits.values())[:MOST_HOLDING], "quote", spans) if hits else None
 
     def _by_answers(self, question: Question) -> Holding:
         queries = [question.question]
         queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
-        about = Topic.of(question)
-        hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers)]
-        hits = [h for h in hits if about.is_in(_whole(h.passage)) or about.is_in(self._text(h.passage.document))]
-        return Holding(question, tuple(hits[:MOST_HOLDING]), "answers" if hits else "")
+        about, known = Topic.of(question), dict[str, bool]()
+
+        def speaks(passage: Passage) -> bool:
+            if about.is_in(_whole(passage)):
+                return True
+            if passage.document not in known:
+                known[passage.document] = about.is_in(self._text(passage.document))
+            return known[passage.document]
+
+        hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers) and speaks(h.passage)]
+        return Holding(question, tuple(hits[:MOST_HOLDING]), "answers" if hits else "", speaks=speaks)
 
     def _text(self, document: str) -> str:
         return self._base.text(document, self._scope.as_of) or ""

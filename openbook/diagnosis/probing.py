@@ -17,6 +17,7 @@ from openbook.diagnosis.holding import LOOKED_THROUGH, Finder, Holding
 from openbook.diagnosis.observations import Said
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.values import accepted_value, same_value, stated_values
 from openbook.diagnosis.verdicts import holds_any, is_right
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge.quoting import quote
@@ -98,8 +99,12 @@ def _gold(holding: Holding) -> Hit | None:
 
 
 def tells(passage: Passage, answers: Sequence[str]) -> bool:
-    """Whether one of the answers stands in the passage or above it."""
-    return any(holds_any(text, answers) for text in (passage.text, passage.title, *passage.headings))
+    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
+    values = [value for value in map(accepted_value, answers) if value is not None]
+    return any(
+        holds_any(text, answers) or any(same_value(stated, value) for stated in stated_values(text) for value in values)
+        for text in (passage.text, passage.title, *passage.headings)
+    )
 
 
 def read(

@@ -15,21 +15,58 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openbook.diagnosis.values import accepted_value, contradicts, same_value, stated_values
+from openbook.diagnosis.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
+from openbook.knowledge.words import is_function_word
 
 RESAMPLES = 4000
 EXACT_PAIRS = 1000
+FEW = 10  # scores whose own spread says little
 _YES, _NO = frozenset({"yes", "true"}), frozenset({"no", "not", "false"})
 _NEGATED = frozenset("not cannot cant dont doesnt didnt isnt arent wasnt werent wont never".split())
 # "anywhere from 2 to 100" says neither 2 nor 100.
 _VAGUE = re.compile(r"\b(?:anywhere|ranges?|ranging|var(?:y|ies)(?: \w+)?) (?:from|between)\b", re.IGNORECASE)
+# "I'm not sure" says neither yes nor no.
+_UNSURE = re.compile(
+    r"\b(?:not|dont|doesnt|cannot|cant|isnt|never)(?: \w+)? (?:know|sure|certain|clear|stated?|says?|said|tell|told|mention(?:ed)?|"
+    r"specif(?:y|ied)|given|determine)\b"
+)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MARK = rf"[{re.escape(string.punctuation)}]"
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:([,'])\d{3})(?:\1\d{3})*(?!\d|[,']\d)")
+_LEADING_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
+_BETWEEN_NO_DIGITS = re.compile(rf"(?<!\d){_MARK}|{_MARK}(?!\d)")
+_GRADE = re.compile(r"(?<![\w.])([A-Za-z])(\+\+|[+#-])(?![\w+#])")  # C++, B-
+_SIGNS = {"++": "plusplus", "+": "plus", "#": "sharp", "-": "minus"}
+# The letter A in "Vitamin A" or "platform A is closed", where no article stands.
+_LETTER_A = re.compile(r"\b[Aa](?=\s*(?:[,;:!?)\]](?!\w)|\.?\s*$))|(?<=\w )A(?= [^\W_A-Z])")
 
 
 def normalised(text: str) -> str:
     """In lower case, without punctuation and articles, one space between words."""
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def plain_words(text: str) -> str:
+    """As `normalised`, without what makes different things one: a mark between two digits stays ("1.5", "3-4"; not in "1,500"),
+    as do the signs of "C++" and "B-" and the letter of "Vitamin A".
+    """
+    text = _LETTER_A.sub("lettera", text)
+    text = _GRADE.sub(lambda found: found[1] + _SIGNS[found[2]], text)
+    text = text.casefold().replace("\u0307", "")
+    text = _THOUSANDS.sub(lambda found: re.sub("[,']", "", found[0]), text)
+    text = _BETWEEN_NO_DIGITS.sub("", _LEADING_POINT.sub("0.", text))
+    return " ".join(_ARTICLE.sub(" ", text).split())
+
+
+def says(text: str, accepted: str) -> bool:
+    """Whether the plain words of an accepted answer stand in the text one after the other. "IT" is not "it"."""
+    words = plain_words(accepted)
+    if not words:  # articles or signs alone
+        return bool(accepted.strip()) and text.strip().casefold() == accepted.strip().casefold()
+    if accepted.strip().isupper() and is_function_word(words) and words != plain_words(text):
+        return re.search(rf"(?<!\w){re.escape(accepted.strip())}(?!\w)", text) is not None
+    return f" {words} " in f" {plain_words(text)} "
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
@@ -73,36 +110,49 @@ def yes_or_no(answer: str) -> str:
         return ""
     if words[0] in _YES | _NO:
         return "yes" if words[0] in _YES else "no"
-    return "" if _NEGATED.isdisjoint(words) else "no"
+    if _UNSURE.search(" ".join(words)):
+        return ""
+    if "yes" in words:
+        return "yes"
+    return "no" if not _NEGATED.isdisjoint(words) or "no" in words else ""
+
+
+def negated(text: str) -> bool:
+    """Whether a sentence says that something is not so, as far as one word tells."""
+    return not _NEGATED.isdisjoint(normalised(text).split()) or yes_or_no(text) == "no"
 
 
 def is_right(answer: str, accepted: Sequence[str]) -> float:
     """1 if the answer is or holds an accepted one, or states an equal value.
 
-    Words alone do not make it right where the value is another: `1.5` is not `15`, and `28 hours` does not hold `28` when
-    `28 days` is accepted too; nor where only a range is said, `anywhere from 2 to 100`. Where yes, no or not is accepted, an
-    answer is right that says the same, wherever those words stand in it.
+    Words alone do not make it right where the value is another: `1.5` is not `15`, `more than 28 days` not `28 days`, and
+    `28 hours` does not hold `28` when `28 days` is accepted too; nor where only a range is said, `anywhere from 2 to 100`.
+    Where yes, no or not is accepted, an answer is right that says the same; one that says it does not know says neither.
     """
     if equal_value(answer, accepted):
         return 1.0
     wanted = [(each, accepted_value(each)) for each in accepted]
-    stated = stated_values(answer)
+    values = [value for _, value in wanted if value is not None]
     for each, value in wanted:
         if normalised(each) in _YES | _NO:
             if yes_or_no(answer) == yes_or_no(each):
                 return 1.0
-            continue
-        if value is not None and _VAGUE.search(answer):
-            continue
-        if not (exact_match(answer, [each]) or holds_answer(answer, [each])):
-            continue
-        if value is None or not stated:
-            return 1.0
-        near = [other for other in stated if other.core == value.core]
-        values = [other for _, other in wanted if other is not None]
-        if any(not any(contradicts(other, accept) for accept in values) for other in near):
+        elif says(answer, each) and (value is None or _agrees(answer, value, values)):
             return 1.0
     return 0.0
+
+
+def _agrees(answer: str, value: Value, accepted: Sequence[Value]) -> bool:
+    """Whether an answer that holds the words of an accepted value states no other in them."""
+    if _VAGUE.search(answer):
+        return False
+    stated = stated_values(answer)
+    near = [other for other in stated if other.core == value.core]
+    return not stated or any(
+        not any(contradicts(other, each) for each in accepted)
+        and (other.bound == value.bound or other.bound not in LIMITS)
+        for other in near
+    )
 
 
 def _f1(found: list[str], wanted: list[str]) -> float:
@@ -126,17 +176,22 @@ class Interval:
 
 
 def interval(scores: Sequence[float]) -> Interval:
+    """Of scores that are all 0 or 1, or from 0 to 1 and alike or fewer than `FEW`, Wilson's, which holds for all of that range."""
     n = len(scores)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
     mean, z = sum(scores) / n, 1.96
-    if all(score in (0.0, 1.0) for score in scores):
+    variance = sum((score - mean) ** 2 for score in scores) / max(1, n - 1)
+    shares = all(0.0 <= score <= 1.0 for score in scores)
+    if shares and (n < FEW or not variance or all(score in (0.0, 1.0) for score in scores)):
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         spread = z * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return Interval(mean, centre - spread, centre + spread, n)
-    variance = sum((score - mean) ** 2 for score in scores) / max(1, n - 1)
-    spread = z * math.sqrt(variance / n)
-    return Interval(mean, mean - spread, mean + spread, n)
+    else:
+        centre, spread = mean, z * math.sqrt(variance / n)
+    low, high = centre - spread, centre + spread
+    if shares:  # what rounding leaves beyond the ends, or short of a mean that is one
+        low, high = (0.0 if not mean else max(0.0, low)), (1.0 if mean == 1.0 else min(1.0, high))
+    return Interval(mean, low, high, n)
 
 
 def bootstrap(scores: Sequence[float], seed: int = 0) -> Interval:

@@ -33,6 +33,8 @@ _TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 MOST_CHARS = 4_000
 MOST_DIGITS = 25  # what is longer is an identifier
+_MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
+_TWO_WAYS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.500: one and a half, or fifteen hundred
 NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_SCALES})
 
 MONTHS = "january february march april may june july august september october november december".split()
@@ -64,6 +66,8 @@ _GLUE = frozenset(
 )
 # Before a number, these make another statement of it.
 _BOUNDS = frozenset("not never than over under above below before after until since without minus nor".split())
+# Of those, the ones after which the words of a value do not say it. "since 1990" may be the answer to since when.
+LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
 _WEEKDAY = re.compile(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b,?", re.IGNORECASE)
@@ -162,6 +166,8 @@ def _date(match: re.Match[str]) -> Value | None:
     day = int(groups.get("day") or 0)
     if not 1 <= month <= 12 or day > 31 or ("day" in groups and not day):
         return None
+    if groups.get("month") in ("may", "march", "mar") and not groups.get("year"):
+        return None  # "at most 12 may attend"
     return Value(("date", str(month), str(day)), groups.get("year") or "")
 
 
@@ -197,12 +203,16 @@ def _tokens(text: str) -> Iterator[_Token]:
         bare = chunk.rstrip(".,")
         ends = chunk != bare or match[0][-1] in ")]!?;:"
         digits = _DIGITS.fullmatch(bare) if len(bare) <= MOST_DIGITS else None
-        if digits and (digits[4] is None or digits[4] in UNITS or digits[4] in _SCALES):
+        if digits and not _TWO_WAYS.fullmatch(digits[3]) and _is_unit(digits[4], money=bool(digits[1])):
             number = Decimal(re.sub(r"[,'’\s]", "", digits[3])) * (-1 if digits[2] else 1)
-            number *= _SCALES.get(digits[4] or "", 1)
+            number *= _MONEY_SCALES.get(digits[4] or "", 1) if digits[1] else _SCALES.get(digits[4] or "", 1)
             yield _Token(bare, number, UNITS.get(digits[1] or digits[4] or "", ""), ends)
         elif bare:
             yield _Token(bare, None, "", ends)
+
+
+def _is_unit(word: str | None, *, money: bool) -> bool:
+    return word is None or word in _SCALES or (word in _MONEY_SCALES if money else word in UNITS)
 
 
 def _numbers(text: str) -> tuple[list[Value], set[str]]:

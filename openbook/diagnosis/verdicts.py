@@ -12,7 +12,7 @@
 | failed | the model failed on one of the requests: counted apart, never as wrong | | |
 
 **Right** in a mode is who is right in every wording of the question. Of a question that is wrong with documents, the first
-wording with a wrong answer decides between the reasons.
+wording with a wrong answer decides between the reasons; where no passage holds the answer, the first in which one was invented.
 
 **Known** is what the model says alone in every wording, and not by chance: the same model's answers, without documents, to
 the questions before and after (up to `CONTROLS` on each side, those with an answer in common left out) are looked
@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import holds_answer, normalised, token_f1
 from openbook.diagnosis.scoring import is_right as right
+from openbook.diagnosis.scoring import negated, normalised, plain_words, says, token_f1
+from openbook.diagnosis.values import stated_values
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -48,6 +49,11 @@ CONTROLS = 32  # answers to other questions, before and after
 MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
 LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
 ENOUGH_F1 = 0.6  # for those
+LEAST_OF_AN_ANSWER = 1 / 5  # of the words of the longer of two that are to be the same answer
+_FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
+_RAISED = re.compile("(?<=\\d)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_GROUPED = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
+_TYPED = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "‒": "-", "–": "-", "−": "-"})
 NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
 
 
@@ -99,6 +105,9 @@ def judge(seen: Observed) -> Judged:
     if not seen.has_answer:
         wording = next((i for i, each in enumerate(seen.asked) if not each.abstained), 0)
         return _nowhere(seen.asked[wording], wording)
+    if seen.asked[wording].oracle is None:
+        wrong = [i for i, each in enumerate(seen.asked) if not each.opened]
+        wording = next((i for i in wrong if not seen.asked[i].abstained), wording)
     known = not seen.by_chance and all(each.closed for each in seen.asked)
     if all(each.opened for each in seen.asked):
         return Judged("known" if known else "fixed_by_retrieval", right=True)
@@ -135,22 +144,45 @@ def holds_any(text: str, accepted: Sequence[str]) -> bool:
 
 
 def _holds(text: str, accepted: str) -> bool:
-    return bool(holds_answer(text, [accepted])) or _loosely(text, accepted)
+    return says(text, accepted) or _loosely(text, accepted)
 
 
 def _loosely(text: str, accepted: str) -> bool:
-    """Where words cannot be told apart, the letters; of a whole sentence, most of its words."""
+    """Where words cannot be told apart, the letters; of a whole sentence, most of its words, all its values, and its "not"."""
     if not text.strip() or not accepted.strip():
         return False
     if NO_SPACES.search(accepted):
-        return accepted.casefold() in text.casefold()
-    return len(accepted.split()) > LONG_ANSWER_WORDS and token_f1(text, [accepted]) >= ENOUGH_F1
+        return _has_letters(text.casefold(), accepted.strip().casefold())
+    if len(accepted.split()) <= LONG_ANSWER_WORDS or token_f1(text, [accepted]) < ENOUGH_F1:
+        return False
+    values = {value.core for value in stated_values(text)}
+    return negated(text) == negated(accepted) and all(value.core in values for value in stated_values(accepted))
+
+
+def _has_letters(text: str, wanted: str) -> bool:
+    """Whether they stand in the text, and not as the end or the beginning of a longer number."""
+    start = text.find(wanted)
+    while start >= 0:
+        before, after = text[start - 1 : start], text[start + len(wanted) : start + len(wanted) + 1]
+        if not (_is_digit(before) and _is_digit(wanted[0])) and not (_is_digit(after) and _is_digit(wanted[-1])):
+            return True
+        start = text.find(wanted, start + 1)
+    return False
+
+
+def _is_digit(letter: str) -> bool:
+    return bool(letter) and unicodedata.numeric(letter, None) is not None
 
 
 def plain(text: str) -> str:
-    """Compatible characters as one (NFKC), and the punctuation of other scripts as spaces."""
+    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
+    the punctuation of other scripts as spaces.
+    """
     if text.isascii():
         return text
+    text = _GROUPED.sub("", text.translate(_TYPED))
+    text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + unicodedata.numeric(found[2]):g}", text)
+    text = _RAISED.sub(lambda found: f"^{found[1]}", text)
     text = unicodedata.normalize("NFKC", text)
     return "".join(" " if not c.isascii() and unicodedata.category(c)[0] == "P" else c for c in text)
 
@@ -159,10 +191,17 @@ def by_chance(question: Question, others: Sequence[tuple[Question, str]]) -> boo
     """Whether the model's answers to `others`, each with its own question, hold this one's answer too often."""
     accepted = {normalised(answer) for answer in question.answers}
     controls = [text for other, text in others if accepted.isdisjoint(map(normalised, other.answers))]
-    holding = sum(holds_any(text, question.answers) for text in controls)
+    holding = sum(is_right(text, question) for text in controls)
     return holding > MOST_BY_CHANCE * len(controls)
 
 
 def same_answer(one: str, other: str) -> bool:
-    """Whether the words of one stand in the other."""
-    return holds_any(one, [other]) or holds_any(other, [one])
+    """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
+    one, other = plain(one), plain(other)
+    if not (_holds(one, other) or _holds(other, one)):
+        return False
+    values = [{value.core for value in stated_values(each)} for each in (one, other)]
+    if all(values):
+        return not values[0].isdisjoint(values[1])
+    sizes = sorted(len(plain_words(each).split()) for each in (one, other))
+    return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]

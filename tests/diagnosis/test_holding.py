@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.diagnosis.holding import Finder, Topic
-from openbook.diagnosis.questions import Question
+from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.scope import EVERYTHING
 from openbook.testing import HashEmbedder
@@ -49,6 +49,23 @@ def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
     found = finder.find(Question("q", question, answers))
     assert {Path(hit.passage.document).name for hit in found.hits} == documents
     assert found.located == ("answers" if documents else "")
+
+
+def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: Finder) -> None:
+    found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
+    town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
+    assert "Wheatland" in town.text
+    assert not found.marks(town)
+    assert all(found.marks(hit.passage) for hit in found.hits)
+
+
+def test_a_quote_that_is_longer_than_a_passage_is_found(finder: Finder) -> None:
+    quote = "Corey Bramlet is one of them.\n" + "Nobody knows why. " * 60 + "\n His town is Wheatland."
+    found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
+    assert found.located == "quote"
+    assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
+    assert len(found.hits) > 1
+    assert all(found.marks(hit.passage) for hit in found.hits)
 
 
 def test_what_a_question_is_about() -> None:

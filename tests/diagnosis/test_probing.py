@@ -15,13 +15,14 @@ from openbook.answer import Options
 from openbook.diagnosis import noise as noise_probe
 from openbook.diagnosis.abstention import Abstention
 from openbook.diagnosis.causality import Causality
-from openbook.diagnosis.counterfactual import Counterfactual
+from openbook.diagnosis.counterfactual import Counterfactual, CounterfactualTrial, altered
+from openbook.diagnosis.counterfactual import result as counterfactual_result
 from openbook.diagnosis.examining import Bench
 from openbook.diagnosis.leaks import THREADS, Leaks, canary_of, holds_code
 from openbook.diagnosis.noise import Noise, Place, arranged, own_rank, paired
 from openbook.diagnosis.probe_report import section, write_page
 from openbook.diagnosis.probe_run import PROBES, Probed, checked, probe, to_json
-from openbook.diagnosis.probing import made_up
+from openbook.diagnosis.probing import made_up, tells
 from openbook.diagnosis.questions import Question
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
@@ -149,6 +150,60 @@ def test_other_answers_follow_neither(base: KnowledgeBase) -> None:
     assert "memory that answers" in some.meaning()
     few = counterfactual(base, lambda p: remembers(p) if harbour_in(p) < "D" else reads(p))
     assert "not sure to change" in few.meaning()
+
+
+LEAVE = "28 days of paid leave per calendar year"
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted", "says", "outcome"),
+    [
+        ("Staff have 28 days of leave.", "28 days", lambda new: re.findall(r"\d+", new)[0], "passage"),
+        ("The tank holds 1,500 litres.", "1,500 litres", lambda new: re.sub("[^0-9]", "", new), "passage"),
+        ("The pump starts at 14:00.", "14:00", lambda new: f"{int(new[:2]) - 12}:{new[3:5]} pm", "passage"),
+        ("The pump starts at 14:00.", "14:00", lambda new: "2 pm", "weights"),
+        (f"Staff have {LEAVE}.", LEAVE, lambda new: new, "passage"),
+        (f"Staff have {LEAVE}.", LEAVE, lambda new: LEAVE, "weights"),
+    ],
+)
+def test_old_and_new_value_are_judged_alike(
+    text: str, accepted: str, says: Callable[[str], str], outcome: str, tmp_path: Path
+) -> None:
+    """`says` gets what stands in the altered passage in place of the accepted answer."""
+    before, after = text.split(accepted)
+
+    def answer(prompt: Prompt) -> str:
+        stands = "\n".join(prompt.passages).partition(before)[2].partition(after)[0]
+        return accepted if stands in ("", accepted) else says(stands)
+
+    (tmp_path / "rules.txt").write_text(text)
+    embedder = HashEmbedder()
+    made = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(made, [tmp_path / "rules.txt"], embedder)
+    found = probe([Question("q", "What is the rule?", (accepted,))], bench_of(made, answer), "d", ["counterfactual"])
+    result = found.results["counterfactual"]
+    assert isinstance(result, Counterfactual)
+    assert counted(result, "followed") == {"passage": 0, "weights": 0, "neither": 0, "abstained": 0, outcome: 1}
+
+
+def test_what_says_the_value_in_another_way_tells_it() -> None:
+    for text, accepted in (
+        ("Staff have twenty-eight days.", "28 days"),
+        ("Due 2024-04-30.", "30 April 2024"),
+        ("It opens at 2 pm.", "14:00"),
+        ("It costs 1500 euros.", "€1,500"),
+    ):
+        assert tells(Passage("p", "d", "", 0, len(text), None, (), text), [accepted])
+        assert not tells(Passage("p", "d", "", 0, 9, None, (), "It is so."), [accepted])
+    both = "Staff have 28 days of leave (twenty-eight days in all)."
+    passage = Passage("p", "d", "", 0, len(both), None, (), both)
+    assert altered(passage, Question("q", "How long?", ("28 days",)), []) is None
+
+
+@pytest.mark.parametrize("many", [1, 11, 22, 27])
+def test_no_answer_from_memory_is_no_answer_from_memory(many: int) -> None:
+    trials = [CounterfactualTrial(str(n), "passage") for n in range(many)]
+    assert "No answer came from memory" in counterfactual_result(trials).meaning()
 
 
 def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:

@@ -55,6 +55,18 @@ def test_an_interval_holds_its_mean(scores: list[float]) -> None:
     assert found.n == len(scores)
 
 
+@pytest.mark.parametrize("n", [1, 2, 11, 22, 27, 44, 47, 54, 77, 83, 88, 94])
+def test_an_interval_of_none_or_all_ends_exactly_there(n: int) -> None:
+    assert (interval([0.0] * n).low, interval([1.0] * n).high) == (0.0, 1.0)
+    assert interval([0.0] * n).high == pytest.approx(1.0 - interval([1.0] * n).low)
+
+
+def test_scores_that_are_alike_or_few_still_have_an_interval() -> None:
+    for scores in ([0.5], [0.5] * 8, [1 / 3] * 40, [1.0] * 49 + [0.5]):
+        found = interval(scores)
+        assert 0.0 <= found.low < found.mean < found.high <= 1.0
+
+
 def test_wilsons_interval_of_none_of_ten_is_not_empty() -> None:
     found = interval([0.0] * 10)
     assert found.low == pytest.approx(0.0, abs=1e-12)

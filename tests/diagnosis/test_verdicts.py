@@ -183,10 +183,133 @@ def test_what_is_right(answer: str, accepted: str, right: bool) -> None:
     assert is_right(answer, Question("q", "What?", (accepted,))) is right
 
 
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [
+        ("O’Brien", "O'Brien"),
+        ("The captain’s cabin.", "the captain's cabin"),
+        ("9:00-17:00", "9:00–17:00"),
+        ("10-12", "10–12"),
+        ("co‑operative", "co-operative"),
+        ("You don’t need one.", "No"),
+        ("1\u202f500 euros", "1500 euros"),
+        ("5½ hours", "5.5 hours"),
+        ("½", "0.5"),
+        ("STRASSE", "Straße"),
+        ("İstanbul", "Istanbul"),
+        ("In 2015年.", "2015年"),
+        ("It is section 3.1.", "Section 3.1"),
+        ("1,500 sailors", "1500 sailors"),
+        ("1,500, as every year", "1500"),
+        ("John A. Smith", "A. Smith"),
+        ("Once Upon a Time", "Once Upon A Time"),
+        ("It starts at 9 a.m. sharp.", "9 am"),
+        ("In C++, they say.", "C++"),
+        ("Ask IT first.", "IT"),
+        ("it", "IT"),
+        ("It needs vitamin A to grow.", "Vitamin A"),
+        ("It is in category A.", "Category A"),
+        ("Station A", "A"),
+        ("The answer is yes.", "yes"),
+        ("The answer is no.", "No"),
+        ("12 may attend.", "12"),
+        ("on 5 may 2024", "5 May 2024"),
+        ("$5m", "$5 million"),
+        ("until 22:00", "22:00"),
+    ],
+)
+def test_right_in_another_spelling(answer: str, accepted: str) -> None:
+    assert is_right(answer, Question("q", "What?", (accepted,)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted"),
+    [
+        (
+            "A full-time employee has 25 days of paid annual leave.",
+            "A full-time employee has 28 days of paid annual leave.",
+        ),
+        ("The ferry leaves at 10:40 from the north quay.", "The ferry leaves at 09:40 from the north quay."),
+        (
+            "Staff may not carry over unused leave to the next year.",
+            "Staff may carry over unused leave to the next year.",
+        ),
+        ("Vitamin C", "Vitamin A"),
+        ("Station B", "Station A"),
+        ("It is in category B.", "Category A"),
+        ("", "A"),
+        ("The.", "A"),
+        ("", "the"),
+        ("Version 15", "Version 1.5"),
+        ("Section 31", "Section 3.1"),
+        ("Section 3.1.4", "Section 3.1"),
+        ("732", "7.3.2"),
+        ("192.168.11", "192.168.1.1"),
+        ("1,5", "15"),
+        ("350 €", "3,50 €"),
+        ("23 days", "2-3 days"),
+        ("1/2", "12"),
+        ("Unit 12", "Unit 1/2"),
+        (".5", "5"),
+        ("1-2", "12"),
+        ("C", "C++"),
+        ("C#", "C++"),
+        ("B-", "B+"),
+        ("1\u00a0500 euros", "500 euros"),
+        ("106", "10⁶"),
+        ("10⁶", "106"),
+        ("12年", "2年"),
+        ("2015年", "15年"),
+        ("十二", "二"),
+        ("It is the finance department.", "IT"),
+        ("I do not know.", "No"),
+        ("I'm not sure.", "No"),
+        ("It is not stated in the passage.", "No"),
+        ("5 may attend.", "5 May"),
+        ("more than 28 days", "28 days"),
+        ("less than 28 days", "28 days"),
+        ("not 28 days", "28 days"),
+        ("$5m", "$5"),
+        ("1.5", "1.500"),
+    ],
+)
+def test_wrong_however_much_it_looks_like_it(answer: str, accepted: str) -> None:
+    assert not is_right(answer, Question("q", "What?", (accepted,)))
+
+
 def test_equal_answers() -> None:
     assert same_answer("Noon.", "It leaves at noon")
+    assert same_answer("09:40", "The ferry to the island leaves at 09:40 every day of the week but Sunday.")
     assert not same_answer("Noon.", "At nine")
+    assert not same_answer("4", "On 4 May 2024")
+    assert not same_answer("the mayor", "It was built by a company of the town whose mayor had asked for it in spring.")
     assert not holds_any("", [""])
+
+
+def test_an_abstention_is_never_known() -> None:
+    case = observation(1, question="Is the pier open?", answers=("No",), closed="I do not know.", opened="No.")
+    case = replace(case, asked=tuple(replace(each, closed=Said("I do not know.", True)) for each in case.asked))
+    assert judge(observed(case)).verdict == "fixed_by_retrieval"
+    assert "Alone wrong" in reason(case, judge(observed(case)))
+
+
+def test_who_says_no_to_everything_is_right_by_chance() -> None:
+    others = [(Question(f"o{n}", "Where?", (f"harbour {n}",)), "It is not open.") for n in range(9)]
+    assert by_chance(Question("q", "Is the pier open?", ("No",)), others)
+
+
+def test_where_no_passage_holds_it_an_invention_decides_whatever_the_order() -> None:
+    silent, invents, knows = (
+        Asked(closed=False, opened=False, abstained=True),
+        Asked(closed=False, opened=False, abstained=False),
+        Asked(closed=True, opened=False, abstained=True),
+    )
+    for order, wording in (((silent, invents), 1), ((invents, silent), 0)):
+        assert judge(Observed(True, order)) == Judged("not_in_the_knowledge_base", False, "invented", wording)
+    assert judge(Observed(True, (silent, silent))) == Judged("not_in_the_knowledge_base", True, "abstained", 0)
+    invents = replace(invents, closed=True)
+    for order, wording in (((knows, invents), 1), ((invents, knows), 0)):
+        assert judge(Observed(True, order)) == Judged("harmed_by_retrieval", False, "", wording)
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 8))

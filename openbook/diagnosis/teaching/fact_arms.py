@@ -132,11 +132,12 @@ def _retrieving(plan: FactPlan, model_name: str, seams: Seams) -> Any:
         make = seams.open_base if model_name == "base" or seams.open_reader is None else seams.open_reader
         texts = {f"fact-{number:03}": fact.statements[0] for number, fact in enumerate(plan.facts, 1)}
         meter = Meter()
-        with documents_in_a_base(texts, seams) as base, opened(make) as model:
-            cost, asked = meter.spent(), Meter()
-            recall, said = asking.recall(plan.facts, model, base, seams)
-            purge(base, base.documents())
-            left, _ = asking.recall(plan.facts, model, base, seams)
+        with documents_in_a_base(texts, seams) as base:
+            cost, asked = meter.spent(), Meter()  # of adding alone: the model is not there yet
+            with opened(make) as model:
+                recall, said = asking.recall(plan.facts, model, base, seams)
+                purge(base, base.documents())
+                left, _ = asking.recall(plan.facts, model, base, seams)
             peak_mb = asked.spent().peak_mb
         arm = FactArm("retrieval", model_name, recall, left, (), (), cost, _each(said), said, exposures=1)
         return asdict(replace(arm, asking_mb=peak_mb))

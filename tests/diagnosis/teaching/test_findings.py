@@ -106,7 +106,7 @@ def test_skills() -> None:
 
 
 def test_shares_and_rows() -> None:
-    assert points(mean_of([0.5, 0.5])) == "50 % [50, 50]"
+    assert points(mean_of([0.5, 0.5])) == "50 % [9, 91]"
     assert points(mean_of([])) == "no data"
     assert points(difference([1.0] * 30, [0.0] * 30), signed=True).startswith("+100 % [+")
     heads, rows = fact_rows(
