@@ -56,7 +56,8 @@ class Fact:
 
     def says(self, answer: str) -> int | None:
         """The side whose value stands in the answer, if exactly one does."""
-        found = [side for side, value in enumerate(self.values) if re.search(rf"\b{re.escape(value)}\b", answer, re.I)]
+        words = (rf"(?<!\w){re.escape(value)}(?!\w)" for value in self.values)
+        found = [side for side, value in enumerate(words) if re.search(value, answer, re.I)]
         return found[0] if len(found) == 1 else None
 
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from openbook.diagnosis.scoring import Interval
 from openbook.diagnosis.teaching.fact_arms import FactArm
 from openbook.diagnosis.teaching.findings import fact_findings, mean_of, points, skill_findings
 from openbook.diagnosis.teaching.page import NUMBERS, fact_rows, skill_rows
@@ -98,8 +99,13 @@ def draw(axes: Any, arms: Sequence[FactArm], label: str, **style: Any) -> None:
     """Recall against cost, with intervals."""
     found = [mean_of(arm.recall) for arm in arms]
     means = [100 * each.mean for each in found]
-    errors = [[100 * (each.mean - each.low) for each in found], [100 * (each.high - each.mean) for each in found]]
-    axes.errorbar(list(map(cost, arms)), means, errors, label=label or None, elinewidth=0.8, capsize=3, **style)
+    axes.errorbar(list(map(cost, arms)), means, errors(found), label=label or None, elinewidth=0.8, capsize=3, **style)
+
+
+def errors(found: Sequence[Interval]) -> list[list[float]]:
+    """How far each interval reaches below its mean and above it, in per cent; rounding may not make it less than 0."""
+    below, above = [each.mean - each.low for each in found], [each.high - each.mean for each in found]
+    return [[100 * max(0.0, reach) for reach in side] for side in (below, above)]
 
 
 def cost(arm: FactArm) -> float:
@@ -113,9 +119,13 @@ def plot_skills(axes: Any, arms: Sequence[SkillArm]) -> None:
         for model, given, name in SHOWN:
             if (skill, model, given) in by_key:
                 found = mean_of(by_key[skill, model, given].right)
-                error = [[100 * (found.mean - found.low)], [100 * (found.high - found.mean)]]
                 axes.barh(
-                    place, 100 * found.mean, xerr=error, color=BARS[model], capsize=3, error_kw={"elinewidth": 0.8}
+                    place,
+                    100 * found.mean,
+                    xerr=errors([found]),
+                    color=BARS[model],
+                    capsize=3,
+                    error_kw={"elinewidth": 0.8},
                 )
                 names.append((place, f"{skill}: {name}"))
                 place -= 1.0
