@@ -15,14 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from openbook.diagnosis.gold_quotes import sentence_at
 from openbook.diagnosis.questions import Gold, Question, asked, decoded, lines_in, opened, parsed, text_of, texts
 from openbook.diagnosis.verdicts import holds_any
 from openbook.errors import ConfigError
+from openbook.knowledge.sentences import sentence_spans
 from openbook.models.durable import storage_errors
 from openbook.records import sha256_hex
 
 PREFERRED_SPLITS = ("test", "dev", "validation", "train")
-_SENTENCES = re.compile(r"[^.!?\n]+[.!?]*")
 
 
 def is_beir(path: Path) -> bool:
@@ -84,9 +85,10 @@ def _answers(value: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _gold(relevant: Mapping[str, int], texts_of: Mapping[str, str], answers: tuple[str, ...]) -> Gold | None:
     for document in sorted(relevant, key=lambda key: -relevant[key]):
-        for sentence in _SENTENCES.findall(texts_of.get(document, "")):
-            if holds_any(sentence, answers):
-                return Gold(document_name(document), quote=sentence.strip())
+        text = texts_of.get(document, "")
+        for start, end in sentence_spans(text, 0, len(text)):
+            if holds_any(text[start:end], answers):
+                return Gold(document_name(document), quote=sentence_at(text, start, end - start))
     return None
 
 
