@@ -66,6 +66,26 @@ def test_documents_are_written_one_each(folder: Path, tmp_path: Path) -> None:
     assert len(document_name("x" * 300)) < 100
 
 
+def test_judgements_may_be_compressed(folder: Path) -> None:
+    for path in (folder / "qrels").iterdir():
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert [q.id for q in load_questions(folder)] == ["q1", "q2"]
+    (folder / "qrels" / "train.tsv.gz").rename(folder / "qrels_test.tsv.gz")
+    assert [q.id for q in load_questions(folder)] == ["q1", "q2"]
+    (folder / "qrels_test.tsv.gz").rename(folder / "qrels" / "test.tsv")  # plain again, and no gzip
+    with pytest.raises(ConfigError, match=r"test\.tsv line 1 is not UTF-8"):
+        list(load_questions(folder))
+
+
+def test_scores_may_be_decimal_and_ids_may_hold_spaces(folder: Path) -> None:
+    (folder / "qrels" / "test.tsv").write_text("q1\ta/b 2\t1.0\nq1\td1\t0.5\nq2\td1\t-1\n")
+    with gzip.open(folder / "corpus.jsonl.gz", "wt") as stream:
+        stream.write(json.dumps({"_id": "a/b 2", "title": "", "text": "Lila Ortega may not enter."}))
+    (question,) = load_questions(folder)
+    assert question.gold == Gold(document_name("a/b 2"), quote="Lila Ortega may not enter.")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -73,6 +93,8 @@ def test_documents_are_written_one_each(folder: Path, tmp_path: Path) -> None:
         ("queries.jsonl", "[]\n", "line 1 is no JSON object"),
         ("queries.jsonl", '{"_id": "q1", "text": "Why?"}\n', "None of the 1 queries in beir has accepted answers"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\n", "line 2 is no judgement"),
+        ("qrels/test.tsv", "q1\td1\t--1\n", "line 1 is no judgement"),
+        ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t²\n", "line 2 is no judgement"),
         ("corpus.jsonl", '{"_id": "d1"}\n', "line 1 is no BEIR document"),
     ],
 )
