@@ -42,7 +42,7 @@ def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Quest
     if file_format == "beir" or (not file_format and is_beir(path)):
         yield from beir_questions(path)
         return
-    for number, (where, value) in enumerate(_records(path), 1):
+    for number, where, value in _records(path):
         kind = file_format or _format_of(value)
         try:
             yield where, _question(kind, value, f"line-{number}")
@@ -72,18 +72,20 @@ def _format_of(value: object) -> str:
     return "openbook"
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where, JSON value) of each record: lines, or what stands in one JSON document."""
+def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """(number, where, JSON value) of each line, or of each record in one JSON document."""
     if _is_one_document(path):
         with opened(path) as stream:
             content = stream.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
             raise ConfigError(f"{path.name} has more than {MAX_DOCUMENT_BYTES:,} bytes. Write it as JSON Lines.")
-        yield from _of_document(parsed(decoded(content, path.name, first=True), path.name), path.name)
+        document = parsed(decoded(content, path.name, first=True), path.name)
+        for number, (where, value) in enumerate(_of_document(document, path.name), 1):
+            yield number, where, value
         return
     for number, text in lines_in(path):
         where = f"{path.name} line {number}"
-        yield where, parsed(text, where)
+        yield number, where, parsed(text, where)
 
 
 def _is_one_document(path: Path) -> bool:
