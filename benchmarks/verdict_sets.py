@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.importing import sentence_at
+from openbook.diagnosis.gold_quotes import sentence_at
 from openbook.diagnosis.questions import Gold, Question, load_questions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -67,7 +67,8 @@ def _squad_question(value: Mapping[str, Any], context: str, document: str) -> Qu
     answers = tuple(dict.fromkeys(answer["text"] for answer in value["answers"]))
     if value["is_impossible"] or not answers:
         return Question(value["id"], value["question"].strip(), kind="unanswerable")
-    quote = sentence_at(context, value["answers"][0]["answer_start"])
+    first = value["answers"][0]
+    quote = sentence_at(context, first["answer_start"], len(first["text"]))
     return Question(value["id"], value["question"].strip(), answers, gold=Gold(document, quote=quote))
 
 

@@ -5,10 +5,12 @@ OpenBook's own files and RAGAS records in JSON Lines are read a line at a time; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from openbook.diagnosis.gold_quotes import SHORTEST_CHARS, sentence_at
 from openbook.diagnosis.importing_beir import beir_questions, is_beir
 from openbook.diagnosis.questions import (
     Gold,
@@ -23,12 +25,12 @@ from openbook.diagnosis.questions import (
     text_of,
     texts,
 )
+from openbook.diagnosis.verdicts import NO_SPACES, holds_any
 from openbook.errors import ConfigError, did_you_mean
 
 FORMATS = ("openbook", "squad", "ragas", "beir")
 MAX_DOCUMENT_BYTES = 1 << 29  # of a file that is one JSON document
 _RAGAS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
-_SENTENCE_ENDS = ".!?\n"
 
 
 def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Question]]:
@@ -40,7 +42,7 @@ def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Quest
     if file_format == "beir" or (not file_format and is_beir(path)):
         yield from beir_questions(path)
         return
-    for number, (where, value) in enumerate(_records(path), 1):
+    for number, where, value in _records(path):
         kind = file_format or _format_of(value)
         try:
             yield where, _question(kind, value, f"line-{number}")
@@ -70,18 +72,20 @@ def _format_of(value: object) -> str:
     return "openbook"
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """(where, JSON value) of each record: lines, or what stands in one JSON document."""
+def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """(number, where, JSON value) of each line, or of each record in one JSON document."""
     if _is_one_document(path):
         with opened(path) as stream:
             content = stream.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
             raise ConfigError(f"{path.name} has more than {MAX_DOCUMENT_BYTES:,} bytes. Write it as JSON Lines.")
-        yield from _of_document(parsed(decoded(content, path.name, first=True), path.name), path.name)
+        document = parsed(decoded(content, path.name, first=True), path.name)
+        for number, (where, value) in enumerate(_of_document(document, path.name), 1):
+            yield number, where, value
         return
     for number, text in lines_in(path):
         where = f"{path.name} line {number}"
-        yield where, parsed(text, where)
+        yield number, where, parsed(text, where)
 
 
 def _is_one_document(path: Path) -> bool:
@@ -137,18 +141,17 @@ def _squad(value: Any) -> Question:
         question=asked(value["question"]),
         answers=() if impossible else answers,
         kind="unanswerable" if impossible else "answerable",
-        gold=None if impossible else Gold("", quote=sentence_at(context, given[0]["answer_start"])),
+        gold=None if impossible else _told(context, given[0]["answer_start"], answers[0]),
         tags=(title,) if isinstance(title, str) and title.strip() else (),
     )
 
 
-def sentence_at(text: str, place: Any) -> str:
-    """The sentence around a place in the text. Raises ValueError when there is no such place."""
-    if type(place) is not int or not 0 <= place < len(text):
+def _told(context: str, place: Any, answer: str) -> Gold | None:
+    """The sentence around a place in the context, if it holds the answer. Raises ValueError when there is no such place."""
+    if type(place) is not int or not 0 <= place < len(context):
         raise ValueError(f"'answer_start' {shown(place)} is no place in the context")
-    start = max(text.rfind(end, 0, place) for end in _SENTENCE_ENDS) + 1
-    ends = [found for end in _SENTENCE_ENDS if (found := text.find(end, place)) >= 0]
-    return text[start : min(ends, default=len(text) - 1) + 1].strip()
+    quote = sentence_at(context, place, len(answer))
+    return Gold("", quote=quote) if len(quote) >= SHORTEST_CHARS and answer.strip() in quote else None
 
 
 def _ragas(value: Any, fallback_id: str) -> Question:
@@ -171,10 +174,22 @@ def _ragas(value: Any, fallback_id: str) -> Question:
 
 
 def _reference(contexts: tuple[str, ...], answers: tuple[str, ...]) -> Gold | None:
-    """In the contexts that the reference rests on, the sentence with an answer in it; without one, the first context."""
+    """In the contexts that the reference rests on, the sentence with the words of an answer in it.
+
+    Without one the whole of a context that holds an answer in other words, or of the first.
+    """
     for context in contexts:
-        for answer in answers:
-            place = context.find(answer.rstrip("."))
-            if place >= 0:
-                return Gold("", quote=sentence_at(context, place))
-    return Gold("", quote=contexts[0]) if contexts else None
+        for words in filter(None, map(_words, answers)):
+            if found := words.search(context):
+                return Gold("", quote=sentence_at(context, found.start(), len(found[0])))
+    holding = (context for context in contexts if holds_any(context, answers))
+    whole = next(holding, contexts[0] if contexts else "")
+    return Gold("", quote=whole) if whole else None
+
+
+def _words(answer: str) -> re.Pattern[str] | None:
+    """A pattern for the words of an answer, whatever the spaces between them."""
+    words = r"\s+".join(map(re.escape, answer.strip().rstrip(".").split()))
+    if not words:
+        return None
+    return re.compile(words if NO_SPACES.search(answer) else rf"(?<!\w){words}(?!\w)")

@@ -15,14 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.questions import Gold, Question, asked, decoded, lines_in, opened, parsed, text_of, texts
+from openbook.diagnosis.gold_quotes import sentence_at
+from openbook.diagnosis.questions import Gold, Question, asked, decoded, lines_in, opened, parsed, shown, text_of, texts
 from openbook.diagnosis.verdicts import holds_any
 from openbook.errors import ConfigError
+from openbook.knowledge.sentences import sentence_spans
 from openbook.models.durable import storage_errors
 from openbook.records import sha256_hex
 
 PREFERRED_SPLITS = ("test", "dev", "validation", "train")
-_SENTENCES = re.compile(r"[^.!?\n]+[.!?]*")
+_SCORE = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 
 
 def is_beir(path: Path) -> bool:
@@ -82,28 +84,38 @@ def _answers(value: Mapping[str, Any]) -> tuple[str, ...]:
     return texts(value.get("answers", inner), "answers")
 
 
-def _gold(relevant: Mapping[str, int], texts_of: Mapping[str, str], answers: tuple[str, ...]) -> Gold | None:
+def _gold(relevant: Mapping[str, float], texts_of: Mapping[str, str], answers: tuple[str, ...]) -> Gold | None:
     for document in sorted(relevant, key=lambda key: -relevant[key]):
-        for sentence in _SENTENCES.findall(texts_of.get(document, "")):
-            if holds_any(sentence, answers):
-                return Gold(document_name(document), quote=sentence.strip())
+        text = texts_of.get(document, "")
+        for start, end in sentence_spans(text, 0, len(text)):
+            if holds_any(text[start:end], answers):
+                return Gold(document_name(document), quote=sentence_at(text, start, end - start))
     return None
 
 
-def _judged(path: Path) -> dict[str, dict[str, int]]:
+def _judged(path: Path) -> dict[str, dict[str, float]]:
     """Of each query the relevant documents with their scores, those above 0."""
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, float]] = {}
     with opened(path) as stream:
         for number, line in enumerate(stream, 1):
             where = f"{path.name} line {number}"
-            cells = decoded(line, where, first=number == 1).split()
-            if not cells or (number == 1 and not cells[-1].lstrip("-").isdigit()):
+            cells = _cells(decoded(line, where, first=number == 1))
+            if not cells or (number == 1 and cells[-1][:1].isalpha()):
                 continue
-            if len(cells) not in (3, 4) or not cells[-1].lstrip("-").isdigit():
-                raise ConfigError(f"{where} is no judgement: a query's id, a document's id and a score are expected.")
-            if int(cells[-1]) > 0:  # as TREC has them, a column stands between query and document
-                found.setdefault(cells[0], {})[cells[-2]] = int(cells[-1])
+            if len(cells) not in (3, 4) or not _SCORE.fullmatch(cells[-1]):
+                raise ConfigError(
+                    f"{where} is no judgement: a query's id, a document's id and a score such as 1 are expected, "
+                    f"not {shown(cells)}."
+                )
+            if (score := float(cells[-1])) > 0:  # as TREC has them, a column stands between query and document
+                found.setdefault(cells[0], {})[cells[-2]] = score
     return found
+
+
+def _cells(line: str) -> list[str]:
+    """Between tabs, where ids may hold spaces, or between spaces."""
+    tabbed = [cell.strip() for cell in line.strip().split("\t")]
+    return tabbed if len(tabbed) > 2 else line.split()
 
 
 def _texts(folder: Path, keys: set[str]) -> dict[str, str]:
@@ -124,8 +136,10 @@ def _document(value: Mapping[str, Any], where: str) -> tuple[str, str, str]:
 
 
 def _qrels(folder: Path, split: str) -> Path:
-    files = [*sorted(folder.glob("qrels/*.tsv")), *sorted(folder.glob("qrels_*.tsv"))]
-    splits = {path.stem.removeprefix("qrels_"): path for path in files}
+    patterns = ("qrels/*.tsv", "qrels_*.tsv", "qrels/*.tsv.gz", "qrels_*.tsv.gz")
+    splits: dict[str, Path] = {}
+    for path in (path for pattern in patterns for path in sorted(folder.glob(pattern))):
+        splits.setdefault(path.name.removesuffix(".gz").removesuffix(".tsv").removeprefix("qrels_"), path)
     wanted = [split] if split else [*PREFERRED_SPLITS, *splits]
     for name in wanted:
         if name in splits:

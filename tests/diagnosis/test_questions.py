@@ -60,7 +60,7 @@ def test_everything_a_line_may_say(tmp_path: Path) -> None:
         ("time",),
     )
     assert first.wordings == ("When does it leave?", "At what time?")
-    assert (second.id, second.kind, second.answers) == ("line-2", "unanswerable", ())
+    assert (second.id, second.kind, second.answers) == ("line-3", "unanswerable", ())
     assert (third.kind, third.answers) == ("world", ("Paris",))
 
 
@@ -191,6 +191,7 @@ def test_ragas_records(tmp_path: Path) -> None:
     assert [q.answers for q in found] == [("In the harbour.",), ("At nine.",), ("Ada", "Ada Brandl")]
     assert [q.id for q in found] == ["line-1", "line-2", "line-3"]
     assert load(write(tmp_path / "r.jsonl", *records)) == found
+    assert load(write(tmp_path / "s.jsonl", "", " ", records[0]))[0].id == "line-3"  # the line's number, as in errors
     with pytest.raises(ConfigError, match="no reference answer"):
         load(write(tmp_path / "n.jsonl", {"user_input": "Where?", "reference": None}), "ragas")
 
