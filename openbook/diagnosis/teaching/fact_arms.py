@@ -79,7 +79,7 @@ class FactArm:
 
 def first_job(plan: FactPlan, seams: Seams) -> Job:
     """The base alone, which says what it knows: all others are measured against it."""
-    asked = 2 * len(plan.facts) + len(plan.known)
+    asked = 2 * len(plan.facts) + min(len(plan.known), 2 * plan.most_known)  # about every second one is known
     seconds = 3 + ANSWER_S * asked + READ_S * len(plan.reading)
     return Job(ALONE, plan.key(seams), seconds, lambda: asdict(_alone(plan, seams)))
 
@@ -88,8 +88,8 @@ def other_jobs(plan: FactPlan, asked: Sequence[Probe], seams: Seams) -> list[Job
     """Retrieval, then training, the cheap ones first. `asked`: the known facts that the base answers."""
     jobs = []
     for model, digest in _readers(seams):
-        key = {**plan.key(seams), "model": digest, "embedder": seams.embedder.identity.digest}
-        seconds = 5 + 2 * READ_S * len(plan.facts) * len(plan.facts[0].asked)
+        key = {**plan.key(seams), "model": digest, "embedder": seams.embedder.identity.digest, "cost": "adding alone"}
+        seconds = 5 + READ_S * len(plan.facts) * len(plan.facts[0].asked)
         jobs.append(Job(f"facts-retrieval-{model}", key, seconds, _retrieving(plan, model, seams)))
     trained = []
     for form in plan.forms:
