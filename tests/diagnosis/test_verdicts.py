@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from openbook.diagnosis.verdicts import (
     judge,
     same_answer,
 )
+from tests.conftest import ROOT
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 booleans = st.booleans()
@@ -275,6 +277,17 @@ def test_right_in_another_spelling(answer: str, accepted: str) -> None:
 )
 def test_wrong_however_much_it_looks_like_it(answer: str, accepted: str) -> None:
     assert not is_right(answer, Question("q", "What?", (accepted,)))
+
+
+def test_what_the_documentation_says_is_right_and_wrong() -> None:
+    text = (ROOT / "docs/formats/diagnosis.md").read_text(encoding="utf-8")
+    rows = text.partition("| accepted | right | wrong |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) == 6
+    for row in rows:
+        accepted, right, wrong = (re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:4])
+        for answers, expected in ((right or accepted, True), (wrong, False)):
+            for each, answer in zip(accepted if len(accepted) > 1 else accepted * len(answers), answers, strict=True):
+                assert is_right(answer, Question("q", "What?", (each,))) is expected, (answer, each)
 
 
 def test_equal_answers() -> None:
