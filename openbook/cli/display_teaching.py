@@ -29,11 +29,10 @@ def print_measured(measured: Measured, folder: Path) -> None:
             )
         )
         _print_curves(out, measured.facts)
-    if measured.skills:
-        say(out, "\nThe price of a skill", style="bold")
-        out.print(
-            _table(*skill_rows(measured.skills), ("skill", "model", "given", "right", "MB to teach", "MB to ask"))
-        )
+    for skill in dict.fromkeys(arm.skill for arm in measured.skills):
+        say(out, printable(f"\nThe price of a skill: {skill}"), style="bold")
+        rows = skill_rows([arm for arm in measured.skills if arm.skill == skill])
+        out.print(_table(*rows, ("model", "given", "right", "MB to teach", "MB to ask")))
     for finding in measured.findings:
         found = finding.difference
         verdict = f": {finding.outcome}, {points(found, signed=True)}" if found else "."
