@@ -3,7 +3,8 @@
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts
 
-JSON Lines, plain or compressed with gzip; `answers` empty means that the passage does not hold the answer.
+JSON Lines, plain or compressed with gzip. `answers` is a list of texts, or one text; an empty list means that the
+passage does not hold the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.answer import closed_book_prompt, reading_prompt, says_nothing_found, tidy
+from openbook.diagnosis.questions import text_of, texts
 from openbook.diagnosis.scoring import exact_match, holds_answer, token_f1
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
@@ -71,17 +73,17 @@ def load_probes(path: Path) -> list[Probe]:
 
 def _probes(value: dict[str, Any]) -> Iterator[Probe]:
     if "passage" not in value:
-        yield Probe(_text(value["question"]), tuple(map(_text, value["answers"])))
+        yield Probe(text_of(value["question"]), _answers(value["answers"]))
         return
+    title, passage = text_of(value.get("title", ""), empty=True), text_of(value["passage"])
     for question in value["questions"]:
-        answers = tuple(map(_text, question["answers"]))
-        yield Probe(_text(question["question"]), answers, value.get("title", ""), _text(value["passage"]))
+        yield Probe(text_of(question["question"]), _answers(question["answers"]), title, passage)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is no text")
-    return value
+def _answers(value: object) -> tuple[str, ...]:
+    if value is None:  # not the same as an empty list, which says that there are none
+        raise ValueError("'answers' must be a list of texts, not null")
+    return texts(value, "answers")
 
 
 def outcomes(

@@ -140,6 +140,10 @@ def test_the_sets_that_come_with_openbook_can_be_read() -> None:
         (b'{"question": "Q?"}\n', "line 1"),
         (b'{"question": "Q?", "answers": ["a"]}\n{"question": "", "answers": ["a"]}\n', "line 2"),
         (b"[]\n", "line 1"),
+        (b'{"question": "Q?", "answers": {"text": ["a"]}}\n', "line 1 .*'answers' must be a list of texts"),
+        (b'{"question": "Q?", "answers": null}\n', "line 1 .*'answers' must be a list of texts"),
+        (b'{"question": "Q?", "answers": [7]}\n', "line 1 .*7 is no text"),
+        (b'{"title": 7, "passage": "P", "questions": []}\n', "line 1 .*7 is no text"),
         (b"not json\n", "line 1"),
         (b"", "no questions"),
         (b"\xff\xfe", "cannot be read"),
@@ -150,6 +154,15 @@ def test_a_set_that_is_wrong_is_refused_by_line(content: bytes, message: str, tm
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_probes(path)
+
+
+def test_one_text_is_one_answer(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    asked = '{"question": "Q?", "answers": "Paris"}'
+    path.write_text(
+        f'{asked}\n{{"title": "", "passage": "P", "questions": [{asked}, {{"question": "R?", "answers": []}}]}}\n'
+    )
+    assert load_probes(path) == [Probe("Q?", ("Paris",)), Probe("Q?", ("Paris",), "", "P"), Probe("R?", (), "", "P")]
 
 
 def test_a_set_may_be_compressed(tmp_path: Path) -> None:
