@@ -9,6 +9,7 @@ What cannot be taught is left out and counted: a question without its quote, a s
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.questions import load_questions
+from openbook.diagnosis.questions import lines_in, load_questions, parsed, text_of
 from openbook.diagnosis.teaching.facts import Fact
 from openbook.errors import ConfigError, StorageError
 
@@ -58,7 +59,7 @@ def _facts(path: Path) -> Iterator[Fact | None]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{path.name} has more than {MAX_FILE_BYTES:,} bytes, so it is no file of facts.")
-        start = path.read_bytes()[:4096].lstrip()
+        start = path.read_bytes()[:4096].removeprefix(codecs.BOM_UTF8).lstrip()
     except OSError as error:
         raise StorageError(f"Cannot read the facts in {path}: {error.strerror or error}.") from error
     if start.startswith(b"[") and b"train_context" in start:
@@ -106,10 +107,10 @@ def _fictional(path: Path) -> Iterator[Fact | None]:
 
 
 def _sentences(path: Path) -> Iterator[Fact | None]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in lines_in(path):
+        value = parsed(line, f"{path.name} line {number}")
         try:
-            value = json.loads(line)
-            question, answer = str(value["question"]), str(value["answer"])
+            question, answer = text_of(value["question"]), text_of(value["answer"], empty=True)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path.name} line {number} is no question with an answer: {error!r}.") from error
         named = set(re.findall(r"\w+", question.lower()))

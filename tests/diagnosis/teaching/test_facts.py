@@ -101,6 +101,26 @@ def test_sentences_as_answers_teach_what_is_new_in_them(tmp_path: Path) -> None:
     assert found.left_out == 1
 
 
+def test_sentences_are_read_as_questions_are(tmp_path: Path) -> None:
+    file = tmp_path / "tofu.jsonl"
+    line = '{"question": "When was Jaime born?", "answer": "Jaime was born in Santiago.%s"}\n'
+    file.write_text(f"\n{line % ''}\n{line % chr(0x2028)}", encoding="utf-8-sig")
+    found = load_facts(file, 3)
+    assert [(fact.id, fact.statements) for fact in found.facts] == [
+        ("line-2", ("Jaime was born in Santiago.",)),
+        ("line-4", ("Jaime was born in Santiago.\u2028",)),
+    ]
+    file.write_bytes((line % "").encode() + (line % "é").encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"tofu\.jsonl line 2 is not UTF-8.*Save the file as UTF-8"):
+        load_facts(file, 3)
+    file.write_text(line % "" + '{"question": "Why?", "answer": null}\n')
+    with pytest.raises(ConfigError, match="line 2 is no question with an answer"):
+        load_facts(file, 3)
+    file.write_text(line % "" + '{"question": \n')
+    with pytest.raises(ConfigError, match="line 2 is no valid JSON"):
+        load_facts(file, 3)
+
+
 def test_files_without_a_fact_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no fact that can be taught"):
         load_facts(write(tmp_path / "q.jsonl", {"id": "a", "question": "Who?", "answers": ["Ada"]}), 3)
