@@ -1,4 +1,7 @@
-"""Asking: from memory, with a knowledge base, or with given passages; and whether what was said is right."""
+"""Asking: from memory, with a knowledge base, or with given passages; and whether what was said is right.
+
+What does not fit into the model's context is not answered, which is not right, as in `openbook.diagnosis.probes`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ from openbook.diagnosis.probes import Probe
 from openbook.diagnosis.scoring import holds_answer, is_right
 from openbook.diagnosis.teaching.facts import Fact
 from openbook.diagnosis.teaching.seams import Seams
+from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Decoding, Embedder
 
 DECODING = Decoding(max_tokens=40, stop=("\n",))
+TOO_LONG = "(too long for the model's context)"  # in the place of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,10 @@ def tell(
 ) -> Told:
     """As `openbook ask` does it: from memory without `base`."""
     started = time.perf_counter()
-    given = ask(question, model, base, embedder, Options(decoding=DECODING))
+    try:
+        given = ask(question, model, base, embedder, Options(decoding=DECODING))
+    except ContextOverflow:
+        return Told(question, TOO_LONG, 0.0, time.perf_counter() - started)
     right = 0.0 if given.abstained else is_right(given.answer, answers)
     read = tuple(hit.passage.document for hit in given.passages)
     return Told(question, given.answer, right, time.perf_counter() - started, read)
@@ -50,7 +58,10 @@ def tell(
 def tell_from(question: str, answers: Sequence[str], model: FrozenModel, passages: Sequence[tuple[str, str]]) -> Told:
     """From (title, text) of passages that are given, in one prompt."""
     started = time.perf_counter()
-    text = tidy(model.complete(reading_prompt(question, passages, model.reader), DECODING).text)
+    try:
+        text = tidy(model.complete(reading_prompt(question, passages, model.reader), DECODING).text)
+    except ContextOverflow:
+        return Told(question, TOO_LONG, 0.0, time.perf_counter() - started)
     right = 0.0 if says_nothing_found(text, model.reader) else is_right(text, answers)
     return Told(question, text, right, time.perf_counter() - started)
 
@@ -76,22 +87,23 @@ def recall(
 
 def known(probes: Sequence[Probe], model: FrozenModel, seams: Seams) -> list[float]:
     """Of each question, to be answered from memory, whether the answer holds what is accepted."""
-    return _asked(probes, lambda probe: tell(probe.question, probe.answers, model).answer, seams)
+    return _asked(probes, lambda probe: tell(probe.question, probe.answers, model), seams)
 
 
 def read(probes: Sequence[Probe], model: FrozenModel, seams: Seams) -> list[float]:
     """The same for questions with their passage."""
 
-    def answer(probe: Probe) -> str:
-        return tell_from(probe.question, probe.answers, model, [(probe.title, probe.passage)]).answer
+    def answer(probe: Probe) -> Told:
+        return tell_from(probe.question, probe.answers, model, [(probe.title, probe.passage)])
 
     return _asked(probes, answer, seams)
 
 
-def _asked(probes: Sequence[Probe], answer: Callable[[Probe], str], seams: Seams) -> list[float]:
+def _asked(probes: Sequence[Probe], answer: Callable[[Probe], Told], seams: Seams) -> list[float]:
     scores = []
     for probe in probes:
-        scores.append(holds_answer(answer(probe), probe.answers))
+        said = answer(probe).answer
+        scores.append(0.0 if said == TOO_LONG else holds_answer(said, probe.answers))
         seams.progress("ask", len(scores), len(probes))
     return scores
 

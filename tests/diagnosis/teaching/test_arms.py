@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Generator
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
+from openbook.diagnosis.probes import Probe
+from openbook.diagnosis.teaching.asking import TOO_LONG
 from openbook.diagnosis.teaching.fact_arms import FactArm, FactPlan, first_job, other_jobs
 from openbook.diagnosis.teaching.seams import Cost, Seams
 from openbook.diagnosis.teaching.skill_arms import GIVEN, SkillArm, SkillPlan, skill_jobs
 from openbook.diagnosis.teaching.tasks import SKILLS, examples
+from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
-from openbook.records import Prompt
+from openbook.inference.frozen import Cancelled, never
+from openbook.records import Completion, Decoding, Prompt
 from tests.diagnosis.table_engine import SILENT, TableEngine, question_in
 from tests.diagnosis.teaching.school import FACTS, KNOWN, ByHeart, from_passages, plan_of, seams_with
 
@@ -88,6 +93,35 @@ def test_what_a_result_depends_on_is_in_its_key() -> None:
     other = seams_with(ByHeart(), reader=from_passages)
     assert first_job(plan, other).key == keys[0]
     assert len({str(job.key) + job.name for job in other_jobs(plan, plan.known, other)}) == 6
+
+
+class Small(TableEngine):
+    """Refuses what does not fit into its context, as engines do."""
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        if self.count_prompt_tokens(prompt) + decoding.max_tokens > self.context_tokens:
+            raise ContextOverflow("It does not fit.")
+        return super().generate(prompt, decoding, cancelled)
+
+
+def test_what_does_not_fit_into_the_context_is_not_right_and_the_rest_is_measured() -> None:
+    long = " long" * 200
+    asked = [Probe("Which ferry?", ("long",), "Ferry", f"It is{long}."), *plan_of().reading]
+    plan = replace(plan_of(), reading=tuple(asked), known=(Probe(f"What is{long}?", ("long",)), *plan_of().known))
+    seams = replace(seams_with(ByHeart()), open_base=lambda: FrozenModel(Small(from_passages, "base", 120)))
+    alone = FactArm.of(first_job(plan, seams).do())
+    assert list(alone.reading) == [0.0, 1.0]
+    assert list(alone.known_questions) == list(KNOWN)[:2]
+
+    guided = replace(SKILL, skill=replace(SKILL.skill, guide=f"How to do it\nIt takes{long}."))
+    seams = replace(seams, open_base=lambda: FrozenModel(Small(does_it, "base", 120)))
+    base, *_ = skill_jobs(guided, seams)
+    arms = {arm.given: arm for arm in map(SkillArm.of, base.do())}
+    assert list(arms["guide"].right) == [0.0] * 6
+    assert {told.answer for told in arms["guide"].said} == {TOO_LONG}
+    assert list(arms["passage"].right) == [1.0] * 6
 
 
 # --- skills -----------------------------------------------------------------------------------------------------------
