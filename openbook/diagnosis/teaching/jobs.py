@@ -27,18 +27,26 @@ class Job:
     seconds: float
     do: Callable[[], Any]
 
+    @property
+    def trains(self) -> bool:
+        """Whether a lesson is learned: then its key names the recipe's settings."""
+        return "settings" in self.key
+
     def path(self, folder: Path) -> Path:
         return folder / "parts" / f"{self.name}-{sha256_hex(canonical_json([FORMAT, self.name, self.key]))[:12]}.json"
 
 
 @dataclass(slots=True)
 class Budget:
-    """How long a whole run may take; None: as long as it does. Estimates are corrected by what was done."""
+    """How long a whole run may take; None: as long as it does.
+
+    Estimates are corrected by what was done: those of training by trainings, those of asking alone by such.
+    """
 
     seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
-    _estimated: float = 0.0
-    _took: float = 0.0
+    _estimated: dict[bool, float] = field(default_factory=dict)  # by whether they train
+    _took: dict[bool, float] = field(default_factory=dict)
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,12 +55,18 @@ class Budget:
     def allows(self, job: Job) -> bool:
         if self.seconds is None:
             return True
-        factor = self._took / self._estimated if self._estimated else 1.0
-        return self.clock() - self._started + factor * job.seconds <= self.seconds
+        return self.clock() - self._started + self._factor(job.trains) * job.seconds <= self.seconds
+
+    def _factor(self, trains: bool) -> float:
+        """Before one of the kind was done, the other kind tells that a machine is slow, but not that it is fast."""
+        if self._estimated.get(trains):
+            return self._took[trains] / self._estimated[trains]
+        other = not trains
+        return max(1.0, self._took[other] / self._estimated[other]) if self._estimated.get(other) else 1.0
 
     def note(self, job: Job, seconds: float) -> None:
-        self._estimated += job.seconds
-        self._took += seconds
+        self._estimated[job.trains] = self._estimated.get(job.trains, 0.0) + job.seconds
+        self._took[job.trains] = self._took.get(job.trains, 0.0) + seconds
 
 
 def kept(job: Job, folder: Path) -> Any | None:

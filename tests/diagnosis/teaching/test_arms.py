@@ -92,7 +92,12 @@ def test_what_a_result_depends_on_is_in_its_key() -> None:
     assert keys[0] == keys[2]
     other = seams_with(ByHeart(), reader=from_passages)
     assert first_job(plan, other).key == keys[0]
-    assert len({str(job.key) + job.name for job in other_jobs(plan, plan.known, other)}) == 6
+    jobs = [first_job(plan, other), *other_jobs(plan, plan.known, other), *skill_jobs(SKILL, other)]
+    assert len({str(job.key) + job.name for job in jobs}) == 10
+    assert {job.name for job in jobs if job.trains} == {
+        *(f"facts-{form}-{exposures}" for form in plan.forms for exposures in plan.exposures),
+        "skill-labelling-trained",
+    }
 
 
 class Small(TableEngine):

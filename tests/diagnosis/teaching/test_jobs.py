@@ -16,7 +16,7 @@ class Work:
         self.now = 0.0
         self.takes = takes
 
-    def job(self, name: str, seconds: float = 1.0, **key: int) -> Job:
+    def job(self, name: str, seconds: float = 1.0, **key: object) -> Job:
         def do() -> list[str]:
             self.done.append(name)
             self.now += self.takes
@@ -60,6 +60,24 @@ def test_a_budget_learns_from_what_was_done(tmp_path: Path) -> None:
     assert list(results) == ["a", "b", "d"]  # c would take 4 seconds more, of which 2.5 are left
     assert left == ("c",)
     assert said == [("a", 4.0), ("b", 4.0), ("d", 4.0)]
+
+
+def test_asking_that_was_fast_does_not_make_training_fast(tmp_path: Path) -> None:
+    work = Work(takes=5.0)
+
+    def left_out(budget_s: float, *jobs: Job) -> tuple[str, ...]:
+        return done_within(jobs, tmp_path, Budget(budget_s, clock=lambda: work.now), quiet)[1]
+
+    def training(name: str, seconds: float) -> Job:
+        return work.job(name, seconds, settings={})
+
+    # 5 and 58 are more than 60, however soon the base was asked; asking more would take 10.
+    assert left_out(60.0, work.job("a", 50.0), training("t", 58.0), work.job("b", 100.0)) == ("t",)
+    # What a training took is known after the first: a quarter.
+    assert left_out(60.0, work.job("c", 50.0), training("u", 20.0), training("v", 180.0)) == ()
+    # A machine on which asking takes three times as long does not train as estimated.
+    work.takes = 30.0
+    assert left_out(60.0, work.job("d", 10.0), training("w", 11.0)) == ("w",)
 
 
 def test_what_is_there_costs_no_budget(tmp_path: Path) -> None:
