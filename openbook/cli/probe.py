@@ -71,22 +71,26 @@ def probe(
     from openbook.cli import INTERRUPTED, display, display_probes, session
     from openbook.diagnosis import probe_report, probe_run
     from openbook.diagnosis.questions import load_questions
+    from openbook.models.durable import check_replaceable, storage_errors
 
     names = probe_run.checked(probes or probe_run.PROBES)
     check_places(docs, kb, questions)
     found = surveyed(questions, file_format, with_drafts=with_drafts)
+    if report is not None:
+        with storage_errors(f"write {report}"):  # before the work, not after it
+            check_replaceable(report)
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = session.settings(kb=kb, kv_disk=0, **reading)
     base, embedder = open_asked(current, docs)
     scope = scope_of(base, as_of, where, labels)
     asked = islice(load_questions(questions, file_format), limit)
     probed = _probed(asked, found, limit, names, current, base, embedder, scope)
-    if report is not None:
-        probe_report.write_page(report, f"Probes with {questions.name}", probed)
     if as_json:
         display.print_json(probe_run.to_json(probed))
     else:
         display_probes.print_probes(probed)
+    if report is not None:  # last: should the disk refuse it, what was found has been shown
+        probe_report.write_page(report, f"Probes with {questions.name}", probed)
     if found.questions > limit:
         click.echo(f"The first {limit} of {found.questions:,} questions were taken; more with --limit.", err=True)
     if probed.stopped:

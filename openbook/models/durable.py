@@ -69,6 +69,18 @@ def replace_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def check_replaceable(path: Path) -> None:
+    """Makes the folder that `replace_file` will write into. Raises OSError when it cannot put a file at `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {path / 'page.html'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder; choose another place") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+
+
 def check_deletable(path: Path) -> None:
     """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
     if path.is_symlink() and path.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,50 @@ def test_all_probes_on_the_terminal_and_as_a_page(out: Out, tmp_path: Path, open
     assert "<h3>Leaks" in (tmp_path / "probes.html").read_text()
     assert signal.getsignal(signal.SIGINT) == before
     assert [current.kv_disk for current in opened] == [0]  # nothing of an altered passage is written down
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    out: Out, tmp_path: Path, questions: Path, opened: list[Settings]
+) -> None:
+    for place, message in (
+        (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
+        (questions / "page.html", f"{questions} is no folder"),
+        (questions / "pages" / "page.html", f"{questions / 'pages'} is no folder"),
+    ):
+        code, stdout, stderr = out("--report", place)
+        assert (code, stdout) == (5, "")
+        assert message in " ".join(stderr.split())
+    assert opened == []
+    code, _, stderr = out("--probe", "abstention", "--report", tmp_path / "pages" / "new" / "page.html")
+    assert code == 0, stderr
+    assert (tmp_path / "pages" / "new" / "page.html").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind this user")
+def test_a_folder_that_may_not_be_written_is_refused_before_the_work(
+    out: Out, tmp_path: Path, opened: list[Settings]
+) -> None:
+    (tmp_path / "shut").mkdir(mode=0o500)
+    code, _, stderr = out("--report", tmp_path / "shut" / "page.html")
+    assert code == 5
+    assert "permission denied" in stderr
+    assert opened == []
+
+
+def test_what_was_found_is_shown_before_the_page_is_written(
+    out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "page.html"
+
+    def refuses_then(prompt: Prompt) -> str:
+        place.mkdir(exist_ok=True)  # what stands there now no file can replace
+        return reads(prompt)
+
+    monkeypatch.setitem(ENGINES, "refused", lambda: TableEngine(refuses_then))
+    code, stdout, stderr = out("--probe", "abstention", "--report", place, model="refused")
+    assert code == 5
+    assert "5 questions probed" in stdout
+    assert f"Cannot write {place}" in " ".join(stderr.split())
 
 
 def test_as_json_and_only_some(out: Out) -> None:
