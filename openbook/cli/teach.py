@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from openbook.models import ModelReference
 
 MOST_EXPOSURES = 10_000
-FACTS = "facts.jsonl"
 
 
 @click.command()
@@ -80,6 +78,7 @@ def teach(
     from openbook.cli import display, session
     from openbook.cli.train import check_installed
     from openbook.diagnosis.teaching.page import to_json, write_results
+    from openbook.diagnosis.teaching.taught import add_taught
 
     check_installed()
     current = session.settings(model=options.pop("model"), kv_disk=0)
@@ -87,7 +86,7 @@ def teach(
         raise ConfigError("A model behind --base-url cannot be taught. Unset base_url and choose a stored --model.")
     facts, notes = _facts(options.pop("count"), source, options["seed"])
     skills, more = _skills(options)
-    folder = (out or current.diagnoses_dir / _name(facts)).absolute()
+    folder = (out or current.diagnoses_dir / _name(facts, skills)).absolute()
     reader, taught = _models(current, base)
     with session.add_progress() as progress:
         seams = seams_of(current, reader, taught, folder, options["seed"], progress)
@@ -95,7 +94,7 @@ def teach(
         _announce(work, folder, options["budget_minutes"])
         if dry_run:
             return
-        _write_facts(folder, facts, work.skills)
+        add_taught(folder, _taught(facts, work.skills))
         about = _about(reader, taught, work, source)
         measured = _measured(work, folder, options["budget_minutes"], [*notes, *more], about)
     write_results(folder, measured)
@@ -326,25 +325,25 @@ def _about(reader: ModelReference, taught: ModelReference, work: _Work, source: 
     }
 
 
-def _name(facts: Sequence[Fact]) -> str:
-    from openbook.diagnosis.teaching.facts import digest_of
+def _name(facts: Sequence[Fact], skills: Sequence[SkillPlan]) -> str:
+    """Where the results go by default: another place for other facts, and for another task of one's own."""
+    from openbook.diagnosis.teaching import facts as of_facts
+    from openbook.diagnosis.teaching import tasks
+    from openbook.diagnosis.teaching.skill_files import MOST_EXAMPLES
 
-    return f"price-{digest_of(list(facts))[:12]}"
+    own = [plan.skill for plan in skills if plan.skill.name not in tasks.SKILLS]
+    digests = [of_facts.digest_of(list(facts))]
+    digests += [tasks.digest_of(tasks.examples(skill, MOST_EXAMPLES, 0)[0]) for skill in own]
+    return "-".join(["price", *(digest[:12] for digest in digests)])
 
 
-def _write_facts(folder: Path, facts: Sequence[Fact], skills: Sequence[SkillPlan]) -> None:
-    """What is taught, in the form in which `purge` looks for the words of a document (docs/formats/diagnosis.md)."""
+def _taught(facts: Sequence[Fact], skills: Sequence[SkillPlan]) -> Iterator[tuple[str, str]]:
+    """(name, text) of what is learned or measured with, in the words in which it may stand in a document."""
     from openbook.diagnosis.teaching.tasks import examples
-    from openbook.models.durable import replace_file, storage_errors
 
-    taught = [(fact.id, fact.source or fact.statements[0]) for fact in facts]
+    yield from ((fact.id, fact.source or fact.statements[0]) for fact in facts)
     for plan in skills:
         both = itertools.chain(*examples(plan.skill, plan.learned, plan.measured, plan.seed))
         texts = [each.text.removeprefix(f"{each.title}\n") for each in both]
         texts += [plan.skill.guide] if plan.skill.guide else []
-        taught += ((f"{plan.skill.name}-{number}", text) for number, text in enumerate(texts, 1))
-    lines: list[dict[str, object]] = [{"format": 1, "facts": len(facts)}]
-    lines += ({"id": name, "passages": [{"text": text}]} for name, text in taught)
-    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    with storage_errors(f"write to {folder}"):
-        replace_file(folder / FACTS, content.encode("utf-8", "replace"))
+        yield from ((f"{plan.skill.name}-{number}", text) for number, text in enumerate(texts, 1))

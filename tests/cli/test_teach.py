@@ -19,7 +19,7 @@ from openbook.cli import INTERRUPTED, session, teach
 from openbook.cli import run as run_verb
 from openbook.cli.display import sparkline
 from openbook.cli.training_process import LESSON, LOG, ProcessTrainer
-from openbook.diagnosis.teaching.facts import generated
+from openbook.diagnosis.teaching.facts import digest_of, generated
 from openbook.diagnosis.teaching.lessons import fact_lesson
 from openbook.diagnosis.teaching.seams import Progress, Seams
 from openbook.errors import TrainingError
@@ -208,6 +208,50 @@ def test_a_purge_of_a_document_deletes_what_was_learned_from_it(out: Out, tmp_pa
     assert "gives no paraphrases" in stdout
     assert diagnoses_showing(tmp_path / "home", ["Another text."]) == []
     assert diagnoses_showing(tmp_path / "home", [f"# Leave\n{quote} of leave."]) == [tmp_path / "home" / "price-1"]
+
+
+def test_what_was_learned_before_is_found_by_a_purge_of_it(out: Out, tmp_path: Path) -> None:
+    few = ("--exposures", "1", "--skills", "", "--forms", "verbatim")
+    for quote in ("All staff have 28 days", "The ferry leaves at 09:40\u2028 from pier 3", "All staff have 28 days"):
+        line = {"id": "a", "question": "How long?", "answers": ["28 days"], "gold": {"quote": quote}}
+        (tmp_path / "q.jsonl").write_text(json.dumps(line) + "\n")
+        code, _, stderr = out("--from", tmp_path / "q.jsonl", *few, folder="home/price-1")
+        assert code == 0, stderr
+    for quote in ("All staff have 28 days", "The ferry leaves at 09:40\u2028 from pier 3"):
+        assert diagnoses_showing(tmp_path / "home", [f"# Text\n{quote}."]) == [tmp_path / "home" / "price-1"]
+    written = tmp_path / "home" / "price-1" / "facts.jsonl"
+    header, *lines = map(json.loads, written.read_bytes().splitlines())
+    assert (header, len(lines)) == ({"format": 1, "facts": 2}, 2)
+
+    for content in (
+        b"",
+        b'{"format": 1}\n{"id": "a"',
+        b'{"format": 9}\n',
+        b'{"format": 1}\n{"id": "a", "passages": [7]}\n',
+    ):
+        written.write_bytes(content)
+        code, _, stderr = out("--from", tmp_path / "q.jsonl", *few, folder="home/price-1")
+        assert code == 2
+        assert "facts.jsonl is damaged" in " ".join(stderr.split())
+        assert written.read_bytes() == content
+
+
+def test_another_task_has_a_folder_of_its_own(out: Out, tmp_path: Path, own_home: Path) -> None:
+    def names_after(*words: object) -> set[str]:
+        assert run_verb(["diagnose", "--teach", *map(str, words), "--skill-tests", "2"]) == 0
+        return {path.name for path in (own_home / "diagnoses").iterdir()}
+
+    for name in "ab":
+        lines = [
+            {"passage": f"Where is {name}{i}?", "questions": [{"question": "Intent?", "answers": ["card"]}]}
+            for i in range(4)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    first = names_after("--facts", 0, "--skill-file", tmp_path / "a.jsonl")
+    second = names_after("--facts", 0, "--skill-file", tmp_path / "b.jsonl")
+    assert (len(first), len(second)) == (1, 2)
+    assert names_after("--facts", 0, "--skill-file", tmp_path / "a.jsonl", "--skill-examples", 1) == second
+    assert names_after("--facts", 0, "--skills", "adding") == {*second, f"price-{digest_of([])[:12]}"}  # as it was
 
 
 def test_a_curve_is_drawn_as_far_as_the_terminal_can() -> None:
