@@ -114,13 +114,18 @@ class _Work:
 
     @property
     def jobs(self) -> list[Job]:
-        """All that is to be done. Until the base was asked, that it answers all known facts that are wanted is assumed."""
-        from openbook.diagnosis.teaching.fact_arms import first_job, other_jobs
+        """All that is to be done."""
+        from openbook.diagnosis.teaching.fact_arms import first_job
 
         if self.facts is None:
             return self.skill_jobs
-        guess = self.facts.known[: self.facts.most_known]
-        return [first_job(self.facts, self.seams), *other_jobs(self.facts, guess, self.seams), *self.skill_jobs]
+        return [first_job(self.facts, self.seams), *self.guessed_jobs(self.facts), *self.skill_jobs]
+
+    def guessed_jobs(self, facts: FactPlan) -> list[Job]:
+        """What follows the base alone, as if that answered all known facts that are wanted."""
+        from openbook.diagnosis.teaching.fact_arms import other_jobs
+
+        return other_jobs(facts, facts.known[: facts.most_known], self.seams)
 
     @property
     def skill_jobs(self) -> list[Job]:
@@ -297,6 +302,8 @@ def _measured(
     if work.facts is not None:
         found, left = done_within([first_job(work.facts, work.seams)], folder, budget, say)
         arms, left_out = [FactArm.of(value) for value in found.values()], list(left)
+        if left_out:  # what follows is measured against it
+            left_out += [job.name for job in work.guessed_jobs(work.facts)]
         for alone in arms[:1]:
             asked = [probe for probe in work.facts.known if probe.question in set(alone.known_questions)]
             found, left = done_within(other_jobs(work.facts, asked, work.seams), folder, budget, say)

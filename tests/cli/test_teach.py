@@ -161,7 +161,12 @@ def test_an_estimate_and_a_budget(out: Out, trainer: ByHeart, tmp_path: Path) ->
     code, stdout, stderr = out(*SMALL, "--budget-minutes", "0.001")
     assert code == 0
     assert "of which 0.001 may be used" in stderr
-    assert "Left out, because the time was too short: facts-alone, " in stdout
+    others = [f"facts-{form}-{exposures}" for exposures in (1, 3) for form in ("verbatim", "paraphrased")]
+    left_out = ["facts-alone", "facts-retrieval-base", *others, "skill-adding-base", "skill-adding-trained"]
+    assert f"Left out, because the time was too short: {', '.join(left_out)}" in " ".join(stdout.split())
+    assert json.loads((tmp_path / "price" / "price.json").read_bytes())["left_out"] == left_out
+    page = (tmp_path / "price" / "price.html").read_text()
+    assert all(f"Left out, because the time was too short: {name}<" in page for name in left_out)
     assert not trainer.lessons
 
 
