@@ -19,7 +19,7 @@ from openbook.diagnosis.scoring import Interval
 from openbook.diagnosis.teaching.fact_arms import FactArm
 from openbook.diagnosis.teaching.findings import fact_findings, mean_of, points, skill_findings
 from openbook.diagnosis.teaching.page import NUMBERS, fact_rows, skill_rows
-from openbook.diagnosis.teaching.plot import SHOWN
+from openbook.diagnosis.teaching.plot import SHOWN, cost, priced, unpriced
 from openbook.diagnosis.teaching.skill_arms import SkillArm
 
 COLOURS = {"verbatim": "#b3425e", "paraphrased": "#d9922e", "questions": "#7d4ba0"}
@@ -70,6 +70,9 @@ def plot(facts: Sequence[FactArm], skills: Sequence[SkillArm], path: Path) -> No
 
 
 def plot_facts(axes: Any, arms: Sequence[FactArm]) -> None:
+    if missing := unpriced(arms):
+        axes.plot([], [], " ", label=missing)
+    arms = priced(arms)
     ways = {name: [arm for arm in arms if arm.form == name] for name in COLOURS}
     for form, of in ways.items():
         if of:
@@ -106,10 +109,6 @@ def errors(found: Sequence[Interval]) -> list[list[float]]:
     """How far each interval reaches below its mean and above it, in per cent; rounding may not make it less than 0."""
     below, above = [each.mean - each.low for each in found], [each.high - each.mean for each in found]
     return [[100 * max(0.0, reach) for reach in side] for side in (below, above)]
-
-
-def cost(arm: FactArm) -> float:
-    return max(arm.cost.cpu_seconds, 1e-3) / max(1, len(arm.recall))
 
 
 def plot_skills(axes: Any, arms: Sequence[SkillArm]) -> None:

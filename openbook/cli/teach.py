@@ -122,7 +122,7 @@ class _Work:
         return [first_job(self.facts, self.seams), *self.guessed_jobs(self.facts), *self.skill_jobs]
 
     def guessed_jobs(self, facts: FactPlan) -> list[Job]:
-        """Those that follow the base alone. Until it was asked, that it answers all known facts that are wanted is assumed."""
+        """What follows the base alone, as if that answered all known facts that are wanted."""
         from openbook.diagnosis.teaching.fact_arms import other_jobs
 
         return other_jobs(facts, facts.known[: facts.most_known], self.seams)

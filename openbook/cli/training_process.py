@@ -58,15 +58,21 @@ class ProcessTrainer:
         return Trained(str(result["model"]), _spent(place), int(result["tokens"]))
 
     def _run(self, place: Path, progress: Progress) -> None:
-        from openbook.diagnosis.teaching.seams import Meter
+        from openbook.diagnosis.teaching.seams import NOT_MEASURED, Meter
+        from openbook.models.durable import storage_errors
 
         command = [*self.program, str(place / RECIPE), "--store", str(self.store.root)]
         command += ["--folder", str(place / RUN), "--threads", str(self.threads), "--resume", "--json"]
+        before = _spent(place)
+        with storage_errors(f"write to {place}"):
+            _write_spent(place, NOT_MEASURED)  # should this process be killed, nobody knows what the child takes
         meter, child = Meter(), _Child()
         try:
             code = _followed(command, place, progress, child)
         finally:
-            _write_spent(place, _spent(place) + replace(meter.spent(), peak_mb=child.peak_mb))
+            if not child.alive:
+                with storage_errors(f"write to {place}"):
+                    _write_spent(place, before + replace(meter.spent(), peak_mb=child.peak_mb))
         if code:
             raise TrainingError(
                 f"Training {place.name} failed: {_last_line(place / LOG)} All of it is in {place / LOG}."
@@ -94,14 +100,20 @@ def _linked(source: str, target: str) -> None:
 
 @dataclass(slots=True)
 class _Child:
-    """`peak_mb`: the most memory that the process held, at least that of this one when it was started; 0: not known."""
+    """`peak_mb`: the most memory that the process held, at least that of this one when it was started; 0: not known.
+
+    `alive`: it was started, and its end has not been seen, so what it takes is not counted.
+    """
 
     peak_mb: float = 0.0
+    alive: bool = False
 
     def wait(self, process: subprocess.Popen[bytes], timeout_s: float | None = None) -> int:
         """The exit code, as `Popen.wait`. Raises subprocess.TimeoutExpired."""
         if not hasattr(os, "wait4"):  # Windows
-            return process.wait(timeout_s)
+            code = process.wait(timeout_s)
+            self.alive = False
+            return code
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while process.returncode is None:
             pid, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -109,7 +121,7 @@ class _Child:
                 from openbook.diagnosis.teaching.seams import peak_mb
 
                 process.returncode = os.waitstatus_to_exitcode(status)
-                self.peak_mb = peak_mb(used.ru_maxrss)
+                self.peak_mb, self.alive = peak_mb(used.ru_maxrss), False
             elif deadline is not None and time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(process.args, timeout_s or 0.0)
             else:
@@ -120,6 +132,7 @@ class _Child:
 def _followed(command: Sequence[str], place: Path, progress: Progress, told: _Child) -> int:
     """The exit code. Ctrl-C is passed on, and the child ends its step and writes a checkpoint before this one ends."""
     with (place / LOG).open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as child:
+        told.alive = True
         try:
             while True:
                 try:
@@ -151,12 +164,13 @@ def _last_step(metrics: Path) -> dict[str, Any] | None:
 
 
 def _spent(place: Path) -> Cost:
-    from openbook.diagnosis.teaching.seams import Cost
+    """In all processes so far."""
+    from openbook.diagnosis.teaching.seams import NOT_MEASURED, NOTHING, Cost
 
     try:
         return Cost(**json.loads((place / SPENT).read_bytes()))
-    except FileNotFoundError:
-        return Cost()
+    except FileNotFoundError:  # of a run that was begun, if an older version was killed
+        return NOT_MEASURED if (place / RUN).exists() else NOTHING
 
 
 def _write_spent(place: Path, cost: Cost) -> None:

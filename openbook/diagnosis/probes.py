@@ -3,8 +3,8 @@
     {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
     {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts
 
-JSON Lines, plain or compressed with gzip. `answers` is a list of texts, or one text; empty means that the passage does not
-hold the answer.
+JSON Lines, plain or compressed with gzip. `answers` is a list of texts, or one text; an empty list means that the
+passage does not hold the answer.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from openbook.cli.display import sparkline
 from openbook.cli.training_process import LESSON, LOG, ProcessTrainer
 from openbook.diagnosis.teaching.facts import digest_of, generated
 from openbook.diagnosis.teaching.lessons import fact_lesson
-from openbook.diagnosis.teaching.seams import Progress, Seams
+from openbook.diagnosis.teaching.seams import NOT_MEASURED, Progress, Seams
 from openbook.errors import TrainingError
 from openbook.models import ModelReference, ModelStore
 from openbook.purging import diagnoses_showing
@@ -268,20 +268,33 @@ def test_a_curve_is_drawn_as_far_as_the_terminal_can() -> None:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 CHILD = """
-import json, signal, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 folder = Path(sys.argv[sys.argv.index("--folder") + 1])
 folder.mkdir(parents=True, exist_ok=True)
 mode = Path(sys.argv[0]).with_name("mode").read_text()
 if mode == "fails":
     sys.exit("Error: The memory is not enough.")
+if mode == "lingers":
+    (folder / "lingers").write_text(f"{os.getpid()}\\n")
+    for _ in range(600):
+        if Path(sys.argv[0]).with_name("go").exists():
+            break
+        time.sleep(0.05)
 if mode == "waits":
     signal.signal(signal.SIGINT, lambda *_: ((folder / "stopped").touch(), sys.exit(130)))
     (folder / "waits").touch()
     time.sleep(60)
 (folder / "metrics.jsonl").write_text('{"kind": "step", "step": 3, "steps": 4}\\n{"kind": ')
 time.sleep(0.2)
-(folder / "result.json").write_text(json.dumps({"model": "m" * 64, "tokens": 77}))
+(folder / "result.json").write_text(json.dumps({"model": "m" * 64, "tokens": 77}) + "\\n")
+"""
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.cli.test_teach import LESSON_OF_ONE, trainer_in
+trainer_in(Path(sys.argv[1])).train(LESSON_OF_ONE, lambda *step: None)
 """
 
 INTERRUPTER = """
@@ -295,16 +308,20 @@ os.kill(int(sys.argv[1]), signal.SIGINT)
 
 @pytest.fixture
 def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTrainer:
-    """Starts a script that does what the file `mode` says."""
     from openbook.cli import training_process
 
     monkeypatch.setattr(training_process, "POLL_S", 0.05)
     (tmp_path / "child.py").write_text(CHILD)
     (tmp_path / "mode").write_text("learns")
+    return trainer_in(tmp_path)
+
+
+def trainer_in(folder: Path) -> ProcessTrainer:
+    """Starts a script that does what the file `mode` says."""
     base: Any = Model("small", "b" * 64)
-    store = ModelStore(tmp_path / "models")
-    (store.root / base.digest).mkdir(parents=True)
-    return ProcessTrainer(store, base, tmp_path / "runs", 1, program=(sys.executable, str(tmp_path / "child.py")))
+    store = ModelStore(folder / "models")
+    (store.root / base.digest).mkdir(parents=True, exist_ok=True)
+    return ProcessTrainer(store, base, folder / "runs", 1, program=(sys.executable, str(folder / "child.py")))
 
 
 LESSON_OF_ONE = fact_lesson(FACTS, "verbatim", 1, 1)
@@ -314,6 +331,7 @@ def test_what_was_trained_is_not_trained_again(process: ProcessTrainer, tmp_path
     seen: list[tuple[str, int, int]] = []
     first = process.train(LESSON_OF_ONE, lambda *step: seen.append(step))
     assert (first.model, first.tokens) == ("m" * 64, 77)
+    assert first.cost.seconds is not None
     assert first.cost.seconds > 0.2
     assert (first.cost.peak_mb > 5) == hasattr(os, "wait4")
     assert seen
@@ -351,6 +369,50 @@ def test_ctrl_c_is_passed_on_to_the_child(process: ProcessTrainer, tmp_path: Pat
         interrupter.wait()
     (waited,) = steps()
     assert waited.with_name("stopped").exists()
+    (tmp_path / "mode").write_text("learns")
+    cost = process.train(LESSON_OF_ONE, lambda *step: None).cost  # of both processes
+    assert cost.cpu_seconds is not None
+    assert cost.cpu_seconds > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+@pytest.mark.parametrize("both", [False, True])
+def test_what_a_killed_process_did_not_measure_is_not_said_to_cost_nothing(
+    process: ProcessTrainer, tmp_path: Path, both: bool
+) -> None:
+    (tmp_path / "mode").write_text("lingers")
+    command = [sys.executable, "-c", PARENT, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT) as parent:
+        lingers = written(tmp_path / "runs", "lingers")
+        parent.kill()
+    if both:
+        os.kill(int(lingers.read_text()), signal.SIGKILL)
+        (tmp_path / "mode").write_text("learns")
+    else:  # the child goes on, and nobody sees its end
+        (tmp_path / "go").touch()
+        written(tmp_path / "runs", "result.json")
+    trained = process.train(LESSON_OF_ONE, lambda *step: None)
+    assert (trained.tokens, trained.cost) == (77, NOT_MEASURED)
+    assert process.train(LESSON_OF_ONE, lambda *step: None) == trained
+
+
+def written(folder: Path, name: str) -> Path:
+    """The file of that name in a run, once its line is whole."""
+    for _ in range(1200):
+        for path in folder.glob(f"*/run/{name}"):
+            if path.read_bytes().endswith(b"\n"):
+                return path
+        time.sleep(0.05)
+    raise AssertionError(f"{name} was not written")
+
+
+def test_a_cost_that_an_older_version_lost_is_not_measured(process: ProcessTrainer, tmp_path: Path) -> None:
+    process.train(LESSON_OF_ONE, lambda *step: None)
+    (spent,) = (tmp_path / "runs").glob("*/spent.json")
+    spent.unlink()
+    assert process.train(LESSON_OF_ONE, lambda *step: None).cost == NOT_MEASURED
+    (spent.parent / "run" / "result.json").unlink()
+    assert process.train(LESSON_OF_ONE, lambda *step: None).cost == NOT_MEASURED
 
 
 def test_a_real_training_leaves_the_base_as_it_was(own_home: Path, tmp_path: Path) -> None:
@@ -369,6 +431,7 @@ def test_a_real_training_leaves_the_base_as_it_was(own_home: Path, tmp_path: Pat
     reference = store.resolve(trained.model)
     assert (reference.manifest.kind, reference.manifest.lineage) == ("adapter", base.digest)
     assert trained.tokens > 0
+    assert trained.cost.cpu_seconds is not None
     assert trained.cost.cpu_seconds > 0
     assert home.findings(base) == ()
     assert not list((tmp_path / "runs").glob("*/run/checkpoints"))

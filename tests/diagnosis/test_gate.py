@@ -158,9 +158,9 @@ def test_a_set_that_is_wrong_is_refused_by_line(content: bytes, message: str, tm
 
 def test_one_text_is_one_answer(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
+    asked = '{"question": "Q?", "answers": "Paris"}'
     path.write_text(
-        '{"question": "Q?", "answers": "Paris"}\n'
-        '{"title": "", "passage": "P", "questions": [{"question": "Q?", "answers": "Paris"}, {"question": "R?", "answers": []}]}'
+        f'{asked}\n{{"title": "", "passage": "P", "questions": [{asked}, {{"question": "R?", "answers": []}}]}}\n'
     )
     assert load_probes(path) == [Probe("Q?", ("Paris",)), Probe("Q?", ("Paris",), "", "P"), Probe("R?", (), "", "P")]
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.teaching.fact_arms import FactArm
+from openbook.diagnosis.teaching.seams import NOT_MEASURED, Cost
 from openbook.diagnosis.teaching.skill_arms import SkillArm
 
 Outcome: TypeAlias = Literal["confirmed", "contradicted", "not decided", "no data"]
@@ -80,10 +81,26 @@ def name_of(arm: FactArm) -> str:
     return f"training, {arm.form}, {arm.exposures} exposure{'s' if arm.exposures > 1 else ''}"
 
 
+def cost_of(arm: FactArm | SkillArm) -> Cost:
+    """Of teaching. Older versions wrote 0 where they had lost sight of a training."""
+    trained = arm.remedy == "training" if isinstance(arm, FactArm) else arm.model == "trained"
+    return NOT_MEASURED if trained and not arm.cost.cpu_seconds else arm.cost
+
+
+def cpu_seconds_each(arm: FactArm) -> float | None:
+    """What it takes to teach one fact; None: it was not measured."""
+    spent = cost_of(arm).cpu_seconds
+    return None if spent is None else spent / max(1, len(arm.recall))
+
+
 def best(arms: Sequence[FactArm], remedy: str) -> FactArm | None:
-    """The one that recalls most; of equals the cheapest."""
-    found = [arm for arm in arms if arm.remedy == remedy]
-    return max(found, key=lambda arm: (sum(arm.recall), -arm.cost.cpu_seconds), default=None)
+    """The one that recalls most; of equals the cheapest of those whose cost was measured."""
+
+    def rank(arm: FactArm) -> tuple[float, float]:
+        each = cpu_seconds_each(arm)
+        return sum(arm.recall), -math.inf if each is None else -each
+
+    return max((arm for arm in arms if arm.remedy == remedy), key=rank, default=None)
 
 
 def fact_findings(arms: Sequence[FactArm]) -> list[Finding]:
@@ -97,14 +114,17 @@ def fact_findings(arms: Sequence[FactArm]) -> list[Finding]:
 def _retrieval(arm: FactArm, trained: FactArm | None) -> Finding:
     if trained is None:
         return Finding(OVADIA, "Nothing was trained.")
-    facts = len(arm.recall)
-    ours, theirs = arm.cost.cpu_seconds / facts, trained.cost.cpu_seconds / facts
     seen = (
-        f"{name_of(arm).capitalize()}: {points(mean_of(arm.recall))} of the answers right for {ours:.2g} CPU-seconds a fact; "
+        f"{name_of(arm).capitalize()}: {points(mean_of(arm.recall))} of the answers right for {_price(arm)}; "
         f"the best training ({trained.form}, {trained.exposures} exposures): {points(mean_of(trained.recall))} for "
-        f"{theirs:.2g}. After deletion: {points(mean_of(arm.left))} against {points(mean_of(trained.left))}."
+        f"{_price(trained)}. After deletion: {points(mean_of(arm.left))} against {points(mean_of(trained.left))}."
     )
     return Finding(OVADIA, seen, difference(arm.recall, trained.recall))
+
+
+def _price(arm: FactArm) -> str:
+    each = cpu_seconds_each(arm)
+    return "a cost that was not measured" if each is None else f"{each:.2g} CPU-seconds a fact"
 
 
 def _paraphrases(arms: Sequence[FactArm]) -> Finding:

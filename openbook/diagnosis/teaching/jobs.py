@@ -58,7 +58,7 @@ class Budget:
         return self.clock() - self._started + self._factor(job.trains) * job.seconds <= self.seconds
 
     def _factor(self, trains: bool) -> float:
-        """Before one of the kind was done, the other kind may tell that this machine is slow, but not that it is fast."""
+        """Before one of the kind was done, the other kind tells that a machine is slow, but not that it is fast."""
         if self._estimated.get(trains):
             return self._took[trains] / self._estimated[trains]
         other = not trains

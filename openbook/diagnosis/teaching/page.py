@@ -15,6 +15,8 @@ from openbook.diagnosis.teaching import plot
 from openbook.diagnosis.teaching.fact_arms import FactArm
 from openbook.diagnosis.teaching.findings import (
     Finding,
+    cost_of,
+    cpu_seconds_each,
     difference,
     fact_findings,
     mean_of,
@@ -46,10 +48,12 @@ class Measured:
 
 
 def to_json(measured: Measured) -> dict[str, Any]:
+    arms: dict[str, Sequence[FactArm | SkillArm]] = {"facts": measured.facts, "skills": measured.skills}
     return {
         "format": FORMAT,
         "openbook_version": __version__,
         **asdict(measured),
+        **{key: [{**asdict(arm), "cost": asdict(cost_of(arm))} for arm in of_it] for key, of_it in arms.items()},
         "findings": [finding.to_json() for finding in measured.findings],
     }
 
@@ -120,7 +124,7 @@ def fact_rows(arms: Sequence[FactArm]) -> tuple[list[str], list[list[str]]]:
     alone = next((arm for arm in arms if arm.remedy == "none"), None)
     rows = []
     for arm in arms:
-        n = max(1, len(arm.recall))
+        cost, n = cost_of(arm), max(1, len(arm.recall))
         changed = points(mean_of(arm.reading)) if arm.reading else "as the base"
         if alone is not None and arm.remedy == "training" and arm.reading:
             changed = points(difference(arm.reading, alone.reading), signed=True)
@@ -131,10 +135,10 @@ def fact_rows(arms: Sequence[FactArm]) -> tuple[list[str], list[list[str]]]:
                 points(mean_of(arm.left)),
                 points(mean_of(arm.known)) if arm.known else "as the base",
                 changed,
-                f"{arm.cost.seconds / n:.2f}",
-                f"{arm.cost.cpu_seconds / n:.2f}",
+                _number(None if cost.seconds is None else cost.seconds / n, ".2f"),
+                _number(cpu_seconds_each(arm), ".2f"),
                 f"{arm.seconds_each:.2f}",
-                _mb(arm.cost.peak_mb),
+                _mb(cost.peak_mb),
                 _mb(arm.asking_mb),
             ]
         )
@@ -155,10 +159,15 @@ def skill_rows(arms: Sequence[SkillArm]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for arm in arms:
         found = points(mean_of(arm.found)) if arm.found else ""
-        spent = f"{arm.cost.cpu_seconds:,.0f}" if arm.cost.cpu_seconds else ""
+        cost = cost_of(arm)
+        spent = "" if cost.cpu_seconds == 0 else _number(cost.cpu_seconds, ",.0f")
         row = [arm.skill, arm.model, GIVEN[arm.given], points(mean_of(arm.right)), found, spent]
-        rows.append([*row, _mb(arm.cost.peak_mb), _mb(arm.asking_mb)])
+        rows.append([*row, _mb(cost.peak_mb), _mb(arm.asking_mb)])
     return heads, rows
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not measured" if value is None else f"{value:{form}}"
 
 
 def _mb(peak: float) -> str:
@@ -170,8 +179,9 @@ def _facts(arms: Sequence[FactArm]) -> Iterator[str]:
     yield (
         '<p class="soft">Recall: of each fact the questions, none of them part of a lesson, that are answered right. Known '
         "facts: of those that the base answers. Reading: right answers with the passage, for trained models the difference to "
-        "the base. Costs are of teaching: the whole training process, or adding the document. MB are the most memory that the "
-        "process held which taught, or asked. With 95 % intervals.</p>"
+        "the base. Costs are of teaching: the whole training process, or adding the document; they are not measured "
+        "where OpenBook was killed before it ended. MB are the most memory that the process held which taught, or "
+        "asked. With 95 % intervals.</p>"
     )
     heads, rows = fact_rows(arms)
     yield table(heads, [[text(row[0]), *(keep(text(cell)) for cell in row[1:])] for row in rows], raw=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from openbook.diagnosis.report import text
 from openbook.diagnosis.scoring import Interval
 from openbook.diagnosis.teaching.fact_arms import FactArm
-from openbook.diagnosis.teaching.findings import mean_of
+from openbook.diagnosis.teaching.findings import cost_of, cpu_seconds_each, mean_of, name_of
 from openbook.diagnosis.teaching.skill_arms import SkillArm
 
 STYLE = """
@@ -38,11 +38,11 @@ SHOWN = (
 
 
 def facts_svg(arms: Sequence[FactArm]) -> str:
-    """Recall on the vertical axis; CPU-seconds a fact, by powers of ten, on the other."""
-    dear = [arm for arm in arms if arm.remedy != "none"]
+    """Recall on the vertical axis; CPU-seconds a fact, by powers of ten, on the other. Without them there is none."""
+    dear = [arm for arm in priced(arms) if arm.remedy != "none"]
     if not dear:
         return ""
-    costs = [_cost(arm) for arm in dear]
+    costs = [cost(arm) for arm in dear]
     low, high = math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)) + 0.05)
     scale = _Scale(low, max(high, low + 1))
     parts = [f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Recall against cost">']
@@ -56,8 +56,20 @@ def facts_svg(arms: Sequence[FactArm]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _cost(arm: FactArm) -> float:
-    return max(arm.cost.cpu_seconds, 1e-3) / max(1, len(arm.recall))
+def priced(arms: Sequence[FactArm]) -> list[FactArm]:
+    """Those whose cost was measured."""
+    return [arm for arm in arms if cpu_seconds_each(arm) is not None]
+
+
+def unpriced(arms: Sequence[FactArm]) -> str:
+    """Which are not, and why; empty: all are."""
+    names = [name_of(arm) for arm in arms if cpu_seconds_each(arm) is None]
+    return f"not shown, because the cost was not measured: {'; '.join(names)}" if names else ""
+
+
+def cost(arm: FactArm) -> float:
+    """CPU-seconds a fact of one that is shown, more than 0, as powers of ten need it."""
+    return max(cost_of(arm).cpu_seconds or 0.0, 1e-3) / max(1, len(arm.recall))
 
 
 class _Scale:
@@ -100,7 +112,7 @@ def _error(found: Interval, x: float, colour: str, scale: _Scale) -> str:
 
 def _line(arms: Sequence[FactArm], form: str, scale: _Scale) -> Iterator[str]:
     """A point for each number of exposures, which stands beside it."""
-    places = [(scale.x(_cost(arm)), scale.y(mean_of(arm.recall).mean)) for arm in arms]
+    places = [(scale.x(cost(arm)), scale.y(mean_of(arm.recall).mean)) for arm in arms]
     way = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     yield f'<path d="M{way}" fill="none" stroke="var(--{form})" stroke-width="2.5"/>'
     for arm, (x, y) in zip(arms, places, strict=True):
@@ -111,7 +123,7 @@ def _line(arms: Sequence[FactArm], form: str, scale: _Scale) -> Iterator[str]:
 
 def _star(arm: FactArm, scale: _Scale, *, above: bool) -> Iterator[str]:
     found = mean_of(arm.recall)
-    x, y = scale.x(_cost(arm)), scale.y(found.mean)
+    x, y = scale.x(cost(arm)), scale.y(found.mean)
     corners = []
     for i in range(10):
         radius, angle = (10.0 if i % 2 == 0 else 4.4), math.pi * (i / 5 - 0.5)
@@ -130,6 +142,7 @@ def facts_legend(arms: Sequence[FactArm]) -> str:
     rows = [_dot("retrieval", "one document added")] if any(arm.remedy == "retrieval" for arm in arms) else []
     rows += [_dot(form, name) for form, name in names.items() if any(arm.form == form for arm in arms)]
     rows += [_dot("base", "nothing taught")] if any(arm.remedy == "none" for arm in arms) else []
+    rows += [f"<li>{text(missing)}</li>"] if (missing := unpriced(arms)) else []
     return f'<ul class="legend">{"".join(rows)}</ul>'
 
 

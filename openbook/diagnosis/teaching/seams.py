@@ -20,27 +20,31 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`cpu_seconds` are those of all threads, and of the processes that were started. `peak_mb`: the most memory that the process
-    which did the work held, in MB of 10^6 bytes; 0: not measured (by an older version, or on Windows).
+    """`cpu_seconds` are those of all threads, and of the processes that were started. Both seconds are None where they
+    were not measured, because the process that does so was killed. `peak_mb`: the most memory that the process which
+    did the work held, in MB of 10^6 bytes; 0: not measured (then, by an older version, or on Windows).
     """
 
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    seconds: float | None = 0.0
+    cpu_seconds: float | None = 0.0
     peak_mb: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        """One after the other."""
+        """One after the other. With a part that was not measured, the whole was not."""
+        if self.seconds is None or self.cpu_seconds is None or other.seconds is None or other.cpu_seconds is None:
+            return NOT_MEASURED
         return Cost(
             self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, max(self.peak_mb, other.peak_mb)
         )
 
 
 NOTHING = Cost()
+NOT_MEASURED = Cost(None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The stored model that a lesson ended with, what the process took from start to end, and how many tokens it read."""
+    """The stored model that a lesson ended with, what all processes for it took, and how many tokens were read."""
 
     model: Digest
     cost: Cost

@@ -54,7 +54,7 @@ def _lines_of(path: Path) -> list[dict[str, Any]]:
                 raise TypeError(f"a passage of {line['id']!r} has no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} is damaged: {error!r}. It says what the models in this folder have learned, so it is not written anew. "
+            f"{path} is damaged: {error!r}. It says what the models beside it have learned, so it is not written anew. "
             f"Choose another folder with --out, or delete {path.parent}."
         ) from error
     return lines

@@ -18,15 +18,16 @@ from openbook.diagnosis.teaching.findings import (
     NO_SKILL,
     OVADIA,
     SKILL,
+    best,
     difference,
     fact_findings,
     mean_of,
     points,
     skill_findings,
 )
-from openbook.diagnosis.teaching.page import Measured, fact_rows, to_json, write_results
-from openbook.diagnosis.teaching.plot import facts_svg, skills_svg
-from openbook.diagnosis.teaching.seams import Cost
+from openbook.diagnosis.teaching.page import Measured, fact_rows, skill_rows, to_json, write_results
+from openbook.diagnosis.teaching.plot import facts_legend, facts_svg, skills_svg
+from openbook.diagnosis.teaching.seams import NOT_MEASURED, Cost
 from openbook.diagnosis.teaching.skill_arms import SkillArm
 
 N = 20
@@ -123,6 +124,37 @@ def test_shares_and_rows() -> None:
     heads, rows = fact_rows([fact_arm("none", 0.0), measured])
     columns = [heads.index(head) for head in ("MB to teach", "MB to ask")]
     assert [[row[column] for column in columns] for row in rows] == [["", ""], ["1,912", "402"]]
+
+
+def test_a_cost_that_was_not_measured_is_not_0(tmp_path: Path) -> None:
+    lost, older = (
+        replace(fact_arm("training", 0.8, form, 10), cost=cost)
+        for form, cost in (("verbatim", NOT_MEASURED), ("paraphrased", Cost(0.0, 0.0)))
+    )
+    priced, skill = (
+        fact_arm("training", 0.5, "verbatim", 3),
+        replace(skill_arm("trained", "passage", 0.9), cost=lost.cost),
+    )
+    arms = [fact_arm("none", 0.0), fact_arm("retrieval", 0.9), priced, lost, older]
+    heads, rows = fact_rows(arms)
+    for head in ("seconds a fact", "CPU-s a fact"):
+        assert [row[heads.index(head)] == "not measured" for row in rows] == [False, False, False, True, True]
+    heads, rows = skill_rows([skill_arm("base", "passage", 0.1), skill])
+    assert [row[heads.index("CPU-s of training")] for row in rows] == ["", "not measured"]
+    assert "for a cost that was not measured. After deletion" in fact_findings(arms)[0].seen
+    dear = replace(lost, cost=Cost(1.0, 9.0))
+    assert best([lost, dear, older], "training") == dear
+
+    root = ElementTree.fromstring(facts_svg(arms))
+    assert [each.text for each in root.findall("text") if "×" in str(each.text)] == ["3×"]
+    assert "training, verbatim, 10 exposures; training, paraphrased, 10 exposures" in facts_legend(arms)
+    assert facts_svg([lost, older]) == ""
+    assert "not shown" not in facts_legend(arms[:3])
+
+    write_results(tmp_path, Measured({}, arms, [skill]))
+    value = json.loads((tmp_path / "price.json").read_text())
+    assert [arm["cost"]["cpu_seconds"] for arm in value["facts"][2:] + value["skills"]] == [12.0, None, None, None]
+    assert "not measured</" in (tmp_path / "price.html").read_text()
 
 
 def test_figures_are_well_formed_and_show_every_way() -> None:
