@@ -18,7 +18,7 @@ STYLE = """
 --questions: #a97acb; --base: #9aa3ad; --reader: #7cc795; --trained: #e0a44d; } }
 .figures { display: flex; flex-wrap: wrap; gap: 1.2rem 2.5rem; align-items: flex-start; padding: .8rem; margin: 0 -.8rem; }
 .figures .legend { font-size: .87rem; }
-.figures figure { margin: 0; flex: 1 1 30rem; min-width: 0; } figcaption { font-weight: 600; margin-bottom: .4rem; }
+.figures figure { margin: 0; flex: 1 1 30rem; min-width: 0; max-width: 40rem; } figcaption { font-weight: 600; margin-bottom: .4rem; }
 svg.plot { width: 100%; height: auto; display: block; } svg.plot text { font: 13px system-ui, sans-serif; fill: var(--ink); }
 svg.plot text.soft { fill: var(--soft); } svg.plot text.head { font-weight: 600; } svg.plot .grid { stroke: var(--line); } svg.plot .error { opacity: .45; fill: none; }
 svg.plot .halo { paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
