@@ -225,26 +225,27 @@ def _typed(prompt: str) -> str | None:
 @click.option(
     "--format", "file_format", default="", help="openbook, squad, ragas or beir (default: by what is in the file)."
 )
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option("--force", is_flag=True, help="Write over files that exist, documents of the same names included.")
 def import_(source: Path, output: Path, documents: Path | None, split: str, file_format: str, force: bool) -> None:
     """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
-    import dataclasses
-
     from openbook.cli import display
     from openbook.diagnosis.drafts import write_questions
-    from openbook.diagnosis.importing_beir import beir_questions, is_beir, write_corpus
-    from openbook.diagnosis.questions import load_questions
+    from openbook.diagnosis.importing import to_import
+    from openbook.diagnosis.importing_beir import is_beir, write_corpus
     from openbook.knowledge.discovery import check_exists
+    from openbook.models.durable import storage_errors
 
     check_exists(source)
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
-    beir = file_format == "beir" or (not file_format and is_beir(source))
-    if (documents is not None or split) and not beir:
+    if (documents is not None or split) and not (file_format == "beir" or (not file_format and is_beir(source))):
         raise ConfigError(f"--documents and --split are for BEIR folders, and {source} is none.")
-    found = [q for _, q in beir_questions(source, split)] if beir else list(load_questions(source, file_format))
+    with storage_errors(f"write {documents}"):
+        if documents is not None and not force and documents.is_dir() and any(documents.iterdir()):
+            raise ConfigError(f"{documents} holds files already; choose another folder, or give --force.")
+    found = to_import(source, file_format, split)
     out, written = display.console(), write_corpus(source, documents) if documents is not None else 0
-    write_questions(output, [dataclasses.asdict(question) for question in found])
+    write_questions(output, found)
     display.say(out, f"{len(found):,} questions in {output}.")
     if documents is not None:
         display.say(

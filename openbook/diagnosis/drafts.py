@@ -5,8 +5,9 @@ A draft has `"reviewed": false`. A line without that key was written by a person
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,20 @@ class Draft:
         return value | {"answers": list(self.answers), "tags": list(self.tags)}
 
 
-def write_questions(path: Path, questions: Sequence[Mapping[str, Any]]) -> None:
+def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
     """Put them there in one step, one a line. Raises StorageError."""
-    lines = (json.dumps(question, ensure_ascii=False) + "\n" for question in questions)
     with storage_errors(f"write {path}"):
-        replace_file(path, "".join(lines).encode("utf-8", "replace"))
+        replace_file(path, content_of(path, questions))
+
+
+def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
+    """What a file of that name holds with these questions: compressed where it ends in .gz."""
+    content = b"".join(map(line_of, questions))
+    return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+
+
+def line_of(question: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(question, ensure_ascii=False)}\n".encode("utf-8", "replace")
 
 
 def read_questions(path: Path) -> list[dict[str, Any]]:
