@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +48,15 @@ def draft(
     from openbook.cli import display, session
     from openbook.diagnosis import drafting
     from openbook.diagnosis.drafts import write_questions
-    from openbook.models.durable import storage_errors
 
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
     current = session.settings(kb=kb, model=model)
     base, embedder = session.open_base(current)
     display.must_hold_documents(base, str(current.default_kb))
-    with storage_errors(f"write {output}"):  # before the work, not after it
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not output.exists():
-            write_questions(output, [])
-    opened = session.model_opener(current)() if model else None
+    _check_writable(output)  # before the work, not after it
     scope = scope_of(base, as_of, where, labels)
+    opened = session.model_opener(current)() if model else None
     try:
         with session.add_progress() as progress:
             found = drafting.draft(
@@ -71,18 +68,28 @@ def draft(
                 scope=scope,
                 progress=lambda done, total: progress("draft", done, total),
             )
-    except BaseException:
-        if not output.stat().st_size:
-            output.unlink()
-        raise
     finally:
         if opened is not None:
             opened.close()
     if found.drafts:
         write_questions(output, [each.to_json() for each in found.drafts])
-    elif not output.stat().st_size:
-        output.unlink()
     _report(found, count, output)
+
+
+def _check_writable(path: Path) -> None:
+    """Raises StorageError where no file can be put there. Nothing is left behind, not even a folder."""
+    from openbook.models.durable import replace_file, storage_errors
+
+    new = [folder for folder in path.parents if not folder.exists()]
+    trial = path.with_name(f".{path.name}.trial")
+    with storage_errors(f"write {path}"):
+        try:
+            replace_file(trial, b"")
+        finally:
+            with suppress(OSError):
+                trial.unlink(missing_ok=True)
+                for folder in filter(Path.is_dir, new):
+                    folder.rmdir()
 
 
 def _report(found: Drafting, count: int, output: Path) -> None:

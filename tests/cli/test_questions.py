@@ -86,9 +86,13 @@ def test_no_drafts_are_left_behind_by_a_failure(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    before = sorted(tmp_path.iterdir())
+    path = tmp_path / "new" / "q.jsonl"
+    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path, "--where", "type = (")[0] == 2
+    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path, "--model", "nosuch")[0] == 3
     monkeypatch.setattr("openbook.diagnosis.drafting.draft", interrupted)
-    assert out(capsys, "questions", "draft", "--kb", kb, "-o", tmp_path / "q.jsonl")[0] == 130
-    assert not (tmp_path / "q.jsonl").exists()
+    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path)[0] == 130
+    assert sorted(tmp_path.iterdir()) == before
 
 
 DRAFTS: list[dict[str, Any]] = [
