@@ -122,18 +122,18 @@ def review(file: Path, kb: Path | None) -> None:
     from openbook.cli import display
     from openbook.diagnosis.reviewing import Review
 
-    work = Review.open(file)
     out = display.console()
-    base = _base_or_none(kb) if work.waiting() else None
-    total, stopped = len(work.waiting()), False
-    for number, at in enumerate(work.waiting(), start=1):
-        display.say(out, f"\n{number} of {total}", style="dim")
-        _show_place(base, work.questions[at])
-        if not _decide(work, at):
-            stopped = True
-            break
-    if base is not None:
-        base.close()
+    with Review.open(file) as work:
+        base = _base_or_none(kb) if work.waiting() else None
+        total, stopped = len(work.waiting()), False
+        for number, at in enumerate(work.waiting(), start=1):
+            display.say(out, f"\n{number} of {total}", style="dim")
+            _show_place(base, work.questions[at])
+            if not _decide(work, at):
+                stopped = True
+                break
+        if base is not None:
+            base.close()
     left = len(work.waiting())
     kept = len(work.questions) - len(work.rejected) - left
     end = "Stopped. " if stopped else ""
@@ -160,6 +160,7 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
     from rich.text import Text
 
     from openbook.cli import display
+    from openbook.diagnosis.drafts import answers_of
     from openbook.diagnosis.reviewing import place
 
     out, found = display.console(), place(base, question)
@@ -172,7 +173,7 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
         display.say(out, found.note, style="yellow")
     opened, closed = ("", "") if out.is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(found.quote)}{closed}", style="reverse")
-    for answer in question.get("answers", []):
+    for answer in answers_of(question):
         quote.highlight_words([answer], style="bold underline")
     before, after = display.printable(found.before), display.printable(found.after)
     display.say(out, Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
@@ -181,23 +182,22 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
 def _decide(work: Review, at: int) -> bool:
     """Ask for one draft until it is decided or skipped. False: stop."""
     from openbook.cli import display
+    from openbook.diagnosis.drafts import answers_of
 
     out = display.console()
     while True:
-        question = work.questions[at]
+        question, problem = work.questions[at], ""
         display.say(out, f"\nQuestion: {display.printable(question['question'])}", style="bold")
-        answers = " | ".join(question.get("answers", [])) or "none: unanswerable"
+        answers = " | ".join(answers_of(question)) or "none: unanswerable"
         display.say(out, f"Answers:  {display.printable(answers)}")
         key = _typed(KEYS)
         if key is None or key.lower() in ("x", "exit", "quit"):
             return False
         match key.lower():
             case "a" | "accept":
-                problem = work.problem(at)
+                problem = work.accept(at)
                 if not problem:
-                    work.accept(at)
                     return True
-                display.say(out, problem, style="yellow")
             case "r" | "reject":
                 work.reject(at)
                 return True
@@ -205,12 +205,14 @@ def _decide(work: Review, at: int) -> bool:
                 return True
             case "q" | "question":
                 if text := _typed("New question (empty: as it is): "):
-                    work.edit(at, question=text)
+                    problem = work.edit(at, question=text)
             case "w" | "answers":
                 if text := _typed("New answers, with | between them (empty: as they are): "):
-                    work.edit(at, answers=[part.strip() for part in text.split("|") if part.strip()])
+                    problem = work.edit(at, answers=[part.strip() for part in text.split("|") if part.strip()])
             case _:
-                display.say(out, f"{display.printable(key)!r} is none of a, q, w, r, s, x.", style="yellow")
+                problem = f"{display.printable(key)!r} is none of a, q, w, r, s, x."
+        if problem:
+            display.say(out, display.printable(problem), style="yellow")
 
 
 def _typed(prompt: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from openbook.cli import run, session
 from openbook.diagnosis.drafts import unreviewed, write_questions
 from openbook.diagnosis.questions import load_questions
+from openbook.diagnosis.reviewing import Review
+from openbook.errors import StorageError
 from openbook.knowledge import KnowledgeBase
 from tests.diagnosis.bases import EMBEDDER, FERRIES, GERMAN, base_of
 
@@ -112,7 +115,7 @@ DRAFTS: list[dict[str, Any]] = [
 @pytest.fixture
 def drafts(tmp_path: Path) -> Path:
     path = tmp_path / "drafts.jsonl"
-    write_questions(path, [*DRAFTS, {"question": "By hand?", "answers": ["yes"], "mine": 1}])
+    write_questions(path, [*DRAFTS, {"question": "By hand?", "answers": ["yes"], "note": "mine"}])
     return path
 
 
@@ -129,7 +132,7 @@ def test_review_saves_every_decision(
     lines = read(drafts)
     assert [line.get("reviewed", "by hand") for line in lines] == [True, True, False, "by hand"]
     assert (lines[1]["question"], lines[1]["answers"]) == ("Is there a bar?", ["yes", "one bar"])
-    assert lines[3] == {"question": "By hand?", "answers": ["yes"], "mine": 1}
+    assert lines[3] == {"question": "By hand?", "answers": ["yes"], "note": "mine"}
 
 
 def test_an_interrupted_review_goes_on_where_it_stopped(
@@ -168,6 +171,102 @@ def test_review_without_the_passage_says_why(
     assert "No passage" in stdout
     assert "It has no accepted answer" in stdout
     assert "no such document" in stdout
+
+
+def reviewed(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a review says; afterwards the file is one that a diagnosis reads."""
+    code, stdout, stderr = out(capsys, "questions", "review", path)
+    assert code == 0, stderr
+    assert list(load_questions(path))
+    return stdout
+
+
+def test_a_question_of_general_knowledge_stays_one(
+    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_questions(
+        drafts, [{"question": "Capital of France?", "answers": ["Lyon"], "kind": "world", "reviewed": False}]
+    )
+    type_in(monkeypatch, "w", "Paris", "a")
+    reviewed(drafts, capsys)
+    (question,) = load_questions(drafts)
+    assert (question.kind, question.answers, question.reviewed) == ("world", ("Paris",), True)
+
+
+def test_what_is_marked_unanswerable_can_be_accepted_or_answered(
+    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = {"unanswerable": True, "reviewed": False}
+    write_questions(drafts, [{"question": "Who built it?"} | marked, {"question": "Who owns it?"} | marked])
+    type_in(monkeypatch, "a", "w", "Ada Brandl", "a")
+    assert "Reviewed: 2; still drafts: 0." in reviewed(drafts, capsys)
+    assert [(q.kind, q.answers) for q in load_questions(drafts)] == [
+        ("unanswerable", ()),
+        ("answerable", ("Ada Brandl",)),
+    ]
+
+
+def test_an_edit_that_would_spoil_the_file_is_refused(
+    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = drafts.read_bytes()
+    type_in(monkeypatch, "q", "???", "x")
+    assert "It stays as it is: The question is empty" in reviewed(drafts, capsys)
+    assert drafts.read_bytes() == before
+    write_questions(drafts, [DRAFTS[0] | {"question": "?"}])
+    type_in(monkeypatch, "a", "q", "Where?", "a")
+    assert "It cannot be accepted: The question is empty" in reviewed(drafts, capsys)
+
+
+def test_review_reads_what_a_diagnosis_reads(
+    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b'\xef\xbb\xbf{"question": "When?", "answers": "09:40", "reviewed": false}\n'
+    compressed = drafts.with_name("drafts.jsonl.gz")
+    for path, content in ((drafts, line), (compressed, gzip.compress(line))):
+        path.write_bytes(content)
+        type_in(monkeypatch, "a")
+        assert "Answers:  09:40\n" in reviewed(path, capsys)
+        assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
+    for bad in ({"mine": 1}, {"id": "d0"}, {"reviewed": False, "tags": 3}):
+        write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"]} | bad])
+        code, _, stderr = out(capsys, "questions", "review", drafts)
+        assert (code, "line 2 is no valid question" in stderr) == (2, True)
+
+
+def test_one_review_at_a_time(drafts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(drafts)
+    with Review.open(drafts) as first:
+        for path in (drafts, link):
+            code, _, stderr = out(capsys, "questions", "review", path)
+            assert (code, "is being reviewed already" in " ".join(stderr.split())) == (5, True)
+        assert first.accept(0) == ""
+    with Review.open(link) as second:
+        assert second.waiting() == [1, 2, 3]
+        assert second.accept(1) == ""
+    assert link.is_symlink()
+    assert unreviewed(drafts) == 2
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_something_else_wrote_meanwhile_is_kept_and_so_is_what_was_decided(drafts: Path) -> None:
+    by_an_editor = drafts.read_text().replace("decks", "cranes")
+    with Review.open(drafts) as review:
+        review.accept(0)
+        drafts.write_text(by_an_editor)
+        with pytest.raises(StorageError, match=r"all that you decided are in review-1-of-drafts\.jsonl"):
+            review.reject(1)
+        with pytest.raises(StorageError, match=r"all that you decided are in review-2-of-drafts\.jsonl"):
+            review.accept(2)
+    assert drafts.read_text() == by_an_editor
+    kept = [line["reviewed"] for line in read(drafts.with_name("review-2-of-drafts.jsonl"))[:-1]]
+    assert kept == [True, True, False]
+    with Review.open(drafts) as review:
+        drafts.unlink()
+        with pytest.raises(StorageError, match="was changed"):
+            review.accept(0)
+    assert not drafts.exists()
 
 
 def test_bad_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
