@@ -110,7 +110,8 @@ def probe(
             results[_BETWEEN_QUESTIONS] = _leaks(first, bench, finder, kept, cancelled)
     except Stopped:
         stopped = True
-    results = {name: _OF_A_QUESTION[name].result(found) for name, found in trials.items()} | results
+    tried = {name: found for name, found in trials.items() if found or not stopped}
+    results = {name: _OF_A_QUESTION[name].result(found) for name, found in tried.items()} | results
     return Probed(header_for(bench, questions_digest), done, stopped, results)
 
 

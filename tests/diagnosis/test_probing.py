@@ -444,6 +444,12 @@ def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
     assert 0 < probed.questions < 10
     assert "leaks" not in probed.results
     assert "stopped before" in section(probed)
+    first = probe(QUESTIONS, bench, cancelled=lambda: True)
+    assert (first.stopped, first.questions, first.results) == (
+        True,
+        0,
+        {},
+    )  # nothing was measured, so nothing was found
     between = probe(QUESTIONS, bench, probes=["leaks"], cancelled=lambda: True)
     assert (between.stopped, between.questions, between.results) == (True, 10, {})
 
