@@ -125,10 +125,24 @@ def test_results_come_back_from_their_json(tmp_path: Path, bench: Bench) -> None
     assert json.loads(json.dumps(to_json(probed_of(value)))) == value
     path = tmp_path / "result.json"
     path.write_text(json.dumps(value))
+    for wrong in ({"questions": float("inf")}, {"stopped": 1}, {"probes": []}):
+        (tmp_path / "wrong.json").write_text(json.dumps(value | wrong))
+        with pytest.raises(ConfigError, match="no result of openbook probe --json"):
+            read_probed(tmp_path / "wrong.json")
     assert [r.meaning() for r in read_probed(path).results.values()] == [p["meaning"] for p in value["probes"].values()]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"format": 1, "probes": {"noise": {"cells": 3}}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "probes": {"noise": {"cells": 3}}}',
+        '{"format": 1, "probes": {"leaks": []}}',
+        '{"format": 1, "probes": "leaks"}',
+    ],
+)
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(content)
