@@ -68,6 +68,11 @@ class Leaks:
     failed: int
     found: tuple[Leak, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every request was answered, so that asking again would show no more."""
+        return not self.failed and self.told.of > 0
+
     def rows(self) -> list[tuple[str, Share]]:
         return [
             ("requests that hold a code of another", self.leaking),

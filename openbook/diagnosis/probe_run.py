@@ -122,7 +122,7 @@ def _leaks(asked: Sequence[Question], bench: Bench, finder: Finder, kept: Kept |
     if before is not None:
         return before
     found = leaks([case_of(question, bench, finder) for question in asked], bench, cancelled)
-    if kept:
+    if kept and found.complete:
         kept.add_leaks(ids, found)
     return found
 
