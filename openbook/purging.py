@@ -18,6 +18,8 @@ from openbook.records import Digest
 from openbook.runs import documents_holding
 
 _OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
+_NUMBERS = "diagnosis.json"
+_MOST_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,21 @@ def diagnoses_showing(folder: Path, texts: Sequence[str]) -> list[Path]:
     found = []
     for place in sorted(folder.glob("[!.]*")):
         files = [path for path in place.glob("*.jsonl") if not path.name.startswith(_OPINIONS)]
-        if any(_shows(path, texts) for path in files):
+        if _holds_probes(place / _NUMBERS) or any(_shows(path, texts) for path in files):
             found.append(place)
     return found
+
+
+def _holds_probes(path: Path) -> bool:
+    """Whether the numbers of a diagnosis (docs/formats/diagnosis.md) hold those of probes, with their answers."""
+    try:
+        if path.stat().st_size > _MOST_NUMBERS_BYTES:
+            return True
+        return any(model.get("probes") for model in json.loads(path.read_bytes())["models"])
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return True
 
 
 def _shows(path: Path, texts: Sequence[str]) -> bool:

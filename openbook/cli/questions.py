@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,19 +48,15 @@ def draft(
     from openbook.cli import display, session
     from openbook.diagnosis import drafting
     from openbook.diagnosis.drafts import write_questions
-    from openbook.models.durable import storage_errors
 
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
     current = session.settings(kb=kb, model=model)
     base, embedder = session.open_base(current)
     display.must_hold_documents(base, str(current.default_kb))
-    with storage_errors(f"write {output}"):  # before the work, not after it
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if not output.exists():
-            write_questions(output, [])
-    opened = session.model_opener(current)() if model else None
+    _check_writable(output)  # before the work, not after it
     scope = scope_of(base, as_of, where, labels)
+    opened = session.model_opener(current)() if model else None
     try:
         with session.add_progress() as progress:
             found = drafting.draft(
@@ -71,18 +68,28 @@ def draft(
                 scope=scope,
                 progress=lambda done, total: progress("draft", done, total),
             )
-    except BaseException:
-        if not output.stat().st_size:
-            output.unlink()
-        raise
     finally:
         if opened is not None:
             opened.close()
     if found.drafts:
         write_questions(output, [each.to_json() for each in found.drafts])
-    elif not output.stat().st_size:
-        output.unlink()
     _report(found, count, output)
+
+
+def _check_writable(path: Path) -> None:
+    """Raises StorageError where no file can be put there. Nothing is left behind, not even a folder."""
+    from openbook.models.durable import replace_file, storage_errors
+
+    new = [folder for folder in path.parents if not folder.exists()]
+    trial = path.with_name(f".{path.name}.trial")
+    with storage_errors(f"write {path}"):
+        try:
+            replace_file(trial, b"")
+        finally:
+            with suppress(OSError):
+                trial.unlink(missing_ok=True)
+                for folder in filter(Path.is_dir, new):
+                    folder.rmdir()
 
 
 def _report(found: Drafting, count: int, output: Path) -> None:
@@ -115,18 +122,18 @@ def review(file: Path, kb: Path | None) -> None:
     from openbook.cli import display
     from openbook.diagnosis.reviewing import Review
 
-    work = Review.open(file)
     out = display.console()
-    base = _base_or_none(kb) if work.waiting() else None
-    total, stopped = len(work.waiting()), False
-    for number, at in enumerate(work.waiting(), start=1):
-        display.say(out, f"\n{number} of {total}", style="dim")
-        _show_place(base, work.questions[at])
-        if not _decide(work, at):
-            stopped = True
-            break
-    if base is not None:
-        base.close()
+    with Review.open(file) as work:
+        base = _base_or_none(kb) if work.waiting() else None
+        total, stopped = len(work.waiting()), False
+        for number, at in enumerate(work.waiting(), start=1):
+            display.say(out, f"\n{number} of {total}", style="dim")
+            _show_place(base, work.questions[at])
+            if not _decide(work, at):
+                stopped = True
+                break
+        if base is not None:
+            base.close()
     left = len(work.waiting())
     kept = len(work.questions) - len(work.rejected) - left
     end = "Stopped. " if stopped else ""
@@ -153,6 +160,7 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
     from rich.text import Text
 
     from openbook.cli import display
+    from openbook.diagnosis.drafts import answers_of
     from openbook.diagnosis.reviewing import place
 
     out, found = display.console(), place(base, question)
@@ -165,7 +173,7 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
         display.say(out, found.note, style="yellow")
     opened, closed = ("", "") if out.is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(found.quote)}{closed}", style="reverse")
-    for answer in question.get("answers", []):
+    for answer in answers_of(question):
         quote.highlight_words([answer], style="bold underline")
     before, after = display.printable(found.before), display.printable(found.after)
     display.say(out, Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
@@ -174,23 +182,22 @@ def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
 def _decide(work: Review, at: int) -> bool:
     """Ask for one draft until it is decided or skipped. False: stop."""
     from openbook.cli import display
+    from openbook.diagnosis.drafts import answers_of
 
     out = display.console()
     while True:
-        question = work.questions[at]
+        question, problem = work.questions[at], ""
         display.say(out, f"\nQuestion: {display.printable(question['question'])}", style="bold")
-        answers = " | ".join(question.get("answers", [])) or "none: unanswerable"
+        answers = " | ".join(answers_of(question)) or "none: unanswerable"
         display.say(out, f"Answers:  {display.printable(answers)}")
         key = _typed(KEYS)
         if key is None or key.lower() in ("x", "exit", "quit"):
             return False
         match key.lower():
             case "a" | "accept":
-                problem = work.problem(at)
+                problem = work.accept(at)
                 if not problem:
-                    work.accept(at)
                     return True
-                display.say(out, problem, style="yellow")
             case "r" | "reject":
                 work.reject(at)
                 return True
@@ -198,12 +205,14 @@ def _decide(work: Review, at: int) -> bool:
                 return True
             case "q" | "question":
                 if text := _typed("New question (empty: as it is): "):
-                    work.edit(at, question=text)
+                    problem = work.edit(at, question=text)
             case "w" | "answers":
                 if text := _typed("New answers, with | between them (empty: as they are): "):
-                    work.edit(at, answers=[part.strip() for part in text.split("|") if part.strip()])
+                    problem = work.edit(at, answers=[part.strip() for part in text.split("|") if part.strip()])
             case _:
-                display.say(out, f"{display.printable(key)!r} is none of a, q, w, r, s, x.", style="yellow")
+                problem = f"{display.printable(key)!r} is none of a, q, w, r, s, x."
+        if problem:
+            display.say(out, display.printable(problem), style="yellow")
 
 
 def _typed(prompt: str) -> str | None:
@@ -225,26 +234,27 @@ def _typed(prompt: str) -> str | None:
 @click.option(
     "--format", "file_format", default="", help="openbook, squad, ragas or beir (default: by what is in the file)."
 )
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option("--force", is_flag=True, help="Write over files that exist, documents of the same names included.")
 def import_(source: Path, output: Path, documents: Path | None, split: str, file_format: str, force: bool) -> None:
     """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
-    import dataclasses
-
     from openbook.cli import display
     from openbook.diagnosis.drafts import write_questions
-    from openbook.diagnosis.importing_beir import beir_questions, is_beir, write_corpus
-    from openbook.diagnosis.questions import load_questions
+    from openbook.diagnosis.importing import to_import
+    from openbook.diagnosis.importing_beir import is_beir, write_corpus
     from openbook.knowledge.discovery import check_exists
+    from openbook.models.durable import storage_errors
 
     check_exists(source)
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
-    beir = file_format == "beir" or (not file_format and is_beir(source))
-    if (documents is not None or split) and not beir:
+    if (documents is not None or split) and not (file_format == "beir" or (not file_format and is_beir(source))):
         raise ConfigError(f"--documents and --split are for BEIR folders, and {source} is none.")
-    found = [q for _, q in beir_questions(source, split)] if beir else list(load_questions(source, file_format))
+    with storage_errors(f"write {documents}"):
+        if documents is not None and not force and documents.is_dir() and any(documents.iterdir()):
+            raise ConfigError(f"{documents} holds files already; choose another folder, or give --force.")
+    found = to_import(source, file_format, split)
     out, written = display.console(), write_corpus(source, documents) if documents is not None else 0
-    write_questions(output, [dataclasses.asdict(question) for question in found])
+    write_questions(output, found)
     display.say(out, f"{len(found):,} questions in {output}.")
     if documents is not None:
         display.say(

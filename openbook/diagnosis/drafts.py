@@ -5,16 +5,16 @@ A draft has `"reviewed": false`. A line without that key was written by a person
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.errors import ConfigError, StorageError
+from openbook.diagnosis.questions import lines_in, parsed, shown, texts
+from openbook.errors import ConfigError
 from openbook.models.durable import replace_file, storage_errors
-
-MAX_LINE_CHARS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,47 +46,58 @@ class Draft:
         return value | {"answers": list(self.answers), "tags": list(self.tags)}
 
 
-def write_questions(path: Path, questions: Sequence[Mapping[str, Any]]) -> None:
+def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
     """Put them there in one step, one a line. Raises StorageError."""
-    lines = (json.dumps(question, ensure_ascii=False) + "\n" for question in questions)
     with storage_errors(f"write {path}"):
-        replace_file(path, "".join(lines).encode("utf-8", "replace"))
+        replace_file(path, content_of(path, questions))
 
 
-def read_questions(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of questions as they are. Raises ConfigError with the number of a line that is none, StorageError."""
+def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
+    """What a file of that name holds with these questions: compressed where it ends in .gz."""
+    content = b"".join(map(line_of, questions))
+    return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+
+
+def line_of(question: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(question, ensure_ascii=False)}\n".encode("utf-8", "replace")
+
+
+def read_questions(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(number of its line, question) for each question of a file, as it stands there.
+
+    Raises ConfigError with the number of a line that is none, StorageError.
+    """
     return list(_lines(path))
 
 
 def unreviewed(path: Path) -> int:
     """How many questions of a file are drafts that nobody has reviewed. Raises ConfigError, StorageError."""
-    return sum(is_draft(question) for question in _lines(path))
+    return sum(is_draft(question) for _, question in _lines(path))
 
 
 def is_draft(question: Mapping[str, Any]) -> bool:
     return question.get("reviewed", True) is False
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE_CHARS), ""), start=1):
-                if line.strip():
-                    yield _question(line, f"{path.name}, line {number}")
-    except OSError as error:
-        raise StorageError(f"Cannot read the questions in {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
+def answers_of(question: Mapping[str, Any]) -> tuple[str, ...]:
+    """The accepted answers, given as a list, as one text, or not at all. Raises ValueError."""
+    return texts(question.get("answers"), "answers")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in lines_in(path):
+        yield number, _question(line, f"{path.name} line {number}")
 
 
 def _question(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not a JSON object: {error}. Each line is one question.") from error
+    value = parsed(line, where)
     if not isinstance(value, dict) or not isinstance(value.get("question"), str):
-        raise ConfigError(f'{where}: an object with "question" is expected, not {line.strip()[:60]!r}.')
-    answers = value.get("answers", [])
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise ConfigError(f'{where}: "answers" must be a list of texts, not {str(answers)[:60]!r}.')
+        raise ConfigError(
+            f'{where}: an object with "question" is expected, not {shown(value)}. Each line is one question; other files '
+            "become such with openbook questions import."
+        )
+    try:
+        answers_of(value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}.") from error
     return value

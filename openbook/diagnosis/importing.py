@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from openbook.diagnosis.drafts import line_of
 from openbook.diagnosis.gold_quotes import SHORTEST_CHARS, sentence_at
 from openbook.diagnosis.importing_beir import beir_questions, is_beir
 from openbook.diagnosis.questions import (
+    MAX_LINE_BYTES,
     Gold,
     Question,
     asked,
@@ -33,14 +36,14 @@ MAX_DOCUMENT_BYTES = 1 << 29  # of a file that is one JSON document
 _RAGAS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
 
 
-def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Question]]:
-    """(where it stands, the question), in order. Raises ConfigError, StorageError."""
+def questions_in(path: Path, file_format: str = "", split: str = "") -> Iterator[tuple[str, Question]]:
+    """(where it stands, the question), in order. `split`: of a BEIR folder. Raises ConfigError, StorageError."""
     if file_format and file_format not in FORMATS:
         raise ConfigError(
             f"The format must be one of {', '.join(FORMATS)}, not {file_format!r}.{did_you_mean(file_format, FORMATS)}"
         )
     if file_format == "beir" or (not file_format and is_beir(path)):
-        yield from beir_questions(path)
+        yield from beir_questions(path, split)
         return
     for number, where, value in _records(path):
         kind = file_format or _format_of(value)
@@ -48,6 +51,25 @@ def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Quest
             yield where, _question(kind, value, f"line-{number}")
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{where} is no valid question: {_said(error)}") from error
+
+
+def to_import(path: Path, file_format: str = "", split: str = "") -> list[dict[str, Any]]:
+    """The questions as lines of a file of our own, which `load_questions` can read. Raises ConfigError, StorageError."""
+    found: dict[str, dict[str, Any]] = {}
+    for where, question in questions_in(path, file_format, split):
+        value = asdict(question)
+        try:
+            question_of(value)
+            if question.id in found:
+                raise ValueError(f"the id {question.id!r} stands there a second time. Give each question its own.")
+            if (size := len(line_of(value))) > MAX_LINE_BYTES:
+                raise ValueError(f"as a line it has {size:,} bytes, and {MAX_LINE_BYTES:,} are read. Shorten it.")
+        except ValueError as error:
+            raise ConfigError(f"{where} is no valid question: {_said(error)}") from error
+        found[question.id] = value
+    if not found:
+        raise ConfigError(f"{path.name} holds no questions.")
+    return list(found.values())
 
 
 def _said(error: Exception) -> str:

@@ -37,7 +37,8 @@ def beir_questions(folder: Path, split: str = "") -> Iterator[tuple[str, Questio
     `split`: default the first there is of `PREFERRED_SPLITS`. The gold is the sentence with an accepted answer in a document
     that is judged relevant, if there is one. Raises ConfigError, StorageError.
     """
-    judged = _judged(_qrels(folder, split))
+    qrels = _qrels(folder, split)
+    judged = _judged(qrels)
     texts_of = _texts(folder, {document for documents in judged.values() for document in documents})
     queries = answered = 0
     for where, value in _lines(folder, "queries.jsonl"):
@@ -52,7 +53,12 @@ def beir_questions(folder: Path, split: str = "") -> Iterator[tuple[str, Questio
                 yield where, Question(key, wording, answers, gold=_gold(judged[key], texts_of, answers))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{where} is no BEIR query: {error!r}.") from error
-    if queries and not answered:
+    if not queries:
+        raise ConfigError(
+            f"{qrels.name} judges no document relevant for a query in {folder.name}: its first column must hold ids of "
+            "queries, and a score be above 0."
+        )
+    if not answered:
         raise ConfigError(
             f"None of the {queries} queries in {folder.name} has accepted answers, and verdicts need them. "
             'Give each query "answers": ["..."].'

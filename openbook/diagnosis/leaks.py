@@ -8,6 +8,7 @@ that was told elsewhere, or an answer that is not byte for byte what it was befo
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class Leaks:
     failed: int
     found: tuple[Leak, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every request was answered, so that asking again would show no more."""
+        return not self.failed and self.told.of > 0
+
     def rows(self) -> list[tuple[str, Share]]:
         return [
             ("requests that hold a code of another", self.leaking),
@@ -83,33 +89,52 @@ class Leaks:
         text = f"Nothing of one request appeared in another: {self.leaking} hold a code of another"
         if self.changed.count:
             return f"{text}, but {self.changed} answers are not what they were before: the model does not always answer the same."
-        text += ", and all answers are byte for byte what they were before."
-        return (
-            text
-            if self.told.count
-            else text + " But the model never said the code that it was told, so little could be seen."
-        )
+        if self.changed.of:
+            text += ", and all answers that could be compared are byte for byte what they were before."
+        else:
+            text += ". No answer could be compared with the one before."
+        if self.told.count:
+            return text
+        if self.told.of:
+            return f"{text} But the model never said the code that it was told, so little could be seen."
+        return f"{text} No request that was told a code was answered, so little could be seen."
 
 
 def leaks(cases: Sequence[Case], bench: Bench, cancelled: Cancelled) -> Leaks:
     """Raises Stopped."""
     cases = cases[:MOST_CASES]
+    ended = threading.Event()
+
+    def given_up() -> bool:
+        return ended.is_set() or cancelled()
+
     canaries = [canary_of(bench.base.id, number) for number in range(len(cases))]
-    asked = [_own(case, bench, cancelled) for case in cases]
+    asked = [_own(case, bench, given_up) for case in cases]
     before = {request: ask() for requests in asked for request, ask in requests}
     turns = [
-        [*_of_canary(canary, canaries[number - 1], bench, cancelled), *asked[number]]
+        [*_of_canary(canary, canaries[number - 1], bench, given_up), *asked[number]]
         for number, canary in enumerate(canaries)
     ]
     after = [(request, ask()) for turn in turns for request, ask in turn]
-    with ThreadPoolExecutor(THREADS) as pool:
-        running = [(request, pool.submit(ask)) for turn in turns for request, ask in turn]
-        after += [(request, answer.result()) for request, answer in running]
+    after += _in_parallel([request for turn in turns for request in turn], ended)
     after += [(request, ask()) for requests in asked for request, ask in requests]
     return _counted(before, after, [canary.code for canary in canaries])
 
 
 _Ask = tuple[Request, Callable[[], Said]]
+
+
+def _in_parallel(requests: Sequence[_Ask], ended: threading.Event) -> list[tuple[Request, Said]]:
+    """What was said, in the order of the requests. When one ends by an exception, or Ctrl-C comes, the others are `ended`."""
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        running = [(request, pool.submit(ask)) for request, ask in requests]
+        return [(request, answer.result()) for request, answer in running]
+    except BaseException:
+        ended.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _own(case: Case, bench: Bench, cancelled: Cancelled) -> list[_Ask]:

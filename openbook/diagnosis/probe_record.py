@@ -67,12 +67,16 @@ class Kept:
         return self._record.path.with_suffix(".leaks.json")
 
     def leaks(self, questions: Sequence[str]) -> Leaks | None:
-        """What was found between these questions, if it was looked for before. Raises ConfigError, StorageError."""
+        """What was found between these questions, if it was looked for before and all was answered.
+
+        Raises ConfigError, StorageError.
+        """
         path = self._leaks_path
         try:
             value = json.loads(path.read_bytes())
             same = value["header"] == _plain(self._header) and value["questions"] == list(questions)
-            return record_of(Leaks, value["leaks"]) if same else None
+            found = record_of(Leaks, value["leaks"]) if same else None
+            return found if found and found.complete else None
         except FileNotFoundError:
             return None
         except OSError as error:

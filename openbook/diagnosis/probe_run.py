@@ -16,7 +16,7 @@ from openbook.diagnosis.leaks import MOST_CASES, Leaks, leaks
 from openbook.diagnosis.observations import Header, header_of
 from openbook.diagnosis.probe_record import Kept
 from openbook.diagnosis.probing import Case, Result, Trial, case_of
-from openbook.diagnosis.questions import Question
+from openbook.diagnosis.questions import Question, shown
 from openbook.diagnosis.reading_back import record_of
 from openbook.errors import ConfigError, EngineError, StorageError, did_you_mean
 from openbook.inference.frozen import Cancelled, never
@@ -110,7 +110,8 @@ def probe(
             results[_BETWEEN_QUESTIONS] = _leaks(first, bench, finder, kept, cancelled)
     except Stopped:
         stopped = True
-    results = {name: _OF_A_QUESTION[name].result(found) for name, found in trials.items()} | results
+    tried = {name: found for name, found in trials.items() if found or not stopped}
+    results = {name: _OF_A_QUESTION[name].result(found) for name, found in tried.items()} | results
     return Probed(header_for(bench, questions_digest), done, stopped, results)
 
 
@@ -121,7 +122,7 @@ def _leaks(asked: Sequence[Question], bench: Bench, finder: Finder, kept: Kept |
     if before is not None:
         return before
     found = leaks([case_of(question, bench, finder) for question in asked], bench, cancelled)
-    if kept:
+    if kept and found.complete:
         kept.add_leaks(ids, found)
     return found
 
@@ -161,15 +162,21 @@ def to_json(probed: Probed) -> dict[str, Any]:
 
 def probed_of(value: object) -> Probed:
     """What `to_json` wrote. Law: `to_json(probed_of(to_json(x))) == to_json(x)`. Raises ValueError, KeyError, TypeError."""
-    if not isinstance(value, Mapping) or value["format"] != FORMAT:
+    if not isinstance(value, Mapping) or value["format"] != FORMAT or not isinstance(value["probes"], Mapping):
         raise ValueError(f"it is no result of openbook probe in format {FORMAT}")
     kinds = {name: each.found for name, each in _OF_A_QUESTION.items()} | {_BETWEEN_QUESTIONS: Leaks}
     results = {}
     for name in PROBES:
         if name in value["probes"]:
-            numbers = {key: each for key, each in value["probes"][name].items() if key != "meaning"}
-            results[name] = record_of(kinds[name], numbers)
-    return Probed(header_of(value["header"]), int(value["questions"]), bool(value["stopped"]), results)
+            results[name] = record_of(kinds[name], _without_meaning(value["probes"][name]))
+    questions, stopped = value["questions"], value["stopped"]
+    if type(questions) is not int or type(stopped) is not bool:
+        raise ValueError(f"'questions' and 'stopped' cannot be {shown([questions, stopped])}")
+    return Probed(header_of(value["header"]), questions, stopped, results)
+
+
+def _without_meaning(value: object) -> object:
+    return {key: each for key, each in value.items() if key != "meaning"} if isinstance(value, Mapping) else value
 
 
 def read_probed(path: Path) -> Probed:

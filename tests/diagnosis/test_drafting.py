@@ -191,7 +191,7 @@ def test_a_file_of_drafts_is_recognised_until_all_are_reviewed(tmp_path: Path) -
     path = tmp_path / "questions.jsonl"
     write_questions(path, [DRAFT.to_json(), {"question": "By hand?", "answers": []}])
     assert unreviewed(path) == 1
-    assert read_questions(path)[0] == json.loads(json.dumps(DRAFT.to_json()))
+    assert read_questions(path)[0] == (1, json.loads(json.dumps(DRAFT.to_json())))
     write_questions(path, [DRAFT.to_json() | {"reviewed": True}])
     assert unreviewed(path) == 0
 
@@ -204,7 +204,7 @@ def test_a_draft_has_the_keys_of_the_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense", "[]", '{"id": 1}', '{"question": 3}', '{"question": "a", "answers": "b"}', "[" * 100_000]
+    "line", ["nonsense", "[]", '{"id": 1}', '{"question": 3}', '{"question": "a", "answers": [3]}', "[" * 100_000]
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "questions.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from openbook.diagnosis.observations import (
     read_observations,
     recording,
 )
+from openbook.diagnosis.probe_run import Probed
 from openbook.diagnosis.questions import Gold, Question
+from openbook.diagnosis.results import More, write_results
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
@@ -387,3 +390,31 @@ def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: Knowled
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
     (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"bridge","trials":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]
+
+
+def test_purging_finds_the_answers_of_probes_in_the_numbers(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    folder, numbers = tmp_path / "diagnoses" / "one", tmp_path / "diagnoses" / "one" / "diagnosis.json"
+    observed = folder / "observations-a.jsonl"
+    run(observed, bench, [BRIDGE])
+    (tmp_path / "diagnoses" / "notes.txt").write_text("mine")
+
+    def showing() -> bool:
+        found = diagnoses_showing(tmp_path / "diagnoses", ["Something else."])
+        assert found in ([], [folder])
+        return bool(found)
+
+    write_results(folder, "Ferries", [observed])
+    assert not showing()
+    header = read_observations(observed)[0]
+    write_results(folder, "Ferries", [observed], more={header.model.name: More(Probed(header, 1, False, {}))})
+    assert showing()  # what the report shows of probes that another run made
+    write_results(folder, "Ferries", [observed])
+    assert not showing()
+    os.truncate(numbers, 1 << 28)
+    assert showing()
+    for content in ("{", "[]", '{"models": [1]}', "[" * 100_000):
+        numbers.write_text(content)
+        assert showing(), content

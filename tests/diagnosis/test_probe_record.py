@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis.examining import Bench, header_for
+from openbook.diagnosis.leaks import Leaks
 from openbook.diagnosis.probe_record import keeping
 from openbook.diagnosis.probe_run import PROBES, Probed, probe, probed_of, read_probed, to_json
 from openbook.diagnosis.questions import Question
@@ -52,12 +54,18 @@ def bench(base: KnowledgeBase, engine: TableEngine) -> Bench:
     return Bench(FrozenModel(engine), base, HashEmbedder(), options=Options(min_similarity=-1.0))
 
 
-def kept_run(path: Path, bench: Bench, stop_after: float = float("inf"), questions: int = 3) -> Probed:
+def kept_run(
+    path: Path,
+    bench: Bench,
+    stop_after: float = float("inf"),
+    questions: int = 3,
+    probes: Sequence[str] = PROBES,
+) -> Probed:
     engine = bench.model.engine
     assert isinstance(engine, TableEngine)
     with keeping(path, header_for(bench, "digest")) as kept:
         return probe(
-            QUESTIONS[:questions], bench, "digest", kept=kept, cancelled=lambda: len(engine.asked) >= stop_after
+            QUESTIONS[:questions], bench, "digest", probes, kept=kept, cancelled=lambda: len(engine.asked) >= stop_after
         )
 
 
@@ -113,10 +121,30 @@ def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeB
 def test_a_failure_between_answers_is_kept(tmp_path: Path, base: KnowledgeBase) -> None:
     engine = TableEngine(lambda prompt: FAILS if "Brekkan" in prompt.question else reads(prompt))
     bench = Bench(FrozenModel(engine), base, HashEmbedder(), options=Options(min_similarity=-1.0))
-    first = kept_run(tmp_path / "probes.jsonl", bench)
+    first = kept_run(tmp_path / "probes.jsonl", bench, probes=PROBES[:-1])
     engine.asked = []
-    assert to_json(kept_run(tmp_path / "probes.jsonl", bench)) == to_json(first)
+    assert to_json(kept_run(tmp_path / "probes.jsonl", bench, probes=PROBES[:-1])) == to_json(first)
     assert engine.asked == []
+
+
+def test_a_search_for_leaks_that_failed_is_made_again(
+    tmp_path: Path, bench: Bench, engine: TableEngine, base: KnowledgeBase
+) -> None:
+    whole = to_json(probe(QUESTIONS, bench, "digest", ["leaks"]))
+    path = tmp_path / "probes.jsonl"
+    down = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, HashEmbedder(), options=bench.options)
+    failed = kept_run(path, down, probes=["leaks"])
+    assert isinstance(failed.results["leaks"], Leaks)
+    assert failed.results["leaks"].told.of == 0
+    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
+    engine.asked = []
+    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
+    assert engine.asked == []
+    kept = json.loads(path.with_suffix(".leaks.json").read_bytes())
+    kept["leaks"]["failed"] = 1  # as earlier versions kept it
+    path.with_suffix(".leaks.json").write_text(json.dumps(kept))
+    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
+    assert engine.asked != []
 
 
 def test_results_come_back_from_their_json(tmp_path: Path, bench: Bench) -> None:
@@ -125,10 +153,25 @@ def test_results_come_back_from_their_json(tmp_path: Path, bench: Bench) -> None
     assert json.loads(json.dumps(to_json(probed_of(value)))) == value
     path = tmp_path / "result.json"
     path.write_text(json.dumps(value))
+    changes: list[dict[str, object]] = [{"questions": float("inf")}, {"stopped": 1}, {"probes": []}]
+    for wrong in changes:
+        (tmp_path / "wrong.json").write_text(json.dumps(value | wrong))
+        with pytest.raises(ConfigError, match="no result of openbook probe --json"):
+            read_probed(tmp_path / "wrong.json")
     assert [r.meaning() for r in read_probed(path).results.values()] == [p["meaning"] for p in value["probes"].values()]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"format": 1, "probes": {"noise": {"cells": 3}}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "probes": {"noise": {"cells": 3}}}',
+        '{"format": 1, "probes": {"leaks": []}}',
+        '{"format": 1, "probes": "leaks"}',
+    ],
+)
 def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
     path = tmp_path / "result.json"
     path.write_text(content)

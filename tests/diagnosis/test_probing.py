@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from openbook.diagnosis.probe_report import section, write_page
 from openbook.diagnosis.probe_run import PROBES, Probed, checked, probe, to_json
 from openbook.diagnosis.probing import made_up, tells
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.summary import share
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
-from openbook.records import Decoding, Passage, Prompt, ReaderFormat
+from openbook.records import Completion, Decoding, Passage, Prompt, ReaderFormat
 from openbook.testing import HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
@@ -465,6 +467,37 @@ def test_a_model_that_never_says_a_code_shows_little(base: KnowledgeBase) -> Non
     assert "little could be seen" in leaks(base, ignores).meaning()
 
 
+def test_what_was_not_compared_is_not_said_to_be_the_same() -> None:
+    nothing = share(0, 0)
+    alone = Leaks(share(0, 5), nothing, nothing, share(1, 5), 6, ())
+    assert "byte for byte" not in alone.meaning()
+    assert "No answer could be compared" in alone.meaning()
+    untold = Leaks(share(0, 5), share(0, 5), share(0, 5), nothing, 6, ())
+    assert "No request that was told a code was answered" in untold.meaning()
+
+
+def test_an_interrupt_leaves_the_requests_that_wait_unasked(base: KnowledgeBase) -> None:
+    main, never_set = threading.current_thread(), threading.Event()
+    in_threads: list[Prompt] = []
+
+    class Interrupted(TableEngine):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+        ) -> Generator[str, None, Completion]:
+            if threading.current_thread() is not main:
+                in_threads.append(prompt)
+                if "locker 1?" in prompt.question:
+                    raise KeyboardInterrupt
+                for _ in range(200):
+                    if cancelled() or never_set.wait(0.05):
+                        break
+            return (yield from super().generate(prompt, decoding, cancelled))
+
+    with pytest.raises(KeyboardInterrupt):
+        probe(QUESTIONS[:8], bench_of(base, FrozenModel(Interrupted(reads))), "", ["leaks"])
+    assert len(in_threads) <= 3 + THREADS  # the three about that locker, then those that wait until they are cancelled
+
+
 def test_codes_are_found_however_they_are_written() -> None:
     first, second = canary_of("kb", 0), canary_of("kb", 1)
     assert first.code != second.code
@@ -499,6 +532,8 @@ def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
     assert 0 < probed.questions < 10
     assert "leaks" not in probed.results
     assert "stopped before" in section(probed)
+    first = probe(QUESTIONS, bench, cancelled=lambda: True)
+    assert (first.stopped, first.questions, first.results) == (True, 0, {})
     between = probe(QUESTIONS, bench, probes=["leaks"], cancelled=lambda: True)
     assert (between.stopped, between.questions, between.results) == (True, 10, {})
 
