@@ -27,6 +27,7 @@ svg.plot .halo { paint-order: stroke; stroke: var(--page); stroke-width: 4px; }
 WIDTH, HEIGHT = 560, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 46
 _ROW, _NAME = 21, 258  # of the second figure: the height of a row, the width of its name
+LABELLED = 0.1  # recall from which on points are labelled
 SHOWN = (
     ("base", "passage", "base, with the passage"),
     ("base", "guide", "base, and a guide to the task"),
@@ -111,14 +112,15 @@ def _error(found: Interval, x: float, colour: str, scale: _Scale) -> str:
 
 
 def _line(arms: Sequence[FactArm], form: str, scale: _Scale) -> Iterator[str]:
-    """A point for each number of exposures, which stands beside it."""
+    """A point for each number of exposures, which stands beside it where the points of all forms do not lie on each other."""
     places = [(scale.x(cost(arm)), scale.y(mean_of(arm.recall).mean)) for arm in arms]
     way = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     yield f'<path d="M{way}" fill="none" stroke="var(--{form})" stroke-width="2.5"/>'
     for arm, (x, y) in zip(arms, places, strict=True):
         yield _error(mean_of(arm.recall), x, form, scale)
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="var(--{form})"/>'
-        yield f'<text class="halo soft" x="{x - 8:.1f}" y="{y - 8:.1f}" text-anchor="end">{arm.exposures}×</text>'
+        if mean_of(arm.recall).mean > LABELLED:
+            yield f'<text class="halo soft" x="{x - 8:.1f}" y="{max(_TOP + 12.0, y - 8):.1f}" text-anchor="end">{arm.exposures}×</text>'
 
 
 def _star(arm: FactArm, scale: _Scale, *, above: bool) -> Iterator[str]:
