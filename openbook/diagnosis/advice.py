@@ -27,7 +27,12 @@ def advice(summary: ModelSummary) -> tuple[Finding, ...]:
     group = summary.overall
     counted = group.questions - group.failed
     if not counted:
-        return (Finding("Nothing was measured: the model failed on every question.", "Look at the failures."),)
+        return (
+            Finding(
+                "Nothing was measured: the model failed on every question.",
+                "Put right what the failures say, and run the same command: it asks them again.",
+            ),
+        )
     findings = [_headline(summary)]
     misses = {verdict: group.verdicts[verdict].count for verdict in MISSES}
     misses["not_in_the_knowledge_base"] = summary.abstained.of - summary.abstained.count
@@ -108,6 +113,9 @@ def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
     if summary.from_memory:
         yield Finding(f"{summary.from_memory} answers came from memory against the passage that was given.")
     if group.failed:
-        yield Finding(f"{group.failed} of {group.questions} questions are not counted: the model failed on them.")
+        yield Finding(
+            f"{group.failed} of {group.questions} questions are not counted: the model failed on them.",
+            "The same command asks them again.",
+        )
     if misses and misses < FEW:
         yield Finding(f"There are only {misses} misses, so their causes are a hint. More questions tell more.")
