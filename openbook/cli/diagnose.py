@@ -20,7 +20,7 @@ from openbook.cli.asking import (
 )
 from openbook.cli.scoping import scope_of
 from openbook.cli.teach import teach
-from openbook.errors import ConfigError, OpenBookError
+from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -152,6 +152,7 @@ def run(
         results.write_csv(csv_file, files, limit)
     if export_parquet is not None:
         results.write_parquet(export_parquet, files, limit)
+    _must_have_measured(summaries, files, more)
     _must_reach(summaries, fail_under)
 
 
@@ -279,6 +280,25 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
     of = [survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
     return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
+
+
+def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path], more: Mapping[str, More]) -> None:
+    """Raises EngineError for a model, or a judge, that failed on everything."""
+    from openbook.diagnosis.observations import read_observations
+
+    for summary, file in zip(summaries, files, strict=True):
+        if summary.overall.failed == summary.overall.questions:
+            why = next(each.failure for each in read_observations(file)[1])
+            raise EngineError(
+                f"Nothing was measured: {summary.name} failed on all {summary.overall.failed} questions. {why} "
+                "When that is put right, run the same command: it asks them again."
+            )
+        opinion = more[summary.name].opinion if summary.name in more else None
+        if opinion and opinion.failed and not (opinion.agreed.same.of or opinion.unclear):
+            raise EngineError(
+                f"The judge {opinion.judge} failed on all {opinion.failed} answers of {summary.name}. "
+                "When that is put right, run the same command: it asks again."
+            )
 
 
 def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:

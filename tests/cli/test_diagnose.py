@@ -196,7 +196,6 @@ def test_documents_without_a_knowledge_base(
     [
         ("good", "1.0", 0),
         ("bad", "0.5", 1),
-        ("fails", "0", 1),
         ("bad", "0", 0),
         ("overloaded", "0.5", 0),
         ("overloaded", "0.51", 1),
@@ -209,6 +208,30 @@ def test_fail_under(
     assert found == code
     assert "report" in stdout
     assert ("--fail-under" in error) == (code != 0)
+
+
+def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "fails")
+    for more in ((), ("--fail-under", "0")):
+        code, stdout, error = out(*arguments, *more)
+        assert code == 3
+        assert "fails failed on all 4 questions. The engine fell over." in error
+        assert "it asks them again" in " ".join(stdout.split())
+    assert opened[1].asked
+    monkeypatch.setitem(ENGINES, "fails", good)
+    code, stdout, error = out(*arguments)
+    assert (code, error) == (0, "")
+    assert "failed" not in stdout
+
+
+def test_a_judge_that_fails_on_every_answer_is_an_error(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path
+) -> None:
+    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--judge", "fails")
+    assert code == 3
+    assert "The judge fails failed on all 7 answers of good." in error
 
 
 def test_compare(out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path) -> None:
