@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -56,6 +58,16 @@ def diagnose() -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
+class _Share(click.FloatRange):
+    """A number from 0 to 1; FloatRange alone takes "nan" for one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number from 0 to 1.", param, ctx)
+        return found
+
+
 def _more_options(command: Callable[..., None]) -> Callable[..., None]:
     """What else is measured: `probes`, `probe_results` and `judge`."""
     for option in (
@@ -94,7 +106,7 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--fail-under",
-    type=click.FloatRange(0.0, 1.0),
+    type=_Share(0.0, 1.0),
     help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -302,10 +314,15 @@ def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]
 
 
 def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:
-    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right."""
+    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right.
+
+    0.55 is 55 of 100, and not the binary number next to it.
+    """
+    if wanted is None:
+        return
     for summary in summaries:
         group = summary.overall
-        if wanted is not None and (group.right.share is None or group.right.count < wanted * group.questions):
+        if group.right.share is None or group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
                 f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "

@@ -210,6 +210,26 @@ def test_fail_under(
     assert ("--fail-under" in error) == (code != 0)
 
 
+@pytest.mark.parametrize(
+    ("right", "of", "share", "code"),
+    [(7, 25, "0.28", 0), (14, 25, "0.56", 0), (6, 25, "0.28", 1), (13, 25, "0.56", 1), (1, 3, "0.3333333333333333", 0)],
+)
+def test_fail_under_is_exact(
+    out: Out, opened: list[TableEngine], kb: Path, tmp_path: Path, right: int, of: int, share: str, code: int
+) -> None:
+    lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert out("diagnose", path, "--kb", kb, "--model", "bad", "--fail-under", share)[0] == code
+
+
+def test_fail_under_takes_numbers_from_0_to_1(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
+    for share in ("nan", "1.1", "half"):
+        code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--fail-under", share)
+        assert (code, "--fail-under" in error) == (2, True)
+    assert opened == []
+
+
 def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
     out: Out, opened: list[TableEngine], questions: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
