@@ -189,7 +189,8 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Iterator[str]:
 def notes_of(comparison: Comparison) -> list[str]:
     """What is to be known to read a comparison."""
     left_out = f"Questions left out, because only one of the two was asked them: {comparison.left_out:,}."
-    return [*comparison.notes, *([left_out] if comparison.left_out else [])]
+    failed = f"Questions left out, because at least one of the two failed on them: {comparison.failed:,}."
+    return [*comparison.notes, *([left_out] if comparison.left_out else []), *([failed] if comparison.failed else [])]
 
 
 def p_of(comparison: Comparison) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparing import Comparison, Diagnosed, diagnosed, pairs_of
+from openbook.diagnosis.comparing import Comparison, Diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
 from openbook.diagnosis.observations import PREFIX, Observation, header_of, read_observations
 from openbook.diagnosis.opinions import SecondOpinion
@@ -145,7 +145,7 @@ def read_outcomes(path: Path) -> list[Diagnosed]:
             raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
         headers = [header_of(model["header"]) for model in value["models"]]
         return [
-            diagnosed(header.model.name, header, list(outcomes_of(model)))
+            Diagnosed(header.model.name, header, list(outcomes_of(model)))
             for header, model in zip(headers, value["models"], strict=True)
         ]
     except OSError as error:
