@@ -184,9 +184,10 @@ class _Job:
         return min(self.limit or self.survey.questions, self.survey.questions)
 
     def asked(self) -> Iterator[Question]:
-        from openbook.diagnosis.questions import load_questions
+        """Raises ConfigError when the file has changed since the survey."""
+        from openbook.diagnosis.questions import load_questions, unchanged
 
-        return islice(load_questions(self.questions, self.file_format), self.limit)
+        return islice(unchanged(load_questions(self.questions, self.file_format), self.survey), self.limit)
 
 
 def _examined(

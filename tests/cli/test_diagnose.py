@@ -168,6 +168,30 @@ def test_other_settings_are_another_run(out: Out, opened: list[TableEngine], que
     assert len(folders) == 3
 
 
+def test_a_file_of_questions_that_changes_while_it_is_asked_ends_the_run(
+    out: Out,
+    opened: list[TableEngine],
+    questions: Path,
+    kb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = questions.read_text()
+
+    def edits(prompt: Prompt) -> str:
+        questions.write_text(before.replace("Who built the tower", "Who sold the tower"))
+        return good(prompt)
+
+    monkeypatch.setitem(ENGINES, "edits", edits)
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "edits", "--model", "good", "--out", tmp_path / "r")
+    code, _, error = out(*arguments)
+    assert code == 2
+    assert "The questions changed while they were asked: question 3 ('tower') is another one." in error
+    assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
+    questions.write_text(before)
+    assert out(*arguments)[0] == 0
+
+
 def test_a_changed_knowledge_base_is_refused_in_the_same_folder(
     out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path, embedder: HashEmbedder
 ) -> None:

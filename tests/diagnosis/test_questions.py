@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.questions import Gold, Question, load_questions, survey
+from openbook.diagnosis.questions import Gold, Question, load_questions, survey, unchanged
 from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
@@ -205,6 +205,22 @@ def test_a_survey_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> Non
     other = survey(load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD, indent=None).replace(": ", " : "))))
     assert one == other
     assert one.digest != survey(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"}))).digest
+
+
+def test_questions_that_change_after_the_survey_are_not_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", *({**GOOD, "id": n} for n in range(3)))
+    found = survey(load_questions(path))
+    assert [q.id for q in unchanged(load_questions(path), found)] == ["0", "1", "2"]
+    for changed, asked, says in (
+        ([{**GOOD, "id": 0}, {**GOOD, "id": 1, "answers": ["10:40"]}], 1, r"question 2 \('1'\) is another one"),
+        ([{**GOOD, "id": n} for n in range(2)], 2, "there were 3 of them, and now there are 2"),
+        ([{**GOOD, "id": n} for n in range(4)], 3, "question 4"),
+    ):
+        write(path, *changed)
+        with pytest.raises(ConfigError, match=says):
+            list(unchanged(load_questions(path), found))
+        reading = unchanged(load_questions(path), found)
+        assert [next(reading).id for _ in range(asked)] == ["0", "1", "2"][:asked]
 
 
 def test_many_questions_stream(tmp_path: Path) -> None:
