@@ -178,8 +178,10 @@ def _kind(value: Mapping[str, Any], answers: tuple[str, ...]) -> Kind:
     marked = value.get("unanswerable", False)
     if not isinstance(marked, bool):
         raise ValueError(f"'unanswerable' must be true or false, not {shown(marked)}")
-    given = value.get("kind") or ("unanswerable" if marked else "answerable")
-    if given not in KINDS:
+    given = value.get("kind")
+    if given is None:
+        given = "unanswerable" if marked else "answerable"
+    if not isinstance(given, str) or given not in KINDS:
         raise ValueError(f"'kind' must be one of {', '.join(KINDS)}, not {shown(given)}")
     kind = KINDS[given]
     if marked and kind != "unanswerable":
@@ -283,8 +285,13 @@ def decoded(content: bytes, where: str, *, first: bool = False) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed. Raises ConfigError for what is damaged, StorageError."""
+    """The bytes of a file, decompressed. Raises ConfigError for what is damaged or can be read only once, StorageError."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(
+                f"{path} is no regular file, but a pipe or a device, and questions are read more than once. "
+                "Write them to a file first."
+            )
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content: Any = stream
             yield content
