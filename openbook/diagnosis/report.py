@@ -18,7 +18,7 @@ from pathlib import Path
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
-from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
+from openbook.diagnosis.observations import Header, Observation, Said, Seen
 from openbook.diagnosis.opinions import MOST_SHOWN as MOST_DISAGREEMENTS
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
@@ -302,7 +302,7 @@ def _marked(said: Said, mode: str, observation: Observation) -> str:
 
 def _passage(seen: Seen, observation: Observation) -> str:
     place = f"{_short(seen.document)}{f', page {seen.page}' if seen.page else ''}, characters {seen.start}–{seen.start + len(seen.text)}"
-    notes = _roles(seen, observation.asked[0], observation)
+    notes = _roles(seen, observation)
     cited = [(start, end) for w in observation.asked for passage, start, end in w.cited if passage == seen.id]
     return (
         f'<div class="passage"><span class="soft">{text(place)} · {notes}</span>'
@@ -316,9 +316,15 @@ def _short(document: str) -> str:
     return document if len(parts) <= PATH_PARTS else "…/" + "/".join(parts[-PATH_PARTS:])
 
 
-def _roles(seen: Seen, first: Wording, observation: Observation) -> str:
-    rank = first.found.index(seen.id) + 1 if seen.id in first.found else 0
-    parts = [f"given to the reader at rank {rank}" if rank else "not given to the reader"]
+def _roles(seen: Seen, observation: Observation) -> str:
+    """What became of the passage, in each wording of the question: they are counted from 1, where there are several."""
+    several = len(observation.asked) > 1
+    ranks = [
+        f"at rank {wording.found.index(seen.id) + 1}{f' (wording {number})' if several else ''}"
+        for number, wording in enumerate(observation.asked, 1)
+        if seen.id in wording.found
+    ]
+    parts = [f"given to the reader {', '.join(ranks)}" if ranks else "not given to the reader"]
     if seen.gold:
         parts.append("holds the answer" if seen.id in observation.holding else "holds an answer")
     return ", ".join(parts)

@@ -155,7 +155,7 @@ def read_outcomes(path: Path) -> list[Diagnosed]:
 
 
 def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """One line for each model and question. Raises StorageError."""
+    """One line for each model and question; `right` is empty where the model failed. Raises StorageError."""
     with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
         writer = csv.writer(stream)
         writer.writerow(_COLUMNS)
@@ -163,12 +163,12 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
 
 
 def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`. Raises ConfigError without pyarrow, StorageError."""
+    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`; what is empty there may be null. Raises ConfigError without pyarrow, StorageError."""
     arrow, parquet = parquet_library()
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
     rows = _all_rows(files, limit)
     with storage_errors(f"write {path}"), parquet.ParquetWriter(path, schema) as writer:
-        while group := [[str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
+        while group := [[None if value is None else str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
             columns = [list(column) for column in zip(*group, strict=True)]
             writer.write_table(arrow.table(columns, schema=schema))
 
@@ -200,7 +200,7 @@ def _rows(name: str, judgements: Iterable[tuple[Observation, Judged]]) -> Iterat
             " | ".join(question.tags),
             found.verdict,
             found.silence,
-            int(found.right),
+            None if found.verdict == "failed" else int(found.right),
             *(each.text if each else "" for each in said),
             wording.rank or "",
             reason(observation, found),
