@@ -236,17 +236,28 @@ def _probed(job: _Job, bench: Bench) -> Probed:
 
 
 def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
-    """Write the numbers and the page, and show them."""
+    """Write the numbers and the page, also of models that were asked before, and show those of these files."""
     from openbook.cli import display, display_diagnosis
     from openbook.diagnosis import results
 
     title = f"Diagnosis of {job.questions.name}"
-    summaries, comparisons = results.write_results(job.folder, title, files, job.limit, more)
+    others = results.of_other_models(files)
+    if gone := results.dropped(job.folder, [*files, *others], more):
+        click.echo(
+            f"{results.NUMBERS} and {results.REPORT} in {job.folder} are replaced. No longer in them: {', '.join(gone)}. "
+            "What was observed stays.",
+            err=True,
+        )
+    summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
+    asked, before = summaries[: len(files)], summaries[len(files) :]
     if as_json:
         display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(job.folder)})
     else:
-        display_diagnosis.print_diagnosis(summaries, comparisons, job.folder, more)
-    return summaries
+        display_diagnosis.print_diagnosis(asked, comparisons, job.folder, more)
+    if before:
+        names = ", ".join(f"{display.printable(each.name)} ({each.overall.questions} questions)" for each in before)
+        click.echo(f"Also in the report, because they were asked before: {names}.", err=True)
+    return asked
 
 
 def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:

@@ -24,7 +24,7 @@ from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
-from openbook.models.durable import storage_errors
+from openbook.models.durable import replacing, storage_errors
 
 MOST_SHOWN = 250  # questions of one verdict and model
 PATH_PARTS = 3  # of a document's path are shown
@@ -49,11 +49,10 @@ def write_report(
 
     Raises StorageError.
     """
-    staged = path.with_name(f".{path.name}")
-    with storage_errors(f"write {path}"):
-        with staged.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.writelines(part + "\n" for part in _page(title, models, comparisons, sections))
-        staged.replace(path)
+    with storage_errors(f"write {path}"), replacing(path) as stream:
+        stream.writelines(
+            f"{part}\n".encode("utf-8", "replace") for part in _page(title, models, comparisons, sections)
+        )
 
 
 def _page(

@@ -13,6 +13,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import islice
@@ -23,7 +24,7 @@ from openbook import __version__
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison, Diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
-from openbook.diagnosis.observations import PREFIX, Observation, header_of, read_observations
+from openbook.diagnosis.observations import AGAIN, PREFIX, Header, Observation, header_of, read_observations
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.probe_report import section
 from openbook.diagnosis.probe_run import Probed
@@ -67,6 +68,51 @@ def opinions_path(folder: Path, judge: ModelIdentity, model: ModelIdentity) -> P
 def _slug(model: ModelIdentity) -> str:
     slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
     return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
+
+
+def observation_files(folder: Path) -> list[Path]:
+    """Those of all models in the folder."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(AGAIN))
+
+
+def of_other_models(files: Sequence[Path]) -> list[Path]:
+    """What earlier runs observed of models of other names on the same questions, beside these files. Raises ConfigError, StorageError."""
+    headers = [read_observations(path)[0] for path in files]
+    found = []
+    for path in observation_files(files[0].parent):
+        with suppress(ConfigError, StorageError):  # nothing that can be shown
+            header = read_observations(path)[0]
+            if header.questions == headers[0].questions and header.model.name not in {
+                each.model.name for each in headers
+            }:
+                found.append(path)
+    return found
+
+
+def dropped(folder: Path, files: Sequence[Path], more: Mapping[str, More]) -> list[str]:
+    """What the numbers in the folder hold, and those of these files will not. Raises ConfigError, StorageError."""
+    headers = {each.model: each for each in (read_observations(path)[0] for path in files)}
+    found = []
+    for old, parts in _there(folder):
+        new = headers.get(old.model)
+        if new is None or new.questions != old.questions:
+            found.append(f"{old.model.name} ({old.model.digest[:12] or 'no digest'})")
+            continue
+        missing = parts - more.get(old.model.name, More()).numbers().keys()
+        found += [f"what {_PARTS[part]} of {old.model.name}" for part in sorted(missing)]
+    return found
+
+
+_PARTS = {"probes": "probes showed", "judge": "a judge said"}
+
+
+def _there(folder: Path) -> list[tuple[Header, set[str]]]:
+    """The header of each model in the numbers in the folder, and what else was measured; nothing where there are none."""
+    try:
+        models = json.loads((folder / NUMBERS).read_bytes())["models"]
+        return [(header_of(model["header"]), _PARTS.keys() & model.keys()) for model in models]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, Judged]]:

@@ -140,6 +140,39 @@ def test_two_models_side_by_side(
         assert len(list(csv.DictReader(stream))) == 8
 
 
+def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb)
+    first = json.loads(out(*arguments, "--model", "bad", "--limit", "3", "--json")[1])
+    code, stdout, error = out(*arguments, "--model", "good", "--fail-under", "1")
+    assert code == 0  # of the model that was asked now
+    assert "good against bad, 3 questions" in stdout
+    assert "bad: 3 questions" not in stdout
+    assert "Also in the report, because they were asked before: bad (3 questions)." in error
+    assert "No longer" not in error
+    folder = Path(first["folder"])
+    models = json.loads((folder / "diagnosis.json").read_text())["models"]
+    assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
+    assert "<h2>bad</h2>" in (folder / "report.html").read_text()
+
+
+def test_what_a_run_replaces_and_does_not_show_is_said(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    folder = ("--kb", kb, "--out", tmp_path / "r")
+    assert out("diagnose", questions, *folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
+    error = " ".join(out("diagnose", questions, *folder, "--model", "bad")[2].split())
+    assert "No longer in them: what a judge said of good, what probes showed of good. What was observed stays." in error
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(QUESTIONS[0]) + "\n")
+    code, stdout, error = out("diagnose", other, *folder, "--model", "yes", "--json")
+    assert code == 0
+    assert [model["header"]["model"]["name"] for model in json.loads(stdout)["models"]] == ["yes"]
+    assert "No longer in them: bad (" in error
+    assert "Also in the report" not in error
+
+
 def test_the_same_command_goes_on_and_asks_nothing_again(
     out: Out, opened: list[TableEngine], questions: Path, kb: Path
 ) -> None:

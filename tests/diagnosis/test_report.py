@@ -6,7 +6,7 @@ import csv
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,6 +30,7 @@ from openbook.diagnosis.results import (
     write_results,
 )
 from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.verdicts import Judged
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -124,6 +125,21 @@ def test_a_passage_that_another_wording_was_given_is_not_called_ungiven(tmp_path
     assert "not given to the reader" not in both
     assert "not given to the reader, holds the answer" in written(tmp_path / "r.html", [case])
     assert "given to the reader at rank 1, holds the answer" in written(tmp_path / "r.html", [observation(1)])
+
+
+def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_path: Path) -> None:
+    path, cases = tmp_path / "r.html", mixed()
+    others = []
+
+    def meanwhile() -> Iterator[tuple[Observation, Judged]]:
+        others.append(written(path, cases, "Another"))
+        yield from judged(cases)
+
+    write_report(path, "Mine", [(summarise(HEADER, judged(cases)), meanwhile())])
+    mine = path.read_text(encoding="utf-8")
+    assert mine.replace("Mine", "Another") == others[0]
+    assert mine.endswith("</html>\n")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_bars_are_as_wide_as_the_shares(tmp_path: Path) -> None:
