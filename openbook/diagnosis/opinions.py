@@ -7,6 +7,7 @@ Nobody knows how good such a judge is before it has been compared. What is repor
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -182,7 +183,7 @@ def second_opinion(observed: Path, opinions: Path, limit: int | None = None) -> 
 
 
 def counted(judge: str, pairs: Iterable[tuple[Observation, Opinions]], path: Path) -> SecondOpinion:
-    same: list[tuple[bool, bool]] = []
+    said = Counter[tuple[bool, bool]]()  # (right by the rules, yes by the judge)
     disagreements: list[Disagreement] = []
     unclear = failed = 0
     for observation, found in pairs:
@@ -194,15 +195,15 @@ def counted(judge: str, pairs: Iterable[tuple[Observation, Opinions]], path: Pat
             if each.says in ("unclear", "failed"):
                 continue
             right, yes = is_right(each.answer, observation.question), each.says == "yes"
-            same.append((right, yes))
-            if right != yes:
+            said[right, yes] += 1
+            if right != yes and len(disagreements) < MOST_SHOWN:
                 disagreements.append(Disagreement(observation.question, each, right))
     return SecondOpinion(
         judge,
-        agreement(same),
-        sum(yes and not right for right, yes in same),
-        sum(right and not yes for right, yes in same),
+        agreement(said.elements()),
+        said[False, True],
+        said[True, False],
         unclear,
         failed,
-        tuple(disagreements[:MOST_SHOWN]),
+        tuple(disagreements),
     )

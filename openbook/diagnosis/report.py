@@ -19,7 +19,6 @@ from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
 from openbook.diagnosis.observations import Header, Observation, Said, Seen
-from openbook.diagnosis.opinions import MOST_SHOWN as MOST_DISAGREEMENTS
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
@@ -213,7 +212,8 @@ def opinion_section(opinion: SecondOpinion) -> str:
     ]
     parts = ["<h3>A second opinion</h3>", f"<p>{text(opinion)}</p>"]
     if rows:
-        shown = f"where the judge says otherwise{f', the first {len(rows)}' if len(rows) == MOST_DISAGREEMENTS else ''}"
+        total = opinion.too_mild + opinion.too_strict
+        shown = f"where the judge says otherwise{f', the first {len(rows)} of {total:,}' if total > len(rows) else ''}"
         parts += [f'<details class="q"><summary>{shown}</summary>', table(heads, rows), "</details>"]
     return "\n".join(parts)
 
