@@ -97,9 +97,9 @@ def examine(
 ) -> bool:
     """Ask what the record does not have yet, in order. False when `cancelled` stopped it; then it can go on later.
 
-    A request on which the model fails is recorded as that, and asked again by the next run, once. When it fails on every
-    request of many questions in a row, that is no matter of the questions: raises EngineError. Raises ConfigError,
-    KnowledgeError, StorageError.
+    A request on which the model fails is recorded as that, and its question is asked again by the next run, once. When
+    it fails on every request of many questions in a row, that is no matter of the questions: raises EngineError.
+    Raises ConfigError, KnowledgeError, StorageError.
     """
     bench = bench.pinned()
     finder = Finder(bench.base, bench.embedder, bench.scope)

@@ -188,9 +188,9 @@ class Recording:
     def missing(
         self, items: Iterable[_Item], record_of: Callable[[Any], _Record], stands: Callable[[_Item, _Record], bool]
     ) -> Iterator[tuple[int, _Item]]:
-        """(place from 0, item) of those that have no record yet, or one that `stands` is false of. What is appended takes their places.
+        """(place from 0, item) of those that have no record yet, or one that `stands` is false of.
 
-        `record_of` as in `read_records`. Raises ConfigError, StorageError.
+        What is appended takes their places. `record_of` as in `read_records`. Raises ConfigError, StorageError.
         """
         self._reading = islice(_records(self.path, record_of), self._before)
         for place, item in enumerate(items):

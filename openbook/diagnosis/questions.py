@@ -77,7 +77,7 @@ class Question:
 class Survey:
     """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format.
 
-    `drafts`: how many of them no person has reviewed. `marks`: the first `MARK_BYTES` of a digest of each, in their order.
+    `drafts`: how many of them no person has reviewed. `marks`: `MARK_BYTES` of a digest of each, in their order.
     """
 
     digest: Digest
@@ -118,7 +118,10 @@ def survey(questions: Iterable[Question]) -> Survey:
 
 
 def unchanged(questions: Iterable[Question], found: Survey) -> Iterator[Question]:
-    """The questions, if they are those of the survey. Raises ConfigError before the first that is not; what reading them raises."""
+    """The questions, if they are those of the survey.
+
+    Raises ConfigError before the first that is not, and what reading them raises.
+    """
     count = 0
     for question in questions:
         if _mark(_line(question)) != found.marks[count * MARK_BYTES : (count + 1) * MARK_BYTES]:
@@ -285,7 +288,10 @@ def decoded(content: bytes, where: str, *, first: bool = False) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed. Raises ConfigError for what is damaged or can be read only once, StorageError."""
+    """The bytes of a file, decompressed.
+
+    Raises ConfigError for what is damaged or can be read only once, StorageError.
+    """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ConfigError(

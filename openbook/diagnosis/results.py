@@ -76,7 +76,10 @@ def observation_files(folder: Path) -> list[Path]:
 
 
 def of_other_models(files: Sequence[Path]) -> list[Path]:
-    """What earlier runs observed of models of other names on the same questions, beside these files. Raises ConfigError, StorageError."""
+    """What earlier runs observed, beside these files, of models of other names on the same questions.
+
+    Raises ConfigError, StorageError.
+    """
     headers = [read_observations(path)[0] for path in files]
     found = []
     for path in observation_files(files[0].parent):
@@ -107,7 +110,7 @@ _PARTS = {"probes": "probes showed", "judge": "a judge said"}
 
 
 def _there(folder: Path) -> list[tuple[Header, set[str]]]:
-    """The header of each model in the numbers in the folder, and what else was measured; nothing where there are none."""
+    """The header of each model in the folder's numbers, and what else was measured; nothing where there are none."""
     try:
         models = json.loads((folder / NUMBERS).read_bytes())["models"]
         return [(header_of(model["header"]), _PARTS.keys() & model.keys()) for model in models]
@@ -209,7 +212,10 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
 
 
 def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`; what is empty there may be null. Raises ConfigError without pyarrow, StorageError."""
+    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`; where `right` is empty, it is null.
+
+    Raises ConfigError without pyarrow, StorageError.
+    """
     arrow, parquet = parquet_library()
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
     rows = _all_rows(files, limit)

@@ -62,7 +62,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """As `replace_file`, of what is written to the stream; nothing changes when the block raises. Others may do the same meanwhile."""
+    """As `replace_file`, of what is written to the stream. Nothing changes when the block raises.
+
+    Others may replace the file meanwhile: the last one stays, whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
