@@ -33,9 +33,9 @@ from openbook.config import load_settings
 from openbook.diagnosis.agreement import agreement
 from openbook.diagnosis.deciding import observed, reason, with_neighbours
 from openbook.diagnosis.examining import Bench, examine, header_for
-from openbook.diagnosis.observations import PREFIX, read_observations, recording
+from openbook.diagnosis.observations import read_observations, recording
 from openbook.diagnosis.questions import survey
-from openbook.diagnosis.results import observations_path
+from openbook.diagnosis.results import observation_files, observations_path
 from openbook.diagnosis.scoring import Interval, bootstrap, interval
 from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, judge
 from openbook.inference import load_embedder, load_model
@@ -109,7 +109,7 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
 def all_records(out: Path) -> Iterator[dict[str, Any]]:
     """Each question of each set and model in OUT, with its verdict."""
     for name in SETS:
-        for path in sorted((out / name).glob(f"{PREFIX}*.jsonl")):
+        for path in observation_files(out / name):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
                 seen = observed(observation, others)

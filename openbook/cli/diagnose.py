@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +22,7 @@ from openbook.cli.asking import (
 )
 from openbook.cli.scoping import scope_of
 from openbook.cli.teach import teach
-from openbook.errors import ConfigError, OpenBookError
+from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -54,6 +56,16 @@ def diagnose() -> None:
     openbook diagnose run --help
     openbook diagnose --teach --help   what does a fact cost, by training and by retrieval?
     """  # noqa: D301  click keeps the lines after this control character as they are
+
+
+class _Share(click.FloatRange):
+    """A number from 0 to 1; FloatRange alone takes "nan" for one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number from 0 to 1.", param, ctx)
+        return found
 
 
 def _more_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,7 +106,7 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--fail-under",
-    type=click.FloatRange(0.0, 1.0),
+    type=_Share(0.0, 1.0),
     help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -152,6 +164,7 @@ def run(
         results.write_csv(csv_file, files, limit)
     if export_parquet is not None:
         results.write_parquet(export_parquet, files, limit)
+    _must_have_measured(summaries, files, more)
     _must_reach(summaries, fail_under)
 
 
@@ -171,9 +184,10 @@ class _Job:
         return min(self.limit or self.survey.questions, self.survey.questions)
 
     def asked(self) -> Iterator[Question]:
-        from openbook.diagnosis.questions import load_questions
+        """Raises ConfigError when the file has changed since the survey."""
+        from openbook.diagnosis.questions import load_questions, unchanged
 
-        return islice(load_questions(self.questions, self.file_format), self.limit)
+        return islice(unchanged(load_questions(self.questions, self.file_format), self.survey), self.limit)
 
 
 def _examined(
@@ -222,17 +236,28 @@ def _probed(job: _Job, bench: Bench) -> Probed:
 
 
 def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
-    """Write the numbers and the page, and show them."""
+    """Write the numbers and the page, also of models that were asked before, and show those of these files."""
     from openbook.cli import display, display_diagnosis
     from openbook.diagnosis import results
 
     title = f"Diagnosis of {job.questions.name}"
-    summaries, comparisons = results.write_results(job.folder, title, files, job.limit, more)
+    others = results.of_other_models(files)
+    if gone := results.dropped(job.folder, [*files, *others], more):
+        click.echo(
+            f"{results.NUMBERS} and {results.REPORT} in {job.folder} are replaced. No longer in them: {', '.join(gone)}. "
+            "What was observed stays.",
+            err=True,
+        )
+    summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
+    asked, before = summaries[: len(files)], summaries[len(files) :]
     if as_json:
         display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(job.folder)})
     else:
-        display_diagnosis.print_diagnosis(summaries, comparisons, job.folder, more)
-    return summaries
+        display_diagnosis.print_diagnosis(asked, comparisons, job.folder, more)
+    if before:
+        names = ", ".join(f"{display.printable(each.name)} ({each.overall.questions} questions)" for each in before)
+        click.echo(f"Also in the report, because they were asked before: {names}.", err=True)
+    return asked
 
 
 def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:
@@ -281,11 +306,35 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
     return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
+def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path], more: Mapping[str, More]) -> None:
+    """Raises EngineError for a model, or a judge, that failed on everything."""
+    from openbook.diagnosis.observations import read_observations
+
+    for summary, file in zip(summaries, files, strict=True):
+        if summary.overall.failed == summary.overall.questions:
+            why = next(each.failure for each in read_observations(file)[1])
+            raise EngineError(
+                f"Nothing was measured: {summary.name} failed on all {summary.overall.failed} questions. {why} "
+                "When that is put right, run the same command: it asks them again."
+            )
+        opinion = more[summary.name].opinion if summary.name in more else None
+        if opinion and opinion.failed and not (opinion.agreed.same.of or opinion.unclear):
+            raise EngineError(
+                f"The judge {opinion.judge} failed on all {opinion.failed} answers of {summary.name}. "
+                "When that is put right, run the same command: it asks again."
+            )
+
+
 def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:
-    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right."""
+    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right.
+
+    0.55 is 55 of 100, and not the binary number next to it.
+    """
+    if wanted is None:
+        return
     for summary in summaries:
         group = summary.overall
-        if wanted is not None and (group.right.share is None or group.right.count < wanted * group.questions):
+        if group.right.share is None or group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
                 f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from openbook.diagnosis.examining import DEPTH
 from openbook.diagnosis.summary import MISSES, ModelSummary, Share, share
 from openbook.diagnosis.verdicts import Verdict
 
@@ -27,7 +28,12 @@ def advice(summary: ModelSummary) -> tuple[Finding, ...]:
     group = summary.overall
     counted = group.questions - group.failed
     if not counted:
-        return (Finding("Nothing was measured: the model failed on every question.", "Look at the failures."),)
+        return (
+            Finding(
+                "Nothing was measured: the model failed on every question.",
+                "Put right what the failures say, and run the same command: it asks them again.",
+            ),
+        )
     findings = [_headline(summary)]
     misses = {verdict: group.verdicts[verdict].count for verdict in MISSES}
     misses["not_in_the_knowledge_base"] = summary.abstained.of - summary.abstained.count
@@ -45,7 +51,9 @@ def _headline(summary: ModelSummary) -> Finding:
     alone, opened, oracle = (summary.right_in[mode] for mode in ("closed_book", "open_book", "oracle"))
     group = summary.overall
     if not alone.of:
-        return Finding(f"No question has an answer; {summary.abstained} abstained.")
+        failed = sum(each.failed for kind, each in summary.by_kind.items() if kind != "unanswerable")
+        none = f"The model failed on all {failed} questions with an answer" if failed else "No question has an answer"
+        return Finding(f"{none}; {summary.abstained} abstained.")
     what = (
         f"Right: {_percent(alone)} alone, {_percent(opened)} with documents, {_percent(oracle)} with the right passage."
     )
@@ -62,14 +70,7 @@ def _cause(summary: ModelSummary, verdict: Verdict, of_misses: Share) -> Finding
     part = f"{of_misses.share:.0%} of the misses ({of_misses.count} of {of_misses.of})"
     match verdict:
         case "retriever_miss":
-            near = summary.misses_within_depth
-            return Finding(
-                f"{part} are retriever misses: the passage is there and the model answers from it, but it was not given to the reader. "
-                f"In {near} of {of_misses.count} it stands among the first 20 found.",
-                "More passages (--passages), a reranker or a stronger embedder are likely to help. Training the reader is not."
-                if near
-                else "Another embedder, smaller passages or the documents' own words in the questions may help; more passages will not.",
-            )
+            return _missed(summary, part, of_misses.count)
         case "distracted":
             return Finding(
                 f"{part} are distractions: the passage was given to the reader, and among others it did not answer from it.",
@@ -93,6 +94,36 @@ def _cause(summary: ModelSummary, verdict: Verdict, of_misses: Share) -> Finding
             )
 
 
+def _missed(summary: ModelSummary, part: str, misses: int) -> Finding:
+    """Where the passages stand that the reader was not given, and what helps against most of that."""
+    header, cut_off = summary.header, summary.misses_cut_off
+    given, depth = header.passages, max(DEPTH, header.passages)
+    deeper = summary.misses_within_depth - cut_off
+    nowhere = misses - deeper - cut_off
+    limit = f"its similarity to the question is below {header.min_similarity:g}"
+    if header.strategy != "each":
+        limit += f", or it did not fit into {header.context_tokens:,} tokens"
+    where = [
+        f"in {deeper} it stands at a rank from {given + 1} to {depth}" if deeper else "",
+        f"in {cut_off} it stands among the first {given}, but {limit}" if cut_off else "",
+        f"in {nowhere} it is not among the first {depth}" if nowhere else "",
+    ]
+    what = (
+        f"{part} are retriever misses: the passage is there and the model answers from it, but it was not given to the reader. "
+        f"Of these {misses}, {'; '.join(filter(None, where))}."
+    )
+    if deeper >= max(cut_off, nowhere):
+        do = (
+            f"More passages (--passages) reach {deeper} of {misses}; they, a reranker or a stronger embedder are likely to help. "
+            "Training the reader is not."
+        )
+    else:
+        likely = "Another embedder" if cut_off >= nowhere else "Another embedder, smaller passages"
+        do = f"{likely} or the documents' own words in the questions may help; more passages will not"
+        do += f", but in {deeper} of {misses}." if deeper else "."
+    return Finding(what, do)
+
+
 def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
     group = summary.overall
     nowhere = group.verdicts["not_in_the_knowledge_base"].count
@@ -100,14 +131,18 @@ def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
     missing = expected.verdicts["not_in_the_knowledge_base"].count if expected else 0
     if missing:
         yield Finding(
-            f"{missing} questions have an answer that no passage is known to hold.",
-            "Add documents that do; nothing else can help. Training on single facts is the dearer way.",
+            f"{missing} questions have an answer that was not found in any passage.",
+            "Where no document has it, add one that does: training on single facts is the dearer way. Where one has it in other "
+            "words, name the place in the questions (gold), or accept those words.",
         )
     if nowhere and summary.abstained.count:
         yield Finding(f"Where no passage holds the answer, the model said so in {summary.abstained}.")
     if summary.from_memory:
         yield Finding(f"{summary.from_memory} answers came from memory against the passage that was given.")
     if group.failed:
-        yield Finding(f"{group.failed} of {group.questions} questions are not counted: the model failed on them.")
+        yield Finding(
+            f"{group.failed} of {group.questions} questions are not counted: the model failed on them.",
+            "The same command asks them again.",
+        )
     if misses and misses < FEW:
         yield Finding(f"There are only {misses} misses, so their causes are a hint. More questions tell more.")

@@ -6,7 +6,7 @@ Source: Cohen, A coefficient of agreement for nominal scales (1960).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from openbook.diagnosis.summary import Share, share
@@ -24,11 +24,15 @@ class Agreement:
         return f"{self.same}, {kappa}"
 
 
-def agreement(pairs: Sequence[tuple[Hashable, Hashable]]) -> Agreement:
-    """Of (what one said, what the other said) for each thing judged."""
-    same = share(sum(a == b for a, b in pairs), len(pairs))
+def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
+    """Of (what one said, what the other said) for each thing judged. No pair is kept."""
+    counts = Counter(pairs)
+    same = share(sum(n for (a, b), n in counts.items() if a == b), counts.total())
     if same.share is None:
         return Agreement(same, None)
-    one, other = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    by_chance = sum(one[said] * other[said] for said in one) / len(pairs) ** 2
+    one, other = Counter[Hashable](), Counter[Hashable]()
+    for (a, b), n in counts.items():
+        one[a] += n
+        other[b] += n
+    by_chance = sum(one[said] * other[said] for said in one) / counts.total() ** 2
     return Agreement(same, None if by_chance == 1.0 else (same.share - by_chance) / (1.0 - by_chance))

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 from openbook.diagnosis.observations import Header
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import ModelSummary, Outcome
 from openbook.diagnosis.verdicts import Verdict
 from openbook.errors import ConfigError
-from openbook.records import Digest
+from openbook.records import Decoding, Digest, EmbedderIdentity
 
 _SHOWN = 12  # characters of a digest in a sentence
+_SETTINGS = {  # fields of a header, in words
+    "embedder": "embedders",
+    "where": "filters (--where)",
+    "labels": "access labels (--label)",
+    "strategy": "strategies of reading",
+    "passages": "numbers of passages",
+    "min_similarity": "least similarities",
+    "context_tokens": "sizes of the context, in tokens,",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosed:
-    """What became of each question that one model was asked. `questions`: the digest of all that were to be asked."""
+    """What became of each question that one model was asked. `header`: with what it was asked."""
 
     name: str
-    questions: Digest
-    knowledge_base: str
-    version: int
+    header: Header
     outcomes: Sequence[Outcome]
 
 
@@ -32,8 +39,8 @@ class Comparison:
     """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `Outcome`.
 
     `p`: McNemar's test, two-sided: how likely a difference like this is, were both equally good. `moved`: how many
-    questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `notes`: in what the
-    two differ besides the model.
+    questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `failed`: those that
+    both were asked, and at least one failed on. `notes`: in what the two differ besides the model.
     """
 
     first: str
@@ -45,11 +52,8 @@ class Comparison:
     p: float | None
     moved: tuple[tuple[Verdict, Verdict, int], ...]
     left_out: int = 0
+    failed: int = 0
     notes: tuple[str, ...] = ()
-
-
-def diagnosed(name: str, header: Header, outcomes: Sequence[Outcome]) -> Diagnosed:
-    return Diagnosed(name, header.questions, header.knowledge_base, header.knowledge_base_version, outcomes)
 
 
 def compare(first: Diagnosed, second: Diagnosed) -> Comparison:
@@ -58,7 +62,7 @@ def compare(first: Diagnosed, second: Diagnosed) -> Comparison:
     Where the digests of all questions are equal, an id names a question; otherwise it takes the same words, in all wordings,
     the same kind and the same accepted answers.
     """
-    same = _same_ids(first, second) if first.questions == second.questions else _same_words(first, second)
+    same = _same_ids(first, second) if first.header.questions == second.header.questions else _same_words(first, second)
     pairs = [(a, b) for a, b in same if "failed" not in (a.verdict, b.verdict)]
     only_first = sum(a.right and not b.right for a, b in pairs)
     only_second = sum(b.right and not a.right for a, b in pairs)
@@ -73,7 +77,8 @@ def compare(first: Diagnosed, second: Diagnosed) -> Comparison:
         mcnemar(only_first, only_second) if pairs else None,
         tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
         len(first.outcomes) + len(second.outcomes) - 2 * len(same),
-        _notes(first, second),
+        len(same) - len(pairs),
+        _notes(first.header, second.header),
     )
 
 
@@ -95,8 +100,8 @@ def _same_words(first: Diagnosed, second: Diagnosed) -> list[tuple[Outcome, Outc
         else "Compare diagnoses of the same questions."
     )
     raise ConfigError(
-        f"{first.name} and {second.name} were asked other questions (digests {first.questions[:_SHOWN]} and "
-        f"{second.questions[:_SHOWN]}), and none of them is the same in both. {advice}"
+        f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:_SHOWN]} and "
+        f"{second.header.questions[:_SHOWN]}), and none of them is the same in both. {advice}"
     )
 
 
@@ -111,16 +116,45 @@ def _by_words(outcomes: Sequence[Outcome]) -> Mapping[tuple[Digest, int], Outcom
     return found
 
 
-def _notes(first: Diagnosed, second: Diagnosed) -> tuple[str, ...]:
+def _notes(first: Header, second: Header) -> tuple[str, ...]:
+    """A sentence for each difference."""
+    found = []
     if first.knowledge_base != second.knowledge_base:
-        both = [f"{each.knowledge_base} (version {each.version})" for each in (first, second)]
-        return (f"The knowledge bases differ: {both[0]} and {both[1]}.",)
-    if first.version != second.version:
-        return (f"The versions of the knowledge base differ: {first.version} and {second.version}.",)
-    return ()
+        both = [f"{each.knowledge_base} (version {each.knowledge_base_version})" for each in (first, second)]
+        found.append(f"The knowledge bases differ: {both[0]} and {both[1]}.")
+    elif first.knowledge_base_version != second.knowledge_base_version:
+        both = [str(each.knowledge_base_version) for each in (first, second)]
+        found.append(f"The versions of the knowledge base differ: {both[0]} and {both[1]}.")
+    if first.questions != second.questions:
+        both = [each.questions[:_SHOWN] for each in (first, second)]
+        found.append(f"The files of questions differ (digests {both[0]} and {both[1]}); compared is what both ask.")
+    found += _differences(first, second, _SETTINGS)
+    found += _differences(
+        first.decoding, second.decoding, {each.name: f"decodings ({each.name})" for each in fields(Decoding)}
+    )
+    return tuple(found)
+
+
+def _differences(first: object, second: object, names: Mapping[str, str]) -> Iterator[str]:
+    for field, name in names.items():
+        one, two = getattr(first, field), getattr(second, field)
+        if one != two:
+            yield f"The {name} differ: {_said(one)} and {_said(two)}."
+
+
+def _said(value: object) -> str:
+    match value:
+        case EmbedderIdentity():
+            return f"{value.name} ({value.digest[:_SHOWN]}, {value.dimensions} dimensions)"
+        case tuple():
+            return ", ".join(map(repr, value)) or "none"
+        case str():
+            return value or "none"
+        case _:
+            return str(value)
 
 
 def pairs_of(summaries: Sequence[ModelSummary]) -> list[Comparison]:
     """Each model against the first. Raises as `compare` does."""
-    all_of_them = [diagnosed(each.name, each.header, each.outcomes) for each in summaries]
+    all_of_them = [Diagnosed(each.name, each.header, each.outcomes) for each in summaries]
     return [compare(all_of_them[0], each) for each in all_of_them[1:]]

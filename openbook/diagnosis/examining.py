@@ -24,7 +24,7 @@ from openbook.answer import (
     tidy,
 )
 from openbook.diagnosis.holding import Finder, Holding
-from openbook.diagnosis.observations import Header, Observation, Recording, Said, Seen, Wording
+from openbook.diagnosis.observations import Header, Observation, Recording, Said, Seen, Wording, observation_of
 from openbook.diagnosis.questions import Question
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
@@ -36,6 +36,7 @@ from openbook.records import Completion, Embedder, Hit, Passage
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 BLOCK = 32  # questions
+MOST_FAILED = 16  # questions in a row on which the model failed
 
 Progress = Callable[[int, int], None]
 
@@ -96,30 +97,62 @@ def examine(
 ) -> bool:
     """Ask what the record does not have yet, in order. False when `cancelled` stopped it; then it can go on later.
 
-    A request on which the model fails is recorded as that. When it fails on every question of a whole block, that is no
-    matter of the questions: raises EngineError, and the block is asked again next time. Raises KnowledgeError, StorageError.
+    A request on which the model fails is recorded as that, and its question is asked again by the next run, once. When
+    it fails on every request of many questions in a row, that is no matter of the questions: raises EngineError.
+    Raises ConfigError, KnowledgeError, StorageError.
     """
     bench = bench.pinned()
     finder = Finder(bench.base, bench.embedder, bench.scope)
-    rest = islice(questions, record.done, None)
+    rest = record.missing(questions, observation_of, _stands)
+    failing = Failing()
     try:
         while block := list(islice(rest, BLOCK)):
-            alone = [tuple(ask_alone(bench, wording, cancelled) for wording in q.wordings) for q in block]
-            _must_answer(block, alone, bench)
-            for question, closed in zip(block, alone, strict=True):
-                record.append(_observe(bench, finder, question, closed, cancelled))
-                progress(record.done, total)
+            alone = []
+            for place, question in block:
+                alone.append(tuple(ask_alone(bench, wording, cancelled) for wording in question.wordings))
+                _must_answer(failing, place, alone[-1], bench)
+            for (place, question), closed in zip(block, alone, strict=True):
+                seen = _observe(bench, finder, question, closed, cancelled)
+                _must_answer(
+                    failing, place, [said for each in seen.asked for said in (each.opened, each.oracle)], bench
+                )
+                progress(record.append(seen), total)
+            block.clear()  # before the next is read
     except Stopped:
         return False
     return True
 
 
-def _must_answer(block: Sequence[Question], alone: Sequence[tuple[Said, ...]], bench: Bench) -> None:
-    failures = [next((each.failure for each in closed if each.failure), "") for closed in alone]
-    if len(block) == BLOCK and all(failures):
+def _stands(question: Question, there: Observation) -> bool:
+    """Whether that need not be asked again."""
+    return there.question == question and not there.failure
+
+
+@dataclass(slots=True)
+class Failing:
+    """How many questions in a row the model failed on. Those that lie apart in the file are not in a row.
+
+    So questions that can never be answered do not stop a run that asks nothing but them again.
+    """
+
+    questions: int = 0
+    _last: int = -1
+
+    def saw(self, place: int, failed: bool | None) -> bool:
+        """Whether they are too many to be a matter of the questions. `failed`: None where there was nothing to ask."""
+        if failed is not None:
+            self.questions = (self.questions * (place == self._last + 1) + 1) if failed else 0
+        self._last = place
+        return self.questions >= MOST_FAILED
+
+
+def _must_answer(failing: Failing, place: int, answers: Sequence[Said | None], bench: Bench) -> None:
+    # Where nothing was found to read, the model was not asked, and no token read.
+    failures = [said.failure for said in answers if said is not None and said.prompt_tokens != 0]
+    if failing.saw(place, all(failures) if failures else None):
         raise EngineError(
-            f"{bench.model.identity.name} failed on {len(block)} questions in a row, so the run stops here: {failures[-1]} "
-            "Run the same command to go on."
+            f"{bench.model.identity.name} failed on {failing.questions} questions in a row, so the run stops here: "
+            f"{failures[-1]} What was answered is kept. When that is put right, run the same command to go on."
         )
 
 

@@ -1,7 +1,11 @@
 """What a model was seen to do, question by question, in a file that grows: format in docs/formats/diagnosis.md.
 
 The first line says what the observations are of (model, knowledge base, questions, settings); each further line is one
-question, in the order of the questions. A run that was stopped goes on after the last whole line.
+question, in the order of the questions. A run that was stopped goes on after the last whole line; what is to be asked
+again, because the model failed on it, keeps its place.
+
+<folder>/<name>.jsonl          the file
+         <name>.again.jsonl    while lines of it are replaced: its lines from the first on, some of them new
 """
 
 from __future__ import annotations
@@ -9,14 +13,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, StorageError
+from openbook.models.durable import storage_errors, sync_folder
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 if TYPE_CHECKING:
@@ -24,7 +31,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _Record = TypeVar("_Record")
+_Item = TypeVar("_Item")
 PREFIX = "observations-"  # of the files' names
+AGAIN = ".again.jsonl"  # how the name of a file ends that will take the place of another
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,22 +165,76 @@ def _wording(value: Mapping[str, Any]) -> Wording:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class Recording:
-    """A file of observations, or of other records, that is being written. `done`: how many it holds."""
+    """A file of observations, or of other records, that is being written, in the order of what they are of.
 
-    path: Path
-    done: int
-    _stream: Any = field(repr=False)
+    `done`: how many it holds.
+    """
 
-    def append(self, record: DataclassInstance) -> None:
-        """On the way to the disk when this returns; a killed process loses nothing that was appended."""
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self._stream: IO[bytes] = path.open("a+b")
         try:
+            self.done = _resume(self._stream, path, header)
+        except BaseException:
+            self._stream.close()
+            raise
+        self._before = self.done
+        self._places: deque[int] = deque()  # from 0, of what is to be appended, where that is known
+        self._old: IO[bytes] | None = None  # the file as it was, once a line of it is replaced
+        self._lines = 0  # of `_stream`, then
+        self._reading: Iterator[Any] = iter(())
+
+    def missing(
+        self, items: Iterable[_Item], record_of: Callable[[Any], _Record], stands: Callable[[_Item, _Record], bool]
+    ) -> Iterator[tuple[int, _Item]]:
+        """(place from 0, item) of those that have no record yet, or one that `stands` is false of.
+
+        What is appended takes their places. `record_of` as in `read_records`. Raises ConfigError, StorageError.
+        """
+        self._reading = islice(_records(self.path, record_of), self._before)
+        for place, item in enumerate(items):
+            there = next(self._reading, None)
+            if there is None or not stands(item, there):
+                self._places.append(place)
+                yield place, item
+
+    def append(self, record: DataclassInstance) -> int:
+        """The number of the record in the file, from 1. On the way to the disk when this returns.
+
+        A killed process loses nothing that was appended.
+        """
+        place = self._places.popleft() if self._places else self.done
+        with storage_errors(f"write {self.path}"):
+            if place < self._before and self._old is None:
+                self._begin_again()
+            if self._old is not None:  # one line more than records: the header
+                self._stream.writelines(islice(self._old, place + 1 - self._lines))
+                self._old.readline()
+                self._lines = place + 2
             self._stream.write(canonical_json(dataclasses.asdict(record)) + b"\n")
             self._stream.flush()
-        except OSError as error:
-            raise StorageError(f"Cannot write {self.path}: {error.strerror or error}.") from error
-        self.done += 1
+        self.done = max(self.done, place + 1)
+        return place + 1
+
+    def _begin_again(self) -> None:
+        self._stream.close()
+        self._old = self.path.open("rb")
+        self._stream = _beside(self.path).open("wb")
+
+    def close(self) -> None:
+        """Raises StorageError."""
+        self._reading = iter(())
+        with storage_errors(f"write {self.path}"):
+            try:
+                if self.done > self._before and self._old is None:
+                    os.fsync(self._stream.fileno())
+            finally:
+                if self._old is not None:
+                    self._old.close()
+                self._stream.close()
+            if self._old is not None:
+                _take_place(self.path)
 
 
 @contextmanager
@@ -180,35 +243,62 @@ def recording(path: Path, header: Header) -> Iterator[Recording]:
 
     Raises ConfigError when the observations there are of something else, StorageError.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path), path.open("a+b") as stream:
-            record = Recording(path, _resume(stream, path, header), stream)
-            before = record.done
-            try:
-                yield record
-            finally:
-                if record.done > before:
-                    os.fsync(stream.fileno())
-    except OSError as error:
-        raise StorageError(f"Cannot write {path}: {error.strerror or error}.") from error
+    with _locked(path):
+        with storage_errors(f"write {path}"):
+            _take_place(path)
+            record = Recording(path, header)
+        try:
+            yield record
+        finally:
+            record.close()
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     import filelock
 
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    with storage_errors(f"write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise StorageError(
+                f"Another process writes {path}. Wait for it, or choose another folder with --out."
+            ) from error
     try:
-        with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise StorageError(
-            f"Another process writes {path}. Wait for it, or choose another folder with --out."
-        ) from error
+        yield
+    finally:
+        lock.release()
 
 
-def _resume(stream: Any, path: Path, header: Header) -> int:
-    """Leave the stream after its last whole line. How many observations stand before it."""
+def _beside(path: Path) -> Path:
+    return path.with_name(path.stem + AGAIN)
+
+
+def _take_place(path: Path) -> None:
+    """Replace the file by what stands beside it, if anything does, and by its own lines from there on. Raises OSError.
+
+    Killed at any byte, this can be done again: what stands beside it is a beginning of what will be.
+    """
+    new = _beside(path)
+    if not new.exists():
+        return
+    if not path.exists():  # deleted, to begin anew
+        new.unlink()
+        return
+    with new.open("r+b") as stream:
+        _, lines = _whole_lines(stream)
+        with path.open("rb") as old:
+            stream.writelines(islice(old, lines, None))
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def _whole_lines(stream: IO[bytes]) -> tuple[bytes, int]:
+    """(the first line, how many), leaving the stream after the last whole line, with nothing behind it."""
     stream.seek(0)
     first, end, lines = b"", 0, 0
     for line in stream:
@@ -218,6 +308,12 @@ def _resume(stream: Any, path: Path, header: Header) -> int:
         end, lines = end + len(line), lines + 1
     stream.truncate(end)
     stream.seek(end)
+    return first, lines
+
+
+def _resume(stream: IO[bytes], path: Path, header: Header) -> int:
+    """Leave the stream after its last whole line. How many observations stand before it."""
+    first, lines = _whole_lines(stream)
     if not lines:
         stream.write(canonical_json(dataclasses.asdict(header)) + b"\n")
         stream.flush()

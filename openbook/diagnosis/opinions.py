@@ -7,14 +7,15 @@ Nobody knows how good such a judge is before it has been compared. What is repor
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from openbook.diagnosis.agreement import Agreement, agreement
-from openbook.diagnosis.examining import BLOCK, Progress
+from openbook.diagnosis.examining import Failing, Progress
 from openbook.diagnosis.observations import Header, Observation, read_observations, read_records, recording
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.reading_back import record_of
@@ -122,21 +123,37 @@ def ask_judge(
     limit: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Write what the judge says of the answers in the observations `observed` to `path`; what stands there is not asked again.
+    """Write what the judge says of the answers in the observations `observed` to `path`.
 
+    What stands there is not asked again, unless the judge failed on it, or it is of other answers.
     Raises EngineError when the judge fails on every answer to many questions in a row; ConfigError, StorageError.
     """
     header, observations = read_observations(observed)
     with recording(path, judged_header(header, judge)) as record:
-        failing = 0
-        for observation in islice(observations, record.done, limit):
+        failing = Failing()
+        for place, observation in record.missing(islice(observations, limit), _opinions_of, _stands):
             found = _opinions(judge, observation)
-            failed = bool(found.opinions) and all(each.says == "failed" for each in found.opinions)
-            failing = failing + 1 if failed else 0
-            if failing >= BLOCK:
-                raise EngineError(f"The judge {judge.identity.name} failed on {failing} questions in a row.")
-            record.append(found)
-            progress(record.done, limit or 0)
+            failed = all(each.says == "failed" for each in found.opinions) if found.opinions else None
+            if failing.saw(place, failed):
+                raise EngineError(
+                    f"The judge {judge.identity.name} failed on {failing.questions} questions in a row, so it is asked no more. "
+                    "When that is put right, run the same command to go on."
+                )
+            progress(record.append(found), limit or 0)
+
+
+def _opinions_of(value: Any) -> Opinions:
+    return record_of(Opinions, value)
+
+
+def _stands(observation: Observation, there: Opinions) -> bool:
+    """Whether the judge need not be asked again."""
+    return _are_of(there, observation) and all(each.says != "failed" for each in there.opinions)
+
+
+def _are_of(found: Opinions, observation: Observation) -> bool:
+    seen = tuple((each.wording, each.mode, each.answer) for each in found.opinions)
+    return (found.question, seen) == (observation.question.id, tuple(to_judge(observation)))
 
 
 def judged_header(header: Header, judge: FrozenModel) -> Header:
@@ -160,18 +177,17 @@ def _opinions(judge: FrozenModel, observation: Observation) -> Opinions:
 
 def second_opinion(observed: Path, opinions: Path, limit: int | None = None) -> SecondOpinion:
     """How far what stands in `opinions` agrees with the rules. Raises ConfigError when it is of other answers; StorageError."""
-    header, said = read_records(opinions, lambda value: record_of(Opinions, value))
+    header, said = read_records(opinions, _opinions_of)
     pairs = islice(zip(read_observations(observed)[1], said, strict=False), limit)
     return counted(header.model.name, pairs, opinions)
 
 
 def counted(judge: str, pairs: Iterable[tuple[Observation, Opinions]], path: Path) -> SecondOpinion:
-    same: list[tuple[bool, bool]] = []
+    said = Counter[tuple[bool, bool]]()  # (right by the rules, yes by the judge)
     disagreements: list[Disagreement] = []
     unclear = failed = 0
     for observation, found in pairs:
-        seen = tuple((each.wording, each.mode, each.answer) for each in found.opinions)
-        if (found.question, seen) != (observation.question.id, tuple(to_judge(observation))):
+        if not _are_of(found, observation):
             raise ConfigError(f"{path} is of other answers to {observation.question.id!r}. Delete the file.")
         for each in found.opinions:
             unclear += each.says == "unclear"
@@ -179,15 +195,15 @@ def counted(judge: str, pairs: Iterable[tuple[Observation, Opinions]], path: Pat
             if each.says in ("unclear", "failed"):
                 continue
             right, yes = is_right(each.answer, observation.question), each.says == "yes"
-            same.append((right, yes))
-            if right != yes:
+            said[right, yes] += 1
+            if right != yes and len(disagreements) < MOST_SHOWN:
                 disagreements.append(Disagreement(observation.question, each, right))
     return SecondOpinion(
         judge,
-        agreement(same),
-        sum(yes and not right for right, yes in same),
-        sum(right and not yes for right, yes in same),
+        agreement(said.elements()),
+        said[False, True],
+        said[True, False],
         unclear,
         failed,
-        tuple(disagreements[:MOST_SHOWN]),
+        tuple(disagreements),
     )

@@ -14,7 +14,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
 MAX_LINE_BYTES = 1 << 20
 MAX_ID_CHARS = 200
 MAX_WORDINGS = 20
+MARK_BYTES = 8
 _KEYS = ("id", "question", "answers", "kind", "unanswerable", "gold", "tags", "phrasings", "reviewed", "note")
 _GOLD_KEYS = ("document", "start", "end", "quote", "page")
 
@@ -76,12 +77,13 @@ class Question:
 class Survey:
     """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format.
 
-    `drafts`: how many of them no person has reviewed.
+    `drafts`: how many of them no person has reviewed. `marks`: `MARK_BYTES` of a digest of each, in their order.
     """
 
     digest: Digest
     questions: int
     drafts: int
+    marks: bytes = field(repr=False)
 
 
 def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
@@ -105,12 +107,44 @@ def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
 
 def survey(questions: Iterable[Question]) -> Survey:
     """Read them all, keeping none. Raises what reading them raises."""
-    digest, count, drafts = sha256(), 0, 0
+    digest, count, drafts, marks = sha256(), 0, 0, bytearray()
     for question in questions:
-        digest.update(canonical_json(asdict(question)) + b"\n")
+        line = _line(question)
+        digest.update(line)
+        marks += _mark(line)
         count += 1
         drafts += not question.reviewed
-    return Survey(digest.hexdigest(), count, drafts)
+    return Survey(digest.hexdigest(), count, drafts, bytes(marks))
+
+
+def unchanged(questions: Iterable[Question], found: Survey) -> Iterator[Question]:
+    """The questions, if they are those of the survey.
+
+    Raises ConfigError before the first that is not, and what reading them raises.
+    """
+    count = 0
+    for question in questions:
+        if _mark(_line(question)) != found.marks[count * MARK_BYTES : (count + 1) * MARK_BYTES]:
+            raise _changed(f"question {count + 1} ({shown(question.id)}) is another one")
+        count += 1
+        yield question
+    if count < found.questions:
+        raise _changed(f"there were {found.questions:,} of them, and now there are {count:,}")
+
+
+def _changed(how: str) -> ConfigError:
+    return ConfigError(
+        f"The questions changed while they were asked: {how}. What was answered is kept. Run the command again for the "
+        "questions as they are now, or put the old ones back first to go on with those."
+    )
+
+
+def _line(question: Question) -> bytes:
+    return canonical_json(asdict(question)) + b"\n"
+
+
+def _mark(line: bytes) -> bytes:
+    return sha256(line).digest()[:MARK_BYTES]
 
 
 # --- one question -----------------------------------------------------------------------------------------------------
@@ -147,8 +181,10 @@ def _kind(value: Mapping[str, Any], answers: tuple[str, ...]) -> Kind:
     marked = value.get("unanswerable", False)
     if not isinstance(marked, bool):
         raise ValueError(f"'unanswerable' must be true or false, not {shown(marked)}")
-    given = value.get("kind") or ("unanswerable" if marked else "answerable")
-    if given not in KINDS:
+    given = value.get("kind")
+    if given is None:
+        given = "unanswerable" if marked else "answerable"
+    if not isinstance(given, str) or given not in KINDS:
         raise ValueError(f"'kind' must be one of {', '.join(KINDS)}, not {shown(given)}")
     kind = KINDS[given]
     if marked and kind != "unanswerable":
@@ -252,8 +288,16 @@ def decoded(content: bytes, where: str, *, first: bool = False) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed. Raises ConfigError for what is damaged, StorageError."""
+    """The bytes of a file, decompressed.
+
+    Raises ConfigError for what is damaged or can be read only once, StorageError.
+    """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ConfigError(
+                f"{path} is no regular file, but a pipe or a device, and questions are read more than once. "
+                "Write them to a file first."
+            )
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             content: Any = stream
             yield content

@@ -18,13 +18,12 @@ from pathlib import Path
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
-from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
-from openbook.diagnosis.opinions import MOST_SHOWN as MOST_DISAGREEMENTS
+from openbook.diagnosis.observations import Header, Observation, Said, Seen
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
-from openbook.models.durable import storage_errors
+from openbook.models.durable import replacing, storage_errors
 
 MOST_SHOWN = 250  # questions of one verdict and model
 PATH_PARTS = 3  # of a document's path are shown
@@ -49,11 +48,10 @@ def write_report(
 
     Raises StorageError.
     """
-    staged = path.with_name(f".{path.name}")
-    with storage_errors(f"write {path}"):
-        with staged.open("w", encoding="utf-8", errors="replace") as stream:
-            stream.writelines(part + "\n" for part in _page(title, models, comparisons, sections))
-        staged.replace(path)
+    with storage_errors(f"write {path}"), replacing(path) as stream:
+        stream.writelines(
+            f"{part}\n".encode("utf-8", "replace") for part in _page(title, models, comparisons, sections)
+        )
 
 
 def _page(
@@ -189,7 +187,8 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Iterator[str]:
 def notes_of(comparison: Comparison) -> list[str]:
     """What is to be known to read a comparison."""
     left_out = f"Questions left out, because only one of the two was asked them: {comparison.left_out:,}."
-    return [*comparison.notes, *([left_out] if comparison.left_out else [])]
+    failed = f"Questions left out, because at least one of the two failed on them: {comparison.failed:,}."
+    return [*comparison.notes, *([left_out] if comparison.left_out else []), *([failed] if comparison.failed else [])]
 
 
 def p_of(comparison: Comparison) -> str:
@@ -213,7 +212,8 @@ def opinion_section(opinion: SecondOpinion) -> str:
     ]
     parts = ["<h3>A second opinion</h3>", f"<p>{text(opinion)}</p>"]
     if rows:
-        shown = f"where the judge says otherwise{f', the first {len(rows)}' if len(rows) == MOST_DISAGREEMENTS else ''}"
+        total = opinion.too_mild + opinion.too_strict
+        shown = f"where the judge says otherwise{f', the first {len(rows)} of {total:,}' if total > len(rows) else ''}"
         parts += [f'<details class="q"><summary>{shown}</summary>', table(heads, rows), "</details>"]
     return "\n".join(parts)
 
@@ -289,10 +289,10 @@ def _said(said: Said) -> str:
     return f'<span class="soft">{text(said.failure)}</span>' if said.failure else f"<bdi>{text(said.text)}</bdi>"
 
 
-def _marked(said: Said, mode: str, observation: Observation) -> str:
+def _marked(said: Said, observation: Observation) -> str:
     if said.failure:
         return "failed"
-    if said.abstained and mode != "closed_book":
+    if said.abstained:
         return "abstained"
     if not observation.question.answers:
         return ""
@@ -301,7 +301,7 @@ def _marked(said: Said, mode: str, observation: Observation) -> str:
 
 def _passage(seen: Seen, observation: Observation) -> str:
     place = f"{_short(seen.document)}{f', page {seen.page}' if seen.page else ''}, characters {seen.start}–{seen.start + len(seen.text)}"
-    notes = _roles(seen, observation.asked[0], observation)
+    notes = _roles(seen, observation)
     cited = [(start, end) for w in observation.asked for passage, start, end in w.cited if passage == seen.id]
     return (
         f'<div class="passage"><span class="soft">{text(place)} · {notes}</span>'
@@ -315,9 +315,15 @@ def _short(document: str) -> str:
     return document if len(parts) <= PATH_PARTS else "…/" + "/".join(parts[-PATH_PARTS:])
 
 
-def _roles(seen: Seen, first: Wording, observation: Observation) -> str:
-    rank = first.found.index(seen.id) + 1 if seen.id in first.found else 0
-    parts = [f"given to the reader at rank {rank}" if rank else "not given to the reader"]
+def _roles(seen: Seen, observation: Observation) -> str:
+    """What became of the passage, in each wording of the question: they are counted from 1, where there are several."""
+    several = len(observation.asked) > 1
+    ranks = [
+        f"at rank {wording.found.index(seen.id) + 1}{f' (wording {number})' if several else ''}"
+        for number, wording in enumerate(observation.asked, 1)
+        if seen.id in wording.found
+    ]
+    parts = [f"given to the reader {', '.join(ranks)}" if ranks else "not given to the reader"]
     if seen.gold:
         parts.append("holds the answer" if seen.id in observation.holding else "holds an answer")
     return ", ".join(parts)

@@ -13,6 +13,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from itertools import islice
@@ -21,9 +22,9 @@ from typing import Any
 
 from openbook import __version__
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparing import Comparison, Diagnosed, diagnosed, pairs_of
+from openbook.diagnosis.comparing import Comparison, Diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
-from openbook.diagnosis.observations import PREFIX, Observation, header_of, read_observations
+from openbook.diagnosis.observations import AGAIN, PREFIX, Header, Observation, header_of, read_observations
 from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.probe_report import section
 from openbook.diagnosis.probe_run import Probed
@@ -67,6 +68,54 @@ def opinions_path(folder: Path, judge: ModelIdentity, model: ModelIdentity) -> P
 def _slug(model: ModelIdentity) -> str:
     slug = re.sub(r"[^a-z0-9._-]+", "-", model.name.lower()).strip("-.")[:60]
     return f"{slug}-{sha256_hex(f'{model.name} {model.digest}'.encode())[:8]}"
+
+
+def observation_files(folder: Path) -> list[Path]:
+    """Those of all models in the folder."""
+    return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(AGAIN))
+
+
+def of_other_models(files: Sequence[Path]) -> list[Path]:
+    """What earlier runs observed, beside these files, of models of other names on the same questions.
+
+    Raises ConfigError, StorageError.
+    """
+    headers = [read_observations(path)[0] for path in files]
+    found = []
+    for path in observation_files(files[0].parent):
+        with suppress(ConfigError, StorageError):  # nothing that can be shown
+            header = read_observations(path)[0]
+            if header.questions == headers[0].questions and header.model.name not in {
+                each.model.name for each in headers
+            }:
+                found.append(path)
+    return found
+
+
+def dropped(folder: Path, files: Sequence[Path], more: Mapping[str, More]) -> list[str]:
+    """What the numbers in the folder hold, and those of these files will not. Raises ConfigError, StorageError."""
+    headers = {each.model: each for each in (read_observations(path)[0] for path in files)}
+    found = []
+    for old, parts in _there(folder):
+        new = headers.get(old.model)
+        if new is None or new.questions != old.questions:
+            found.append(f"{old.model.name} ({old.model.digest[:12] or 'no digest'})")
+            continue
+        missing = parts - more.get(old.model.name, More()).numbers().keys()
+        found += [f"what {_PARTS[part]} of {old.model.name}" for part in sorted(missing)]
+    return found
+
+
+_PARTS = {"probes": "probes showed", "judge": "a judge said"}
+
+
+def _there(folder: Path) -> list[tuple[Header, set[str]]]:
+    """The header of each model in the folder's numbers, and what else was measured; nothing where there are none."""
+    try:
+        models = json.loads((folder / NUMBERS).read_bytes())["models"]
+        return [(header_of(model["header"]), _PARTS.keys() & model.keys()) for model in models]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def judgements_in(path: Path, limit: int | None = None) -> Iterator[tuple[Observation, Judged]]:
@@ -145,7 +194,7 @@ def read_outcomes(path: Path) -> list[Diagnosed]:
             raise ValueError(f"format {value['format']!r}; this version reads {FORMAT}")
         headers = [header_of(model["header"]) for model in value["models"]]
         return [
-            diagnosed(header.model.name, header, list(outcomes_of(model)))
+            Diagnosed(header.model.name, header, list(outcomes_of(model)))
             for header, model in zip(headers, value["models"], strict=True)
         ]
     except OSError as error:
@@ -155,7 +204,7 @@ def read_outcomes(path: Path) -> list[Diagnosed]:
 
 
 def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """One line for each model and question. Raises StorageError."""
+    """One line for each model and question; `right` is empty where the model failed. Raises StorageError."""
     with storage_errors(f"write {path}"), path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
         writer = csv.writer(stream)
         writer.writerow(_COLUMNS)
@@ -163,12 +212,15 @@ def write_csv(path: Path, files: Sequence[Path], limit: int | None = None) -> No
 
 
 def write_parquet(path: Path, files: Sequence[Path], limit: int | None = None) -> None:
-    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`. Raises ConfigError without pyarrow, StorageError."""
+    """The same table as Parquet, all columns texts, in groups of `GROUP_ROWS`; where `right` is empty, it is null.
+
+    Raises ConfigError without pyarrow, StorageError.
+    """
     arrow, parquet = parquet_library()
     schema = arrow.schema([(name, arrow.string()) for name in _COLUMNS])
     rows = _all_rows(files, limit)
     with storage_errors(f"write {path}"), parquet.ParquetWriter(path, schema) as writer:
-        while group := [[str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
+        while group := [[None if value is None else str(value) for value in row] for row in islice(rows, GROUP_ROWS)]:
             columns = [list(column) for column in zip(*group, strict=True)]
             writer.write_table(arrow.table(columns, schema=schema))
 
@@ -200,7 +252,7 @@ def _rows(name: str, judgements: Iterable[tuple[Observation, Judged]]) -> Iterat
             " | ".join(question.tags),
             found.verdict,
             found.silence,
-            int(found.right),
+            None if found.verdict == "failed" else int(found.right),
             *(each.text if each else "" for each in said),
             wording.rank or "",
             reason(observation, found),

@@ -103,7 +103,11 @@ def words_digest(question: Question) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: where there is one)."""
+    """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: where there is one).
+
+    `misses_within_depth`: retriever misses whose passage is among the deepest that are looked at. `misses_cut_off`: those of
+    them whose rank is within the number of passages to read, so that something else kept it from the reader.
+    """
 
     header: Header
     overall: Group
@@ -113,6 +117,7 @@ class ModelSummary:
     abstained: Share
     from_memory: int
     misses_within_depth: int
+    misses_cut_off: int
     retrieval: Retrieval
     costs: Mapping[str, Cost]
     outcomes: tuple[Outcome, ...]
@@ -149,7 +154,7 @@ class Summing:
         self._totals = {mode: [0, 0.0, 0, 0] for mode in MODES}
         self._uncounted: set[str] = set()
         self._ranks: Counter[int] = Counter()
-        self._reached = self._silent = self._nowhere = self._from_memory = self._near = 0
+        self._reached = self._silent = self._nowhere = self._from_memory = self._near = self._cut_off = 0
         self._outcomes: list[Outcome] = []
 
     def add(self, observation: Observation, found: Judged) -> None:
@@ -173,7 +178,9 @@ class Summing:
             self._ranks[first.rank] += 1
             self._reached += any(seen.gold and seen.id in first.found for seen in observation.passages)
         if found.verdict == "retriever_miss":
-            self._near += observation.asked[found.wording].rank > 0
+            rank = observation.asked[found.wording].rank
+            self._near += rank > 0
+            self._cut_off += 0 < rank <= self._header.passages
 
     def _add_costs(self, observation: Observation) -> None:
         for wording in observation.asked:
@@ -212,6 +219,7 @@ class Summing:
             abstained=share(self._silent, self._nowhere),
             from_memory=self._from_memory,
             misses_within_depth=self._near,
+            misses_cut_off=self._cut_off,
             retrieval=Retrieval(held, within, share(self._reached, held), interval(reciprocal)),
             costs={mode: self._cost(mode) for mode in MODES},
             outcomes=tuple(self._outcomes),

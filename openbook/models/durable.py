@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from openbook.errors import StorageError
 
@@ -55,11 +56,21 @@ def sync_folder(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part."""
+    with replacing(path) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """As `replace_file`, of what is written to the stream. Nothing changes when the block raises.
+
+    Others may replace the file meanwhile: the last one stays, whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -140,6 +140,39 @@ def test_two_models_side_by_side(
         assert len(list(csv.DictReader(stream))) == 8
 
 
+def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb)
+    first = json.loads(out(*arguments, "--model", "bad", "--limit", "3", "--json")[1])
+    code, stdout, error = out(*arguments, "--model", "good", "--fail-under", "1")
+    assert code == 0  # of the model that was asked now
+    assert "good against bad, 3 questions" in stdout
+    assert "bad: 3 questions" not in stdout
+    assert "Also in the report, because they were asked before: bad (3 questions)." in error
+    assert "No longer" not in error
+    folder = Path(first["folder"])
+    models = json.loads((folder / "diagnosis.json").read_text())["models"]
+    assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
+    assert "<h2>bad</h2>" in (folder / "report.html").read_text()
+
+
+def test_what_a_run_replaces_and_does_not_show_is_said(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
+) -> None:
+    folder = ("--kb", kb, "--out", tmp_path / "r")
+    assert out("diagnose", questions, *folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
+    error = " ".join(out("diagnose", questions, *folder, "--model", "bad")[2].split())
+    assert "No longer in them: what a judge said of good, what probes showed of good. What was observed stays." in error
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(QUESTIONS[0]) + "\n")
+    code, stdout, error = out("diagnose", other, *folder, "--model", "yes", "--json")
+    assert code == 0
+    assert [model["header"]["model"]["name"] for model in json.loads(stdout)["models"]] == ["yes"]
+    assert "No longer in them: bad (" in error
+    assert "Also in the report" not in error
+
+
 def test_the_same_command_goes_on_and_asks_nothing_again(
     out: Out, opened: list[TableEngine], questions: Path, kb: Path
 ) -> None:
@@ -166,6 +199,30 @@ def test_other_settings_are_another_run(out: Out, opened: list[TableEngine], que
         json.loads(out(*arguments, *more)[1])["folder"] for more in ((), ("--passages", "1"), ("--max-tokens", "9"))
     }
     assert len(folders) == 3
+
+
+def test_a_file_of_questions_that_changes_while_it_is_asked_ends_the_run(
+    out: Out,
+    opened: list[TableEngine],
+    questions: Path,
+    kb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = questions.read_text()
+
+    def edits(prompt: Prompt) -> str:
+        questions.write_text(before.replace("Who built the tower", "Who sold the tower"))
+        return good(prompt)
+
+    monkeypatch.setitem(ENGINES, "edits", edits)
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "edits", "--model", "good", "--out", tmp_path / "r")
+    code, _, error = out(*arguments)
+    assert code == 2
+    assert "The questions changed while they were asked: question 3 ('tower') is another one." in error
+    assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
+    questions.write_text(before)
+    assert out(*arguments)[0] == 0
 
 
 def test_a_changed_knowledge_base_is_refused_in_the_same_folder(
@@ -196,7 +253,6 @@ def test_documents_without_a_knowledge_base(
     [
         ("good", "1.0", 0),
         ("bad", "0.5", 1),
-        ("fails", "0", 1),
         ("bad", "0", 0),
         ("overloaded", "0.5", 0),
         ("overloaded", "0.51", 1),
@@ -209,6 +265,50 @@ def test_fail_under(
     assert found == code
     assert "report" in stdout
     assert ("--fail-under" in error) == (code != 0)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "share", "code"),
+    [(7, 25, "0.28", 0), (14, 25, "0.56", 0), (6, 25, "0.28", 1), (13, 25, "0.56", 1), (1, 3, "0.3333333333333333", 0)],
+)
+def test_fail_under_is_exact(
+    out: Out, opened: list[TableEngine], kb: Path, tmp_path: Path, right: int, of: int, share: str, code: int
+) -> None:
+    lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert out("diagnose", path, "--kb", kb, "--model", "bad", "--fail-under", share)[0] == code
+
+
+def test_fail_under_takes_numbers_from_0_to_1(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
+    for share in ("nan", "1.1", "half"):
+        code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--fail-under", share)
+        assert (code, "--fail-under" in error) == (2, True)
+    assert opened == []
+
+
+def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "fails")
+    for more in ((), ("--fail-under", "0")):
+        code, stdout, error = out(*arguments, *more)
+        assert code == 3
+        assert "fails failed on all 4 questions. The engine fell over." in error
+        assert "it asks them again" in " ".join(stdout.split())
+    assert opened[1].asked
+    monkeypatch.setitem(ENGINES, "fails", good)
+    code, stdout, error = out(*arguments)
+    assert (code, error) == (0, "")
+    assert "failed" not in stdout
+
+
+def test_a_judge_that_fails_on_every_answer_is_an_error(
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path
+) -> None:
+    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--judge", "fails")
+    assert code == 3
+    assert "The judge fails failed on all 7 answers of good." in error
 
 
 def test_compare(out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from openbook.diagnosis.comparing import Diagnosed, compare, diagnosed, pairs_of
+from openbook.diagnosis.comparing import Diagnosed, compare, pairs_of
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.observations import Header, Observation
-from openbook.diagnosis.report import write_report
+from openbook.diagnosis.report import notes_of, write_report
 from openbook.diagnosis.results import numbers, read_outcomes
 from openbook.diagnosis.summary import Outcome, summarise
 from openbook.errors import ConfigError
@@ -28,7 +29,7 @@ def outcomes(*rights: bool) -> list[Outcome]:
 
 
 def of(found: Sequence[Outcome], header: Header = HEADER) -> Diagnosed:
-    return diagnosed("a model", header, found)
+    return Diagnosed("a model", header, found)
 
 
 def seen(cases: Sequence[Observation], header: Header = HEADER) -> Diagnosed:
@@ -84,6 +85,47 @@ def test_files_that_do_not_say_which_questions_are_the_same_are_refused_with_adv
     assert compare(one, one).questions == 1
     with pytest.raises(ConfigError, match="older OpenBook"):
         compare(one, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"where": "type = 'pdf'"}, "The filters (--where) differ: none and type = 'pdf'."),
+        ({"labels": ("board",)}, "The access labels (--label) differ: none and 'board'."),
+        ({"strategy": "each"}, "The strategies of reading differ: together and each."),
+        ({"passages": 9}, "The numbers of passages differ: 2 and 9."),
+        ({"min_similarity": 0.5}, "The least similarities differ: 0.2 and 0.5."),
+        ({"context_tokens": 2048}, "The sizes of the context, in tokens, differ: 4096 and 2048."),
+        ({"decoding": replace(HEADER.decoding, max_tokens=9)}, "The decodings (max_tokens) differ: 96 and 9."),
+        ({"decoding": replace(HEADER.decoding, stop=())}, r"The decodings (stop) differ: '\n' and none."),
+        ({"embedder": replace(HEADER.embedder, dimensions=32)}, "dimensions) and hash ("),
+        ({"questions": OTHERS.questions}, f"(digests {HEADER.questions[:12]} and {OTHERS.questions[:12]})"),
+        ({"model": replace(HEADER.model, name="other"), "numeric_class": "other"}, None),
+    ],
+)
+def test_all_that_differs_besides_the_model_is_named(change: dict[str, Any], says: str | None) -> None:
+    cases = [observation(1)]
+    notes = compare(seen(cases), seen(cases, replace(HEADER, **change))).notes
+    assert len(notes) == (says is not None)
+    assert not says or says in notes[0]
+
+
+def test_every_field_of_a_header_is_looked_at() -> None:
+    """One that is new must be named, or be the model's own."""
+    own = {"model", "numeric_class", "format"}
+    others: dict[str, Any] = {each.name: "other" for each in fields(Header) if each.name not in own}
+    others |= {"decoding": replace(HEADER.decoding, seed=7), "embedder": replace(HEADER.embedder, name="other")}
+    for field, other in others.items():
+        assert compare(seen([observation(1)]), seen([observation(1)], replace(HEADER, **{field: other}))).notes, field
+
+
+def test_questions_on_which_one_failed_are_counted(tmp_path: Path) -> None:
+    fine = [observation(n) for n in range(4)]
+    failed = [observation(0, failure="It fell over."), *fine[1:3], observation(9)]
+    found = compare(seen(fine), seen(failed))
+    assert (found.questions, found.failed, found.left_out) == (2, 1, 2)
+    assert notes_of(found)[-1] == "Questions left out, because at least one of the two failed on them: 1."
+    assert len(notes_of(found)) == 2
 
 
 def test_other_versions_and_other_knowledge_bases_are_said_everywhere(tmp_path: Path) -> None:

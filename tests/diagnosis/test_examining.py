@@ -233,13 +233,125 @@ def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: Knowledg
 def test_a_model_that_always_fails_stops_the_run(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examining, "BLOCK", 3)
+    monkeypatch.setattr(examining, "MOST_FAILED", 3)
     bench = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder)
     with pytest.raises(EngineError, match="3 questions in a row"):
         run(tmp_path / "o.jsonl", bench)
     assert list(read_observations(tmp_path / "o.jsonl")[1]) == []
     few = run(tmp_path / "few.jsonl", bench, QUESTIONS[:2])
     assert set(verdicts(few).values()) == {"failed"}
+
+
+MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
+
+
+def test_an_engine_that_dies_between_the_halves_of_a_block_stops_the_run(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 40 else echo(question_in(prompt), ""))
+    bench = Bench(FrozenModel(engine), base, embedder, options=Options(min_similarity=-1.0))
+    path = tmp_path / "o.jsonl"
+    with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
+        run(path, bench, MANY)
+    there = list(read_observations(path)[1])
+    assert 0 < sum(not each.failure for each in there) < 8  # two requests each, after 32 without documents
+    assert sum(bool(each.failure) for each in there) < 16
+
+
+def test_what_failed_is_asked_again_in_its_place_and_nothing_else(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    broken = {BRIDGE.question, FERRY.phrasings[0], NOWHERE.question}
+
+    def answer(prompt: Prompt) -> str:
+        asked = question_in(prompt)
+        return FAILS if asked in broken else echo(asked, "\n".join(prompt.passages))
+
+    engine = TableEngine(answer)
+    bench = Bench(FrozenModel(engine), base, embedder, options=Options(min_similarity=-1.0))
+    path = tmp_path / "o.jsonl"
+    first = run(path, bench, QUESTIONS[:4])
+    assert [bool(each.failure) for each in first] == [True, False, True, True]
+    broken -= {BRIDGE.question, FERRY.phrasings[0]}
+    engine.asked.clear()
+    second = run(path, bench)
+    assert [each.question for each in second] == QUESTIONS
+    assert [bool(each.failure) for each in second] == [False, False, False, True, False]
+    assert second[1] == first[1]
+    again = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], NOWHERE.question, WORLD.question}
+    assert {question_in(prompt) for prompt in engine.asked} == again
+    engine.asked.clear()
+    assert without_times(run(path, bench)) == without_times(second)
+    assert {question_in(prompt) for prompt in engine.asked} == {NOWHERE.question}  # once more, and no further
+    assert sum(not prompt.passages for prompt in engine.asked) == 1
+    assert [each.name for each in tmp_path.iterdir() if not each.name.startswith(".")] == ["o.jsonl"]
+
+
+def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examining, "MOST_FAILED", 2)
+    fails = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], WORLD.question}
+    model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
+    bench = Bench(model, base, embedder, options=Options(min_similarity=-1.0))
+    for _ in range(2):
+        found = run(tmp_path / "o.jsonl", bench)
+        assert [bool(each.failure) for each in found] == [True, False, True, False, True]
+
+
+def test_killed_at_every_byte_while_a_line_is_replaced(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    bench = Bench(table_model({}, echo), base, embedder, options=Options(passages=1, min_similarity=-1.0))
+    header = header_for(bench, "digest")
+    whole = run(tmp_path / "whole.jsonl", bench, QUESTIONS[:4])
+    path, beside = tmp_path / "o.jsonl", tmp_path / "o.again.jsonl"
+    failed = [observation(n, failure="It fell over.") if n in (1, 3) else each for n, each in enumerate(whole)]
+    with recording(path, header) as record:
+        for each in failed:
+            record.append(each)
+    old = path.read_bytes().splitlines(keepends=True)
+    new = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
+    written = b"".join(new[:4])
+    starts = {0, *(len(b"".join(new[:n])) for n in range(1, 5))}
+    for end in sorted({*range(0, len(written), 97), *starts}):
+        path.write_bytes(b"".join(old))
+        beside.write_bytes(written[:end])
+        assert list(read_observations(path)[1]) == failed  # until the next run
+        with recording(path, header) as record:
+            assert record.done == 4
+        lines = written[:end].count(b"\n")
+        assert path.read_bytes() == b"".join(new[:lines] + old[lines:])
+        assert not beside.exists()
+    beside.write_bytes(written)
+    path.unlink()  # to begin anew
+    with recording(path, header) as record:
+        assert (record.done, beside.exists()) == (0, False)
+
+
+def test_a_stopped_run_keeps_what_it_had_asked_again(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    path = tmp_path / "o.jsonl"
+    dead = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder, options=Options(min_similarity=-1.0))
+    run(path, dead)
+    engine = TableEngine(lambda prompt: echo(question_in(prompt), "\n".join(prompt.passages)))
+    bench = dataclasses.replace(dead, model=FrozenModel(engine))
+    with recording(path, header_for(bench, "digest")) as record:
+        assert not examine(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 9)
+    there = list(read_observations(path)[1])
+    assert [each.question for each in there] == QUESTIONS
+    answered = [not each.failure for each in there]
+    assert answered == sorted(answered, reverse=True)
+    assert 0 < sum(answered) < 5
+
+
+def test_an_error_of_something_else_is_not_one_of_writing(
+    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    header = header_for(Bench(table_model({}, echo), base, embedder), "digest")
+    with pytest.raises(OSError, match="a wire was cut"), recording(tmp_path / "o.jsonl", header):
+        raise OSError("a wire was cut")
 
 
 # --- stopped, killed, gone on with ------------------------------------------------------------------------------------

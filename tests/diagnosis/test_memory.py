@@ -8,8 +8,10 @@ from pathlib import Path
 
 from openbook.answer import Options
 from openbook.diagnosis.examining import BLOCK, Bench, examine, header_for
-from openbook.diagnosis.observations import recording
+from openbook.diagnosis.observations import Observation, recording
+from openbook.diagnosis.opinions import Opinion, Opinions, counted, to_judge
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.report import opinion_section
 from openbook.diagnosis.results import write_csv, write_results
 from openbook.diagnosis.verdicts import CONTROLS
 from openbook.inference import FrozenModel
@@ -61,6 +63,24 @@ def test_a_longer_run_holds_no_more_words(tmp_path: Path, embedder: HashEmbedder
     few, many = _peak_of(lambda: run(BLOCK)), _peak_of(lambda: run(2 * BLOCK))
     assert (tmp_path / f"{BLOCK}.jsonl").stat().st_size / BLOCK > 2500
     assert (many - few) / BLOCK < 1000
+
+
+def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted() -> None:
+    def pairs(count: int) -> Iterator[tuple[Observation, Opinions]]:
+        for n in range(count):
+            case = observation(n, question=f"{WORDS} When does ferry {n} leave?")
+            said = tuple(Opinion(*each, "yes") for each in to_judge(case))  # also of the one that is wrong
+            yield case, Opinions(f"q{n}", said)
+
+    found = counted("judge", pairs(120), Path("opinions.jsonl"))
+    assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (100, 120, 360)
+    assert "the first 100 of 120" in opinion_section(found)
+
+    def judge(count: int) -> None:
+        counted("judge", pairs(count), Path("opinions.jsonl"))
+
+    few, many = _peak_of(lambda: judge(120)), _peak_of(lambda: judge(240))
+    assert (many - few) / 120 < 500  # the words of a question alone are 2,400
 
 
 def test_results_of_more_questions_hold_their_outcomes_and_no_words(tmp_path: Path) -> None:

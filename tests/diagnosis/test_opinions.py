@@ -110,8 +110,23 @@ def test_opinions_of_other_answers_are_refused(tmp_path: Path) -> None:
 
 def test_a_judge_that_only_fails_ends_the_run(tmp_path: Path) -> None:
     observed = written(tmp_path, [observation(n) for n in range(40)])
-    with pytest.raises(EngineError, match="32 questions in a row"):
+    with pytest.raises(EngineError, match="16 questions in a row"):
         judged(tmp_path, lambda p: FAILS, observed)
+    assert judged(tmp_path, rules, observed).agreed.same.of == 120  # and is asked again where it failed
+
+
+def test_a_judge_is_asked_again_where_it_failed_or_an_answer_changed(tmp_path: Path) -> None:
+    def answer(prompt: Prompt) -> str:
+        return FAILS if prompt.question.split()[4] == "1" else rules(prompt)
+
+    assert judged(tmp_path, answer).failed == 3
+    (tmp_path / "observations.jsonl").unlink()
+    changed = written(tmp_path, [*RIGHT_AND_WRONG[:3], observation(3, opened="At noon.")])
+    engine = TableEngine(rules, "judge")
+    ask_judge(changed, FrozenModel(engine), tmp_path / "opinions.jsonl")
+    assert {prompt.question.split()[4] for prompt in engine.asked} == {"1", "3"}
+    found = second_opinion(changed, tmp_path / "opinions.jsonl")
+    assert (found.agreed.same.of, found.agreed.same.count, found.failed) == (12, 12, 0)
 
 
 def test_an_answer_cannot_add_lines_of_its_own() -> None:

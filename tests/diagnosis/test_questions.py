@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.questions import Gold, Question, load_questions, survey
+from openbook.diagnosis.questions import Gold, Question, load_questions, survey, unchanged
 from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
@@ -86,6 +87,10 @@ GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
         ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": True}, "drop one of the two"),
         ({"id": "b", "question": "Where?", "answers": ["x"], "unanswerable": "no"}, "true or false"),
         ({"id": "b", "question": "Where?", "answers": ["x"], "kind": "odd"}, "must be one of"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": ""}, "closed-book, not ''"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": []}, "closed-book, not []"),
+        ({"id": "b", "question": "Where?", "answers": ["x"], "kind": 0}, "closed-book, not 0"),
+        ({"id": "b", "question": "Where?", "unanswerable": True, "kind": False}, "closed-book, not False"),
         ({"id": "b", "question": "Where?", "kind": "world", "unanswerable": True}, "marked unanswerable"),
         ({"id": "b", "question": "???", "answers": ["x"]}, "empty"),
         ({"id": "b", "question": "x" * 9000, "answers": ["x"]}, "at most 8,000"),
@@ -206,6 +211,33 @@ def test_a_survey_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> Non
     other = survey(load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD, indent=None).replace(": ", " : "))))
     assert one == other
     assert one.digest != survey(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"}))).digest
+
+
+def test_questions_that_change_after_the_survey_are_not_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.jsonl", *({**GOOD, "id": n} for n in range(3)))
+    found = survey(load_questions(path))
+    assert [q.id for q in unchanged(load_questions(path), found)] == ["0", "1", "2"]
+    for changed, asked, says in (
+        ([{**GOOD, "id": 0}, {**GOOD, "id": 1, "answers": ["10:40"]}], 1, r"question 2 \('1'\) is another one"),
+        ([{**GOOD, "id": n} for n in range(2)], 2, "there were 3 of them, and now there are 2"),
+        ([{**GOOD, "id": n} for n in range(4)], 3, "question 4"),
+    ):
+        write(path, *changed)
+        with pytest.raises(ConfigError, match=says):
+            list(unchanged(load_questions(path), found))
+        reading = unchanged(load_questions(path), found)
+        assert [next(reading).id for _ in range(asked)] == ["0", "1", "2"][:asked]
+
+
+def test_a_kind_that_is_null_is_as_good_as_none(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "q.jsonl", {**GOOD, "kind": None}))[0].kind == "answerable"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_before_anything_is_read_from_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"is no regular file, but a pipe or a device.*Write them to a file first"):
+        load(tmp_path / "pipe")
 
 
 def test_many_questions_stream(tmp_path: Path) -> None:

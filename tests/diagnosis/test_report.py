@@ -6,7 +6,8 @@ import csv
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from openbook.diagnosis.results import (
     write_results,
 )
 from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.verdicts import Judged
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -115,6 +117,31 @@ def test_the_page_says_everything_without_a_script(tmp_path: Path) -> None:
     assert sum(tag == "details" for tag, _ in seen.tags) == 13
 
 
+def test_a_passage_that_another_wording_was_given_is_not_called_ungiven(tmp_path: Path) -> None:
+    case = observation(1, found=())
+    second = replace(case.asked[0], text="And otherwise?", found=("p0", "p1"))
+    both = written(tmp_path / "r.html", [replace(case, asked=(case.asked[0], second))])
+    assert "given to the reader at rank 2 (wording 2), holds the answer" in both
+    assert "not given to the reader" not in both
+    assert "not given to the reader, holds the answer" in written(tmp_path / "r.html", [case])
+    assert "given to the reader at rank 1, holds the answer" in written(tmp_path / "r.html", [observation(1)])
+
+
+def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_path: Path) -> None:
+    path, cases = tmp_path / "r.html", mixed()
+    others = []
+
+    def meanwhile() -> Iterator[tuple[Observation, Judged]]:
+        others.append(written(path, cases, "Another"))
+        yield from judged(cases)
+
+    write_report(path, "Mine", [(summarise(HEADER, judged(cases)), meanwhile())])
+    mine = path.read_text(encoding="utf-8")
+    assert mine.replace("Mine", "Another") == others[0]
+    assert mine.endswith("</html>\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_bars_are_as_wide_as_the_shares(tmp_path: Path) -> None:
     group = summarise(HEADER, judged(mixed())).overall
     widths = [float(w) for w in re.findall(r' width="([\d.]+)"', page.bar(group))]
@@ -196,10 +223,12 @@ def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
         observation(2, opened=WRONG),
     ]
     cases.append(observation(3, opened=SILENT, answers=(), holding=()))
+    cases.append(observation(4, failure="It fell over."))
     write_csv(tmp_path / "t.csv", [recorded(tmp_path, "one", cases)])
     with (tmp_path / "t.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["verdict"] for row in rows] == ["distracted", "distracted", "not_in_the_knowledge_base"]
+    assert [row["verdict"] for row in rows] == ["distracted", "distracted", "not_in_the_knowledge_base", "failed"]
+    assert [row["right"] for row in rows] == ["0", "0", "1", ""]  # a failure is not a wrong answer
     assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
     assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
     assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")
@@ -214,7 +243,9 @@ def test_the_table_in_parquet_is_that_in_csv(tmp_path: Path, monkeypatch: pytest
     results.write_parquet(tmp_path / "t.parquet", files)
     with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == rows
+    there = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [{key: value or "" for key, value in row.items()} for row in there] == rows
+    assert [row["right"] for row in there if row["verdict"] == "failed"] == [None, None]
     assert len(rows) == 28
     assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 7
     write_none = tmp_path / "none.parquet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,7 +64,7 @@ def test_the_counts_are_right() -> None:
     assert summary.by_kind["unanswerable"].questions == 2
     assert (summary.right_in["closed_book"].count, summary.right_in["closed_book"].of) == (0, 10)
     assert (summary.right_in["oracle"].count, summary.right_in["oracle"].of) == (8, 10)
-    assert summary.misses_within_depth == 3
+    assert (summary.misses_within_depth, summary.misses_cut_off) == (3, 0)
 
 
 def test_retrieval_is_measured_where_something_is_to_be_found() -> None:
@@ -122,14 +123,42 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
     found = advice(summary_of(mixed()))
     assert found[0].what.startswith("Right: 0% of 10 alone, 30% of 10 with documents, 80% of 10 with the right passage")
     assert found[1].what.startswith("50% of the misses (4 of 8) are retriever misses")
-    assert "In 3 of 4 it stands among the first 20" in found[1].what
-    assert "--passages" in found[1].do
+    assert "Of these 4, in 3 it stands at a rank from 3 to 20; in 1 it is not among the first 20." in found[1].what
+    assert "More passages (--passages) reach 3 of 4" in found[1].do
     assert found[2].what.startswith("25% of the misses (2 of 8) are reader gaps")
     assert "Training on the facts is not likely" in found[2].do
     text = "\n".join(map(str, found))
     assert "inventions" in text
     assert "1 of 13 questions are not counted" in text
     assert "only 8 misses" in text
+
+
+@pytest.mark.parametrize(
+    ("ranks", "strategy", "what", "do"),
+    [
+        ([9] + [0] * 50, "together", "Of these 51, in 1 it stands at a rank from 3 to 20; in 50 it is not",
+         "more passages will not, but in 1 of 51."),
+        ([9] * 26 + [0] * 25, "together", "in 26 it stands at a rank from 3 to 20; in 25 it is not", "reach 26 of 51"),
+        ([1], "each", "in 1 it stands among the first 2, but its similarity to the question is below 0.2.",
+         "more passages will not."),
+        ([1, 2, 9], "together", "in 2 it stands among the first 2, but its similarity to the question is below 0.2, or it",
+         "more passages will not, but in 1 of 3."),
+        ([2], "together", "or it did not fit into 4,096 tokens.", "more passages will not."),
+    ],
+)  # fmt: skip
+def test_more_passages_are_advised_where_most_misses_stand_behind_those_given(
+    ranks: list[int], strategy: str, what: str, do: str
+) -> None:
+    cases = [observation(n, opened=WRONG, found=(), rank=rank) for n, rank in enumerate(ranks)]
+    found = advice(summarise(replace(HEADER, strategy=strategy), judged(cases)))[1]
+    assert what in found.what
+    assert do in found.do
+
+
+def test_where_all_questions_with_an_answer_failed_it_is_not_said_that_there_were_none() -> None:
+    cases = [observation(1, failure="It fell over."), observation(2, answers=(), opened=SILENT, holding=())]
+    found = str(advice(summary_of(cases))[0])
+    assert found.startswith("The model failed on all 1 questions with an answer; 1/1 = 100%")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +169,7 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
         ([observation(1, opened=WRONG)], "are distractions"),
         ([observation(1, closed="01:40", opened=WRONG)], "harmed by retrieval"),
         ([observation(1, opened=WRONG, found=(), rank=0)], "more passages will not"),
-        ([observation(1, opened=SILENT, holding=(), rank=0)], "no passage is known to hold"),
+        ([observation(1, opened=SILENT, holding=(), rank=0)], "was not found in any passage"),
         ([observation(1, opened=WRONG, closed=WRONG, cited=())], "from memory against the passage"),
     ],
 )
