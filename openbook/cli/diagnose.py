@@ -137,10 +137,15 @@ def run(
     """
     from openbook.cli import session
     from openbook.diagnosis import results
+    from openbook.models.durable import check_replaceable, storage_errors
 
     check_places(docs, kb, questions, *probe_results)
     if export_parquet is not None:
         results.parquet_library()  # before the work, not after it
+    for table in (csv_file, export_parquet):
+        if table is not None:
+            with storage_errors(f"write {table}"):
+                check_replaceable(table)
     found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
     base, embedder = open_asked(current, docs)

@@ -70,12 +70,14 @@ def probe(
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.cli import INTERRUPTED, display, display_probes, session
     from openbook.diagnosis import probe_report, probe_run
-    from openbook.diagnosis.questions import load_questions
+    from openbook.diagnosis.questions import load_questions, unchanged
     from openbook.models.durable import check_replaceable, storage_errors
 
     names = probe_run.checked(probes or probe_run.PROBES)
     check_places(docs, kb, questions)
     found = surveyed(questions, file_format, with_drafts=with_drafts)
+    # Now, since the file may be another one when the last of them comes to its turn.
+    asked = list(islice(unchanged(load_questions(questions, file_format), found), limit))
     if report is not None:
         with storage_errors(f"write {report}"):  # before the work, not after it
             check_replaceable(report)
@@ -83,7 +85,6 @@ def probe(
     current = session.settings(kb=kb, kv_disk=0, **reading)
     base, embedder = open_asked(current, docs)
     scope = scope_of(base, as_of, where, labels)
-    asked = islice(load_questions(questions, file_format), limit)
     probed = _probed(asked, found, limit, names, current, base, embedder, scope)
     if as_json:
         display.print_json(probe_run.to_json(probed))

@@ -278,7 +278,7 @@ def _answers(observation: Observation) -> str:
         for mode in MODES:
             said = answer_in(wording, mode)
             if said is not None:
-                mark = keep(_marked(said, mode, observation))
+                mark = keep(_marked(said, observation))
                 rows.append([text(wording.text), keep(_MODE_NAMES[mode]), _said(said), mark])
     heads = ["asked as", "", "answer", ""]
     first = 0 if several else 1

@@ -13,6 +13,7 @@ import pytest
 from openbook.cli import run as run_verb
 from openbook.cli import session
 from openbook.config import Settings
+from openbook.diagnosis import results
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Prompt
@@ -461,6 +462,22 @@ def test_a_judge_says_how_far_it_agrees(
     assert out(*arguments, "--judge", "yes")[0] == 0
     assert asked > 0
     assert opened[-1].asked == []
+
+
+@pytest.mark.parametrize("option", ["--csv", "--export-parquet"])
+def test_a_table_that_cannot_be_written_is_refused_before_the_work(
+    option: str,
+    out: Out,
+    opened: list[TableEngine],
+    questions: Path,
+    kb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(results, "parquet_library", lambda: None)
+    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", option, tmp_path)
+    assert (code, "it is a folder; give a file" in " ".join(error.split())) == (5, True)
+    assert opened == []
 
 
 def test_parquet_without_its_library_is_one_sentence(

@@ -104,6 +104,20 @@ def test_all_probes_on_the_terminal_and_as_a_page(out: Out, tmp_path: Path, open
     assert [current.kv_disk for current in opened] == [0]  # nothing of an altered passage is written down
 
 
+def test_a_file_of_questions_that_changes_in_the_meantime_changes_nothing(out: Out, questions: Path) -> None:
+    before = questions.read_text()
+
+    def edits(prompt: Prompt) -> str:
+        questions.write_text(before.replace("Brekkan", "Zandvoort"))
+        return reads(prompt)
+
+    ENGINES["edits"] = lambda: TableEngine(edits)
+    _, undisturbed, _ = out("--probe", "abstention", "--json")
+    code, disturbed, _ = out("--probe", "abstention", "--json", model="edits")
+    assert code == 0
+    assert json.loads(disturbed)["probes"] == json.loads(undisturbed)["probes"]
+
+
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(
     out: Out, tmp_path: Path, questions: Path, opened: list[Settings]
 ) -> None:
