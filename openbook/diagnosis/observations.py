@@ -199,12 +199,14 @@ class Recording:
                 self._places.append(place)
                 yield place, item
 
-    def append(self, record: DataclassInstance) -> int:
+    def append(self, record: DataclassInstance, place: int | None = None) -> int:
         """The number of the record in the file, from 1. On the way to the disk when this returns.
 
+        `place` (from 0): whose place it takes, after that of the last one; without it the next of `missing`, or the end.
         A killed process loses nothing that was appended.
         """
-        place = self._places.popleft() if self._places else self.done
+        if place is None:
+            place = self._places.popleft() if self._places else self.done
         with storage_errors(f"write {self.path}"):
             if place < self._before and self._old is None:
                 self._begin_again()

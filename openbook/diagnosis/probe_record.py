@@ -32,34 +32,38 @@ class Tried:
 
 
 class Kept:
-    """The trials of earlier runs, and those of this one. Nothing is asked twice."""
+    """The trials of earlier runs, and those of this one. Nothing that was answered is asked twice."""
 
     def __init__(self, record: Recording, header: Header, before: Sequence[Tried]) -> None:
         self._record, self._header, self._before = record, header, before
-        self._held_back: list[Tried] = []
+        self._held_back: list[tuple[int, Tried]] = []
 
     def before(self, number: int, question: str, kinds: Mapping[str, type[Trial]]) -> Mapping[str, Trial] | None:
-        """What was seen of the question at that place (from 0), if it was asked before. Raises ConfigError."""
+        """What was seen of the question at that place (from 0), if it was asked before and the model did not fail.
+
+        Raises ConfigError.
+        """
         if number >= len(self._before):
             return None
         seen = self._before[number]
         try:
             if seen.question != question:
                 raise ValueError(f"they are of question {seen.question!r}, not of {question!r}")
-            return {name: record_of(kind, seen.trials[name]) for name, kind in kinds.items()}
+            found = {name: record_of(kind, seen.trials[name]) for name, kind in kinds.items()}
+            return None if any(trial.failure for trial in found.values()) else found
         except (ValueError, KeyError) as error:
             path = self._record.path
             raise ConfigError(f"{path} line {number + 2} holds no trials: {error!r}. Delete the file.") from error
 
-    def add(self, question: str, trials: Mapping[str, Trial], *, failed: bool) -> None:
+    def add(self, number: int, question: str, trials: Mapping[str, Trial], *, failed: bool) -> None:
         """Where the model failed, it is written down when a later question did not, or with `finish`. Raises StorageError."""
-        self._held_back.append(Tried(question, trials))
+        self._held_back.append((number, Tried(question, trials)))
         if not failed:
             self.finish()
 
     def finish(self) -> None:
-        for tried in self._held_back:
-            self._record.append(tried)
+        for number, tried in self._held_back:
+            self._record.append(tried, number)
         self._held_back = []
 
     @property

@@ -98,7 +98,7 @@ def probe(
                 found = {name: _OF_A_QUESTION[name].trial(case, bench, cancelled) for name in kinds}
                 failed = _failed_in_a_row(failed, found, bench)
                 if kept:
-                    kept.add(question.id, found, failed=failed > 0)
+                    kept.add(done, question.id, found, failed=failed > 0)
             for name, trial in found.items():
                 trials[name].append(trial)
             first += [question] if len(first) < MOST_CASES else []

@@ -118,13 +118,25 @@ def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeB
     assert len(path.read_bytes().splitlines()) == 1
 
 
-def test_a_failure_between_answers_is_kept(tmp_path: Path, base: KnowledgeBase) -> None:
-    engine = TableEngine(lambda prompt: FAILS if "Brekkan" in prompt.question else reads(prompt))
-    bench = Bench(FrozenModel(engine), base, HashEmbedder(), options=Options(min_similarity=-1.0))
-    first = kept_run(tmp_path / "probes.jsonl", bench, probes=PROBES[:-1])
+def test_a_failure_between_answers_is_kept_and_asked_again(
+    tmp_path: Path, bench: Bench, engine: TableEngine, base: KnowledgeBase
+) -> None:
+    whole = to_json(probe(QUESTIONS, bench, "digest", PROBES[:-1]))
+    failing = TableEngine(lambda prompt: FAILS if "Brekkan" in prompt.question else reads(prompt))
+    down = Bench(FrozenModel(failing), base, HashEmbedder(), options=Options(min_similarity=-1.0))
+    path = tmp_path / "probes.jsonl"
+    first = to_json(kept_run(path, down, probes=PROBES[:-1]))
+    assert first != whole
+    lines = path.read_bytes().splitlines()
+    failing.asked = []
+    assert to_json(kept_run(path, down, probes=PROBES[:-1])) == first
+    assert failing.asked != []
+    assert all("Brekkan" in prompt.question for prompt in failing.asked)
     engine.asked = []
-    assert to_json(kept_run(tmp_path / "probes.jsonl", bench, probes=PROBES[:-1])) == to_json(first)
-    assert engine.asked == []
+    assert to_json(kept_run(path, bench, probes=PROBES[:-1])) == whole
+    assert all("Brekkan" in prompt.question for prompt in engine.asked)
+    now = path.read_bytes().splitlines()
+    assert [old == new for old, new in zip(lines, now, strict=True)].count(False) == 1
 
 
 def test_a_search_for_leaks_that_failed_is_made_again(
