@@ -143,7 +143,8 @@ class Topic:
     """What a question is about: the names in it, or without any its other telling words, in lower case and without endings.
 
     `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words, which may then
-    go on in another way (`whole` is false).
+    go on in another way (`whole` is false). Where nothing has a capital, as in a search box, any word may be a name, and
+    most of them are needed.
     """
 
     words: tuple[str, ...]
@@ -160,6 +161,9 @@ class Topic:
             w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers
         ]
         names = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
+        if asked.islower() and telling:
+            words = dict.fromkeys(w.removesuffix("'s") for w in telling)
+            return cls(tuple(words), len(words) // 2 + 1)
         if names:
             return cls(tuple(names), (len(names) + 1) // 2)
         stems = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
