@@ -31,6 +31,7 @@ from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import is_right as right
 from openbook.diagnosis.scoring import negated, normalised, plain_words, says, token_f1
 from openbook.diagnosis.values import stated_values
+from openbook.knowledge.words import is_function_word
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -133,9 +134,31 @@ def _nowhere(asked: Asked, wording: int) -> Judged:
 
 
 def is_right(answer: str, question: Question) -> bool:
-    """Whether an answer is, holds or equals an accepted one (`scoring.is_right`), or says enough of one that is a sentence."""
+    """Whether an answer is, holds or equals an accepted one (`scoring.is_right`), or says enough of one that is a sentence.
+
+    What only repeats words of the question does not count: that Denmark, South Carolina is a town does not say where it is.
+    """
     text, accepted = plain(answer), [plain(each) for each in question.answers]
+    asked = [plain_words(plain(wording)).split() for wording in question.wordings]
+    accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
     return bool(right(text, accepted)) or any(_loosely(text, each) for each in accepted)
+
+
+def _only_repeats(text: str, accepted: str, question: Sequence[str]) -> bool:
+    """Whether the accepted words stand in the text, each time beside a telling word that they stand beside in the question."""
+    wanted, words = plain_words(accepted).split(), plain_words(text).split()
+    beside = _neighbours(question, wanted)
+    found = _neighbours(words, wanted)
+    return bool(beside and found) and all(
+        any(a and a == b and not is_function_word(a) for other in beside for a, b in zip(each, other, strict=True))
+        for each in found
+    )
+
+
+def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """The words before and after each place where those that are wanted stand; an empty text for none."""
+    n, padded = len(wanted), ["", *words, ""]
+    return [(padded[i], padded[i + n + 1]) for i in range(len(words) - n + 1) if n and list(words[i : i + n]) == wanted]
 
 
 def holds_any(text: str, accepted: Sequence[str]) -> bool:

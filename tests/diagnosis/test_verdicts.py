@@ -279,6 +279,18 @@ def test_wrong_however_much_it_looks_like_it(answer: str, accepted: str) -> None
     assert not is_right(answer, Question("q", "What?", (accepted,)))
 
 
+def test_what_only_repeats_the_question_says_nothing() -> None:
+    where = Question("q", "Where is Denmark, South Carolina?", ("South Carolina", "Bamberg County"))
+    assert not is_right("Denmark, South Carolina is a town of the United States.", where)
+    assert is_right("Denmark is in South Carolina.", where)
+    assert is_right("South Carolina", where)
+    assert is_right("Denmark, South Carolina is a town in Bamberg County.", where)
+    assert is_right("Denmark, South Carolina, is in the state of South Carolina.", where)
+    which = Question("q", "Is the tower in Arvik or in Brekkan?", ("Arvik",), phrasings=("Which of them has a tower?",))
+    assert is_right("It is in Arvik.", which)
+    assert is_right("Arvik.", which)
+
+
 def test_what_the_documentation_says_is_right_and_wrong() -> None:
     text = (ROOT / "docs/formats/diagnosis.md").read_text(encoding="utf-8")
     rows = text.partition("| accepted | right | wrong |")[2].partition("\n\n")[0].splitlines()[2:]
