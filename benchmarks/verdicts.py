@@ -8,7 +8,8 @@
 `openbook diagnose` does, and prints the shares of the verdicts with 95 % bootstrap intervals over the questions (Wilson's
 where none or all have it), as Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
 question with its answers, passages and verdict. `hand-check` writes some of them, without the verdict, into
-OUT/hand-check.md for a person to judge, or adds to those that are there; `agreement` reads it back. PopQA and WebQuestions come without documents: they are
+OUT/hand-check.md for a person to judge, or adds to those that are there; `agreement` reads it back. A model that knows nothing but
+the documents of one set: benchmarks/data/from-scratch.toml. PopQA and WebQuestions come without documents: they are
 asked with those of the other sets, which hold few of the answers.
 """
 
