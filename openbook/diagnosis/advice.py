@@ -131,14 +131,14 @@ def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
     missing = expected.verdicts["not_in_the_knowledge_base"].count if expected else 0
     if missing:
         yield Finding(
-            f"{missing} questions have an answer that was not found in any passage.",
+            f"Questions with an answer that was not found in any passage: {missing}.",
             "Where no document has it, add one that does: training on single facts is the dearer way. Where one has it in other "
             "words, name the place in the questions (gold), or accept those words.",
         )
     if nowhere and summary.abstained.count:
         yield Finding(f"Where no passage holds the answer, the model said so in {summary.abstained}.")
     if summary.from_memory:
-        yield Finding(f"{summary.from_memory} answers came from memory against the passage that was given.")
+        yield Finding(f"Answers from memory against the passage that was given: {summary.from_memory}.")
     if group.failed:
         yield Finding(
             f"{group.failed} of {group.questions} questions are not counted: the model failed on them.",
