@@ -137,15 +137,9 @@ def run(
     """
     from openbook.cli import session
     from openbook.diagnosis import results
-    from openbook.models.durable import check_replaceable, storage_errors
 
     check_places(docs, kb, questions, *probe_results)
-    if export_parquet is not None:
-        results.parquet_library()  # before the work, not after it
-    for table in (csv_file, export_parquet):
-        if table is not None:
-            with storage_errors(f"write {table}"):
-                check_replaceable(table)
+    _check_tables(csv_file, export_parquet)  # before the work, not after it
     found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
     base, embedder = open_asked(current, docs)
@@ -171,6 +165,18 @@ def run(
         results.write_parquet(export_parquet, files, limit)
     _must_have_measured(summaries, files, more)
     _must_reach(summaries, fail_under)
+
+
+def _check_tables(csv_file: Path | None, export_parquet: Path | None) -> None:
+    """Raises ConfigError where Parquet cannot be written, StorageError where no file can be put."""
+    from openbook.diagnosis import results
+    from openbook.models.durable import check_replaceable, storage_errors
+
+    if export_parquet is not None:
+        results.parquet_library()
+    for table in filter(None, (csv_file, export_parquet)):
+        with storage_errors(f"write {table}"):
+            check_replaceable(table)
 
 
 @dataclass(frozen=True, slots=True)
