@@ -155,11 +155,20 @@ def write_results(
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
     comparisons = pairs_of(summaries)
     content = json.dumps(numbers(title, summaries, comparisons, more), indent=1, ensure_ascii=False) + "\n"
-    with storage_errors(f"write {folder / NUMBERS}"):
-        replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
     pages = [(summary, judgements_in(path, limit)) for summary, path in zip(summaries, files, strict=True)]
     sections = {name: each.sections() for name, each in more.items()}
+
+    def write_numbers() -> None:
+        with storage_errors(f"write {folder / NUMBERS}"):
+            replace_file(folder / NUMBERS, content.encode("utf-8", "replace"))
+
+    # `purge` sees by the numbers whether probes are in the report: they say so before it has any, and after it has none.
+    probes = any(each.probed for each in more.values())
+    if probes:
+        write_numbers()
     write_report(folder / REPORT, title, pages, comparisons, sections)
+    if not probes:
+        write_numbers()
     return summaries, comparisons
 
 

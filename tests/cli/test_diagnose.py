@@ -14,6 +14,7 @@ from openbook.cli import run as run_verb
 from openbook.cli import session
 from openbook.config import Settings
 from openbook.diagnosis import results
+from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Prompt
@@ -444,6 +445,33 @@ def test_the_result_of_probes_from_a_file(
     result.write_text("{}")
     code, _, error = out(*arguments, "--model", "good")
     assert (code, "is no result of openbook probe --json" in error) == (2, True)
+
+
+def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
+    out: Out,
+    opened: list[TableEngine],
+    questions: Path,
+    kb: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`purge` asks the numbers, so no page may have what they do not say."""
+    _, stdout, _ = out("probe", questions, "--kb", kb, "--model", "good", "--probe", "abstention", "--json")
+    (tmp_path / "probes.json").write_text(stdout)
+    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r")
+    for more in (("--probe-results", tmp_path / "probes.json"), ()):
+        for failing in ("replace_file", "write_report"):
+            with monkeypatch.context() as broken:
+                broken.setattr(results, failing, full)
+                assert out(*arguments, *more)[0] == 5
+            page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
+            has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
+            assert not has or '"probes"' in numbers.read_text()
+        assert out(*arguments, *more)[0] == 0
+
+
+def full(*arguments: object) -> None:
+    raise StorageError("No space left on device.")
 
 
 def test_a_judge_says_how_far_it_agrees(
