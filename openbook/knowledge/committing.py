@@ -8,6 +8,7 @@ from dataclasses import astuple
 
 from openbook.knowledge import schema
 from openbook.knowledge.base import now
+from openbook.knowledge.identities import write_identity
 from openbook.knowledge.intake import Change
 from openbook.records import Verdict
 
@@ -40,10 +41,11 @@ def commit(
             _end(connection, path, version)
         for change in changes:
             _end(connection, change.path, version)
+            identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
             connection.execute(
-                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*astuple(change)[:-1], version),
+                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*astuple(change)[:-2], version, identity),
             )
         beside(version)
     return version

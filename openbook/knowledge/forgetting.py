@@ -14,7 +14,7 @@ from openbook.knowledge.adding import resolve
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.committing import add_version, newest
 from openbook.knowledge.embedding import NEXT_TABLE
-from openbook.knowledge.labels import forget_labels, given_labels, gone_paths
+from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.saved import index_folder
 from openbook.knowledge.scanning import Needles
 from openbook.knowledge.versions import drop_unused_contents
@@ -75,7 +75,7 @@ def purge(
             )
         traces = _traces(connection, paths | others, contents)
         passages = _count_passages(connection, contents)
-        given = given_labels(connection).by_path
+        given = {each.path: each.given for each in identities(connection)}
         elsewhere()
         there = paths | (others & _live_paths_of(connection, contents))
         version = _delete(connection, paths, others, contents)
@@ -96,7 +96,7 @@ def purge(
 def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
-    known.update(gone_paths(base.connection))
+    known.update(each.path for each in identities(base.connection))
     return sorted({path for each in documents for path in resolve(sorted(known), each)})
 
 
@@ -174,8 +174,8 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
             connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
-        forget_labels(connection, paths)
         connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
+        purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
         # Whoever writes next finishes the work, should this process be killed before it is done.
@@ -217,6 +217,7 @@ def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
         "SELECT passage_id || char(0) || headings FROM passages",
         "SELECT value FROM meta UNION ALL SELECT summary FROM versions UNION ALL SELECT name FROM tags",
         "SELECT path || metadata FROM documents",
+        "SELECT path FROM identities",
         "SELECT path || reason FROM verdicts",
         "SELECT folder || char(0) || rules FROM sources",
         "SELECT embedding_key FROM embeddings",

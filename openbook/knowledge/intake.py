@@ -18,7 +18,7 @@ from typing import TypeAlias
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import schema
 from openbook.knowledge.discovery import Found, display_path
-from openbook.knowledge.labels import GivenLabels, given_labels
+from openbook.knowledge.identities import Identity, identities
 from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.knowledge.reading.cleaning import title_from_name
@@ -47,7 +47,10 @@ def content_key(path: Path, digest: Digest, code: str) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A file whose row in the newest version must be another one. Its content is stored."""
+    """A file whose row in the newest version must be another one. Its content is stored.
+
+    `identity`: the document that is at its path, or was there last; None: a new one.
+    """
 
     path: str
     content_id: int
@@ -56,6 +59,7 @@ class Change:
     metadata: str
     labels: str
     given_labels: str
+    identity: int | None
     outcome: Outcome
 
 
@@ -98,7 +102,7 @@ class Intake:
     progress: Progress = lambda stage, done, total: None
     _code: str = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
-    _given: GivenLabels = field(default_factory=GivenLabels)
+    _known: dict[str, Identity] = field(default_factory=dict)  # by path
     _changes: list[Change] = field(default_factory=list)
     _verdicts: dict[str, Verdict] = field(default_factory=dict)
     _restat: list[tuple[str, str]] = field(default_factory=list)
@@ -110,7 +114,7 @@ class Intake:
     def take(self, found: Sequence[Found | Verdict]) -> Taken:
         """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
         self._live = _live_documents(self.connection)
-        self._given = given_labels(self.connection)
+        self._known = {each.path: each for each in identities(self.connection)}
         tried = self._tried()
         due: list[Found] = []
         for item in found:
@@ -244,7 +248,8 @@ class Intake:
             return
         outcome: Outcome = "added" if live is None else "updated"
         self._verdicts[path] = Verdict(path, outcome)
-        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, outcome))
+        identity = self._known[path].id if path in self._known else None
+        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome))
 
     def _metadata(self, found: Found, content_id: int, live: _Live | None) -> tuple[str, str, str]:
         """(metadata, labels, labels given by name) as JSON.
@@ -262,10 +267,9 @@ class Intake:
         whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
         own = labels_of(of_text, of_sidecar)
         whole.pop(LABEL_KEY, None)
-        given = set(json.loads(live.given_labels)) if live else set()
-        if live is None or live.content_id != content_id:  # also a known path that another document's text moved to
-            given |= self._given.to(display_path(found.path), content_id)
-        given = (given | (self.labels if self.by_name else set())) - self.unlabel
+        known = self._known.get(display_path(found.path))
+        given = (known.given if known else frozenset[str]()) | (self.labels if self.by_name else frozenset[str]())
+        given -= self.unlabel
         before = set(json.loads(live.labels)) - self.unlabel if live and self.by_name else set()
         labels = own | before | given | self.labels
         return to_json(tuple(whole.items())), json.dumps(sorted(labels)), json.dumps(sorted(given))

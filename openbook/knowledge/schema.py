@@ -17,7 +17,7 @@ from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, StorageError
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 FILE_NAME = "kb.sqlite3"
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
@@ -51,15 +51,22 @@ CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 -- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
 CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
 
+-- A document, whatever its names and texts were: where it is, or was last, and the access labels that it carries now, or
+-- carried last. See openbook/knowledge/identities.py.
+CREATE TABLE IF NOT EXISTS identities (
+  id INTEGER PRIMARY KEY, path TEXT NOT NULL, labels TEXT NOT NULL, given TEXT NOT NULL);
+
 -- A path that held a content from version `added_in` up to, but not in, version `removed_in`. `stat` is what the file
 -- system said when it was read; while it says the same, the file is not read again. `labels`: all access labels that it
 -- carries; `given_labels`: those among them that were given to it by name, which stay when its folder is synced.
 CREATE TABLE IF NOT EXISTS documents (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
-  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER);
+  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER,
+  identity INTEGER NOT NULL REFERENCES identities (id));
 CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
+CREATE INDEX IF NOT EXISTS documents_by_identity ON documents (identity);
 
 -- Files that are not in the knowledge base, and why, as of the last time each was tried; `stat` as for documents, with
 -- the code and limits that tried.

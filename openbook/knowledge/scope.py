@@ -20,8 +20,8 @@ _LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 class Scope:
     """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.where`.
 
-    `labels`: what the asker holds. A document is seen only when every label it carries is among them: in the version
-    asked, and in the newest that has its path.
+    `labels`: what the asker holds. A document is seen only when every label it carries is among them: those of the version
+    asked, and those that it carries now, or carried last, whatever its name is.
     """
 
     as_of: int | None = None
@@ -60,8 +60,8 @@ def condition(scope: Scope, version: int) -> Condition:
     sql += f" AND (d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
     if scope.as_of is not None:  # a label given later closes the older versions too
         sql += (
-            " AND d.path NOT IN (SELECT n.path FROM documents n, json_each(n.labels) l WHERE n.labels <> '[]' "
-            f"AND n.id IN (SELECT max(id) FROM documents GROUP BY path) AND l.value NOT IN ({held}))"
+            " AND d.identity NOT IN (SELECT i.id FROM identities i, json_each(i.labels) l "
+            f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"
         )
     if scope.where:
         where_sql, where_values = filter_of(scope).sql()

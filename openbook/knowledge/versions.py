@@ -14,7 +14,7 @@ from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.committing import add_version, newest
-from openbook.knowledge.labels import keep_labels_of
+from openbook.knowledge.identities import drop_unused_identities, write_identity
 from openbook.knowledge.scope import Condition, Scope, condition
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -238,13 +238,13 @@ def _only(
 def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
     """Make a new version that holds exactly the documents of a kept one; its number (the newest's, if nothing differs).
 
-    Access labels that a path has been given since stay: going back opens nothing.
+    Access labels that a document has been given since stay: going back opens nothing.
     """
     with base.writing(lock_timeout_s) as connection:
         base.kept_version(version)
         with schema.transaction(connection):
             number = newest(connection)
-            columns = "path, content_id, bytes, stat, metadata, labels, given_labels"
+            columns = "path, content_id, bytes, stat, metadata, labels, given_labels, identity"
             old = _with_labels_of_now(
                 connection,
                 connection.execute(f"SELECT {columns} FROM documents d WHERE {schema.LIVE}", {"version": version}),
@@ -259,33 +259,32 @@ def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) 
                 "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL",
                 [(number, path) for path, *_ in is_now.keys() - was.keys()],
             )
-            connection.executemany(
-                f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*was[key], number) for key in sorted(was.keys() - is_now.keys())],
-            )
+            for row in (was[key] for key in sorted(was.keys() - is_now.keys())):
+                path, *_, labels, given, identity = row
+                write_identity(connection, identity, path, labels, given)
+                connection.execute(
+                    f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, number)
+                )
         apply_retention(connection)
         base.refresh_indexes(connection)
         return number
 
 
-def _with_labels_of_now(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[tuple[object, ...]]:
-    newest_labels = {
-        path: (labels, given)
-        for path, labels, given in connection.execute(
-            "SELECT path, labels, given_labels FROM documents WHERE id IN (SELECT max(id) FROM documents GROUP BY path)"
-        )
+def _with_labels_of_now(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    current = {
+        i: (labels, given) for i, labels, given in connection.execute("SELECT id, labels, given FROM identities")
     }
 
     def both(one: str, other: str) -> str:
         return json.dumps(sorted({*json.loads(one), *json.loads(other)}))
 
     return [
-        (path, *rest, *(both(a, b) for a, b in zip((labels, given), newest_labels[path], strict=True)))
-        for path, *rest, labels, given in rows
+        (*rest, *(both(a, b) for a, b in zip((labels, given), current[identity], strict=True)), identity)
+        for *rest, labels, given, identity in rows
     ]
 
 
-def _without_stat(rows: Iterable[tuple[object, ...]]) -> dict[tuple[str, ...], tuple[object, ...]]:
+def _without_stat(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[str, ...], tuple[Any, ...]]:
     """Rows by all but their `stat`, which is of the disk and not of the document."""
     return {tuple(str(value) for at, value in enumerate(row) if at != 3): row for row in rows}
 
@@ -356,8 +355,8 @@ def drop_unseen_documents(connection: sqlite3.Connection) -> None:
         "removed_in IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
     )
-    keep_labels_of(connection, unseen)
     connection.execute(f"DELETE FROM documents WHERE {unseen}")
+    drop_unused_identities(connection)
 
 
 def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:

@@ -98,7 +98,8 @@ def test_a_file_that_changes_while_it_is_read_never_stands_under_the_old_key(
 ) -> None:
     def save(stage: str, done: int, total: int) -> None:
         if stage == "read" and done == 0:
-            (docs / "5.txt").write_text("Version B.")
+            (tmp_path / "new.txt").write_text("Version B.")
+            (tmp_path / "new.txt").replace(docs / "5.txt")  # whole, whenever it is read
 
     changed, _ = for_documents([docs], tmp_path / "cache", embedder, RunOptions(progress=save))
     assert changed.text(str(docs / "5.txt")) == "Version B."

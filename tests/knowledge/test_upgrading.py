@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeBaseInvalid
-from openbook.knowledge import KnowledgeBase, schema
+from openbook.knowledge import KnowledgeBase, Scope, schema
+from openbook.knowledge.forgetting import named
 from openbook.knowledge.versions import history
 from openbook.testing import HashEmbedder
 
@@ -47,8 +48,24 @@ def test_format_1_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbe
     assert [(v.path, v.outcome) for v in base.status().not_in] == [("/old/docs/broken.pdf", "failed")]
 
 
-def test_an_upgraded_file_has_the_tables_of_a_new_one(tmp_path: Path, embedder: HashEmbedder) -> None:
-    KnowledgeBase.open(restore_dump(tmp_path / "old", 1)).close()
+def test_format_2_opens_with_its_labels_and_what_was_renamed(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = KnowledgeBase.open(restore_dump(tmp_path / "kb", 2), embedder.identity)
+    hr = frozenset({"hr"})
+    assert [v.version for v in history(base)] == [6, 5, 4, 3, 2]
+    assert base.documents() == ["/old/docs/bees.txt", "/old/docs/plan.md", "/old/docs/z-plan.md"]
+    # The label that z-plan.md got in version 5 closes it in version 3 too, when it was plan.md; not the later plan.md.
+    assert base.documents(Scope(3)) == base.documents(Scope(4)) == ["/old/docs/bees.txt"]
+    assert base.documents(Scope(3, labels=hr)) == ["/old/docs/bees.txt", "/old/docs/plan.md"]
+    assert base.documents(Scope(6)) == ["/old/docs/bees.txt", "/old/docs/plan.md"]
+    assert named(base, ["wages.txt"]) == ["/old/docs/wages.txt"]  # of which no version is kept: its label waits for it
+    assert base.connection.execute("SELECT labels FROM identities WHERE path LIKE '%wages.txt'").fetchall() == [
+        ('["board"]',)
+    ]
+
+
+@pytest.mark.parametrize("old_format", [1, 2])
+def test_an_upgraded_file_has_the_tables_of_a_new_one(tmp_path: Path, embedder: HashEmbedder, old_format: int) -> None:
+    KnowledgeBase.open(restore_dump(tmp_path / "old", old_format)).close()
     KnowledgeBase.ensure(tmp_path / "new", embedder.identity).close()
     assert shape(tmp_path / "old") == shape(tmp_path / "new")
     connection = sqlite3.connect(tmp_path / "old" / schema.FILE_NAME)

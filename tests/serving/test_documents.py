@@ -155,10 +155,10 @@ def test_two_callers_never_meet_under_one_name(server: Running) -> None:
 
 
 def test_an_upload_of_the_text_of_a_hidden_document_is_told_as_any_other(server: Running) -> None:
-    """It gets the label of that text, so it is seen by nobody else; that much can be inferred (docs/security.md)."""
+    before = listed(server)
     verdict = upload(server, ("guess.txt", SECRET.encode()))[0]
     assert (verdict["outcome"], verdict["reason"]) == ("added", "")
-    assert verdict["path"] not in listed(server)
+    assert listed(server) == sorted([*before, verdict["path"]])  # a document of its own, and nothing more of the other
 
 
 def test_a_list_comes_in_pages(server: Running) -> None:

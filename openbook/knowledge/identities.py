@@ -1,0 +1,64 @@
+"""Which document a path is: a document keeps its identity, and its access labels, while its text and its name change.
+
+A row of `identities` says where a document is (or was last), and what closes it: `labels` are all access labels that it
+carries now, or carried last; they close every version of it. `given` are those of them that were given to it by name; they
+stay when its folder is synced, when its versions are pruned, and when it comes back to its path.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`content_id`: the text that it has, or had last; None when no kept version has it."""
+
+    id: int
+    path: str
+    given: frozenset[str]
+    content_id: int | None
+    is_live: bool
+
+
+def identities(connection: sqlite3.Connection) -> list[Identity]:
+    """All documents, those that left their path last at the end; a live one after all that were at its path before."""
+    rows = connection.execute(
+        "SELECT i.id, i.path, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
+        "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
+        "ORDER BY coalesce(d.id, 0), i.id"
+    )
+    return [Identity(i, path, frozenset(json.loads(given)), c, bool(live)) for i, path, given, c, live in rows]
+
+
+def write_identity(connection: sqlite3.Connection, identity: int | None, path: str, labels: str, given: str) -> int:
+    """Say where a document is now and what closes it (labels as JSON); None makes a new one. Its id."""
+    values = (path, labels, given)
+    if identity is None:
+        return int(
+            connection.execute("INSERT INTO identities (path, labels, given) VALUES (?, ?, ?)", values).lastrowid or 0
+        )
+    connection.execute("UPDATE identities SET path = ?, labels = ?, given = ? WHERE id = ?", (*values, identity))
+    return identity
+
+
+def drop_unused_identities(connection: sqlite3.Connection) -> None:
+    """Forget documents of which no version is kept, but for those whose labels wait for them to come back."""
+    connection.execute("DELETE FROM identities WHERE given = '[]' AND id NOT IN (SELECT identity FROM documents)")
+
+
+def purge_identities(connection: sqlite3.Connection, paths: Iterable[str]) -> None:
+    """Forget documents that were at `paths`, whose rows are deleted. What is left under an older name keeps its labels."""
+    for path in paths:
+        connection.execute(
+            "DELETE FROM identities WHERE path = ? AND id NOT IN (SELECT identity FROM documents)", (path,)
+        )
+        connection.execute(
+            "UPDATE identities SET path = (SELECT path FROM documents d WHERE d.identity = identities.id ORDER BY d.id DESC) "
+            "WHERE path = ?",
+            (path,),
+        )
+    drop_unused_identities(connection)
