@@ -86,8 +86,8 @@ def reader() -> ModelReference:
     return ensure(ModelStore(load_settings().models_dir), "reader")
 
 
-def pool(reference: ModelReference) -> tuple[list[tuple[str, str]], list[str]]:
-    """(title and text of passages of about `TOKENS` tokens each, questions)."""
+def pool(reference: ModelReference, size: int = POOL) -> tuple[list[tuple[str, str]], list[str]]:
+    """(title and text of `size` passages of about `TOKENS` tokens each, questions)."""
     tokenizer = open_tokenizer(reference.needed_base.main_file).model
     texts: list[tuple[str, str]] = []
     questions: list[str] = []
@@ -99,7 +99,7 @@ def pool(reference: ModelReference) -> tuple[list[tuple[str, str]], list[str]]:
             texts.append((row["title"], text))
         questions += [q["question"] for q in row["questions"]]
     chance = random.Random(1)
-    return chance.sample(texts, POOL), chance.sample(questions, 400)
+    return chance.sample(texts, size), chance.sample(questions, 400)
 
 
 def openbook(counts: list[int], chance: random.Random) -> dict[str, Any]:

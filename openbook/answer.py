@@ -231,7 +231,8 @@ def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderF
     places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
     prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader)
-    return replace(prompt, origins=tuple(p.digest for p in passages))
+    labels = sorted({label for p in passages for label in p.labels})
+    return replace(prompt, origins=tuple(p.digest for p in passages), labels=tuple(labels))
 
 
 def reading_prompt(question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None) -> Prompt:

@@ -93,6 +93,9 @@ class Passage:
     headings: tuple[str, ...]
     text: str
     also_in: tuple[str, ...] = ()  # other documents with the same text
+    labels: tuple[
+        str, ...
+    ] = ()  # the access labels that it takes to see it: the fewest of all documents that hold it here
 
     @property
     def digest(self) -> Digest:
@@ -195,13 +198,15 @@ class Prompt:
     """A request in the canonical order of its blocks: system, then each passage, then the question.
 
     All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digest of the
-    stored passage that each text of `passages` was made from, by which what was computed of it can be deleted.
+    stored passage that each text of `passages` was made from, by which what was computed of it can be deleted. `labels`: the
+    access labels that it takes to see the passages; what was computed under them serves no request with others.
     """
 
     system: str
     passages: tuple[str, ...]
     question: str
     origins: tuple[Digest, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

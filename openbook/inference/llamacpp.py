@@ -92,7 +92,6 @@ class LlamaCppEngine:
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
         self._tokenizer = PromptTokenizer(self._model)
-        self._roots = [root_key(identity.digest, self.numeric_class, part) for part in ("base", "adapter")]
         abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
         self._abstention_token = abstention_tokens[0] if abstention_tokens else None
 
@@ -273,7 +272,8 @@ class LlamaCppEngine:
 
     def _keys(self, request: _Request) -> list[bytes]:
         """The key of the state after each block but the last."""
-        key = self._roots[self._adapts(request.prompt)]
+        weights = "adapter" if self._adapts(request.prompt) else "base"
+        key = root_key(self._identity.digest, self.numeric_class, weights, *request.prompt.labels)
         keys = []
         for block in request.blocks[:-1]:
             keys.append(key := next_key(key, block))

@@ -1,8 +1,9 @@
 """What a model computed when it read: the key/value states of blocks, kept in memory and on disk.
 
 A state is keyed by all that it is a function of: the model, the numeric class and the exact tokens from the beginning
-of the prompt. So a kept state can only ever stand for the computation that would give the same bits. It is a copy of
-what was read, in the model's own form: `forget` deletes the states of purged passages, in every process.
+of the prompt. So a kept state can only ever stand for the computation that would give the same bits. The key also takes the
+access labels under which the text is seen, so that nobody can tell by the time whether others read the text of a guess. A
+state is a copy of what was read, in the model's own form: `forget` deletes the states of purged passages, in every process.
 
 One file for each state, `<key>.state`: magic, length of the header, header (JSON), state. The header holds digests over
 itself with the key and over the state; what does not agree is deleted and computed again. Files appear and go whole, so
@@ -38,7 +39,7 @@ _COUNT_SHARE = 0.05  # of the budget a process may write before it counts again 
 
 
 def root_key(*parts: str) -> bytes:
-    """The key before any token: of the model and of how it computes."""
+    """The key before any token: of the model, of how it computes, and of the labels under which its texts are seen."""
     return hashlib.sha256(canonical_json(list(parts))).digest()
 
 

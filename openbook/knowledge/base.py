@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -215,7 +215,10 @@ class KnowledgeBase:
         """
         version = self.kept_version(scope.as_of)
         found = self._passages("p.passage_id = :value", passage_id, condition(scope, version))
-        return next((each for each in found if each.document == prefer), found[0] if found else None)
+        if not found:
+            return None
+        labels = min((each.labels for each in found), key=_fewest)
+        return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
@@ -316,11 +319,11 @@ class KnowledgeBase:
         """Passages of the documents that are `seen`, ordered by path and place."""
         with schema.storage_errors(self.folder):
             rows = self.connection.execute(
-                f"SELECT {_PASSAGE}, d.path FROM passages p JOIN contents c ON c.id = p.content_id "
+                f"SELECT {_PASSAGE}, d.path, {_LABELS} FROM passages p JOIN contents c ON c.id = p.content_id "
                 f"JOIN documents d ON d.content_id = c.id WHERE {restriction} AND {seen.sql} ORDER BY d.path, p.start_char",
                 {"value": value, **seen.values},
             )
-            return [_passage(row[:-1], (row[-1],)) for row in rows.fetchall()]
+            return [_passage(row, {path: _labels(labels)}) for *row, path, labels in rows.fetchall()]
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
@@ -423,11 +426,26 @@ _PASSAGE = (
 )
 
 
-def _passage(row: Sequence[Any], paths: Sequence[str]) -> Passage:
+# What it takes to see a document: the labels that it carries in this version, and those that it carries now, or carried last.
+_LABELS = "(SELECT json_array(json(d.labels), json(i.labels)) FROM identities i WHERE i.id = d.identity)"
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    then, now = json.loads(text)
+    return tuple(sorted({*then, *now}))
+
+
+def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    return len(labels), labels
+
+
+def _passage(row: Sequence[Any], documents: Mapping[str, tuple[str, ...]]) -> Passage:
+    """`documents`: those that hold it, the first of which it is shown in, with the labels that it takes to see each."""
     passage_id, title, start, end, page, headings, text = row
-    title = title or Path(paths[0]).stem
-    also = tuple(paths[1:])
-    return Passage(passage_id, paths[0], title, start, end, page, schema.headings(headings), text, also)
+    path, *also = documents
+    labels = min(documents.values(), key=_fewest)
+    title = title or Path(path).stem
+    return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
 
 
 def _by_row(connection: sqlite3.Connection, keys: Sequence[int], seen: Condition) -> dict[int, Passage]:
@@ -436,15 +454,15 @@ def _by_row(connection: sqlite3.Connection, keys: Sequence[int], seen: Condition
     rows = connection.execute(
         f"SELECT p.id, {_PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
     ).fetchall()
-    paths: dict[str, list[str]] = {}
+    documents: dict[str, dict[str, tuple[str, ...]]] = {}
     # By what the passage says and not by its content: the same text may have been read from other bytes.
-    for passage_id, path in connection.execute(
-        "SELECT DISTINCT q.passage_id, d.path FROM passages p JOIN passages q ON q.passage_id = p.passage_id "
+    for passage_id, path, labels in connection.execute(
+        f"SELECT DISTINCT q.passage_id, d.path, {_LABELS} FROM passages p JOIN passages q ON q.passage_id = p.passage_id "
         f"JOIN documents d ON d.content_id = q.content_id WHERE p.id IN ({marks}) AND {seen.sql} ORDER BY d.path",
         seen.values,
     ):
-        paths.setdefault(passage_id, []).append(path)
-    return {row[0]: _passage(row[1:], paths[row[1]]) for row in rows if row[1] in paths}
+        documents.setdefault(passage_id, {})[path] = _labels(labels)
+    return {row[0]: _passage(row[1:], documents[row[1]]) for row in rows if row[1] in documents}
 
 
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

@@ -86,6 +86,31 @@ def number(chosen: int) -> Choosing:
     return Choosing(lambda inclinations: chosen)
 
 
+def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callable[..., MergedReader]) -> None:
+    asked: list[tuple[bytes, bool]] = []
+
+    class Watched(States):
+        def get(self, key: bytes) -> bytes | None:
+            found = super().get(key)
+            asked.append((key, found is not None))
+            return found
+
+    engine = opened(Watched())
+
+    def is_found(*labels: str) -> bool:
+        """Whether anything of the passage was there already. Then it is."""
+        asked.clear()
+        engine.read_ahead(Prompt("Answer.", (PASSAGES[0],), "?", labels=labels))
+        return any(found for _, found in asked)
+
+    assert not is_found("hr")
+    assert not is_found()
+    assert not is_found("legal")
+    assert not is_found("hr", "legal")
+    assert is_found("hr")
+    assert is_found()
+
+
 def test_states_that_were_kept_give_the_bits_of_reading_anew(
     opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,25 @@ def test_purging_the_newest_name_keeps_what_closes_the_older_ones(
     assert texts(1) == set()
     assert texts(1, "hr") == {SECRET}
     assert b"z.md" not in (base.folder / "kb.sqlite3").read_bytes()
+
+
+def test_a_passage_says_which_labels_it_takes_to_see_it(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
+) -> None:
+    def labels(as_of: int | None, *held: str) -> tuple[str, ...]:
+        scope = Scope(as_of, labels=frozenset(held))
+        (hit,) = base.search("ship", embedder, 1, scope)[1]
+        assert base.passage(hit.passage.id, scope) == replace(hit.passage, also_in=())
+        return hit.passage.labels
+
+    (docs / "a.md").write_text(SECRET)
+    sync(base, docs, embedder)
+    assert labels(None) == ()
+    add(base, [docs / "a.md"], embedder, RunOptions(labels=frozenset({"hr", "board"})))
+    assert labels(None, "hr", "board") == labels(1, "hr", "board") == ("board", "hr")  # also as of when it was open
+    (docs / "copy.md").write_text(SECRET)
+    add(base, [docs / "copy.md"], embedder, RunOptions(labels=frozenset({"legal"})))
+    assert labels(None, "hr", "board", "legal") == ("legal",)
+    (docs / "open.md").write_text(SECRET)
+    add(base, [docs / "open.md"], embedder)
+    assert labels(None, "hr", "board", "legal") == ()
