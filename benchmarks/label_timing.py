@@ -56,6 +56,7 @@ def main() -> None:
             scope = Scope(where=f"path = '{path}'", labels=labels)
             answer = ask("What is this about?", model, base, embedder, ONE, scope=scope)
             assert answer.passages
+            assert answer.timings is not None
             return answer.timings.read_s
 
         for number in range(options.pairs):

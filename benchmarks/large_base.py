@@ -45,6 +45,7 @@ def main() -> None:
         with closing(load_model(reference, states=states)) as model:
             for question in asked:
                 answer = ask(question, model, base, embedder, Options(min_similarity=-1.0))
+                assert answer.timings is not None
                 times.append(answer.timings.total_s)
                 largest = max(largest, states.kept().bytes)
         kept, passages = states.kept(), base.status().passages

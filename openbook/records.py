@@ -313,7 +313,7 @@ class Answer:
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
-    timings: Timings
+    timings: Timings | None  # None: not for whoever asked to know
     unsupported: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     finish_reason: FinishReason = "end"

@@ -114,7 +114,8 @@ def _provenance(answer: Answer) -> str:
     parts = [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")
-    parts.append(f"{answer.timings.total_s:.1f} s")
+    if answer.timings is not None:
+        parts.append(f"{answer.timings.total_s:.1f} s")
     return printable(" · ".join(parts))
 
 

@@ -37,6 +37,15 @@ def show_report(report: Report, folder: Path, *, as_json: bool, verbose: bool) -
             ),
             style="yellow",
         )
+    if report.open_copies:
+        say(
+            console(),
+            printable(
+                f"The label closes a document and not its text: {', '.join(map(short_path, report.open_copies[:3]))} holds the same "
+                "text and carries no label. To close it too: openbook add FILE --label"
+            ),
+            style="yellow",
+        )
 
 
 def _told(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -52,7 +52,8 @@ class Report:
 
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
     part of the text). `left_labelled`: documents that had labels given by name and went, while others without such
-    labels came, which may be the same under another name.
+    labels came, which may be the same under another name. `open_copies`: documents without labels that hold the text of one
+    that came or changed and carries some.
     """
 
     version: int
@@ -61,6 +62,7 @@ class Report:
     characters: int = 0
     source_characters: int = 0
     left_labelled: tuple[str, ...] = ()
+    open_copies: tuple[str, ...] = ()
 
 
 def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
@@ -305,7 +307,8 @@ def _run(
     apply_retention(connection)
     base.refresh_indexes(connection)
     characters, source = _characters(connection, {c.content_id for c in taken.changes})
-    return Report(version, verdicts, embedded, characters, source, left_labelled)
+    open_copies = _open_copies(connection, taken.changes)
+    return Report(version, verdicts, embedded, characters, source, left_labelled, open_copies)
 
 
 def _taken(
@@ -409,6 +412,12 @@ def _left_labelled(
     rows = "SELECT path, content_id FROM documents WHERE given_labels <> '[]' AND removed_in IS NULL ORDER BY path"
     renamed = {change.content_id for change in changes}
     return tuple(path for path, content in connection.execute(rows) if path in removed and content not in renamed)
+
+
+def _open_copies(connection: sqlite3.Connection, changes: Sequence[Change]) -> tuple[str, ...]:
+    sql = "SELECT path FROM documents WHERE content_id = ? AND labels = '[]' AND removed_in IS NULL"
+    closed = {change.content_id for change in changes if change.labels != "[]"}
+    return tuple(sorted(path for content in closed for (path,) in connection.execute(sql, (content,))))
 
 
 def _gone(part: _Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:

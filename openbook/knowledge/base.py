@@ -274,6 +274,12 @@ class KnowledgeBase:
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
 
+    def shows_all_to(self, labels: frozenset[str]) -> bool:
+        """Whether no document is closed to whoever holds these labels."""
+        with schema.storage_errors(self.folder):
+            sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
+            return {label for (label,) in self.connection.execute(sql)} <= labels
+
     def metadata_keys(self, scope: Scope) -> set[str]:
         """Every key that the metadata of some document in `scope` has, whatever its filter."""
         with schema.storage_errors(self.folder):

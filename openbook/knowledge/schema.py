@@ -55,6 +55,7 @@ CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BL
 -- carried last. See openbook/knowledge/identities.py.
 CREATE TABLE IF NOT EXISTS identities (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, labels TEXT NOT NULL, given TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS closed_documents ON identities (labels) WHERE labels <> '[]';
 
 -- A path that held a content from version `added_in` up to, but not in, version `removed_in`. `stat` is what the file
 -- system said when it was read; while it says the same, the file is not read again. `labels`: all access labels that it

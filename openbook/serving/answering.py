@@ -79,7 +79,8 @@ async def respond(
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
-        return replace(answer, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
+        timings = answer.timings if base is None or base.shows_all_to(caller.labels) else None
+        return replace(answer, timings=timings, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
 
     def added(answer: Answer) -> str:
         return footnotes(answer) if body.openbook.footnotes else ""

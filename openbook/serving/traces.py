@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from openbook import __version__
 from openbook.errors import ConfigError
-from openbook.records import Answer
+from openbook.records import Answer, Timings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
@@ -35,7 +35,7 @@ class Traces:
 
     def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """`began_ns`: Unix time. `carrier`: the headers of the request."""
-        times, receipt = answer.timings, answer.receipt
+        times, receipt = answer.timings or Timings(), answer.receipt
         end_ns = began_ns + _ns(times.total_s)
         attributes: dict[str, Value] = {
             "gen_ai.operation.name": "chat",

@@ -232,6 +232,17 @@ def test_what_remove_cannot_keep_away_is_said(docs: Path, capsys: pytest.Capture
     assert "next sync" not in out(capsys, "remove", "ferry.md")[1]
 
 
+def test_an_open_document_with_the_text_of_a_labelled_one_is_named(
+    docs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (docs / "copy.txt").write_bytes((docs / "bees.txt").read_bytes())
+    assert "carries no label" not in out(capsys, "sync", str(docs))[1]
+    assert "copy.txt holds the same text and carries no label" in out(
+        capsys, "add", str(docs / "bees.txt"), "--label", "hr"
+    )[1].replace("\n", " ")
+    assert "carries no label" not in out(capsys, "add", str(docs / "copy.txt"), "--label", "hr")[1]
+
+
 def test_labels_are_listed_and_can_be_taken_away(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out(capsys, "sync", str(docs))
     out(capsys, "add", str(docs / "bees.txt"), "--label", "hr", "--label", "board")

@@ -39,7 +39,7 @@ export function finish({ root, text, state, below }, answer, place) {
   ];
   below.replaceChildren(
     ...notes.map((note) => el("p", { class: "note" }, note)),
-    madeBy(answer.receipt, answer.timings.total_s),
+    madeBy(answer.receipt, answer.timings?.total_s),
     receiptDetails(answer.receipt),
     replayButton(answer.receipt.digest),
   );
