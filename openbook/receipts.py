@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from openbook.errors import ReceiptError, StorageError, did_you_mean
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
 
 FORMATS = (1, 2)
 MAX_RECEIPT_BYTES = 1 << 24
@@ -35,7 +35,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ReceiptError(f"This is no JSON document, so it is no receipt: {error}.") from error
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
@@ -204,7 +204,7 @@ def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
 
 def _fields(line: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ReceiptError(f"{where} is no JSON: {error}.") from error
     if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
@@ -243,7 +243,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
         return previous, number, end
     line = content[before + 1 : last]
     try:
-        number = int(json.loads(line)["number"]) + 1
+        number = int(json.loads(line, object_pairs_hook=unique_keys)["number"]) + 1
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
     return sha256_hex(line), number, start + last + 1
