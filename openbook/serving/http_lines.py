@@ -70,5 +70,5 @@ def _check_framing(lines: list[bytearray]) -> None:
         return
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
         raise LocalProtocolError("the first line does not end with HTTP/1.1 or HTTP/1.0")
-    if version == b"HTTP/1.0" and any(line[:1] in (b"t", b"T") for line in framing):
+    if version == b"HTTP/1.0" and any(line.lower().startswith(b"t") for line in framing):
         raise LocalProtocolError("HTTP/1.0 has no Transfer-Encoding")

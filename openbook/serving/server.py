@@ -117,8 +117,8 @@ class _Bounded(H11Protocol):
             response = Refusal(400, f"This is not a valid HTTP/1.1 request: {why}.", code="invalid_http").response()
             headers = [*response.raw_headers, (b"connection", b"close")]
             head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
-            for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
