@@ -126,13 +126,18 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
         line = canonical_json(
             {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
         )
-        with path.open("r+b" if path.exists() else "xb") as stream:
+        with open(path, "r+b", opener=_own) as stream:
             stream.truncate(end)  # what a crash left of a line that nobody was told of
             stream.seek(end)
             stream.write(line + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
     return sha256_hex(line)
+
+
+def _own(path: str, flags: int) -> int:
+    """Opened, and made where it is not there: it holds what everybody asked, so nobody else may read it."""
+    return os.open(path, flags | os.O_CREAT, 0o600)
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:
@@ -253,7 +258,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
 def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
     import filelock
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / ".lock", timeout=timeout_s):
             yield
