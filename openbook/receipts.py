@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from openbook.errors import ReceiptError, StorageError, did_you_mean
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
 
 FORMATS = (1, 2)
 MAX_RECEIPT_BYTES = 1 << 24
@@ -35,7 +35,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ReceiptError(f"This is no JSON document, so it is no receipt: {error}.") from error
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
@@ -126,13 +126,18 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
         line = canonical_json(
             {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
         )
-        with path.open("r+b" if path.exists() else "xb") as stream:
+        with open(path, "r+b", opener=_own) as stream:
             stream.truncate(end)  # what a crash left of a line that nobody was told of
             stream.seek(end)
             stream.write(line + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
     return sha256_hex(line)
+
+
+def _own(path: str, flags: int) -> int:
+    """Opened, and made where it is not there: it holds what everybody asked, so nobody else may read it."""
+    return os.open(path, flags | os.O_CREAT, 0o600)
 
 
 def receipts_in(folder: Path) -> Iterator[Receipt]:
@@ -204,7 +209,7 @@ def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
 
 def _fields(line: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise ReceiptError(f"{where} is no JSON: {error}.") from error
     if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
@@ -243,7 +248,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
         return previous, number, end
     line = content[before + 1 : last]
     try:
-        number = int(json.loads(line)["number"]) + 1
+        number = int(json.loads(line, object_pairs_hook=unique_keys)["number"]) + 1
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
     return sha256_hex(line), number, start + last + 1
@@ -253,7 +258,7 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
 def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
     import filelock
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / ".lock", timeout=timeout_s):
             yield

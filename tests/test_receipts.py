@@ -129,6 +129,14 @@ def test_what_is_no_json_object_is_refused(text: str) -> None:
         parse_receipt(text)
 
 
+@pytest.mark.parametrize("key", ["digest", "answer_digest", "name"])
+def test_a_receipt_that_says_something_twice_is_none(key: str) -> None:
+    text = (GOLDEN / "receipt-2.json").read_text()
+    assert f'"{key}"' in text
+    with pytest.raises(ReceiptError, match=f"the key '{key}' stands twice"):
+        parse_receipt(text.replace(f'"{key}"', f'"{key}": "", "{key}"', 1))
+
+
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from openbook import __version__
+from openbook.cli import private
 from openbook.errors import OpenBookError, StorageError, did_you_mean
 
 INTERRUPTED = 130
@@ -82,6 +83,7 @@ def command() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 to 6 an error (see `openbook.errors`), 130 interrupted."""
+    private.begin()
     interrupted = threading.Event()
 
     def on_interrupt(_signal: int, _frame: object) -> None:

@@ -20,35 +20,61 @@ def keys() -> None:
     help="read: ask and search; write: also add and remove documents; admin: also purge, and metrics.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
-def new(name: str, right: str, labels: tuple[str, ...]) -> None:
+@click.option("--days", type=int, help="How many days it lasts (default: it does not end).")
+def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
     """Make a key, and show it this once. NAME says whose it is."""
     from openbook.cli import session
     from openbook.serving.keys import KeyFile
 
-    key, token = KeyFile(session.settings().home).new(name, right, labels)
-    click.echo(f"The key {key.id} of {key.name!r}, shown this once:", err=True)
+    key, token = KeyFile(session.settings().home).new(name, right, labels, days=days)
+    lasts = "; it does not end (--days N makes one that does)" if days is None else f"; {_lasts(days)}"
+    click.echo(f"The key {key.id} of {key.name!r}, shown this once{lasts}:", err=True)
+    click.echo(token)
+
+
+@keys.command("rotate")
+@click.argument("key_id")
+def rotate(key_id: str) -> None:
+    """Give the key of that id a new secret, and show it this once. The old one opens nothing from the next request on.
+
+    Name, right, labels and uploads stay those of the key. One that was made for some days lasts as many again.
+    """
+    from openbook.cli import session
+    from openbook.serving.keys import KeyFile
+
+    key, token = KeyFile(session.settings().home).rotate(key_id)
+    click.echo(f"The new key {key.id} of {key.name!r}, shown this once. The old one opens nothing any more:", err=True)
     click.echo(token)
 
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_keys(as_json: bool) -> None:
-    """Show all keys: who, what they may do, which labels they hold. The keys themselves are nowhere."""
+    """Show all keys: who, what they may do, which labels they hold, how long. The keys themselves are nowhere."""
     import dataclasses
 
     from openbook.cli import display, session
     from openbook.serving.keys import KeyFile
 
-    found = KeyFile(session.settings().home).keys()
+    file = KeyFile(session.settings().home)
+    found = file.keys()
     if as_json:
-        shown = [{k: v for k, v in dataclasses.asdict(key).items() if k != "hash"} for key in found]
+        shown = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]
+        shown = [{name: value for name, value in each.items() if name != "hash"} for each in shown]
         display.print_json({"keys": shown})
         return
     for key in found:
         held = ", ".join(key.labels) or "no labels"
-        click.echo(display.printable(f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({held})"))
+        line = f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({held})  {_lasts(file.days_left(key))}"
+        click.echo(display.printable(line))
     if not found:
         click.echo("There are no keys. Make one with: openbook keys new NAME")
+
+
+def _lasts(days: int | None) -> str:
+    if days is None:
+        return "does not end"
+    return f"{days} {'day' if days == 1 else 'days'} left" if days else "expired"
 
 
 @keys.command("revoke")

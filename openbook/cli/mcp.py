@@ -46,6 +46,12 @@ def mcp(
         return
     from mcp.server.transport_security import TransportSecuritySettings
 
+    from openbook.serving import server as http
+    from openbook.serving.configuration import Bounds
+
     names = [f"127.0.0.1:{port}", f"localhost:{port}"]
     guard = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
-    server.run("streamable-http", host="127.0.0.1", port=port, stateless_http=True, transport_security=guard)
+    app = server.streamable_http_app(stateless_http=True, transport_security=guard)
+    with http.listen("127.0.0.1", port) as door:
+        click.echo(f"Listening on http://127.0.0.1:{port}/mcp. Ctrl-C ends.", err=True)
+        http.make_server(app, Bounds()).run(sockets=[door])

@@ -75,16 +75,21 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
 @click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
 def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: int | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
-    from openbook.cli import session
+    from openbook.cli import private, session
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
     from openbook.serving.configuration import Bounds, Configuration
 
     current = session.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    used = [current.home, *(folders or [current.default_kb])]
+    private.share_as(used)
     bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
+    if inherited is None:
+        for folder in private.open_folders(used):
+            click.echo(private.sentence(folder), err=True)
     if workers > 1 and inherited is None:
         _supervise(configuration, workers)
     else:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from openbook.cli import private
 from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 
 def settings(**flags: object) -> Settings:
-    return load_settings(flags=flags)
+    current = load_settings(flags=flags)
+    private.share_as([current.home, current.default_kb])
+    return current
 
 
 def store(current: Settings) -> ModelStore:

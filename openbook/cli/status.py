@@ -18,7 +18,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     """Show the knowledge base's version and size, its embedder, and the files that did not go in."""
     import dataclasses
 
-    from openbook.cli import display, display_kb, session
+    from openbook.cli import display, display_kb, private, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.checking import check as check_base
 
@@ -33,15 +33,19 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
             display_kb.print_documents(paths, labels)
         return
     current = base.status()
+    opened = list(private.open_folders([settings.home, folder]))
     checked = check_base(base) if check else None
     if as_json:
         value = {"folder": str(folder), **dataclasses.asdict(current), "kept_states": dataclasses.asdict(states)}
+        value["open_folders"] = [str(each) for each in opened]
         if checked is not None:
             value["check"] = dataclasses.asdict(checked)
         display.print_json(value)
     else:
         display_kb.print_status(folder, current)
         display_kb.print_states(states, settings.kv_disk)
+        for each in opened:
+            click.echo(display.printable(private.sentence(each)))
         if checked is not None:
             display_kb.print_check(checked)
     if checked is not None and checked.damaged:

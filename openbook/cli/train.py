@@ -39,7 +39,7 @@ def train(
     """
     from openbook.cli import session
     from openbook.knowledge.discovery import check_exists
-    from openbook.models.durable import storage_errors
+    from openbook.models.durable import make_folder, storage_errors
 
     check_exists(recipe)
     check_installed()
@@ -61,7 +61,7 @@ def train(
                 f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
             )
         with storage_errors(f"write to {folder}"):
-            documents.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(documents.parent)
             if not documents.is_file():  # of a run that goes on: what it began with
                 documents.write_bytes(content)
                 documents.with_suffix(".version").write_text(version, encoding="utf-8")

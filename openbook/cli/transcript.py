@@ -7,7 +7,6 @@ deleted meanwhile counts; what is added is added to the bytes that are there, in
 from __future__ import annotations
 
 import json
-import os
 import stat
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -59,12 +58,8 @@ def add_exchange(path: Path, searched: str, answer: Answer, *, stands: bool = Fa
     head = old if old.endswith(b"\n") or not old else old + b"\n"
     added = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     with storage_errors(f"write {path}"):
-        mask = os.umask(0o077)
-        try:
-            replace_file(path, (head or _HEAD.encode()) + added.encode())
-            path.chmod(mode)
-        finally:
-            os.umask(mask)
+        replace_file(path, (head or _HEAD.encode()) + added.encode(), mode=0o600)
+        path.chmod(mode)
 
 
 def _answered(searched: str, answer: Answer) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, StorageError
-from openbook.models.durable import storage_errors, sync_folder
+from openbook.models.durable import make_folder, storage_errors, sync_folder
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _locked(path: Path) -> Iterator[None]:
 
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     with storage_errors(f"write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:

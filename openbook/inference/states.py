@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from openbook.models.durable import make_folder
 from openbook.records import Digest, canonical_json
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens
@@ -123,7 +124,7 @@ class States:
             return
         path = self._path(key)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._make_room(len(content))
             _write(path, content)
         except OSError as error:
@@ -152,7 +153,7 @@ class States:
         if self._list is None or not names:
             return 0
         try:
-            self._list.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._list.parent)
         except OSError:
             if not self._list.parent.exists():  # and nobody can make it
                 return 0

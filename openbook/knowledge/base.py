@@ -23,6 +23,7 @@ from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
+from openbook.models.durable import make_folder
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class KnowledgeBase:
             "created_at": now(),
         }
         with schema.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with file_lock(folder, lock_timeout_s):
                 if not (folder / schema.FILE_NAME).exists():
                     schema.create(folder, meta)

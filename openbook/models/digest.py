@@ -29,7 +29,7 @@ from typing import Literal, TypeAlias
 
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.models.gguf import GgufHeader, MetadataValue
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.records import Digest, canonical_json, sha256_hex, unique_keys
 
 DIGEST_FORMAT = "openbook-model-digest/1"
 READER_KEYS = "openbook.reader."  # how a trained reader is asked; see records.ReaderFormat
@@ -177,14 +177,6 @@ def tokenizer_json(data: bytes) -> dict[str, object]:
         raise InvalidModelFile(f"tokenizer.json is not valid JSON: {error}.") from error
     if not isinstance(value, dict):
         raise InvalidModelFile(f"tokenizer.json must hold an object, not {type(value).__name__}.")
-    return value
-
-
-def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """For `json.loads`: an object whose key stands twice has no one meaning, so it is refused."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice in one object")
     return value
 
 

@@ -23,6 +23,7 @@ _ADVICE = {
 }
 
 
+_BINARY = getattr(os, "O_BINARY", 0)
 _GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
 
 
@@ -54,22 +55,35 @@ def sync_folder(path: Path) -> None:
         sync_file(path)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part."""
-    with replacing(path) as stream:
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it that are not there yet, each for its owner alone (0700), whatever the umask.
+
+    What is in such a folder is private, whatever its own mode. One that is there is left as it is. Raises OSError.
+    """
+    for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)  # raises where it is a file
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part.
+
+    `mode` is what the umask allows at most, as for any new file; what was at `path` before does not matter.
+    """
+    with replacing(path, mode=mode) as stream:
         stream.write(data)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """As `replace_file`, of what is written to the stream. Nothing changes when the block raises.
 
     Others may replace the file meanwhile: the last one stays, whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as stream:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode), "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -85,7 +99,7 @@ def check_replaceable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {path / 'page.html'}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder; choose another place") from error
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from openbook.models.durable import storage_errors
+from openbook.models.durable import make_folder, storage_errors
 
 PREFIX = ".incoming-"
 # Without locks (Windows), and between the making of a folder and its lock, only age tells.
@@ -25,7 +25,7 @@ ABANDONED_AFTER_S = 24 * 3600.0
 def incoming_folder(root: Path) -> Iterator[Path]:
     """A private folder in the store, gone at the end. Also clears what dead processes left. Raises StorageError."""
     with storage_errors(f"write to the model store {root}"):
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         clear_leftovers(root)
         folder = root / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         folder.mkdir(mode=0o700)

@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from openbook.errors import InvalidModelFile
-from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, tensors_digest, unique_keys
+from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, tensors_digest
 from openbook.models.fields import Fields
 from openbook.models.names import name_problem
-from openbook.records import Digest, canonical_json
+from openbook.records import Digest, canonical_json, unique_keys
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

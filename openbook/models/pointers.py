@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError
-from openbook.models.digest import unique_keys
-from openbook.models.durable import replace_file, storage_errors, sync_folder
+from openbook.models.durable import make_folder, replace_file, storage_errors, sync_folder
 from openbook.models.fields import Fields
 from openbook.models.names import is_digest, name_problem
-from openbook.records import Digest, canonical_json
+from openbook.records import Digest, canonical_json, unique_keys
 
 FORMAT = 1
 MAX_FILE_BYTES = 1 << 20
@@ -71,7 +70,7 @@ def changing(root: Path) -> Iterator[None]:
     path = root / "names" / ".lock"
     lock: filelock.BaseFileLock = filelock.FileLock(path)
     with storage_errors(f"change the models in {root}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(timeout=LOCK_TIMEOUT_S)
         except filelock.Timeout as error:

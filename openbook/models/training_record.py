@@ -16,9 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from openbook.errors import InvalidModelFile, StorageError
-from openbook.models.digest import unique_keys
 from openbook.models.fields import Fields
-from openbook.records import Digest, canonical_json, sha256_hex
+from openbook.records import Digest, canonical_json, sha256_hex, unique_keys
 
 FORMAT = 1
 MAX_RECORD_BYTES = 256 << 20

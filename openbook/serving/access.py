@@ -68,6 +68,12 @@ class Doorkeeper:
             key = self.keys.find(token)
             if key is None:
                 raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+            if self.keys.days_left(key) == 0:
+                message = (
+                    f"This API key expired on {key.expires_at}. Ask whoever runs the server for a new secret: openbook "
+                    f"keys rotate {key.id}"
+                )
+                raise Refusal(401, message, code="expired_api_key")
             caller = Caller(key.id, key.right, frozenset(key.labels))
         elif self.configuration.needs_key:
             message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new"

@@ -29,7 +29,7 @@ from openbook.knowledge.metadata import is_sidecar
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.versions import history
 from openbook.models import ModelStore
-from openbook.models.durable import storage_errors
+from openbook.models.durable import make_folder, storage_errors
 from openbook.purging import Places, finish, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller
@@ -223,7 +223,7 @@ def add_uploads(
     They are in `folder` only for as long as it takes; the knowledge base keeps their text. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
     """
     with storage_errors(f"take in uploads in {folder}"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         with file_lock(folder, options.lock_timeout_s):
             _empty(folder)  # what a server that was killed left
             try:

@@ -1,32 +1,34 @@
-"""API keys: shown once, kept as hashes in `<home>/api-keys.json`.
+"""API keys: shown once, kept as hashes in `<home>/api-keys.json` (docs/formats/api-keys.md).
 
-A key is `ob-<id>-<secret>`: the id is public and names it in logs, the secret has 256 random bits, so one round of
-SHA-256 is as good as a slow hash.
+A key is `ob-<id>-<secret>`: the id is public, names it in logs and owns its uploads; the secret has 256 random bits, so
+one round of SHA-256 is as good as a slow hash.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-import os
+import math
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-from openbook.errors import ConfigError, did_you_mean
+from openbook.errors import ConfigError, QuestionError, did_you_mean
 from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import checked_labels
-from openbook.models.durable import replace_file, storage_errors
-from openbook.records import Digest, sha256_hex
+from openbook.models.durable import make_folder, replace_file, storage_errors
+from openbook.records import Digest, sha256_hex, unique_keys
 
 FILE_NAME = "api-keys.json"
-FORMAT = 1
+FORMAT = 2
 MAX_KEY_CHARS = 200
+MOST_DAYS = 36_500
 
 Right: TypeAlias = Literal["read", "write", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)  # each includes those before it
@@ -37,7 +39,10 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key. `labels`: the access labels that its holder may see."""
+    """What is kept of a key. `labels`: the access labels that its holder may see.
+
+    `created_at` is when its secret was made, `expires_at` from when on it opens nothing; None: it does not end.
+    """
 
     id: str
     name: str
@@ -45,6 +50,7 @@ class ApiKey:
     right: Right
     labels: tuple[str, ...]
     created_at: str
+    expires_at: str | None
 
 
 def looks_like_key(token: str) -> bool:
@@ -54,8 +60,9 @@ def looks_like_key(token: str) -> bool:
 class KeyFile:
     """The keys of one home folder. Safe to use from several threads; what another process changes is seen at once."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.path = home / FILE_NAME
+        self._clock = clock
         self._lock = threading.Lock()
         self._seen: tuple[int, ...] = ()
         self._keys: tuple[ApiKey, ...] = ()
@@ -74,7 +81,7 @@ class KeyFile:
             return self._keys
 
     def find(self, token: str) -> ApiKey | None:
-        """The key that `token` is, compared in constant time, or None."""
+        """The key that `token` is, compared in constant time, or None. It may have expired: see `days_left`."""
         match = _KEY.fullmatch(token[:MAX_KEY_CHARS])
         name, digest = (match[1] if match else ""), sha256_hex(token.encode("utf-8", "surrogatepass"))
         found = None
@@ -83,52 +90,97 @@ class KeyFile:
                 found = key
         return found
 
-    def new(self, name: str, right: str, labels: Iterable[str] = ()) -> tuple[ApiKey, str]:
-        """(what is kept, the key itself, which is nowhere else). Raises ConfigError, QuestionError, StorageError."""
+    def days_left(self, key: ApiKey) -> int | None:
+        """How many days it opens something yet, the last one begun included; 0: it has expired, None: it does not end."""
+        if key.expires_at is None:
+            return None
+        left = datetime.fromisoformat(key.expires_at) - self._clock()
+        return max(0, math.ceil(left / timedelta(days=1)))
+
+    def new(self, name: str, right: str, labels: Iterable[str] = (), *, days: int | None = None) -> tuple[ApiKey, str]:
+        """(what is kept, the key itself, which is nowhere else). `days`: how long it lasts; None: it does not end.
+
+        Raises ConfigError, QuestionError, StorageError.
+        """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"The name of a key is 1 to 64 printable characters, not {name!r}.")
         if right not in RIGHTS:
             raise ConfigError(f"{right!r} is no right.{did_you_mean(right, RIGHTS)} There are: {', '.join(RIGHTS)}.")
-        token = f"ob-{secrets.token_hex(4)}-{secrets.token_urlsafe(32)}"
-        at = datetime.now(UTC).isoformat(timespec="seconds")
+        if days is not None and not 1 <= days <= MOST_DAYS:
+            raise ConfigError(f"A key lasts 1 to {MOST_DAYS:,} days, not {days}.")
         held = tuple(sorted(checked_labels(labels)))
-        key = ApiKey(token[3:11], name, sha256_hex(token.encode()), RIGHTS[RIGHTS.index(right)], held, at)
-        self._change(lambda keys: (*keys, key))
-        return key, token
+        with self._changing() as keys:
+            while (key_id := secrets.token_hex(4)) in keys:
+                pass
+            lasts = None if days is None else timedelta(days=days)
+            nothing = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "", None)
+            keys[key_id], token = self._with_secret(nothing, lasts)
+        return keys[key_id], token
+
+    def rotate(self, key_id: str) -> tuple[ApiKey, str]:
+        """The same key with a new secret, as in `new`. The old secret opens nothing from here on.
+
+        One that was made for so many days lasts as many again. Raises ConfigError when there is none of that id.
+        """
+        with self._changing() as keys:
+            old = _named(key_id, keys)
+            lasts = old.expires_at and datetime.fromisoformat(old.expires_at) - datetime.fromisoformat(old.created_at)
+            keys[key_id], token = self._with_secret(old, lasts or None)
+        return keys[key_id], token
 
     def revoke(self, key_id: str) -> ApiKey:
         """Raises ConfigError when there is none of that id."""
-        found = {key.id: key for key in self.keys()}
-        if key_id not in found:
-            raise ConfigError(f"No key {key_id!r}.{did_you_mean(key_id, found)} To list them: openbook keys list")
-        self._change(lambda keys: tuple(key for key in keys if key.id != key_id))
-        return found[key_id]
+        with self._changing() as keys:
+            return keys.pop(_named(key_id, keys).id)
 
-    def _change(self, change: Callable[[tuple[ApiKey, ...]], tuple[ApiKey, ...]]) -> None:
+    def _with_secret(self, key: ApiKey, lasts: timedelta | None) -> tuple[ApiKey, str]:
+        token = f"ob-{key.id}-{secrets.token_urlsafe(32)}"
+        now = self._clock().replace(microsecond=0)
+        ends = None if lasts is None else (now + lasts).isoformat()
+        return replace(key, hash=sha256_hex(token.encode()), created_at=now.isoformat(), expires_at=ends), token
+
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, ApiKey]]:
+        """The keys by their ids, written when the block ends without an error. Nobody else changes them meanwhile."""
         with storage_errors(f"write the keys in {self.path}"):
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with file_lock(self.path.parent, 30.0):
-                keys = [asdict(key) for key in change(self.keys())]
-                data = json.dumps({"format": FORMAT, "keys": keys}, indent=1).encode() + b"\n"
-                mask = os.umask(0o077)
-                try:
-                    replace_file(self.path, data)
-                finally:
-                    os.umask(mask)
+                keys = {key.id: key for key in self.keys()}
+                yield keys
+                value = {"format": FORMAT, "keys": [asdict(key) for key in keys.values()]}
+                replace_file(self.path, json.dumps(value, indent=1).encode() + b"\n", mode=0o600)
+
+
+def _named(key_id: str, keys: dict[str, ApiKey]) -> ApiKey:
+    if key_id not in keys:
+        raise ConfigError(f"No key {key_id!r}.{did_you_mean(key_id, keys)} To list them: openbook keys list")
+    return keys[key_id]
 
 
 def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
     try:
-        value = json.loads(data)
-        if value["format"] != FORMAT:
+        value = json.loads(data, object_pairs_hook=unique_keys)
+        if type(value["format"]) is not int or not 1 <= value["format"] <= FORMAT:
             raise ValueError(f"format {value['format']}")
-        keys = tuple(ApiKey(**{**each, "labels": tuple(each["labels"])}) for each in value["keys"])
-        for key in keys:
-            checked_labels(key.labels)
-            if key.right not in RIGHTS or not re.fullmatch(r"[0-9a-f]{64}", key.hash):
-                raise ValueError(f"the key {key.id}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        ends: dict[str, Any] = {"expires_at": None} if value["format"] == 1 else {}
+        keys = tuple(_checked(**each, **ends) for each in value["keys"])
+        if len({key.id for key in keys}) < len(keys):
+            raise ValueError("two keys of one id")
+    except (ValueError, KeyError, TypeError, RecursionError, QuestionError) as error:
         raise ConfigError(
             f"{path} is not a file of keys ({error}). Delete it and make new ones: openbook keys new"
         ) from error
     return keys
+
+
+def _checked(*, labels: object, **fields: Any) -> ApiKey:
+    """Raises ValueError, TypeError, QuestionError."""
+    if not isinstance(labels, list):
+        raise TypeError("labels are a list")
+    key = ApiKey(**fields, labels=tuple(sorted(checked_labels(labels))))
+    if key.right not in RIGHTS or not isinstance(key.name, str) or not re.fullmatch(r"[0-9a-f]{64}", key.hash):
+        raise ValueError(f"the key {key.id}")
+    for at in (key.created_at, key.expires_at):
+        if at is not None and datetime.fromisoformat(at).tzinfo is None:
+            raise ValueError(f"the key {key.id} has a time without a zone")
+    return key

@@ -22,7 +22,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.records import Answer, Decoding
 from openbook.serving.access import Caller
 from openbook.serving.answering import Job, answered
-from openbook.serving.bodies import check_numbers
+from openbook.serving.bodies import parse_json
 from openbook.serving.conversation import Asked
 from openbook.serving.mcp import Desk, tools_over
 from openbook.serving.refusals import refusal_of
@@ -73,7 +73,7 @@ async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
     """The tools search, ask and read_document by the Model Context Protocol (streamable HTTP), over what the caller may see."""
     call = _Call(service, caller, request.headers, service.base(request.path_params.get("knowledge_base")))
     body = await request.body()  # here, where what is wrong with it is told in the shape of all refusals
-    check_numbers(body)
+    parse_json(body)
     manager: StreamableHTTPSessionManager = request.app.state.mcp
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:

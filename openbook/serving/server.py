@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import h11
@@ -13,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
+from openbook.serving.http_lines import StrictLines
+from openbook.serving.refusals import Refusal
 
 MOST_HEAD_BYTES = 32_768
 KEEP_ALIVE_S = 5
@@ -87,6 +90,10 @@ class _Bounded(H11Protocol):
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.conn._receive_buffer = StrictLines(MOST_HEAD_BYTES)
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # writing pauses when a byte waits and resumes when none does
@@ -99,6 +106,23 @@ class _Bounded(H11Protocol):
             self._expect_head()
         else:
             self._stop_expecting()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no request is refused in the shape of all refusals. Nothing after it is read.
+
+        An answer under way is broken off: it is of a request whose body went wrong.
+        """
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            why = str(sys.exception() or msg).removesuffix(".")[:200]
+            response = Refusal(400, f"This is not a valid HTTP/1.1 request: {why}.", code="invalid_http").response()
+            headers = [*response.raw_headers, (b"connection", b"close")]
+            head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+            events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from openbook.errors import TrainingError
-from openbook.models.durable import storage_errors, sync_file, sync_folder
+from openbook.models.durable import make_folder, storage_errors, sync_file, sync_folder
 from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     target = folder / f"step-{checkpoint.state.step:08}"
     staged = folder / f".{target.name}"
     with storage_errors(f"write the checkpoint {target}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover)
         staged.mkdir()

@@ -19,7 +19,7 @@ from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
 from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
-from openbook.models.durable import storage_errors
+from openbook.models.durable import make_folder, storage_errors
 from openbook.models.importing import store_trained
 from openbook.models.lineage import record_beside
 from openbook.models.merging import write_merged
@@ -203,7 +203,7 @@ def train(
     Raises Stopped, TrainingError, StorageError and what `prepared` raises.
     """
     with storage_errors(f"write to {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     with _alone(folder, processes), _out_of_memory(recipe):
         begun = bool(checkpoints.present(folder / runs.CHECKPOINTS)) or (folder / runs.METRICS).is_file()
         started = processes.any(processes.first and begun)

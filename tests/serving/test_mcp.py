@@ -213,6 +213,17 @@ def test_over_http_only_its_own_names_and_pages_are_answered(base: KnowledgeBase
             assert status(origin=origin) == 403, origin
 
 
+def test_over_http_bytes_that_others_read_in_another_way_are_refused(base: KnowledgeBase) -> None:
+    with (
+        over_http(base) as address,
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection,
+    ):
+        connection.sendall(b"POST /mcp HTTP/1.1\nHost: 127.0.0.1\n")
+        received = connection.recv(65536)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"invalid_http" in received
+
+
 @pytest.mark.model
 def test_a_client_starts_it_and_asks(
     tmp_path: Path, own_home: Path, embedder_reference: object, reader_reference: object

@@ -1,4 +1,4 @@
-"""Numbers that are none, in every place of a body on every route: refused with 400, wherever they would have gone."""
+"""Numbers that are none and keys that stand twice, in every place of a body on every route: refused with 400."""
 
 from __future__ import annotations
 
@@ -84,6 +84,20 @@ def places(value: Any) -> Iterator[Any]:
         yield [*value, PLACE]
 
 
+def doubled(value: Any) -> Iterator[tuple[str, str]]:
+    """(JSON of `value` in which one object has a key twice, that key), for each key of each object in it."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in parts:
+        whole = json.dumps(value)
+        if isinstance(key, str):
+            yield f"{whole[:-1]}, {json.dumps(key)}: {json.dumps(each)}}}", key
+            escaped = "".join(f"\\u{ord(char):04x}" for char in key)
+            yield f'{whole[:-1]}, "{escaped}": null}}', key
+        for inner, twice in doubled(each):
+            other = {**value, key: PLACE} if isinstance(value, dict) else [*value[:key], PLACE, *value[key + 1 :]]
+            yield json.dumps(other).replace(json.dumps(PLACE), inner), twice
+
+
 def test_every_route_that_takes_json_is_tried() -> None:
     assert {each.path for each in of_json()} == set(BODIES)
 
@@ -100,6 +114,22 @@ def test_a_number_that_is_none_is_refused_wherever_it_stands(with_receipts: Runn
             response = with_receipts.client.post(path, content=data, headers=headers)
             assert response.status_code == 400, (path, data, response.text)
             assert response.json()["error"]["code"] == "invalid_json", (path, data)
+            tried += 1
+    assert tried > 150
+
+
+@pytest.mark.parametrize("beside", ["", '"more": 1' + "0" * 5000 + ", "])
+def test_a_key_that_stands_twice_is_refused_by_name_wherever_it_stands(with_receipts: Running, beside: str) -> None:
+    tried = 0
+    for endpoint in of_json():
+        path = endpoint.path.replace("{knowledge_base}", "kb")
+        for data, key in doubled(BODIES[endpoint.path]):
+            headers = {"content-type": JSON, "accept": JSON}
+            response = with_receipts.client.post(path, content="{" + beside + data[1:], headers=headers)
+            assert response.status_code == 400, (path, data, response.text)
+            error = response.json()["error"]
+            assert error["code"] == "invalid_json", (path, data)
+            assert beside or f"the key {key!r} stands twice" in error["message"], (path, data)
             tried += 1
     assert tried > 150
 

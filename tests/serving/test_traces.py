@@ -77,7 +77,7 @@ def test_it_is_part_of_the_clients_trace(traced: Traced) -> None:
     assert whole.parent.span_id == int(parent, 16)
 
 
-@pytest.mark.parametrize("nonsense", ["", "00-zz-zz-01", "\x7f" * 500, "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
+@pytest.mark.parametrize("nonsense", ["", "00-zz-zz-01", "~" * 500, "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
 def test_a_trace_that_is_none_is_ignored(traced: Traced, nonsense: str) -> None:
     assert traced.server.ask(QUESTION, {"traceparent": nonsense}).status_code == 200
     assert traced.spans()["ask"].parent is None

@@ -1,0 +1,249 @@
+"""Keys that end, keys that get a new secret, and the file that keeps them. The clock is an argument."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from openbook.errors import ConfigError
+from openbook.records import sha256_hex
+from openbook.serving.keys import FILE_NAME, KeyFile
+from tests.serving.conftest import Running
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+START = datetime(2026, 11, 1, 9, 30, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self, at: datetime = START) -> None:
+        self.at = at
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+def since(days: float) -> Clock:
+    """A clock that is so many days behind."""
+    return Clock(datetime.now(UTC) - timedelta(days=days))
+
+
+def test_a_key_ends_to_the_second_and_one_without_days_does_not(tmp_path: Path) -> None:
+    clock = Clock()
+    keys = KeyFile(tmp_path, clock)
+    ends, token = keys.new("Anna", "read", days=7)
+    stays, _ = keys.new("Bert", "read")
+    assert (ends.expires_at, stays.expires_at) == ("2026-11-08T09:30:00+00:00", None)
+    for after, left in (
+        (timedelta(), 7),
+        (timedelta(seconds=1), 7),
+        (timedelta(days=6), 1),
+        (timedelta(days=7, seconds=-1), 1),
+        (timedelta(days=7), 0),
+        (timedelta(days=700), 0),
+    ):
+        clock.at = START + after
+        assert keys.days_left(ends) == left, after
+        assert keys.days_left(stays) is None
+    assert keys.find(token) == ends  # known still: so that its holder can be told
+
+
+@pytest.mark.parametrize("days", [0, -1, 36_501, 10**12])
+def test_a_number_of_days_that_is_none_makes_no_key(tmp_path: Path, days: int) -> None:
+    with pytest.raises(ConfigError, match="days"):
+        KeyFile(tmp_path).new("Anna", "read", days=days)
+    assert KeyFile(tmp_path).keys() == ()
+
+
+def test_the_server_refuses_a_key_from_its_end_on_and_says_so(keyed: Running) -> None:
+    home = keyed.keys.path.parent
+    for days, status in ((11, 200), (10, 401), (1, 401)):
+        key, token = KeyFile(home, since(10)).new("Anna", "read", days=days)
+        response = keyed.client.get("/v1/models", headers={"authorization": f"Bearer {token}"})
+        assert response.status_code == status, days
+        if status == 401:
+            error = response.json()["error"]
+            assert error["code"] == "expired_api_key"
+            assert str(key.expires_at)[:10] in error["message"]
+            assert f"openbook keys rotate {key.id}" in error["message"]
+            assert response.headers["www-authenticate"] == "Bearer"
+            wrong = keyed.client.get("/v1/models", headers={"authorization": f"Bearer {token[:-1]}_"})
+            assert wrong.json()["error"]["code"] == "invalid_api_key"  # only who has the secret is told
+
+
+def test_also_where_none_is_needed_a_key_that_ended_opens_nothing(server: Running) -> None:
+    _, token = KeyFile(server.keys.path.parent, since(10)).new("Anna", "admin", days=1)
+    assert server.client.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 401
+
+
+def test_a_new_secret_keeps_who_somebody_is_and_ends_the_old_one_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    keys = KeyFile(tmp_path, clock)
+    old, before = keys.new("Anna", "write", ["hr"], days=30)
+    other, untouched = keys.new("Bert", "read")
+    clock.at += timedelta(days=40)  # also one that ended
+    new, after = keys.rotate(old.id)
+    assert (new.id, new.name, new.right, new.labels) == (old.id, "Anna", "write", ("hr",))
+    assert keys.find(before) is None
+    assert keys.find(after) == new
+    assert new.expires_at == (clock.at + timedelta(days=30)).isoformat()
+    assert keys.find(untouched) == other
+    assert keys.keys() == (new, other)
+    forever, _ = keys.rotate(other.id)
+    assert forever.expires_at is None
+    with pytest.raises(ConfigError, match="keys list"):
+        keys.rotate("nobody")
+
+
+def test_whoever_gets_a_new_secret_still_owns_the_documents(keyed: Running) -> None:
+    key, token = keyed.keys.new("Anna", "write")
+
+    def upload(text: str, token: str) -> int:
+        headers = {"authorization": f"Bearer {token}"}
+        files = {"file": ("tower.txt", text.encode())}
+        assert keyed.client.post("/v1/documents", files=files, headers=headers).status_code == 200
+        return len(keyed.client.get("/v1/documents", headers=headers).json()["data"])
+
+    count = upload("The tower is 55 metres high.", token)
+    _, newer = keyed.keys.rotate(key.id)
+    assert keyed.client.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 401
+    assert upload("The tower is 56 metres high.", newer) == count  # in place of the old one, not beside it
+    _, another = keyed.keys.new("Bert", "write")
+    assert upload("The tower is 57 metres high.", another) == count + 1
+
+
+def test_several_who_change_keys_at_once_lose_none(tmp_path: Path) -> None:
+    first, _ = KeyFile(tmp_path).new("first", "read")
+    found: list[str] = []
+
+    def work(number: int) -> None:
+        keys = KeyFile(tmp_path)
+        found.append(keys.new(f"n{number}", "read")[1])
+        if number % 3 == 0:
+            keys.rotate(first.id)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    keys = KeyFile(tmp_path)
+    assert len(keys.keys()) == 13
+    assert all(keys.find(token) for token in found)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+TOKEN_1 = "ob-0badc0de-golden-secret-of-format-1__________________"
+
+
+def test_a_file_of_format_1_still_opens_and_its_keys_do_not_end(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes((GOLDEN / "api-keys-1.json").read_bytes())
+    keys = KeyFile(tmp_path)
+    found = keys.find(TOKEN_1)
+    assert found is not None
+    assert (found.name, found.right, found.labels, found.expires_at) == ("Anna", "write", ("finance", "hr"), None)
+    keys.new("Bert", "read", days=1)
+    assert json.loads(keys.path.read_bytes())["format"] == 2
+    assert KeyFile(tmp_path).find(TOKEN_1) == found
+    found_now = keys.keys()
+    assert [key.name for key in found_now] == ["Anna", "metrics", "Bert"]
+
+
+def test_the_file_of_now_is_the_golden_one(tmp_path: Path) -> None:
+    golden = (GOLDEN / "api-keys-2.json").read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(golden)
+    keys = KeyFile(tmp_path, Clock())
+    key, _ = keys.new("gone again", "read")
+    keys.revoke(key.id)
+    assert keys.path.read_bytes() == golden
+    found = keys.keys()
+    assert [key.expires_at for key in found] == [None, "2026-12-31T09:30:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"format": 2', '"format": 3'),
+        ('"format": 2', '"format": true'),
+        ('"right": "write"', '"right": "root"'),
+        ('"expires_at": null', '"expires_at": "soon"'),
+        ('"expires_at": null', '"expires_at": 5'),
+        ('"expires_at": null', '"expires_at": "2026-12-31T09:30:00"'),  # of no zone
+        ('"expires_at": null', '"expires_in": null'),
+        ('"expires_at": "2026-12-31', '"expires_at": null, "expires_at": "2026-12-31'),  # as it says later
+        ('"expires_at": "2026-12-31T09:30:00+00:00"', '"expires_at": "2026-12-31T09:30:00+00:00", "expires_at": null'),
+        ('"right": "admin"', '"right": "read", "right": "admin"'),
+        ('"id": "00c0ffee"', '"id": "0badc0de"'),
+        ('"labels": []', '"labels": "hr"'),
+        ('"name": "Anna"', '"name": 5'),
+        ('"created_at": "2026-10-01T09:30:00+00:00"', '"created_at": "once"'),
+    ],
+)
+def test_a_file_of_keys_that_may_be_read_in_two_ways_lets_nobody_in(tmp_path: Path, old: str, new: str) -> None:
+    text = (GOLDEN / "api-keys-2.json").read_text()
+    assert old in text
+    (tmp_path / FILE_NAME).write_text(text.replace(old, new, 1))
+    keys = KeyFile(tmp_path)
+    for attempt in (keys.keys, lambda: keys.find(TOKEN_1), lambda: keys.new("Eve", "admin")):
+        with pytest.raises(ConfigError, match="is not a file of keys"):
+            attempt()
+
+
+def test_it_is_the_owners_alone_whatever_the_umask_and_the_mode_before(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        keys = KeyFile(tmp_path / "home")
+        key, _ = keys.new("Anna", "read")
+        for change in (lambda: keys.new("Bert", "read"), lambda: keys.rotate(key.id), lambda: keys.revoke(key.id)):
+            assert stat.S_IMODE(keys.path.stat().st_mode) == 0o600
+            keys.path.chmod(0o666)
+            change()
+        assert stat.S_IMODE(keys.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+        assert os.umask(0) == 0  # of the process, whose other threads write meanwhile
+    finally:
+        os.umask(mask)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_the_list_says_how_long_each_key_lasts(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    KeyFile(own_home, since(10.5)).new("ended", "read", days=10)
+    KeyFile(own_home, since(10.5)).new("lasting", "read", days=12)
+    assert run(["keys", "new", "Anna"]) == 0
+    assert "does not end" in capsys.readouterr().err
+    assert run(["keys", "new", "Bert", "--days", "90"]) == 0
+    assert "90 days" in capsys.readouterr().err
+    assert run(["keys", "new", "Carl", "--days", "0"]) == 2
+    capsys.readouterr()
+    assert run(["keys", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in lines][:2] == ["expired", "2 days left"]
+    assert lines[2].endswith("  does not end")
+    assert lines[3].endswith("  90 days left")
+    assert run(["keys", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["keys"]
+    assert [each["days_left"] for each in listed] == [0, 2, None, 90]
+    assert "hash" not in listed[0]
+
+
+def test_rotate_shows_the_new_key_once(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key, old = KeyFile(own_home).new("Anna", "read")
+    assert run(["keys", "rotate", key.id]) == 0
+    said = capsys.readouterr()
+    token = said.out.strip()
+    assert token.startswith(f"ob-{key.id}-")
+    assert "The old one opens nothing any more" in said.err
+    assert KeyFile(own_home).find(old) is None
+    assert KeyFile(own_home).find(token) is not None
+    assert sha256_hex(token.encode()) in (own_home / FILE_NAME).read_text()
+    assert token not in (own_home / FILE_NAME).read_text()
+    assert run(["keys", "rotate", "nobody"]) == 2
