@@ -15,12 +15,14 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from openbook.config import available_cores
 from openbook.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.trials import TemplateText, Trial, read_trial, trial_path, write_trial
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from openbook.models import ModelReference
 
 MEMORY_MB = 8192  # of address space, besides the files, which are mapped
-VOCABULARY_MEMORY_MB = 2048  # until the weights are mapped: for the vocabulary and the template
+VOCABULARY_MEMORY_MB = 1024  # until the weights are mapped: for the vocabulary and the template
 SECONDS = 120.0  # and one more for each 20 MB of the files
+TEMPLATE_SECONDS = 5.0
 _BYTES_A_SECOND = 20_000_000
 MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
 _MAX_REASON_CHARS = 500
@@ -74,7 +77,12 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
     """What the chat template of the model in `files` wrote, its file first, then an adapter's."""
     size = sum(file.stat().st_size for file in files)
     timeout_s = SECONDS + size / _BYTES_A_SECOND
-    settings = {"files": list(map(str, files)), "memory_mb": MEMORY_MB + (size >> 20), "timeout_s": timeout_s}
+    settings = {
+        "files": list(map(str, files)),
+        "memory_mb": MEMORY_MB + (size >> 20),
+        "timeout_s": timeout_s,
+        "template_s": TEMPLATE_SECONDS,
+    }
     command = [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", json.dumps(settings)]
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
         try:
@@ -91,6 +99,10 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
         value: dict[str, Any] = json.loads(said)
         reason, template = value["reason"], value["template"]
     except (ValueError, TypeError, KeyError, RecursionError):
+        if done.returncode == -getattr(signal, "SIGXCPU", 0):
+            _refuse(
+                name, "it took more of the processor's time than a trial may take, which is little for its template"
+            )
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         _refuse(name, f"it ended the process that tried it ({how}{complained and ': '}{complained})")
     if reason is not None:
@@ -102,12 +114,10 @@ def _checked(name: str, template: object) -> TemplateText | None:
     """`template`, unless a process that was taken over made it up in another form."""
     if template is None:
         return None
-    try:
-        before, between, after = template  # type: ignore[misc]
-        (before + between + after).encode()
-    except (TypeError, ValueError, AttributeError):
+    texts = [text for text in template if isinstance(text, str)] if isinstance(template, list) else []
+    if len(texts) != 3 or texts != template or any("\ud800" <= char <= "\udfff" for text in texts for char in text):
         _refuse(name, "the process that tried it gave an answer that makes no sense")
-    return before, between, after
+    return texts[0], texts[1], texts[2]
 
 
 def _refuse(name: str, reason: str) -> NoReturn:
@@ -145,7 +155,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(2, 1)  # what a library prints goes to standard error
     template, reason = None, None
     try:
-        template = _tried_here(*map(Path, settings["files"]), **{k: settings[k] for k in ("memory_mb", "timeout_s")})
+        template = _tried_here(*map(Path, settings.pop("files")), **settings)
     except OpenBookError as error:
         reason = str(error)
     except MemoryError:
@@ -156,7 +166,9 @@ def main(arguments: list[str]) -> None:
     answer.close()
 
 
-def _tried_here(path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float) -> TemplateText | None:
+def _tried_here(
+    path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float, template_s: float
+) -> TemplateText | None:
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model, library
     from openbook.inference.tokenizing import rendered_here
@@ -164,10 +176,12 @@ def _tried_here(path: Path, adapter: Path | None = None, *, memory_mb: int, time
 
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
     vocabulary = Model(library(), path, vocabulary_only=True)
+    _limit(VOCABULARY_MEMORY_MB, template_s)
     template = rendered_here(vocabulary)
+    _limit(VOCABULARY_MEMORY_MB, timeout_s)
     _spell_everything(vocabulary)
     vocabulary.close()
-    _limit(memory_mb, timeout_s)
+    _limit(memory_mb, timeout_s * available_cores())
     identity = ModelIdentity(path.name, "", "claimed")
     for kv_bits in (16, 8):
         try:
@@ -213,14 +227,15 @@ def _ask(engine: LlamaCppEngine) -> None:
 
 
 def _limit(memory_mb: int, seconds: float) -> None:
-    """Soft limits, since the second ones are higher; this process is under control as long as it runs this code."""
+    """From now on. Soft limits, since later ones are higher: they are against accidents and bombs, not against an intruder."""
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
         import resource
 
+        used = resource.getrusage(resource.RUSAGE_SELF)
         for kind, limit in (
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_FSIZE, MAX_ANSWER_BYTES),
-            (resource.RLIMIT_CPU, int(seconds * (os.cpu_count() or 1))),
+            (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1),
             (resource.RLIMIT_AS, memory_mb << 20),
         ):
             hard = resource.getrlimit(kind)[1]

@@ -100,7 +100,7 @@ def _checked_numbers(header: GgufHeader, architecture: str) -> int | None:
 
 def _check(key: str, value: object, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise InvalidModelFile(f"{key} is {str(value)[:80]!r}. It must be an integer from {least} to {most}.")
+        raise InvalidModelFile(f"{key} is {repr(value)[:80]}. It must be an integer from {least} to {most}.")
 
 
 def _check_blocks(header: GgufHeader, architecture: str, blocks: int | None) -> None:

@@ -97,14 +97,14 @@ class Recipe:
             metadata = (*metadata, ("general.alignment", ValueType.UINT32, self.alignment))
         out = self.magic + struct.pack("<IQQ", self.version, len(self.tensors), len(metadata))
         out += b"".join(text(key) + struct.pack("<I", kind) + encoded(kind, value) for key, kind, value in metadata)
-        data = b""
+        data = bytearray()
         for tensor in self.tensors:
             offset = self.offsets.get(tensor.name, len(data))
             out += text(tensor.name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
             out += struct.pack("<IQ", CODES[tensor.type], offset)
             data += tensor.data
             data += self._pad(len(data))
-        return out + self._pad(len(out)) + data + self.tail
+        return b"".join((out, self._pad(len(out)), data, self.tail))
 
     def _pad(self, length: int) -> bytes:
         return self.padding * (-length % self.alignment)
