@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -46,9 +45,8 @@ def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
 
 
 @pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(trial.sys, "executable", "/no such program")
-    yield
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/no such program")
 
 
 def test_what_was_tried_is_on_record_and_not_tried_again(
@@ -69,9 +67,10 @@ def test_what_is_not_on_record_is_tried_when_it_is_opened(
 ) -> None:
     small = import_gguf(store, written(tmp_path, llama()))
     assert record_of(store, small) is None
-    with monkeypatch.context() as patch, pytest.raises(EngineError, match="no process could be started to try it"):
-        patch.setattr(trial.sys, "executable", "/no such program")
-        load_model(small)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/no such program")
+        with pytest.raises(EngineError, match="no process could be started to try it"):
+            load_model(small)
     load_model(small).close()
     assert record_of(store, small) is not None
 
@@ -175,7 +174,7 @@ def test_what_the_process_says_is_looked_at(
     program.write_text(f"#!/bin/sh\ncat '{answer}'\n")
     program.chmod(0o755)
     trial_path(small.path.parent, small.digest).unlink()
-    monkeypatch.setattr(trial.sys, "executable", str(program))
+    monkeypatch.setattr("sys.executable", str(program))
     with pytest.raises(EngineError, match=match):
         tried(small)
 
@@ -187,7 +186,7 @@ def test_a_process_that_does_not_end_is_ended(
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
     program.chmod(0o755)
     trial_path(small.path.parent, small.digest).unlink()
-    monkeypatch.setattr(trial.sys, "executable", str(program))
+    monkeypatch.setattr("sys.executable", str(program))
     monkeypatch.setattr(trial, "SECONDS", 0.2)
     with pytest.raises(EngineError, match="not loaded and asked within 0 s"):
         tried(small)

@@ -87,7 +87,7 @@ def recipe_of(path: Path) -> Recipe:
 
 def _number(original: Recipe, chance: random.Random) -> Recipe:
     rows = [row for row in original.metadata if row[1] in (ValueType.UINT32, ValueType.INT32)]
-    key, kind, value = chance.choice(rows)
+    key, _, value = chance.choice(rows)
     near = (value + 1, max(value - 1, 0), value * 2, value // 2)
     return original.with_value(key, ValueType.UINT32, chance.choice((*NUMBERS, *near)) & 0xFFFFFFFF)
 
@@ -115,7 +115,7 @@ def _no_key(original: Recipe, chance: random.Random) -> Recipe:
 def _architecture(original: Recipe, chance: random.Random) -> Recipe:
     name = chance.choice(ARCHITECTURES)
     rows = tuple((key.replace("llama.", f"{name}."), *rest) for key, *rest in original.metadata)
-    return replace(original, metadata=rows).with_value("general.architecture", ValueType.STRING, name)  # type: ignore[arg-type]
+    return replace(original, metadata=rows).with_value("general.architecture", ValueType.STRING, name)
 
 
 def _by_block(original: Recipe, chance: random.Random) -> Recipe:
