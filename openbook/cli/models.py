@@ -60,11 +60,12 @@ def list_models(as_json: bool) -> None:
 def pull(name: str) -> None:
     """Fetch NAME from the catalogue, or hf://OWNER/REPO/FILE.gguf from the hub."""
     from openbook.cli import display, session
+    from openbook.inference.trial import try_model
     from openbook.models import pull as pull_model
 
     store = session.store(session.settings())
     with session.download_progress() as (announce, progress):
-        reference = pull_model(store, name, announce=announce, progress=progress)
+        reference = pull_model(store, name, announce=announce, progress=progress, try_out=try_model)
     display.say(display.console(), f"{reference.name} is here: {reference.digest}")
 
 
@@ -74,8 +75,9 @@ def pull(name: str) -> None:
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
-    """Copy a GGUF FILE into the store as a new frozen model."""
+    """Copy a GGUF FILE into the store as a new frozen model, once a process of its own could load and ask it."""
     from openbook.cli import display, session
+    from openbook.inference.trial import try_model
     from openbook.knowledge.discovery import check_exists
     from openbook.models import import_gguf
 
@@ -83,7 +85,13 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
     store = session.store(session.settings())
     with session.download_progress() as (_, progress):
         reference = import_gguf(
-            store, file, name=name, licence=licence, knowledge_cutoff=knowledge_cutoff, progress=progress
+            store,
+            file,
+            name=name,
+            licence=licence,
+            knowledge_cutoff=knowledge_cutoff,
+            progress=progress,
+            try_out=try_model,
         )
     display.say(display.console(), f"{reference.name} is here: {reference.digest}")
 
@@ -169,6 +177,7 @@ def promote(
     from openbook.diagnosis.gate import compare, load_sets, target_checks
     from openbook.errors import ModelError
     from openbook.inference import load_model
+    from openbook.inference.trial import try_model
     from openbook.models import CATALOGUE
     from openbook.models.names import checked_name
 
@@ -177,6 +186,7 @@ def promote(
     checked_name(name)
     candidate = store.resolve(digest)
     store.check_fast(candidate)
+    try_model(candidate)
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
     if not history and not without_gate and name in CATALOGUE:
@@ -231,13 +241,14 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     from openbook.cli import display, session
     from openbook.diagnosis.gate import flips, load_sets
     from openbook.inference import load_model
+    from openbook.inference.trial import try_model
     from openbook.models.gguf_writing import checked_quantisation
     from openbook.models.importing import merge as merge_models
 
     current = session.settings()
     store = session.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
-    after = merge_models(store, before, checked_quantisation(quantisation), name)
+    after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
     old, new = (load_model(each, **session.engine_sizes(current)) for each in (before, after))
     with closing(old), closing(new), session.add_progress() as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]

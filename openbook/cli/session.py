@@ -174,11 +174,12 @@ def states(current: Settings) -> States:
 
 def ready_model(current: Settings, name: str, *, full_check: bool = False) -> ModelReference:
     """The stored model of that name, pulled first if the catalogue has it, and verified."""
+    from openbook.inference.trial import try_model
     from openbook.models import ensure
 
     models = store(current)
     with download_progress() as (announce, progress):
-        reference = ensure(models, name, announce=announce, progress=progress)
+        reference = ensure(models, name, announce=announce, progress=progress, try_out=try_model)
     if full_check:
         models.verify(reference)
     return reference

@@ -183,31 +183,47 @@ def load_model(
     `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
     passages is kept in `states`; without, in this process's memory; `kv_bits` 8 instead of 16 halves it, at the price
     of reading more slowly.
-    An adapter is opened merged with its base, where the store has that, or on its base. Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
+    An adapter is opened merged with its base, where the store has that, or on its base. A file that neither the catalogue
+    names nor a process of its own has loaded yet is tried there first (`trial`). Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
+    from openbook.inference.tokenizing import rendered_here
+    from openbook.inference.trial import tried
 
     manifest = reference.manifest
     if manifest.kind == "embedder":
         raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
     is_adapter = manifest.kind == "adapter"
     body = reference.needed_base if is_adapter else reference
-    opened = partial(
-        LlamaCppEngine,
-        identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
-        context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
-        threads=threads,
-        states=states,
-        kv_bits=kv_bits,
-    )
+
+    def opener(
+        model: ModelReference, adapter: ModelReference | None = None, note: str = ""
+    ) -> Callable[[], LlamaCppEngine]:
+        """Opens files that a process of their own has loaded before."""
+        trial = tried(model, adapter)
+        template = None if trial is None else trial.template
+        return partial(
+            LlamaCppEngine,
+            model.main_file,
+            identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
+            adapter=adapter.main_file if adapter else None,
+            context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
+            threads=threads,
+            states=states,
+            kv_bits=kv_bits,
+            note=note,
+            template=rendered_here if trial is None else lambda _: template,
+        )
+
     engine: LlamaCppEngine | MergedReader
     if is_adapter and reference.merged is not None:
         from openbook.inference.reader import MergedReader
 
         note = f"adapter merged as {reference.merged.digest[:12]}"
-        engine = MergedReader(opened(reference.merged.main_file, note=note), partial(opened, body.main_file))
+        open_base = opener(body)
+        engine = MergedReader(opener(reference.merged, note=note)(), open_base)
     else:
-        engine = opened(body.main_file, adapter=reference.main_file if is_adapter else None)
+        engine = opener(body, reference if is_adapter else None)()
     return FrozenModel(engine, engine.reader_format)
 
 

@@ -29,9 +29,10 @@ from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
 from openbook.inference.prompting import text_of_block
 from openbook.inference.states import States, next_key, root_key
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizing import PromptTokenizer, rendered_here
 from openbook.inference.writing import Spans, Writing
 from openbook.models.digest import READER_KEYS
+from openbook.models.trials import TemplateText
 from openbook.records import (
     Completion,
     Decoding,
@@ -71,8 +72,12 @@ class LlamaCppEngine:
         states: States | None = None,
         kv_bits: int = 16,
         note: str = "",
+        template: Callable[[Model], TemplateText | None] = rendered_here,
     ) -> None:
-        """`kv_bits`: in which keys and values are held, 16 or 8. `note`: what besides belongs to the numeric class."""
+        """`kv_bits`: in which keys and values are held, 16 or 8. `note`: what besides belongs to the numeric class.
+
+        `template`: how it is known what the model's chat template writes.
+        """
         self._identity, self._note, self._kv_bits = identity, note, kv_bits
         self._states = states or States()
         self._lib: Library = library()
@@ -91,7 +96,7 @@ class LlamaCppEngine:
         self._contexts = [self._new_context()]  # all that were made
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
-        self._tokenizer = PromptTokenizer(self._model)
+        self._tokenizer = PromptTokenizer(self._model, template)
         abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
         self._abstention_token = abstention_tokens[0] if abstention_tokens else None
 

@@ -172,7 +172,10 @@ class Model:
         count = self._lib.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control)
         if count < 0:
             raise EngineError(f"llama.cpp cannot tokenise a text of {len(data)} bytes.")
-        return list(self._ffi.unpack(buffer, count)) if count else []
+        tokens: list[int] = list(self._ffi.unpack(buffer, count)) if count else []
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self.vocabulary_size:  # asked about one, llama.cpp aborts
+            raise EngineError("The model's vocabulary has no token for a part of the text, and none for the unknown.")
+        return tokens
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         buffer = self._ffi.new("char[]", 256)

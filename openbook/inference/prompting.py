@@ -1,22 +1,24 @@
 """From a `Prompt` and a model's chat template to blocks of segments, in the canonical order of evaluation.
 
-The template is rendered with placeholders where the texts belong and then cut at the placeholders. So the template's
+The template is rendered once, with placeholders where the texts belong, and cut at the placeholders. So the template's
 own words, and only they, may become control tokens; text from documents and users is tokenised as plain text, whatever
-it holds. Each block is tokenised on its own: a block's tokens are a function of the block alone, which is what makes
+it holds. A template is a program that need not end: those of models that the package does not know are rendered in the
+process of a model's trial (`trial`), and what they wrote there is kept. Each block is tokenised on its own: a block's tokens are a function of the block alone, which is what makes
 its evaluation worth remembering.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
 from openbook.errors import EngineError
+from openbook.models.trials import TemplateText
 from openbook.records import Prompt
 
+MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders; a template that holds them is refused.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -89,40 +91,49 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[
     return render
 
 
-def build_blocks(prompt: Prompt, render: Callable[[list[dict[str, str]]], str] | None) -> tuple[Block, ...]:
-    """Blocks in canonical order: one system block, one for each passage, one question block.
+def template_text(render: Callable[[list[dict[str, str]]], str]) -> TemplateText:
+    """What the template writes around a system message and a user's. Raises EngineError where it can write no prompt.
 
-    Without a template (`render` is None) the texts simply follow each other. Raises EngineError when the template loses,
-    repeats or reorders one of the texts.
+    The texts of a prompt are never shown to it, so it cannot write other words for them.
     """
-    if render is None:
-        return _plain_blocks(prompt)
-    texts = (prompt.system, *prompt.passages, prompt.question)
-    rendered = _render_marks(len(texts), render)
-    pieces = _PLACEHOLDER.split(rendered)  # control, index, control, index, ..., control
-    order = [int(index) for index in pieces[1::2]]
-    if order != list(range(len(texts))):
-        raise EngineError("The model's chat template loses, repeats or reorders the messages; it cannot be used.")
-    segments = [Segment(pieces[0], control=True)]
-    for index, after in zip(order, pieces[2::2], strict=True):
-        segments += [Segment(texts[index], control=False), Segment(after, control=True)]
-    return _group(segments, passages=len(prompt.passages))
-
-
-@functools.lru_cache(maxsize=64)
-def _render_marks(count: int, render: Callable[[list[dict[str, str]]], str]) -> str:
     import jinja2
 
-    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(count)]
-    system, user = marks[0], "".join(marks[1:])
+    system, user = (f"{_OPEN}{i}{_CLOSE}" for i in range(2))
     try:
-        return render([{"role": "system", "content": system}, {"role": "user", "content": user}])
-    except jinja2.TemplateError:
-        # Some templates know no system role; the instruction then opens the user's message.
         try:
-            return render([{"role": "user", "content": system + "\n\n" + user}])
-        except jinja2.TemplateError as error:
-            raise EngineError(f"The model's chat template refuses a system and a user message: {error}.") from error
+            rendered = render([{"role": "system", "content": system}, {"role": "user", "content": user}])
+        except jinja2.TemplateError:
+            # Some templates know no system role; the instruction then opens the user's message.
+            rendered = render([{"role": "user", "content": system + "\n\n" + user}])
+    except jinja2.TemplateError as error:
+        raise EngineError(f"The model's chat template refuses a system and a user message: {error}.") from error
+    pieces = _PLACEHOLDER.split(rendered)  # control, index, control, index, control
+    if pieces[1::2] != ["0", "1"]:
+        raise EngineError("The model's chat template loses, repeats or reorders the messages; it cannot be used.")
+    before, between, after = pieces[::2]
+    if len(before) + len(between) + len(after) > MAX_TEMPLATE_TEXT_CHARS:
+        raise EngineError(
+            f"The model's chat template writes more than {MAX_TEMPLATE_TEXT_CHARS} characters around two messages; it cannot be used."
+        )
+    return before, between, after
+
+
+def build_blocks(prompt: Prompt, template: TemplateText | None) -> tuple[Block, ...]:
+    """Blocks in canonical order: one system block, one for each passage, one question block.
+
+    Without a template the texts simply follow each other.
+    """
+    if template is None:
+        return _plain_blocks(prompt)
+    before, between, after = (Segment(text, control=True) for text in template)
+    system, *passages, question = (
+        Segment(text, control=False) for text in (prompt.system, *prompt.passages, prompt.question)
+    )
+    return (
+        Block("system", _kept([before, system, between])),
+        *(Block("passage", _kept([passage])) for passage in passages),
+        Block("question", _kept([question, after])),
+    )
 
 
 def cut_template(render: Callable[[list[dict[str, str]]], str], roles: Sequence[str]) -> list[str]:
@@ -138,16 +149,6 @@ def cut_template(render: Callable[[list[dict[str, str]]], str], roles: Sequence[
     if [int(index) for index in pieces[1::2]] != list(range(len(roles))):
         raise EngineError("the template loses, repeats or reorders messages")
     return pieces[::2]
-
-
-def _group(segments: Sequence[Segment], passages: int) -> tuple[Block, ...]:
-    # segments: c0 system c1 p1 c2 p2 c3 ... question cN. The control text before a plain text belongs to the block
-    # before it, except at the very end, where it belongs to the question.
-    blocks = [Block("system", _kept(segments[:3]))]
-    for i in range(passages):
-        blocks.append(Block("passage", _kept(segments[3 + 2 * i : 5 + 2 * i])))
-    blocks.append(Block("question", _kept(segments[3 + 2 * passages :])))
-    return tuple(blocks)
 
 
 def _plain_blocks(prompt: Prompt) -> tuple[Block, ...]:

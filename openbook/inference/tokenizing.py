@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
-from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template
+from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template, template_text
+from openbook.models.trials import TemplateText
 from openbook.records import Prompt
 
 
-class PromptTokenizer:
-    """Token ids of prompts by a model's own vocabulary and chat template. Raises EngineError for a bad template."""
+def rendered_here(model: Model) -> TemplateText | None:
+    """What the model's own chat template writes, by rendering it in this process; None where there is none."""
+    return template_text(_compiled(model)) if model.chat_template else None
 
-    def __init__(self, model: Model) -> None:
+
+def _compiled(model: Model) -> Callable[[list[dict[str, str]]], str]:
+    return compile_template(model.chat_template, bos=model.bos_text, eos=model.eos_text)
+
+
+class PromptTokenizer:
+    """Token ids of prompts by a model's own vocabulary and chat template.
+
+    `template`: how what that writes is known. Raises EngineError for a bad template.
+    """
+
+    def __init__(self, model: Model, template: Callable[[Model], TemplateText | None] = rendered_here) -> None:
         self.model = model
-        template = model.chat_template
         self._tokens = functools.lru_cache(maxsize=32)(self._tokens_of)  # a template's own words come again and again
-        self._render = compile_template(template, bos=model.bos_text, eos=model.eos_text) if template else None
+        self._template_of = template
+
+    @functools.cached_property
+    def _template(self) -> TemplateText | None:
+        return self._template_of(self.model)
 
     def blocks(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
         blocks: list[list[int]] = []
-        for block in build_blocks(prompt, self._render):
+        for block in build_blocks(prompt, self._template):
             blocks.append([token for segment in block.segments for token in self._tokens(segment)])
         bos = self.model.bos_token
         if self.model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
             blocks[0].insert(0, bos)
         return blocks
+
+    @functools.cached_property
+    def _render(self) -> Callable[[list[dict[str, str]]], str]:
+        return _compiled(self.model)
 
     def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of what the template writes before, between and after the messages, and of each message's text.
@@ -37,7 +57,7 @@ class PromptTokenizer:
         There is one more of the first than of the second. After the last message stands the beginning of an answer.
         Raises EngineError when there is no template, or it loses, repeats, reorders or refuses a message.
         """
-        if self._render is None:
+        if not self.model.chat_template:
             raise EngineError("the model has no chat template")
         control = cut_template(self._render, [role for role, _ in messages])
         tokens = [self._tokens(Segment(text, control=True)) for text in control]

@@ -4,6 +4,7 @@ A model is a folder named by a digest of everything that determines its answers.
 and never changed; names point to digests.
 
 * `gguf`, `ggml`       strict, bounded reading of GGUF headers
+* `bounds`             what a header may claim
 * `digest`             the model digest, section by section
 * `manifest`           what a stored model is, as `manifest.json`
 * `catalogue`          the models known by name, byte for byte
@@ -14,6 +15,7 @@ and never changed; names point to digests.
 * `merging`            an adapter and its base as one file
 * `importing`          `pull`, `ensure`, `import_gguf`, `merge`
 * `store`              `ModelStore`: names, resolving, verifying (`verify`, `stamps`), removing
+* `trials`             which files an engine has loaded in a process of its own
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")

@@ -24,7 +24,10 @@ class CatalogueFile:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word. `base`: of an adapter, the name."""
+    """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word.
+
+    Of an adapter, `base` is the name and `merged_sha256` is of the file that both make as one model for reading.
+    """
 
     name: str
     kind: Kind
@@ -37,6 +40,7 @@ class CatalogueEntry:
     architecture: str = ""  # stated for an embedder only: a GGUF file states its own
     quantisation: str = ""
     base: str = ""
+    merged_sha256: Digest = ""
 
     @property
     def download_bytes(self) -> int:
@@ -85,6 +89,7 @@ _ENTRIES = (
             ),
         ),
         base="smollm2-135m-instruct",
+        merged_sha256="5f5aabdf8f1b76cdee307b2046a507c0a3e0a57d12c1ca66959a783f3f09c9e1",
     ),
     CatalogueEntry(
         name="minilm-l6-int8",
@@ -116,3 +121,6 @@ _ENTRIES = (
 )
 
 CATALOGUE: Mapping[str, CatalogueEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+KNOWN_FILES: frozenset[Digest] = frozenset(
+    digest for entry in _ENTRIES for digest in (*(file.sha256 for file in entry.files), entry.merged_sha256)
+)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, StorageError
+from openbook.models.bounds import check_lora, check_model
 from openbook.models.digest import (
     MAX_TOKENIZER_BYTES,
     EmbeddingSpec,
@@ -53,6 +54,7 @@ def check_importable(path: Path) -> GgufHeader:
         raise InvalidModelFile(f"{path.name} holds no tensors, so it is no model that can answer.")
     if not header.text("general.architecture"):
         raise InvalidModelFile(f"{path.name} names no general.architecture, so no engine can run it. Convert it again.")
+    check_model(header)
     return header
 
 
@@ -146,6 +148,7 @@ def check_adapter(path: Path) -> GgufHeader:
         )
     if not header.tensors:
         raise InvalidModelFile(f"{path.name} holds no tensors, so it changes nothing.")
+    check_lora(header)
     return header
 
 

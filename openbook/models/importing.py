@@ -1,4 +1,9 @@
-"""Models on their way into the store: pulled by name, or imported from a file."""
+"""Models on their way into the store: pulled by name, or imported from a file.
+
+What the catalogue does not name by its SHA-256 goes to the caller's `try_out` before it enters the store, which raises a
+ModelError for a model that no engine can load (`openbook.inference.trial.try_model`). It gets a reference to files that
+are not in the store yet. Without `try_out` a model enters untried; whoever opens it then has to try it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from pathlib import Path
 from openbook import __version__
 from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
 from openbook.models import writer
+from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from openbook.models.describe import (
     check_adapter,
@@ -43,6 +49,7 @@ from openbook.models.training_record import TrainingRecord
 from openbook.records import Digest
 
 Announce = Callable[[str], None]
+TryOut = Callable[[ModelReference], None]
 MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
 
 
@@ -57,6 +64,7 @@ def import_gguf(
     cutoff_claimed_by: str = "whoever imported the file",
     lineage: Digest | None = None,
     progress: Progress | None = None,
+    try_out: TryOut | None = None,
 ) -> ModelReference:
     """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
 
@@ -90,7 +98,7 @@ def import_gguf(
             manifest = describe_gguf(
                 copy, name=name, source=origin, licence=licence, cutoff=cutoff, lineage=lineage, progress=progress
             )
-        return _enter(store, name, manifest, {target: copy})
+        return _enter(store, name, manifest, {target: copy}, try_out)
 
 
 def store_trained(
@@ -103,6 +111,7 @@ def store_trained(
     licence: str,
     cutoff: KnowledgeCutoff,
     as_name: str | None = None,
+    try_out: TryOut | None = None,
 ) -> ModelReference:
     """Copies the GGUF file that training wrote into the store, with its record.
 
@@ -124,13 +133,20 @@ def store_trained(
         if kind == "adapter" and manifest.lineage != record.parent:
             raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
         manifest = with_training_record(manifest, written, origin)
-        return _enter(store, as_name, manifest, {copy.name: copy, TRAINING_RECORD: written})
+        return _enter(store, as_name, manifest, {copy.name: copy, TRAINING_RECORD: written}, try_out)
 
 
-def merge(store: ModelStore, reference: ModelReference, quantisation: Quantisation, name: str | None) -> ModelReference:
+def merge(
+    store: ModelStore,
+    reference: ModelReference,
+    quantisation: Quantisation,
+    name: str | None,
+    *,
+    try_out: TryOut | None = None,
+) -> ModelReference:
     """Store `reference` (with its base, if it is an adapter) as one model of that quantisation, under a new name or none.
 
-    Raises ConfigError for a name that is taken, ModelNotVerified, StorageError.
+    Raises ConfigError for a name that is taken, InvalidModelFile, ModelNotVerified, StorageError.
     """
     if name is not None and (name in CATALOGUE or name in store.names()):
         raise ConfigError(
@@ -141,6 +157,8 @@ def merge(store: ModelStore, reference: ModelReference, quantisation: Quantisati
     store.check_fast(reference)
     is_adapter = reference.manifest.kind == "adapter"
     base = reference.needed_base if is_adapter else reference
+    if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
+        check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
     # What it has learned, and what it was asked to reach, it has from where it comes from.
     before = record_beside(reference)
     record = TrainingRecord(
@@ -170,11 +188,17 @@ def merge(store: ModelStore, reference: ModelReference, quantisation: Quantisati
             licence=reference.manifest.licence,
             cutoff=reference.manifest.knowledge_cutoff,
             as_name=name,
+            try_out=try_out,
         )
 
 
 def pull(
-    store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
+    store: ModelStore,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    try_out: TryOut | None = None,
 ) -> ModelReference:
     """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
 
@@ -183,7 +207,7 @@ def pull(
     """
     progress, announce = progress or _silent, announce or _silent
     if name.startswith("hf://"):
-        return _pull_hub(store, name, progress, announce)
+        return _pull_hub(store, name, progress, announce, try_out)
     entry = CATALOGUE.get(name)
     if entry is None:
         hint = did_you_mean(name, CATALOGUE) or f" Known are {', '.join(sorted(CATALOGUE))}."
@@ -203,11 +227,16 @@ def pull(
     if found is not None and entry.base and found.base is None:
         ensure(store, entry.base, progress=progress, announce=announce)
         found = store.resolve(name)
-    return _with_merged(store, found or _pull_entry(store, entry, progress, announce), announce)
+    return _with_merged(store, found or _pull_entry(store, entry, progress, announce), announce, try_out)
 
 
 def ensure(
-    store: ModelStore, name: str, *, progress: Progress | None = None, announce: Announce | None = None
+    store: ModelStore,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    try_out: TryOut | None = None,
 ) -> ModelReference:
     """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
 
@@ -217,19 +246,21 @@ def ensure(
         if found.manifest.kind == "adapter" and found.base is None and name in CATALOGUE:
             ensure(store, CATALOGUE[name].base, progress=progress, announce=announce)
             found = store.resolve(name)
-        return _with_merged(store, found, announce or _silent)
+        return _with_merged(store, found, announce or _silent, try_out)
     if name in CATALOGUE or name.startswith("hf://"):
-        return pull(store, name, progress=progress, announce=announce)
+        return pull(store, name, progress=progress, announce=announce, try_out=try_out)
     return store.resolve(name)  # raises UnknownModel, with what is known
 
 
-def _with_merged(store: ModelStore, reference: ModelReference, announce: Announce) -> ModelReference:
+def _with_merged(
+    store: ModelStore, reference: ModelReference, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
     """`reference`; if it is a reader's adapter, with what it makes with its base. Where that cannot be stored, without."""
     if reference.base is None or reference.merged is not None or reader_of(reference.main_file) is None:
         return reference
     announce(f"Merging {reference.name} with its base, once, so that it reads faster.")
     try:
-        return store.remember_merged(reference, merge(store, reference, MERGED_FOR_READING, None))
+        return store.remember_merged(reference, merge(store, reference, MERGED_FOR_READING, None, try_out=try_out))
     except StorageError as error:
         announce(f"It will be slower: {error}")
         return reference
@@ -248,8 +279,17 @@ def _present(store: ModelStore, name: str) -> ModelReference | None:
     return reference
 
 
-def _enter(store: ModelStore, name: str | None, manifest: Manifest, files: dict[str, Path]) -> ModelReference:
-    """Writes the model, reads back and verifies what was written, and only then gives it its name, if it gets one."""
+def _enter(
+    store: ModelStore, name: str | None, manifest: Manifest, files: dict[str, Path], try_out: TryOut | None = None
+) -> ModelReference:
+    """Writes the model, reads back and verifies what was written, and only then gives it its name, if it gets one.
+
+    `files` lie in a folder inside the store, called as the manifest calls them. They are tried before anything else.
+    """
+    if try_out is not None:
+        place = files[manifest.main_file].parent
+        base = store.base_of(manifest) if manifest.kind == "adapter" else None
+        try_out(ModelReference(name or manifest.name, manifest.digest, place, manifest, base))
     folder = writer.install(store.root, manifest, files, move=True)
     store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
     return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
@@ -353,7 +393,9 @@ def hub_name(path: str) -> str:
         ) from error
 
 
-def _pull_hub(store: ModelStore, text: str, progress: Progress, announce: Announce) -> ModelReference:
+def _pull_hub(
+    store: ModelStore, text: str, progress: Progress, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
     from openbook.models.hub import fetch_hub, find_hub
 
     wanted = parse_source(text)
@@ -368,12 +410,13 @@ def _pull_hub(store: ModelStore, text: str, progress: Progress, announce: Announ
         "there. Its digest is not known beforehand: what arrives now is what the name will mean."
     )
     with incoming_folder(store.root) as workspace:
-        path = fetch_hub(source, workspace=workspace, total_bytes=total_bytes, progress=progress)
+        fetched = fetch_hub(source, workspace=workspace, total_bytes=total_bytes, progress=progress)
+        path = fetched.rename(workspace / "model.gguf")
         try:
             manifest = describe_gguf(path, name=name, source=Source("first-use", {"model.gguf": str(source)}))
         except InvalidModelFile as error:
             raise InvalidModelFile(f"{source} is not a model OpenBook can use: {error}") from error
-        return _enter(store, name, manifest, {"model.gguf": path})
+        return _enter(store, name, manifest, {"model.gguf": path}, try_out)
 
 
 def _same_origin(found: ModelReference, wanted: HubSource) -> ModelReference:

@@ -4,6 +4,7 @@
     <root>/names/<name>.json                    which digest a name means, and which it meant before
     <root>/names/.lock                          held while a name changes or a model is deleted
     <root>/stamps/<digest>.json                 what the disk said at the last full verification
+    <root>/trials/<digest>.json                 which files the engine has loaded and asked once, in a process of its own
     <root>/merged/<digest>                      for an adapter the digest of the model that it makes with its base
     <root>/.incoming-*/                         a model on its way in or out; never listed
 
@@ -33,6 +34,7 @@ from openbook.models.pointers import (
     read_history,
 )
 from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
+from openbook.models.trials import trial_path
 from openbook.models.verify import full_findings, quick_findings, read_manifest
 from openbook.records import Digest
 
@@ -269,7 +271,7 @@ class ModelStore:
             refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
         if manifest.kind != "adapter":
             return ModelReference(name or manifest.name, digest, folder, manifest)
-        base, merged = self._base_of(manifest), self._merged_of(digest)
+        base, merged = self.base_of(manifest), self._merged_of(digest)
         return ModelReference(name or manifest.name, digest, folder, manifest, base, merged)
 
     def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
@@ -289,7 +291,8 @@ class ModelStore:
             return None
         return ModelReference(digest[:12], digest, self.root / digest, manifest)
 
-    def _base_of(self, adapter: Manifest) -> ModelReference | None:
+    def base_of(self, adapter: Manifest) -> ModelReference | None:
+        """The stored model that an adapter belongs to; None while it is not here. Raises ModelNotVerified."""
         digest = adapter.lineage or ""
         folder = self.root / digest
         if not is_digest(digest) or not folder.is_dir():
@@ -305,7 +308,11 @@ class ModelStore:
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
         with storage_errors(f"delete the model {digest[:12]}"):
-            for path in (stamp_path(self.root, digest), self.root / "merged" / digest):
+            for path in (
+                stamp_path(self.root, digest),
+                trial_path(self.root, digest),
+                self.root / "merged" / digest,
+            ):
                 path.unlink(missing_ok=True)
         if (self.root / digest).is_dir():
             with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):

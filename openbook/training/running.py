@@ -18,6 +18,7 @@ import torch
 from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
 from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.trial import try_model
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.durable import make_folder, storage_errors
 from openbook.models.importing import store_trained
@@ -327,6 +328,7 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> Model
         licence=recipe.licence or (base.manifest.licence if base else "not stated"),
         cutoff=_cutoff(recipe, base),
         as_name=recipe.candidate,
+        try_out=try_model,
     )
     with storage_errors(f"write to {folder}"):
         exported.unlink()

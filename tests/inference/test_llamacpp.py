@@ -18,6 +18,7 @@ from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel, load_embedder
 from openbook.inference.llamacpp import CALL_TOKENS, PARALLEL_CONTEXTS, LlamaCppEngine
 from openbook.inference.llamalib import block_calls, is_marker
+from openbook.inference.prompting import Segment
 from openbook.models import ModelReference, read_gguf
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EmbedderSuite, EngineSuite
@@ -275,15 +276,14 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
 
 
 def test_closing_while_a_prompt_is_tokenised_waits_with_the_freeing(own: LlamaCppEngine) -> None:
-    render, expected = own._tokenizer._render, own.count_prompt_tokens(PROMPT)
-    assert render is not None
+    tokens, expected = own._tokenizer._tokens, own.count_prompt_tokens(PROMPT)
 
-    def close_and_render(messages: list[dict[str, str]]) -> str:
+    def close_and_tokenize(segment: Segment) -> list[int]:
         in_time(own.close)
         assert not is_freed(own)
-        return render(messages)
+        return tokens(segment)
 
-    own._tokenizer._render = close_and_render
+    own._tokenizer._tokens = close_and_tokenize  # type: ignore[assignment]
     assert own.count_prompt_tokens(PROMPT) == expected
     assert is_freed(own)
 

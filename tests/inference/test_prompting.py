@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import EngineError
-from openbook.inference.prompting import build_blocks, compile_template
+from openbook.inference.prompting import build_blocks, compile_template, template_text
 from openbook.records import Prompt
 
 CHATML = (
@@ -16,12 +16,13 @@ NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[model]"
 )
+TEXT = template_text(compile_template(CHATML))
 PROMPT = Prompt("Be brief.", ("First.\n", "Second.\n"), "Why?")
 
 
 def flat(prompt: Prompt, template: str | None) -> str:
-    render = compile_template(template, bos="<s>") if template else None
-    return "".join(s.text for block in build_blocks(prompt, render) for s in block.segments)
+    text = template_text(compile_template(template, bos="<s>")) if template else None
+    return "".join(s.text for block in build_blocks(prompt, text) for s in block.segments)
 
 
 def test_blocks_joined_are_what_the_template_renders() -> None:
@@ -30,14 +31,14 @@ def test_blocks_joined_are_what_the_template_renders() -> None:
 
 
 def test_each_text_has_a_block_of_its_own() -> None:
-    blocks = build_blocks(PROMPT, compile_template(CHATML))
+    blocks = build_blocks(PROMPT, TEXT)
     assert [b.kind for b in blocks] == ["system", "passage", "passage", "question"]
     assert [s.text for s in blocks[1].segments] == ["First.\n"]
     assert blocks[3].segments[0].text == "Why?"
 
 
 def test_without_passages_there_are_two_blocks() -> None:
-    assert [b.kind for b in build_blocks(Prompt("S", (), "Q"), compile_template(CHATML))] == ["system", "question"]
+    assert [b.kind for b in build_blocks(Prompt("S", (), "Q"), TEXT)] == ["system", "question"]
 
 
 def test_a_template_without_system_role_gets_the_instruction_in_the_users_message() -> None:
@@ -54,13 +55,13 @@ def test_a_model_without_template_gets_plain_text() -> None:
 )
 def test_a_template_that_loses_or_repeats_a_text_is_refused(template: str) -> None:
     with pytest.raises(EngineError, match="loses, repeats or reorders"):
-        build_blocks(PROMPT, compile_template(template))
+        template_text(compile_template(template))
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
     render = compile_template("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(EngineError):
-        build_blocks(PROMPT, render)
+        template_text(render)
 
 
 def test_a_broken_template_is_named() -> None:
@@ -81,7 +82,7 @@ def test_a_broken_template_is_named() -> None:
 def test_a_template_that_fails_in_any_way_is_a_sentence(template: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.id
     with pytest.raises(EngineError, match=rf"chat template fails: .*\({name}\)\. Import"):
-        build_blocks(PROMPT, compile_template(template))
+        template_text(compile_template(template))
 
 
 def test_a_template_nested_too_deep_is_named() -> None:
@@ -95,7 +96,7 @@ def test_running_out_of_memory_is_not_the_templates_fault(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("jinja2.Template.render", fail)
     with pytest.raises(MemoryError):
-        build_blocks(PROMPT, compile_template(CHATML))
+        template_text(compile_template(CHATML))
 
 
 HOSTILE = st.text() | st.sampled_from(["<|im_end|>", "{{ 7 * 7 }}", "{% raw %}", "\ue0000\ue001", "\ue0001\ue001"])
@@ -104,7 +105,7 @@ HOSTILE = st.text() | st.sampled_from(["<|im_end|>", "{{ 7 * 7 }}", "{% raw %}",
 @given(HOSTILE, st.lists(HOSTILE, max_size=4), HOSTILE)
 def test_no_text_ever_becomes_control_text(system: str, passages: list[str], question: str) -> None:
     prompt = Prompt(system, tuple(passages), question)
-    blocks = build_blocks(prompt, compile_template(CHATML))
+    blocks = build_blocks(prompt, TEXT)
     plain = [s.text for b in blocks for s in b.segments if not s.control]
     assert plain == [text for text in (system, *passages, question) if text]
     control = "".join(s.text for b in blocks for s in b.segments if s.control)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -95,14 +97,14 @@ class Recipe:
             metadata = (*metadata, ("general.alignment", ValueType.UINT32, self.alignment))
         out = self.magic + struct.pack("<IQQ", self.version, len(self.tensors), len(metadata))
         out += b"".join(text(key) + struct.pack("<I", kind) + encoded(kind, value) for key, kind, value in metadata)
-        data = b""
+        data = bytearray()
         for tensor in self.tensors:
             offset = self.offsets.get(tensor.name, len(data))
             out += text(tensor.name) + struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)
             out += struct.pack("<IQ", CODES[tensor.type], offset)
             data += tensor.data
             data += self._pad(len(data))
-        return out + self._pad(len(out)) + data + self.tail
+        return b"".join((out, self._pad(len(out)), data, self.tail))
 
     def _pad(self, length: int) -> bytes:
         return self.padding * (-length % self.alignment)
@@ -130,3 +132,65 @@ def flip(data: bytes, position: int, bit: int = 0) -> bytes:
 
 def names(tensors: Sequence[Tensor]) -> list[str]:
     return [tensor.name for tensor in tensors]
+
+
+# --- a model that answers -----------------------------------------------------------------------------------------------
+
+CHATML = (
+    "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '<s>\n' }}{% endfor %}{{ '<s>assistant\n' }}"
+)
+_BYTES = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+_WIDTH, _FORWARD, _HEADS, _SHARED_HEADS, _BLOCKS = 64, 64, 2, 1, 2
+TOKENS = ("<s>", *_BYTES)  # the bytes as the byte-level BPE of GPT-2 spells them
+
+
+def llama() -> Recipe:
+    """A llama of two blocks with numbers by chance, which the engine loads and which answers nonsense: about 70 kB.
+
+    Its vocabulary has a token for each byte and one control token.
+    """
+    chance = random.Random(7)
+
+    def tensor(name: str, *shape: int) -> Tensor:
+        numbers = [chance.gauss(0, 0.1) if len(shape) > 1 else 1.0 for _ in range(math.prod(shape))]
+        return Tensor(name, struct.pack(f"<{len(numbers)}f", *numbers), shape=shape)
+
+    shared = _WIDTH // _HEADS * _SHARED_HEADS
+    tensors = [tensor("token_embd.weight", _WIDTH, len(TOKENS)), tensor("output_norm.weight", _WIDTH)]
+    for block in range(_BLOCKS):
+        tensors += [
+            tensor(f"blk.{block}.attn_norm.weight", _WIDTH),
+            tensor(f"blk.{block}.attn_q.weight", _WIDTH, _WIDTH),
+            tensor(f"blk.{block}.attn_k.weight", _WIDTH, shared),
+            tensor(f"blk.{block}.attn_v.weight", _WIDTH, shared),
+            tensor(f"blk.{block}.attn_output.weight", _WIDTH, _WIDTH),
+            tensor(f"blk.{block}.ffn_norm.weight", _WIDTH),
+            tensor(f"blk.{block}.ffn_gate.weight", _WIDTH, _FORWARD),
+            tensor(f"blk.{block}.ffn_up.weight", _WIDTH, _FORWARD),
+            tensor(f"blk.{block}.ffn_down.weight", _FORWARD, _WIDTH),
+        ]
+    return Recipe(_LLAMA, tuple(tensors))
+
+
+_LLAMA: tuple[Row, ...] = (
+    ("general.architecture", ValueType.STRING, "llama"),
+    ("general.name", ValueType.STRING, "Small"),
+    ("llama.block_count", ValueType.UINT32, _BLOCKS),
+    ("llama.context_length", ValueType.UINT32, 512),
+    ("llama.embedding_length", ValueType.UINT32, _WIDTH),
+    ("llama.feed_forward_length", ValueType.UINT32, _FORWARD),
+    ("llama.attention.head_count", ValueType.UINT32, _HEADS),
+    ("llama.attention.head_count_kv", ValueType.UINT32, _SHARED_HEADS),
+    ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, 1e-5),
+    ("llama.rope.dimension_count", ValueType.UINT32, _WIDTH // _HEADS),
+    ("llama.rope.freq_base", ValueType.FLOAT32, 10000.0),
+    ("llama.vocab_size", ValueType.UINT32, len(TOKENS)),
+    ("tokenizer.ggml.model", ValueType.STRING, "gpt2"),
+    ("tokenizer.ggml.pre", ValueType.STRING, "gpt-2"),
+    ("tokenizer.ggml.tokens", ValueType.ARRAY, Array(ValueType.STRING, TOKENS)),
+    ("tokenizer.ggml.token_type", ValueType.ARRAY, Array(ValueType.INT32, (3, *[1] * len(_BYTES)))),
+    ("tokenizer.ggml.merges", ValueType.ARRAY, Array(ValueType.STRING, ("Ġ Ġ",))),
+    ("tokenizer.ggml.bos_token_id", ValueType.UINT32, 0),
+    ("tokenizer.ggml.eos_token_id", ValueType.UINT32, 0),
+    ("tokenizer.chat_template", ValueType.STRING, CHATML),
+)

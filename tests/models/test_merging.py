@@ -36,7 +36,7 @@ def base_file(path: Path) -> Path:
         Tensor("blk.0.attn_q.weight", W.tobytes(), shape=(32, 6)),
         Tensor("output_norm.weight", struct.pack("<5e", *range(5)), type="F16", shape=(5,)),
     )
-    path.write_bytes(Recipe(tensors=tensors).build())
+    path.write_bytes(Recipe(tensors=tensors).with_value("llama.embedding_length", ValueType.UINT32, 32).build())
     return path
 
 

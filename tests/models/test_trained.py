@@ -67,7 +67,10 @@ def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
             ("adapter.openbook.base", ValueType.STRING, base),
             ("openbook.reader.instruction", ValueType.STRING, "Answer."),
         ),
-        tensors=(Tensor("blk.0.attn_q.weight.lora_a", data),),
+        tensors=(
+            Tensor("blk.0.attn_q.weight.lora_a", data, shape=(4, 1)),
+            Tensor("blk.0.attn_q.weight.lora_b", b"\x06" * 16, shape=(1, 4)),
+        ),
     )
     path.write_bytes(recipe.build())
     return path

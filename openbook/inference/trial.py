@@ -1,0 +1,246 @@
+"""The first load of a model file, in a process of its own: what ends that process does not end this one.
+
+llama.cpp ends its process over many a number in a file, over words that a vocabulary cannot spell, and over tokens that
+it cannot write out; a chat template is a program, which need not end. So a model that the package does not know by its
+SHA-256 is first opened by `python -m openbook.inference.trial`, with limits on time and memory. There its template is
+rendered, every character is tokenised, every token written out, and two short prompts are evaluated. What the template
+wrote is kept, and only that is used later: in this process no foreign template is ever rendered.
+
+A trial is no prison: the process has the rights of this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from openbook.config import available_cores
+from openbook.errors import EngineError, OpenBookError
+from openbook.models.catalogue import KNOWN_FILES
+from openbook.models.trials import TemplateText, Trial, read_trial, trial_path, write_trial
+
+if TYPE_CHECKING:
+    from openbook.inference.llamacpp import LlamaCppEngine
+    from openbook.inference.llamalib import Model
+    from openbook.models import ModelReference
+
+MEMORY_MB = 8192  # of address space, besides the files, which are mapped
+VOCABULARY_MEMORY_MB = 1024  # until the weights are mapped: for the vocabulary and the template
+SECONDS = 120.0  # and one more for each 20 MB of the files
+TEMPLATE_SECONDS = 5.0
+_BYTES_A_SECOND = 20_000_000
+MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
+_MAX_REASON_CHARS = 500
+_CONTEXT_TOKENS = 512
+
+
+def try_model(reference: ModelReference) -> None:
+    """Raises EngineError for a model that cannot be loaded and asked. An adapter without its base is tried once that is here.
+
+    It may lie where it is put together, in a folder inside the store.
+    """
+    if reference.manifest.kind == "adapter":
+        if reference.base is not None:
+            tried(reference.base, reference)
+    elif reference.manifest.kind == "language-model":
+        tried(reference)
+
+
+def tried(model: ModelReference, adapter: ModelReference | None = None) -> Trial | None:
+    """The trial of a model, or of an adapter on it: the one on record, or a new one. None for files of the catalogue.
+
+    The caller has verified both. Raises EngineError when it fails.
+    """
+    from openbook.inference.llamalib import library
+
+    parts = [model, *([adapter] if adapter else [])]
+    files = tuple(part.manifest.files[part.manifest.main_file].sha256 for part in parts)
+    if KNOWN_FILES.issuperset(files):
+        return None
+    path = trial_path(parts[-1].path.parent, parts[-1].digest)
+    engine, found = library().build, read_trial(path)
+    if found is None or (found.engine, found.files) != (engine, files):
+        found = Trial(engine, files, _try(parts[-1].name, [part.main_file for part in parts]))
+        write_trial(path, found)
+    return found
+
+
+def _try(name: str, files: list[Path]) -> TemplateText | None:
+    """What the chat template of the model in `files` wrote, its file first, then an adapter's."""
+    size = sum(file.stat().st_size for file in files)
+    timeout_s = SECONDS + size / _BYTES_A_SECOND
+    settings = {
+        "files": list(map(str, files)),
+        "memory_mb": MEMORY_MB + (size >> 20),
+        "timeout_s": timeout_s,
+        "template_s": TEMPLATE_SECONDS,
+    }
+    command = [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", json.dumps(settings)]
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=answer, stderr=complaints, timeout=timeout_s, check=False,
+                env=_environment(), start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            _refuse(name, f"it was not loaded and asked within {timeout_s:.0f} s")
+        except OSError as error:
+            _refuse(name, f"no process could be started to try it ({error.strerror or error})")
+        said, complained = _beginning(answer), _ending(complaints)
+    try:
+        value: dict[str, Any] = json.loads(said)
+        reason, template = value["reason"], value["template"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        if done.returncode == -getattr(signal, "SIGXCPU", 0):
+            _refuse(
+                name, "it took more of the processor's time than a trial may take, which is little for its template"
+            )
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        _refuse(name, f"it ended the process that tried it ({how}{complained and ': '}{complained})")
+    if reason is not None:
+        _refuse(name, _line(str(reason)))
+    return _checked(name, template)
+
+
+def _checked(name: str, template: object) -> TemplateText | None:
+    """`template`, unless a process that was taken over made it up in another form."""
+    if template is None:
+        return None
+    texts = [text for text in template if isinstance(text, str)] if isinstance(template, list) else []
+    if len(texts) != 3 or texts != template or any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+        _refuse(name, "the process that tried it gave an answer that makes no sense")
+    return texts[0], texts[1], texts[2]
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    raise EngineError(
+        f"The model {name!r} cannot be used: {reason.rstrip('.')}. Convert it again, or take another file."
+    )
+
+
+def _beginning(stream: IO[bytes]) -> bytes:
+    stream.seek(0)
+    return stream.read(MAX_ANSWER_BYTES)
+
+
+def _ending(stream: IO[bytes]) -> str:
+    """The last line of what the process complained about."""
+    return _line(_beginning(stream).decode("utf-8", "replace").strip().rpartition("\n")[2])
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[-_MAX_REASON_CHARS:]
+
+
+def _environment() -> dict[str, str]:
+    """The process finds the modules that this one finds, and llama.cpp starts no debugger when it ends it."""
+    places = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"}
+
+
+# --- in the process -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> None:
+    settings: dict[str, Any] = json.loads(arguments[0])
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints goes to standard error
+    template, reason = None, None
+    try:
+        template = _tried_here(*map(Path, settings.pop("files")), **settings)
+    except OpenBookError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "it needs more memory than a trial may take"
+    except Exception as error:  # noqa: BLE001  whatever a template or a library does
+        reason = f"it fails ({type(error).__name__}: {error})"
+    json.dump({"reason": reason and reason[:_MAX_REASON_CHARS], "template": template}, answer)
+    answer.close()
+
+
+def _tried_here(
+    path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float, template_s: float
+) -> TemplateText | None:
+    from openbook.inference.llamacpp import LlamaCppEngine
+    from openbook.inference.llamalib import Model, library
+    from openbook.inference.tokenizing import rendered_here
+    from openbook.records import ModelIdentity
+
+    _limit(VOCABULARY_MEMORY_MB, timeout_s)
+    vocabulary = Model(library(), path, vocabulary_only=True)
+    _limit(VOCABULARY_MEMORY_MB, template_s)
+    template = rendered_here(vocabulary)
+    _limit(VOCABULARY_MEMORY_MB, timeout_s)
+    _spell_everything(vocabulary)
+    vocabulary.close()
+    _limit(memory_mb, timeout_s * available_cores())
+    identity = ModelIdentity(path.name, "", "claimed")
+    for kv_bits in (16, 8):
+        try:
+            engine = LlamaCppEngine(
+                path,
+                identity=identity,
+                adapter=adapter,
+                context_tokens=_CONTEXT_TOKENS,
+                kv_bits=kv_bits,
+                template=lambda _: template,
+            )
+        except EngineError:
+            if kv_bits == 16:
+                raise
+            break  # some cannot be held in 8 bits, which is said when that is asked for
+        _ask(engine)
+        engine.close()
+    return template
+
+
+def _spell_everything(vocabulary: Model) -> None:
+    """What llama.cpp refuses to tokenise or to write out, it refuses by ending the process."""
+    for token in range(vocabulary.vocabulary_size):
+        vocabulary.piece(token)
+        vocabulary.is_control(token)
+    if vocabulary.metadata("tokenizer.ggml.model") == "gpt2":
+        return  # it spells bytes, and leaves out what it has none for
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
+    for start in range(0, len(characters), 1 << 12):
+        vocabulary.tokenize(" ".join(characters[start : start + (1 << 12)]), control=False)
+
+
+def _ask(engine: LlamaCppEngine) -> None:
+    """Two questions on one passage, so that its state is kept and put back, and one without."""
+    from openbook.inference.frozen import FrozenModel
+    from openbook.records import Decoding, Prompt
+
+    model = FrozenModel(engine)
+    for prompt in (Prompt("Answer.", ("A.",), "B?"), Prompt("Answer.", ("A.",), "C?"), Prompt("Answer.", (), "B?")):
+        logprob = model.complete(prompt, Decoding(max_tokens=1)).mean_logprob
+        if logprob is None or not math.isfinite(logprob):
+            raise EngineError("its numbers give no answer: they are not finite")
+
+
+def _limit(memory_mb: int, seconds: float) -> None:
+    """From now on. Soft limits, since later ones are higher: they are against accidents and bombs, not against an intruder."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):  # not on every platform
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        for kind, limit in (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_FSIZE, MAX_ANSWER_BYTES),
+            (resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds) + 1),
+            (resource.RLIMIT_AS, memory_mb << 20),
+        ):
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,146 @@
+"""Model files that were made to end whoever opens them: no import and no server ends, and none takes much memory."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import EngineError, InvalidModelFile, ModelError
+from openbook.inference import FrozenModel, load_model, trial
+from openbook.inference.trial import try_model
+from openbook.models import ModelReference, ModelStore, import_gguf
+from openbook.models.describe import check_importable
+from openbook.models.gguf import ValueType
+from openbook.records import Decoding
+from openbook.serving.renewing import Models, named_in_store
+from openbook.testing import PROMPT
+from tests.models.gguf_files import Recipe, llama
+from tests.models.mutations import TEMPLATES, mutated
+from tests.serving.test_running import eventually
+
+WITH_A_PROCESS = 12  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def small(store: ModelStore, tmp_path: Path) -> ModelReference:
+    return import_gguf(store, written(tmp_path, llama().build()), name="served", try_out=try_model)
+
+
+def written(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    return path
+
+
+def answers(model: FrozenModel) -> bool:
+    return bool(model.complete(PROMPT, Decoding(max_tokens=4)).answer_tokens)
+
+
+def test_a_changed_file_is_refused_with_a_sentence_or_answers(store: ModelStore, tmp_path: Path) -> None:
+    loaded, said = 0, list[str]()
+    for seed in range(1_000, 2_000):
+        path = written(tmp_path, mutated(llama(), seed)[1])
+        try:
+            check_importable(path)
+        except InvalidModelFile:
+            continue
+        loaded += 1
+        if loaded > WITH_A_PROCESS:
+            break
+        try:
+            reference = import_gguf(store, path, try_out=try_model)
+        except ModelError as error:
+            said.append(str(error))
+            continue
+        with closing(load_model(reference)) as model:
+            assert answers(model)
+    assert said
+    assert all(each.endswith(".") for each in said)
+
+
+@pytest.mark.parametrize("template", [each for each in TEMPLATES if each], ids=lambda template: template[:40])
+def test_a_template_takes_no_memory_here_and_bounded_time_there(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(trial, "TEMPLATE_SECONDS", 1.0)
+    path = written(tmp_path, llama().with_value("tokenizer.chat_template", ValueType.STRING, template).build())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match=r"template|memory"):
+        import_gguf(store, path, try_out=try_model)
+    reference = import_gguf(store, path) if len(template) < 100_000 else None
+    if reference is not None:
+        with pytest.raises(EngineError, match=r"template|memory"):
+            load_model(reference)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < trial.VOCABULARY_MEMORY_MB << 10
+
+
+CHANCE = (  # what ends or explodes by chance: a trial proves nothing of another rendering
+    "{% if range(99) | random > 0 %}{{ messages[0].content }}{{ messages[1].content }}{% else %}{{ 'a' * 10**9 }}{% endif %}",
+    "{{ range(9999) | random }}{% for m in messages %}{{ m.content }}{% endfor %}",
+    "{{ raise_exception | string }}{% for m in messages %}{{ m.content }}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("template", CHANCE)
+def test_a_template_that_goes_by_chance_has_gone_once(store: ModelStore, tmp_path: Path, template: str) -> None:
+    path = written(tmp_path, llama().with_value("tokenizer.chat_template", ValueType.STRING, template).build())
+    try:
+        reference = import_gguf(store, path, try_out=try_model)
+    except EngineError:
+        return
+    digests = set()
+    for _ in range(3):
+        with closing(load_model(reference)) as model:
+            digests.add(model.complete(PROMPT, Decoding(max_tokens=1)).prompt_digest)
+    assert len(digests) == 1
+
+
+@pytest.fixture
+def served(store: ModelStore, small: ModelReference) -> Iterator[Models]:
+    """A server's model, whose name in the store may come to mean another one."""
+    models = Models(
+        load_model(small), named_in_store(store.root, "served", lambda: load_model(store.resolve("served")))
+    )
+    yield models
+    models.end()
+    models.lease().model.close()
+
+
+HOSTILE = {
+    "aborts": llama().with_value("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0),
+    "aborts in a thread": llama().with_value("llama.expert_count", ValueType.UINT32, 8),
+    "throws": llama().with_value("tokenizer.ggml.model", ValueType.STRING, "rwkv"),
+    "explodes": llama().with_value("tokenizer.chat_template", ValueType.STRING, TEMPLATES[0]),
+}
+
+
+@pytest.mark.parametrize("recipe", HOSTILE.values(), ids=HOSTILE)
+def test_a_server_whose_name_comes_to_mean_such_a_file_goes_on(
+    served: Models, store: ModelStore, tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = served.lease()
+    with caplog.at_level(logging.ERROR, "openbook.serving"):
+        import_gguf(store, written(tmp_path, recipe.build()), name="served")  # by who tries nothing
+        served.lease().end()
+        eventually(lambda: bool(caplog.records))
+    [told] = caplog.records
+    assert "cannot be opened; the old one stays: The model 'served' cannot be used: " in told.getMessage()
+    assert told.exc_info is None
+    assert answers(served.lease().model)
+    assert served.lease().model is first.model
+    honest = llama().with_value("llama.rope.freq_base", ValueType.FLOAT32, 500.0)
+    import_gguf(store, written(tmp_path, honest.build()), name="served", try_out=try_model)
+    served.lease().end()
+    eventually(lambda: served.lease().model is not first.model)
+    assert answers(served.lease().model)

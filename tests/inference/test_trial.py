@@ -1,0 +1,217 @@
+"""A model file is loaded in a process of its own before it is loaded here, once for each file and engine."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import EngineError
+from openbook.inference import load_model, token_counter, trial
+from openbook.inference.llamalib import library
+from openbook.inference.trial import tried, try_model
+from openbook.models import ModelReference, ModelStore, import_gguf
+from openbook.models.gguf import ValueType
+from openbook.models.trials import Trial, read_trial, trial_path
+from openbook.records import Decoding
+from openbook.testing import PROMPT
+from tests.models.gguf_files import Recipe, llama
+
+TEMPLATE = ("<s>system\n", "<s>\n<s>user\n", "<s>\n<s>assistant\n")
+ABORTS = ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def written(tmp_path: Path, recipe: Recipe) -> Path:
+    path = tmp_path / "small.gguf"
+    path.write_bytes(recipe.build())
+    return path
+
+
+@pytest.fixture
+def small(store: ModelStore, tmp_path: Path) -> ModelReference:
+    return import_gguf(store, written(tmp_path, llama()), try_out=try_model)
+
+
+def record_of(store: ModelStore, reference: ModelReference) -> Trial | None:
+    return read_trial(trial_path(store.root, reference.digest))
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/no such program")
+
+
+def test_what_was_tried_is_on_record_and_not_tried_again(
+    store: ModelStore, small: ModelReference, no_process: None
+) -> None:
+    sha256 = small.manifest.files["model.gguf"].sha256
+    found = Trial(library().build, (sha256,), TEMPLATE)
+    assert tried(small) == record_of(store, small) == found
+    with closing(load_model(small)) as model:
+        assert model.complete(PROMPT, Decoding(max_tokens=2)).answer_tokens
+    assert token_counter(small)(["a b"]) == [3]
+    store.remove("small")
+    assert record_of(store, small) is None
+
+
+def test_what_is_not_on_record_is_tried_when_it_is_opened(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = import_gguf(store, written(tmp_path, llama()))
+    assert record_of(store, small) is None
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/no such program")
+        with pytest.raises(EngineError, match="no process could be started to try it"):
+            load_model(small)
+    load_model(small).close()
+    assert record_of(store, small) is not None
+
+
+@pytest.mark.parametrize("change", ["engine", "files", "format", "template", "damage"])
+def test_another_engine_or_file_or_a_damaged_record_is_another_trial(
+    store: ModelStore, small: ModelReference, no_process: None, change: str
+) -> None:
+    path = trial_path(store.root, small.digest)
+    value = json.loads(path.read_bytes())
+    value |= {"engine": {"engine": "b1"}, "files": {"files": ["f" * 64]}, "format": {"format": 9}}.get(change, {})
+    value |= {"template": ["one"]} if change == "template" else {}
+    path.write_bytes(json.dumps(value).encode() if change != "damage" else b"{")
+    with pytest.raises(EngineError, match="no process could be started"):
+        tried(small)
+
+
+def test_a_file_that_differs_where_no_digest_looks_is_another_file(store: ModelStore, tmp_path: Path) -> None:
+    first = import_gguf(store, written(tmp_path, llama()), try_out=try_model)
+    store.remove("small")
+    again = written(tmp_path, llama().with_value("general.quantization_version", ValueType.STRING, "x"))
+    second = import_gguf(store, again)
+    assert second.digest == first.digest
+    load_model(second).close()
+    found = record_of(store, second)
+    assert found is not None
+    assert found.files == (second.manifest.files["model.gguf"].sha256,) != (first.manifest.files["model.gguf"].sha256,)
+
+
+def test_a_model_that_ends_its_process_gets_no_name(store: ModelStore, tmp_path: Path) -> None:
+    path = written(tmp_path, llama().with_value(*ABORTS))
+    with pytest.raises(EngineError, match=r"'small' cannot be used: it ended the process .*signal 6.*eps >= 0"):
+        import_gguf(store, path, try_out=try_model)
+    assert store.names() == {}
+    assert store.everything() == ()
+    assert not list((store.root / "trials").glob("*"))
+    assert not list(store.root.glob(".incoming-*"))
+
+
+def test_a_model_that_came_in_untried_ends_no_process_that_opens_it(store: ModelStore, tmp_path: Path) -> None:
+    reference = import_gguf(store, written(tmp_path, llama().with_value(*ABORTS)))
+    for _ in range(2):  # a failure is not remembered
+        with pytest.raises(EngineError, match="signal 6"):
+            load_model(reference)
+    with pytest.raises(EngineError, match="signal 6"):
+        token_counter(reference)
+
+
+def test_numbers_that_are_none_are_refused(store: ModelStore, tmp_path: Path) -> None:
+    recipe = llama()
+    tensors = tuple(replace(each, data=b"\xff" * len(each.data)) for each in recipe.tensors)
+    with pytest.raises(EngineError, match="they are not finite"):
+        import_gguf(store, written(tmp_path, replace(recipe, tensors=tensors)), try_out=try_model)
+
+
+def test_a_vocabulary_that_cannot_spell_a_character_is_refused(store: ModelStore, tmp_path: Path) -> None:
+    """llama.cpp would end the process at the first question that has it."""
+    recipe = llama().with_value("tokenizer.ggml.model", ValueType.STRING, "llama")
+    with pytest.raises(EngineError, match="it ended the process"):
+        import_gguf(store, written(tmp_path, recipe), try_out=try_model)
+
+
+def test_without_a_template_texts_follow_each_other(store: ModelStore, tmp_path: Path) -> None:
+    small = import_gguf(store, written(tmp_path, llama().without("tokenizer.chat_template")), try_out=try_model)
+    found = record_of(store, small)
+    assert found is not None
+    assert found.template is None
+    with closing(load_model(small)) as model:
+        assert model.complete(PROMPT, Decoding(max_tokens=1)).text is not None
+
+
+def test_no_template_is_rendered_where_it_was_tried(
+    store: ModelStore, small: ModelReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(*_: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr("jinja2.Template.render", render)
+    with closing(load_model(small)) as model:
+        assert model.complete(PROMPT, Decoding(max_tokens=1)).prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ('{"reason": null, "template": ["a", "b"]}', "makes no sense"),
+        ('{"reason": null, "template": ["a", "b", 1]}', "makes no sense"),
+        ('{"reason": null, "template": ["a", "b", "\\ud800"]}', "makes no sense"),
+        ('{"reason": null, "template": "abc"}', "makes no sense"),
+        ('{"reason": "a\\u001b[2Jb", "template": null}', r"cannot be used: a \[2Jb\."),
+        ("[]", "ended the process"),
+        ("", r"ended the process that tried it \(exit code 0\)"),
+        ("[" * 100_000, "ended the process"),
+    ],
+)
+def test_what_the_process_says_is_looked_at(
+    small: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, match: str
+) -> None:
+    program, answer = tmp_path / "program", tmp_path / "answer"
+    answer.write_text(said)
+    program.write_text(f"#!/bin/sh\ncat '{answer}'\n")
+    program.chmod(0o755)
+    trial_path(small.path.parent, small.digest).unlink()
+    monkeypatch.setattr("sys.executable", str(program))
+    with pytest.raises(EngineError, match=match):
+        tried(small)
+
+
+def test_a_process_that_does_not_end_is_ended(
+    small: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    trial_path(small.path.parent, small.digest).unlink()
+    monkeypatch.setattr("sys.executable", str(program))
+    monkeypatch.setattr(trial, "SECONDS", 0.2)
+    with pytest.raises(EngineError, match="not loaded and asked within 0 s"):
+        tried(small)
+
+
+@pytest.mark.model
+def test_files_of_the_catalogue_need_no_trial(
+    model_reference: ModelReference, reader_reference: ModelReference, no_process: None
+) -> None:
+    merged = reader_reference.merged
+    assert merged is not None
+    assert [tried(model_reference), tried(merged), tried(model_reference, reader_reference)] == [None] * 3
+    load_model(reader_reference).close()
+
+
+@pytest.mark.model
+def test_an_adapter_is_tried_on_its_base(
+    reader_reference: ModelReference, store: ModelStore, tmp_path: Path, model_reference: ModelReference
+) -> None:
+    copy = tmp_path / "reader-copy.gguf"
+    copy.write_bytes(reader_reference.main_file.read_bytes() + b"\0")  # not the file that the package knows
+    without = import_gguf(store, copy, try_out=try_model)
+    assert record_of(store, without) is None
+    import_gguf(store, model_reference.main_file, name="base", try_out=try_model)
+    adapter = import_gguf(store, copy, try_out=try_model)
+    found = record_of(store, adapter)
+    assert found is not None
+    assert len(found.files) == 2
