@@ -40,9 +40,7 @@ def reembed(
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('reembedding', ?)", (identity,))
         contents = kept_contents(run.connection).tolist()
-        embedded = embed_missing(
-            run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours
-        )
+        embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
         with run.commit(contents, NEXT_TABLE, is_ours) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             with schema.transaction(connection):

@@ -209,10 +209,7 @@ def test_two_that_bring_the_same_text_both_end(base: KnowledgeBase, other: Knowl
     meet = threading.Barrier(2)
     one, two = (written(tmp_path / name, long=long_text("The ferry")) for name in ("one", "two"))
     with ThreadPoolExecutor(2) as threads:
-        runs = [
-            threads.submit(add, each, [docs], Interrupted(meet.wait))
-            for each, docs in ((base, one), (other, two))
-        ]
+        runs = [threads.submit(add, each, [docs], Interrupted(meet.wait)) for each, docs in ((base, one), (other, two))]
         assert {run.result().version for run in runs} == {2, 3}
     assert names(base).count("long.txt") == 2
     assert check(base).damaged == ()
