@@ -45,6 +45,7 @@ from openbook.serving.bodies import (
     validated,
 )
 from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.memory import give_back_freed
 from openbook.serving.queries import limit_of, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
@@ -235,6 +236,7 @@ def add_uploads(
                 report = add(base, [folder / name for name in files], service.embedder, replace(options, retry=True))
             finally:
                 _empty(folder)
+                give_back_freed()
     found = {verdict.path: verdict for verdict in report.verdicts}
     return report.version, [_told(found[display_path(folder / name)]) for name in files]
 
