@@ -296,9 +296,10 @@ def memory_slope(kb: Path, asked: Sequence[str], requests: int) -> dict[str, flo
     return found
 
 
-def resident_kb(process: int) -> int:
+def resident_kb(process: int, which: str = "VmRSS") -> int:
+    """`which`: `RssAnon` leaves out pages of files."""
     status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0])
+    return int(status.partition(f"{which}:")[2].split()[0])
 
 
 # --- children -------------------------------------------------------------------------------------------------------

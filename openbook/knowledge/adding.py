@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from openbook.knowledge.identities import Identity, identities
 from openbook.knowledge.intake import Change, Intake, Progress, Taken
 from openbook.knowledge.reading import needs_ocr
 from openbook.knowledge.reading.isolated import Limits
+from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.splitting import TokenCounter
-from openbook.knowledge.versions import apply_retention
+from openbook.knowledge.versions import apply_retention, drop_unused_contents
 from openbook.records import Embedder, Outcome, Verdict
 
 OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed")
@@ -33,7 +34,8 @@ OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "du
 class RunOptions:
     """How a run reads. `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again, though
     nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `count`: the reader's tokens of
-    texts, for a knowledge base whose passages are counted in tokens.
+    texts, for a knowledge base whose passages are counted in tokens. `go_on` is called between two pieces of the work and while
+    it waits; when it raises, the run ends with that, without a version, and what it had stored is deleted.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -44,6 +46,7 @@ class RunOptions:
     lock_timeout_s: float = 30.0
     count: TokenCounter | None = None
     progress: Progress = lambda stage, done, total: None
+    go_on: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,13 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
     """
     base.check_embedder(embedder.identity)
-    with base.writing(options.lock_timeout_s) as connection:
+
+    def parts(connection: sqlite3.Connection) -> list[_Part]:
         # Absolute: the same file is the same document, wherever the command is run from.
         found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
-        return _run(base, connection, embedder, options, [_Part(found, options.labels, options.ocr)])
+        return [_Part(found, options.labels, options.ocr)]
+
+    return _in_slices(base, embedder, options, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,8 @@ def sync_folders(
     both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
     """
     base.check_embedder(embedder.identity)
-    with base.writing(options.lock_timeout_s) as connection:
+
+    def parts_of(connection: sqlite3.Connection) -> list[_Part]:
         known = {each.folder: each for each in sources(base)}
         asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
         inside = [e for e in known.values() if any(_is_inside(e.folder, each) for each in asked) and e.folder.is_dir()]
@@ -142,7 +149,9 @@ def sync_folders(
                 parts.append(_Part([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
         if failed and len(failed) == len(parts):
             raise failed[0]
-        return _run(base, connection, embedder, options, parts)
+        return parts
+
+    return _in_slices(base, embedder, options, parts_of)
 
 
 def _is_inside(folder: Path, other: Path) -> bool:
@@ -273,15 +282,30 @@ def _path_of(found: Found | Verdict) -> str:
     return display_path(found.path) if isinstance(found, Found) else found.path
 
 
+def _in_slices(
+    base: KnowledgeBase,
+    embedder: Embedder,
+    options: RunOptions,
+    parts: Callable[[sqlite3.Connection], Sequence[_Part]],
+) -> Report:
+    """`parts` finds what there is, anew when another writer overtook the run."""
+
+    def work(run: SlicedRun) -> Report:
+        return _run(base, run, embedder, options, parts(run.connection))
+
+    return in_slices(base, work, options.lock_timeout_s, options.go_on, drop_unused_contents)
+
+
 def _run(
     base: KnowledgeBase,
-    connection: sqlite3.Connection,
+    run: SlicedRun,
     embedder: Embedder,
     options: RunOptions,
     parts: Sequence[_Part],
 ) -> Report:
+    connection = run.connection
     connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
-    taken, tried = _taken(base, connection, options, parts)
+    taken, tried = _taken(base, run, options, parts)
     live = live_paths(connection)
     removed = {path: why for part in parts if part.source for path, why in _gone(part, live)}
     moved = _with_what_moved(connection, taken.changes, removed, _synced(connection, parts), options.unlabel)
@@ -289,7 +313,8 @@ def _run(
     labelled = _labelled(connection, parts, {c.path for c in taken.changes} | removed.keys())
     taken = replace(taken, changes=(*taken.changes, *labelled))
     left_labelled = _left_labelled(connection, taken.changes, removed)
-    embedded = embed_missing(connection, [c.content_id for c in taken.changes], embedder, options.progress)
+    contents = {c.content_id for c in taken.changes}
+    embedded = embed_missing(run, contents, embedder, options.progress)
     verdicts = _finished(connection, taken, list(removed.items()))
 
     def beside(version: int) -> None:
@@ -303,16 +328,17 @@ def _run(
                 connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", row)
         write_verdicts(connection, verdicts, tried)
 
-    version = commit(connection, taken.changes, removed, beside=beside)
-    apply_retention(connection)
-    base.refresh_indexes(connection)
-    characters, source = _characters(connection, {c.content_id for c in taken.changes})
-    open_copies = _open_copies(connection, taken.changes)
+    with run.commit(contents):
+        version = commit(connection, taken.changes, removed, beside=beside)
+        apply_retention(connection)
+        base.refresh_indexes(connection)
+        characters, source = _characters(connection, contents)
+        open_copies = _open_copies(connection, taken.changes)
     return Report(version, verdicts, embedded, characters, source, left_labelled, open_copies)
 
 
 def _taken(
-    base: KnowledgeBase, connection: sqlite3.Connection, options: RunOptions, parts: Sequence[_Part]
+    base: KnowledgeBase, run: SlicedRun, options: RunOptions, parts: Sequence[_Part]
 ) -> tuple[Taken, dict[str, str]]:
     """What all parts took in, each path once, and what the file system said of each file that was tried."""
     changes: list[Change] = []
@@ -321,7 +347,7 @@ def _taken(
     tried: dict[str, str] = {}
     for part in parts:
         intake = Intake(
-            connection,
+            run,
             base.sizing,
             options.limits,
             options.count,

@@ -19,7 +19,7 @@ import numpy as np
 from openbook.errors import KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.knowledge import schema
 from openbook.knowledge.indexes import Indexes, Source, View
-from openbook.knowledge.locking import file_lock
+from openbook.knowledge.locking import file_lock, write_lock
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
@@ -356,15 +356,19 @@ class KnowledgeBase:
     @contextmanager
     def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
-        with schema.storage_errors(self.folder), file_lock(self.folder, timeout_s):
+        with schema.storage_errors(self.folder), write_lock(self.folder, timeout_s):
             connection = schema.connect(self.folder, writable=True)
             try:
-                self._check_embedder_is_still(connection)  # it may have changed while this one waited
-                if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
-                    self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
+                self.begin_writing(connection, timeout_s)
                 yield connection
             finally:
                 connection.close()
+
+    def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+        """What whoever has just got the write lock does first. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
+        self._check_embedder_is_still(connection)  # it may have changed while this one waited
+        if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
+            self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
 
     def forget(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.

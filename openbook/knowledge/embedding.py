@@ -1,54 +1,80 @@
-"""Passages to vectors: each text once, committed batch by batch, so that an interrupted run goes on where it was."""
+"""Passages to vectors: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from openbook.knowledge import schema
 from openbook.knowledge.intake import embedding_text
+from openbook.knowledge.locking import Overtaken
+from openbook.knowledge.slices import TABLE, IsOurs, SlicedRun, always
 from openbook.records import Embedder
 
-BATCH = 64  # passages embedded between two commits
-TABLE = "embeddings"
+BATCH = 64  # passages embedded between two slices
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 
 
 def embed_missing(
-    connection: sqlite3.Connection,
+    run: SlicedRun,
     contents: Iterable[int],
     embedder: Embedder,
     progress: Callable[[str, int, int], None],
     *,
     table: str = TABLE,
+    is_ours: IsOurs = always,
 ) -> int:
-    """Embed what has no vector in `table` yet; how many different texts that were."""
+    """Embed what has no vector in `table` yet, as long as that `is_ours`; how many different texts that were.
+
+    Nothing is stored for a passage that a purge deleted meanwhile. Raises Overtaken.
+    """
     missing: dict[bytes, int] = {}
-    for content in sorted(set(contents)):
-        rows = connection.execute(
-            f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
-            "WHERE p.content_id = ? AND e.embedding_key IS NULL",
-            (content,),
-        )
-        missing.update(rows.fetchall())
+    with run.slice() as connection:
+        _check(is_ours(connection))
+        for content in sorted(set(contents)):
+            rows = connection.execute(
+                f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
+                "WHERE p.content_id = ? AND e.embedding_key IS NULL",
+                (content,),
+            )
+            missing.update(rows.fetchall())
     keys = list(missing)
     for start in range(0, len(keys), BATCH):
         progress("embed", start, len(keys))
+        run.go_on()
         batch = keys[start : start + BATCH]
-        vectors = embedder.embed_passages([_text_of(connection, missing[key]) for key in batch]).astype("<f2")
-        with schema.transaction(connection):
-            connection.executemany(
-                f"INSERT INTO {table} VALUES (?, ?)", [(k, v.tobytes()) for k, v in zip(batch, vectors, strict=True)]
+        passages = [missing[key] for key in batch]
+        texts = [_text_of(run.connection, passage) for passage in passages]
+        vectors = embedder.embed_passages(texts).astype("<f2")
+        with run.slice() as connection, schema.transaction(connection):
+            _check(is_ours(connection) and _are_there(connection, passages))
+            connection.executemany(  # another run may have embedded the same text meanwhile
+                f"INSERT OR IGNORE INTO {table} VALUES (?, ?)",
+                [(k, v.tobytes()) for k, v in zip(batch, vectors, strict=True)],
             )
     if keys:
         progress("embed", len(keys), len(keys))
     return len(keys)
 
 
+def _check(is_still_so: bool) -> None:
+    if not is_still_so:
+        raise Overtaken
+
+
+def _are_there(connection: sqlite3.Connection, passages: Sequence[int]) -> bool:
+    marks = ", ".join(map(str, passages))
+    count = connection.execute(f"SELECT count(*) FROM passages WHERE id IN ({marks})").fetchone()[0]
+    return bool(count == len(passages))
+
+
 def _text_of(connection: sqlite3.Connection, passage: int) -> str:
-    title, headings, text = connection.execute(
+    row = connection.execute(
         "SELECT c.title, p.headings, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
         "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?",
         (passage,),
     ).fetchone()
+    if row is None:
+        raise Overtaken
+    title, headings, text = row
     return embedding_text(title, schema.headings(headings), text)

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import schema
 from openbook.knowledge.discovery import Found, display_path
 from openbook.knowledge.identities import Identity, identities
+from openbook.knowledge.locking import Overtaken
 from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.knowledge.reading.cleaning import title_from_name
@@ -26,6 +27,9 @@ from openbook.knowledge.reading.isolated import Limits, ReaderPool
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
+
+if TYPE_CHECKING:
+    from openbook.knowledge.slices import SlicedRun
 
 _STAYS = "; the text read before stays"
 _WITH_OCR = " ocr"
@@ -89,7 +93,7 @@ class Intake:
     With `by_name`, the run itself gives them by name, and takes none away that a document has but `unlabel`. `relabel`: look at the labels of unchanged files too. `retry`: read files that failed again, though they are unchanged.
     """
 
-    connection: sqlite3.Connection
+    run: SlicedRun
     sizing: Sizing
     limits: Limits
     count: TokenCounter | None = None
@@ -110,6 +114,10 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._code = code_of(self.sizing)
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        return self.run.connection
 
     def take(self, found: Sequence[Found | Verdict]) -> Taken:
         """A verdict for each of `found`, in their order. Contents of new and changed files are stored."""
@@ -165,6 +173,7 @@ class Intake:
         started_ns = time.time_ns()
         for done, item in enumerate(due):
             self.progress("digest", done, len(due))
+            self.run.go_on()
             try:
                 content_id = self._known_content(item)
             except UnreadableFile as error:
@@ -211,8 +220,11 @@ class Intake:
             return int(row[0])
         text_digest = sha256_hex(content.text.encode())
         spans = self.sizing.split(content, self.count)
-        with schema.transaction(self.connection):
-            cursor = self.connection.execute(
+        with self.run.slice() as connection, schema.transaction(connection):
+            row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
+            if row is not None:  # another run stored it meanwhile
+                return int(row[0])
+            cursor = connection.execute(
                 "INSERT INTO contents (key, code, text, title, media_type, source_chars, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     key,
@@ -225,11 +237,12 @@ class Intake:
                 ),
             )
             content_id = int(cursor.lastrowid or 0)
-            self.connection.executemany(
+            connection.executemany(
                 "INSERT INTO passages (content_id, passage_id, start_char, end_char, page, headings, embedding_key) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [_passage_row(content_id, text_digest, content, span) for span in spans],
             )
+        self.run.stored.append(content_id)
         return content_id
 
     def _settle(self, found: Found, content_id: int, read_at_ns: int) -> None:
@@ -256,9 +269,10 @@ class Intake:
 
         Metadata is what the file system, the file and its sidecar say, in this order of precedence.
         """
-        title, stated = self.connection.execute(
-            "SELECT title, metadata FROM contents WHERE id = ?", (content_id,)
-        ).fetchone()
+        row = self.connection.execute("SELECT title, metadata FROM contents WHERE id = ?", (content_id,)).fetchone()
+        if row is None:  # a purge deleted it meanwhile
+            raise Overtaken
+        title, stated = row
         of_file = dict(system_metadata(display_path(found.path), found.bytes, found.modified_ns))
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))

@@ -53,6 +53,7 @@ from openbook.serving.bodies import (
     UploadBody,
 )
 from openbook.serving.configuration import Configuration
+from openbook.serving.crowding import Requests
 from openbook.serving.guard import CALLER, ROUTE, Guard
 from openbook.serving.keys import KeyFile
 from openbook.serving.lookup import ReceiptLookup
@@ -277,10 +278,13 @@ def create_app(
         rates=Rates(bounds.requests_per_minute),
         traces=Traces(tracers),
         reading=Gate(bounds.running, bounds.waiting),
-        writing=Gate(1, bounds.waiting),
-        receiving=Gate(bounds.uploads, bounds.waiting),
+        writing=Gate(bounds.uploads, bounds.waiting),
+        removing=Gate(1, bounds.waiting),
+        purging=Gate(1, bounds.waiting),
+        receiving=Gate(bounds.uploads, bounds.waiting, each=max(1, bounds.uploads // 2)),
         drawing=Gate(bounds.pictures, bounds.waiting),
-        pool=ThreadPoolExecutor(bounds.running + 1, "openbook-serve"),
+        requests=Requests(bounds.connections),
+        pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 2, "openbook-serve"),
     )
 
     @asynccontextmanager

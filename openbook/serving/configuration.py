@@ -18,8 +18,9 @@ class Bounds:
     """What one request may cost, and all together. A request over a bound is refused with a sentence.
 
     `running` requests compute at a time and `waiting` wait for their turn, shared out among callers (`running.Gate`); more
-    are answered 429; `uploads` are received at a time. Who has no key is one caller with all others who have none. A key
-    may send `requests_per_minute` (0: any number). `connections` are open at a time. `head_s` and `body_s` bound slow
+    are answered 429; `uploads` are received and taken in at a time, half of them of one caller, each within `upload_s`. Who has no key is one caller with all others who have none. A key
+    may send `requests_per_minute` (0: any number). There are so many `connections` with a request under way, three quarters of them of one address,
+    and as many without one. `head_s` and `body_s` bound slow
     senders; a client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds
     the writing of one answer. `body_bytes` is for JSON. `pictures` are drawn at a time,
     each within `picture_s`.
@@ -35,6 +36,7 @@ class Bounds:
     answer_s: float = 300.0
     body_bytes: int = 1 << 20
     uploads: int = 2
+    upload_s: float = 3600.0
     upload_bytes: int = 100_000_000
     upload_files: int = 64
     answer_tokens: int = 1024
@@ -49,12 +51,14 @@ class Bounds:
     picture_s: float = 20.0
 
     def shared_by(self, processes: int) -> Bounds:
-        """The share of one of so many processes in what all requests together may take, rounded up.
+        """The share of one of so many processes in what all requests together may take, rounded up; of uploads at least two,
+        so that one caller does not take all.
 
         Connections are not shared out: which process accepts one is chance, and an idle one costs little.
         """
         shared = ("running", "waiting", "uploads", "requests_per_minute", "pictures")
-        return replace(self, **{name: -(-getattr(self, name) // processes) for name in shared})
+        shares = {name: -(-getattr(self, name) // processes) for name in shared}
+        return replace(self, **{**shares, "uploads": max(shares["uploads"], min(self.uploads, 2))})
 
 
 @dataclass(frozen=True, slots=True)

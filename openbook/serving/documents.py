@@ -45,6 +45,7 @@ from openbook.serving.bodies import (
     validated,
 )
 from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.memory import give_back_freed
 from openbook.serving.queries import limit_of, query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
@@ -145,7 +146,7 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
         folder = service.configuration.settings.home / UPLOADS / base.id / caller.id
 
         def work(stop: Stop) -> tuple[int, list[Verdict]]:
-            return add_uploads(base, service, folder, form.files, options)
+            return add_uploads(base, service, folder, form.files, replace(options, go_on=lambda: go_on(stop)))
 
         version, verdicts = await service.write(request.receive, work)
     for place, verdict in form.refused:
@@ -220,7 +221,8 @@ def add_uploads(
 ) -> tuple[int, list[Verdict]]:
     """Read files as one new version: its number, a verdict on each in their order.
 
-    They are in `folder` only for as long as it takes; the knowledge base keeps their text. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
+    They are in `folder` only for as long as it takes; the knowledge base keeps their text. What `options.go_on` raises leaves
+    no file and no version. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
     """
     with storage_errors(f"take in uploads in {folder}"):
         make_folder(folder)
@@ -234,6 +236,7 @@ def add_uploads(
                 report = add(base, [folder / name for name in files], service.embedder, replace(options, retry=True))
             finally:
                 _empty(folder)
+                give_back_freed()
     found = {verdict.path: verdict for verdict in report.verdicts}
     return report.version, [_told(found[display_path(folder / name)]) for name in files]
 
@@ -327,7 +330,7 @@ async def remove_documents(service: Service, request: Request, caller: Caller) -
         _check_visible(body.documents, base.documents(caller.scope()))
         return remove(base, body.documents, lock_timeout_s=service.configuration.settings.lock_timeout_s).version
 
-    version = await service.write(request.receive, work)
+    version = await service.delete(service.removing, request.receive, work)
     data = [{"object": "verdict", "path": path, "outcome": "removed", "reason": ""} for path in body.documents]
     return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
 
@@ -355,7 +358,7 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
             "models_that_learned_it": [each.name for each in done.carried],
         }
 
-    return JSONResponse(await service.write(request.receive, work))
+    return JSONResponse(await service.delete(service.purging, request.receive, work))
 
 
 def places_of(configuration: Configuration) -> Places:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from openbook.serving.crowding import Requests, no_place
 from openbook.serving.refusals import Refusal
 from openbook.serving.service import Service
 
@@ -43,7 +44,14 @@ class Guard:
         bounds = self._service.configuration.bounds
         headers = Headers(scope=scope)
         body = _Body(receive, headers, _most_bytes(headers, bounds.body_bytes, bounds.upload_bytes), bounds.body_s)
+        requests, client = self._service.requests, scope.get("client")
         status = 500
+
+        async def receive_body() -> Message:
+            message = await body.receive()
+            if body.is_complete:
+                requests.is_complete(body)
+            return message
 
         async def guarded_send(message: Message) -> None:
             nonlocal status
@@ -58,13 +66,15 @@ class Guard:
 
         try:
             try:
+                body.enter(requests, client[0] if client else "")
                 self._service.doorkeeper.check_names(headers)
                 body.check_length()
             except Refusal as refusal:
                 await refusal.response()(scope, receive, guarded_send)
                 return
-            await self._app(scope, body.receive, guarded_send)
+            await self._app(scope, receive_body, guarded_send)
         finally:
+            requests.leave(body)
             self._note(scope, status, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
@@ -88,9 +98,26 @@ class _Body:
         self._given, self._headers = given, headers
         self._most_bytes, self._seconds = most_bytes, seconds
         self._bytes = 0
-        self._is_hopeless = False
+        self._is_hopeless = self._gives_way = False
+        self._waiting: asyncio.Timeout | None = None
         self._until: float | None = None
         self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+    def enter(self, requests: Requests, host: str) -> None:
+        """Raises Refusal when there is no place for the request."""
+        try:
+            requests.enter(self, host, self._give_way)
+        except Refusal:
+            self._is_hopeless = True
+            raise
+        if self.is_complete:
+            requests.is_complete(self)
+
+    def _give_way(self) -> None:
+        """To another request, which has come whole: what is missing of this one is not waited for."""
+        self._gives_way = self._is_hopeless = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
     def check_length(self) -> None:
         """Raises Refusal when the head already says that it is too large."""
@@ -113,15 +140,21 @@ class _Body:
     async def receive(self) -> Message:
         if self.is_complete:
             return await self._given()
+        if self._gives_way:
+            raise no_place()
         loop = asyncio.get_running_loop()
         if self._until is None:
             self._until = loop.time() + self._seconds
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._until) as self._waiting:
                 message = await self._given()
         except TimeoutError as error:
+            if self._gives_way:
+                raise no_place() from error
             why = f"The body did not come within {self._seconds:g} s."
             raise Refusal(408, why, code="request_timeout") from error
+        finally:
+            self._waiting = None
         self._bytes += len(message.get("body", b""))
         if self._bytes > self._most_bytes:
             raise self._too_large()

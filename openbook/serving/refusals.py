@@ -31,7 +31,7 @@ REASONS = {
     421: "The server is asked under a name that is not its own.",
     429: "The server has as many requests as it takes, or the key has sent as many as it may; Retry-After says when to try again.",
     500: "The server failed; its log says where.",
-    503: "The server is ending, or something else is writing; Retry-After says when to try again.",
+    503: "The server is ending or has as many connections as it takes, or something else is writing; Retry-After says when to try again.",
     504: "The answer took too long and was broken off.",
 }
 

@@ -35,7 +35,8 @@ class _Turn:
 
 
 class Gate:
-    """At most `running` at a time and at most `waiting` behind them, shared out among callers. Used from one event loop.
+    """At most `running` at a time, `each` of one caller, and at most `waiting` behind them, shared out among callers.
+    Used from one event loop.
 
     A place that comes free goes to the waiting caller who holds the fewest, and among those to who got one longest ago;
     what one caller sent is taken in the order of its coming. When the queue is full, a newcomer takes the last place of
@@ -43,8 +44,9 @@ class Gate:
     another finds room all the same.
     """
 
-    def __init__(self, running: int, waiting: int) -> None:
+    def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
         self._most_running, self._most_waiting = running, waiting
+        self._each = running if each is None else each
         self._held: Counter[str] = Counter()  # places by caller
         self._queue: list[_Turn] = []  # in the order of coming; short, so a list will do
         self._last: Counter[str] = Counter()  # when each caller got a place: the how-manieth it was
@@ -69,7 +71,7 @@ class Gate:
             self._leave(caller)
 
     async def _enter(self, caller: str) -> None:
-        if self.running < self._most_running:  # then nobody waits
+        if self.running < self._most_running and self._held[caller] < self._each:  # then nobody waits who could have it
             self._give(caller)
             return
         self._make_room(caller)
@@ -105,8 +107,8 @@ class Gate:
 
     def _leave(self, caller: str) -> None:
         self._held[caller] -= 1
-        if self._queue:
-            turn = min(self._queue, key=lambda each: (self._held[each.caller], self._last[each.caller]))
+        if able := [turn for turn in self._queue if self._held[turn.caller] < self._each]:
+            turn = min(able, key=lambda each: (self._held[each.caller], self._last[each.caller]))
             self._queue.remove(turn)
             self._give(turn.caller)
             turn.has_place = True
@@ -146,7 +148,7 @@ class Stop:
             raise ClientGone
         if self._server_ends.is_set():
             raise Refusal(503, "The server is ending.", code="shutting_down", retry_after_s=5)
-        message = f"The answer took longer than {self._limit_s:g} s and was broken off."
+        message = f"It took longer than {self._limit_s:g} s and was broken off."
         raise Refusal(504, message, code="timeout")
 
 

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
+from openbook.serving.crowding import Idle
 from openbook.serving.http_lines import StrictLines
 from openbook.serving.refusals import Refusal
 
@@ -63,7 +64,6 @@ def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) ->
             log_config=None,
             proxy_headers=False,  # what a header says of the caller's address counts for nothing
             server_header=False,
-            limit_concurrency=bounds.connections + 1,  # the one that asks is counted too, and at this number refused
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=MOST_HEAD_BYTES,
@@ -74,6 +74,7 @@ def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) ->
 def _protocol(bounds: Bounds) -> type[asyncio.Protocol]:
     class Protocol(_Bounded):
         head_s, write_s = bounds.head_s, bounds.write_s
+        idle = Idle(bounds.connections)
 
     return Protocol
 
@@ -82,11 +83,13 @@ class _Bounded(H11Protocol):
     """Ends a connection whose next request's head is not complete `head_s` after it began, or which holds what its
     client has not taken `write_s` after it was written.
 
-    The second is cut off: closing waits, without an end, until everything is taken.
+    The second is cut off: closing waits, without an end, until everything is taken. `idle` bounds how many there are with no
+    request under way; how many requests, the guard, which answers those that are too many.
     """
 
     head_s: float
     write_s: float
+    idle: Idle
     _late: asyncio.TimerHandle | None = None
     _stuck: asyncio.TimerHandle | None = None
 
@@ -124,6 +127,11 @@ class _Bounded(H11Protocol):
             self.cycle.message_event.set()
         self.transport.close()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()  # which may begin the next one
+        if self.cycle.response_complete:
+            self._is_idle()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stuck = self.loop.call_later(self.write_s, self.transport.abort)
@@ -137,11 +145,20 @@ class _Bounded(H11Protocol):
         self._all_is_taken()
         super().connection_lost(exc)
 
+    def _is_idle(self) -> None:
+        self.idle.add(self, self.client[0] if self.client else "", self._give_way)
+
+    def _give_way(self) -> None:
+        """Without waiting for what is not taken."""
+        (self.transport.close if self._stuck is None else self.transport.abort)()
+
     def _expect_head(self) -> None:
         if self._late is None:
             self._late = self.loop.call_later(self.head_s, self.transport.close)
+            self._is_idle()
 
     def _stop_expecting(self) -> None:
+        self.idle.discard(self)
         if self._late is not None:
             self._late.cancel()
             self._late = None

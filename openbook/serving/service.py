@@ -19,6 +19,7 @@ from openbook.records import Embedder
 from openbook.serving.access import Caller, Doorkeeper
 from openbook.serving.bodies import Choosing
 from openbook.serving.configuration import Configuration
+from openbook.serving.crowding import Requests
 from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import Refusal
@@ -26,6 +27,8 @@ from openbook.serving.running import Gate, Stop, compute
 from openbook.serving.traces import Traces
 
 _T = TypeVar("_T")
+
+_SHOWN_GATES = ("reading", "writing", "removing", "purging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,11 @@ class Service:
     traces: Traces
     reading: Gate
     writing: Gate
+    removing: Gate
+    purging: Gate
     receiving: Gate
     drawing: Gate
+    requests: Requests
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
@@ -52,12 +58,18 @@ class Service:
         return await compute(self.pool, self.reading, receive, self.stop(), work)
 
     async def write(self, receive: Receive, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that change a knowledge base: one at a time, to its end."""
-        return await compute(self.pool, self.writing, receive, self.stop(), work, until_done=True)
+        """`work` in its turn among all that bring documents; it ends between two of its slices when nobody waits for it."""
+        stop = Stop(self.configuration.bounds.upload_s, self.ends)
+        return await compute(self.pool, self.writing, receive, stop, work)
+
+    async def delete(self, gate: Gate, receive: Receive, work: Callable[[Stop], _T]) -> _T:
+        """`work` that deletes, in its turn at `gate`; once it has begun, to its end."""
+        return await compute(self.pool, gate, receive, self.stop(), work, until_done=True)
 
     def count_gates(self) -> None:
         """Tell the metrics how many requests compute and wait now."""
-        for name, gate in (("reading", self.reading), ("writing", self.writing)):
+        for name in _SHOWN_GATES:
+            gate: Gate = getattr(self, name)
             self.metrics.gate(name, gate.running, gate.waiting)
 
     def stop(self) -> Stop:

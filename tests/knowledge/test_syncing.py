@@ -12,9 +12,10 @@ from openbook.errors import ConfigError, KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, add, purge, remove, sync
 from openbook.knowledge.adding import SyncedFolder, forget_source, resolve, sources, sync_folders
 from openbook.knowledge.discovery import discover, display_path
-from openbook.knowledge.intake import Intake
+from openbook.knowledge.intake import Intake, Taken
 from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.versions import Retention, prune, restore
 from openbook.knowledge.watching import changes
 from openbook.testing import HashEmbedder
@@ -134,9 +135,12 @@ def test_a_failed_file_costs_a_stat_until_it_changes_or_a_retry(
 def test_what_the_machine_refused_is_tried_again_though_the_file_is_unchanged(base: KnowledgeBase, docs: Path) -> None:
     found = list(discover([docs]))
     (docs / "a.txt").unlink()
-    with base.writing(1.0) as connection:
-        intake = Intake(connection, base.sizing, Limits())
-        taken = intake.take(found)
+
+    def taken_in(run: SlicedRun) -> tuple[Intake, Taken]:
+        intake = Intake(run, base.sizing, Limits())
+        return intake, intake.take(found)
+
+    intake, taken = in_slices(base, taken_in, 1.0)
     failed = [verdict for verdict in taken.verdicts if verdict.outcome == "failed"]
     assert [(Path(v.path).name, v.reason) for v in failed] == [("a.txt", "does not exist")]
     assert failed[0].path not in intake.tried_stats(found)

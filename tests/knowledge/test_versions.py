@@ -10,6 +10,7 @@ from openbook.knowledge import KnowledgeBase, Scope, committing, sync
 from openbook.knowledge.discovery import discover
 from openbook.knowledge.intake import Intake
 from openbook.knowledge.reading.isolated import Limits
+from openbook.knowledge.slices import in_slices
 from openbook.knowledge.versions import (
     Retention,
     diff,
@@ -226,9 +227,10 @@ def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, float]) -> No
 
 def test_a_policy_leaves_unfinished_work_alone(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
     set_retention(base, Retention(versions=1))
-    with base.writing(5.0) as connection:  # what an interrupted run leaves: contents that no version has yet
-        taken = Intake(connection, base.sizing, Limits()).take(list(discover([_with(docs.parent / "more", "x.txt")])))
-        unfinished = taken.changes[0].content_id
+    found = list(discover([_with(docs.parent / "more", "x.txt")]))
+    # What an interrupted run leaves: contents that no version has yet.
+    taken = in_slices(base, lambda run: Intake(run, base.sizing, Limits()).take(found), 5.0)
+    unfinished = taken.changes[0].content_id
     (docs / "a.txt").write_text("Ferries leave at noon.")
     sync(base, docs, embedder)
     assert [v.version for v in history(base)] == [5]

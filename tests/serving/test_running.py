@@ -257,24 +257,6 @@ def test_a_client_that_reads_gets_everything(large_report: Configuration, base: 
         assert len(everything(connection).partition(b"\r\n\r\n")[2]) == LARGE
 
 
-def test_so_many_connections_are_served_and_one_more_is_told_so(
-    configuration: Configuration, base: KnowledgeBase
-) -> None:
-    with running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server:
-        held = [connected(server, "GET /health HTTP/1.1\nHost: local") for _ in range(2)]
-        assert is_served(server)
-        held.append(connected(server, "GET /health HTTP/1.1\nHost: local"))
-        with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
-            refused = everything(connection)
-        assert refused.startswith(b"HTTP/1.1 503 ")
-        assert b"connection: close" in refused
-        for each in held:
-            each.sendall(b"host\r\nConnection: close\r\n\r\n")
-            assert everything(each).startswith(b"HTTP/1.1 200 ")
-            each.close()
-        assert is_served(server)
-
-
 def test_what_is_written_is_sent_at_once() -> None:
     with (
         listen("127.0.0.1", 0) as door,

@@ -189,5 +189,5 @@ def test_workers_share_out_what_one_may_take() -> None:
     assert shared(settings, 2).threads == max(1, available_cores() // 2)
     assert shared(Settings(Path(), threads=3), 2).threads == 3
     bounds = Bounds(running=4, waiting=33, uploads=2, pictures=5).shared_by(4)
-    assert (bounds.running, bounds.waiting, bounds.uploads, bounds.pictures, bounds.connections) == (1, 9, 1, 2, 256)
+    assert (bounds.running, bounds.waiting, bounds.uploads, bounds.pictures, bounds.connections) == (1, 9, 2, 2, 256)
     assert Bounds().shared_by(1) == Bounds()

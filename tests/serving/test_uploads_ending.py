@@ -1,0 +1,211 @@
+"""An upload that nobody waits for ends between two slices and leaves nothing; while it lasts, nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.checking import check
+from openbook.records import Vectors
+from openbook.serving import server as server_module
+from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.documents import UPLOADS
+from openbook.serving.running import Gate, caller_id
+from openbook.testing import HashEmbedder, echo_model
+from tests.serving.conftest import LONG_S, Running, running
+from tests.serving.test_documents import listed
+from tests.serving.test_running import bounded, connected, eventually
+
+SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
+BOUNDARY = "x0x"
+
+
+class SlowEmbedder(HashEmbedder):
+    """Waits in each batch of the slow text until it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        if any("slow text" in text for text in texts):
+            self.begun.release()
+            assert self.go_on.acquire(timeout=LONG_S)
+        return super().embed_passages(texts)
+
+    def end(self) -> None:
+        self.go_on.release(100)
+
+
+@pytest.fixture
+def embedder() -> SlowEmbedder:
+    return SlowEmbedder()
+
+
+@pytest.fixture
+def server(configuration: Configuration, base: KnowledgeBase, embedder: SlowEmbedder) -> Iterator[Running]:
+    with running(configuration, echo_model(), {"kb": base}, embedder) as found:
+        yield found
+        embedder.end()
+
+
+def uploading(server: Running) -> bytes:
+    """A form with the slow text."""
+    part = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{SLOW[0]}"\r\n\r\n'.encode()
+    return part + SLOW[1] + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def head_of(body: bytes) -> str:
+    kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}\nContent-Length: {len(body)}"
+    return f"POST /v1/documents HTTP/1.1\nHost: localhost\n{kind}\n\n"
+
+
+def stored(base: KnowledgeBase) -> list[int]:
+    tables = ("versions", "contents", "passages", "embeddings")
+    return [base.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+def upload_files(home: Path) -> list[str]:
+    return [path.name for path in (home / UPLOADS).rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def send(server: Running, file: tuple[str, bytes], headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/documents", files={"file": file}, headers=headers, timeout=LONG_S)
+
+
+def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
+    server: Running, base: KnowledgeBase, embedder: SlowEmbedder, own_home: Path
+) -> None:
+    before, body = stored(base), uploading(server)
+    connection = connected(server, head_of(body), body)
+    assert embedder.begun.acquire(timeout=LONG_S)
+    assert upload_files(own_home) == ["slow.txt"]
+    assert stored(base) != before  # its text is stored ahead
+    connection.close()
+    for _ in range(3):  # what came before these, the server has seen: that its client left
+        assert server.client.get("/health").status_code == 200
+    embedder.end()
+    eventually(lambda: server.service.writing.running == server.service.receiving.running == 0)
+    assert stored(base) == before
+    assert upload_files(own_home) == []
+    assert send(server, ("new.txt", b"The lamp is green.")).status_code == 200
+
+
+def test_an_upload_that_takes_too_long_is_broken_off_and_leaves_nothing(
+    configuration: Configuration, base: KnowledgeBase, own_home: Path
+) -> None:
+    before = stored(base)
+    with running(bounded(configuration, upload_s=0.0), echo_model(), {"kb": base}) as server:
+        response = send(server, SLOW)
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    assert stored(base) == before
+    assert upload_files(own_home) == []
+
+
+def test_an_upload_ends_with_the_server_and_leaves_nothing(
+    configuration: Configuration,
+    base: KnowledgeBase,
+    embedder: SlowEmbedder,
+    own_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "GRACE_S", 0)  # answers under way are not waited for
+    before = stored(base)
+    with ThreadPoolExecutor(2) as threads:
+        with running(configuration, echo_model(), {"kb": base}, embedder) as server:
+            sent = threads.submit(send, server, SLOW)
+            assert embedder.begun.acquire(timeout=LONG_S)
+            # The batch under way ends when the server already does.
+            threads.submit(server.service.ends.wait, LONG_S).add_done_callback(lambda _: embedder.end())
+        assert sent.result(LONG_S).status_code == 500
+    assert stored(base) == before
+    assert upload_files(own_home) == []
+
+
+def test_a_purge_and_a_removal_do_not_wait_for_an_upload(
+    server: Running, base: KnowledgeBase, embedder: SlowEmbedder
+) -> None:
+    bridge, ferry = base.documents()[:2]
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(send, server, SLOW)
+        assert embedder.begun.acquire(timeout=LONG_S)
+        purged = server.client.post("/v1/documents/purge", json={"documents": [bridge]})
+        assert (purged.status_code, purged.json()["documents"]) == (200, [bridge])
+        embedder.go_on.release()
+        assert embedder.begun.acquire(timeout=LONG_S)
+        assert server.client.post("/v1/documents/remove", json={"documents": [ferry]}).status_code == 200
+        assert not sent.done()
+        embedder.end()
+        verdict = sent.result(LONG_S).json()["data"][0]
+    assert verdict["outcome"] == "added"
+    assert [Path(path).name for path in listed(server)] == ["slow.txt"]
+    assert check(base).damaged == ()
+
+
+def test_an_upload_waits_for_none_of_another_caller(
+    server: Running, base: KnowledgeBase, embedder: SlowEmbedder, tmp_path: Path
+) -> None:
+    theirs, mine = server.key("write"), server.key("write")
+    with ThreadPoolExecutor(2) as threads:
+        sent = threads.submit(send, server, SLOW, theirs)
+        assert embedder.begun.acquire(timeout=LONG_S)
+        second = threads.submit(send, server, ("second.txt", b"Another text."), theirs)
+        eventually(lambda: server.service.receiving.waiting == 1)  # theirs waits for theirs
+        assert send(server, ("lamp.txt", b"The lamp is green."), mine).json()["data"][0]["outcome"] == "added"
+        door = tmp_path / "door.txt"
+        door.write_text("The door is blue.")
+        add(base, [door], HashEmbedder())  # as another process does
+        assert not sent.done()
+        assert not second.done()
+        embedder.end()
+        assert [each.result(LONG_S).json()["data"][0]["outcome"] for each in (sent, second)] == ["added", "added"]
+    assert check(base).damaged == ()
+    assert {Path(path).name for path in listed(server)} >= {"slow.txt", "second.txt", "lamp.txt", "door.txt"}
+
+
+def test_workers_share_out_uploads_and_leave_two_to_each() -> None:
+    assert [Bounds().shared_by(count).uploads for count in (1, 2, 8)] == [2, 2, 2]
+    assert Bounds(uploads=8).shared_by(2).uploads == 4
+    assert Bounds(uploads=1).shared_by(2).uploads == 1
+
+
+def test_a_place_beyond_the_share_of_one_caller_stays_for_another() -> None:
+    asyncio.run(_two_callers())
+
+
+async def _two_callers() -> None:
+    gate, order = Gate(2, 8, each=1), list[str]()
+    ends = {name: asyncio.Event() for name in ("a1", "a2", "b1", "b2")}
+
+    async def hold(name: str) -> None:
+        caller_id.set(name[0])
+        async with gate.place():
+            order.append(name)
+            await ends[name].wait()
+
+    async def settled() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("a1", "a2"):
+            tasks.create_task(hold(name))
+        await settled()
+        assert (order, gate.running, gate.waiting) == (["a1"], 1, 1)
+        for name in ("b1", "b2"):
+            tasks.create_task(hold(name))
+        await settled()
+        assert (order, gate.running, gate.waiting) == (["a1", "b1"], 2, 2)
+        ends["b1"].set()
+        await settled()
+        assert order == ["a1", "b1", "b2"]
+        for each in ends.values():
+            each.set()
+    assert (gate.running, gate.waiting) == (0, 0)
