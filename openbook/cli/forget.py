@@ -53,9 +53,7 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
-    places = Places(
-        current.cache_dir, current.runs_dir, current.diagnoses_dir, session.states(current), session.store(current)
-    )
+    places = Places.of(current, session.states(current), session.store(current))
     finished = finish(base, places, lock_timeout_s=current.lock_timeout_s)
     try:
         paths = named(base, documents)
@@ -74,18 +72,20 @@ def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, 
     if as_json:
         learned = [dataclasses.asdict(each) for each in done.carried]
         counts = {"caches_dropped": done.caches, "states_dropped": done.states, "diagnoses_dropped": done.diagnoses}
-        display.print_json({**dataclasses.asdict(done.purged), **counts, "models_that_learned_it": learned})
-        return
-    display_kb.print_purged(done.purged, done.caches, done.states)
-    if done.diagnoses:
-        click.echo(
-            f"Deleted too: {done.diagnoses} of the diagnoses in {current.diagnoses_dir}, which showed their text."
-        )
-    for each in done.carried:
-        if each.found is None:
-            click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")
-            continue
-        click.echo(
-            f"The model {each.name} ({each.model[:12]}) has learned from it, and a model cannot forget. Train it again "
-            f"without these documents, or remove it: openbook models remove {each.name}"
+        unreached = [{**dataclasses.asdict(each), "path": str(each.path)} for each in done.out_of_reach]
+        more = {
+            "runs_dropped": done.runs,
+            "unfinished_dropped": done.unfinished,
+            "models_that_learned_it": learned,
+            "proved": done.proved,
+            "scanned": [dataclasses.asdict(each) for each in done.scanned],
+            "out_of_reach": unreached,
+        }
+        display.print_json({**dataclasses.asdict(done.purged), **counts, **more})
+    else:
+        display_kb.print_purged(done)
+    if not done.proved:
+        raise KnowledgeError(
+            f"It is not proved that nothing of the documents is left: {len(done.not_clean)} of the files and folders below "
+            f"{current.home} may hold traces of them. They are listed with what to do."
         )

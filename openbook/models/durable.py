@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from openbook.errors import StorageError
+from openbook.models.liveness import beginning
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and try again",
@@ -23,6 +25,7 @@ _ADVICE = {
 }
 
 
+_UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
 _GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
 
 
@@ -67,17 +70,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Others may replace the file meanwhile: the last one stays, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with beginning(path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"), path) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
     sync_folder(path.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the name is one that `replacing` gives to a file until it is whole."""
+    return _UNFINISHED.fullmatch(path.name) is not None
 
 
 def check_replaceable(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from openbook.inference.states import States
 from openbook.knowledge.forgetting import interrupted
-from openbook.serving.documents import UPLOADS, checked_name
+from openbook.serving.documents import checked_name
 from openbook.serving.refusals import Refusal
 from tests.serving.conftest import SECRET, Running
 
@@ -39,7 +39,7 @@ def test_an_upload_is_a_document_and_its_file_is_gone(server: Running, own_home:
     assert tower["path"] in listed(server)
     assert server.bases["kb"].version == before + 1
     assert "55 metres" in server.ask("How many metres high is the tower of Lund?").json()["openbook"]["answer"]
-    assert [path.name for path in (own_home / UPLOADS).rglob("*") if path.is_file()] == [".lock"]
+    assert [path.name for path in (own_home / "uploads").rglob("*") if path.is_file()] == [".lock"]
     assert upload(server, ("tower.txt", TOWER))[0]["outcome"] == "unchanged"
     assert upload(server, ("tower.txt", TOWER + b" It is red."))[0]["outcome"] == "updated"
 
