@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from openbook import __version__
 from openbook.config import Settings
 from openbook.errors import KnowledgeBaseBusy
 from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.base import now
 from openbook.knowledge.cached import drop, holding
 from openbook.knowledge.forgetting import (
     Purged,
@@ -37,6 +39,7 @@ from openbook.models.durable import check_deletable, delete_folder, delete_left_
 from openbook.models.incoming import PREFIX, clear_leftovers
 from openbook.models.lineage import Learned, carrying
 from openbook.models.liveness import delete_abandoned, is_held
+from openbook.proofs import Deleted, PurgeProof, Scanned, Unreached
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
@@ -73,15 +76,6 @@ class Places:
             settings.uploads_dir,
             settings.home,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """Files of one place that hold no trace. Of a state that is what its writer named its passages."""
-
-    place: str
-    files: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +202,29 @@ def purge_everywhere(
         (here, *(found.scanned[place] for place in sorted(found.scanned))),
         tuple(found.out_of_reach),
     )
+
+
+def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
+    """What can be shown to others: digests and counts, no name and no text."""
+    unreached: dict[str, list[Digest]] = {}
+    for each in done.out_of_reach:
+        unreached.setdefault(each.reason, []).append(_path_digest(str(each.path)))
+    return PurgeProof(
+        openbook_version=__version__,
+        time=now(),
+        knowledge_base=base.id,
+        knowledge_base_version=done.purged.version,
+        paths=tuple(sorted(map(_path_digest, done.purged.documents))),
+        texts=done.texts,
+        deleted=Deleted(**done.deleted),
+        scanned=done.scanned,
+        out_of_reach=tuple(Unreached(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
+        models_that_learned_it=tuple(sorted(each.model for each in done.carried)),
+    )
+
+
+def _path_digest(path: str) -> Digest:
+    return sha256_hex(path.encode("utf-8", "surrogateescape"))
 
 
 def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0) -> bool:
@@ -348,13 +365,16 @@ def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Ne
         for path in _walk(root, left_out - {root}, found.out_of_reach):
             scanned, unreached = _looked_at(path, place, places, needles)
             parts = path.relative_to(root).parts
-            if unreached is not None and unreached.reason == "traces" and place in traced and len(parts) > 1:
-                traced[place].add(root.joinpath(*parts[: 2 if place == "cache" else 1]))
+            depth = 2 if place == "cache" else 1
+            if unreached is not None and unreached.reason == "traces" and place in traced and len(parts) > depth:
+                traced[place].add(root.joinpath(*parts[:depth]))
             elif unreached is not None:
                 found.out_of_reach.append(unreached)
             elif scanned is not None:
                 files, size = files + 1, size + scanned
         found.scanned[place] = Scanned(place, files, size)
+    for _ in _walk(base_folder, set(), found.out_of_reach):
+        pass  # its files were scanned, but no folder that a link in it leads to
     with storage_errors(f"delete what holds traces in {places.cache} and {places.diagnoses}"):
         drop(places.cache, traced["cache"])
         for folder in traced["diagnoses"]:

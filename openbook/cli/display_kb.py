@@ -183,7 +183,7 @@ def print_purged(done: PurgedEverywhere) -> None:
     if weights := done.unreached.get("weights"):
         say(
             out,
-            f"Not scanned: {_count(weights, 'file')} of models' numbers. What models have learned of them is said below.",
+            f"Not scanned: {_count(weights, 'file')} of models' numbers. A model that has learned from them is named.",
         )
     if purged.on_disk:
         more = len(purged.on_disk) - 3

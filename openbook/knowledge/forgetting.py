@@ -87,7 +87,7 @@ def purge(
         _drop_what_stays(connection, traces)
         try:
             files, scanned = _scan(base.folder, traces)
-        except KnowledgeError:
+        except (KnowledgeError, OSError):
             with schema.transaction(connection):
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
             raise
