@@ -10,7 +10,8 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -236,6 +237,7 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
         return False
     with storage_errors(f"delete what models computed of purged documents in {places.states.folder}"):
         places.states.forget_again(lock_timeout_s)
+    _clear_unfinished(places)
     return finish_purge(base, lock_timeout_s=lock_timeout_s)
 
 
@@ -279,13 +281,11 @@ def _delete(found: _Derived, places: Places, lock_timeout_s: float) -> None:
         with storage_errors(f"delete the documents in {path}"):
             if (path.parent / CHECKPOINTS).is_dir():
                 delete_folder(path.parent / CHECKPOINTS)
-            delete_left_over(path.parent)
             path.unlink(missing_ok=True)
     with storage_errors(f"delete diagnoses in {places.diagnoses}"):
         for folder in found.diagnoses:
             delete_folder(folder)
-        delete_left_over(places.diagnoses)
-    found.unfinished += sum(_clear_unfinished(places))
+    found.unfinished += _clear_unfinished(places)
 
 
 def _forget(found: _Derived, places: Places, lock_timeout_s: float) -> None:
@@ -293,34 +293,30 @@ def _forget(found: _Derived, places: Places, lock_timeout_s: float) -> None:
         found.states += places.states.forget(found.passages, lock_timeout_s)
 
 
-def _clear_unfinished(places: Places) -> Iterator[int]:
-    """Delete what killed processes left half written, wherever only they could go on with it; how many files.
+def _clear_unfinished(places: Places) -> int:
+    """Delete what killed processes left half written or half deleted; how many files and folders they were writing.
 
     Who writes in a folder holds its lock, so there is nobody where it is free. What a living one writes is met again by
     `_look_at_all`. Raises StorageError.
     """
     clear_leftovers(places.store.root)
+    cleared = 0
     with storage_errors(f"delete what killed processes left in {places.home}"):
+        for parent in (places.cache / "docs", places.diagnoses, *places.runs.glob("*")):
+            delete_left_over(parent)
         for root in _roots(places):
-            for path in root.rglob(".*"):
-                yield is_unfinished(path) and delete_abandoned(path)
-        for lock in places.uploads.glob("*/*/.lock"):
-            if not is_held(lock):
-                with file_lock(lock.parent, 0.0):
-                    yield _deleted(path for path in lock.parent.iterdir() if path != lock)
-        for lock in places.runs.glob(f"*/{LOCK}"):
-            yield _deleted(path for path in lock.parent.glob(".*") if path != lock)
+            cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
+        for pattern, lock in (
+            *(("*", lock) for lock in places.uploads.glob("**/.lock")),  # an upload is there only while it is read
+            *((".*", lock) for lock in places.runs.glob(f"*/{LOCK}")),
+        ):
+            with suppress(KnowledgeBaseBusy), file_lock(lock.parent, 0.0):
+                for path in sorted({*lock.parent.glob(pattern)} - {lock}):
+                    path.unlink()
+                    cleared += 1
         for pattern in _GROWING:
-            for path in places.diagnoses.glob(f"*/{pattern}"):
-                yield _cut_off(path)
-
-
-def _deleted(paths: Iterable[Path]) -> int:
-    count = 0
-    for path in paths:
-        path.unlink(missing_ok=True)
-        count += 1
-    return count
+            cleared += sum(map(_cut_off, places.diagnoses.glob(f"*/{pattern}")))
+    return cleared
 
 
 def _cut_off(path: Path) -> bool:
@@ -407,7 +403,7 @@ def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> tupl
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
             return None, None
-        if path.suffix in _WEIGHTS:
+        if path.suffix in _WEIGHTS and place in ("models", "runs", "diagnoses"):
             advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is said apart."
             return None, OutOfReach("weights", path, advice)
         if path.suffix == ".state" and place == "states":

@@ -17,6 +17,7 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.cached import for_documents
+from openbook.knowledge.forgetting import interrupted
 from openbook.knowledge.locking import file_lock
 from openbook.knowledge.versions import Retention, prune
 from openbook.models import ModelStore
@@ -465,3 +466,18 @@ def test_a_state_that_is_not_what_was_written_goes_though_its_header_names_anoth
     shutil.rmtree(home.folder / "cache")
     assert purged(home).proved
     assert not path.exists()
+
+
+def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.purging._look_at_all", killed)
+        with pytest.raises(Killed):
+            home.purge()
+    assert interrupted(home.base)
+    assert finish(home.base, home.places)
+    assert not interrupted(home.base)

@@ -352,6 +352,7 @@ class KnowledgeBase:
                 self._check_embedder_is_still(connection)  # it may have changed while this one waited
                 if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
                     self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
+                    connection.execute("DELETE FROM meta WHERE key = 'purging'")
                 yield connection
             finally:
                 connection.close()
@@ -365,7 +366,6 @@ class KnowledgeBase:
         with self._viewing:
             self._indexes, self._views = indexes, {}
         schema.compact(connection, self.folder, timeout_s)
-        connection.execute("DELETE FROM meta WHERE key = 'purging'")
 
     def source(self, connection: sqlite3.Connection) -> Source:
         """Where the derived indexes are made from."""

@@ -85,13 +85,11 @@ def purge(
         paths |= others
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
-        try:
-            files, scanned = _scan(base.folder, traces)
-        except (KnowledgeError, OSError):
-            with schema.transaction(connection):
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
-            raise
+        files, scanned = _scan(base.folder, traces)
         afterwards(traces)
+        connection.execute(
+            "DELETE FROM meta WHERE key = 'purging'"
+        )  # only now: whoever is killed before has proved nothing
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return Purged(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
@@ -245,7 +243,7 @@ def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
 
 def _forms(text: str) -> set[bytes]:
     """The bytes in which a text may stand in a file: plain, and in JSON."""
-    plain = {text.encode(each) for each in ("utf-8", "utf-16-le", "utf-16-be")}
+    plain = {text.encode(each) for each in ("utf-8", "utf-16-le")}
     return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
 
 
