@@ -38,7 +38,7 @@ def beginning(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[byt
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete what a killed process left of `beginning` or `hold_new_folder`; False: its writer lives. Raises OSError."""
+    """Delete what a killed process left of `beginning` or `hold_new_folder`; False: its writer lives, or may. Raises OSError."""
     if not _POSIX:
         try:
             path.unlink(missing_ok=True)  # Windows deletes no open file
@@ -50,7 +50,11 @@ def delete_abandoned(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        if not _lock(descriptor):
+        try:
+            held = _lock(descriptor)
+        except OSError:  # a disk without locks
+            held = False
+        if not held:
             return False
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -67,7 +71,8 @@ def _begun(temporary: Path, mode: int) -> int:
         descriptor = os.open(temporary, flags, mode)
         if not _POSIX:
             return descriptor
-        _lock(descriptor, wait=True)
+        with suppress(OSError):  # a disk without locks: there nobody takes it for a left-over either
+            _lock(descriptor, wait=True)
         if temporary.exists():
             return descriptor
         os.close(descriptor)  # somebody took it for a left-over before it was locked
@@ -84,7 +89,8 @@ def hold_new_folder(folder: Path) -> int | None:
             return None
         with suppress(FileNotFoundError):  # somebody took it for a left-over before it was locked
             descriptor = os.open(folder, os.O_RDONLY)
-            _lock(descriptor, wait=True)
+            with suppress(OSError):
+                _lock(descriptor, wait=True)
             if folder.exists():
                 return descriptor
             os.close(descriptor)
