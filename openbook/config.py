@@ -80,6 +80,10 @@ class Settings:
         return self.home / "states"
 
     @property
+    def uploads_dir(self) -> Path:
+        return self.home / "uploads"
+
+    @property
     def default_kb(self) -> Path:
         return self.kb if self.kb is not None else self.home / "kb"
 

@@ -18,6 +18,7 @@
     - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
     - NoPicture            a page of a document of which no picture can be shown
   - ReceiptError           what should be a receipt, or a log of them, is none, or was altered
+  - ProofError             a signed document that is none, was altered, or is of another key
   - TrainingError          a training run that cannot go on
   - StorageError           the disk refused: full, read-only, no permission
 
@@ -114,6 +115,10 @@ class NoPicture(KnowledgeError):
 
 
 class ReceiptError(OpenBookError):
+    exit_code = 2
+
+
+class ProofError(OpenBookError):
     exit_code = 2
 
 

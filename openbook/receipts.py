@@ -28,7 +28,7 @@ FIRST = "0" * 64  # what stands for the line before the first
 
 
 def parse_receipt(text: str | bytes) -> Receipt:
-    """The receipt in a JSON document: alone, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
+    """The receipt in a JSON document: alone, signed, or in that of an answer (`openbook ask --json`). Raises ReceiptError.
 
     Law: `parse_receipt(canonical_json(asdict(receipt))) == receipt`. Whether it was altered is not looked at here.
     """
@@ -40,12 +40,14 @@ def parse_receipt(text: str | bytes) -> Receipt:
         raise ReceiptError(f"This is no JSON document, so it is no receipt: {error}.") from error
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
         value = value["receipt"]
+    if isinstance(value, dict) and "signature" in value and "content" in value:
+        value = value["content"]
     return receipt_of(value)
 
 
 def receipt_of(value: object) -> Receipt:
     """Raises ReceiptError."""
-    found: Receipt = _record(Receipt, value, "receipt")
+    found: Receipt = record_of(Receipt, value, "receipt")
     if found.format not in FORMATS:
         raise ReceiptError(
             f"The receipt has format {found.format}; this version of OpenBook reads {' and '.join(map(str, FORMATS))}."
@@ -60,7 +62,7 @@ def is_altered(receipt: Receipt) -> bool:
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 
 
-def _record(cls: type, value: object, where: str) -> Any:
+def record_of(cls: type, value: object, where: str) -> Any:
     """`value` as a record of `cls`, whose fields may be texts, numbers, records, tuples of those, or None."""
     if not isinstance(value, Mapping):
         raise ReceiptError(f"{where} must be an object, not {_shown(value)}.")
@@ -93,7 +95,7 @@ def _typed(kind: Any, value: object, where: str) -> Any:
             raise ReceiptError(f"{where} must be one of {', '.join(map(repr, options))}, not {_shown(value)}.")
         return value
     if dataclasses.is_dataclass(kind):
-        return _record(typing.cast("type", kind), value, where)
+        return record_of(typing.cast("type", kind), value, where)
     allowed = (int, float) if kind is float else (kind,)
     if type(value) not in allowed:
         raise ReceiptError(f"{where} must be {kind.__name__}, not {_shown(value)}.")

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.cached import for_documents
+from openbook.knowledge.forgetting import interrupted
 from openbook.knowledge.locking import file_lock
+from openbook.knowledge.versions import Retention, prune
 from openbook.models import ModelStore
-from openbook.purging import Places, finish, purge_everywhere
+from openbook.models.durable import replacing
+from openbook.models.liveness import alone, among
+from openbook.purging import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 
@@ -64,15 +71,24 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     folder = tmp_path / "home"
-    docs = folder / "docs"
+    docs = tmp_path / "docs"
     docs.mkdir(parents=True)
+    folder.mkdir()
     (docs / "secret.txt").write_text(SECRET)
     (docs / "bridge.txt").write_text(OTHER)
     base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
     add(base, [docs], embedder)
     for_documents([docs], folder / "cache", embedder)[0].close()
     states = States(folder / "states")
-    places = Places(folder / "cache", folder / "runs", folder / "diagnoses", states, ModelStore(folder / "models"))
+    places = Places(
+        folder / "cache",
+        folder / "runs",
+        folder / "diagnoses",
+        states,
+        ModelStore(folder / "models"),
+        folder / "uploads",
+        folder,
+    )
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
     for name, text in (("shows", SECRET), ("another", OTHER)):
@@ -89,15 +105,15 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
 def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
     assert not home.is_clean()
     done = purge_everywhere(home.base, [home.secret], home.places)
-    assert (done.caches, done.states, done.diagnoses) == (2, 1, 1)
+    assert (done.caches, done.runs, done.states, done.diagnoses) == (1, 1, 1, 1)
     assert home.is_clean()
     assert not home.state_is_kept()
     assert (home.folder / "diagnoses" / "another" / "report.html").exists()
 
 
 def _copy(home: Home) -> str:
-    (home.folder / "docs" / "copy.txt").write_text(SECRET)
-    add(home.base, [home.folder / "docs"], home.embedder)
+    Path(home.secret).with_name("copy.txt").write_text(SECRET)
+    add(home.base, [Path(home.secret).parent], home.embedder)
     return "--copies"
 
 
@@ -235,3 +251,233 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     assert not finish(home.base, home.places)
     assert home.is_clean()
     assert not home.state_is_kept()
+
+
+# --- every file is deleted, scanned, or listed ------------------------------------------------------------------------
+
+
+def purged(home: Home, **options: Any) -> PurgedEverywhere:
+    return purge_everywhere(home.base, [home.secret], home.places, lock_timeout_s=0.2, **options)
+
+
+def listed(done: PurgedEverywhere) -> dict[str, str]:
+    return {each.path.name: each.reason for each in done.out_of_reach}
+
+
+def test_every_file_is_counted(home: Home) -> None:
+    (home.folder / "api-keys.json").write_text("{}")
+    (home.folder / "models" / "names").mkdir(parents=True)
+    (home.folder / "models" / "names" / "reader.json").write_text("{}")
+    done = purged(home)
+    assert done.proved
+    assert done.out_of_reach == ()
+    assert done.unreached == {}
+    counts = {each.place: each.files for each in done.scanned}
+    there = [path for path in home.folder.rglob("*") if path.is_file()]
+    assert done.files >= len(there) - 3  # SQLite's files beside its own come and go
+    assert counts["home"] == counts["models"] == 1
+    assert counts["states"] == 2  # the list of what was purged, and a lock
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.toml", f'model = "{SECRET}"'.encode()),
+        ("notes.txt", SECRET.encode("utf-16")),
+        ("notes.json", json.dumps({"a": f"\u201c{SECRET}"}).encode()),
+        ("states/notes.txt", SECRET.encode()),
+        ("uploads/notes.txt", b"x" * 9000 + SECRET.encode()[:60]),
+        ("somewhere/deep/.hidden", SECRET.encode()),
+        ("log/receipts.jsonl", SECRET.encode()),
+    ],
+)
+def test_what_it_does_not_own_is_listed_and_nothing_is_proved(home: Home, name: str, content: bytes) -> None:
+    path = home.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    done = purged(home)
+    assert not done.proved
+    (found,) = done.out_of_reach
+    assert (found.path, found.reason) == (path, "traces")
+    assert "from byte" in found.advice
+    assert ("log of receipts" in found.advice) == name.startswith("log")
+    assert path.read_bytes() == content
+
+
+def test_a_log_of_receipts_shows_its_documents_by_name_alone(home: Home) -> None:
+    (home.folder / "log").mkdir()
+    (home.folder / "log" / "receipts.jsonl").write_text(json.dumps({"question": "?", "document": home.secret}))
+    assert listed(purged(home)) == {"receipts.jsonl": "traces"}
+
+
+def test_another_knowledge_base_in_the_home_is_named(home: Home) -> None:
+    other = KnowledgeBase.ensure(home.folder / "other", home.embedder.identity)
+    add(other, [Path(home.secret)], home.embedder)
+    other.close()
+    done = purged(home)
+    assert not done.proved
+    assert all(f"--kb {home.folder / 'other'}" in each.advice for each in done.out_of_reach)
+
+
+def test_a_phrase_that_others_use_too_is_no_trace(home: Home) -> None:
+    (home.folder / "config.toml").write_text(f'model = "{SECRET[:40]}"')
+    assert purged(home).proved
+
+
+def test_weights_are_listed_and_are_no_trace(home: Home) -> None:
+    (home.folder / "models").mkdir()
+    (home.folder / "models" / "model.gguf").write_bytes(b"GGUF")
+    done = purged(home)
+    assert done.proved
+    assert listed(done) == {"model.gguf": "weights"}
+
+
+def test_a_link_to_a_folder_is_listed(home: Home) -> None:
+    (home.folder / "elsewhere").symlink_to(Path(home.secret).parent)
+    done = purged(home)
+    assert not done.proved
+    assert listed(done) == {"elsewhere": "link"}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="who is root may read everything")
+def test_what_cannot_be_read_is_listed(home: Home) -> None:
+    (home.folder / "closed").mkdir(mode=0)
+    done = purged(home)
+    (home.folder / "closed").chmod(0o700)
+    assert listed(done) == {"closed": "unreadable"}
+    assert not done.proved
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_holds_nothing_and_stops_nothing(home: Home) -> None:
+    os.mkfifo(home.folder / "pipe")
+    assert purged(home).proved
+
+
+def test_a_diagnosis_that_holds_traces_anywhere_goes(home: Home) -> None:
+    (home.folder / "diagnoses" / "another" / "report.html").write_text(f"<p>{SECRET}</p>")
+    assert purged(home).proved
+    assert home.is_clean()
+    assert not (home.folder / "diagnoses" / "another").exists()
+
+
+def test_a_stopped_run_loses_what_it_learned_from_and_with_it_its_checkpoints(home: Home) -> None:
+    checkpoint = home.folder / "runs" / "one" / "checkpoints" / "step-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "parameters.safetensors").write_bytes(b"numbers")
+    assert purged(home).proved
+    assert not checkpoint.exists()
+
+
+# --- writers that live ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
+    with among(home.folder / "states" / "writing") as held:
+        assert held
+        with pytest.raises(StorageError, match=r"has been writing to .*states for 0.2 s"):
+            purged(home)
+        assert home.base.text(home.secret) == SECRET
+        assert home.state_is_kept()
+    assert purged(home).proved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
+    states = States(home.folder / "states", memory_bytes=0)
+    with alone(home.folder / "states" / "writing", 0.0):
+        states.put(b"m" * 32, b"numbers", ["a"], states.begin())
+    assert states.get(b"m" * 32) is None
+    assert not states.problem
+
+
+def test_a_name_that_a_killed_purge_cut_off_spoils_no_other(home: Home) -> None:
+    states = States(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", ["a" * 64], states.begin())
+    with (home.folder / "states" / "purged").open("a") as stream:
+        stream.write("b" * 10)
+    States(home.folder / "states").forget(["a" * 64])
+    states.begin()
+    assert states.get(b"m" * 32) is None
+
+
+@pytest.mark.parametrize("place", ["runs/one/.lock", "diagnoses/another/.observations-a.jsonl.lock"])
+def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, place: str) -> None:
+    lock = filelock.FileLock(home.folder / place)
+    before = home.bytes()
+    with lock, pytest.raises(KnowledgeBaseBusy, match=r"works in .*(one|another)"):
+        purged(home)
+    assert home.bytes() == before
+    assert purged(home).proved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> None:
+    folder = home.folder / "cache" / "docs" / "new"
+    folder.mkdir()
+    with among(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
+        purged(home)
+    assert home.state_is_kept()
+    assert purged(home).proved
+    assert not folder.exists()
+
+
+def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home) -> None:
+    report = home.folder / "diagnoses" / "another" / "report.html"
+    upload = home.folder / "uploads" / "kb" / "local"
+    upload.mkdir(parents=True)
+    (upload / "mine.txt").write_text("Something else.")
+    with replacing(report) as stream, file_lock(upload, 0.0):
+        stream.write(b"not yet whole")
+        done = purged(home)
+    assert not done.proved
+    assert {each.reason for each in done.out_of_reach} == {"in use"}
+    assert {each.path.parent for each in done.out_of_reach} == {report.parent, upload.parent}
+    assert report.read_bytes() == b"not yet whole"
+    assert (upload / "mine.txt").exists()
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
+    old = [passage.digest for passage in home.base.passages(home.secret)]
+    Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
+    add(home.base, [Path(home.secret)], home.embedder)
+    prune(home.base, Retention(versions=1))
+    states = States(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", old, states.begin())
+    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
+    states.put(b"n" * 32, b"numbers", bridge, states.begin())
+    shutil.rmtree(home.folder / "cache")
+    assert purged(home).proved
+    states = States(home.folder / "states")
+    assert states.get(b"m" * 32) is None
+    assert states.get(b"n" * 32) == b"numbers"
+
+
+def test_a_state_that_is_not_what_was_written_goes_though_its_header_names_another(home: Home) -> None:
+    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
+    states = States(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", bridge, states.begin())
+    (path,) = (home.folder / "states").rglob(f"{(b'm' * 32).hex()}.state")
+    path.write_bytes(path.read_bytes() + b"and others")
+    shutil.rmtree(home.folder / "cache")
+    assert purged(home).proved
+    assert not path.exists()
+
+
+def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.purging._look_at_all", killed)
+        with pytest.raises(Killed):
+            home.purge()
+    assert interrupted(home.base)
+    assert finish(home.base, home.places)
+    assert not interrupted(home.base)

@@ -36,6 +36,7 @@ VERBS = {
     "reembed": "openbook.cli.reembed:reembed",
     "replay": "openbook.cli.replay:replay",
     "log": "openbook.cli.replay:log",
+    "verify": "openbook.cli.verify:verify",
     "mcp": "openbook.cli.mcp:mcp",
     "diagnose": "openbook.cli.diagnose:diagnose",
     "questions": "openbook.cli.questions:questions",

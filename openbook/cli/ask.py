@@ -14,6 +14,7 @@ import click
 
 from openbook.cli.asking import check_places, open_asked, reading_options
 from openbook.cli.scoping import scope_of
+from openbook.cli.verify import check_signing, write_signed
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 @click.option("--quote", is_flag=True, help="Answer with a verbatim span of a passage and nothing else.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
+@click.option(
+    "--sign", type=click.Path(path_type=Path), help="Write the receipt to this file, signed. See: openbook verify"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def ask(
     question: str,
@@ -47,6 +51,7 @@ def ask(
     quote: bool,
     full_check: bool,
     log: Path | None,
+    sign: Path | None,
     as_json: bool,
     **reading: object,
 ) -> None:
@@ -68,6 +73,8 @@ def ask(
     checked_question(question)
     check_places(docs, kb)
     current = session.settings(kb=kb, model=model, **reading)
+    if sign is not None:
+        check_signing(sign, current.home)
     decoding = Decoding(temperature, top_p, seed, current.max_tokens, ("\n",), quote)
     options = Options(current.passages, session.strategy(current), decoding)
     if not (docs or closed_book):
@@ -80,6 +87,8 @@ def ask(
             answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
         if log is not None:
             append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+        if sign is not None:
+            write_signed(sign, current.home, answer.receipt)
         display.show_answer(answer, as_json=as_json)
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status
     from openbook.knowledge.checking import Checked
-    from openbook.knowledge.forgetting import Purged
     from openbook.knowledge.versions import Difference, Version
+    from openbook.models.lineage import Learned
+    from openbook.purging import PurgedEverywhere
     from openbook.records import Verdict
 
 _SHOWN_CHANGES = 40
@@ -160,24 +161,39 @@ def print_difference(found: Difference) -> None:
             say(out, f"... and {len(of_changed) - _SHOWN_CHANGES} more; --json lists all.")
 
 
-def print_purged(purged: Purged, caches_dropped: int, states_dropped: int) -> None:
+def print_purged(done: PurgedEverywhere) -> None:
     from openbook.knowledge.forgetting import BEYOND_REACH
 
-    out = console()
+    out, purged = console(), done.purged
     many = len(purged.documents)
     say(
         out,
         f"{_count(many, 'document')} and {_count(purged.passages, 'passage')} purged from every version; version {purged.version} begins.",
     )
-    say(
-        out,
-        f"Proof: {purged.files} files, {purged.bytes:,} bytes scanned; of their text, names, keys and vectors nothing "
-        "is left that no other document holds.",
-    )
-    if caches_dropped:
-        say(out, f"Deleted too: {_count(caches_dropped, 'cached knowledge base')} of --docs that held them.")
-    if states_dropped:
-        say(out, f"Deleted too: {_count(states_dropped, 'state')} that models computed of them.")
+    scanned = f"{_count(done.files, 'file')}, {done.bytes:,} bytes scanned"
+    if done.proved:
+        say(
+            out,
+            f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds.",
+        )
+    else:
+        say(out, f"Not proved: {scanned}, but these may hold traces of them:", style="red")
+        for each in done.not_clean:
+            say(out, printable(f"{each.path} ({each.reason}): {each.advice}"), indent=2, style="red")
+    for number, one, several in (
+        (done.caches, "cached knowledge base of --docs", "cached knowledge bases of --docs"),
+        (done.runs, "stopped training run's documents", "stopped training runs' documents"),
+        (done.states, "state that models computed of them", "states that models computed of them"),
+        (done.diagnoses, "diagnosis that showed their text", "diagnoses that showed their text"),
+        (done.unfinished, "file that a killed process left", "files that killed processes left"),
+    ):
+        if number:
+            say(out, f"Deleted too: {number:,} {one if number == 1 else several}.")
+    if weights := done.unreached.get("weights"):
+        say(
+            out,
+            f"Not scanned: {_count(weights, 'file')} of models' numbers. A model that has learned from them is named.",
+        )
     if purged.on_disk:
         more = len(purged.on_disk) - 3
         names = ", ".join(map(short_path, purged.on_disk[:3])) + (f" and {more} more" if more > 0 else "")
@@ -187,7 +203,18 @@ def print_purged(purged: Purged, caches_dropped: int, states_dropped: int) -> No
             printable(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}"),
             style="yellow",
         )
+    for learned in done.carried:
+        say(out, printable(_carried(learned)))
     say(out, BEYOND_REACH, style="dim")
+
+
+def _carried(learned: Learned) -> str:
+    if learned.found is None:
+        return f"Whether the model {learned.name} has learned from it is {learned.note}."
+    return (
+        f"The model {learned.name} ({learned.model[:12]}) has learned from it, and a model cannot forget. Train it again "
+        f"without these documents, or remove it: openbook models remove {learned.name}"
+    )
 
 
 def print_check(checked: Checked) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from openbook.cli.verify import check_signing, write_signed
 from openbook.errors import KnowledgeError
 
 
@@ -41,51 +42,66 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
 @click.option("--copies", is_flag=True, help="Also documents elsewhere that hold the same text.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--proof",
+    type=click.Path(path_type=Path),
+    help="Write what was done to this file, signed, without names and text. See: openbook verify",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def purge(documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, as_json: bool) -> None:
-    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan."""
+def purge(
+    documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
+) -> None:
+    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
+
+    Exits with 4 when the documents are purged and some file in the home folder may still hold traces; it is then named.
+    """
     import dataclasses
 
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.forgetting import named
-    from openbook.purging import Places, finish, purge_everywhere
+    from openbook.purging import Places, finish, proof_of, purge_everywhere
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
-    places = Places(
-        current.cache_dir, current.runs_dir, current.diagnoses_dir, session.states(current), session.store(current)
-    )
+    if proof is not None:
+        check_signing(proof, current.home)
+    places = Places.of(current, session.states(current), session.store(current))
     finished = finish(base, places, lock_timeout_s=current.lock_timeout_s)
     try:
         paths = named(base, documents)
     except KnowledgeError as error:
         if not finished:
             raise
-        click.echo(
-            f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
-        )
+        said = f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
+        if proof is not None:
+            raise KnowledgeError(f"{said} So no proof is written.") from error
+        click.echo(said)
         return
     if not yes:
         shown = ", ".join(map(display.short_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
         many = f"{len(paths)} document{'s' if len(paths) > 1 else ''}"
         click.confirm(f"Delete {many} ({shown}) from all versions? This cannot be undone.", abort=True, err=True)
     done = purge_everywhere(base, documents, places, copies=copies, lock_timeout_s=current.lock_timeout_s)
+    if proof is not None:
+        write_signed(proof, current.home, proof_of(done, base))
     if as_json:
         learned = [dataclasses.asdict(each) for each in done.carried]
         counts = {"caches_dropped": done.caches, "states_dropped": done.states, "diagnoses_dropped": done.diagnoses}
-        display.print_json({**dataclasses.asdict(done.purged), **counts, "models_that_learned_it": learned})
-        return
-    display_kb.print_purged(done.purged, done.caches, done.states)
-    if done.diagnoses:
-        click.echo(
-            f"Deleted too: {done.diagnoses} of the diagnoses in {current.diagnoses_dir}, which showed their text."
-        )
-    for each in done.carried:
-        if each.found is None:
-            click.echo(f"Whether the model {each.name} has learned from it is {each.note}.")
-            continue
-        click.echo(
-            f"The model {each.name} ({each.model[:12]}) has learned from it, and a model cannot forget. Train it again "
-            f"without these documents, or remove it: openbook models remove {each.name}"
+        unreached = [{**dataclasses.asdict(each), "path": str(each.path)} for each in done.out_of_reach]
+        more = {
+            "runs_dropped": done.runs,
+            "unfinished_dropped": done.unfinished,
+            "models_that_learned_it": learned,
+            "proved": done.proved,
+            "scanned": [dataclasses.asdict(each) for each in done.scanned],
+            "out_of_reach": unreached,
+        }
+        display.print_json({**dataclasses.asdict(done.purged), **counts, **more})
+    else:
+        display_kb.print_purged(done)
+    if not done.proved:
+        raise KnowledgeError(
+            f"It is not proved that nothing of the documents is left: {len(done.not_clean)} of the files and folders below "
+            f"{current.home} may hold traces of them. They are listed with what to do."
         )

@@ -39,7 +39,7 @@ def train(
     """
     from openbook.cli import session
     from openbook.knowledge.discovery import check_exists
-    from openbook.models.durable import make_folder, storage_errors
+    from openbook.models.durable import make_folder, replace_file, storage_errors
 
     check_exists(recipe)
     check_installed()
@@ -54,7 +54,8 @@ def train(
             folder = folder.with_name(f"{folder.name}-{sha256_hex(version.encode())[:8]}")
         documents = folder / DOCUMENTS
         if dry_run:
-            scrap = tempfile.TemporaryDirectory()
+            current.runs_dir.mkdir(parents=True, exist_ok=True)
+            scrap = tempfile.TemporaryDirectory(prefix=".dry-run-", dir=current.runs_dir)  # where a purge finds it
             documents = Path(scrap.name) / DOCUMENTS
         elif (folder / METRICS).is_file() and not resume:
             raise TrainingError(
@@ -63,8 +64,8 @@ def train(
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
             if not documents.is_file():  # of a run that goes on: what it began with
-                documents.write_bytes(content)
-                documents.with_suffix(".version").write_text(version, encoding="utf-8")
+                replace_file(documents.with_suffix(".version"), version.encode())
+                replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
         command += ["--documents", str(documents), "--knowledge-base", version]
     command += ["--folder", str(folder), "--threads", str(current.threads)]

@@ -20,21 +20,24 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from openbook.errors import StorageError
 from openbook.models.durable import make_folder
+from openbook.models.liveness import alone, among, beginning, delete_abandoned
 from openbook.records import Digest, canonical_json
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens
 _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 1 << 20
+_NEW = ".new"  # how the name of a state ends until it is whole
 _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `ALL`; only ever appended to
 ALL = "all"
 _TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
-_UNFINISHED_S = 3600.0  # temporary files older than this are of a process that is gone
+_WRITING = "writing"  # held by all who write a state, and by whoever purges alone
 _KEEP_SHARE = 0.9  # of the budget is kept, once it was exceeded
 _COUNT_SHARE = 0.05  # of the budget a process may write before it counts again what others wrote beside it
 
@@ -77,6 +80,11 @@ class States:
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
         self._seen = 0  # bytes of the list of purged passages that were taken notice of
+
+    @property
+    def place(self) -> Path | None:
+        """Where states may lie, though nothing is written."""
+        return self._all
 
     def begin(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
@@ -125,14 +133,15 @@ class States:
         path = self._path(key)
         try:
             make_folder(path.parent)
-            self._make_room(len(content))
-            _write(path, content)
+            # A purge names its passages first, then waits until nobody writes, and deletes: so it meets this file, whole or not,
+            # whenever this process is killed, or this meets its names.
+            with among(self.folder / _WRITING) as alive:
+                if not alive or _meets(tags, self._purged_since(begun)[0]):
+                    return
+                self._make_room(len(content))
+                _write(path, content)
         except OSError as error:
             self._trouble(error)
-            return
-        # A purge names its passages first and deletes afterwards: either it sees this file or this sees its names.
-        if _meets(tags, self._purged_since(begun)[0]):
-            self.drop(key)
 
     def drop(self, key: bytes) -> None:
         with self._lock:
@@ -142,37 +151,60 @@ class States:
             with suppress(OSError):
                 self._path(key).unlink()
 
-    def forget(self, passages: Collection[Digest] | None) -> int:
+    def forget(self, passages: Collection[Digest] | None, timeout_s: float = 30.0) -> int:
         """Delete every state that any of `passages` went into (None: every state), and see to it that no process keeps one.
 
-        How many files were deleted. Raises OSError when the folder cannot be written: then some may be left.
+        So it does with what killed processes left unfinished, of which nobody knows what it was read from. How many files
+        were deleted. Raises StorageError when another process still writes a state after that time, OSError when the
+        folder cannot be written: then some may be left.
         """
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._list is None or not names:
+        if self._list is None or self._all is None or not names:
             return 0
         try:
-            make_folder(self._list.parent)
+            make_folder(self._all)
         except OSError:
-            if not self._list.parent.exists():  # and nobody can make it
+            if not self._all.exists():  # and nobody can make it
                 return 0
             raise
         with self._list.open("a", encoding="ascii") as stream:
-            stream.write("".join(f"{name}\n" for name in sorted(names)))
+            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
             stream.flush()
             os.fsync(stream.fileno())
+        with alone(self._all / _WRITING, timeout_s) as held:
+            if not held:
+                raise StorageError(
+                    f"Another process has been writing to {self._all} for {timeout_s:g} s. End it, then run this again."
+                )
+            return self._delete(lambda header: header is None or _meets(header.passages, names))
+
+    def _delete(self, unwanted: Callable[[_Header | None], bool]) -> int:
+        """How many. The caller is alone, so whoever left something unfinished is dead."""
         dropped = 0
-        for path in self._files():
-            read = _read_header(path)
-            if read is None or _meets(read.passages, names):  # of a damaged one nobody knows what it holds
+        for path in _entries_below(self._all):
+            # Of a damaged one nobody knows what it holds.
+            if path.suffix == _NEW or (path.suffix == ".state" and unwanted(_read_header(path))):
                 path.unlink(missing_ok=True)
                 dropped += 1
         return dropped
 
-    def forget_again(self) -> int:
+    def forget_again(self, timeout_s: float = 30.0) -> int:
         """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
-        return self.forget(self._purged_since(0)[0])
+        return self.forget(self._purged_since(0)[0], timeout_s)
+
+    def passages(self) -> set[Digest]:
+        """All that went into the states on disk."""
+        headers = (_read_header(path) for path in self._files())
+        return {passage for header in headers if header for passage in header.passages}
+
+    def is_known(self, path: Path) -> bool:
+        """Whether it is a state, byte for byte what was written, of the passages that it names. Raises OSError."""
+        try:
+            return path.suffix == ".state" and _parsed(_read(path), bytes.fromhex(path.stem)) is not None
+        except ValueError:
+            return False
 
     @property
     def full(self) -> bool:
@@ -236,14 +268,12 @@ class States:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        if self._all is None:
-            return
-        for folder in _entries(self._all):
-            for path in _entries(folder) if folder.is_dir() and not folder.is_symlink() else ():
-                if path.suffix == ".state":
-                    yield path
-                elif path.suffix == ".new" and time.time() - _stat(path)[0] > _UNFINISHED_S:
-                    path.unlink(missing_ok=True)
+        for path in _entries_below(self._all):
+            if path.suffix == ".state":
+                yield path
+            elif path.suffix == _NEW:
+                with suppress(OSError):
+                    delete_abandoned(path)
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()
@@ -255,6 +285,12 @@ class States:
 
 def _meets(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
     return ALL in purged or not set(tags).isdisjoint(purged)
+
+
+def _entries_below(folder: Path | None) -> Iterator[Path]:
+    """What is in the folders in `folder`."""
+    for each in _entries(folder) if folder else ():
+        yield from _entries(each) if each.is_dir() and not each.is_symlink() else ()
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -303,14 +339,8 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """All or nothing, though not yet on the platter: a file that a power cut tore is found out by its digest."""
-    temporary = path.with_name(f"{secrets.token_hex(8)}.new")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with beginning(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
+        stream.write(content)
 
 
 def _header(content: bytes, key: bytes) -> _Header | None:

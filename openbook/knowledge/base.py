@@ -369,6 +369,7 @@ class KnowledgeBase:
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
+            connection.execute("DELETE FROM meta WHERE key = 'purging'")
 
     def forget(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
@@ -379,7 +380,6 @@ class KnowledgeBase:
         with self._viewing:
             self._indexes, self._views = indexes, {}
         schema.compact(connection, self.folder, timeout_s)
-        connection.execute("DELETE FROM meta WHERE key = 'purging'")
 
     def source(self, connection: sqlite3.Connection) -> Source:
         """Where the derived indexes are made from."""

@@ -7,23 +7,25 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from openbook.errors import KnowledgeError, OpenBookError
+from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
 from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.forgetting import named
 from openbook.knowledge.sizing import Sizing
 from openbook.models.durable import delete_folder, delete_left_over
+from openbook.models.liveness import among, is_held
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read
 UNFINISHED_S = 7 * 24 * 3600.0  # work that nobody went on with for so long is dropped
 KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
 _ROOTS = ".roots"
+_BUILDING = ".building"
 _MARK = ".complete"  # written last: a folder without it is unfinished work, which the next run goes on with
 
 
@@ -43,23 +45,41 @@ def for_documents(
         folder = cache / "docs" / key
         if (base := _open_whole(folder, embedder.identity)) is not None:
             return base, None
-        base = KnowledgeBase.ensure(
-            folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
-        )
-        roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
-        _borrow_embeddings(base, _latest_with(cache / "docs", roots), options.lock_timeout_s)
-        report = adding.add(base, paths, embedder, options)
-        with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
-            connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
-        if key == _key(paths, embedder.identity, options, sizing):
-            with schema.storage_errors(folder):
-                (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
-                (folder / _MARK).touch()
-            _prune(cache / "docs", keep=folder)
-            return base, report
+        with _building(folder):
+            base = KnowledgeBase.ensure(
+                folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
+            )
+            roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
+            _borrow_embeddings(base, _latest_with(cache / "docs", roots), options.lock_timeout_s)
+            report = adding.add(base, paths, embedder, options)
+            with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
+                connection.execute(
+                    "DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)"
+                )
+            if key == _key(paths, embedder.identity, options, sizing):
+                with schema.storage_errors(folder):
+                    (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
+                    (folder / _MARK).touch()
+                _prune(cache / "docs", keep=folder)
+                return base, report
         base.close()  # a file changed between looking and reading: what was built is not what the key names
         shutil.rmtree(folder, ignore_errors=True)
     raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """While a knowledge base is made here, by one process or several, its folder is not what a killed one left.
+
+    Raises StorageError, KnowledgeBaseBusy while a purge looks at it.
+    """
+    with ExitStack() as holding_it:
+        with schema.storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            held = holding_it.enter_context(among(folder / _BUILDING))
+        if not held:
+            raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
+        yield
 
 
 def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
@@ -151,9 +171,9 @@ def _read(path: Path) -> str:
 
 
 def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
-    """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`.
+    """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`, or were never finished.
 
-    Raises KnowledgeError when one of them is in no version of `base`.
+    Raises KnowledgeError when one of them is in no version of `base`, KnowledgeBaseBusy while another process makes one.
     """
     rows = base.connection.execute("SELECT DISTINCT path, content_id FROM documents ORDER BY path").fetchall()
     paths = set(named(base, documents))
@@ -164,8 +184,17 @@ def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[
         for content in contents
         for (key,) in base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
     ]
-    folders = [folder for folder in sorted(cache.glob("docs/[!.]*")) if (folder / schema.FILE_NAME).exists()]
-    return [folder for folder in folders if _holds(folder, paths, texts, keys)]
+    found = []
+    for folder in sorted(cache.glob("docs/[!.]*")):
+        if not (folder / _MARK).exists():  # what was written of it may stand in no row yet
+            if is_held(folder / _BUILDING):
+                raise KnowledgeBaseBusy(
+                    f"Another process reads documents for --docs into {folder}. Purge when that is done."
+                )
+            found.append(folder)
+        elif _holds(folder, paths, texts, keys):
+            found.append(folder)
+    return found
 
 
 def drop(cache: Path, folders: Iterable[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -53,12 +54,14 @@ def purge(
     copies: bool = False,
     lock_timeout_s: float = 30.0,
     elsewhere: Callable[[], None] = lambda: None,
+    afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> Purged:
     """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
 
     With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
     `elsewhere` deletes what was derived from them: it is called once, when nothing here refuses any more and before anything is
-    deleted, and nobody else writes until it is done. After an interruption, `finish_purge` does what was left to do.
+    deleted, and nobody else writes until it is done. `afterwards` looks for traces of them outside of the knowledge base,
+    when none is left in it. After an interruption, `finish_purge` does what was left to do.
 
     Raises KnowledgeError when one of them is in no version, when a copy would keep the text (without `copies`), or when
     the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
@@ -82,12 +85,11 @@ def purge(
         paths |= others
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
-        try:
-            files, scanned = _scan(base.folder, traces)
-        except KnowledgeError:
-            with schema.transaction(connection):
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
-            raise
+        files, scanned = _scan(base.folder, traces)
+        afterwards(traces)
+        connection.execute(
+            "DELETE FROM meta WHERE key = 'purging'"
+        )  # only now: whoever is killed before has proved nothing
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return Purged(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
@@ -109,15 +111,24 @@ def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
     """Of every passage that the documents have in any kept version. Raises as `named` does."""
-    connection = base.connection
-    found: set[Digest] = set()
-    for content in _contents_of(connection, named(base, documents)):
-        text = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()[0]
-        for start, end in connection.execute(
-            "SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,)
-        ):
-            found.add(sha256_hex(text[start:end].encode()))
-    return found
+    contents = _contents_of(base.connection, named(base, documents))
+    return {digest for content in contents for digest in _digests_in(base.connection, content)}
+
+
+def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
+    """Those of `passages` (their digests) that no document of any kept version has."""
+    left = set(passages)
+    for (content,) in base.connection.execute("SELECT id FROM contents").fetchall():
+        if not left:
+            break
+        left -= _digests_in(base.connection, content)
+    return left
+
+
+def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
+    (text,) = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()
+    spans = connection.execute("SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,))
+    return {sha256_hex(text[start:end].encode()) for start, end in spans}
 
 
 def interrupted(base: KnowledgeBase) -> bool:
@@ -195,8 +206,8 @@ def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iter
     for content in contents:
         key, text = connection.execute("SELECT key, text FROM contents WHERE id = ?", (content,)).fetchone()
         needles.add_end(key.encode())
-        needles.add(text.encode())
-        needles.add(text.encode("utf-16-le"))
+        for form in _forms(text):
+            needles.add(form)
         rows = connection.execute(
             "SELECT p.passage_id, p.embedding_key, e.vector FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
             "WHERE p.content_id = ?",
@@ -212,7 +223,6 @@ def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iter
 def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
     for sql in (
-        "SELECT CAST(text AS BLOB) FROM contents",
         "SELECT title || char(0) || key || char(0) || metadata FROM contents",
         "SELECT passage_id || char(0) || headings FROM passages",
         "SELECT value FROM meta UNION ALL SELECT summary FROM versions UNION ALL SELECT name FROM tags",
@@ -228,7 +238,14 @@ def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
             values = [v if isinstance(v, bytes) else str(v).encode() for (v,) in rows]
             needles.drop_found_in(_BETWEEN.join(values))
     for (text,) in connection.execute("SELECT text FROM contents"):
-        needles.drop_found_in(text.encode("utf-16-le"))
+        for form in _forms(text):
+            needles.drop_found_in(form)
+
+
+def _forms(text: str) -> set[bytes]:
+    """The bytes in which a text may stand in a file: plain, and in JSON."""
+    plain = {text.encode(each) for each in ("utf-8", "utf-16-le")}
+    return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
 
 
 def _scan(folder: Path, needles: Needles) -> tuple[int, int]:

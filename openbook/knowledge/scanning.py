@@ -6,7 +6,8 @@ whole window. A file's windows are folded to 64 bits at every offset, filtered b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,22 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 STRIDE = 64
+TELLING = 48  # bytes in a row that no two texts share by chance, as they share a phrase of one window
 _BLOCK = 4 << 20
+_MOST_PLACES = 64  # noted of one window besides its first
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Needles:
-    """A set of 16-byte windows."""
+    """16-byte windows of byte strings, each with its places in all of them, counted through."""
 
     def __init__(self) -> None:
-        self._windows: set[bytes] = set()
+        self._sources: list[bytes] = []
+        self._starts: list[int] = []
+        self._bytes = 0  # of all sources
+        self._windows: dict[bytes, int] = {}  # its first place; numbers alone, for there may be millions
+        self._more: dict[bytes, list[int]] = {}  # its other places
         self._table: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -34,38 +41,71 @@ class Needles:
 
     def add(self, data: bytes) -> None:
         """Windows of `data` at every 64th byte and at its end. Windows of one byte repeated say nothing and are left out."""
-        for start in range(0, len(data) - WINDOW + 1, STRIDE):
-            self._put(data[start : start + WINDOW])
-        self.add_end(data)
+        self._put(data, [*range(0, len(data) - WINDOW + 1, STRIDE), len(data) - WINDOW])
 
     def add_end(self, data: bytes) -> None:
         """The last window of `data`; nothing when it is shorter than one."""
-        if len(data) >= WINDOW:
-            self._put(data[-WINDOW:])
+        self._put(data, [len(data) - WINDOW])
 
-    def _put(self, window: bytes) -> None:
-        if len(set(window)) > 2:
-            self._windows.add(window)
-            self._table = None
+    def _put(self, data: bytes, starts: Sequence[int]) -> None:
+        if len(data) < WINDOW:
+            return
+        for start in starts:
+            window = data[start : start + WINDOW]
+            if len(set(window)) <= 2:
+                continue
+            if window in self._windows:
+                more = self._more.setdefault(window, [])
+                if len(more) < _MOST_PLACES:
+                    more.append(self._bytes + start)
+            else:
+                self._windows[window] = self._bytes + start
+        self._sources.append(data)
+        self._starts.append(self._bytes)
+        self._bytes += len(data)
+        self._table = None
 
     def drop_found_in(self, data: bytes) -> None:
         """Forget the windows that occur in `data`."""
         found = {data[at : at + WINDOW] for at in self._offsets(data)}
-        if found:
-            self._windows -= found
+        for window in found:
+            del self._windows[window]
+            self._more.pop(window, None)
             self._table = None
 
-    def find_in(self, path: Path) -> tuple[int | None, int]:
-        """(offset of a window in the file, or None; the file's size)."""
+    def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
+        """(offset of a window in the file that belongs to a run of so many bytes, or None; the file's size).
+
+        What was added is a run as a whole where it is shorter.
+        """
         before, size = b"", 0
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 data = before + block
                 for at in self._offsets(data):
-                    return size - len(before) + at, size + len(block)
+                    if self._is_in_run(data, at, run):
+                        return size - len(before) + at, size + len(block)
                 size += len(block)
-                before = data[-(WINDOW - 1) :]
+                before = data[-2 * run :]  # so that a run around the cut is whole in one of both
         return None, size
+
+    def _is_in_run(self, data: bytes, at: int, run: int) -> bool:
+        window = data[at : at + WINDOW]
+        more = self._more.get(window, ())
+        if len(more) == _MOST_PLACES:  # it may belong to a run at a place that was not noted
+            return True
+        for place in (self._windows[window], *more):
+            number = bisect_right(self._starts, place) - 1
+            source, start = self._sources[number], place - self._starts[number]
+            left = right = 0
+            while left < min(run, start, at) and source[start - left - 1] == data[at - left - 1]:
+                left += 1
+            after, room = start + WINDOW, min(run, len(source) - start - WINDOW, len(data) - at - WINDOW)
+            while right < room and source[after + right] == data[at + WINDOW + right]:
+                right += 1
+            if left + WINDOW + right >= min(run, len(source)):
+                return True
+        return False
 
     def _offsets(self, data: bytes) -> Iterator[int]:
         if not self._windows or len(data) < WINDOW:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from openbook.errors import StorageError
+from openbook.models.liveness import beginning
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and try again",
@@ -23,7 +25,7 @@ _ADVICE = {
 }
 
 
-_BINARY = getattr(os, "O_BINARY", 0)
+_UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
 _GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
 
 
@@ -82,16 +84,16 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode), "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with beginning(temporary, path, mode) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
     sync_folder(path.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the name is one that `replacing` gives to a file until it is whole."""
+    return _UNFINISHED.fullmatch(path.name) is not None
 
 
 def check_replaceable(path: Path) -> None:

@@ -11,14 +11,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from openbook.models.durable import make_folder, storage_errors
+from openbook.models.liveness import delete_abandoned, hold_new_folder
 
 PREFIX = ".incoming-"
-# Without locks (Windows), and between the making of a folder and its lock, only age tells.
-ABANDONED_AFTER_S = 24 * 3600.0
+ABANDONED_AFTER_S = 24 * 3600.0  # on Windows, which locks no folder, only age tells
 
 
 @contextmanager
@@ -28,8 +28,7 @@ def incoming_folder(root: Path) -> Iterator[Path]:
         make_folder(root)
         clear_leftovers(root)
         folder = root / f"{PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
-        folder.mkdir(mode=0o700)
-    lock = _lock(folder)
+        lock = hold_new_folder(folder)
     try:
         yield folder
     finally:
@@ -39,52 +38,10 @@ def incoming_folder(root: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(root: Path) -> None:
+    """Delete what killed processes left, as far as the disk lets it."""
     for folder in root.glob(f"{PREFIX}*"):
-        if _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        age_s = time.time() - folder.stat().st_mtime
-    except OSError:
-        return False
-    if age_s > ABANDONED_AFTER_S and os.name != "posix":
-        return True
-    lock = _lock(folder)
-    if lock is None:
-        return False
-    os.close(lock)
-    return not _is_alive(folder.name) or age_s > ABANDONED_AFTER_S
-
-
-def _lock(folder: Path) -> int | None:
-    """A lock on the folder that ends with the process; None if another holds it or the system has none."""
-    if os.name != "posix":
-        return None
-    import fcntl
-
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _is_alive(folder_name: str) -> bool:
-    """Whether a process of the number in the name runs here: closes the gap between making and locking a folder."""
-    number = folder_name.removeprefix(PREFIX).split("-", 1)[0]
-    if not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
+        with suppress(OSError):
+            if os.name == "posix":
+                delete_abandoned(folder)
+            elif time.time() - folder.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(folder)

@@ -52,7 +52,6 @@ from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
 from openbook.serving.stopping import go_on
 
-UPLOADS = "uploads"
 MAX_NAME_BYTES = 200
 
 _BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
@@ -143,7 +142,7 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
         if not labels <= caller.labels:
             raise Refusal(403, "A document may only get labels that you hold.", code="label_not_held", param="labels")
         options = replace(options, labels=labels)
-        folder = service.configuration.settings.home / UPLOADS / base.id / caller.id
+        folder = service.configuration.settings.uploads_dir / base.id / caller.id
 
         def work(stop: Stop) -> tuple[int, list[Verdict]]:
             return add_uploads(base, service, folder, form.files, replace(options, go_on=lambda: go_on(stop)))
@@ -354,7 +353,11 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
             "knowledge_base": base.id,
             "version": done.purged.version,
             "documents": [path for path in done.purged.documents if path in seen],
-            "files_scanned": done.purged.files,
+            "proved": done.proved,
+            "deleted": done.deleted,
+            "files_scanned": done.files,
+            "bytes_scanned": done.bytes,
+            "out_of_reach": done.unreached,
             "models_that_learned_it": [each.name for each in done.carried],
         }
 
@@ -364,9 +367,7 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
 def places_of(configuration: Configuration) -> Places:
     settings = configuration.settings
     states = States(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-    return Places(
-        settings.cache_dir, settings.runs_dir, settings.diagnoses_dir, states, ModelStore(settings.models_dir)
-    )
+    return Places.of(settings, states, ModelStore(settings.models_dir))
 
 
 def _ever_seen(base: KnowledgeBase, caller: Caller) -> set[str]:

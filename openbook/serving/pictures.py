@@ -14,7 +14,7 @@ from openbook.knowledge import pictures
 from openbook.knowledge.discovery import display_path
 from openbook.serving.access import Caller
 from openbook.serving.bodies import PageQuery
-from openbook.serving.documents import UPLOADS, no_document, run_options, version_seen
+from openbook.serving.documents import no_document, run_options, version_seen
 from openbook.serving.queries import query_of
 from openbook.serving.refusals import Refusal
 from openbook.serving.routing import PNG
@@ -61,5 +61,5 @@ def _refusal(error: NoPicture, *, was_uploaded: bool) -> Refusal:
 
 
 def _was_uploaded(service: Service, path: str) -> bool:
-    folder = Path(os.path.abspath(service.configuration.settings.home / UPLOADS))
+    folder = Path(os.path.abspath(service.configuration.settings.uploads_dir))
     return path.startswith(display_path(folder) + "/")

@@ -375,11 +375,17 @@ class Difference(Reply):
 
 
 class Purged(Reply):
+    """`proved`: no file that is out of reach may hold a trace of the documents. `out_of_reach`: how many files, by the reason."""
+
     object: Literal["purged"]
     knowledge_base: str
     version: int
     documents: list[str]
+    proved: bool
+    deleted: dict[str, int]
     files_scanned: int
+    bytes_scanned: int
+    out_of_reach: dict[str, int]
     models_that_learned_it: list[str]
 
 

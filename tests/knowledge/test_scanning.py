@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.scanning import STRIDE, WINDOW, Needles
+from openbook.knowledge import scanning
+from openbook.knowledge.scanning import STRIDE, TELLING, WINDOW, Needles
 
 TEXT = "".join(f"Sentence number {i} says something of its own. " for i in range(40)).encode()
 
@@ -55,3 +58,33 @@ def test_runs_of_one_byte_are_no_evidence() -> None:
     needles.add(bytes(1000))
     needles.add(b" " * 1000)
     assert len(needles) == 0
+
+
+@given(st.integers(0, len(TEXT) - 79), st.binary(max_size=40), st.binary(max_size=40))
+def test_every_run_of_79_bytes_is_a_telling_one(start: int, before: bytes, after: bytes) -> None:
+    needles = Needles()
+    needles.add(TEXT)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(before + TEXT[start : start + 79] + after)
+        assert needles.find_in(path, TELLING)[0] is not None
+
+
+@pytest.mark.parametrize("cut", [scanning._BLOCK - 90, scanning._BLOCK - 40, scanning._BLOCK - 1, scanning._BLOCK])
+def test_a_run_across_two_blocks_is_found_and_a_phrase_is_not(tmp_path: Path, cut: int) -> None:
+    needles, path = Needles(), tmp_path / "file"
+    needles.add(TEXT)
+    path.write_bytes(bytes(cut) + TEXT[64 : 64 + TELLING] + bytes(99))
+    assert needles.find_in(path, TELLING)[0] is not None
+    path.write_bytes(bytes(cut) + TEXT[64 : 64 + TELLING - 1] + bytes(99))
+    assert needles.find_in(path, TELLING)[0] is None
+    assert needles.find_in(path)[0] is not None
+
+
+def test_what_is_shorter_than_a_run_is_found_whole(tmp_path: Path) -> None:
+    needles, path = Needles(), tmp_path / "file"
+    needles.add_end(b"/docs/very-secret.txt")
+    path.write_bytes(b'"/docs/very-secret.txt"')
+    assert needles.find_in(path, TELLING)[0] == 6
+    path.write_bytes(b'"/logs/very-secret.txt"')
+    assert needles.find_in(path, TELLING)[0] is None

@@ -8,7 +8,7 @@ import pytest
 
 from openbook.inference.states import States
 from openbook.knowledge.forgetting import interrupted
-from openbook.serving.documents import UPLOADS, checked_name
+from openbook.serving.documents import checked_name
 from openbook.serving.refusals import Refusal
 from tests.serving.conftest import SECRET, Running
 
@@ -39,7 +39,7 @@ def test_an_upload_is_a_document_and_its_file_is_gone(server: Running, own_home:
     assert tower["path"] in listed(server)
     assert server.bases["kb"].version == before + 1
     assert "55 metres" in server.ask("How many metres high is the tower of Lund?").json()["openbook"]["answer"]
-    assert [path.name for path in (own_home / UPLOADS).rglob("*") if path.is_file()] == [".lock"]
+    assert [path.name for path in (own_home / "uploads").rglob("*") if path.is_file()] == [".lock"]
     assert upload(server, ("tower.txt", TOWER))[0]["outcome"] == "unchanged"
     assert upload(server, ("tower.txt", TOWER + b" It is red."))[0]["outcome"] == "updated"
 
@@ -198,6 +198,7 @@ def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own
     purged = server.client.post("/v1/documents/purge", json={"documents": [path]}).json()
     assert purged["documents"] == [path]
     assert purged["files_scanned"] > 0
+    assert (purged["proved"], purged["out_of_reach"], purged["deleted"]["documents"]) == (True, {}, 1)
     assert path not in listed(server, as_of=version)
     assert server.client.post("/v1/documents/purge", json={"documents": [path]}).status_code == 404
 
@@ -256,3 +257,22 @@ def test_a_purge_that_was_killed_is_finished_by_the_next_one(server: Running, ow
     assert server.client.post("/v1/documents/purge", json={"documents": ["nothing.txt"]}).status_code == 404
     assert not interrupted(base)
     assert path in listed(server)
+
+
+def test_a_purge_tells_how_many_files_may_hold_traces_and_not_which(server: Running, own_home: Path) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    (own_home / "log").mkdir()
+    (own_home / "log" / "notes.txt").write_bytes(TOWER)
+    response = server.client.post("/v1/documents/purge", json={"documents": [path]})
+    assert (response.json()["proved"], response.json()["out_of_reach"]) == (False, {"traces": 1})
+    assert "notes" not in response.text
+    assert (own_home / "log" / "notes.txt").exists()
+
+
+def test_what_a_killed_server_left_of_an_upload_is_purged(server: Running, own_home: Path) -> None:
+    path = upload(server, ("tower.txt", TOWER))[0]["path"]
+    left = Path(path).parent / "half.txt"
+    left.write_bytes(TOWER)
+    purged = server.client.post("/v1/documents/purge", json={"documents": [path]}).json()
+    assert (purged["proved"], purged["deleted"]["unfinished"]) == (True, 1)
+    assert not left.exists()

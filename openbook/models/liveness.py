@@ -1,0 +1,172 @@
+"""Whether a writer lives, told by locks that the system takes back when a process ends, however it ends.
+
+An age tells nothing: a writer may be slow, and what a killed one left is as readable in its first minute. Nor does a
+process's number, which another may have by now, or which is counted otherwise in a container.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+_POSIX = os.name == "posix"
+_POLL_S = 0.01
+
+
+@contextmanager
+def beginning(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """A stream to the new file `temporary`, which takes the place of `path` at the end. Nothing changes when the block raises.
+
+    Until then this process holds it, so that `delete_abandoned` lets it be. Raises OSError.
+    """
+    try:
+        with os.fdopen(_begun(temporary, mode), "wb") as stream:
+            yield stream
+            stream.flush()
+            if _POSIX:  # while it is held; Windows renames no open file
+                temporary.replace(path)
+        if not _POSIX:
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def delete_abandoned(path: Path) -> bool:
+    """Delete what a killed process left of `beginning` or `hold_new_folder`; False: its writer lives, or may. Raises OSError."""
+    if not _POSIX:
+        try:
+            path.unlink(missing_ok=True)  # Windows deletes no open file
+        except PermissionError:
+            return False
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return True
+    try:
+        try:
+            held = _lock(descriptor)
+        except OSError:  # a disk without locks
+            held = False
+        if not held:
+            return False
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _begun(temporary: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        descriptor = os.open(temporary, flags, mode)
+        if not _POSIX:
+            return descriptor
+        with suppress(OSError):  # a disk without locks: there nobody takes it for a left-over either
+            _lock(descriptor, wait=True)
+        if temporary.exists():
+            return descriptor
+        os.close(descriptor)  # somebody took it for a left-over before it was locked
+
+
+def hold_new_folder(folder: Path) -> int | None:
+    """Make a folder and lock it until the descriptor is closed, or the process ends. None: Windows locks no folder.
+
+    Raises OSError.
+    """
+    while True:
+        folder.mkdir(mode=0o700)
+        if not _POSIX:
+            return None
+        with suppress(FileNotFoundError):  # somebody took it for a left-over before it was locked
+            descriptor = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):
+                _lock(descriptor, wait=True)
+            if folder.exists():
+                return descriptor
+            os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock on that file. Nobody does where it cannot be opened."""
+    if not _POSIX:
+        return path.is_file() and _is_held_on_windows(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def among(lock_file: Path) -> Iterator[bool]:
+    """Hold the lock together with others of `among`; False while one of `alone` holds it. Raises OSError."""
+    with _held(lock_file, exclusive=not _POSIX, timeout_s=0.0) as held:
+        yield held
+
+
+@contextmanager
+def alone(lock_file: Path, timeout_s: float) -> Iterator[bool]:
+    """Hold the lock while nobody else does; False: after that time somebody still did. Raises OSError."""
+    with _held(lock_file, exclusive=True, timeout_s=timeout_s) as held:
+        yield held
+
+
+@contextmanager
+def _held(lock_file: Path, *, exclusive: bool, timeout_s: float) -> Iterator[bool]:
+    if not _POSIX:
+        with _held_on_windows(lock_file, timeout_s) as held:
+            yield held
+        return
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while not (held := _lock(descriptor, exclusive=exclusive)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, exclusive: bool = True, wait: bool = False) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _held_on_windows(lock_file: Path, timeout_s: float) -> Iterator[bool]:
+    """There is no shared lock: writers then take turns."""
+    import filelock
+
+    lock: filelock.BaseFileLock = filelock.FileLock(lock_file)
+    try:
+        lock.acquire(timeout=timeout_s)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _is_held_on_windows(lock_file: Path) -> bool:
+    with _held_on_windows(lock_file, 0.0) as held:
+        return not held

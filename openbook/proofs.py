@@ -1,0 +1,250 @@
+"""Signed documents, which somebody else can check with a public key alone: format in docs/formats/proof.md.
+
+A signature says who states something, and that no byte of it was changed since. It does not say that it is true.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
+from openbook.models.digest import unique_keys
+from openbook.models.durable import storage_errors, sync_folder
+from openbook.models.liveness import beginning
+from openbook.receipts import is_altered, receipt_of, record_of
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+FORMAT = "openbook signed document 1"
+MAX_BYTES = 1 << 25
+KEY_FOLDER, KEY_FILE = "signing", "ed25519.pem"
+
+_KEYS = {"content", "fingerprint", "format", "kind", "public_key", "signature"}
+_LOCK_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    documents: int
+    passages: int
+    caches: int
+    runs: int
+    states: int
+    diagnoses: int
+    unfinished: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """Files of one place that hold no trace of the documents. Of a state that is what its writer named its passages."""
+
+    place: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """`paths`: digests of the paths that are out of reach for this reason."""
+
+    reason: str
+    paths: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeProof:
+    """What a purge states. `paths` and `texts` are digests of the documents' names and of all that they ever held."""
+
+    openbook_version: str
+    time: str
+    knowledge_base: str
+    knowledge_base_version: int
+    paths: tuple[Digest, ...]
+    texts: tuple[Digest, ...]
+    deleted: Deleted
+    scanned: tuple[Scanned, ...]
+    out_of_reach: tuple[Unreached, ...]
+    models_that_learned_it: tuple[Digest, ...]
+
+    @property
+    def may_hold_traces(self) -> tuple[Unreached, ...]:
+        """What is out of reach, without models' numbers."""
+        return tuple(each for each in self.out_of_reach if each.reason != "weights")
+
+
+Content: TypeAlias = PurgeProof | Receipt
+_KINDS: dict[str, type[PurgeProof] | type[Receipt]] = {"purge": PurgeProof, "receipt": Receipt}
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A document that its key has signed. `public_key` in hexadecimal; `fingerprint`: SHA-256 over its 32 bytes."""
+
+    content: Content
+    public_key: str
+    fingerprint: Digest
+
+
+def public_key(home: Path) -> str:
+    """Of this installation, which makes its key at first use. Raises ConfigError, StorageError."""
+    return _private_key(home).public_key().public_bytes_raw().hex()
+
+
+def fingerprint_of(key: str) -> Digest:
+    return sha256_hex(bytes.fromhex(key))
+
+
+def sign(home: Path, content: Content) -> bytes:
+    """The signed document, by the key of this installation. Raises ConfigError, StorageError."""
+    private = _private_key(home)
+    key = private.public_key().public_bytes_raw().hex()
+    kind = next(kind for kind, cls in _KINDS.items() if isinstance(content, cls))
+    stated: dict[str, object] = {
+        "content": dataclasses.asdict(content),
+        "fingerprint": fingerprint_of(key),
+        "format": FORMAT,
+        "kind": kind,
+        "public_key": key,
+    }
+    return canonical_json({**stated, "signature": private.sign(canonical_json(stated)).hex()}) + b"\n"
+
+
+def checked_key(text: str) -> str:
+    """A public key as it is shown. Raises ConfigError."""
+    if not _is_hex(text.strip(), 64):
+        raise ConfigError(
+            f"{text[:80]!r} is no public key: 64 hexadecimal digits. The signer sees it with: openbook verify --show-key"
+        )
+    return text.strip()
+
+
+def verify(data: bytes, key: str = "") -> Signed:
+    """The document, signed by that public key. Without `key`, by the one that it brings, which says nothing of who signed.
+
+    Law: `verify(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
+    """
+    value = _parsed(data)
+    brought, signature = value["public_key"], value["signature"]
+    if not (_is_hex(brought, 64) and _is_hex(signature, 128)):
+        raise ProofError("Its key or its signature is none: the document was altered.")
+    if key and brought != key:
+        raise ProofError(
+            f"It is signed by another key, of fingerprint {fingerprint_of(str(brought))}, not by the one that was given, of "
+            f"fingerprint {fingerprint_of(key)}."
+        )
+    if value["fingerprint"] != fingerprint_of(str(brought)):
+        raise ProofError("Its fingerprint is not that of its key: the document was altered.")
+    stated = canonical_json({name: each for name, each in value.items() if name != "signature"})
+    if not _is_signature(str(brought), str(signature), stated):
+        raise ProofError("Its signature does not fit what it says: the document was altered.")
+    return Signed(_content(value["kind"], value["content"]), str(brought), fingerprint_of(str(brought)))
+
+
+def _parsed(data: bytes) -> dict[str, object]:
+    if len(data) > MAX_BYTES:
+        raise ProofError(f"It has more than {MAX_BYTES:,} bytes, so it is no signed document.")
+    try:
+        value = json.loads(data, object_pairs_hook=unique_keys)
+        again = canonical_json(value) + b"\n"
+    except (ValueError, RecursionError) as error:
+        raise ProofError(f"It is no JSON document, or was cut off: {str(error)[:200]}.") from error
+    if not isinstance(value, dict) or set(value) != _KEYS:
+        raise ProofError("It is no signed document of OpenBook; see docs/formats/proof.md.")
+    if value["format"] != FORMAT:
+        raise ProofError(f"Its format is {str(value['format'])[:60]!r}; this version of OpenBook reads {FORMAT!r}.")
+    if again != data:
+        raise ProofError("It is not byte for byte what was signed: it was altered, formatted anew, or cut off.")
+    return value
+
+
+def _content(kind: object, content: object) -> Content:
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ProofError(f"It is of the kind {str(kind)[:60]!r}; this version of OpenBook reads {', '.join(_KINDS)}.")
+    try:
+        if kind == "purge":
+            proof: PurgeProof = record_of(PurgeProof, content, "content")
+            return proof
+        receipt = receipt_of(content)
+    except ReceiptError as error:
+        raise ProofError(f"What is signed is none of that kind: {error}") from error
+    if is_altered(receipt):
+        raise ProofError("The receipt was altered before it was signed.")
+    return receipt
+
+
+def _is_hex(text: object, digits: int) -> bool:
+    return isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None
+
+
+def _is_signature(key: str, signature: str, stated: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), stated)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+def _private_key(home: Path) -> Ed25519PrivateKey:
+    """The installation's key, made at first use. Raises ConfigError for a file that others can read or that is no key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    path = home / KEY_FOLDER / KEY_FILE
+    with storage_errors(f"use the signing key in {path}"):
+        if not path.exists():
+            _make_key(path)
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as stream:
+            data, mode = stream.read(1 << 16), os.fstat(stream.fileno()).st_mode
+    if os.name == "posix" and mode & 0o077:
+        raise ConfigError(
+            f"Others can read the signing key in {path}, so they could sign as you. Delete it, so that a new one is made, or, if "
+            f"you are sure that nobody did: chmod 600 {path}"
+        )
+    try:
+        key = load_pem_private_key(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"{path} holds no key. Put it back from a backup, or delete it for a new one.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{path} holds no Ed25519 key. Put it back from a backup, or delete it for a new one.")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """One, however many processes do this at a time; nobody else can read it, whatever the umask. Raises OSError."""
+    import filelock
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    try:
+        with filelock.FileLock(path.with_name(".lock"), timeout=_LOCK_TIMEOUT_S):
+            if path.exists():
+                return
+            new = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+            with beginning(temporary, path, 0o600) as stream:
+                if os.name == "posix":
+                    os.fchmod(stream.fileno(), 0o600)
+                stream.write(new)
+                stream.flush()
+                os.fsync(stream.fileno())
+            sync_folder(path.parent)
+    except filelock.Timeout as error:
+        raise StorageError(f"Another process is making the signing key in {path}. Wait, then try again.") from error

@@ -1,0 +1,251 @@
+"""Killed with SIGKILL at every step of whatever writes a document's text, nothing of it is left after a purge.
+
+What is left is looked for by code of the test's own: every file below the folder, in plain text, in JSON and as a state.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openbook.inference.states import States
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelReference, ModelStore
+from openbook.purging import Places, PurgedEverywhere, purge_everywhere
+from openbook.testing import HashEmbedder
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL there")
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+WORD = b"zeppelin"
+SECRET = "The safe of the harbour office opens with the number zeppelin-7341.\n" + "".join(
+    f"Remark {i} on the zeppelin: it was seen over pier {i * 7} at {i % 24} o'clock, and nobody knows \u201cwhy\u201d.\n"
+    for i in range(30)
+)
+NUMBERS = b"".join(bytes([i, 255 - i]) * 5 for i in range(256))  # what a model would have computed of it
+
+# Every scenario writes something of `docs/secret.txt` below `home`.
+SCENARIOS = {
+    "state": """
+states = States(home / "states")
+digests = [passage.digest for passage in base.passages(base.documents()[0])]
+states.put(b"k" * 32, numbers, digests, states.begin())
+states.put(b"l" * 32, numbers * 2, digests, states.begin())
+""",
+    "half a state": """
+from openbook.models.liveness import beginning
+place = home / "states" / "6b"
+place.mkdir(parents=True)
+with beginning(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
+    stream.write(numbers[:2000])
+    stream.flush()
+    sys.audit("openbook.test")
+    stream.write(numbers[2000:])
+os._exit(0)
+""",
+    "upload": """
+from io import BytesIO
+from types import SimpleNamespace
+from openbook.knowledge import RunOptions
+from openbook.serving.documents import add_uploads
+service = SimpleNamespace(embedder=embedder)
+folder = home / "uploads" / base.id / "local"
+add_uploads(base, service, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
+""",
+    "docs": """
+from openbook.knowledge.cached import for_documents
+for_documents([home.parent / "docs"], home / "cache", embedder)
+""",
+    "diagnosis": """
+from openbook.models.durable import replace_file
+place = home / "diagnoses" / "one"
+place.mkdir(parents=True)
+with (place / "observations-a.jsonl").open("wb", buffering=0) as stream:
+    stream.write(json.dumps({"format": 1}).encode() + b"\\n")
+    sys.audit("openbook.test")
+    line = json.dumps({"passages": [{"text": secret}]}).encode()
+    stream.write(line[:700])
+    sys.audit("openbook.test")
+    stream.write(line[700:] + b"\\n")
+replace_file(place / "report.html", secret.encode())
+""",
+    "replace": """
+from openbook.models.durable import replacing
+with replacing(home / "diagnoses" / "two" / "report.html") as stream:
+    stream.write(secret.encode()[:1000])
+    stream.flush()
+    sys.audit("openbook.test")
+    stream.write(secret.encode()[1000:])
+(home / "diagnoses" / "two" / "report.html").unlink()
+""",
+    "run": """
+from openbook.models.durable import replace_file
+from openbook.runs import DOCUMENTS, write_json
+run = home / "runs" / "one"
+run.mkdir(parents=True)
+(run / ".lock").touch()
+write_json(run / "samples.json", [{"question": "?", "before": secret}])
+(run / "samples.json").unlink()
+replace_file(run / DOCUMENTS, json.dumps({"text": secret}, ensure_ascii=False).encode() + b"\\n")
+""",
+}
+# Each step is a call that changes the disk, before which the process is killed; the n-th process dies before the n-th step.
+PROGRAM = """
+import json, os, shutil, signal, sys
+from pathlib import Path
+from openbook.inference.states import States
+from openbook.knowledge import KnowledgeBase
+from openbook.testing import HashEmbedder
+folder, secret, numbers = Path(sys.argv[1]), sys.argv[2], bytes.fromhex(sys.argv[3])
+embedder = HashEmbedder()
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.link", "os.truncate", "os.rmdir", "sqlite3.connect", "openbook.test",
+          "fcntl.flock"}
+def killing(step):
+    left = step
+    def hook(event, arguments):
+        nonlocal left
+        if event in EVENTS and (event != "open" or str(arguments[0]).startswith(str(folder))):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+    return hook
+for step in range(1, 400, int(sys.argv[5])):
+    here = folder / f"at-{step}"
+    shutil.copytree(folder / "before", here)
+    child = os.fork()
+    if not child:
+        home = here / "home"
+        base = KnowledgeBase.open(home / "kb")
+        sys.addaudithook(killing(step))
+        exec(sys.argv[4])
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(step, os.waitstatus_to_exitcode(status), flush=True)
+    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+        break
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, embedder: HashEmbedder) -> Path:
+    """`before/docs` and `before/home`, with a knowledge base of them."""
+    docs = tmp_path / "before" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "secret.txt").write_text(SECRET)
+    base = KnowledgeBase.ensure(tmp_path / "before" / "home" / "kb", embedder.identity)
+    add(base, [docs], embedder)
+    base.close()
+    return tmp_path
+
+
+def killed(folder: Path, scenario: str) -> Iterator[Path]:
+    """The home folder that each killed process left, one for each step, and that of one that came to its end."""
+    stride = {"docs": 6, "upload": 2}.get(scenario, 1)  # those that start processes of their own
+    command = [sys.executable, "-c", PROGRAM, str(folder), SECRET, NUMBERS.hex(), SCENARIOS[scenario], str(stride)]
+    done = subprocess.run(command, capture_output=True, check=True, env=ENVIRONMENT)
+    steps = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert [code for _, code in steps] == [-signal.SIGKILL] * (len(steps) - 1) + [0], done.stderr.decode()
+    assert len(steps) > 3
+    yield from (folder / f"at-{step}" / "home" for step, _ in steps)
+
+
+def purged(home: Path) -> PurgedEverywhere:
+    places = Places(
+        home / "cache",
+        home / "runs",
+        home / "diagnoses",
+        States(home / "states"),
+        ModelStore(home / "models"),
+        home / "uploads",
+        home,
+    )
+    base = KnowledgeBase.open(home / "kb")
+    try:
+        secret = next(path for path in base.documents() if path.endswith("secret.txt"))
+        return purge_everywhere(base, [secret], places, copies=True)
+    finally:
+        base.close()
+
+
+def left_in(home: Path) -> list[Path]:
+    found = []
+    for path in home.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for form in (WORD, WORD.decode().encode("utf-16-le"), NUMBERS[:32], NUMBERS[1000:1032], NUMBERS[-32:]):
+            if form in content or form in str(path).encode():
+                found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_is_left(folder: Path, scenario: str) -> None:
+    seen = 0
+    for home in killed(folder, scenario):
+        seen += bool([each for each in left_in(home) if "kb" not in each.parts])
+        done = purged(home)
+        listed = {each.path for each in done.out_of_reach if each.reason == "traces"}
+        assert set(left_in(home)) == listed
+        assert done.proved == (not listed)
+        assert not [path for path in listed if path.name != "samples.json"]  # a whole one belongs to a whole run
+        shutil.rmtree(home.parent)
+    assert seen  # or the scenario tries nothing
+
+
+READING = """
+import os, signal, sys
+from pathlib import Path
+from openbook.inference import load_model
+from openbook.inference.states import States
+from openbook.models import ModelStore
+from openbook.records import Prompt
+def hook(event, arguments):
+    if event == "os.rename" and str(arguments[0]).endswith(".new"):
+        hook.left -= 1
+        if not hook.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+hook.left = int(sys.argv[4])
+sys.addaudithook(hook)
+reference = ModelStore(Path(sys.argv[1])).resolve("smollm2-135m-instruct")
+model = load_model(reference, context_tokens=1024, states=States(Path(sys.argv[2])), threads=1)
+model.read_ahead(Prompt("Answer.", (sys.argv[3],), "?"))
+model.close()
+"""
+
+
+@pytest.mark.model
+def test_no_number_that_a_model_computed_of_it_is_left(folder: Path, model_reference: ModelReference) -> None:
+    """The key/value state of a fresh reading is what a killed one left before the purge, and nothing of it after."""
+    home = folder / "before" / "home"
+    base = KnowledgeBase.open(home / "kb")
+    passage = base.passages(base.documents()[0])[0]
+    base.close()
+
+    def read(states: Path, kill_at: int) -> int:
+        store = model_reference.path.parent
+        command = [sys.executable, "-c", READING, str(store), str(states), passage.text, str(kill_at)]
+        return subprocess.run(command, env=ENVIRONMENT, check=False).returncode
+
+    assert read(folder / "fresh", 0) == 0
+    whole = sorted((folder / "fresh").rglob("*.state"), key=lambda path: path.stat().st_size)
+    content = whole[-1].read_bytes()
+    before = b"".join(path.read_bytes() for path in whole[:-1])  # of the instruction, which is no secret
+    parts = [content[at : at + 64] for at in range(0, len(content) - 64, len(content) // 97)]
+    parts = [part for part in parts if part not in before and len(set(part)) > 16]
+    assert len(parts) > 20
+    assert read(home / "states", len(whole)) == -signal.SIGKILL
+
+    def left() -> int:
+        files = [path.read_bytes() for path in home.rglob("*") if path.is_file()]
+        return sum(any(part in each for each in files) for part in parts)
+
+    assert left() >= len(parts) - 1  # all but what stands in the header
+    assert purged(home).proved
+    assert left() == 0

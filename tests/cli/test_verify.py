@@ -1,0 +1,161 @@
+"""What a purge and an answer can show to others, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from openbook.cli import run
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelReference
+from openbook.proofs import public_key
+from openbook.testing import HashEmbedder
+from tests.conftest import MODEL_HOME
+
+SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def secret(tmp_path: Path, own_home: Path, embedder: HashEmbedder) -> Path:
+    """A document of one's own knowledge base."""
+    path = tmp_path / "docs" / "secret.txt"
+    path.parent.mkdir()
+    path.write_text(SECRET)
+    (tmp_path / "docs" / "bridge.txt").write_text("The bridge is 40 metres long.")
+    base = KnowledgeBase.ensure(own_home / "kb", embedder.identity)
+    add(base, [tmp_path / "docs"], embedder)
+    base.close()
+    return path
+
+
+def test_a_purge_is_proved_to_somebody_on_another_machine(
+    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = tmp_path / "proof.json"
+    code, stdout, _ = out(capsys, "purge", secret, "--yes", "--proof", proof)
+    assert (code, "Proof: " in stdout) == (0, True)
+    for word in ("secret", "zeppelin", "harbour", str(tmp_path)):
+        assert word not in proof.read_text()
+    code, stdout, _ = out(capsys, "verify", "--show-key", "--json")
+    key = json.loads(stdout)["public_key"]
+    assert (code, key) == (0, public_key(own_home))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "elsewhere"))
+    code, stdout, _ = out(capsys, "verify", proof, "--key", key)
+    assert code == 0
+    assert "Verified: signed by the key of fingerprint" in stdout
+    assert "purged 1 documents (1 passages)" in stdout
+    assert "does NOT" not in stdout
+    assert json.loads(out(capsys, "verify", proof, "--key", key, "--json")[1])["verified"] is True
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_without_the_signers_key_nothing_is_verified(
+    secret: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof = tmp_path / "proof.json"
+    out(capsys, "purge", secret, "--yes", "--proof", proof)
+    code, stdout, stderr = out(capsys, "verify", proof)
+    assert (code, stdout) == (2, "")
+    assert "erified" not in stderr
+    assert "who signed it is not known" in stderr
+    code, stdout, stderr = out(capsys, "verify", proof, "--key", "0" * 64)
+    assert (code, stdout, "another key" in stderr) == (2, "", True)
+    proof.write_bytes(proof.read_bytes().replace(b'"files":', b'"files": '))
+    code, stdout, stderr = out(capsys, "verify", proof)
+    assert (code, stdout, "not byte for byte" in stderr) == (2, "", True)
+
+
+def test_what_is_left_is_named_and_not_proved(
+    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_home / "log").mkdir()
+    (own_home / "log" / "receipts.jsonl").write_text(json.dumps({"question": "?", "document": str(secret)}))
+    proof = tmp_path / "proof.json"
+    code, stdout, stderr = out(capsys, "purge", secret, "--yes", "--proof", proof, "--json")
+    value = json.loads(stdout)
+    assert (code, value["proved"], "not proved" in stderr) == (4, False, True)
+    assert [(each["path"], each["reason"]) for each in value["out_of_reach"]] == [
+        (str(own_home / "log" / "receipts.jsonl"), "traces")
+    ]
+    assert sum(each["files"] for each in value["scanned"]) > 5
+    code, stdout, _ = out(capsys, "verify", proof, "--key", public_key(own_home))
+    assert code == 0
+    assert "Out of reach: 1 (traces)" in stdout
+    assert "does NOT state that nothing is left" in stdout
+
+
+def test_what_is_left_is_named_in_words(secret: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own_home / "notes.txt").write_text(SECRET)
+    code, stdout, _ = out(capsys, "purge", secret, "--yes")
+    assert code == 4
+    assert "Not proved: " in stdout
+    assert "Proof: " not in stdout
+    assert "notes.txt (traces): bytes of them are in it, from byte 0 on" in " ".join(stdout.split())
+
+
+@pytest.mark.parametrize("place", ["docs", "docs/secret.txt/proof.json"])
+def test_a_proof_that_cannot_be_written_is_refused_before_anything_is_deleted(
+    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    assert out(capsys, "purge", secret, "--yes", "--proof", tmp_path / place)[0] == 5
+    base = KnowledgeBase.open(own_home / "kb")
+    assert base.text(str(secret)) == SECRET
+    base.close()
+
+
+def test_of_what_a_killed_purge_deleted_there_is_no_proof(
+    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = KnowledgeBase.open(own_home / "kb")
+    with base.writing(5.0) as connection:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+    base.close()
+    code, _, stderr = out(capsys, "purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
+    assert (code, "no proof is written" in stderr) == (4, True)
+    assert not (tmp_path / "proof.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), 2),
+        (("x.json", "--show-key"), 2),
+        (("nothing.json", "--key", "0" * 64), 5),
+        (("nothing.json", "--key", "no"), 2),
+    ],
+)
+def test_what_cannot_be_verified_is_an_error(
+    arguments: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, stdout, stderr = out(capsys, "verify", *arguments)
+    assert (found, stdout, stderr.startswith("Error: ")) == (code, "", True)
+
+
+@pytest.mark.model
+def test_an_answer_is_signed_and_replayed(
+    secret: Path,
+    own_home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    reader_reference: ModelReference,
+    embedder_reference: ModelReference,
+) -> None:
+    (own_home / "models").symlink_to(MODEL_HOME / "models")
+    signed = tmp_path / "receipt.json"
+    question = "How long is the bridge?"
+    code, stdout, stderr = out(capsys, "ask", question, "--docs", secret.parent, "--sign", signed, "--json")
+    assert code == 0, stderr
+    answer = json.loads(stdout)
+    code, stdout, _ = out(capsys, "verify", signed, "--key", public_key(own_home), "--json")
+    assert json.loads(stdout)["content"] == answer["receipt"]
+    assert question in out(capsys, "verify", signed, "--key", public_key(own_home))[1]
+    assert out(capsys, "replay", signed)[1].strip() == f"Identical: {answer['answer']}"

@@ -1,0 +1,252 @@
+"""Signed documents: only what the key's holder signed, byte for byte, is verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import ConfigError, ProofError
+from openbook.proofs import (
+    MAX_BYTES,
+    Content,
+    Deleted,
+    PurgeProof,
+    Scanned,
+    Unreached,
+    checked_key,
+    fingerprint_of,
+    public_key,
+    sign,
+    verify,
+)
+from openbook.receipts import parse_receipt
+from openbook.records import canonical_json
+from tests.conftest import ROOT
+from tests.test_receipts import RECEIPTS
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_KEY = "463f31f6dad11d3adf1c6cfc9b97705d751416afa232e4f3787d30cc7ecddfde"
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+COUNT = st.integers(0, 10**15)
+DIGESTS = st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3).map(tuple)
+PROOFS = st.builds(
+    PurgeProof,
+    openbook_version=TEXT,
+    time=TEXT,
+    knowledge_base=TEXT,
+    knowledge_base_version=COUNT,
+    paths=DIGESTS,
+    texts=DIGESTS,
+    deleted=st.builds(Deleted, *[COUNT] * 7),
+    scanned=st.lists(st.builds(Scanned, TEXT, COUNT, COUNT), max_size=3).map(tuple),
+    out_of_reach=st.lists(st.builds(Unreached, TEXT, DIGESTS), max_size=3).map(tuple),
+    models_that_learned_it=DIGESTS,
+)
+PROOF = PurgeProof(
+    openbook_version="0.1.0",
+    time="2026-11-26T22:00:00+00:00",
+    knowledge_base="0" * 32,
+    knowledge_base_version=7,
+    paths=("a" * 64,),
+    texts=("b" * 64,),
+    deleted=Deleted(1, 2, 3, 4, 5, 6, 7),
+    scanned=(Scanned("home", 2, 300),),
+    out_of_reach=(Unreached("weights", ("c" * 64,)),),
+    models_that_learned_it=(),
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@given(content=PROOFS | RECEIPTS)
+def test_what_was_signed_is_verified(home: Path, content: Content) -> None:
+    signed = verify(sign(home, content), public_key(home))
+    assert signed.content == content
+    assert signed.fingerprint == fingerprint_of(public_key(home))
+
+
+@given(content=PROOFS | RECEIPTS, at=st.integers(0, 10**6), new=st.integers(1, 255))
+def test_no_changed_byte_is_verified(home: Path, content: Content, at: int, new: int) -> None:
+    data = bytearray(sign(home, content))
+    data[at % len(data)] ^= new
+    for key in (public_key(home), ""):
+        with pytest.raises(ProofError):
+            verify(bytes(data), key)
+
+
+def test_no_changed_cut_or_added_byte_of_one_document_is_verified(home: Path) -> None:
+    data, key = sign(home, PROOF), public_key(home)
+    for at in range(len(data)):
+        for new in {data[at] ^ 1, data[at] ^ 0x20, 0x20, 0x30}:  # among them another case of a digit, and a space
+            if new != data[at]:
+                with pytest.raises(ProofError):
+                    verify(data[:at] + bytes([new]) + data[at + 1 :], key)
+        for other in (data[:at], data[:at] + data[at + 1 :], data[:at] + b" " + data[at:]):
+            with pytest.raises(ProofError):
+                verify(other, key)
+    with pytest.raises(ProofError):
+        verify(data + b"\n", key)
+
+
+def test_another_key_is_refused_also_where_it_signs_the_same(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ProofError, match="another key"):
+        verify(sign(tmp_path, PROOF), public_key(home))
+    mine, theirs = (json.loads(sign(each, PROOF)) for each in (home, tmp_path))
+    for name in ("public_key", "fingerprint", "signature"):
+        with pytest.raises(ProofError):
+            verify(canonical_json({**mine, name: theirs[name]}) + b"\n", public_key(home))
+
+
+def test_a_signature_of_one_kind_is_none_of_another(home: Path) -> None:
+    value = json.loads(sign(home, PROOF))
+    with pytest.raises(ProofError, match="altered"):
+        verify(canonical_json({**value, "kind": "receipt"}) + b"\n", public_key(home))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no JSON"),
+        (b"no", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"9" * 5000, "no JSON"),
+        (b"NaN\n", "no JSON"),
+        (b'{"a": "\\ud800"}', "no JSON"),
+        (b"{}", "no signed document"),
+        (b"[]", "no signed document"),
+        (b'{"format": 1, "format": 2}', "stands twice"),
+        (b"{" + b" " * MAX_BYTES, "more than"),
+    ],
+)
+def test_what_is_no_document_is_refused_in_a_sentence(data: bytes, said: str) -> None:
+    with pytest.raises(ProofError, match=said):
+        verify(data, "0" * 64)
+
+
+def _signed_anew(home: Path, **changes: object) -> bytes:
+    """By the right key, though it is none that `sign` would write."""
+    from openbook.proofs import _private_key
+
+    value = {name: each for name, each in json.loads(sign(home, PROOF)).items() if name != "signature"}
+    value |= changes
+    return canonical_json({**value, "signature": _private_key(home).sign(canonical_json(value)).hex()}) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "openbook signed document 2"}, "reads 'openbook signed document 1'"),
+        ({"format": 1}, "format"),
+        ({"kind": "other"}, "kind 'other'"),
+        ({"kind": ["purge"]}, "kind"),
+        ({"content": {}}, "lacks"),
+        ({"content": {**dataclasses.asdict(PROOF), "more": 1}}, "unknown key"),
+        ({"content": None}, "must be an object"),
+        ({"kind": "receipt"}, "unknown key"),
+        ({"fingerprint": "0" * 64}, "fingerprint"),
+    ],
+)
+def test_what_is_signed_and_not_understood_is_refused(home: Path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ProofError, match=said):
+        verify(_signed_anew(home, **changes), public_key(home))
+
+
+def test_a_receipt_that_was_altered_before_is_refused(home: Path) -> None:
+    receipt = parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
+    with pytest.raises(ProofError, match="altered"):
+        verify(sign(home, dataclasses.replace(receipt, strategy="each ")), public_key(home))
+
+
+def test_goldens_are_verified_for_ever() -> None:
+    purge = verify((GOLDEN / "signed-purge-1.json").read_bytes(), GOLDEN_KEY).content
+    assert isinstance(purge, PurgeProof)
+    assert purge == PROOF
+    receipt = verify((GOLDEN / "signed-receipt-1.json").read_bytes(), GOLDEN_KEY).content
+    assert receipt == parse_receipt((GOLDEN / "receipt-2.json").read_bytes())
+    assert receipt == parse_receipt((GOLDEN / "signed-receipt-1.json").read_bytes())
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+def _key_of(home: str, keys: multiprocessing.Queue[str]) -> None:
+    keys.put(public_key(Path(home)))
+
+
+def test_two_processes_at_once_end_with_one_key(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    keys: multiprocessing.Queue[str] = context.Queue()
+    processes = [context.Process(target=_key_of, args=(str(tmp_path), keys)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    found = {keys.get() for _ in processes}
+    for process in processes:
+        process.join()
+    assert found == {public_key(tmp_path)}
+    assert sorted(path.name for path in (tmp_path / "signing").iterdir()) == [".lock", "ed25519.pem"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o277])
+def test_nobody_else_reads_the_key_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        public_key(tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "signing").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "signing" / "ed25519.pem").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
+    public_key(tmp_path)
+    (tmp_path / "signing" / "ed25519.pem").chmod(0o640)
+    with pytest.raises(ConfigError, match="Others can read"):
+        sign(tmp_path, PROOF)
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+def test_a_damaged_key_is_named_and_never_replaced(tmp_path: Path, content: bytes) -> None:
+    public_key(tmp_path)
+    path = tmp_path / "signing" / "ed25519.pem"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="holds no key"):
+        sign(tmp_path, PROOF)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "g" * 64, "A" * 64, "../key"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no public key"):
+        checked_key(text)
+
+
+def test_who_does_not_sign_loads_no_cryptography(tmp_path: Path) -> None:
+    code = (
+        "import sys, importlib, openbook\n"
+        "from openbook.cli import VERBS, run\n"
+        "for verb in VERBS.values():\n"
+        "    importlib.import_module(verb.partition(':')[0])\n"
+        "import openbook.purging, openbook.proofs, openbook.answer\n"
+        "run(['ask', 'What?', '--kb', sys.argv[1]])\n"
+        "run(['purge', 'a.txt', '--kb', sys.argv[1]])\n"
+        "print('cryptography' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "False"
