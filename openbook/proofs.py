@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
-from openbook.models.digest import unique_keys
 from openbook.models.durable import storage_errors, sync_folder
 from openbook.models.liveness import beginning
 from openbook.receipts import is_altered, receipt_of, record_of
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

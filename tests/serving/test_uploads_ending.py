@@ -16,7 +16,6 @@ from openbook.knowledge.checking import check
 from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Bounds, Configuration
-from openbook.serving.documents import UPLOADS
 from openbook.serving.running import Gate, caller_id
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import LONG_S, Running, running
@@ -73,7 +72,7 @@ def stored(base: KnowledgeBase) -> list[int]:
 
 
 def upload_files(home: Path) -> list[str]:
-    return [path.name for path in (home / UPLOADS).rglob("*") if path.is_file() and path.name != ".lock"]
+    return [path.name for path in (home / "uploads").rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 def send(server: Running, file: tuple[str, bytes], headers: dict[str, str] | None = None) -> httpx.Response:
