@@ -39,6 +39,8 @@ def embed_missing(
             )
             missing.update(rows.fetchall())
     keys = list(missing)
+    if keys:
+        run.begin_long_work()
     for start in range(0, len(keys), BATCH):
         progress("embed", start, len(keys))
         run.go_on()

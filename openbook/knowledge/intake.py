@@ -185,6 +185,7 @@ class Intake:
                 self._settle(item, content_id, started_ns)
         if not unknown:
             return
+        self.run.begin_long_work()
         by_path = {item.path: item for item in unknown}
         with ReaderPool(self.limits, ocr=self.ocr) as pool:
             for done, result in enumerate(pool.read_all([item.path for item in unknown])):

@@ -3,7 +3,8 @@ version, and not while files are read or passages embedded; so others write in b
 
 What a run has seen may then be gone, or changed, when it commits. It looks, under the lock, whether what it compared files
 with is still what it was and whether all that it refers to is there; if not, it is overtaken and does its work again, which
-costs what was lost: the rest is found by its key. After MOST_TRIES it keeps the lock, and so comes to an end.
+costs what was lost: the rest is found by its key. After MOST_TRIES it compares and commits with the lock kept, and so comes
+to an end; where it would have to read or embed for that, it gives up, so that nobody ever waits for that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TypeAlias, TypeVar
 
-from openbook.errors import OpenBookError
+from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.locking import Overtaken, write_lock
@@ -52,6 +53,14 @@ class SlicedRun:
         except Exception:
             self.was_stopped = True
             raise
+
+    def begin_long_work(self) -> None:
+        """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
+        if self._keeps_lock:
+            message = (
+                f"What this run stored was deleted {MOST_TRIES} times by others before it could commit. Run it again."
+            )
+            raise KnowledgeBaseBusy(message)
 
     @contextmanager
     def slice(self) -> Iterator[sqlite3.Connection]:
@@ -105,7 +114,7 @@ def in_slices(
 
     `go_on` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
     the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
-    before the first slice.
+    before the first slice, or deletes MOST_TRIES times what the run needs.
     """
     with schema.storage_errors(base.folder), closing(schema.connect(base.folder, writable=True)) as connection:
         connection.execute("PRAGMA query_only = ON")

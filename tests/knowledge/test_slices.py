@@ -331,6 +331,18 @@ def test_a_run_that_is_overtaken_again_and_again_keeps_the_lock_at_last(
     assert check(base).damaged == ()
 
 
+def test_a_run_that_loses_what_it_stored_again_and_again_gives_up_and_never_embeds_under_the_lock(
+    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    victims = written(tmp_path / "victims", **{f"v{i}": f"Victim number {i}." for i in range(MOST_TRIES)})
+    add(base, [victims], embedder)
+    acts = [lambda i=i: purge(other, [f"v{i}.txt"], lock_timeout_s=SOON_S) for i in range(MOST_TRIES)]
+    docs = written(tmp_path / "more", short="The ferry is white.")
+    with pytest.raises(KnowledgeBaseBusy, match="deleted 5 times"):
+        add(base, [docs], Interrupted(*acts))
+    assert add(base, [docs], embedder).passages_embedded == 1
+
+
 def test_outside_a_slice_a_run_cannot_write(base: KnowledgeBase) -> None:
     def work(run: SlicedRun) -> None:
         with run.slice() as connection:
