@@ -1,0 +1,77 @@
+PRAGMA application_id = 1329744706;
+PRAGMA user_version = 2;
+BEGIN TRANSACTION;
+CREATE TABLE contents (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL,
+  title TEXT NOT NULL, media_type TEXT NOT NULL, source_chars INTEGER, metadata TEXT NOT NULL);
+INSERT INTO "contents" VALUES(1,'3d9a32dd515b2cb91535dde4610d32cb35ef4b98843f189e5948f14077186ddc','reader 4 splitter 2 450','Bees make honey. A hive holds fifty thousand of them.
+','','text/plain',54,'{}');
+INSERT INTO "contents" VALUES(2,'04f3b31948ebb4eba5abc92cee5556cc0d91bfda78e4370b329359da58dd8bb0','reader 4 splitter 2 450','# Ferry
+
+The ferry leaves at nine. It takes two hours.
+
+## Fares
+
+A ticket costs twelve euros.
+','Ferry','text/markdown',95,'{}');
+INSERT INTO "contents" VALUES(3,'5598ed6312f437da05e3377fe6d96199743c4593a89ab57539dcbd34612da5bf','reader 4 splitter 2 450','# Salaries
+
+The captain earns four thousand euros a month.
+','Salaries','text/markdown',85,'{"department":"staff"}');
+INSERT INTO "contents" VALUES(4,'e040fddd41dcea188632e9dd35e43247697dd2ab9c8693b0c43ea2e152ca35a7','reader 4 splitter 2 450','# Ferry
+
+The ferry leaves at ten. It takes two hours.
+
+## Fares
+
+A ticket costs twelve euros.
+','Ferry','text/markdown',94,'{}');
+CREATE TABLE documents (
+  id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
+  bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
+  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER);
+INSERT INTO "documents" VALUES(1,'/old/docs/bees.txt',1,54,'','{"bytes":54,"modified":"2026-11-26T22:18:30+00:00","name":"bees.txt","path":"/old/docs/bees.txt","title":"bees","type":"txt"}','[]','[]',1,NULL);
+INSERT INTO "documents" VALUES(2,'/old/docs/ferry.md',2,95,'','{"bytes":95,"modified":"2026-11-26T22:18:30+00:00","name":"ferry.md","path":"/old/docs/ferry.md","title":"Ferry","type":"md"}','[]','[]',1,3);
+INSERT INTO "documents" VALUES(3,'/old/docs/salaries.md',3,85,'','{"bytes":85,"department":"staff","modified":"2026-11-26T22:18:30+00:00","name":"salaries.md","path":"/old/docs/salaries.md","title":"Salaries","type":"md"}','[]','[]',1,2);
+INSERT INTO "documents" VALUES(4,'/old/docs/salaries.md',3,85,'','{"bytes":85,"department":"staff","modified":"2026-11-26T22:18:30+00:00","name":"salaries.md","path":"/old/docs/salaries.md","title":"Salaries","type":"md"}','["hr"]','["hr"]',2,NULL);
+INSERT INTO "documents" VALUES(5,'/old/docs/ferry.md',4,94,'','{"bytes":94,"modified":"2026-11-26T22:18:30+00:00","name":"ferry.md","path":"/old/docs/ferry.md","title":"Ferry","type":"md"}','[]','[]',3,NULL);
+CREATE TABLE embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+INSERT INTO "embeddings" VALUES(X'32DF5D9AA8BF45F3FF4E5177DB3949814558FF4DCECC5133C4C5A770F18B1367',X'A8350000000000000000000000000000A8350000000000000000A8B50000000000000000A8B500000000000000000000000000000000000000000000000000000000A835000000000000000000000000000000000000000000000000A8350000000000000000A8350000000000000000A8B50000000000000000000000000000');
+INSERT INTO "embeddings" VALUES(X'752F5438BB6C68BD367FFA16D43042F5E17DCF7BE875E0F2A5B8DCD05266AED5',X'0000000000000000C333000000000000000000000000C3B700000000C3B3000000000000C3B300000000000000000000000000000000C333000000000000000000000000C33300000000000000000000C333C333C3B300000000C333000000000000C3B3000000000000000000000000000000000000C3B30000C333C3B30000');
+INSERT INTO "embeddings" VALUES(X'888D81741C188322A32F319BDAE392726191C41BF2F0C3F468C01030FB65C460',X'0000000000000000C333000000000000000000000000C3B700000000C3B3000000000000C3B300000000000000000000000000000000C333000000000000000000000000C33300000000000000000000C333C333000000000000C33300000000C3B3C3B3000000000000000000000000000000000000C3B30000C333C3B30000');
+INSERT INTO "embeddings" VALUES(X'9458B5977B6471C6D29C9A185CB22959064723597D52BDC5E0ED133EF37536F3',X'000000000000000047B4000000000000473800000000000000000000000000000000000047B4000000000000000000000000000000000000000000000000000000000000000000000000000047B8000000000000000000000000000047340000000047B400000000000000000000000000000000000047B40000473400000000');
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO "meta" VALUES('created_at','2026-11-26T22:18:30+00:00');
+INSERT INTO "meta" VALUES('embedder','{"name": "hash", "digest": "38aae25d07e1f37c28ace241a2b29d4bf0ba93be991dbe2e45504ba57e94f8a3", "dimensions": 64}');
+INSERT INTO "meta" VALUES('id','eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee');
+INSERT INTO "meta" VALUES('sizing','{"overlap": 0, "reader": "", "size": 450, "tokenizer": "", "unit": "characters"}');
+CREATE TABLE passages (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, content_id INTEGER NOT NULL REFERENCES contents (id), passage_id TEXT NOT NULL,
+  start_char INTEGER NOT NULL, end_char INTEGER NOT NULL, page INTEGER, headings TEXT NOT NULL,
+  embedding_key BLOB NOT NULL);
+INSERT INTO "passages" VALUES(1,1,'p7c5141ff73e72917ccaa',0,54,NULL,'[]',X'32DF5D9AA8BF45F3FF4E5177DB3949814558FF4DCECC5133C4C5A770F18B1367');
+INSERT INTO "passages" VALUES(2,2,'p0d09074d0380c344958e',0,95,NULL,'["Ferry"]',X'888D81741C188322A32F319BDAE392726191C41BF2F0C3F468C01030FB65C460');
+INSERT INTO "passages" VALUES(3,3,'pce8f283a6dcda0e3b9ca',0,59,NULL,'["Salaries"]',X'9458B5977B6471C6D29C9A185CB22959064723597D52BDC5E0ED133EF37536F3');
+INSERT INTO "passages" VALUES(4,4,'p7de79b706f690c9c8210',0,94,NULL,'["Ferry"]',X'752F5438BB6C68BD367FFA16D43042F5E17DCF7BE875E0F2A5B8DCD05266AED5');
+CREATE TABLE sources (folder TEXT PRIMARY KEY, rules TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO "sources" VALUES('/old/docs','{"include": [], "exclude": [], "labels": [], "ocr": "", "path": "/old/docs"}');
+CREATE TABLE tags (
+  name TEXT PRIMARY KEY, version INTEGER NOT NULL REFERENCES versions (version), created_at TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO "tags" VALUES('spring',2,'2026-11-26T22:18:30+00:00');
+CREATE TABLE verdicts (
+  path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL, stat TEXT NOT NULL)
+  WITHOUT ROWID;
+INSERT INTO "verdicts" VALUES('/old/docs/broken.pdf','failed','not a readable PDF','2026-11-26T22:18:30+00:00','15:1795731510482984359:1795731510482984359 reader 4 splitter 2 450 60 2048 100000000 ');
+CREATE TABLE versions (version INTEGER PRIMARY KEY, created_at TEXT NOT NULL, summary TEXT NOT NULL);
+INSERT INTO "versions" VALUES(0,'2026-11-26T22:18:30+00:00','created');
+INSERT INTO "versions" VALUES(1,'2026-11-26T22:18:30+00:00','3 added');
+INSERT INTO "versions" VALUES(2,'2026-11-26T22:18:30+00:00','1 updated');
+INSERT INTO "versions" VALUES(3,'2026-11-26T22:18:30+00:00','1 updated');
+CREATE INDEX passages_by_content ON passages (content_id);
+CREATE INDEX passages_by_passage_id ON passages (passage_id);
+CREATE UNIQUE INDEX live_documents ON documents (path) WHERE removed_in IS NULL;
+CREATE INDEX documents_by_content ON documents (content_id);
+DELETE FROM "sqlite_sequence";
+INSERT INTO "sqlite_sequence" VALUES('contents',4);
+INSERT INTO "sqlite_sequence" VALUES('passages',4);
+COMMIT;
