@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from openbook.errors import KnowledgeBaseInvalid
+from openbook.errors import KnowledgeBaseDamaged
 
 
 @click.command()
@@ -24,7 +24,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
 
     settings = session.settings(kb=kb)
     folder, states = settings.default_kb, session.states(settings).kept()
-    base = KnowledgeBase.open(folder)
+    base = KnowledgeBase.open(folder, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         if as_json:
@@ -32,8 +32,17 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
         else:
             display_kb.print_documents(paths, labels)
         return
-    current = base.status()
     checked = check_base(base) if check else None
+    if checked is not None and checked.damaged:
+        if as_json:
+            display.print_json({"folder": str(folder), "check": dataclasses.asdict(checked)})
+        else:
+            display_kb.print_check(checked)
+        raise KnowledgeBaseDamaged(
+            f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
+            "and add the documents again."
+        )
+    current = base.status()
     if as_json:
         value = {"folder": str(folder), **dataclasses.asdict(current), "kept_states": dataclasses.asdict(states)}
         if checked is not None:
@@ -44,5 +53,3 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
         display_kb.print_states(states, settings.kv_disk)
         if checked is not None:
             display_kb.print_check(checked)
-    if checked is not None and checked.damaged:
-        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {checked.damaged[0]}.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from openbook.knowledge import schema
 from openbook.knowledge.intake import embedding_text
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
 from openbook.records import Embedder
 
 BATCH = 64  # passages embedded between two commits
@@ -38,7 +39,8 @@ def embed_missing(
         vectors = embedder.embed_passages([_text_of(connection, missing[key]) for key in batch]).astype("<f2")
         with schema.transaction(connection):
             connection.executemany(
-                f"INSERT INTO {table} VALUES (?, ?)", [(k, v.tobytes()) for k, v in zip(batch, vectors, strict=True)]
+                f"INSERT INTO {table} VALUES (?, ?, ?)",
+                [(k, v.tobytes(), row_digest(k, v.tobytes())) for k, v in zip(batch, vectors, strict=True)],
             )
     if keys:
         progress("embed", len(keys), len(keys))
@@ -46,9 +48,10 @@ def embed_missing(
 
 
 def _text_of(connection: sqlite3.Connection, passage: int) -> str:
-    title, headings, text = connection.execute(
-        "SELECT c.title, p.headings, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
+    row = connection.execute(
+        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
         "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?",
         (passage,),
     ).fetchone()
-    return embedding_text(title, schema.headings(headings), text)
+    check_passage(row, *row[-2:])
+    return embedding_text(row[-2], schema.headings(row[6]), row[-1])

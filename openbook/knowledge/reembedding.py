@@ -31,7 +31,8 @@ def reembed(
             if row is None or row[0] != identity:  # vectors that a run with another embedder left
                 connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
             connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) "
+                "WITHOUT ROWID"
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('reembedding', ?)", (identity,))
         contents = kept_contents(connection).tolist()
