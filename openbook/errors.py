@@ -13,7 +13,8 @@
     - ContextOverflow      a prompt does not fit into the model's context
   + KnowledgeError
     - KnowledgeBaseMissing no knowledge base there
-    - KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
+    + KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
+      - KnowledgeBaseDamaged  what is read from it is not what was stored
     - KnowledgeBaseBusy    another process writes to it
     - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
     - NoPicture            a page of a document of which no picture can be shown
@@ -87,6 +88,10 @@ class KnowledgeBaseMissing(KnowledgeError):
 
 
 class KnowledgeBaseInvalid(KnowledgeError):
+    pass
+
+
+class KnowledgeBaseDamaged(KnowledgeBaseInvalid):
     pass
 
 

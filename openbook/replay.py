@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from openbook.answer import answer_again
-from openbook.errors import KnowledgeError
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, Scope
@@ -101,8 +100,12 @@ def passage_of(
     """
     held, found = frozenset(labels), None
     if version is not None:
-        with suppress(KnowledgeError):  # that version is not kept any more
+        try:
             found = base.passage(reference.id, Scope(version, labels=held), reference.document)
+        except KnowledgeBaseDamaged:
+            raise
+        except KnowledgeError:  # that version is not kept any more
+            found = None
     return found or base.passage(reference.id, Scope(labels=held), reference.document)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from openbook.errors import KnowledgeBaseInvalid
+from openbook.errors import KnowledgeBaseDamaged
 
 
 @click.command()
@@ -24,7 +24,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
 
     settings = session.settings(kb=kb)
     folder, states = settings.default_kb, session.states(settings).kept()
-    base = KnowledgeBase.open(folder)
+    base = KnowledgeBase.open(folder, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
         if as_json:
@@ -32,9 +32,18 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
         else:
             display_kb.print_documents(paths, labels)
         return
+    checked = check_base(base) if check else None
+    if checked is not None and checked.damaged:
+        if as_json:
+            display.print_json({"folder": str(folder), "check": dataclasses.asdict(checked)})
+        else:
+            display_kb.print_check(checked)
+        raise KnowledgeBaseDamaged(
+            f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
+            "and add the documents again."
+        )
     current = base.status()
     opened = list(private.open_folders([settings.home, folder]))
-    checked = check_base(base) if check else None
     if as_json:
         value = {"folder": str(folder), **dataclasses.asdict(current), "kept_states": dataclasses.asdict(states)}
         value["open_folders"] = [str(each) for each in opened]
@@ -48,5 +57,3 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
             click.echo(display.printable(private.sentence(each)))
         if checked is not None:
             display_kb.print_check(checked)
-    if checked is not None and checked.damaged:
-        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {checked.damaged[0]}.")

@@ -7,8 +7,8 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from openbook.errors import KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
-from openbook.knowledge import schema
-from openbook.knowledge.indexes import Indexes, Source, View
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
+from openbook.knowledge import integrity, schema
+from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
-from openbook.models.durable import make_folder
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ class KnowledgeBase:
         self._indexes: Indexes | None = None
         self._views: dict[_ViewKey, View] = {}
         self._viewing = threading.Lock()
+        self._whole_at = -1  # the newest version at which the tables were compared with their digests
 
     @classmethod
     def ensure(
@@ -114,15 +114,19 @@ class KnowledgeBase:
             "created_at": now(),
         }
         with schema.storage_errors(folder):
-            make_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             with file_lock(folder, lock_timeout_s):
                 if not (folder / schema.FILE_NAME).exists():
                     schema.create(folder, meta)
         return cls.open(folder, embedder)
 
     @classmethod
-    def open(cls, folder: Path, embedder: EmbedderIdentity | None = None) -> KnowledgeBase:
-        """Open an existing one; with `embedder`, only if it was made with exactly that one."""
+    def open(cls, folder: Path, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
+        """Open an existing one; with `embedder`, only if it was made with exactly that one.
+
+        One whose tables are damaged opens only with `damaged`, for `check`. Raises KnowledgeBaseMissing,
+        KnowledgeBaseInvalid, StorageError.
+        """
         folder = folder.absolute()
         if folder.exists() and not folder.is_dir():
             raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place with --kb.")
@@ -139,8 +143,10 @@ class KnowledgeBase:
             finally:
                 connection.close()
         if missing := {"id", "embedder"} - set(meta):
-            raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: no {sorted(missing)[0]} recorded.")
+            raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: no {sorted(missing)[0]} recorded.")
         base = cls(folder, meta)
+        if not damaged:
+            base.kept_version()
         if embedder is not None:
             base.check_embedder(embedder)
         return base
@@ -160,8 +166,7 @@ class KnowledgeBase:
     @property
     def version(self) -> int:
         """The newest committed version; 0 is the empty one."""
-        with schema.storage_errors(self.folder):
-            return int(self.connection.execute("SELECT max(version) FROM versions").fetchone()[0])
+        return self.kept_version()
 
     def search(
         self,
@@ -187,21 +192,34 @@ class KnowledgeBase:
             except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
                 self._distrust(connection)
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-            passages = _by_row(connection, [r.passage for r in ranked], seen)
+            passages = _read(connection, ranked, seen)
         hits = [
-            Hit(passages[r.passage], r.score, r.dense_rank, r.bm25_rank, r.similarity)
-            for r in ranked
-            if r.passage in passages
+            Hit(passage, r.score, r.dense_rank, r.bm25_rank, r.similarity)
+            for r, passage in zip(ranked, passages, strict=True)
         ]
         if reranker is not None:
             hits = _reranked(query, hits, reranker)
         return version, hits[:limit]
 
     def kept_version(self, version: int | None = None) -> int:
-        """`version` (default: the newest) if it is kept. Raises KnowledgeError."""
-        kept = [v for (v,) in self.connection.execute("SELECT version FROM versions ORDER BY version")]
+        """`version` (default: the newest) if it is kept. Raises KnowledgeError.
+
+        Whoever reads a version asks here first, so here the tables that decide what it sees are compared with their digests.
+        """
+        with schema.storage_errors(self.folder):
+            connection = self.connection
+            sql = "SELECT version FROM versions ORDER BY version"
+            kept: list[int] = [v for (v,) in connection.execute(sql)]
+            if not kept or kept[-1] != self._whole_at:
+                with nullcontext() if connection.in_transaction else self.snapshot():
+                    integrity.check(connection)
+                    kept = [v for (v,) in connection.execute(sql)]
+                if not kept:
+                    raise sqlite3.DatabaseError("there is no version")
+                schema.check_newest(self.folder, self.id, kept[-1])
+                self._whole_at = kept[-1]
         if version is None:
-            return int(kept[-1])
+            return kept[-1]
         if version not in kept:
             raise KnowledgeError(
                 f"Version {version} is not kept in {self.folder}; there are {spans(kept)}. See: openbook history"
@@ -214,46 +232,52 @@ class KnowledgeBase:
         No document outside the scope adds anything to it, not even its name. Raises KnowledgeError for a version that is
         not kept.
         """
-        version = self.kept_version(scope.as_of)
-        found = self._passages("p.passage_id = :value", passage_id, condition(scope, version))
-        if not found:
-            return None
-        labels = min((each.labels for each in found), key=_fewest)
-        return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
+        with schema.storage_errors(self.folder):
+            seen = condition(scope, self.kept_version(scope.as_of))
+            found: list[Passage] = []
+            for hint in ("INDEXED BY passages_by_passage_id", "NOT INDEXED"):  # either may be damaged
+                found += self._passages_of_id(hint, passage_id, seen)
+                if any(prefer in ("", each.document) for each in found):
+                    break
+            if not found:
+                return None
+            labels = min((each.labels for each in found), key=_fewest)
+            return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
-        live = Condition(schema.LIVE, {"version": self.kept_version(version)})
-        return self._passages("d.path = :value", document, live)
+        with schema.storage_errors(self.folder):
+            live = Condition(schema.LIVE, {"version": self.kept_version(version)})
+            stored = self._content(document, version)
+            if stored is None:
+                return []
+            held_by = {document: _documents(self.connection, {stored.id}, live)[stored.id][document]}
+            sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
+            rows = self.connection.execute(sql, (stored.id,)).fetchall()
+            return [
+                _passage(row, stored.title, stored.text[row[3] : row[4]], held_by)
+                for row in integrity.whole(rows, stored)
+            ]
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
         with schema.storage_errors(self.folder):
-            row = self.connection.execute(
-                f"SELECT c.text FROM contents c JOIN documents d ON d.content_id = c.id WHERE d.path = :path AND {schema.LIVE}",
-                {"path": document, "version": self.kept_version(version)},
-            ).fetchone()
-            return None if row is None else str(row[0])
+            stored = self._content(document, version)
+            return None if stored is None else stored.text
 
     def origin(self, document: str, version: int | None = None) -> Origin | None:
         """What the text of a document (its path) was read from, or None."""
         with schema.storage_errors(self.folder):
-            row = self.connection.execute(
-                "SELECT c.key, c.code, c.media_type FROM contents c JOIN documents d ON d.content_id = c.id "
-                f"WHERE d.path = :path AND {schema.LIVE}",
-                {"path": document, "version": self.kept_version(version)},
-            ).fetchone()
-            return None if row is None else Origin(*row)
+            stored = self._content(document, version)
+            return None if stored is None else Origin(stored.key, stored.code, stored.media_type)
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has some, in text order."""
-        with schema.storage_errors(self.folder):
-            rows = self.connection.execute(
-                "SELECT p.page, min(p.start_char) FROM passages p JOIN documents d ON d.content_id = p.content_id "
-                f"WHERE d.path = :path AND p.page IS NOT NULL AND {schema.LIVE} GROUP BY p.page ORDER BY 2",
-                {"path": document, "version": self.kept_version(version)},
-            )
-            return rows.fetchall()
+        begins: dict[int, int] = {}
+        for passage in self.passages(document, version):
+            if passage.page is not None:
+                begins.setdefault(passage.page, passage.start)
+        return list(begins.items())
 
     def documents(self, scope: Scope | None = None, *, newest_first: bool = False) -> list[str]:
         """Paths of the documents in `scope` (default: all of the newest version, whatever labels they carry), sorted.
@@ -272,12 +296,14 @@ class KnowledgeBase:
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""
         with schema.storage_errors(self.folder):
+            self.kept_version()
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
             return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
         """Whether no document is closed to whoever holds these labels."""
         with schema.storage_errors(self.folder):
+            self.kept_version()
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
             return {label for (label,) in self.connection.execute(sql)} <= labels
 
@@ -322,15 +348,30 @@ class KnowledgeBase:
             not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
         )
 
-    def _passages(self, restriction: str, value: str, seen: Condition) -> list[Passage]:
-        """Passages of the documents that are `seen`, ordered by path and place."""
-        with schema.storage_errors(self.folder):
-            rows = self.connection.execute(
-                f"SELECT {_PASSAGE}, d.path, {_LABELS} FROM passages p JOIN contents c ON c.id = p.content_id "
-                f"JOIN documents d ON d.content_id = c.id WHERE {restriction} AND {seen.sql} ORDER BY d.path, p.start_char",
-                {"value": value, **seen.values},
-            )
-            return [_passage(row, {path: _labels(labels)}) for *row, path, labels in rows.fetchall()]
+    def _content(self, document: str, version: int | None) -> integrity.StoredContent | None:
+        """What a document (its path) holds, or None."""
+        values = {"path": document, "version": self.kept_version(version)}
+        cursor = self.connection.execute(f"SELECT d.* FROM documents d WHERE d.path = :path AND {schema.LIVE}", values)
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        return integrity.content(self.connection, integrity.check_document(cursor, row)["content_id"])
+
+    def _passages_of_id(self, hint: str, passage_id: str, seen: Condition) -> list[Passage]:
+        """One for each document that is `seen` and holds it, ordered by path. `hint`: how SQLite is to look for it."""
+        rows = self.connection.execute(
+            f"SELECT {_PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
+            (passage_id,),
+        ).fetchall()
+        for row in rows:
+            integrity.check_passage(row, *row[-2:])
+        documents = _documents(self.connection, {row[1] for row in rows}, seen)
+        found = [
+            _passage(row, row[-2], row[-1], {path: labels})
+            for row in rows
+            for path, labels in documents.get(row[1], {}).items()
+        ]
+        return sorted(found, key=lambda each: each.document)
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
@@ -359,10 +400,19 @@ class KnowledgeBase:
         with schema.storage_errors(self.folder), write_lock(self.folder, timeout_s):
             connection = schema.connect(self.folder, writable=True)
             try:
+                self.check_tables(connection)
                 self.begin_writing(connection, timeout_s)
                 yield connection
+                schema.put_away(connection, self.folder)
             finally:
                 connection.close()
+
+    def check_tables(self, connection: sqlite3.Connection) -> None:
+        """What a writer does before it compares and changes. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
+        with schema.storage_errors(self.folder):
+            integrity.check(connection)
+            newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
+            schema.check_newest(self.folder, self.id, newest)
 
     def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         """What whoever has just got the write lock does first. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
@@ -432,48 +482,67 @@ class KnowledgeBase:
 
 
 _PASSAGE = (
-    "p.passage_id, c.title, p.start_char, p.end_char, p.page, p.headings, "
-    "substr(c.text, p.start_char + 1, p.end_char - p.start_char)"
+    f"{integrity.PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) AS passage_text"
 )
-
-
-# What it takes to see a document: the labels that it carries in this version, and those that it carries now, or carried last.
-_LABELS = "(SELECT json_array(json(d.labels), json(i.labels)) FROM identities i WHERE i.id = d.identity)"
-
-
-def _labels(text: str) -> tuple[str, ...]:
-    then, now = json.loads(text)
-    return tuple(sorted({*then, *now}))
 
 
 def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     return len(labels), labels
 
 
-def _passage(row: Sequence[Any], documents: Mapping[str, tuple[str, ...]]) -> Passage:
-    """`documents`: those that hold it, the first of which it is shown in, with the labels that it takes to see each."""
-    passage_id, title, start, end, page, headings, text = row
+def _passage(row: Sequence[Any], title: str, text: str, documents: Mapping[str, tuple[str, ...]]) -> Passage:
+    """From a row that begins with `integrity.PASSAGE_COLUMNS`.
+
+    `documents`: those that hold it, the first of which it is shown in, with the labels that it takes to see each.
+    """
+    _, _, passage_id, start, end, page, headings = row[:7]
     path, *also = documents
     labels = min(documents.values(), key=_fewest)
     title = title or Path(path).stem
     return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
 
 
-def _by_row(connection: sqlite3.Connection, keys: Sequence[int], seen: Condition) -> dict[int, Passage]:
-    """Passages by row id, each with the documents in scope that hold it: the first path, then the others."""
-    marks = ", ".join(map(str, map(int, keys)))
-    rows = connection.execute(
-        f"SELECT p.id, {_PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
-    ).fetchall()
-    documents: dict[str, dict[str, tuple[str, ...]]] = {}
+def _read(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Passage]:
+    """What was found, each with the documents in scope that hold it: the first path, then the others.
+
+    Raises sqlite3.DatabaseError when something of it is not there, or not what was stored.
+    """
+    marks = ", ".join(str(each.passage) for each in ranked)
+    sql = f"SELECT {_PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
+    rows = {row[0]: row for row in connection.execute(sql)}
     # By what the passage says and not by its content: the same text may have been read from other bytes.
-    for passage_id, path, labels in connection.execute(
-        f"SELECT DISTINCT q.passage_id, d.path, {_LABELS} FROM passages p JOIN passages q ON q.passage_id = p.passage_id "
-        f"JOIN documents d ON d.content_id = q.content_id WHERE p.id IN ({marks}) AND {seen.sql} ORDER BY d.path",
-        seen.values,
-    ):
-        documents.setdefault(passage_id, {})[path] = _labels(labels)
-    return {row[0]: _passage(row[1:], documents[row[1]]) for row in rows if row[1] in documents}
+    documents = _documents(connection, {content for each in ranked for content in each.contents}, seen)
+    found: list[Passage] = []
+    for each in ranked:
+        row = rows.get(each.passage)
+        held_by = dict(sorted(held for content in each.contents for held in documents.get(content, {}).items()))
+        if row is None or row[1] not in each.contents or not held_by:
+            raise sqlite3.DatabaseError(f"the passage {each.passage}, or its document, is not there")
+        integrity.check_passage(row, *row[-2:])
+        found.append(_passage(row, row[-2], row[-1], held_by))
+    return found
+
+
+def _documents(
+    connection: sqlite3.Connection, contents: Collection[int], seen: Condition
+) -> dict[int, dict[str, tuple[str, ...]]]:
+    """The documents that are `seen`, by the content that they hold, with the labels that it takes to see each.
+
+    Those are what it carries in this version, and what it carries now, or carried last.
+    """
+    cursor = connection.execute(
+        f"SELECT d.* FROM documents d WHERE d.content_id IN (SELECT value FROM json_each(:contents)) AND {seen.sql}",
+        {"contents": json.dumps(sorted(contents)), **seen.values},
+    )
+    rows = [integrity.check_document(cursor, row) for row in cursor]
+    ids = json.dumps([row["identity"] for row in rows])
+    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT value FROM json_each(?))"
+    now = dict(connection.execute(sql, (ids,)).fetchall())
+    documents: dict[int, dict[str, tuple[str, ...]]] = {}
+    for row in rows:
+        labels = {*json.loads(row["labels"]), *json.loads(now[row["identity"]])}
+        documents.setdefault(row["content_id"], {})[row["path"]] = tuple(sorted(labels))
+    return documents
 
 
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

@@ -137,7 +137,10 @@ def _borrow_embeddings(base: KnowledgeBase, other: Path | None, lock_timeout_s: 
             return
         with base.writing(lock_timeout_s) as connection:
             connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
-            connection.execute("INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings")
+            connection.execute(
+                "INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings "
+                "WHERE digest = row_digest(embedding_key, vector)"
+            )
             connection.execute("DETACH DATABASE other")
 
 
@@ -209,7 +212,7 @@ def drop(cache: Path, folders: Iterable[Path]) -> None:
 def _holds(folder: Path, paths: Iterable[str], texts: Iterable[str], keys: Iterable[bytes]) -> bool:
     try:
         connection = schema.connect(folder, writable=False)
-    except sqlite3.Error:
+    except (sqlite3.Error, KnowledgeError):
         return True  # it cannot be looked into, and it is only a cache
     try:
         checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", p) for p in paths]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openbook.errors import KnowledgeBaseBusy, StorageError
-from openbook.knowledge import indexes, schema
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
+from openbook.knowledge import indexes, integrity, schema
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.intake import embedding_text, passage_id
 from openbook.records import PassageSpan, sha256_hex
@@ -43,13 +43,13 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> Checked:
     Takes seconds for each 100,000 passages. Raises StorageError.
     """
     with schema.storage_errors(base.folder), base.snapshot() as connection:
-        damaged = tuple(_first(_damage(connection, base.embedder.dimensions, base.sizing.overlap > 0)))
+        damaged = tuple(_first(_damage(base, connection)))
+        if damaged:  # the indexes have nothing to be compared with
+            return Checked(0, 0, damaged, (), False, None, True)
         contents = kept_contents(connection)
         passages = connection.execute(
             "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         ).fetchone()[0]
-        if damaged:  # the indexes have nothing to be compared with
-            return Checked(len(contents), passages, damaged, (), False, None, True)
         report = indexes.check(base.folder, base.source(connection), contents)
     repaired = bool(report.problems) and _rebuilt(base, lock_timeout_s)
     return Checked(len(contents), passages, (), report.problems, repaired, report.recall_at_10, report.exact)
@@ -74,24 +74,57 @@ def _first(findings: Iterator[str]) -> Iterator[str]:
         yield finding
 
 
-def _damage(connection: sqlite3.Connection, dimensions: int, overlap: bool) -> Iterator[str]:
+def _damage(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
+    """What cannot be read is said, and the next part looked at."""
+    parts = (
+        _bad_file(connection),
+        integrity.problems(connection),
+        _bad_ranges(base, connection),
+        _bad_texts(connection, base.sizing.overlap > 0),
+        _bad_vectors(connection, base.embedder.dimensions),
+    )
+    for part in parts:
+        try:
+            yield from part
+        except sqlite3.DatabaseError as error:
+            yield schema.said_of(error)
+
+
+def _bad_file(connection: sqlite3.Connection) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"SQLite says: {line}"
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         yield f"row {row} of {table} refers to a row of {parent} that is not there"
-    yield from _bad_ranges(connection)
-    cursor = connection.execute("SELECT id, title, text FROM contents ORDER BY id")
-    for content, title, text in cursor:
-        yield from _bad_passages(connection, content, title, text, overlap)
-    yield from _bad_vectors(connection, dimensions)
 
 
-def _bad_ranges(connection: sqlite3.Connection) -> Iterator[str]:
+def _bad_texts(connection: sqlite3.Connection, overlap: bool) -> Iterator[str]:
+    for (content,) in connection.execute("SELECT id FROM contents ORDER BY id").fetchall():
+        try:
+            stored = integrity.content(connection, content)
+            sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
+            for _ in integrity.whole(connection.execute(sql, (content,)), stored):
+                pass
+        except sqlite3.DatabaseError as error:
+            yield f"{schema.said_of(error)}: it is the text of {_held_by(connection, content)}"
+        else:
+            yield from _bad_passages(connection, content, stored.title, stored.text, overlap)
+
+
+def _held_by(connection: sqlite3.Connection, content: int) -> str:
+    paths = connection.execute("SELECT DISTINCT path FROM documents WHERE content_id = ? ORDER BY path", (content,))
+    return ", ".join(path for (path,) in paths) or "no document"
+
+
+def _bad_ranges(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
     newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
     if newest is None:
         yield "there is no version"
         return
+    try:
+        schema.check_newest(base.folder, base.id, newest)
+    except KnowledgeBaseDamaged as error:
+        yield str(error)
     rows = connection.execute(
         "SELECT path FROM documents WHERE added_in > ? OR removed_in > ? OR removed_in <= added_in", (newest, newest)
     )
@@ -135,12 +168,15 @@ def _bad_vectors(connection: sqlite3.Connection, dimensions: int) -> Iterator[st
     ).fetchone()[0]
     if missing:
         yield f"{missing} passages have no vector"
-    bad = 0
-    for (vector,) in connection.execute("SELECT vector FROM embeddings"):
+    bad = changed = 0
+    for key, vector, digest in connection.execute("SELECT embedding_key, vector, digest FROM embeddings"):
+        changed += digest != integrity.row_digest(key, vector)
         if len(vector) != 2 * dimensions:
             bad += 1
             continue
         length = float(np.linalg.norm(np.frombuffer(vector, dtype="<f2").astype(np.float32)))
         bad += not 0.99 < length < 1.01
+    if changed:
+        yield f"{changed} vectors are not what was stored"
     if bad:
         yield f"{bad} vectors are not unit vectors of {dimensions} numbers"

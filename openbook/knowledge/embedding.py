@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from openbook.knowledge import schema
 from openbook.knowledge.intake import embedding_text
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
 from openbook.knowledge.locking import Overtaken
 from openbook.knowledge.slices import TABLE, IsOurs, SlicedRun, always
 from openbook.records import Embedder
 
 BATCH = 64  # passages embedded between two slices
-NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 
 
 def embed_missing(
@@ -51,8 +51,8 @@ def embed_missing(
         with run.slice() as connection, schema.transaction(connection):
             _check(is_ours(connection) and _are_there(connection, passages))
             connection.executemany(  # another run may have embedded the same text meanwhile
-                f"INSERT OR IGNORE INTO {table} VALUES (?, ?)",
-                [(k, v.tobytes()) for k, v in zip(batch, vectors, strict=True)],
+                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)",
+                [(k, v.tobytes(), row_digest(k, v.tobytes())) for k, v in zip(batch, vectors, strict=True)],
             )
     if keys:
         progress("embed", len(keys), len(keys))
@@ -72,11 +72,11 @@ def _are_there(connection: sqlite3.Connection, passages: Sequence[int]) -> bool:
 
 def _text_of(connection: sqlite3.Connection, passage: int) -> str:
     row = connection.execute(
-        "SELECT c.title, p.headings, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
+        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
         "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?",
         (passage,),
     ).fetchone()
     if row is None:
         raise Overtaken
-    title, headings, text = row
-    return embedding_text(title, schema.headings(headings), text)
+    check_passage(row, *row[-2:])
+    return embedding_text(row[-2], schema.headings(row[6]), row[-1])

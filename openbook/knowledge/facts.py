@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge import schema
+from openbook.knowledge import integrity, schema
+from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.segments import Segment
 from openbook.knowledge.vectors import sign_words, widened
 from openbook.knowledge.words import Vocabulary
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 ROWS = 32_768  # passages in memory at a time
 _WORDS = 8_000_000  # words, likewise
 _PASSAGES = (
-    "SELECT p.id, p.passage_id, p.start_char, p.end_char, p.headings, e.vector FROM passages p "
+    f"SELECT {integrity.PASSAGE_COLUMNS}, e.vector, e.digest FROM passages p "
     "LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id = ? ORDER BY p.id"
 )
 
@@ -68,32 +69,35 @@ def segments(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
 
 
 def identities(source: Source, content: int) -> list[tuple[int, int, int]] | None:
-    """(passage row, key, variant) of the rows that a segment must hold for `content`; None without such a content."""
-    found = source.connection.execute("SELECT title, text FROM contents WHERE id = ?", (content,)).fetchone()
-    if found is None:
+    """(passage row, key, variant) of the rows that a segment must hold for `content`; None without such a content.
+
+    Raises sqlite3.DatabaseError when it is not what was stored.
+    """
+    if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
-    title, text = found
-    rows = source.connection.execute(_PASSAGES, (content,)).fetchall()
+    stored = integrity.content(source.connection, content)
+    rows = integrity.whole(source.connection.execute(_PASSAGES, (content,)), stored)
     return [
-        (passage, _key(name), _variant(title, headings))
-        for passage, name, start, end, headings, _ in rows
-        if text[start:end].strip()
+        (passage, _key(name), _variant(stored.title, headings))
+        for passage, _, name, start, end, _, headings, *_ in rows
+        if stored.text[start:end].strip()
     ]
 
 
 def _read(source: Source, content: int, rows: _Rows, vocabulary: Vocabulary) -> None:
-    found = source.connection.execute("SELECT title, text FROM contents WHERE id = ?", (content,)).fetchone()
-    if found is None:
-        raise sqlite3.DatabaseError(f"the content {content} is not there")
-    title, text = found
+    stored = integrity.content(source.connection, content)
+    title = stored.title
     places = dict[str, tuple[int, list[int]]]()  # headings -> variant, words
     before = len(rows.passages)
-    for passage, name, start, end, headings, vector in source.connection.execute(_PASSAGES, (content,)):
-        words = text[start:end]
+    for row in integrity.whole(source.connection.execute(_PASSAGES, (content,)), stored):
+        passage, _, name, start, end, _, headings, key, _, vector, digest = row
+        words = stored.text[start:end]
         if not words.strip():
             continue
         if vector is None or len(vector) != 2 * source.dimensions:
             raise sqlite3.DatabaseError(f"passage {passage} has no vector of {source.dimensions} numbers")
+        if digest != row_digest(key, vector):
+            raise sqlite3.DatabaseError(f"the vector of passage {passage} is not what was stored")
         if headings not in places:
             path = " \n".join(dict.fromkeys(part for part in (title, *schema.headings(headings)) if part))
             places[headings] = _variant(title, headings), vocabulary.numbers(path)

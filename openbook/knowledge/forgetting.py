@@ -14,10 +14,10 @@ from openbook.knowledge import schema
 from openbook.knowledge.adding import resolve
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.committing import add_version, newest
-from openbook.knowledge.embedding import NEXT_TABLE
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.saved import index_folder
 from openbook.knowledge.scanning import Needles
+from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.versions import drop_unused_contents
 from openbook.records import Digest, sha256_hex
 

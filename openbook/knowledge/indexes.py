@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -37,9 +37,13 @@ MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without th
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them."""
+    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them.
+
+    `contents`: all that hold its text, ascending.
+    """
 
     passage: int
+    contents: tuple[int, ...]
     score: float
     dense_rank: int | None
     bm25_rank: int | None
@@ -114,23 +118,23 @@ class Indexes:
         if found != len(live):
             raise ValueError(f"{len(live) - found} of {len(live)} contents are not indexed")
         rows = [segment.rows_of(c) for segment, c in zip(self._segments, chosen, strict=True)]
-        self._drop_twins(rows)
+        twins = self._drop_twins(rows)
         parts: list[Live] = []
         base = 0
         for segment, mask in zip(self._segments, rows, strict=True):
             if mask.any():
                 parts.append(Live(segment, None if mask.all() else mask, base))
                 base += len(segment)
-        return View(parts, self._dimensions)
+        return View(parts, self._dimensions, twins)
 
-    def _drop_twins(self, rows: Sequence[NDArray[np.bool_]]) -> None:
+    def _drop_twins(self, rows: Sequence[NDArray[np.bool_]]) -> _Twins:
         """Of live passages with one text, leave one: the same one, whatever the order in which they came."""
         if self._twins is None:
             self._twins = _twins(self._segments)
         pairs = [(number, twins[rows[number][twins]]) for number, twins in enumerate(self._twins)]
         owner = np.repeat([number for number, _ in pairs], [len(r) for _, r in pairs]).astype(np.intp)
         if not len(owner):
-            return
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
         local = np.concatenate([r for _, r in pairs])
         columns = [
             np.concatenate([getattr(self._segments[number], name)[r] for number, r in pairs])
@@ -141,13 +145,19 @@ class Indexes:
         for number, mask in enumerate(rows):
             gone = order[again & (owner[order] == number)]
             mask[local[gone]] = False
+        contents = np.concatenate([self._segments[number].contents_of(r) for number, r in pairs])
+        return columns[2][order], contents[order]
+
+
+# The live passages whose text stands in the index more than once: their keys, ascending, and their contents.
+_Twins: TypeAlias = "tuple[NDArray[np.uint64], NDArray[np.int64]]"
 
 
 class View:
     """One set of contents: a version, perhaps filtered. Safe to share between threads."""
 
-    def __init__(self, parts: Sequence[Live], dimensions: int) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[Live], dimensions: int, twins: _Twins) -> None:
+        self._parts, self._twins = parts, twins
         self._bm25, self._vectors = Bm25(parts), VectorSearch(parts, dimensions)
         self.passages = self._bm25.rows
 
@@ -167,9 +177,18 @@ class View:
         dense_ranks, word_ranks = ({int(r): n for n, r in enumerate(found, start=1)} for found in (dense, words))
         cosines = dict(zip(rows.tolist(), similarity.tolist(), strict=True))
         return [
-            Ranked(passage, score, dense_ranks.get(row), word_ranks.get(row), cosines[row])
+            Ranked(passage, self._contents(row), score, dense_ranks.get(row), word_ranks.get(row), cosines[row])
             for passage, score, row in zip(self._passages(order), scores.tolist(), order.tolist(), strict=True)
         ]
+
+    def _contents(self, row: int) -> tuple[int, ...]:
+        """Ids of the contents that hold the text of a row."""
+        part = next(each for each in self._parts if row < each.base + len(each.segment))
+        local = np.array([row - part.base])
+        key = part.segment.keys[local[0]]
+        low, high = (np.searchsorted(self._twins[0], key, side=side) for side in ("left", "right"))
+        found = self._twins[1][low:high] if low < high else part.segment.contents_of(local)
+        return tuple(np.unique(found).tolist())
 
     def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
         """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""

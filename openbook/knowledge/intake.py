@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.errors import NotReadNow, UnreadableFile
-from openbook.knowledge import schema
+from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import Found, display_path
 from openbook.knowledge.identities import Identity, identities
 from openbook.knowledge.locking import Overtaken
@@ -222,26 +222,32 @@ class Intake:
         text_digest = sha256_hex(content.text.encode())
         spans = self.sizing.split(content, self.count)
         with self.run.slice() as connection, schema.transaction(connection):
-            row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
-            if row is not None:  # another run stored it meanwhile
-                return int(row[0])
-            cursor = connection.execute(
-                "INSERT INTO contents (key, code, text, title, media_type, source_chars, metadata) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    self._code_of(path),
-                    content.text,
-                    content.title,
-                    content.media_type,
-                    content.source_chars,
-                    to_json(content.metadata),
-                ),
+            known = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
+            if known is not None:  # another run stored it meanwhile
+                return int(known[0])
+            content_id, first = (_next_id(connection, table) for table in ("contents", "passages"))
+            row = (
+                content_id,
+                key,
+                self._code_of(path),
+                content.text,
+                content.title,
+                content.media_type,
+                content.source_chars,
+                to_json(content.metadata),
             )
-            content_id = int(cursor.lastrowid or 0)
+            connection.execute(
+                "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, integrity.row_digest(*row)),
+            )
             connection.executemany(
-                "INSERT INTO passages (content_id, passage_id, start_char, end_char, page, headings, embedding_key) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [_passage_row(content_id, text_digest, content, span) for span in spans],
+                "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    _passage_row(row_id, content_id, text_digest, content, span)
+                    for row_id, span in enumerate(spans, first)
+                ],
             )
         self.run.stored.append(content_id)
         return content_id
@@ -270,10 +276,10 @@ class Intake:
 
         Metadata is what the file system, the file and its sidecar say, in this order of precedence.
         """
-        row = self.connection.execute("SELECT title, metadata FROM contents WHERE id = ?", (content_id,)).fetchone()
-        if row is None:  # a purge deleted it meanwhile
-            raise Overtaken
-        title, stated = row
+        if self.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content_id,)).fetchone() is None:
+            raise Overtaken  # a purge deleted it meanwhile
+        stored = integrity.content(self.connection, content_id)
+        title, stated = stored.title, stored.metadata
         of_file = dict(system_metadata(display_path(found.path), found.bytes, found.modified_ns))
         if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
             of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
@@ -306,11 +312,20 @@ def _live_documents(connection: sqlite3.Connection) -> dict[str, _Live]:
     return {path: _Live(*row) for path, *row in rows}
 
 
-def _passage_row(content_id: int, text_digest: str, content: Content, span: PassageSpan) -> tuple[object, ...]:
-    text = embedding_text(content.title, span.headings, content.text[span.start : span.end])
-    key = hashlib.sha256(text.encode()).digest()
-    name = passage_id(text_digest, span)
-    return content_id, name, span.start, span.end, span.page, json.dumps(span.headings), key
+def _next_id(connection: sqlite3.Connection, table: str) -> int:
+    """What AUTOINCREMENT would give: the digest of a row is over its id too."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return 1 + (row[0] if row else 0)
+
+
+def _passage_row(
+    row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan
+) -> tuple[object, ...]:
+    text = content.text[span.start : span.end]
+    key = hashlib.sha256(embedding_text(content.title, span.headings, text).encode()).digest()
+    name, headings = passage_id(text_digest, span), json.dumps(span.headings)
+    row = (row_id, content_id, name, span.start, span.end, span.page, headings, key)
+    return *row, integrity.row_digest(*row, content.title, text)
 
 
 def passage_id(text_digest: str, span: PassageSpan) -> str:

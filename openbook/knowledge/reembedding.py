@@ -8,8 +8,9 @@ import sqlite3
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.committing import add_version, newest
-from openbook.knowledge.embedding import NEXT_TABLE, embed_missing
+from openbook.knowledge.embedding import embed_missing
 from openbook.knowledge.intake import Progress
+from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.slices import TABLE, SlicedRun, in_slices
 from openbook.records import Embedder, EmbedderIdentity
 
@@ -36,7 +37,8 @@ def reembed(
             if not is_ours(connection):  # vectors that a run with another embedder left
                 connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
             connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID"
+                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) "
+                "WITHOUT ROWID"
             )
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('reembedding', ?)", (identity,))
         contents = kept_contents(run.connection).tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ FORMAT = 2  # raise it when a segment holds something else than before: old ones
 # Nothing else in the folder is ever deleted. The last two are of format 1.
 _OURS = re.compile(r"segment-\d+|\.state\.json\.[0-9a-f-]+|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+")
 _NUMBER = re.compile(r"segment-(\d+)")
+_READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests whenever it is opened
 _TRIES = 3  # when another process switches to new segments while this one opens the old ones
 
 
@@ -63,7 +65,9 @@ def index_folder(folder: Path) -> Path:
 
 
 def read(folder: Path, source: Source, *, every_byte: bool = False) -> Opened:
-    """The whole segments of `source`. Digests are compared where a time stamp differs, or of `every_byte`."""
+    """The whole segments of `source`. Every byte is compared with its digest; in an index of more than `_READ_UP_TO` only
+    where a time stamp differs, unless `every_byte` is asked for.
+    """
     opened = Opened((), ())
     for _ in range(_TRIES):
         text = _state_text(folder)
@@ -84,6 +88,7 @@ def _state_text(folder: Path) -> bytes:
 def _read(folder: Path, source: Source, text: bytes, *, every_byte: bool) -> Opened:
     try:
         state = _parsed(text, source)
+        every_byte |= sum(int(file[0]) for entry in state for file in entry["files"].values()) <= _READ_UP_TO
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Opened((), (f"state.json: {error}",) if text else ())
     found: list[Saved] = []
@@ -139,7 +144,10 @@ def _is_of(segment: Segment, source: Source) -> bool:
     """
     for at in np.argsort(segment.contents)[::-1]:
         rows = slice(int(segment.starts[at]), int(segment.starts[at + 1]))
-        found = facts.identities(source, int(segment.contents[at]))
+        try:
+            found = facts.identities(source, int(segment.contents[at]))
+        except sqlite3.DatabaseError:  # whoever reads that content will be told; the index is of it all the same
+            continue
         if found is None or (not found and rows.start == rows.stop):
             continue
         here = zip(segment.passages[rows], segment.keys[rows], segment.variants[rows], strict=True)

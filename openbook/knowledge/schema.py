@@ -12,14 +12,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid, StorageError
+from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
+from openbook.knowledge import integrity
+from openbook.models.durable import replace_file
 
 FORMAT = 3
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
 FILE_NAME = "kb.sqlite3"
+NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
+NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
 _TABLES = """
@@ -38,18 +42,18 @@ CREATE TABLE IF NOT EXISTS sources (folder TEXT PRIMARY KEY, rules TEXT NOT NULL
 -- twice, because indexes name contents by them.
 CREATE TABLE IF NOT EXISTS contents (
   id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, code TEXT NOT NULL, text TEXT NOT NULL,
-  title TEXT NOT NULL, media_type TEXT NOT NULL, source_chars INTEGER, metadata TEXT NOT NULL);
+  title TEXT NOT NULL, media_type TEXT NOT NULL, source_chars INTEGER, metadata TEXT NOT NULL, digest INTEGER);
 
 -- text[start_char:end_char] of its content; the passages of one content cover its text exactly.
 CREATE TABLE IF NOT EXISTS passages (
   id INTEGER PRIMARY KEY AUTOINCREMENT, content_id INTEGER NOT NULL REFERENCES contents (id), passage_id TEXT NOT NULL,
   start_char INTEGER NOT NULL, end_char INTEGER NOT NULL, page INTEGER, headings TEXT NOT NULL,
-  embedding_key BLOB NOT NULL);
+  embedding_key BLOB NOT NULL, digest INTEGER);
 CREATE INDEX IF NOT EXISTS passages_by_content ON passages (content_id);
 CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 
 -- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
-CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) WITHOUT ROWID;
 
 -- A document, whatever its names and texts were: where it is, or was last, and the access labels that it carries now, or
 -- carried last. See openbook/knowledge/identities.py.
@@ -63,8 +67,7 @@ CREATE INDEX IF NOT EXISTS closed_documents ON identities (labels) WHERE labels 
 CREATE TABLE IF NOT EXISTS documents (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, content_id INTEGER NOT NULL REFERENCES contents (id),
   bytes INTEGER NOT NULL, stat TEXT NOT NULL, metadata TEXT NOT NULL, labels TEXT NOT NULL,
-  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER,
-  identity INTEGER NOT NULL REFERENCES identities (id));
+  given_labels TEXT NOT NULL, added_in INTEGER NOT NULL, removed_in INTEGER, identity INTEGER REFERENCES identities (id), digest INTEGER);
 CREATE UNIQUE INDEX IF NOT EXISTS live_documents ON documents (path) WHERE removed_in IS NULL;
 CREATE INDEX IF NOT EXISTS documents_by_content ON documents (content_id);
 CREATE INDEX IF NOT EXISTS documents_by_identity ON documents (identity);
@@ -74,14 +77,19 @@ CREATE INDEX IF NOT EXISTS documents_by_identity ON documents (identity);
 CREATE TABLE IF NOT EXISTS verdicts (
   path TEXT PRIMARY KEY, outcome TEXT NOT NULL, reason TEXT NOT NULL, tried_at TEXT NOT NULL, stat TEXT NOT NULL)
   WITHOUT ROWID;
+
+-- The exclusive or of the digests of all rows of a table, for the tables that are compared as a whole (`integrity.py`).
+CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+_TRIES = 3
 LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
 
 
 def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
     """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
     path = folder / FILE_NAME
+    _check_size(path)
     uri = path.absolute().as_uri()
     if writable:
         uri += "?mode=rw"
@@ -90,11 +98,80 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-    if not writable:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        if not writable:
+            connection.execute("PRAGMA query_only = ON")
+        elif format_of(connection) == FORMAT:
+            integrity.watch(connection)
+        connection.execute("SELECT 1 FROM sqlite_master")
+    except UnicodeDecodeError as error:  # SQLite quotes the statement that it cannot read
+        connection.close()
+        raise sqlite3.DatabaseError("the description of its tables is not UTF-8") from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _check_size(path: Path) -> None:
+    """Raises KnowledgeBaseDamaged when the file ends before its last page does."""
+    for _ in range(_TRIES):
+        if not (lacking := _lacking_pages(path)):
+            return
+        time.sleep(0.05)  # another process may just be writing its log back
+    raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, {lacking} of its pages are not whole. {_REBUILD}")
+
+
+def _lacking_pages(path: Path) -> int:
+    """How many pages of a SQLite file are neither whole in it nor in its log, https://www.sqlite.org/fileformat2.html."""
+    try:
+        with path.open("rb") as file:
+            header, size = file.read(100), os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0  # SQLite will say what is wrong
+    page = int.from_bytes(header[16:18]) or 1
+    page = 65_536 if page == 1 else page  # 65,536 does not fit into two bytes
+    if header[:16] != b"SQLite format 3\0" or len(header) < 100:
+        return 0
+    told = int.from_bytes(header[28:32]) if header[24:28] == header[92:96] else 0
+    lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
+    log = path.with_name(path.name + "-wal")
+    logged = log.read_bytes() if lacking and log.is_file() else b""
+    for at in range(32, len(logged) - page - 23, page + 24):
+        if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round
+            lacking.discard(int.from_bytes(logged[at : at + 4]))
+    return len(lacking)
+
+
+def write_newest(connection: sqlite3.Connection, folder: Path) -> None:
+    """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
+    base_id = connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0]
+    version = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
+    line = f"{base_id} {version}\n".encode()
+    path = folder / NEWEST_NAME
+    if not path.is_file() or path.read_bytes() != line:
+        replace_file(path, line)
+
+
+def check_newest(folder: Path, base_id: str, newest: int) -> None:
+    """Raises KnowledgeBaseDamaged when a later version than `newest` was committed."""
+    try:
+        found = (folder / NEWEST_NAME).read_text(encoding="ascii").split()
+        known = int(found[1]) if found[0] == base_id else newest
+    except (OSError, ValueError, IndexError):
+        return
+    if known <= newest:
+        return
+    with closing(connect(folder, writable=False)) as connection:  # it may have been committed since `newest` was read
+        newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
+    if known > newest:
+        raise KnowledgeBaseDamaged(
+            f"The knowledge base in {folder} is damaged: version {known} was committed, but its newest is {newest}; its log "
+            f"({FILE_NAME}-wal) was lost or damaged. Restore it from a backup. If you have put back an older {FILE_NAME} "
+            f"yourself, delete {folder / NEWEST_NAME}."
+        )
 
 
 def create(folder: Path, meta: dict[str, str]) -> None:
@@ -110,6 +187,8 @@ def create(folder: Path, meta: dict[str, str]) -> None:
                 connection.execute(statement)
         connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
         connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
+        integrity.seal(connection)
+        write_newest(connection, folder)
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
@@ -183,6 +262,13 @@ def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: fl
     empty_log(connection, folder, timeout_s)
 
 
+def put_away(connection: sqlite3.Connection, folder: Path) -> None:
+    """What a writer does last. A log that is empty cannot be damaged, so it is written back, unless a reader needs it."""
+    write_newest(connection, folder)
+    connection.execute("PRAGMA busy_timeout = 0")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 def empty_log(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
     """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
     deadline = time.monotonic() + timeout_s
@@ -199,13 +285,19 @@ def empty_log(connection: sqlite3.Connection, folder: Path, timeout_s: float) ->
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
 
+def said_of(error: sqlite3.DatabaseError) -> str:
+    """What is wrong, without the text that it is about."""
+    text = str(error)
+    return "a stored text is not UTF-8" if text.startswith("Could not decode") else text
+
+
 @contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        text = str(error)
+        text = said_of(error)
         if "locked" in text or "busy" in text:
             raise KnowledgeBaseBusy(
                 f"Another process holds the knowledge base in {folder}. Try again when it is done."
@@ -216,13 +308,13 @@ def storage_errors(folder: Path) -> Iterator[None]:
             ) from error
         if "readonly" in text or "unable to open" in text or "disk I/O" in text:
             raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
-        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
+        raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except sqlite3.DatabaseError as error:
-        raise KnowledgeBaseInvalid(f"The knowledge base in {folder} is damaged: {error}. {_REBUILD}") from error
+        raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {error}. {_REBUILD}") from error
     except OSError as error:
         raise StorageError(
             f"Cannot write to {error.filename or folder}: {error.strerror or error}. Nothing is lost."
         ) from error
 
 
-_REBUILD = "Restore it from a backup, or move it away and add the documents again."
+_REBUILD = "Restore it from a backup, or move it away and add the documents again. What else is damaged: openbook status --check."

@@ -51,6 +51,10 @@ class Segment:
         """For each row, whether its content is `chosen` [C]: bool [N]."""
         return np.repeat(chosen, np.diff(self.starts))
 
+    def contents_of(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """The content of each of `rows`."""
+        return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
+
     def postings(self, term: int) -> slice:
         at = int(np.searchsorted(self.terms, np.uint64(term)))
         if at == len(self.terms) or int(self.terms[at]) != term:

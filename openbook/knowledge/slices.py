@@ -88,9 +88,11 @@ class SlicedRun:
             if not as_before or not _all_there(connection, contents, table):
                 raise Overtaken
             yield connection
+            schema.put_away(connection, self._base.folder)
 
     def begin(self) -> None:
         with self.slice() as connection:
+            self._base.check_tables(connection)
             self._compared = _compared(connection)
 
     @contextmanager

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
-from openbook.knowledge import schema
+from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.committing import add_version, newest
 from openbook.knowledge.identities import drop_unused_identities, write_identity
@@ -84,6 +84,7 @@ class Pruned:
 def history(base: KnowledgeBase) -> list[Version]:
     """The kept versions, newest first."""
     with schema.storage_errors(base.folder):
+        base.kept_version()  # compares the tables with their digests
         connection = base.connection
         tags: dict[int, list[str]] = {}
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
@@ -210,12 +211,11 @@ def _passages(
     found: dict[int, list[tuple[str, str]]] = {}
     for content in set(contents):
         check()
-        rows = base.connection.execute(
-            "SELECT substr(c.text, p.start_char + 1, p.end_char - p.start_char) FROM passages p "
-            "JOIN contents c ON c.id = p.content_id WHERE c.id = ? ORDER BY p.start_char",
-            (content,),
-        )
-        found[content] = [(text.strip(), text) for (text,) in rows]
+        stored = integrity.content(base.connection, content)
+        sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
+        rows = integrity.whole(base.connection.execute(sql, (content,)), stored)
+        texts = [stored.text[row[3] : row[4]] for row in rows]
+        found[content] = [(text.strip(), text) for text in texts]
     return found
 
 

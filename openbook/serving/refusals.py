@@ -13,6 +13,7 @@ from openbook.errors import (
     ContextOverflow,
     EngineError,
     KnowledgeBaseBusy,
+    KnowledgeBaseDamaged,
     KnowledgeError,
     OpenBookError,
     QuestionError,
@@ -31,7 +32,7 @@ REASONS = {
     421: "The server is asked under a name that is not its own.",
     429: "The server has as many requests as it takes, or the key has sent as many as it may; Retry-After says when to try again.",
     500: "The server failed; its log says where.",
-    503: "The server is ending or has as many connections as it takes, or something else is writing; Retry-After says when to try again.",
+    503: "The server is ending or has as many connections as it takes, or something else is writing (Retry-After says when to try again), or the knowledge base is damaged.",
     504: "The answer took too long and was broken off.",
 }
 
@@ -80,10 +81,17 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, KnowledgeBaseBusy):
         message = "Something else is writing to the knowledge base. Try again."
         return Refusal(503, message, code="knowledge_base_busy", retry_after_s=5)
+    damaged = isinstance(error, KnowledgeBaseDamaged)
     known = isinstance(error, OpenBookError) and not isinstance(error, EngineError | KnowledgeError | ReceiptError)
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
     _LOG.error("failed: %s%s at %s", type(error).__name__, f": {error}" if known else "", where)
+    if damaged:
+        message = (
+            "What this would be answered from is damaged on the server's disk. Its operator can see what with: openbook "
+            "status --check"
+        )
+        return Refusal(503, message, code="knowledge_base_damaged")
     message = "The server could not do this. Its log says what failed and where."
     return Refusal(500, message, code="internal_error")
 

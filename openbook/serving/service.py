@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from starlette.types import Receive
 
-from openbook.errors import KnowledgeError
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.scope import filter_of
@@ -101,6 +101,8 @@ def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing, param: str
         return scope
     try:
         return caller.scope(resolve_version(base, str(choosing.as_of)), scope.where)
+    except KnowledgeBaseDamaged:
+        raise
     except KnowledgeError as error:
         message = f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists those that are kept."
         raise Refusal(400, message, code="version_not_found", param=param) from error

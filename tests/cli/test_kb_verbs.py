@@ -135,7 +135,7 @@ def test_a_wrong_index_is_mended_and_a_wrong_truth_is_named(
     connection.close()
     code, stdout, stderr = out(capsys, "status", "--check")
     assert code == 4
-    assert "is not what its passage at 0 was made from" in stdout + stderr
+    assert f"the content 1 is not what was stored: it is the text of {docs / 'bees.txt'}" in stdout + stderr
 
 
 def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.facts import Source
 from openbook.knowledge.indexes import Indexes, Ranked
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import sha256_hex
 from openbook.testing import HashEmbedder
@@ -32,6 +33,20 @@ class Text:
 
     title: str
     passages: tuple[tuple[tuple[str, ...], str], ...]
+
+
+def reseal(connection: sqlite3.Connection) -> None:
+    """Take the digests of contents, passages and vectors anew, as if what stands there now had been stored."""
+    contents = "SELECT id, key, code, text, title, media_type, source_chars, metadata FROM contents"
+    for row in connection.execute(contents).fetchall():
+        connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (row_digest(*row), row[0]))
+        for passage in connection.execute(
+            f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE content_id = ?", (row[0],)
+        ).fetchall():
+            digest = row_digest(*passage[:8], row[4], row[3][passage[3] : passage[4]])
+            connection.execute("UPDATE passages SET digest = ? WHERE id = ?", (digest, passage[0]))
+    for key, vector in connection.execute("SELECT embedding_key, vector FROM embeddings").fetchall():
+        connection.execute("UPDATE embeddings SET digest = ? WHERE embedding_key = ?", (row_digest(key, vector), key))
 
 
 class Base:
@@ -57,12 +72,14 @@ class Base:
             name = passage_name(whole, at, at + len(passage))
             embedded = " ".join([text.title, *headings, passage])
             key = hashlib.sha256(embedded.encode()).digest()
-            self.connection.execute("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", (key, stored(embedded).tobytes()))
+            vector = stored(embedded).tobytes()
+            self.connection.execute("INSERT OR IGNORE INTO embeddings VALUES (?, ?, NULL)", (key, vector))
             self.connection.execute(
                 "INSERT INTO passages (content_id, passage_id, start_char, end_char, headings, embedding_key) VALUES (?, ?, ?, ?, ?, ?)",
                 (content, name, at, at + len(passage), json.dumps(headings), key),
             )
             at += len(passage)
+        reseal(self.connection)
         return content
 
     def remove(self, content: int) -> None:

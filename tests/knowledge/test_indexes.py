@@ -15,8 +15,10 @@ import pytest
 from openbook.errors import KnowledgeBaseInvalid
 from openbook.knowledge import indexes as module
 from openbook.knowledge.indexes import Indexes, check
-from tests.knowledge.small_bases import DIMENSIONS, EMBEDDER, Base, Text, ids, search, stored
+from tests.knowledge.small_bases import DIMENSIONS, EMBEDDER, Base, Text, ids, reseal, search, stored
 
+TWICE = """INSERT INTO passages SELECT NULL, content_id, passage_id, start_char, end_char, page, headings, embedding_key,
+  digest FROM passages WHERE id = 1"""
 QUERY = "When does the harbour ferry leave?"
 
 
@@ -243,12 +245,39 @@ def test_a_state_that_is_none_is_ignored(tmp_path: Path, base: Base, contents: l
         ("UPDATE passages SET passage_id = 'what'", "passage's id"),
         ("UPDATE passages SET headings = '{'", "headings"),
         ("PRAGMA foreign_keys = OFF; DELETE FROM contents", "is not there"),
+        ("DELETE FROM passages WHERE content_id = 2 AND start_char > 0", "do not cover its text"),
+        ("DELETE FROM passages WHERE content_id = 2 AND start_char = 0", "do not cover its text"),
+        (TWICE, "do not cover its text"),
     ],
 )
 def test_a_damaged_truth_is_said(tmp_path: Path, base: Base, contents: list[int], sql: str, message: str) -> None:
     base.connection.executescript(sql)
+    reseal(base.connection)  # damaged before it was stored
     with pytest.raises(sqlite3.DatabaseError, match=message):
         Indexes.refresh(tmp_path, base.source(), ids(*contents))
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("UPDATE contents SET text = replace(text, 'open', 'shut') WHERE id = 2", "content 2 is not what was stored"),
+        ("UPDATE passages SET headings = '[]' WHERE id = 1", "passage 1 of content 1 is not what was stored"),
+        ("UPDATE embeddings SET vector = (SELECT max(vector) FROM embeddings)", "vector of passage"),
+    ],
+)
+def test_a_row_that_was_changed_after_it_was_stored_is_said(
+    tmp_path: Path, base: Base, contents: list[int], sql: str, message: str
+) -> None:
+    base.connection.executescript(sql)
+    with pytest.raises(sqlite3.DatabaseError, match=message):
+        Indexes.refresh(tmp_path, base.source(), ids(*contents))
+
+
+def test_an_index_serves_though_its_newest_content_is_damaged(tmp_path: Path, base: Base, contents: list[int]) -> None:
+    before = expected(base, contents)
+    Indexes.refresh(tmp_path, base.source(), ids(*contents))
+    base.connection.execute("UPDATE contents SET title = 'Other' WHERE id = (SELECT max(id) FROM contents)")
+    assert search(base, Indexes.open(tmp_path, base.source(), ids(*contents)), contents, QUERY) == before
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -267,7 +296,6 @@ def test_a_whole_index_has_no_problems(tmp_path: Path, base: Base, contents: lis
     [
         ("UPDATE embeddings SET vector = (SELECT vector FROM embeddings LIMIT 1)", "vectors are not"),
         ("UPDATE contents SET text = replace(text, 'open', 'shut') WHERE id = 1", "words are not"),
-        ("DELETE FROM passages WHERE content_id = 2 AND start_char > 0", "passages"),
         ("DELETE FROM passages WHERE content_id = 3; DELETE FROM contents WHERE id = 3", "1 contents that are no more"),
     ],
 )
@@ -276,6 +304,7 @@ def test_what_differs_from_the_truth_is_found(
 ) -> None:
     Indexes.refresh(tmp_path, base.source(), ids(*contents))
     base.connection.executescript(sql)
+    reseal(base.connection)
     assert problem in " ".join(check(tmp_path, base.source(), ids(1, 2)).problems)
 
 

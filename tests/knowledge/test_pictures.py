@@ -20,6 +20,7 @@ from openbook.records import sha256_hex
 from openbook.testing import HashEmbedder
 from tests.knowledge.reading.pngs import decoded
 from tests.knowledge.reading.samples import make_pdf
+from tests.knowledge.small_bases import reseal
 
 SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
 
@@ -75,6 +76,7 @@ def test_what_older_code_read_is_known_by_what_is_recorded_of_it(base: Knowledge
         with base.writing(1.0) as connection:
             key = content_key(path, sha256_hex(SHIP), code)
             connection.execute("UPDATE contents SET key = ?, code = ?", (key, code))
+            reseal(connection)
         origin = origin_of(base, path)
         assert origin.code == code
         assert decoded(page_picture(display_path(path), origin, 1))[0] == 1000

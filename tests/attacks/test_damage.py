@@ -1,0 +1,489 @@
+"""Damage of a knowledge base's files: an answer is what it was, or a sentence says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from benchmarks.damage import build, trials
+from openbook.cli import run
+from openbook.errors import KnowledgeBaseDamaged
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, integrity, remove, schema, sync
+from openbook.knowledge.checking import check
+from openbook.knowledge.embedding import embed_missing
+from openbook.knowledge.forgetting import purge
+from openbook.knowledge.reembedding import reembed
+from openbook.knowledge.slices import in_slices
+from openbook.knowledge.versions import Retention, diff, drop_tag, history, prune, restore, set_retention, tag
+from openbook.records import PassageReference
+from openbook.replay import passage_of
+from openbook.testing import HashEmbedder
+
+FERRY = "The ferry to Sandhavn leaves at nine. A ticket costs four crowns."
+MAYOR = "Mayor Lila Ortega opened the bridge on 14 March 2026."
+TWICE = """INSERT INTO documents SELECT id + 9, path || 'x', content_id, bytes, stat, metadata, labels, given_labels,
+  added_in, removed_in, identity, digest FROM documents WHERE id = 1"""
+SALARY = "The captain earns four thousand crowns a month."
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "ferry.md").write_text(FERRY)
+    (docs / "mayor.txt").write_text(MAYOR)
+    (docs / "salary.txt").write_text(SALARY)
+    return docs
+
+
+@pytest.fixture
+def folder(tmp_path: Path, docs: Path, embedder: HashEmbedder) -> Path:
+    """Three documents, one of them with a label, two versions, a tag."""
+    with closing(KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)) as base:
+        add(base, [docs / "ferry.md", docs / "mayor.txt"], embedder)
+        tag(base, "spring")
+        add(base, [docs / "salary.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+    return tmp_path / "kb"
+
+
+def sql(folder: Path, *statements: str) -> None:
+    """As a disk would do it: behind the back of the code that keeps digests."""
+    with closing(sqlite3.connect(folder / schema.FILE_NAME, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def in_file(folder: Path, old: bytes, new: bytes) -> None:
+    """One byte otherwise, wherever it stands in the SQLite file."""
+    data = (folder / schema.FILE_NAME).read_bytes()
+    assert old in data
+    assert sum(a != b for a, b in zip(old, new, strict=True)) == 1
+    (folder / schema.FILE_NAME).write_bytes(data.replace(old, new))
+
+
+def whole(folder: Path) -> bool:
+    """Whether all digests of the tables are true."""
+    with closing(schema.connect(folder, writable=False)) as connection:
+        return list(integrity.problems(connection)) == []
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [1, 100, 4095, 4096, 4097, 20_000])
+def test_a_file_that_was_cut_off_is_damaged(folder: Path, lost: int) -> None:
+    data = (folder / schema.FILE_NAME).read_bytes()
+    (folder / schema.FILE_NAME).write_bytes(data[:-lost])
+    for work in (KnowledgeBase.open, lambda f: schema.connect(f, writable=True)):
+        with pytest.raises(KnowledgeBaseDamaged, match=r"cut off.*Restore it from a backup, or move it away and add"):
+            work(folder)
+
+
+def test_a_file_that_is_cut_while_it_is_open_is_damaged_for_the_next_thread(
+    folder: Path, embedder: HashEmbedder
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with closing(KnowledgeBase.open(folder)) as base:
+        base.search("ferry", embedder)
+        os.truncate(folder / schema.FILE_NAME, (folder / schema.FILE_NAME).stat().st_size - 7)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KnowledgeBaseDamaged, match="cut off"):
+            pool.submit(base.search, "ferry", embedder).result()
+
+
+@pytest.fixture
+def with_log(tmp_path: Path, embedder: HashEmbedder) -> Path:
+    """Its three last versions stand in the log, as a killed process leaves it."""
+    return build(tmp_path / "work", None, embedder, log=True)
+
+
+def test_pages_that_stand_in_the_log_are_not_lost(
+    folder: Path, docs: Path, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    """Who is killed while the log is written back may leave a first page that counts pages which only the log has."""
+    with_log = tmp_path / "with-log"
+    (docs / "long.txt").write_text("".join(f"Line {n} says {n * n}. " for n in range(3000)))
+    with (
+        closing(KnowledgeBase.open(folder)) as reader,
+        closing(KnowledgeBase.open(folder)) as base,
+        reader.snapshot() as connection,
+    ):
+        connection.execute("SELECT count(*) FROM versions").fetchone()
+        add(base, [docs], embedder)
+        shutil.copytree(folder, with_log, ignore=shutil.ignore_patterns("*-shm"))
+    log = (with_log / "kb.sqlite3-wal").read_bytes()
+    frames = [log[at : at + 4120] for at in range(32, len(log) - 4119, 4120)]
+    first = [frame[24:] for frame in frames if frame[:4] == (1).to_bytes(4)][-1]
+    data = bytearray((with_log / schema.FILE_NAME).read_bytes())
+    pages = len(data) // 4096
+    assert int.from_bytes(first[28:32]) > pages
+    data[:4096] = first
+    (with_log / schema.FILE_NAME).write_bytes(data)
+    shutil.copytree(with_log, tmp_path / "second")
+    with closing(KnowledgeBase.open(with_log)) as base:
+        assert base.version == 3
+        assert check(base).damaged == ()
+    os.truncate(tmp_path / "second" / "kb.sqlite3-wal", 32)
+    with pytest.raises(KnowledgeBaseDamaged, match="cut off"):
+        KnowledgeBase.open(tmp_path / "second")
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut", "flipped"])
+def test_versions_that_a_lost_log_took_along_are_missed(with_log: Path, how: str) -> None:
+    log = with_log / "kb.sqlite3-wal"
+    if how == "deleted":
+        log.unlink()
+    elif how == "cut":
+        os.truncate(log, log.stat().st_size - 1)
+    else:
+        data = bytearray(log.read_bytes())
+        data[-2000] ^= 1
+        log.write_bytes(data)
+    with pytest.raises(KnowledgeBaseDamaged, match=r"version 4 was committed, but its newest is \d.*Restore it"):
+        KnowledgeBase.open(with_log)
+    (with_log / ".newest").unlink()  # as the sentence says, for who has put back an older file
+    with closing(KnowledgeBase.open(with_log)) as base:
+        assert base.version < 4
+
+
+def test_who_reads_an_older_state_while_another_commits_is_not_told_that_versions_are_lost(
+    folder: Path, docs: Path, embedder: HashEmbedder
+) -> None:
+    with closing(KnowledgeBase.open(folder, damaged=True)) as reader, closing(KnowledgeBase.open(folder)) as base:
+        with reader.snapshot() as connection:
+            assert connection.execute("SELECT max(version) FROM versions").fetchone() == (2,)
+            remove(base, [str(docs / "ferry.md")])
+            assert reader.kept_version() == 2
+        assert reader.kept_version() == 3
+
+
+def test_a_writer_leaves_no_log_though_others_have_the_base_open(
+    folder: Path, docs: Path, embedder: HashEmbedder
+) -> None:
+    with closing(KnowledgeBase.open(folder)) as reader, closing(KnowledgeBase.open(folder)) as base:
+        reader.search("ferry", embedder)
+        (docs / "new.txt").write_text("A lighthouse stands on the rock.")
+        add(base, [docs], embedder)
+        assert (folder / "kb.sqlite3-wal").stat().st_size == 0
+        assert reader.version == 3
+
+
+def test_a_damaged_description_of_the_tables_is_a_sentence(folder: Path) -> None:
+    data = (folder / schema.FILE_NAME).read_bytes()
+    (folder / schema.FILE_NAME).write_bytes(data.replace(b"CREATE TABLE sums", b"CR\xb4ATE TABLE sums", 1))
+    with pytest.raises(KnowledgeBaseDamaged, match="Restore it from a backup"):
+        KnowledgeBase.open(folder)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_altered_name_is_not_answered_and_the_rest_is(folder: Path, embedder: HashEmbedder) -> None:
+    in_file(folder, b"Lila Ortega", b"Lila Ortegb")
+    with closing(KnowledgeBase.open(folder)) as base:
+        ferry, mayor = (next(d for d in base.documents() if name in d) for name in ("ferry", "mayor"))
+        assert base.text(ferry) == FERRY
+        assert base.search("ferry Sandhavn ticket", embedder, 1)[1][0].passage.text == FERRY
+        for read in (
+            lambda: base.search("Who opened the bridge?", embedder),
+            lambda: base.text(mayor),
+            lambda: base.passages(mayor),
+            lambda: base.origin(mayor),
+            lambda: base.pages(mayor),
+            lambda: diff(base, 0, 2),
+        ):
+            with pytest.raises(KnowledgeBaseDamaged, match=r"content|passage.*not what was stored"):
+                read()
+
+
+def test_a_replay_says_that_a_passage_is_damaged_and_not_that_it_is_gone(folder: Path, docs: Path) -> None:
+    with closing(KnowledgeBase.open(folder)) as base:
+        remove(base, [str(docs / "mayor.txt")])
+        passage = base.passages(str(docs / "mayor.txt"), 2)[0]
+        reference = PassageReference(passage.id, passage.digest, passage.document)
+        assert passage_of(base, reference, 2, ()) == passage
+    in_file(folder, b"Lila Ortega", b"Lila Ortegb")
+    with closing(KnowledgeBase.open(folder)) as base, pytest.raises(KnowledgeBaseDamaged):
+        passage_of(base, reference, 2, ())
+
+
+def test_a_passage_is_found_though_its_id_is_damaged_in_one_of_two_places(folder: Path, docs: Path) -> None:
+    with closing(KnowledgeBase.open(folder)) as base:
+        passage = base.passages(str(docs / "ferry.md"))[0]
+    data = (folder / schema.FILE_NAME).read_bytes()
+    places = [at for at in range(len(data)) if data.startswith(passage.id.encode(), at)]
+    assert len(places) == 2  # the row, and its entry in the index
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place + 3] ^= 1
+        (folder / schema.FILE_NAME).write_bytes(damaged)
+        with closing(KnowledgeBase.open(folder)) as base:
+            assert base.passage(passage.id, Scope()) == passage  # the index and the row both hold the id
+
+
+@pytest.mark.parametrize(
+    "damage", ["UPDATE passages SET id = 77 WHERE id = 1", "UPDATE contents SET id = 77 WHERE id = 1"]
+)
+def test_a_row_under_another_number_is_damage_and_not_gone(
+    folder: Path, docs: Path, embedder: HashEmbedder, damage: str
+) -> None:
+    with closing(KnowledgeBase.open(folder)) as base:
+        passage = base.passages(str(docs / "ferry.md"))[0]
+    sql(folder, "PRAGMA foreign_keys = OFF", damage)
+    with closing(KnowledgeBase.open(folder)) as base:
+        for read in (
+            lambda: base.passage(passage.id, Scope()),
+            lambda: base.passages(passage.document),
+            lambda: base.search("ferry", embedder),
+        ):
+            with pytest.raises(KnowledgeBaseDamaged):
+                read()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE documents SET labels = '[]'",
+        "UPDATE documents SET content_id = 1 WHERE id = 2",
+        "UPDATE documents SET path = path || 'x' WHERE id = 1",
+        "UPDATE documents SET metadata = '{}' WHERE id = 1",
+        "UPDATE documents SET removed_in = 2 WHERE id = 1",
+        "UPDATE documents SET added_in = 2 WHERE id = 1",
+        "UPDATE documents SET identity = 2 WHERE id = 1",
+        "UPDATE identities SET labels = '[]'",
+        "DELETE FROM identities WHERE id = 3",
+        "DELETE FROM documents WHERE id = 2",
+        TWICE,
+        "DELETE FROM versions WHERE version = 2",
+        "UPDATE versions SET version = 3 WHERE version = 2",
+        "UPDATE versions SET created_at = '2020-01-01T00:00:00+00:00' WHERE version = 1",
+        "UPDATE tags SET version = 2",
+        "DELETE FROM tags",
+        "UPDATE meta SET value = '{}' WHERE key = 'sizing'",
+        "DELETE FROM meta WHERE key = 'sizing'",
+        "INSERT INTO sources VALUES ('/x', '{}')",
+        "INSERT INTO verdicts VALUES ('/x', 'failed', '', '', '')",
+        "UPDATE sums SET value = value + 1 WHERE name = 'documents'",
+        "DELETE FROM sums",
+        "DROP TABLE sums",
+    ],
+)
+def test_a_row_that_is_wrong_missing_or_too_many_ends_every_answer(
+    folder: Path, embedder: HashEmbedder, damage: str
+) -> None:
+    with closing(KnowledgeBase.open(folder)) as before:
+        sql(folder, damage)
+        with pytest.raises(KnowledgeBaseDamaged, match=r"damaged: .*Restore it from a backup, or move it away"):
+            KnowledgeBase.open(folder)
+        with pytest.raises(KnowledgeBaseDamaged), before.writing(1.0):
+            pytest.fail("nobody writes to what is damaged")
+    with closing(KnowledgeBase.open(folder, damaged=True)) as base:
+        for read in (
+            lambda: base.search("ferry", embedder),
+            base.documents,
+            base.labels,
+            base.status,
+            lambda: history(base),
+            lambda: base.version,
+        ):
+            with pytest.raises(KnowledgeBaseDamaged):
+                read()
+        assert check(base).damaged
+
+
+def test_a_label_that_is_lost_while_a_server_runs_opens_nothing(folder: Path, embedder: HashEmbedder) -> None:
+    with closing(KnowledgeBase.open(folder)) as base:
+        assert len(base.search("captain crowns", embedder)[1]) == 2
+        sql(folder, "UPDATE documents SET labels = '[]'")
+        with pytest.raises(KnowledgeBaseDamaged):
+            base.search("captain crowns", embedder, scope=Scope(where="type = 'txt'"))
+
+
+def test_changing_a_damaged_row_does_not_make_it_whole(folder: Path) -> None:
+    sql(folder, "UPDATE documents SET labels = '[]'")
+    with closing(schema.connect(folder, writable=True)) as connection:
+        connection.execute("UPDATE documents SET removed_in = 9 WHERE id = 3")
+        assert list(integrity.problems(connection))
+        connection.execute("DELETE FROM documents WHERE id = 3")
+        assert list(integrity.problems(connection))
+
+
+def test_every_verb_keeps_the_digests_true(folder: Path, docs: Path, embedder: HashEmbedder) -> None:
+    with closing(KnowledgeBase.open(folder)) as base:
+        verbs: list[Callable[[], object]] = [
+            lambda: sync(base, docs, embedder),
+            lambda: (docs / "ferry.md").write_text(FERRY + " It takes an hour."),
+            lambda: (docs / "broken.pdf").write_bytes(b"%PDF-1.4 broken"),
+            lambda: sync(base, docs, embedder),
+            lambda: os.utime(docs / "mayor.txt"),
+            lambda: sync(base, docs, embedder),
+            lambda: add(base, [docs / "mayor.txt"], embedder, RunOptions(labels=frozenset({"hr"}))),
+            lambda: remove(base, [str(docs / "mayor.txt")]),
+            lambda: tag(base, "autumn"),
+            lambda: drop_tag(base, "spring"),
+            lambda: restore(base, 2),
+            lambda: set_retention(base, Retention(versions=3)),
+            lambda: prune(base, Retention(versions=2)),
+            lambda: purge(base, [str(docs / "ferry.md")]),
+            lambda: (docs / "broken.pdf").unlink(),
+            lambda: sync(base, docs, embedder),
+        ]
+        for number, verb in enumerate(verbs):
+            verb()
+            assert whole(folder), number
+        assert check(base).damaged == ()
+        reembed(base, HashEmbedder(32))
+    with closing(KnowledgeBase.open(folder)) as base:
+        assert check(base).damaged == ()
+
+
+def test_a_text_that_was_damaged_is_not_embedded(folder: Path, embedder: HashEmbedder) -> None:
+    sql(folder, "DELETE FROM embeddings")
+    in_file(folder, b"Lila Ortega", b"Lila Ortegb")
+    with (
+        closing(KnowledgeBase.open(folder)) as base,
+        pytest.raises(KnowledgeBaseDamaged, match="passage 2 of content 2"),
+    ):
+        in_slices(base, lambda run: embed_missing(run, [1, 2, 3], embedder, lambda *_: None), 1.0)
+
+
+def test_damaged_text_is_not_quoted_in_the_sentence(folder: Path, docs: Path) -> None:
+    data = (folder / schema.FILE_NAME).read_bytes()
+    (folder / schema.FILE_NAME).write_bytes(data.replace(b"earns four thousand", b"earns\xfffour thousand"))
+    with closing(KnowledgeBase.open(folder)) as base:
+        with pytest.raises(KnowledgeBaseDamaged, match="a stored text is not UTF-8") as caught:
+            base.text(str(docs / "salary.txt"))
+        assert "thousand" not in str(caught.value)
+        assert "thousand" not in " ".join(check(base).damaged)
+
+
+def test_check_names_everything(folder: Path, docs: Path) -> None:
+    sql(
+        folder,
+        "UPDATE tags SET version = 1",
+        "UPDATE tags SET version = 2",
+        "UPDATE documents SET metadata = '{}' WHERE id = 1",
+        "UPDATE contents SET title = 'x' WHERE id = 2",
+        "UPDATE passages SET headings = '[\"x\"]' WHERE id = 3",
+        "UPDATE embeddings SET vector = (SELECT max(vector) FROM embeddings)",
+    )
+    with closing(KnowledgeBase.open(folder, damaged=True)) as base:
+        found = "\n".join(check(base).damaged)
+    for part in (
+        "the table tags is not what was written",
+        f"the document 1 ({docs / 'ferry.md'}) is not what was stored",
+        f"the content 2 is not what was stored: it is the text of {docs / 'mayor.txt'}",
+        f"the passage 3 of content 3 is not what was stored: it is the text of {docs / 'salary.txt'}",
+        "2 vectors are not what was stored",
+    ):
+        assert part in found
+
+
+# --- the index --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stamp", ["old", "new"])
+def test_a_byte_of_the_index_changes_no_score(folder: Path, embedder: HashEmbedder, stamp: str) -> None:
+    def scores() -> list[tuple[str, float]]:
+        with closing(KnowledgeBase.open(folder)) as base:
+            return [(hit.passage.id, hit.score) for hit in base.search("ferry Sandhavn crowns", embedder)[1]]
+
+    expected = scores()
+    for path in sorted((folder / "index").rglob("*.npy")):
+        data, before = path.read_bytes(), path.stat()
+        damaged = bytearray(data)
+        damaged[-1] ^= 64
+        path.write_bytes(damaged)
+        if stamp == "old":
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert scores() == expected, path.name
+        path.write_bytes(data)
+
+
+# --- anywhere ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_random_damage_is_never_answered_otherwise(tmp_path: Path, embedder: HashEmbedder, log: bool) -> None:
+    copy = build(tmp_path / "work", None, embedder, log=log)
+    found = list(trials(copy, tmp_path / "work" / "docs", embedder, 20, 10, random.Random(11 + log), tmp_path))
+    assert [each for each in found if each[2] not in ("same", "sentence")] == []
+    assert {each[2] for each in found} == {"same", "sentence"}
+
+
+# --- the edges --------------------------------------------------------------------------------------------------------
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda folder: os.truncate(folder / schema.FILE_NAME, (folder / schema.FILE_NAME).stat().st_size - 9),
+    "tables": lambda folder: sql(folder, "UPDATE documents SET bytes = bytes + 1"),
+    "version": lambda folder: sql(folder, "DELETE FROM versions"),
+    "garbage": lambda folder: (folder / schema.FILE_NAME).write_bytes(b"no database" * 1000),
+}
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES))
+def test_every_command_says_it_in_one_sentence(
+    tmp_path: Path, docs: Path, capsys: pytest.CaptureFixture[str], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    folder = tmp_path / "kb"
+    with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
+        sync(base, docs, HashEmbedder())
+    DAMAGES[damage](folder)
+    for words in (
+        ["search", "ferry"],
+        ["sync"],
+        ["add", str(docs)],
+        ["status"],
+        ["status", "--check"],
+        ["status", "--documents"],
+        ["history"],
+        ["diff", "0"],
+        ["restore", "0"],
+        ["tag", "x"],
+        ["prune"],
+        ["purge", str(docs / "ferry.md"), "--yes"],
+        ["remove", str(docs / "ferry.md")],
+    ):
+        assert run([*words, "--kb", str(folder)]) == 4, words
+        said = capsys.readouterr().err
+        assert "damaged" in said, words
+        assert "Restore it from a backup" in said, words
+
+
+def test_commands_that_meet_a_damaged_text_say_so_and_others_go_on(
+    folder: Path, docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    in_file(folder, b"Lila Ortega", b"Lila Ortegb")
+    for words in (["search", "Who opened the bridge?"], ["diff", "0"], ["status", "--check"]):
+        assert run([*words, "--kb", str(folder)]) == 4, words
+        said = capsys.readouterr().err
+        assert "is not what was stored" in said
+        assert "Restore it from a backup" in said
+    (docs / "new.txt").write_text("A lighthouse stands on the rock.")
+    for words in (["search", "ferry Sandhavn", "-n", "1"], ["status"], ["history"], ["add", str(docs / "new.txt")]):
+        assert run([*words, "--kb", str(folder)]) == 0, words
+
+
+def test_digests_have_64_bits_and_depend_on_every_value() -> None:
+    one = integrity.row_digest(1, "a", None, b"x")
+    assert -(2**63) <= one < 2**63
+    others = [
+        (2, "a", None, b"x"),
+        (1, "b", None, b"x"),
+        (1, "a", 0, b"x"),
+        (1, "a", None, b"y"),
+        ("1a", "", None, b"x"),
+    ]
+    assert len({one, *(integrity.row_digest(*values) for values in others)}) == 6
+    assert one == 4121389943704319446  # of this format for ever
+    assert integrity.row_digest("ä", "", 0) == 1277950302724716172
