@@ -32,7 +32,7 @@ _LOCK_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Deleted:
+class DeletedCounts:
     documents: int
     passages: int
     caches: int
@@ -43,7 +43,7 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScannedFiles:
     """Files of one place that hold no trace of the documents. Of a state that is what its writer named its passages."""
 
     place: str
@@ -52,7 +52,7 @@ class Scanned:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreached:
+class UnreachedPaths:
     """`paths`: digests of the paths that are out of reach for this reason."""
 
     reason: str
@@ -69,13 +69,13 @@ class PurgeProof:
     knowledge_base_version: int
     paths: tuple[Digest, ...]
     texts: tuple[Digest, ...]
-    deleted: Deleted
-    scanned: tuple[Scanned, ...]
-    out_of_reach: tuple[Unreached, ...]
+    deleted: DeletedCounts
+    scanned: tuple[ScannedFiles, ...]
+    out_of_reach: tuple[UnreachedPaths, ...]
     models_that_learned_it: tuple[Digest, ...]
 
     @property
-    def may_hold_traces(self) -> tuple[Unreached, ...]:
+    def may_hold_traces(self) -> tuple[UnreachedPaths, ...]:
         """What is out of reach, without models' numbers."""
         return tuple(each for each in self.out_of_reach if each.reason != "weights")
 
@@ -85,7 +85,7 @@ _KINDS: dict[str, type[PurgeProof] | type[Receipt]] = {"purge": PurgeProof, "rec
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedDocument:
     """A document that its key has signed. `public_key` in hexadecimal; `fingerprint`: SHA-256 over its 32 bytes."""
 
     content: Content
@@ -126,7 +126,7 @@ def checked_key(text: str) -> str:
     return text.strip()
 
 
-def verify(data: bytes, key: str = "") -> Signed:
+def verify(data: bytes, key: str = "") -> SignedDocument:
     """The document, signed by that public key. Without `key`, by the one that it brings, which says nothing of who signed.
 
     Law: `verify(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
@@ -145,7 +145,7 @@ def verify(data: bytes, key: str = "") -> Signed:
     stated = canonical_json({name: each for name, each in value.items() if name != "signature"})
     if not _is_signature(str(brought), str(signature), stated):
         raise ProofError("Its signature does not fit what it says: the document was altered.")
-    return Signed(_content(value["kind"], value["content"]), str(brought), fingerprint_of(str(brought)))
+    return SignedDocument(_content(value["kind"], value["content"]), str(brought), fingerprint_of(str(brought)))
 
 
 def _parsed(data: bytes) -> dict[str, object]:

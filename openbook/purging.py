@@ -40,7 +40,7 @@ from openbook.models.durable import check_deletable, delete_folder, delete_left_
 from openbook.models.incoming import PREFIX, clear_leftovers
 from openbook.models.lineage import Learned, carrying
 from openbook.models.liveness import delete_abandoned, is_held
-from openbook.proofs import Deleted, PurgeProof, Scanned, Unreached
+from openbook.proofs import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
@@ -104,7 +104,7 @@ class PurgedEverywhere:
     diagnoses: int
     unfinished: int
     carried: tuple[Learned, ...]
-    scanned: tuple[Scanned, ...]
+    scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[OutOfReach, ...]
 
     @property
@@ -156,7 +156,7 @@ class _Derived:
     carried: list[Learned]
     states: int = 0
     unfinished: int = 0
-    scanned: dict[str, Scanned] = field(default_factory=dict)
+    scanned: dict[str, ScannedFiles] = field(default_factory=dict)
     out_of_reach: list[OutOfReach] = field(default_factory=list)
 
 
@@ -190,7 +190,7 @@ def purge_everywhere(
             _forget(each, places, lock_timeout_s)
         raise
     (found,) = derived
-    here = Scanned("knowledge base", purged.files, purged.bytes)
+    here = ScannedFiles("knowledge base", purged.files, purged.bytes)
     return PurgedEverywhere(
         purged,
         tuple(sorted({sha256_hex(text.encode()) for text in found.texts})),
@@ -217,9 +217,9 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
         knowledge_base_version=done.purged.version,
         paths=tuple(sorted(map(_path_digest, done.purged.documents))),
         texts=done.texts,
-        deleted=Deleted(**done.deleted),
+        deleted=DeletedCounts(**done.deleted),
         scanned=done.scanned,
-        out_of_reach=tuple(Unreached(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
+        out_of_reach=tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
         models_that_learned_it=tuple(sorted(each.model for each in done.carried)),
     )
 
@@ -368,7 +368,7 @@ def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Ne
                 found.out_of_reach.append(unreached)
             elif scanned is not None:
                 files, size = files + 1, size + scanned
-        found.scanned[place] = Scanned(place, files, size)
+        found.scanned[place] = ScannedFiles(place, files, size)
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
     with storage_errors(f"delete what holds traces in {places.cache} and {places.diagnoses}"):

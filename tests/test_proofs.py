@@ -19,10 +19,10 @@ from openbook.errors import ConfigError, ProofError
 from openbook.proofs import (
     MAX_BYTES,
     Content,
-    Deleted,
+    DeletedCounts,
     PurgeProof,
-    Scanned,
-    Unreached,
+    ScannedFiles,
+    UnreachedPaths,
     checked_key,
     fingerprint_of,
     public_key,
@@ -47,9 +47,9 @@ PROOFS = st.builds(
     knowledge_base_version=COUNT,
     paths=DIGESTS,
     texts=DIGESTS,
-    deleted=st.builds(Deleted, *[COUNT] * 7),
-    scanned=st.lists(st.builds(Scanned, TEXT, COUNT, COUNT), max_size=3).map(tuple),
-    out_of_reach=st.lists(st.builds(Unreached, TEXT, DIGESTS), max_size=3).map(tuple),
+    deleted=st.builds(DeletedCounts, *[COUNT] * 7),
+    scanned=st.lists(st.builds(ScannedFiles, TEXT, COUNT, COUNT), max_size=3).map(tuple),
+    out_of_reach=st.lists(st.builds(UnreachedPaths, TEXT, DIGESTS), max_size=3).map(tuple),
     models_that_learned_it=DIGESTS,
 )
 PROOF = PurgeProof(
@@ -59,9 +59,9 @@ PROOF = PurgeProof(
     knowledge_base_version=7,
     paths=("a" * 64,),
     texts=("b" * 64,),
-    deleted=Deleted(1, 2, 3, 4, 5, 6, 7),
-    scanned=(Scanned("home", 2, 300),),
-    out_of_reach=(Unreached("weights", ("c" * 64,)),),
+    deleted=DeletedCounts(1, 2, 3, 4, 5, 6, 7),
+    scanned=(ScannedFiles("home", 2, 300),),
+    out_of_reach=(UnreachedPaths("weights", ("c" * 64,)),),
     models_that_learned_it=(),
 )
 

@@ -11,7 +11,7 @@ import click
 from openbook.errors import ConfigError, ProofError, StorageError
 
 if TYPE_CHECKING:
-    from openbook.proofs import Content, PurgeProof, Signed
+    from openbook.proofs import Content, PurgeProof, SignedDocument
     from openbook.records import Receipt
 
 
@@ -84,14 +84,14 @@ def _read(path: Path) -> bytes:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _as_json(signed: Signed) -> dict[str, object]:
+def _as_json(signed: SignedDocument) -> dict[str, object]:
     import dataclasses
 
     content = dataclasses.asdict(signed.content)
     return {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
 
 
-def _lines(signed: Signed) -> list[str]:
+def _lines(signed: SignedDocument) -> list[str]:
     from openbook.proofs import PurgeProof
 
     content = signed.content

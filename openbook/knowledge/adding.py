@@ -18,10 +18,10 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.committing import commit, write_verdicts
 from openbook.knowledge.discovery import Found, Rules, discover, display_path
 from openbook.knowledge.embedding import embed_missing
-from openbook.knowledge.identities import Identity, identities
 from openbook.knowledge.intake import Change, Intake, Progress, Taken
 from openbook.knowledge.reading import needs_ocr
 from openbook.knowledge.reading.isolated import Limits
+from openbook.knowledge.renames import follow_renames
 from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.versions import apply_retention, drop_unused_contents
@@ -308,7 +308,7 @@ def _run(
     taken, tried = _taken(base, run, options, parts)
     live = live_paths(connection)
     removed = {path: why for part in parts if part.source for path, why in _gone(part, live)}
-    moved = _with_what_moved(connection, taken.changes, removed, _synced(connection, parts), options.unlabel)
+    moved = follow_renames(connection, taken.changes, removed, _synced(connection, parts), options.unlabel)
     taken = replace(taken, changes=tuple(moved))
     labelled = _labelled(connection, parts, {c.path for c in taken.changes} | removed.keys())
     taken = replace(taken, changes=(*taken.changes, *labelled))
@@ -373,45 +373,6 @@ def _synced(connection: sqlite3.Connection, parts: Sequence[_Part]) -> tuple[str
         return ()
     folders = [folder for (folder,) in connection.execute("SELECT folder FROM sources")]
     return tuple(_prefix(part.source.folder) for part in parts if part.source) + tuple(f"{f}/" for f in folders)
-
-
-def _with_what_moved(
-    connection: sqlite3.Connection,
-    changes: Sequence[Change],
-    removed: Collection[str],
-    synced: tuple[str, ...],
-    unlabel: frozenset[str],
-) -> Iterator[Change]:
-    """The changes of a run, in which a text that left one path and came to another is the same document under a new name.
-
-    It left in this run when its path is `removed` or has another text now. Otherwise it may have left a path in a `synced`
-    folder in an earlier run. Labels given by name go with the text, so that neither its old path nor the text opens.
-    """
-    texts = {change.path: change.content_id for change in changes}
-    live: dict[str, Identity] = {}
-    left, left_before = dict[int | None, list[Identity]](), dict[int | None, list[Identity]]()
-    for each in identities(connection):
-        if each.is_live:
-            live[each.path] = each
-            if each.path in removed or texts.get(each.path, each.content_id) != each.content_id:
-                left.setdefault(each.content_id, []).append(each)
-        elif each.path.startswith(synced) and each.path not in texts:
-            left_before.setdefault(each.content_id, []).append(each)
-    renamed: set[int] = set()
-    for change in changes:
-        before = live.get(change.path)
-        if before is None or before.content_id != change.content_id:
-            came = left.get(change.content_id) or left_before.get(change.content_id, [])
-            given = frozenset(json.loads(change.given_labels)).union(*(each.given for each in came)) - unlabel
-            labels = given.union(json.loads(change.labels))
-            change = replace(change, labels=json.dumps(sorted(labels)), given_labels=json.dumps(sorted(given)))
-            for each in came:
-                is_renamed = each.path in removed if each.is_live else change.identity is None
-                if is_renamed and each.id not in renamed:
-                    renamed.add(each.id)
-                    change = replace(change, identity=each.id)
-                    break
-        yield change
 
 
 def _labelled(connection: sqlite3.Connection, parts: Sequence[_Part], done: Collection[str]) -> Iterator[Change]:

@@ -7,19 +7,20 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.indexes import Indexes, Ranked, Source, View
+from openbook.knowledge.indexes import Indexes, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
+from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
@@ -192,7 +193,7 @@ class KnowledgeBase:
             except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
                 self._distrust(connection)
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-            passages = _read(connection, ranked, seen)
+            passages = read_passages(connection, ranked, seen)
         hits = [
             Hit(passage, r.score, r.dense_rank, r.bm25_rank, r.similarity)
             for r, passage in zip(ranked, passages, strict=True)
@@ -241,7 +242,7 @@ class KnowledgeBase:
                     break
             if not found:
                 return None
-            labels = min((each.labels for each in found), key=_fewest)
+            labels = min((each.labels for each in found), key=fewest)
             return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
@@ -251,11 +252,11 @@ class KnowledgeBase:
             stored = self._content(document, version)
             if stored is None:
                 return []
-            held_by = {document: _documents(self.connection, {stored.id}, live)[stored.id][document]}
+            held_by = {document: documents_holding(self.connection, {stored.id}, live)[stored.id][document]}
             sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
             rows = self.connection.execute(sql, (stored.id,)).fetchall()
             return [
-                _passage(row, stored.title, stored.text[row[3] : row[4]], held_by)
+                passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by)
                 for row in integrity.whole(rows, stored)
             ]
 
@@ -360,14 +361,14 @@ class KnowledgeBase:
     def _passages_of_id(self, hint: str, passage_id: str, seen: Condition) -> list[Passage]:
         """One for each document that is `seen` and holds it, ordered by path. `hint`: how SQLite is to look for it."""
         rows = self.connection.execute(
-            f"SELECT {_PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
+            f"SELECT {PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
             (passage_id,),
         ).fetchall()
         for row in rows:
             integrity.check_passage(row, *row[-2:])
-        documents = _documents(self.connection, {row[1] for row in rows}, seen)
+        documents = documents_holding(self.connection, {row[1] for row in rows}, seen)
         found = [
-            _passage(row, row[-2], row[-1], {path: labels})
+            passage_of(row, row[-2], row[-1], {path: labels})
             for row in rows
             for path, labels in documents.get(row[1], {}).items()
         ]
@@ -479,70 +480,6 @@ class KnowledgeBase:
         self._connections.clear()
         self._local = threading.local()
         self._indexes, self._views = None, {}
-
-
-_PASSAGE = (
-    f"{integrity.PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) AS passage_text"
-)
-
-
-def _fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
-    return len(labels), labels
-
-
-def _passage(row: Sequence[Any], title: str, text: str, documents: Mapping[str, tuple[str, ...]]) -> Passage:
-    """From a row that begins with `integrity.PASSAGE_COLUMNS`.
-
-    `documents`: those that hold it, the first of which it is shown in, with the labels that it takes to see each.
-    """
-    _, _, passage_id, start, end, page, headings = row[:7]
-    path, *also = documents
-    labels = min(documents.values(), key=_fewest)
-    title = title or Path(path).stem
-    return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
-
-
-def _read(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Passage]:
-    """What was found, each with the documents in scope that hold it: the first path, then the others.
-
-    Raises sqlite3.DatabaseError when something of it is not there, or not what was stored.
-    """
-    marks = ", ".join(str(each.passage) for each in ranked)
-    sql = f"SELECT {_PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
-    rows = {row[0]: row for row in connection.execute(sql)}
-    # By what the passage says and not by its content: the same text may have been read from other bytes.
-    documents = _documents(connection, {content for each in ranked for content in each.contents}, seen)
-    found: list[Passage] = []
-    for each in ranked:
-        row = rows.get(each.passage)
-        held_by = dict(sorted(held for content in each.contents for held in documents.get(content, {}).items()))
-        if row is None or row[1] not in each.contents or not held_by:
-            raise sqlite3.DatabaseError(f"the passage {each.passage}, or its document, is not there")
-        integrity.check_passage(row, *row[-2:])
-        found.append(_passage(row, row[-2], row[-1], held_by))
-    return found
-
-
-def _documents(
-    connection: sqlite3.Connection, contents: Collection[int], seen: Condition
-) -> dict[int, dict[str, tuple[str, ...]]]:
-    """The documents that are `seen`, by the content that they hold, with the labels that it takes to see each.
-
-    Those are what it carries in this version, and what it carries now, or carried last.
-    """
-    cursor = connection.execute(
-        f"SELECT d.* FROM documents d WHERE d.content_id IN (SELECT value FROM json_each(:contents)) AND {seen.sql}",
-        {"contents": json.dumps(sorted(contents)), **seen.values},
-    )
-    rows = [integrity.check_document(cursor, row) for row in cursor]
-    ids = json.dumps([row["identity"] for row in rows])
-    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT value FROM json_each(?))"
-    now = dict(connection.execute(sql, (ids,)).fetchall())
-    documents: dict[int, dict[str, tuple[str, ...]]] = {}
-    for row in rows:
-        labels = {*json.loads(row["labels"]), *json.loads(now[row["identity"]])}
-        documents.setdefault(row["content_id"], {})[row["path"]] = tuple(sorted(labels))
-    return documents
 
 
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

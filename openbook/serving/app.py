@@ -53,7 +53,7 @@ from openbook.serving.bodies import (
     UploadBody,
 )
 from openbook.serving.configuration import Configuration
-from openbook.serving.crowding import Requests
+from openbook.serving.connections import Requests
 from openbook.serving.guard import CALLER, ROUTE, Guard
 from openbook.serving.keys import KeyFile
 from openbook.serving.lookup import ReceiptLookup

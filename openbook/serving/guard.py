@@ -14,7 +14,7 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openbook.serving.crowding import Requests, no_place
+from openbook.serving.connections import Requests, no_place
 from openbook.serving.refusals import Refusal
 from openbook.serving.service import Service
 

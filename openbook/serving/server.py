@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
-from openbook.serving.crowding import Idle
+from openbook.serving.connections import Idle
 from openbook.serving.http_lines import StrictLines
 from openbook.serving.refusals import Refusal
 

@@ -19,7 +19,7 @@ from openbook.records import Embedder
 from openbook.serving.access import Caller, Doorkeeper
 from openbook.serving.bodies import Choosing
 from openbook.serving.configuration import Configuration
-from openbook.serving.crowding import Requests
+from openbook.serving.connections import Requests
 from openbook.serving.metrics import Metrics
 from openbook.serving.rates import Rates
 from openbook.serving.refusals import Refusal

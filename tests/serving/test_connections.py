@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
-from openbook.serving.crowding import Idle, Requests, network
+from openbook.serving.connections import Idle, Requests, network
 from openbook.serving.refusals import Refusal
 from openbook.testing import echo_model
 from tests.serving.conftest import LONG_S, Running, running
