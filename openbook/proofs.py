@@ -27,6 +27,19 @@ FORMAT = "openbook signed document 1"
 MAX_BYTES = 1 << 25
 KEY_FOLDER, KEY_FILE = "signing", "ed25519.pem"
 
+# Keys of small order, without the sign: one signature fits every document, and no private key is needed for it.
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(each)
+    for each in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
 _KEYS = {"content", "fingerprint", "format", "kind", "public_key", "signature"}
 _LOCK_TIMEOUT_S = 30.0
 
@@ -119,9 +132,9 @@ def sign(home: Path, content: Content) -> bytes:
 
 def checked_key(text: str) -> str:
     """A public key as it is shown. Raises ConfigError."""
-    if not _is_hex(text.strip(), 64):
+    if not _is_key(text.strip()):
         raise ConfigError(
-            f"{text[:80]!r} is no public key: 64 hexadecimal digits. The signer sees it with: openbook verify --show-key"
+            f"{text[:80]!r} is not a public key (expected 64 hex digits). The signer sees it with: openbook verify --show-key"
         )
     return text.strip()
 
@@ -133,8 +146,8 @@ def verify(data: bytes, key: str = "") -> SignedDocument:
     """
     value = _parsed(data)
     brought, signature = value["public_key"], value["signature"]
-    if not (_is_hex(brought, 64) and _is_hex(signature, 128)):
-        raise ProofError("Its key or its signature is none: the document was altered.")
+    if not (_is_key(brought) and _is_hex(signature, 128)):
+        raise ProofError("Its key or signature is malformed: the document was altered.")
     if key and brought != key:
         raise ProofError(
             f"It is signed by another key, of fingerprint {fingerprint_of(str(brought))}, not by the one that was given, of "
@@ -150,14 +163,14 @@ def verify(data: bytes, key: str = "") -> SignedDocument:
 
 def _parsed(data: bytes) -> dict[str, object]:
     if len(data) > MAX_BYTES:
-        raise ProofError(f"It has more than {MAX_BYTES:,} bytes, so it is no signed document.")
+        raise ProofError(f"It has more than {MAX_BYTES:,} bytes, so it is not a signed document.")
     try:
         value = json.loads(data, object_pairs_hook=unique_keys)
         again = canonical_json(value) + b"\n"
     except (ValueError, RecursionError) as error:
-        raise ProofError(f"It is no JSON document, or was cut off: {str(error)[:200]}.") from error
+        raise ProofError(f"It is not a JSON document, or was cut off: {str(error)[:200]}.") from error
     if not isinstance(value, dict) or set(value) != _KEYS:
-        raise ProofError("It is no signed document of OpenBook; see docs/formats/proof.md.")
+        raise ProofError("It is not a signed document of OpenBook; see docs/formats/proof.md.")
     if value["format"] != FORMAT:
         raise ProofError(f"Its format is {str(value['format'])[:60]!r}; this version of OpenBook reads {FORMAT!r}.")
     if again != data:
@@ -174,10 +187,17 @@ def _content(kind: object, content: object) -> Content:
             return proof
         receipt = receipt_of(content)
     except ReceiptError as error:
-        raise ProofError(f"What is signed is none of that kind: {error}") from error
+        raise ProofError(f"The signed content does not match its kind: {error}") from error
     if is_altered(receipt):
         raise ProofError("The receipt was altered before it was signed.")
     return receipt
+
+
+def _is_key(text: object) -> bool:
+    if not isinstance(text, str) or not _is_hex(text, 64):
+        return False
+    point = bytes.fromhex(text)
+    return point[:31] + bytes([point[31] & 0x7F]) not in _SMALL_ORDER
 
 
 def _is_hex(text: object, digits: int) -> bool:

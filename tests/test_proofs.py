@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from openbook.errors import ConfigError, ProofError
 from openbook.proofs import (
+    FORMAT,
     MAX_BYTES,
     Content,
     DeletedCounts,
@@ -128,7 +129,7 @@ def test_a_signature_of_one_kind_is_none_of_another(home: Path) -> None:
         (b'{"a": "\\ud800"}', "no JSON"),
         (b"{}", "no signed document"),
         (b"[]", "no signed document"),
-        (b'{"format": 1, "format": 2}', "stands twice"),
+        (b'{"format": 1, "format": 2}', "duplicate key"),
         (b"{" + b" " * MAX_BYTES, "more than"),
     ],
 )
@@ -230,9 +231,21 @@ def test_a_damaged_key_is_named_and_never_replaced(tmp_path: Path, content: byte
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("key", ["01" + "00" * 31, "01" + "00" * 30 + "80", "ec" + "ff" * 30 + "7f"])
+def test_a_key_that_needs_no_private_key_verifies_nothing(key: str) -> None:
+    """One signature fits all that such a key is said to have signed."""
+    value = {"content": dataclasses.asdict(PROOF), "fingerprint": fingerprint_of(key), "format": FORMAT}
+    value |= {"kind": "purge", "public_key": key, "signature": "01" + "00" * 63}
+    for given in ("", key):
+        with pytest.raises(ProofError, match="malformed"):
+            verify(canonical_json(value) + b"\n", given)
+    with pytest.raises(ConfigError, match="not a public key"):
+        checked_key(key)
+
+
 @pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "g" * 64, "A" * 64, "../key"])
 def test_what_is_no_key_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no public key"):
+    with pytest.raises(ConfigError, match="not a public key"):
         checked_key(text)
 
 

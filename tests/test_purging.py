@@ -19,7 +19,7 @@ from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.cached import for_documents
 from openbook.knowledge.forgetting import interrupted
 from openbook.knowledge.locking import file_lock
-from openbook.knowledge.versions import Retention, prune
+from openbook.knowledge.versions import Retention, prune, tag
 from openbook.models import ModelStore
 from openbook.models.durable import replacing
 from openbook.models.liveness import alone, among
@@ -232,8 +232,9 @@ def test_a_folder_that_was_half_deleted_goes_with_the_next_purge(
     assert not list(home.folder.rglob(".deleting-*"))
 
 
+@pytest.mark.parametrize("another_writes", [False, True])
 def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool
 ) -> None:
     digests = [passage.digest for passage in home.base.passages(home.secret)]
 
@@ -246,6 +247,8 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
             home.purge()
     states = States(home.folder / "states")  # a request that found the passages before the documents left the versions
     states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
+    if another_writes:
+        tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
     assert home.state_is_kept()
     assert finish(home.base, home.places)
     assert not finish(home.base, home.places)

@@ -20,37 +20,41 @@ def keys() -> None:
     help="read: ask and search; write: also add and remove documents; admin: also purge, and metrics.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
-@click.option("--days", type=int, help="How many days it lasts (default: it does not end).")
+@click.option("--days", type=int, help="Days until the key expires (default: never).")
 def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
     """Make a key, and show it this once. NAME says whose it is."""
     from openbook.cli import session
     from openbook.serving.keys import KeyFile
 
     key, token = KeyFile(session.settings().home).new(name, right, labels, days=days)
-    lasts = "; it does not end (--days N makes one that does)" if days is None else f"; {_lasts(days)}"
-    click.echo(f"The key {key.id} of {key.name!r}, shown this once{lasts}:", err=True)
+    lasts = "never expires; --days N sets an expiry" if days is None else _lasts(days)
+    click.echo(f"Key {key.id} for {key.name!r}. It is shown only once ({lasts}):", err=True)
     click.echo(token)
 
 
 @keys.command("rotate")
 @click.argument("key_id")
 def rotate(key_id: str) -> None:
-    """Give the key of that id a new secret, and show it this once. The old one opens nothing from the next request on.
+    """Give a key a new secret, and show it this once. The old secret stops working at the next request.
 
-    Name, right, labels and uploads stay those of the key. One that was made for some days lasts as many again.
+    Name, right, labels and uploads stay. A key with an expiry gets the same lifetime again.
     """
     from openbook.cli import session
     from openbook.serving.keys import KeyFile
 
     key, token = KeyFile(session.settings().home).rotate(key_id)
-    click.echo(f"The new key {key.id} of {key.name!r}, shown this once. The old one opens nothing any more:", err=True)
+    lasts = _lasts(KeyFile(session.settings().home).days_left(key))
+    click.echo(
+        f"New secret of key {key.id} for {key.name!r}. It is shown only once ({lasts}). The old one no longer works:",
+        err=True,
+    )
     click.echo(token)
 
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_keys(as_json: bool) -> None:
-    """Show all keys: who, what they may do, which labels they hold, how long. The keys themselves are nowhere."""
+    """Show all keys: who, what they may do, which labels they hold, when each expires. Secrets are not stored."""
     import dataclasses
 
     from openbook.cli import display, session
@@ -73,14 +77,14 @@ def list_keys(as_json: bool) -> None:
 
 def _lasts(days: int | None) -> str:
     if days is None:
-        return "does not end"
+        return "never expires"
     return f"{days} {'day' if days == 1 else 'days'} left" if days else "expired"
 
 
 @keys.command("revoke")
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Take back the key of that id. A server that runs refuses it from the next request on."""
+    """Revoke a key. A running server rejects it from the next request on."""
     from openbook.cli import session
     from openbook.serving.keys import KeyFile
 

@@ -75,7 +75,7 @@ def pull(name: str) -> None:
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
-    """Copy a GGUF FILE into the store as a new frozen model, once a process of its own could load and ask it."""
+    """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
     from openbook.cli import display, session
     from openbook.inference.trial import try_model
     from openbook.knowledge.discovery import check_exists

@@ -44,7 +44,7 @@ def open_folders(folders: Iterable[Path]) -> Iterator[Path]:
 def sentence(folder: Path) -> str:
     mode = stat.S_IMODE(folder.stat().st_mode)
     return (
-        f"Others may look into {folder} (mode {mode:o}), and what is made in it is as open. If they should not: "
+        f"{folder} is readable by others (mode {mode:o}), and so are new files in it. If it should not be: "
         f"chmod -R go= {folder}"
     )
 

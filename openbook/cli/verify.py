@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True), required=False)
-@click.option("--key", default="", help="The signer's public key, which you have from the signer and not from FILE.")
+@click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
 @click.option(
     "--show-key", is_flag=True, help="Show the public key of this installation instead, for others to verify with."
 )
@@ -45,7 +45,7 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     signed = verify_bytes(_read(file), key)
     if not key:
         raise ProofError(
-            f"{file} is whole, but who signed it is not known: it fits the key that it brings itself (fingerprint "
+            f"{file} is intact, but the signer is unknown: it only matches the key inside the file (fingerprint "
             f"{signed.fingerprint}), and anybody can make a key. Get the public key from the signer, who sees it with "
             "`openbook verify --show-key`, and give it as --key."
         )
@@ -71,7 +71,7 @@ def write_signed(file: Path, home: Path, content: Content) -> None:
     from openbook.proofs import sign
 
     with storage_errors(f"write {file}"):
-        replace_file(file, sign(home, content))
+        replace_file(file, sign(home, content), mode=0o600)
 
 
 def _read(path: Path) -> bytes:
@@ -96,30 +96,32 @@ def _lines(signed: SignedDocument) -> list[str]:
 
     content = signed.content
     stated = _purge_lines(content) if isinstance(content, PurgeProof) else _receipt_lines(content)
+    stated = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
     return [f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:", *stated]
 
 
 def _purge_lines(proof: PurgeProof) -> list[str]:
     files, size = sum(each.files for each in proof.scanned), sum(each.bytes for each in proof.scanned)
-    what = f"{proof.deleted.documents:,} documents ({proof.deleted.passages:,} passages)"
+    count = proof.deleted.documents
+    what = f"{count:,} document{'' if count == 1 else 's'} (passages: {proof.deleted.passages:,})"
     base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
     lines = [
         f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
-        *(f"Text    {digest}" for digest in proof.texts),
-        *(f"Path    {digest}" for digest in proof.paths),
+        *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
+        *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
         f"Scanned {files:,} files, {size:,} bytes; no trace of the documents is in them.",
         *(f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach),
         *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
     ]
     if proof.may_hold_traces:
-        lines.append("So it does NOT state that nothing is left.")
+        lines.append("This does NOT prove that nothing is left.")
     return lines
 
 
 def _receipt_lines(receipt: Receipt) -> list[str]:
     base = receipt.knowledge_base
     return [
-        f"The model {receipt.model.name} ({receipt.model.digest or 'no digest'}, {receipt.model.evidence}) was asked: {receipt.question}",
+        f"The model {receipt.model.name} ({receipt.model.digest or 'no digest'}, {receipt.model.evidence} by the signer) was asked: {receipt.question}",
         f"It gave the answer whose SHA-256 is {receipt.answer_digest}, from {len(receipt.passages)} passages"
         + (f" of version {receipt.knowledge_base_version} of the knowledge base {base}." if base else "."),
         "To give it again: openbook replay",

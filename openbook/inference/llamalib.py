@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,10 @@ _KV_TYPES = {16: 1, 8: 8}  # bits to GGML_TYPE_F16, GGML_TYPE_Q8_0
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
+_WORDS = re.compile(rb"\S+|\s+")
+_SHORT_BYTES, _MOST_WORD_BYTES = 2_048, 1 << 20  # a word that any stack holds; one that a stack is still made for
+_STACK_BYTES_A_BYTE = 512  # 320 were seen
+_STARTING = threading.Lock()
 _MARKER = re.compile(r"\s*[<\[|].+[>\]|]\s*", re.DOTALL)  # `<|im_start|>`, `[INST]`, `<start_of_turn>`
 
 
@@ -76,6 +81,29 @@ class Library:
 @functools.cache
 def library() -> Library:
     return Library()
+
+
+def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
+    """What `call` returns, which tokenises `data`: on a thread with a stack for its longest word, if that is long.
+
+    For many vocabularies llama.cpp cuts texts into words by `std::regex`, which recurses once a character of a word, and a
+    process ends where its stack does. Raises EngineError for a word that no stack is made for.
+    """
+    longest = max(map(len, _WORDS.findall(data))) if len(data) > _SHORT_BYTES else 0
+    if longest <= _SHORT_BYTES:
+        return call()
+    if longest > _MOST_WORD_BYTES:
+        raise EngineError(f"A word of {longest:,} bytes is too long to tokenise; at most {_MOST_WORD_BYTES:,}.")
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(call()), name="openbook-tokenize")
+    with _STARTING:  # the size is one setting for all threads that start
+        before = threading.stack_size(_STACK_BYTES_A_BYTE * 2 * longest)  # a word and the white space before it
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    return found[0]
 
 
 class Model:
@@ -169,7 +197,9 @@ class Model:
             raise EngineError(f"A text of {len(data)} bytes is too long to tokenise; at most {_MAX_TEXT_BYTES}.")
         room = len(data) + 8
         buffer = self._ffi.new("llama_token[]", room)
-        count = self._lib.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control)
+        count = _with_room_to_recurse(
+            data, lambda: int(self._lib.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control))
+        )
         if count < 0:
             raise EngineError(f"llama.cpp cannot tokenise a text of {len(data)} bytes.")
         tokens: list[int] = list(self._ffi.unpack(buffer, count)) if count else []

@@ -39,6 +39,7 @@ TEMPLATE_SECONDS = 5.0
 _BYTES_A_SECOND = 20_000_000
 MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
 _MAX_REASON_CHARS = 500
+_LONG_WORD_CHARS = 100_000  # a passage may have as many, and be one word
 _CONTEXT_TOKENS = 512
 
 
@@ -207,6 +208,8 @@ def _spell_everything(vocabulary: Model) -> None:
     for token in range(vocabulary.vocabulary_size):
         vocabulary.piece(token)
         vocabulary.is_control(token)
+    for character in "a1! \nÄ水":
+        vocabulary.tokenize(_LONG_WORD_CHARS * character, control=False)
     if vocabulary.metadata("tokenizer.ggml.model") == "gpt2":
         return  # it spells bytes, and leaves out what it has none for
     characters = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]

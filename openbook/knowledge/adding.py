@@ -56,7 +56,7 @@ class Report:
     Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
     part of the text). `left_labelled`: documents that had labels given by name and went, while others without such
     labels came, which may be the same under another name. `open_copies`: documents without labels that hold the text of one
-    that came or changed and carries some.
+    that carries some, where one of both came or changed.
     """
 
     version: int
@@ -402,9 +402,13 @@ def _left_labelled(
 
 
 def _open_copies(connection: sqlite3.Connection, changes: Sequence[Change]) -> tuple[str, ...]:
-    sql = "SELECT path FROM documents WHERE content_id = ? AND labels = '[]' AND removed_in IS NULL"
-    closed = {change.content_id for change in changes if change.labels != "[]"}
-    return tuple(sorted(path for content in closed for (path,) in connection.execute(sql, (content,))))
+    found: list[str] = []
+    for content in {change.content_id for change in changes}:
+        sql = "SELECT path, labels = '[]' FROM documents WHERE content_id = ? AND removed_in IS NULL"
+        rows = connection.execute(sql, (content,)).fetchall()
+        if not all(is_open for _, is_open in rows):
+            found += [path for path, is_open in rows if is_open]
+    return tuple(sorted(found))
 
 
 def _gone(part: _Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:

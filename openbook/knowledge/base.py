@@ -24,6 +24,7 @@ from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, pass
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
+from openbook.models.durable import make_folder
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class KnowledgeBase:
         self._views: dict[_ViewKey, View] = {}
         self._viewing = threading.Lock()
         self._whole_at = -1  # the newest version at which the tables were compared with their digests
+        self._comparing = threading.Lock()
 
     @classmethod
     def ensure(
@@ -115,7 +117,7 @@ class KnowledgeBase:
             "created_at": now(),
         }
         with schema.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             with file_lock(folder, lock_timeout_s):
                 if not (folder / schema.FILE_NAME).exists():
                     schema.create(folder, meta)
@@ -212,13 +214,15 @@ class KnowledgeBase:
             sql = "SELECT version FROM versions ORDER BY version"
             kept: list[int] = [v for (v,) in connection.execute(sql)]
             if not kept or kept[-1] != self._whole_at:
-                with nullcontext() if connection.in_transaction else self.snapshot():
-                    integrity.check(connection)
-                    kept = [v for (v,) in connection.execute(sql)]
-                if not kept:
-                    raise sqlite3.DatabaseError("there is no version")
-                schema.check_newest(self.folder, self.id, kept[-1])
-                self._whole_at = kept[-1]
+                with self._comparing:  # one thread for all that wait
+                    if not kept or kept[-1] != self._whole_at:
+                        with nullcontext() if connection.in_transaction else self.snapshot():
+                            integrity.check(connection)
+                            kept = [v for (v,) in connection.execute(sql)]
+                        if not kept:
+                            raise sqlite3.DatabaseError("there is no version")
+                        schema.check_newest(self.folder, self.id, kept[-1])
+                        self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
         if version not in kept:

@@ -87,9 +87,8 @@ def purge(
         _drop_what_stays(connection, traces)
         files, scanned = _scan(base.folder, traces)
         afterwards(traces)
-        connection.execute(
-            "DELETE FROM meta WHERE key = 'purging'"
-        )  # only now: whoever is killed before has proved nothing
+        # Only now: whoever is killed before has proved nothing.
+        connection.execute("DELETE FROM meta WHERE key IN ('purging', 'purging_elsewhere')")
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return Purged(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
@@ -99,7 +98,8 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
-    return sorted({path for each in documents for path in resolve(sorted(known), each)})
+    paths = sorted(known)
+    return sorted({path for each in documents for path in resolve(paths, each)})
 
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
@@ -133,15 +133,20 @@ def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
 
 def interrupted(base: KnowledgeBase) -> bool:
     """Whether a purge is under way, or was interrupted after the documents had left all versions."""
-    return base.connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone() is not None
+    marks = "SELECT 1 FROM meta WHERE key IN ('purging', 'purging_elsewhere')"
+    return base.connection.execute(marks).fetchone() is not None
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
-    """Do what an interrupted purge left to do; whether there was one. Whoever writes next does it too."""
+    """Do what an interrupted purge left to do in the knowledge base; whether there was one. Whoever writes next does it too.
+
+    Call it when all is done elsewhere: nobody is told of it again.
+    """
     if not interrupted(base):
         return False
-    with base.writing(lock_timeout_s):
-        return True
+    with base.writing(lock_timeout_s) as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'purging_elsewhere'")
+    return True
 
 
 def _contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
@@ -149,10 +154,9 @@ def _contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[in
     found: set[int] = set()
     for path in paths:
         found.update(c for (c,) in connection.execute("SELECT content_id FROM documents WHERE path = ?", (path,)))
-    for content in sorted(found):
-        same = "SELECT b.id FROM contents a JOIN contents b ON b.text = a.text WHERE a.id = ?"
-        found.update(c for (c,) in connection.execute(same, (content,)))
-    return found
+    ids = json.dumps(sorted(found))
+    texts = "SELECT text FROM contents WHERE id IN (SELECT value FROM json_each(?))"
+    return {c for (c,) in connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (ids,))}
 
 
 def _live_paths_of(connection: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
@@ -189,8 +193,10 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
-        # Whoever writes next finishes the work, should this process be killed before it is done.
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
+        # Should this process be killed before it is done, whoever writes next finishes the work here, and the next purge that
+        # elsewhere. Runs in slices that have read something before must not store it any more.
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', ''), ('purging_elsewhere', '')")
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purged_in', ?)", (str(version),))
         add_version(connection, version, f"{len(paths | others)} purged")
     return version
 

@@ -19,6 +19,7 @@ class Identity:
 
     id: int
     path: str
+    labels: frozenset[str]
     given: frozenset[str]
     content_id: int | None
     is_live: bool
@@ -27,11 +28,14 @@ class Identity:
 def identities(connection: sqlite3.Connection) -> list[Identity]:
     """All documents, those that left their path last at the end; a live one after all that were at its path before."""
     rows = connection.execute(
-        "SELECT i.id, i.path, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
+        "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
         "LEFT JOIN documents d ON d.id = (SELECT max(n.id) FROM documents n WHERE n.identity = i.id) "
         "ORDER BY coalesce(d.id, 0), i.id"
     )
-    return [Identity(i, path, frozenset(json.loads(given)), c, bool(live)) for i, path, given, c, live in rows]
+    return [
+        Identity(number, path, frozenset(json.loads(labels)), frozenset(json.loads(given)), content, bool(live))
+        for number, path, labels, given, content, live in rows
+    ]
 
 
 def write_identity(connection: sqlite3.Connection, identity: int | None, path: str, labels: str, given: str) -> int:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
@@ -264,7 +264,8 @@ def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: fl
 
 def put_away(connection: sqlite3.Connection, folder: Path) -> None:
     """What a writer does last. A log that is empty cannot be damaged, so it is written back, unless a reader needs it."""
-    write_newest(connection, folder)
+    with suppress(OSError):  # what is committed is done; the next writer tries again
+        write_newest(connection, folder)
     connection.execute("PRAGMA busy_timeout = 0")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

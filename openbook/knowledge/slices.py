@@ -45,6 +45,7 @@ class SlicedRun:
         self._base, self._timeout_s, self._go_on = base, timeout_s, go_on
         self._keeps_lock = False
         self._compared: object = None
+        self._purged: object = None  # the last purge when this try began
 
     def go_on(self) -> None:
         """Call it between two pieces of work. Raises what the run was given, when it should end."""
@@ -64,7 +65,17 @@ class SlicedRun:
 
     @contextmanager
     def slice(self) -> Iterator[sqlite3.Connection]:
-        """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn."""
+        """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
+
+        Raises Overtaken after a purge: what was read before it may be what was purged.
+        """
+        with self._locked() as connection:
+            if _last_purge(connection) != self._purged:
+                raise Overtaken
+            yield connection
+
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
         self.go_on()
         if self._keeps_lock:
             yield self.connection
@@ -91,14 +102,14 @@ class SlicedRun:
             schema.put_away(connection, self._base.folder)
 
     def begin(self) -> None:
-        with self.slice() as connection:
+        with self._locked() as connection:
             self._base.check_tables(connection)
-            self._compared = _compared(connection)
+            self._compared, self._purged = _compared(connection), _last_purge(connection)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
-        with self.slice() as connection:
-            self._compared, self._keeps_lock = _compared(connection), True
+        with self._locked() as connection:
+            self._compared, self._purged, self._keeps_lock = _compared(connection), _last_purge(connection), True
             try:
                 yield
             finally:
@@ -133,6 +144,10 @@ def in_slices(
                 with suppress(OpenBookError), base.writing(timeout_s) as writer:
                     drop(writer, run.stored)
             raise
+
+
+def _last_purge(connection: sqlite3.Connection) -> object:
+    return connection.execute("SELECT value FROM meta WHERE key = 'purged_in'").fetchone()
 
 
 def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:

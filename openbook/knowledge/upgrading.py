@@ -115,6 +115,12 @@ def _identify(connection: sqlite3.Connection) -> None:
         identity = at.pop(renamed.pop(0)) if renamed else at.get(path)
         at[path] = write_identity(connection, identity, path, labels, given)
         connection.execute("UPDATE documents SET identity = ? WHERE id = ?", (at[path], row))
+    last = {path: set(json.loads(labels)) for _, path, _, labels, *_ in rows}  # closed the path's past, whosever it was
+    for row, path, _, labels, _, _, removed_in in rows:
+        if removed_in is not None and not last[path] <= (held := set(json.loads(labels))):
+            connection.execute(
+                "UPDATE documents SET labels = ? WHERE id = ?", (json.dumps(sorted(held | last[path])), row)
+            )
     gone = connection.execute("SELECT value FROM meta WHERE key = 'labels_of_gone'").fetchone()
     for path, given_labels in (json.loads(gone[0]) if gone else {}).items():  # of which no version was kept
         if path not in at:

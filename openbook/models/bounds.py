@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 
 from openbook.errors import InvalidModelFile
+from openbook.models.digest import READER_KEYS
 from openbook.models.gguf import GgufHeader, MetadataValue, ValueType
 
 MAX_BLOCKS = 512  # of llama.cpp
 MAX_TOKENS = 1 << 22
 MAX_TEMPLATE_CHARS = 1 << 18
 MAX_RANK = 1 << 14
+MAX_READER_CHARS = 1 << 12
 TEMPLATE_KEY, TOKENS_KEY = "tokenizer.chat_template", "tokenizer.ggml.tokens"
 
 # Without the architecture's name: (least, most). Ten times and more what the largest known models have.
@@ -58,12 +60,14 @@ def check_model(header: GgufHeader) -> None:
     blocks = _checked_numbers(header, architecture)
     _check_blocks(header, architecture, blocks)
     _check_heads(header, architecture)
+    _check_reader(header)
     _check_vocabulary(header, header.integer(f"{architecture}.embedding_length"))
 
 
 def check_lora(header: GgufHeader) -> None:
     """The same for an adapter, by itself."""
     _check_alpha(header)
+    _check_reader(header)
     for name, (a, b) in _pairs(header).items():
         if len(a) != 2 or len(b) != 2 or a[1] != b[0] or not 1 <= a[1] <= MAX_RANK:
             raise InvalidModelFile(
@@ -149,6 +153,14 @@ def _check_vocabulary(header: GgufHeader, width: int | None) -> None:
         raise InvalidModelFile(
             f"token_embd.weight has the shape {shape}. With {count} tokens and an embedding_length of {width} it must have {(width, count)}."
         )
+
+
+def _check_reader(header: GgufHeader) -> None:
+    for key in ("instruction", "abstention"):
+        if len(header.text(READER_KEYS + key) or "") > MAX_READER_CHARS:
+            raise InvalidModelFile(
+                f"{READER_KEYS}{key} has {len(header.text(READER_KEYS + key) or '')} characters. At most {MAX_READER_CHARS} are allowed."
+            )
 
 
 def _item_type(value: MetadataValue) -> ValueType | None:

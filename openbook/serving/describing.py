@@ -27,7 +27,7 @@ _BINARY = {"type": "string", "format": "binary"}
 _ABOUT = (
     "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. What is refused says why, as "
     "`{error: {message, type, param, code}}`. A limit that a schema does not name is refused with the code `above_limit`. "
-    "Bytes that are no HTTP are answered 400, as plain text."
+    "Bytes that are not HTTP are answered with 400 (`invalid_http`), and the connection is closed."
 )
 
 

@@ -354,7 +354,6 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
             "version": done.purged.version,
             "documents": [path for path in done.purged.documents if path in seen],
             "proved": done.proved,
-            "deleted": done.deleted,
             "files_scanned": done.files,
             "bytes_scanned": done.bytes,
             "out_of_reach": done.unreached,

@@ -13,7 +13,7 @@ from h11._receivebuffer import ReceiveBuffer
 
 _END = b"\r\n\r\n"
 _WRONG = re.compile(
-    rb"(?P<CR_without_LF>\r(?!\n))|(?P<LF_without_CR>(?<!\r)\n)|(?P<line_that_goes_on_in_the_next>\n[ \t])"
+    rb"(?P<bare_CR>\r(?!\n))|(?P<bare_LF>(?<!\r)\n)|(?P<folded_line>\n[ \t])"
     rb"|(?P<control_character>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f])"
 )
 _FRAMING = re.compile(rb"(content-length|transfer-encoding):", re.IGNORECASE)
@@ -54,7 +54,7 @@ class StrictLines(ReceiveBuffer):
         end = len(self._data) - self._data.endswith(b"\r") if is_open else found + length
         if wrong := _WRONG.search(self._data, start, end):
             what = (wrong.lastgroup or "").replace("_", " ")
-            raise LocalProtocolError(f"a line holds a {what}; lines end with CR LF")
+            raise LocalProtocolError(f"found a {what}; lines end with CR LF")
         if end > self._most_bytes:
             raise LocalProtocolError(f"its lines have more than {self._most_bytes:,} bytes")
 
@@ -63,7 +63,7 @@ def _check_framing(lines: list[bytearray]) -> None:
     """Of a head or a trailer. Raises h11.LocalProtocolError."""
     framing = [line for line in lines if _FRAMING.match(line)]
     if len(framing) > 1 or any(b"," in line for line in framing):
-        raise LocalProtocolError("Content-Length and Transfer-Encoding may stand there once, and only one of them")
+        raise LocalProtocolError("send exactly one Content-Length or Transfer-Encoding header")
     words = bytes(lines[0]).split(b" ")
     version = words[-1]
     if b":" in words[0]:  # of a trailer

@@ -382,7 +382,6 @@ class Purged(Reply):
     version: int
     documents: list[str]
     proved: bool
-    deleted: dict[str, int]
     files_scanned: int
     bytes_scanned: int
     out_of_reach: dict[str, int]

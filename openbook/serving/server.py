@@ -132,6 +132,9 @@ class _Bounded(H11Protocol):
         if self.cycle.response_complete:
             self._is_idle()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """None: anybody could fill the log with it."""
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stuck = self.loop.call_later(self.write_s, self.transport.abort)

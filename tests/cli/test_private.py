@@ -160,12 +160,12 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
     for root in (own_home, tmp_path / "log"):  # nobody else gets in, whatever the modes of what is in it
         assert stat.S_IMODE(root.stat().st_mode) == 0o700, root
     said = openbook("status", "--kb", kb)
-    assert f"Others may look into {kb} (mode 2770)" in said
+    assert f"{kb} is readable by others (mode 2770)" in said
     assert f"chmod -R go= {kb}" in said
     told = json.loads(openbook("status", "--kb", kb, "--json"))
     assert told["open_folders"] == [str(kb)]
     with served("--kb", kb) as (_, said):
-        assert f"Others may look into {kb}" in said
+        assert f"{kb} is readable by others" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])

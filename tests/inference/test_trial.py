@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from openbook.models.gguf import ValueType
 from openbook.models.trials import Trial, read_trial, trial_path
 from openbook.records import Decoding
 from openbook.testing import PROMPT
-from tests.models.gguf_files import Recipe, llama
+from tests.models.gguf_files import Array, Recipe, llama
 
 TEMPLATE = ("<s>system\n", "<s>\n<s>user\n", "<s>\n<s>assistant\n")
 ABORTS = ("llama.attention.layer_norm_rms_epsilon", ValueType.FLOAT32, -1.0)
@@ -131,6 +133,37 @@ def test_a_vocabulary_that_cannot_spell_a_character_is_refused(store: ModelStore
     recipe = llama().with_value("tokenizer.ggml.model", ValueType.STRING, "llama")
     with pytest.raises(EngineError, match="it ended the process"):
         import_gguf(store, written(tmp_path, recipe), try_out=try_model)
+
+
+def test_a_word_longer_than_a_stack_ends_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    merges = Array(ValueType.STRING, ("a b",))
+    recipe = llama().with_value("tokenizer.ggml.model", ValueType.STRING, "gpt2")
+    recipe = recipe.with_value("tokenizer.ggml.merges", ValueType.ARRAY, merges)
+    path.write_bytes(recipe.with_value("tokenizer.ggml.pre", ValueType.STRING, "deepseek-llm").build())
+    said = subprocess.run(
+        [sys.executable, "-c", LONG_WORDS, str(path)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (said.returncode, said.stdout.split()) == (0, ["60000", "60000"]), said.stderr
+
+
+LONG_WORDS = """
+import sys, threading
+from pathlib import Path
+from openbook.errors import EngineError
+from openbook.inference.llamalib import Model, library
+model = Model(library(), Path(sys.argv[1]), vocabulary_only=True)
+def count(): print(len(model.tokenize(60_000 * "1", control=False)))
+count()
+thread = threading.Thread(target=count)
+thread.start(), thread.join()
+try:
+    model.tokenize(2_000_000 * "a", control=False)
+except EngineError as error:
+    assert "A word of 2,000,000 bytes is too long to tokenise" in str(error)
+else:
+    raise AssertionError
+"""
 
 
 def test_without_a_template_texts_follow_each_other(store: ModelStore, tmp_path: Path) -> None:

@@ -122,6 +122,37 @@ def test_a_label_goes_along_to_another_synced_folder(docs: Docs) -> None:
     assert SECRET in docs.seen(None, "hr")
 
 
+def test_a_label_goes_along_when_the_new_place_is_taken_in_first(docs: Docs) -> None:
+    one, other = (replace(docs, folder=docs.folder / name) for name in ("one", "other"))
+    for each in (one, other):
+        each.folder.mkdir()
+        each.write(stays=f"The garden in {each.folder.name}.")
+    one.write(a=SECRET)
+    one.label("a", "hr")
+    (one.folder / "a.md").rename(other.folder / "b.md")
+    other.sync()
+    assert SECRET not in docs.seen()
+    one.sync()
+    assert SECRET not in docs.seen()
+
+
+def test_what_carries_fewer_labels_is_another_document(docs: Docs) -> None:
+    closed, open_ = (replace(docs, folder=docs.folder / name) for name in ("closed", "open"))
+    for each in (closed, open_):
+        each.folder.mkdir()
+        each.write(stays=f"The garden in {each.folder.name}.")
+    hr = RunOptions(labels=frozenset({"hr"}))
+    closed.write(a=SECRET)
+    closed.write(a="Template of a contract.")
+    version = docs.base.version
+    sync(docs.base, closed.folder, docs.embedder, options=hr)
+    (closed.folder / "a.md").unlink()
+    sync(docs.base, closed.folder, docs.embedder, options=hr)
+    open_.write(template="Template of a contract.")  # somebody else's
+    assert "Template of a contract." in docs.seen()
+    assert SECRET not in docs.seen(version - 1)
+
+
 def test_a_labelled_copy_hides_no_original(docs: Docs, tmp_path: Path) -> None:
     upload = replace(docs, folder=tmp_path / "upload")
     upload.folder.mkdir()

@@ -139,6 +139,28 @@ def test_a_purge_of_the_text_that_comes_in_leaves_none_of_it_until_the_run_bring
     assert names(base) == ["bridge.txt"]
 
 
+@pytest.mark.parametrize("verb", ["sync", "add"])
+def test_a_text_that_was_read_before_a_purge_is_not_stored_after_it(
+    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder, verb: str
+) -> None:
+    safe = tmp_path / "docs" / "safe.txt"
+    safe.write_text(f"{SECRET} It was changed in May.")
+    acts: list[Act] = [safe.unlink, lambda: purge(other, ["safe.txt"], lock_timeout_s=SOON_S)]
+
+    def progress(stage: str, done: int, total: int) -> None:
+        while stage == "read" and acts:  # it is read, and not stored yet
+            acts.pop(0)()
+
+    options = RunOptions(progress=progress)
+    if verb == "sync":
+        sync(base, safe.parent, embedder, options=options)
+    else:
+        add(base, [safe.parent], embedder, options)
+    assert not acts
+    assert names(base) == ["bridge.txt"]
+    assert not is_on_disk(base.folder, "canary-7341")
+
+
 def test_vectors_of_a_purged_text_are_not_stored_after_the_purge(
     base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def array(kind: ValueType, *items: Any) -> Array:
         ("tokenizer.ggml.token_type", ARRAY, array(ValueType.INT32, 1), r"token_type must be .* each of \d+ tokens"),
         ("tokenizer.ggml.scores", ARRAY, array(ValueType.INT32, *[1] * len(TOKENS)), r"scores must be .* FLOAT32"),
         ("tokenizer.ggml.model", ValueType.STRING, "none", r"tokenizer.ggml.model is 'none'"),
+        ("openbook.reader.instruction", ValueType.STRING, "1" * 5000, r"reader.instruction has 5000 characters"),
         ("tokenizer.chat_template", ValueType.STRING, "a" * (MAX_TEMPLATE_CHARS + 1), r"has 262145 characters"),
     ],
 )

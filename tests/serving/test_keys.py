@@ -219,7 +219,7 @@ def test_the_list_says_how_long_each_key_lasts(own_home: Path, capsys: pytest.Ca
     KeyFile(own_home, since(10.5)).new("ended", "read", days=10)
     KeyFile(own_home, since(10.5)).new("lasting", "read", days=12)
     assert run(["keys", "new", "Anna"]) == 0
-    assert "does not end" in capsys.readouterr().err
+    assert "never expires" in capsys.readouterr().err
     assert run(["keys", "new", "Bert", "--days", "90"]) == 0
     assert "90 days" in capsys.readouterr().err
     assert run(["keys", "new", "Carl", "--days", "0"]) == 2
@@ -227,7 +227,7 @@ def test_the_list_says_how_long_each_key_lasts(own_home: Path, capsys: pytest.Ca
     assert run(["keys", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines][:2] == ["expired", "2 days left"]
-    assert lines[2].endswith("  does not end")
+    assert lines[2].endswith("  never expires")
     assert lines[3].endswith("  90 days left")
     assert run(["keys", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["keys"]
@@ -241,7 +241,7 @@ def test_rotate_shows_the_new_key_once(own_home: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     token = said.out.strip()
     assert token.startswith(f"ob-{key.id}-")
-    assert "The old one opens nothing any more" in said.err
+    assert "The old one no longer works" in said.err
     assert KeyFile(own_home).find(old) is None
     assert KeyFile(own_home).find(token) is not None
     assert sha256_hex(token.encode()) in (own_home / FILE_NAME).read_text()
