@@ -23,6 +23,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.knowledge.reading.samples import make_pdf
+from tests.knowledge.small_bases import reseal
 from tests.serving.conftest import Running, running
 from tests.serving.test_running import WaitingEngine
 
@@ -128,8 +129,10 @@ def test_what_differs_is_told_and_that_no_receipts_are_kept(
 ) -> None:
     page = open_page(with_receipts)
     turn = ask(page)
-    with_receipts.bases["kb"].connection.execute("PRAGMA query_only = OFF")
-    with_receipts.bases["kb"].connection.execute("UPDATE contents SET text = replace(text, 'Lila', 'Lola')")
+    connection = with_receipts.bases["kb"].connection
+    connection.execute("PRAGMA query_only = OFF")
+    connection.execute("UPDATE contents SET text = replace(text, 'Lila', 'Lola')")
+    reseal(connection)  # as if that had been stored
     turn.get_by_role("button", name="Replay").click()
     expect(turn.locator(".replayed")).to_contain_text("is not that of the receipt")
     without = ask(open_page(server))

@@ -7,6 +7,7 @@ from pathlib import Path
 from openbook.knowledge import RunOptions, add, purge
 from openbook.receipts import LOG_FILE, verify
 from openbook.testing import HashEmbedder
+from tests.knowledge.small_bases import reseal
 from tests.serving.conftest import Running
 
 QUESTION = "When was the bridge opened by the mayor?"
@@ -122,6 +123,8 @@ def test_a_passage_of_another_text_is_told(with_receipts: Running) -> None:
     base = with_receipts.bases["kb"]
     base.connection.execute("PRAGMA query_only = OFF")
     base.connection.execute("UPDATE contents SET text = replace(text, 'mayor', 'baker')")
+    assert with_receipts.client.post("/v1/replay", json={"id": digest}).status_code == 503
+    reseal(base.connection)  # as if that had been stored
     replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
     assert replayed["answer"] is None
     assert not replayed["identical"]
