@@ -120,15 +120,15 @@ def test_a_signature_of_one_kind_is_none_of_another(home: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "no JSON"),
-        (b"no", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"9" * 5000, "no JSON"),
-        (b"NaN\n", "no JSON"),
-        (b'{"a": "\\ud800"}', "no JSON"),
-        (b"{}", "no signed document"),
-        (b"[]", "no signed document"),
+        (b"", "not a JSON"),
+        (b"no", "not a JSON"),
+        (b"\xff\xfe", "not a JSON"),
+        (b"[" * 100_000, "not a JSON"),
+        (b"9" * 5000, "not a JSON"),
+        (b"NaN\n", "not a JSON"),
+        (b'{"a": "\\ud800"}', "not a JSON"),
+        (b"{}", "not a signed document"),
+        (b"[]", "not a signed document"),
         (b'{"format": 1, "format": 2}', "duplicate key"),
         (b"{" + b" " * MAX_BYTES, "more than"),
     ],
@@ -236,9 +236,9 @@ def test_a_key_that_needs_no_private_key_verifies_nothing(key: str) -> None:
     """One signature fits all that such a key is said to have signed."""
     value = {"content": dataclasses.asdict(PROOF), "fingerprint": fingerprint_of(key), "format": FORMAT}
     value |= {"kind": "purge", "public_key": key, "signature": "01" + "00" * 63}
-    for given in ("", key):
+    for known in ("", key):
         with pytest.raises(ProofError, match="malformed"):
-            verify(canonical_json(value) + b"\n", given)
+            verify(canonical_json(value) + b"\n", known)
     with pytest.raises(ConfigError, match="not a public key"):
         checked_key(key)
 

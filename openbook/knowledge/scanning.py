@@ -6,10 +6,13 @@ whole window. A file's windows are folded to 64 bits at every offset, filtered b
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -23,6 +26,30 @@ _BLOCK = 4 << 20
 _MOST_PLACES = 64  # noted of one window besides its first
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+# Descriptors by device and inode; one is read at a time.
+_DATABASES: dict[tuple[int, int], int] = {}
+_READING = Lock()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """To be read. A file of a SQLite database stays open: to close it would take away the locks that SQLite has on it in this
+    process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete the log that is in use.
+    """
+    if ".sqlite3" not in path.name:
+        with path.open("rb") as file:
+            yield file
+        return
+    with _READING:
+        status = path.stat()
+        place = status.st_dev, status.st_ino
+        if place not in _DATABASES:
+            _DATABASES[place] = os.open(path, os.O_RDONLY)
+        with open(_DATABASES[place], "rb", closefd=False) as file:
+            file.seek(0)
+            yield file
 
 
 class Needles:
@@ -79,7 +106,7 @@ class Needles:
         What was added is a run as a whole where it is shorter.
         """
         before, size = b"", 0
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while block := file.read(_BLOCK):
                 data = before + block
                 for at in self._offsets(data):

@@ -89,7 +89,6 @@ LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :vers
 def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
     """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
     path = folder / FILE_NAME
-    _check_size(path)
     uri = path.absolute().as_uri()
     if writable:
         uri += "?mode=rw"
@@ -106,6 +105,7 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
         elif format_of(connection) == FORMAT:
             integrity.watch(connection)
         connection.execute("SELECT 1 FROM sqlite_master")
+        _check_size(connection, path)
     except UnicodeDecodeError as error:  # SQLite quotes the statement that it cannot read
         connection.close()
         raise sqlite3.DatabaseError("the description of its tables is not UTF-8") from error
@@ -115,27 +115,23 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check_size(path: Path) -> None:
-    """Raises KnowledgeBaseDamaged when the file ends before its last page does."""
+def _check_size(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises KnowledgeBaseDamaged when the file ends before its last page does.
+
+    The file is not opened here: closing it would take away the locks that SQLite has on it in this process, and with them its
+    log (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
     for _ in range(_TRIES):
-        if not (lacking := _lacking_pages(path)):
+        if not (lacking := _lacking_pages(connection, path)):
             return
         time.sleep(0.05)  # another process may just be writing its log back
     raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, {lacking} of its pages are not whole. {_REBUILD}")
 
 
-def _lacking_pages(path: Path) -> int:
+def _lacking_pages(connection: sqlite3.Connection, path: Path) -> int:
     """How many pages of a SQLite file are neither whole in it nor in its log, https://www.sqlite.org/fileformat2.html."""
-    try:
-        with path.open("rb") as file:
-            header, size = file.read(100), os.fstat(file.fileno()).st_size
-    except OSError:
-        return 0  # SQLite will say what is wrong
-    page = int.from_bytes(header[16:18]) or 1
-    page = 65_536 if page == 1 else page  # 65,536 does not fit into two bytes
-    if header[:16] != b"SQLite format 3\0" or len(header) < 100:
-        return 0
-    told = int.from_bytes(header[28:32]) if header[24:28] == header[92:96] else 0
+    page, told = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
+    size = path.stat().st_size
     lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
     log = path.with_name(path.name + "-wal")
     logged = log.read_bytes() if lacking and log.is_file() else b""

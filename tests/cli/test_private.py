@@ -20,7 +20,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
-from tests.models.gguf_files import Recipe
+from tests.models.gguf_files import Recipe, llama
 from tests.test_receipts import receipt_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -84,7 +84,7 @@ def test_all_that_the_verbs_make_is_private(tmp_path: Path, own_home: Path, docs
     kb, log, out, table = (tmp_path / name for name in ("kb", "log", "out", "talk.jsonl"))
     questions, tiny = tmp_path / "questions.jsonl", tmp_path / "tiny.gguf"
     questions.write_text(json.dumps({"id": "bridge", "question": QUESTION, "answers": ["14 March 2026"]}) + "\n")
-    tiny.write_bytes(Recipe().build())
+    tiny.write_bytes(llama().build())
     for words in (
         ("sync", docs),
         ("sync", docs, "--kb", kb),
@@ -201,7 +201,7 @@ def test_a_home_that_was_open_is_told_with_what_to_do(own_home: Path, docs: Path
     openbook("keys", "new", "Anna")
     assert stat.S_IMODE((own_home / "api-keys.json").stat().st_mode) == 0o600
     subprocess.run(["chmod", "-R", "go=", str(own_home)], check=True)
-    assert "Others" not in openbook("status")
+    assert "readable by others" not in openbook("status")
     (docs / "more.txt").write_text("The tower is 55 metres high.")
     openbook("sync", docs)
     assert modes(own_home) == {}

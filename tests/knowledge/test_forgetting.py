@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -231,3 +233,15 @@ def test_a_purge_that_was_killed_is_finished_when_it_is_run_again(
     assert forgetting.finish_purge(KnowledgeBase.open(base.folder))
     assert not forgetting.finish_purge(base)
     assert b"zeppelin" not in all_bytes(base.folder)
+
+
+def test_a_scan_takes_no_lock_of_sqlite_away(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
+    """Else another process that closes the database takes itself for the last one, and deletes the log that is in use."""
+    reader = base.connection
+    assert reader.execute("SELECT count(*) FROM documents").fetchone() == (41,)
+    purge(base, ["very-secret-plan.txt"])
+    code = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM documents').fetchall(); c.close()"
+    subprocess.run([sys.executable, "-c", code, str(base.folder / schema.FILE_NAME)], check=True)
+    assert (base.folder / f"{schema.FILE_NAME}-wal").exists()
+    (docs / "plain00.txt").write_text("Another text.")
+    assert sync(base, docs, embedder).version == base.version
