@@ -82,11 +82,13 @@ def test_a_file_that_was_cut_off_is_damaged(folder: Path, lost: int) -> None:
     data = (folder / schema.FILE_NAME).read_bytes()
     (folder / schema.FILE_NAME).write_bytes(data[:-lost])
     for work in (KnowledgeBase.open, lambda f: schema.connect(f, writable=True)):
-        with pytest.raises(
-            KnowledgeBaseDamaged, match=r"(cut off|malformed).*Restore it from a backup, or move it away and add"
+        with (
+            pytest.raises(
+                KnowledgeBaseDamaged, match=r"(cut off|malformed).*Restore it from a backup, or move it away and add"
+            ),
+            schema.storage_errors(folder),
         ):
-            with schema.storage_errors(folder):
-                work(folder)
+            work(folder)
 
 
 def test_a_file_that_is_cut_while_it_is_open_is_damaged_for_the_next_thread(
@@ -97,7 +99,7 @@ def test_a_file_that_is_cut_while_it_is_open_is_damaged_for_the_next_thread(
     with closing(KnowledgeBase.open(folder)) as base:
         base.search("ferry", embedder)
         os.truncate(folder / schema.FILE_NAME, (folder / schema.FILE_NAME).stat().st_size - 7)
-        with ThreadPoolExecutor(1) as pool, pytest.raises(KnowledgeBaseDamaged, match="cut off|malformed"):
+        with ThreadPoolExecutor(1) as pool, pytest.raises(KnowledgeBaseDamaged, match=r"cut off|malformed"):
             pool.submit(base.search, "ferry", embedder).result()
 
 
@@ -134,7 +136,7 @@ def test_pages_that_stand_in_the_log_are_not_lost(
         assert base.version == 3
         assert check(base).damaged == ()
     os.truncate(tmp_path / "second" / "kb.sqlite3-wal", 32)
-    with pytest.raises(KnowledgeBaseDamaged, match="cut off|malformed"):
+    with pytest.raises(KnowledgeBaseDamaged, match=r"cut off|malformed"):
         KnowledgeBase.open(tmp_path / "second")
 
 
