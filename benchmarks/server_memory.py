@@ -2,8 +2,8 @@
 
     python -m benchmarks.server_memory [--slow 300] [--uploads 40] [--upload-kb 50] [--rounds 2] [--json FILE]
 
-The server is a process of its own, with the real embedder and a model that takes no time, on a knowledge base of the
-handbook. Its resident memory is read when it is warm (some searches, one upload), after so many clients that send half a
+The server is a process of its own, with the default reader and embedder, on a knowledge base of the handbook. Its resident memory
+is read when it is warm (60 answers, which four clients ask for, and one upload), after so many clients that send half a
 head and go, and after rounds of so many uploads from four clients at a time, with searches between them. Each is read
 after two seconds without a request. `kept` is the last of a round over the first, when it was warm.
 
@@ -16,7 +16,6 @@ import argparse
 import json
 import random
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,12 +28,11 @@ import httpx
 
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
-from benchmarks.serving import Server, questions, resident_kb, serving
-from openbook.config import Settings
+from benchmarks.serving import Server, openbook_command, questions, resident_kb, serving, warm
 from openbook.knowledge import KnowledgeBase, add
-from openbook.testing import echo_model
 
 CLIENTS = 4
+ANSWERS = 60
 QUIET_S = 2.0
 WORDS = (EXAMPLES / "questions.jsonl").read_text(encoding="utf-8").split()
 
@@ -46,11 +44,7 @@ def main() -> None:
     parser.add_argument("--upload-kb", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        serve(options.child)
-        return
     value = {"question": "does a server give back memory", "upload_kb": options.upload_kb, "rows": measured(options)}
     if options.json:
         options.json.write_text(json.dumps(value), encoding="utf-8")
@@ -64,8 +58,10 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
         embedder = counted_embedder()
         with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
             add(base, [EXAMPLES / "handbook"], embedder)
-        command = [sys.executable, "-m", "benchmarks.server_memory", "--child", str(kb)]
-        with serving(command, model="echo") as server:
+        with serving(openbook_command(kb, 1)) as server:
+            asked = questions(ANSWERS)
+            with ThreadPoolExecutor(CLIENTS) as clients:
+                list(clients.map(lambda number: warm(server, asked[number::CLIENTS]), range(CLIENTS)))
             upload(server, options.upload_kb, 0)
             search(server)
             rows.append(row("warm", server, rows))
@@ -126,19 +122,6 @@ def slow_clients(server: Server, count: int) -> None:
     time.sleep(QUIET_S)
     for each in held:
         each.close()
-
-
-def serve(kb: Path) -> None:
-    from openbook.serving.app import create_app
-    from openbook.serving.configuration import Configuration
-    from openbook.serving.server import listen, make_server
-
-    embedder = counted_embedder()
-    with tempfile.TemporaryDirectory() as home, listen("127.0.0.1", 0) as door, closing(KnowledgeBase.open(kb)) as base:
-        configuration = Configuration(Settings(home=Path(home)), port=door.getsockname()[1])
-        server = make_server(create_app(configuration, echo_model(), {"kb": base}, embedder), configuration.bounds)
-        print(f"Listening on http://127.0.0.1:{configuration.port}/v1", file=sys.stderr, flush=True)
-        server.run(sockets=[door])
 
 
 if __name__ == "__main__":
