@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
-from openbook.models.durable import storage_errors, sync_folder
+from openbook.models.durable import make_folder, storage_errors, sync_folder
 from openbook.models.liveness import beginning
 from openbook.receipts import is_altered, receipt_of, record_of
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
@@ -250,7 +250,7 @@ def _make_key(path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     path.parent.chmod(0o700)
     try:
         with filelock.FileLock(path.with_name(".lock"), timeout=_LOCK_TIMEOUT_S):

@@ -100,6 +100,8 @@ def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
         before = threading.stack_size(_STACK_BYTES_A_BYTE * 2 * longest)  # a word and the white space before it
         try:
             thread.start()
+        except RuntimeError as error:
+            raise EngineError(f"There is no memory to tokenise a word of {longest:,} bytes.") from error
         finally:
             threading.stack_size(before)
     thread.join()

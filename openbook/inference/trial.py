@@ -39,7 +39,7 @@ TEMPLATE_SECONDS = 5.0
 _BYTES_A_SECOND = 20_000_000
 MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints each
 _MAX_REASON_CHARS = 500
-_LONG_WORD_CHARS = 100_000  # a passage may have as many, and be one word
+_LONG_WORD_CHARS = 20_000  # stacks grow with words, so what holds for these holds for longer ones
 _CONTEXT_TOKENS = 512
 
 

@@ -17,7 +17,7 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.forgetting import named
 from openbook.knowledge.sizing import Sizing
-from openbook.models.durable import delete_folder, delete_left_over
+from openbook.models.durable import delete_folder, delete_left_over, make_folder
 from openbook.models.liveness import among, is_held
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
@@ -75,7 +75,7 @@ def _building(folder: Path) -> Iterator[None]:
     """
     with ExitStack() as holding_it:
         with schema.storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             held = holding_it.enter_context(among(folder / _BUILDING))
         if not held:
             raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
