@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES, holds, share
-from openbook.answer import Options, ask, reading_prompt, says_nothing_found, tidy
+from openbook.answer import Options, ask, reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.states import States
@@ -41,6 +41,7 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.models.gguf_writing import reader_of
 from openbook.records import Decoding
+from openbook.wording import says_nothing_found, tidy
 
 MAX_TOKENS = 48
 NAMES = ("openbook", "llamaindex", "llamaindex+")
@@ -116,7 +117,7 @@ def reader() -> ModelReference:
 @contextmanager
 def openbook() -> Iterator[Answerer]:
     model = load_model(reader(), states=States(None, memory_bytes=1 << 30))
-    options = Options(decoding=Decoding(max_tokens=MAX_TOKENS, stop=("\n",)))
+    options = Options(decoding=Decoding(max_tokens=MAX_TOKENS))
     with documents() as (base, embedder):
 
         def answer(question: str) -> str:

@@ -17,7 +17,7 @@ from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.prompting import passage_block, question_block
+from openbook.inference.prompting import excerpt_block, passage_block, question_block
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import Quoted, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
@@ -37,33 +37,24 @@ from openbook.records import (
     Timings,
     sha256_hex,
 )
+from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidy
 
 _Result = TypeVar("_Result")
 
-ABSTENTION = "The passages do not say."
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 2
 
 Strategy: TypeAlias = Literal["auto", "each", "together"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
-PASSAGES = {"each": 4, "together": 2}  # more cost time; together, small models read more of them worse
+PASSAGES = {"each": 4, "together": 5}  # those of "together" are windows
+READER_TOKENS = 96  # a trained reader answers in one line
 
 OPEN_BOOK = (
-    "Answer the question from the passages in one short sentence. If they do not hold the answer, say: " + ABSTENTION
+    "You answer questions from numbered excerpts of the user's documents. Use only the excerpts. Answer directly and "
+    "completely: a name or a number in one sentence; what, why and how in one to three sentences; steps and several items as "
+    "a list. Keep exact names, numbers and code. If the excerpts do not hold the answer, say only: " + ABSTENTION
 )
-CLOSED_BOOK = "Answer the question in one short sentence."
-
-_SOURCE = r"(?:(?:provided|given|above) )?(?:passages?|text|context|excerpts?)|(?:provided|given|above) (?:documents?|information)"
-_ABSTAINS = re.compile(
-    # "The passage does not mention ...": the sources are the subject.
-    rf"\b(?:the|this|these|those)\s+(?:{_SOURCE})\b[^.!?\n]{{0,40}}?\b(?:do|does|did)(?:\s+not|n['\u2019]t)\s+(?:\w+\s+)?"
-    r"(?:say|state|mention|hold|provide|contain|specify|include|give|answer|tell|indicate|explain|describe)\b"
-    # "It is not stated in the passages", "There is no information in the text about ...".
-    rf"|\b(?:not|no)\b[^.!?\n]{{0,40}}\b(?:in|by|from)\s+(?:the|this|these|those)\s+(?:{_SOURCE})\b"
-    # The whole answer.
-    r"|^\W*(?:i (?:do not|don['\u2019]t) know|unknown|not (?:stated|mentioned|specified|given|available|known))\W*$",
-    re.IGNORECASE,
-)
+CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +62,12 @@ class Options:
     """`passages`: how many the model reads at most; 0: as many as suit the strategy. `min_similarity`: below it, none counts as found.
 
     `strategy`: "each" reads passages on their own, until one surely holds the answer, and answers from the surest;
-    "together" reads them in one prompt, for models that must combine them; "auto" is the first for a trained reader.
+    "together" reads the windows around them in one prompt; "auto" is the first for a trained reader.
     """
 
     passages: int = 0
     strategy: Strategy = "auto"
-    decoding: Decoding = field(default_factory=lambda: Decoding(stop=("\n",)))
+    decoding: Decoding = field(default_factory=Decoding)
     min_similarity: float = 0.2
 
 
@@ -111,13 +102,14 @@ def ask(
     strategy = strategy_of(options.strategy, model, options.decoding)
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
-    limit = options.passages or PASSAGES[strategy]
-    version, hits = base.search(query or question, embedder, limit, scope, reranker)
+    version, hits = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
     retrieve_s = time.perf_counter() - started
-    hits = near_enough(hits, options)
+    hits = near_enough(hits[: options.passages or PASSAGES[strategy]], options)
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
-    reading = read_hits(question, hits, strategy, model, options.decoding, on_text, cancelled)
+    decoding = decoding_for(model, options.decoding)
+    shown = Shown(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
+    reading = read_hits(question, hits, strategy, model, decoding, shown.feed, cancelled)
     timings = reading.timings
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
@@ -125,7 +117,7 @@ def ask(
     text, abstained = said(reading, model)
     quoted = Quoted() if abstained else quote(text, question, [h.passage for h in reading.sources])
 
-    receipt = _receipt(question, model, options.decoding, reading.completion, text, reading.hits, strategy)
+    receipt = _receipt(question, model, decoding, reading.completion, text, reading.hits, strategy)
     receipt = replace(
         receipt,
         embedder=base.embedder,
@@ -149,6 +141,30 @@ def ask(
         notes=(*reading.notes, *cut_short),
         **_counts(reading.completion),
     )
+
+
+def retrieve(
+    query: str,
+    base: KnowledgeBase,
+    embedder: Embedder,
+    options: Options,
+    strategy: str,
+    scope: Scope = EVERYTHING,
+    reranker: Reranker | None = None,
+    at_least: int = 0,
+) -> tuple[int, list[Hit]]:
+    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all."""
+    limit = max(options.passages or PASSAGES[strategy], at_least)
+    search = base.search if strategy == "each" else base.search_windows
+    return search(query, embedder, limit, scope, reranker)
+
+
+def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
+    """A trained reader ends its answer with the line, as it learned."""
+    if model.reader is None:
+        return decoding
+    stops = tuple(dict.fromkeys(("\n", *decoding.stop)))
+    return replace(decoding, stop=stops, max_tokens=min(decoding.max_tokens, READER_TOKENS))
 
 
 def near_enough(hits: Sequence[Hit], options: Options) -> list[Hit]:
@@ -232,13 +248,16 @@ def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderF
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
     prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader)
     labels = sorted({label for p in passages for label in p.labels})
-    return replace(prompt, origins=tuple(p.digest for p in passages), labels=tuple(labels))
+    return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
 
 
 def reading_prompt(question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None) -> Prompt:
     """The prompt for (place, text) of each passage. A trained reader is asked as it was trained."""
-    system = reader.instruction if reader else OPEN_BOOK
-    return Prompt(system, tuple(passage_block(place, text) for place, text in passages), question_block(question))
+    if reader:
+        blocks = tuple(passage_block(place, text) for place, text in passages)
+        return Prompt(reader.instruction, blocks, question_block(question))
+    blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in enumerate(passages, 1))
+    return Prompt(OPEN_BOOK, blocks, question_block(question))
 
 
 def closed_book_prompt(question: str) -> Prompt:
@@ -325,17 +344,6 @@ def _left_out(hits: Sequence[Hit], kept: Sequence[Hit], model: FrozenModel) -> l
     return [note] if count else []
 
 
-def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
-    """Whether an answer in the model's own words says that the passages do not hold the answer."""
-    if reader is not None and text == reader.abstention:
-        return True
-    return _ABSTAINS.search(text) is not None
-
-
-def tidy(text: str) -> str:
-    return re.sub(r"^(answer|a)\s*:\s*", "", text.strip(), flags=re.IGNORECASE).strip()
-
-
 def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     """A note when the model did not end its answer itself."""
     if completion is None or completion.finish_reason in ("end", "stop"):
@@ -372,9 +380,10 @@ def _closed_book(
     if options.decoding.quote:
         raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
     prompt = closed_book_prompt(question)
-    completion, timings = _streamed(model.stream(prompt, options.decoding, cancelled), on_text)
+    decoding = decoding_for(model, options.decoding)
+    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), Shown(on_text).feed)
     text = tidy(completion.text)
-    receipt = _receipt(question, model, options.decoding, completion, text, (), "closed-book").sealed()
+    receipt = _receipt(question, model, decoding, completion, text, (), "closed-book").sealed()
     timings = replace(timings, total_s=time.perf_counter() - started)
     return Answer(
         question=question,

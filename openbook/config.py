@@ -47,7 +47,7 @@ class Settings:
     passage_overlap: int = 0  # how much of a passage also ends the one before, in the same unit
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
-    max_tokens: int = 96  # longest answer
+    max_tokens: int = 400  # longest answer
     kv_memory: int = 256  # megabytes of what the model computed of passages that a process keeps in memory
     kv_bits: int = 16  # 8 halves it, and answers come a little slower
     kv_disk: int = 1024  # the same on disk, for all processes; 0: nothing is written

@@ -89,9 +89,10 @@ class PassageSpan:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A contiguous span of one document's text, the unit of retrieval.
+    """A contiguous span of one document's text, the unit of retrieval; or a window, the run of them that is read.
 
     `id` is a function of the document's text and the span alone: the same input gives the same id on every machine.
+    That of a window is the id of its first passage, "+" and how many more it has; `parts` are the digests of them all.
     """
 
     id: str
@@ -106,10 +107,16 @@ class Passage:
     labels: tuple[
         str, ...
     ] = ()  # the access labels that it takes to see it: the fewest of all documents that hold it here
+    parts: tuple[Digest, ...] = ()
 
     @property
     def digest(self) -> Digest:
         return sha256_hex(self.text.encode())
+
+    @property
+    def origins(self) -> tuple[Digest, ...]:
+        """The digests of the stored passages that its text stands in."""
+        return self.parts or (self.digest,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    max_tokens: int = 96
+    max_tokens: int = 400
     stop: tuple[str, ...] = ()
     quote: bool = False
 
@@ -207,15 +214,15 @@ class Decoding:
 class Prompt:
     """A request in the canonical order of its blocks: system, then each passage, then the question.
 
-    All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digest of the
-    stored passage that each text of `passages` was made from, by which what was computed of it can be deleted. `labels`: the
+    All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digests of the
+    stored passages that each text of `passages` was made from, by which what was computed of it can be deleted. `labels`: the
     access labels that it takes to see the passages; what was computed under them serves no request with others.
     """
 
     system: str
     passages: tuple[str, ...]
     question: str
-    origins: tuple[Digest, ...] = ()
+    origins: tuple[tuple[Digest, ...], ...] = ()
     labels: tuple[str, ...] = ()
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import ABSTENTION, Options, ask, checked_question, open_book_prompt, pack, says_nothing_found
+from openbook.answer import Options, ask, checked_question, open_book_prompt, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from openbook.wording import ABSTENTION, says_nothing_found
 
 
 @pytest.fixture

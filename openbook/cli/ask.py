@@ -75,7 +75,7 @@ def ask(
     current = session.settings(kb=kb, model=model, **reading)
     if sign is not None:
         check_signing(sign, current.home)
-    decoding = Decoding(temperature, top_p, seed, current.max_tokens, ("\n",), quote)
+    decoding = Decoding(temperature, top_p, seed, current.max_tokens, quote=quote)
     options = Options(current.passages, session.strategy(current), decoding)
     if not (docs or closed_book):
         KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded

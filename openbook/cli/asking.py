@@ -82,12 +82,12 @@ def surveyed(questions: Path, file_format: str, *, with_drafts: bool) -> Survey:
 
 
 def greedy_options(current: Settings) -> Options:
-    """How the settings have questions answered, one line each and always the same."""
+    """How the settings have questions answered, always the same."""
     from openbook.answer import Options
     from openbook.cli import session
     from openbook.records import Decoding
 
-    return Options(current.passages, session.strategy(current), Decoding(max_tokens=current.max_tokens, stop=("\n",)))
+    return Options(current.passages, session.strategy(current), Decoding(max_tokens=current.max_tokens))
 
 
 def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = False) -> tuple[KnowledgeBase, Embedder]:

@@ -38,7 +38,7 @@ def mcp(
     scope = scope_of(base, as_of, where, labels)
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
     open_model = functools.cache(session.model_opener(current))
-    decoding = Decoding(max_tokens=current.max_tokens, stop=("\n",))
+    decoding = Decoding(max_tokens=current.max_tokens)
     options = Options(current.passages, session.strategy(current), decoding)
     server = make_server(base, embedder, open_model, scope=scope, options=options)
     if port is None:

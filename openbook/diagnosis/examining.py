@@ -16,12 +16,12 @@ from openbook.answer import (
     Options,
     Reading,
     closed_book_prompt,
+    decoding_for,
     near_enough,
     read_hits,
+    retrieve,
     said,
-    says_nothing_found,
     strategy_of,
-    tidy,
 )
 from openbook.diagnosis.holding import Finder, Holding
 from openbook.diagnosis.observations import Header, Observation, Recording, Said, Seen, Wording, observation_of
@@ -32,7 +32,8 @@ from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import quote
 from openbook.knowledge.scope import EVERYTHING, Scope
-from openbook.records import Completion, Embedder, Hit, Passage
+from openbook.records import Completion, Decoding, Embedder, Hit, Passage
+from openbook.wording import says_nothing_found, tidy
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 BLOCK = 32  # questions
@@ -60,6 +61,13 @@ class Bench:
         return strategy_of(self.options.strategy, self.model, self.options.decoding)
 
     @property
+    def decoding(self) -> Decoding:
+        return decoding_for(self.model, self.options.decoding)
+
+    def retrieve(self, query: str, at_least: int) -> tuple[int, list[Hit]]:
+        return retrieve(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
+
+    @property
     def passages(self) -> int:
         return self.options.passages or PASSAGES[self.strategy]
 
@@ -80,7 +88,7 @@ def header_for(bench: Bench, questions_digest: str) -> Header:
         passages=bench.passages,
         min_similarity=bench.options.min_similarity,
         context_tokens=bench.model.context_tokens,
-        decoding=bench.options.decoding,
+        decoding=bench.decoding,
         where=bench.scope.where,
         labels=tuple(sorted(bench.scope.labels)),
     )
@@ -165,7 +173,7 @@ def _observe(
     asked: list[Wording] = []
     for wording, alone in zip(question.wordings, closed, strict=True):
         started = time.perf_counter()
-        _, hits = bench.base.search(wording, bench.embedder, max(DEPTH, bench.passages), bench.scope)
+        _, hits = bench.retrieve(wording, DEPTH)
         retrieve_s = time.perf_counter() - started
         rank = next((n for n, hit in enumerate(hits, 1) if holding.marks(hit.passage)), 0)
         opened = _read(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)
@@ -189,7 +197,7 @@ def _seen(passage: Passage, holding: Holding) -> Seen:
 
 def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Said:
     def request() -> tuple[str, bool, Completion | None]:
-        completion = bench.model.complete(closed_book_prompt(wording), bench.options.decoding, cancelled)
+        completion = bench.model.complete(closed_book_prompt(wording), bench.decoding, cancelled)
         text = tidy(completion.text)
         return text, says_nothing_found(text), completion
 
@@ -209,8 +217,7 @@ def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled)
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
-        decoding = bench.options.decoding
-        readings.append(read_hits(wording, hits, bench.strategy, bench.model, decoding, lambda piece: None, cancelled))
+        readings.append(read_hits(wording, hits, bench.strategy, bench.model, bench.decoding, cancelled=cancelled))
         return *said(readings[0], bench.model), readings[0].completion
 
     answer = answered(request, cancelled)

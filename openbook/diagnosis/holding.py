@@ -52,7 +52,11 @@ class Holding:
         """
         if self.located == "answers":
             return answer_spans(passage.text, self.question.answers) if self.speaks(passage) else ()
-        return self.spans.get(passage.digest, ())
+        if not passage.parts:
+            return self.spans.get(passage.digest, ())
+        inside = [hit.passage for hit in self.hits if hit.passage.digest in passage.parts]
+        starts = [(passage.text.find(part.text), part.digest) for part in inside]
+        return tuple((at + start, at + end) for at, digest in starts for start, end in self.spans[digest])
 
 
 class Finder:

@@ -82,7 +82,7 @@ class Result(Protocol):
 def case_of(question: Question, bench: Bench, finder: Finder) -> Case:
     """Raises KnowledgeError."""
     holding = finder.find(question)
-    ranked = bench.base.search(question.question, bench.embedder, max(LOOKED_THROUGH, bench.passages), bench.scope)[1]
+    ranked = bench.retrieve(question.question, LOOKED_THROUGH)[1]
     rest = [hit for hit in ranked if not (holding.marks(hit.passage) or tells(hit.passage, question.answers))]
     return Case(question, _gold(holding), tuple(ranked), tuple(rest))
 
@@ -116,8 +116,7 @@ def read(
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
-        decoding = bench.options.decoding
-        readings.append(read_hits(question, hits, bench.strategy, bench.model, decoding, lambda piece: None, cancelled))
+        readings.append(read_hits(question, hits, bench.strategy, bench.model, bench.decoding, cancelled=cancelled))
         return *said(readings[0], bench.model), readings[0].completion
 
     answer = answered(request, cancelled)
@@ -138,7 +137,7 @@ def fits(bench: Bench, question: str, hits: Sequence[Hit], strategy: str) -> boo
     """Whether all of these passages can be read: none would be left out for want of room."""
     model, passages = bench.model, [hit.passage for hit in hits]
     prompts = [[passage] for passage in passages] if strategy == "each" else [passages]
-    room = model.context_tokens - bench.options.decoding.max_tokens
+    room = model.context_tokens - bench.decoding.max_tokens
     return all(model.count_prompt_tokens(open_book_prompt(question, each, model.reader)) <= room for each in prompts)
 
 

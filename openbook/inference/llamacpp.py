@@ -273,7 +273,8 @@ class LlamaCppEngine:
             for call in block_calls([before[number]], CALL_TOKENS):
                 context.read(call)
             if tokens := sum(map(len, before[: number + 1])):
-                self._states.put(keys[number], context.state(), request.origins[:number], begun, tokens)
+                read = [digest for each in request.origins[:number] for digest in each]
+                self._states.put(keys[number], context.state(), read, begun, tokens)
 
     def _keys(self, request: _Request) -> list[bytes]:
         """The key of the state after each block but the last."""
@@ -452,9 +453,9 @@ class _Request:
         return sum(map(len, self.blocks[:-1]))
 
     @property
-    def origins(self) -> Sequence[Digest]:
+    def origins(self) -> Sequence[Sequence[Digest]]:
         """What each passage of the prompt came from."""
-        return self.prompt.origins or [sha256_hex(text.encode()) for text in self.prompt.passages]
+        return self.prompt.origins or [[sha256_hex(text.encode())] for text in self.prompt.passages]
 
 
 def inclination(logits: NDArray[np.float32], abstention: int) -> Inclination:

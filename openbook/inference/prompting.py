@@ -45,6 +45,11 @@ def passage_block(place: str, text: str) -> str:
     return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
 
 
+def excerpt_block(number: int, place: str, text: str) -> str:
+    """One of several excerpts as models read them that were not trained to: its number can be named in the answer."""
+    return f"[{number}] {place}".rstrip() + f"\n{text.strip()}\n\n"
+
+
 def text_of_block(block: str) -> str:
     """The passage's own text in a `passage_block`."""
     return block.partition("\n")[2].strip()

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,12 +18,13 @@ import numpy as np
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.indexes import Indexes, Source, View
+from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
 from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
+from openbook.knowledge.windows import joined, passages_in, passages_of_id, windows_around
 from openbook.models.durable import make_folder
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 MOST_VIEWS = 16  # scopes whose part of the indexes is remembered
 RERANKED = 20  # hits that a reranker reads
+SEARCHED = 40  # passages from which windows are made
 
 _ViewKey: TypeAlias = tuple[int, int, str, frozenset[str]]  # newest version, version, filter, labels
 
@@ -184,24 +186,43 @@ class KnowledgeBase:
         A function of the documents in scope and the query: not of the order in which they came, nor of what is kept
         beside them. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
+        wanted = limit if reranker is None else max(limit, RERANKED)
+        return self._searched(query, embedder, wanted, limit, scope, reranker, _as_hits)
+
+    def search_windows(
+        self,
+        query: str,
+        embedder: Embedder,
+        limit: int = 5,
+        scope: Scope = EVERYTHING,
+        reranker: Reranker | None = None,
+    ) -> tuple[int, list[Hit]]:
+        """(version searched, hits best first) as `search`, whose passages are the windows around those that were found."""
+        return self._searched(query, embedder, SEARCHED, limit, scope, reranker, windows_around)
+
+    def _searched(
+        self,
+        query: str,
+        embedder: Embedder,
+        wanted: int,
+        limit: int,
+        scope: Scope,
+        reranker: Reranker | None,
+        read: Callable[[sqlite3.Connection, Sequence[Ranked], Condition], list[Hit]],
+    ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
         with schema.storage_errors(self.folder), self.snapshot() as connection:
             version = self.kept_version(scope.as_of)
             seen = condition(scope, version)
-            wanted = limit if reranker is None else max(limit, RERANKED)
             try:
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
             except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
                 self._distrust(connection)
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-            passages = read_passages(connection, ranked, seen)
-        hits = [
-            Hit(passage, r.score, r.dense_rank, r.bm25_rank, r.similarity)
-            for r, passage in zip(ranked, passages, strict=True)
-        ]
+            hits = read(connection, ranked, seen)
         if reranker is not None:
-            hits = _reranked(query, hits, reranker)
+            hits = _reranked(query, hits[:RERANKED], reranker)
         return version, hits[:limit]
 
     def kept_version(self, version: int | None = None) -> int:
@@ -257,12 +278,7 @@ class KnowledgeBase:
             if stored is None:
                 return []
             held_by = {document: documents_holding(self.connection, {stored.id}, live)[stored.id][document]}
-            sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
-            rows = self.connection.execute(sql, (stored.id,)).fetchall()
-            return [
-                passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by)
-                for row in integrity.whole(rows, stored)
-            ]
+            return passages_in(self.connection, stored.id, held_by)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
@@ -364,18 +380,23 @@ class KnowledgeBase:
 
     def _passages_of_id(self, hint: str, passage_id: str, seen: Condition) -> list[Passage]:
         """One for each document that is `seen` and holds it, ordered by path. `hint`: how SQLite is to look for it."""
+        first, more = passages_of_id(passage_id)
         rows = self.connection.execute(
             f"SELECT {PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
-            (passage_id,),
+            (first,),
         ).fetchall()
         for row in rows:
             integrity.check_passage(row, *row[-2:])
         documents = documents_holding(self.connection, {row[1] for row in rows}, seen)
-        found = [
-            passage_of(row, row[-2], row[-1], {path: labels})
-            for row in rows
-            for path, labels in documents.get(row[1], {}).items()
-        ]
+        found = []
+        for row in rows:
+            for path, labels in documents.get(row[1], {}).items():
+                parts = [passage_of(row, row[-2], row[-1], {path: labels})]
+                if more:
+                    all_of_it = passages_in(self.connection, row[1], {path: labels})
+                    parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
+                if len(parts) == 1 + more:
+                    found.append(joined(parts))
         return sorted(found, key=lambda each: each.document)
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
@@ -484,6 +505,13 @@ class KnowledgeBase:
         self._connections.clear()
         self._local = threading.local()
         self._indexes, self._views = None, {}
+
+
+def _as_hits(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
+    return [
+        Hit(passage, r.score, r.dense_rank, r.bm25_rank, r.similarity)
+        for r, passage in zip(ranked, read_passages(connection, ranked, seen), strict=True)
+    ]
 
 
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive
 
-from openbook.answer import ABSTENTION, Options, ask, checked_question
+from openbook.answer import Options, ask, checked_question
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
@@ -26,6 +26,7 @@ from openbook.serving.refusals import Refusal
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
 from openbook.serving.streaming import EventStream, Shown, pieces_of
+from openbook.wording import ABSTENTION
 
 MOST_STOPS = 4
 
@@ -134,7 +135,7 @@ def _options(service: Service, body: AnswerBody) -> Options:
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=body.seed or 0,
         max_tokens=max_tokens,
-        stop=("\n", *body.stops),
+        stop=tuple(body.stops),
         quote=own.quote,
     )
     return Options(passages, own.strategy or service.configuration.strategy, decoding)

@@ -87,7 +87,7 @@ async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
 def _desk(call: _Call, stop: Stop) -> Desk:
     service, scope = call.service, call.caller.scope()
     settings = service.configuration.settings
-    decoding = Decoding(max_tokens=settings.max_tokens, stop=("\n",))
+    decoding = Decoding(max_tokens=settings.max_tokens)
     options = Options(settings.passages, service.configuration.strategy, decoding)
 
     def ask(question: str) -> Answer:

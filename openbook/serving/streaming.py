@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from openbook.answer import tidy
 from openbook.serving.refusals import ClientGone, Refusal, refusal_of
+from openbook.wording import tidy
 
 DONE = b"data: [DONE]\n\n"
 _HEADERS = [

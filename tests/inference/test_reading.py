@@ -339,8 +339,8 @@ def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], t
 def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     states = States(tmp_path)
     model = FrozenModel(opened(states))
-    asked = [replace(prompt, origins=(f"digest {i}",)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
-    together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", ("digest 0", "digest 1"))
+    asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
+    together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", (("digest 0",), ("digest 1",)))
     for prompt in [*asked, together]:
         model.read_ahead(prompt)
     assert states.kept().states == len(PASSAGES) + 2

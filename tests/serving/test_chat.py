@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import ABSTENTION, Options, ask
+from openbook.answer import Options, ask
 from openbook.records import Decoding
 from openbook.serving.bodies import CHAT_UNSUPPORTED
 from openbook.testing import HashEmbedder, echo_model
+from openbook.wording import ABSTENTION
 from tests.serving.conftest import SECRET, Running, events_of
 
 QUESTION = "When was the bridge opened by the mayor?"

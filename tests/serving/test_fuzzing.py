@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
-from openbook.answer import ABSTENTION, ask, tidy
+from openbook.answer import ask
 from openbook.records import Answer
 from openbook.serving.bodies import UploadBody
 from openbook.serving.chat import ChatShape
@@ -26,6 +26,7 @@ from openbook.serving.documents import checked_name, read_form
 from openbook.serving.refusals import Refusal
 from openbook.serving.streaming import Shown
 from openbook.testing import echo_model
+from openbook.wording import ABSTENTION, tidy
 
 # --- forms ------------------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import ABSTENTION, tidy
 from openbook.serving.streaming import Shown, event
+from openbook.wording import ABSTENTION, tidy
 
 PIECES = st.lists(
     st.sampled_from(["A", "ns", "wer", ":", " ", "\t", "a", "Not", " stated", ".", "x", "The", " passages"]), max_size=8

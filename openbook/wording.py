@@ -1,0 +1,88 @@
+"""The text of an answer: what of a model's words is shown, which excerpts it names, and when it says that it found nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from openbook.records import ReaderFormat
+
+ABSTENTION = "The passages do not say."
+
+_SOURCE = r"(?:(?:provided|given|above|numbered) )?(?:passages?|text|context|excerpts?|documents)|(?:provided|given|above) (?:documents?|information)"
+_ABSTAINS = re.compile(
+    # "The passage does not mention ...": the sources are the subject.
+    rf"\b(?:the|this|these|those|your)\s+(?:{_SOURCE})\b[^.!?\n]{{0,40}}?\b(?:do|does|did)(?:\s+not|n['\u2019]t)\s+(?:\w+\s+)?"
+    r"(?:say|state|mention|hold|provide|contain|specify|include|give|answer|tell|indicate|explain|describe)\b"
+    # "It is not stated in the passages", "There is no information in the text about ...".
+    rf"|\b(?:not|no)\b[^.!?\n]{{0,40}}\b(?:in|by|from)\s+(?:the|this|these|those|your)\s+(?:{_SOURCE})\b"
+    # The whole answer.
+    r"|^\W*(?:i (?:do not|don['\u2019]t) know|unknown|not (?:stated|mentioned|specified|given|available|known))\W*$",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"^(?:answer|a)\s*:\s*", re.IGNORECASE)
+_PART_OF_LABEL = re.compile(r"\s*(?:a|an|ans|answ|answe|answer)?\s*:?\s*", re.IGNORECASE)
+
+# Code, in which "[1]" is an index; or a mark: "[1]", "[1, 3]", after a space or a full stop, or after a word that ends a sentence.
+_NUMBERS = r"\[\d{1,2}(?:\s?[,;]\s?\d{1,2})*\]"
+_CODE_OR_MARK = re.compile(
+    r"(?P<code>```.*?(?:```|\Z)|`[^`\n]*`)"
+    rf"|(?:(?<=[\s.,;:!?)\]\"'*\u201d\u2019])|^)[ \t]*(?P<mark>{_NUMBERS})|(?<=\w)(?P<close>{_NUMBERS})(?=[.!?,;:]+(?:\s|\Z)|\s*(?:\n|\Z))",
+    re.DOTALL,
+)
+_UNDECIDED = re.compile(r"\s*(?:\[[\d,;\s]*\]?)*[.!?,;:]*\s*\Z")
+
+
+def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
+    """Whether an answer in the model's own words says that the passages do not hold the answer."""
+    if reader is not None and text == reader.abstention:
+        return True
+    return _ABSTAINS.search(text) is not None
+
+
+def tidy(text: str) -> str:
+    """Without the label "Answer:" and without the marks of excerpts."""
+    return without_marks(_LABEL.sub("", text.strip()))[0].strip()
+
+
+def without_marks(text: str) -> tuple[str, list[tuple[int, frozenset[int]]]]:
+    """The text without marks of excerpts such as "[1]", and where in it each stood, with the numbers that it named."""
+    kept, marks = "", list[tuple[int, frozenset[int]]]()
+    at = 0
+    for match in _CODE_OR_MARK.finditer(text):
+        if match["code"]:
+            continue
+        kept += text[at : match.start()]
+        marks.append((len(kept), frozenset(map(int, re.findall(r"\d+", match[0])))))
+        at = match.end()
+    return kept + text[at:], marks
+
+
+class Shown:
+    """What of a model's raw text can be shown before it is complete.
+
+    Law: what was shown is the beginning of the answer; except where a model abstains in words of its own, which are only
+    known when they are complete. `held`: sentences that are held back whole, because another stands for them.
+    """
+
+    def __init__(self, show: Callable[[str], None], held: Sequence[str] = ()) -> None:
+        self._show, self._held = show, tuple(held)
+        self._raw = self._shown = ""
+
+    def feed(self, piece: str) -> None:
+        self._raw += piece
+        decided = self._raw[: self._end()]
+        text = tidy(decided)
+        if _PART_OF_LABEL.fullmatch(self._raw) or any(each.startswith(text) for each in self._held):
+            return
+        if new := text[len(self._shown) :]:
+            self._shown = text
+            self._show(new)
+
+    def _end(self) -> int:
+        """Where text begins that may still become a mark or code, or white space at the end."""
+        line = self._raw.rfind("\n") + 1
+        if self._raw.count("`", line) % 2:
+            return self._raw.rindex("`")
+        match = _UNDECIDED.search(self._raw)
+        return match.start() if match else len(self._raw)
