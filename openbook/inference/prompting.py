@@ -81,7 +81,7 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[
         ) from error
 
     def render(messages: list[dict[str, str]]) -> str:
-        given = {"messages": messages, "bos_token": bos, "eos_token": eos}
+        given: dict[str, object] = {"messages": messages, "bos_token": bos, "eos_token": eos}
         given |= {"add_generation_prompt": True, "enable_thinking": False}
         try:
             try:
