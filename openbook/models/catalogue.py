@@ -81,8 +81,8 @@ def _language_model(
     )
 
 
-# Sizes and SHA-256 of what was not tried are those of the hub's own records (Git LFS), as at least two independent public
-# repositories quote them for the commit that stands in the source.
+# Sizes, SHA-256 and commits of what was not tried are those of the hub's own records (Git LFS), as files in public
+# repositories quote them, two or more for each SHA-256.
 _ENTRIES = (
     CatalogueEntry(
         name="smollm2-135m-instruct",
