@@ -22,15 +22,19 @@ def models() -> None:
 
 
 @models.command("list")
+@click.option("--available", is_flag=True, help="Those that can be had by name: size, memory needed, licence.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def list_models(as_json: bool) -> None:
-    """Show the models here, and those of the catalogue that can be pulled."""
+def list_models(available: bool, as_json: bool) -> None:
+    """Show the models here."""
     from openbook.cli import display, session
     from openbook.models import CATALOGUE
 
     store = session.store(session.settings())
     here, damaged = store.list(), store.damaged()
     known = {r.name for r in here} | set(damaged)
+    if available:
+        _list_available(known, as_json)
+        return
     offered = [entry for name, entry in CATALOGUE.items() if name not in known]
     if as_json:
         value: dict[str, Any] = {"models": [_summary(r) for r in here], "damaged": damaged}
@@ -46,13 +50,38 @@ def list_models(as_json: bool) -> None:
         )
     for name, reason in damaged.items():
         display.say(out, f"{name:<24} damaged: {reason}", style="red")
-    for entry in offered:
-        size = entry.download_bytes / 1e6
-        display.say(
-            out,
-            f"{entry.name:<24} (not here)    {entry.description}, {size:.0f} MB to pull",
-            style="dim",
-        )
+    if offered:
+        text = f"{len(offered)} more can be had by name: openbook models list --available"
+        display.say(out, text, style="dim")
+
+
+def _list_available(known: set[str], as_json: bool) -> None:
+    """The catalogue. `known`: the names in the store."""
+    from openbook.cli import display
+    from openbook.models import CATALOGUE
+
+    if as_json:
+        rows = [
+            {
+                "name": entry.name,
+                "kind": entry.kind,
+                "description": entry.description,
+                "bytes": sum(file.bytes for file in entry.files),
+                "memory_mb": entry.memory_mb,
+                "licence": entry.licence,
+                "tried_here": entry.tried,
+                "stored": entry.name in known,
+            }
+            for entry in CATALOGUE.values()
+        ]
+        display.print_json({"available": rows})
+        return
+    out = display.console()
+    for entry in CATALOGUE.values():
+        size = f"{sum(file.bytes for file in entry.files) / 1e6:,.0f} MB"
+        states = [*(["stored"] if entry.name in known else []), *([] if entry.tried else ["not tried here"])]
+        text = f"{entry.name:<28} {size:>8}, needs {entry.memory_mb / 1e3:.1f} GB of memory, {entry.licence}"
+        display.say(out, f"{text}{''.join(f', {state}' for state in states)}")
 
 
 @models.command()

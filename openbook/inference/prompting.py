@@ -62,7 +62,9 @@ def question_block(question: str) -> str:
 def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[list[dict[str, str]]], str]:
     """The model's own chat template as a function of the messages, in a sandbox.
 
-    `strftime_now` stays undefined on purpose: a prompt that held today's date would not be a function of the request.
+    A model that thinks before it answers is asked not to (`enable_thinking`, which the others' templates do not know).
+    `strftime_now` stays undefined on purpose: a prompt that held today's date would not be a function of the request. A
+    template that cannot do without writes "unknown" for the date.
     """
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -84,8 +86,15 @@ def compile_template(source: str, *, bos: str = "", eos: str = "") -> Callable[[
         ) from error
 
     def render(messages: list[dict[str, str]]) -> str:
+        given: dict[str, object] = {"messages": messages, "bos_token": bos, "eos_token": eos}
+        given |= {"add_generation_prompt": True, "enable_thinking": False}
         try:
-            return template.render(messages=messages, add_generation_prompt=True, bos_token=bos, eos_token=eos)
+            try:
+                return template.render(given)
+            except jinja2.UndefinedError as error:
+                if "strftime_now" not in str(error):
+                    raise
+                return template.render(given, strftime_now=lambda _: "unknown")
         except (jinja2.TemplateError, MemoryError):
             raise
         except Exception as error:  # a template is a program, which can fail in any way

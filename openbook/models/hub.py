@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openbook.errors import PullError, StorageError
 from openbook.models.digest import Progress
 from openbook.models.durable import is_disk_refusal, storage_errors
 from openbook.models.sources import HubSource, folder_bytes
 
+if TYPE_CHECKING:
+    from huggingface_hub import HfFileMetadata
+
 POLL_S = 0.2
+ANSWER_S = 6.0  # after which the hub counts as out of reach
 
 
 def find_hub(source: HubSource, *, endpoint: str | None = None) -> tuple[HubSource, int]:
     """(the source with its revision resolved to a commit, the size in bytes). Raises PullError."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import hf_hub_url
 
     with _hub_errors(source):
-        url = hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=endpoint)
-        found = get_hf_file_metadata(url)
+        found = _metadata(hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=endpoint))
     if not found.commit_hash or found.size is None:
         raise PullError(f"The hub names no commit or size for {source}. Check HF_ENDPOINT: is it a model hub?")
     return dataclasses.replace(source, revision=found.commit_hash), found.size
+
+
+def _metadata(url: str) -> HfFileMetadata:
+    """What the hub says of a file, soon: the library's own limit holds for each address of the hub anew. Raises OSError."""
+    from huggingface_hub import get_hf_file_metadata
+
+    answers: queue.SimpleQueue[HfFileMetadata | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(get_hf_file_metadata(url, timeout=ANSWER_S))
+        except Exception as error:  # noqa: BLE001  raised again below
+            answers.put(error)
+
+    threading.Thread(target=ask, name="openbook-hub", daemon=True).start()
+    try:
+        answer = answers.get(timeout=ANSWER_S)
+    except queue.Empty:
+        raise TimeoutError(f"the hub did not answer within {ANSWER_S:g} s") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def fetch_hub(

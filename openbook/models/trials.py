@@ -17,7 +17,7 @@ from openbook.models.durable import replace_file
 from openbook.models.fields import Fields
 from openbook.records import Digest, canonical_json
 
-FORMAT = 1
+FORMAT = 2  # 1: templates were rendered with thinking
 MAX_TRIAL_BYTES = 1 << 20
 
 TemplateText: TypeAlias = tuple[str, str, str]

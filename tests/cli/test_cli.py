@@ -108,12 +108,39 @@ def test_closed_book(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "memory" in stdout
 
 
+def test_models_that_can_be_had_by_name(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, stdout, _ = out(capsys, "models", "list", "--available")
+    assert code == 0
+    line = next(line for line in stdout.splitlines() if line.startswith("qwen3-8b "))
+    assert line.split(None, 1)[1] == "5,028 MB, needs 6.0 GB of memory, Apache-2.0, not tried here"
+    code, stdout, _ = out(capsys, "models", "list", "--available", "--json")
+    rows = {row["name"]: row for row in json.loads(stdout)["available"]}
+    assert rows["qwen2.5-coder-0.5b-instruct"] | {"memory_mb": 0} == {
+        "name": "qwen2.5-coder-0.5b-instruct",
+        "kind": "language-model",
+        "description": "Qwen2.5 Coder 0.5B Instruct (Q4_K_M)",
+        "bytes": 491400064,
+        "memory_mb": 0,
+        "licence": "Apache-2.0",
+        "tried_here": True,
+        "stored": False,
+    }
+    for word, name in [
+        ("qwen2.5", "qwen2.5-coder-0.5b-instruct"),
+        ("qwen3:8b", "qwen3-8b"),
+        ("gema-3-4b", "gemma-3-4b-it"),
+    ]:
+        code, _, stderr = out(capsys, "models", "pull", word)
+        assert code == 3
+        assert f"Did you mean {name!r}?" in stderr
+
+
 @pytest.mark.model
 def test_models_verbs(home: Path, model_reference: ModelReference, capsys: pytest.CaptureFixture[str]) -> None:
     code, stdout, _ = out(capsys, "models", "list")
     assert code == 0
     assert "smollm2-135m-instruct" in stdout
-    assert "minilm-l6-int8" in stdout
+    assert "more can be had by name: openbook models list --available" in stdout
     code, stdout, _ = out(capsys, "models", "show", "smollm2-135m-instruct", "--json")
     shown = json.loads(stdout)
     assert shown["digest"] == model_reference.digest

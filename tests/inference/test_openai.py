@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -9,13 +10,40 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import httpx
+import hypothesis
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openbook.errors import ConfigError, ContextOverflow, EngineError
 from openbook.inference import Engine, connect_model
-from openbook.inference.openai import OpenAIEngine
+from openbook.inference.openai import LeadingThoughts, OpenAIEngine
 from openbook.records import Decoding, Prompt
 from openbook.testing import PROMPT, EchoEngine, EngineSuite
+
+THOUGHTS = {
+    "thinks": ["<thi", "nk>\nWell, </thi", "s is\n hard", "</th", "ink>", "\n", "\nNine ", "o'clock."],
+    "thinks-at-once": ["<think>\n\n</think>\n\nNine o'clock."],
+    "thinks-on": ["<think>Well, ", "let me see ..."],
+    "mentions": ["Write <think> ", "and </think>."],
+    "begins-so": ["<thin"],
+}
+
+
+ERRORS: dict[str, tuple[int, object]] = {
+    "context": (400, {"error": {"message": "maximum context length is 100 tokens"}}),
+    "denied": (401, {"error": {"message": "bad key"}}),
+    "html": (502, "<html>Bad gateway</html>"),
+}
+STREAMS = {
+    "garbage": b"data: {]\n\n",
+    "html-page": b"<html>Welcome</html>",
+    "endless": b"x" * (2**20 + 2**17),
+    "number": b'data: {"choices": [{"delta": {"content": 5}}]}\n\n',
+    "cut": b'data: {"choices": [{"delta": {"content": "The zebra is"}, "finish_reason": null}]}\n\n',
+    "surrogate": b'data: {"choices": [{"delta": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}\n\n',
+    "fails": b'data: {"error": {"message": "out of memory"}}\n\n',
+}
 
 
 class FakeServer(BaseHTTPRequestHandler):
@@ -27,35 +55,24 @@ class FakeServer(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.requests.append({**body, "authorization": self.headers.get("Authorization")})
         model = body["model"]
-        if model == "context":
-            return self.error(400, {"error": {"message": "maximum context length is 100 tokens"}})
-        if model == "denied":
-            return self.error(401, {"error": {"message": "bad key"}})
-        if model == "html":
-            return self.error(502, "<html>Bad gateway</html>")
+        if model in ERRORS:
+            return self.error(*ERRORS[model])
+        if (name := model.removeprefix("refuses-")) != model and name in body:
+            return self.error(400, {"error": {"message": f"Unrecognized request argument supplied: {name}"}})
+        if model == "names-itself":
+            place = self.headers["Host"]
+            return self.error(500, {"error": {"message": f'Post "http://{place}/v1/chat": refused by {place}'}})
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        if model == "garbage":
-            self.wfile.write(b"data: {]\n\n")
+        if model in STREAMS:
+            self.wfile.write(STREAMS[model])
             return None
-        if model == "html-page":
-            self.wfile.write(b"<html>Welcome</html>")
-            return None
-        if model == "endless":
-            self.wfile.write(b"x" * (2**20 + 2**17))
-            return None
-        if model == "number":
-            self.event({"choices": [{"delta": {"content": 5}}]})
-            return None
-        if model == "cut":
-            self.event({"choices": [{"delta": {"content": "The zebra is"}, "finish_reason": None}]})
-            return None
-        if model == "surrogate":
-            self.wfile.write(b'data: {"choices": [{"delta": {"content": "a\\ud800b"}, "finish_reason": "stop"}]}\n\n')
-            return None
-        if model == "fails":
-            self.wfile.write(b'data: {"error": {"message": "out of memory"}}\n\n')
+        if model in THOUGHTS:
+            for piece in THOUGHTS[model]:
+                self.event({"choices": [{"delta": {"content": piece}}]})
+            reason = "length" if model == "thinks-on" else "stop"
+            self.event({"choices": [{"delta": {}, "finish_reason": reason}]})
             return None
         return self.stream(body)
 
@@ -152,6 +169,71 @@ def test_what_the_server_does_wrong_is_said(base_url: str, name: str, sentence: 
     model.close()
 
 
+def test_the_name_is_what_the_user_typed(base_url: str) -> None:
+    model = connect_model("qwen3:8b", base_url=base_url)
+    assert model.identity.name == "qwen3:8b"
+    model.complete(PROMPT)
+    assert FakeServer.requests[-1]["model"] == "qwen3:8b"
+    model.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("thinks", "Nine o'clock."),
+        ("thinks-at-once", "Nine o'clock."),
+        ("mentions", "Write <think> and </think>."),
+        ("begins-so", "<thin"),
+    ],
+)
+def test_thoughts_before_the_answer_are_dropped(base_url: str, name: str, answer: str) -> None:
+    model = connect_model(name, base_url=base_url)
+    assert model.complete(PROMPT, Decoding(stop=("\n",))).text == answer
+    assert "stop" not in FakeServer.requests[-1], "the server would find it in the thoughts"
+    model.close()
+
+
+@given(st.text("<think/> \n"), st.text("<think/> \nab"), st.data())
+def test_thoughts_are_dropped_however_they_are_cut(thoughts: str, answer: str, data: st.DataObject) -> None:
+    hypothesis.assume("</think>" not in thoughts)
+    text = data.draw(st.sampled_from(["", f" <think>{thoughts}</think>"])) + answer
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)))))
+    pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    whole, cut = LeadingThoughts(), LeadingThoughts()
+    expected = whole.drop(text) + whole.drop("", final=True)
+    assert "".join(map(cut.drop, pieces)) + cut.drop("", final=True) == expected
+    if text != answer:
+        assert expected == answer.lstrip()
+
+
+def test_thoughts_without_an_answer_are_a_sentence(base_url: str) -> None:
+    model = connect_model("thinks-on", base_url=base_url)
+    with pytest.raises(EngineError, match="thinks-on thought until its 7 tokens were used up"):
+        model.complete(PROMPT, Decoding(max_tokens=7))
+    model.close()
+
+
+@pytest.mark.parametrize("name", ["reasoning_effort", "chat_template_kwargs"])
+def test_servers_are_asked_not_to_think_until_they_refuse_to_be_asked(base_url: str, name: str) -> None:
+    model = connect_model(f"refuses-{name}", base_url=base_url)
+    before = len(FakeServer.requests)
+    assert model.complete(PROMPT).text
+    assert model.complete(PROMPT).text
+    asked = [{"reasoning_effort", "chat_template_kwargs"} & set(sent) for sent in FakeServer.requests[before:]]
+    kept = {"reasoning_effort", "chat_template_kwargs"} - {name}
+    assert asked == [{"reasoning_effort", "chat_template_kwargs"}, kept, kept]
+    model.close()
+
+
+@pytest.mark.parametrize("name", ["names-itself", "denied"])
+def test_no_error_holds_the_servers_address(base_url: str, name: str) -> None:
+    model = connect_model(name, base_url=base_url)
+    with pytest.raises(EngineError) as raised:
+        model.complete(PROMPT)
+    assert "127.0.0.1" not in str(raised.value)
+    model.close()
+
+
 def test_half_a_character_is_replaced(base_url: str) -> None:
     model = connect_model("surrogate", base_url=base_url)
     assert model.complete(PROMPT).text == "a?b"
@@ -160,8 +242,9 @@ def test_half_a_character_is_replaced(base_url: str) -> None:
 
 def test_no_server_is_a_sentence() -> None:
     model = connect_model("x", base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(EngineError, match="Is the server running"):
+    with pytest.raises(EngineError, match="Is the server running") as raised:
         model.complete(PROMPT)
+    assert "127.0.0.1" not in str(raised.value)
     model.close()
 
 

@@ -16,6 +16,10 @@ NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] | trim }}{% endfor %}[model]"
 )
+# As Qwen3 and SmolLM3 write it: thinking, unless it is turned off.
+THINKING = CHATML[: -len("{% endif %}")] + (
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
 TEXT = template_text(compile_template(CHATML))
 PROMPT = Prompt("Be brief.", ("First.\n", "Second.\n"), "Why?")
 
@@ -47,6 +51,17 @@ def test_a_template_without_system_role_gets_the_instruction_in_the_users_messag
 
 def test_a_model_without_template_gets_plain_text() -> None:
     assert flat(PROMPT, None) == "Be brief.\n\nFirst.\nSecond.\nWhy?\nAnswer:"
+
+
+def test_a_model_that_thinks_is_given_the_end_of_its_thinking() -> None:
+    assert template_text(compile_template(THINKING))[2] == TEXT[2] + "<think>\n\n</think>\n\n"
+
+
+def test_a_template_that_needs_todays_date_gets_none() -> None:
+    dated = "{{ 'Today: ' ~ strftime_now('%d %B %Y') ~ '\n' }}" + CHATML
+    assert template_text(compile_template(dated))[0] == "Today: unknown\n" + TEXT[0]
+    optional = "{{ strftime_now('%d') if strftime_now is defined else '26 Jul 2024' }}" + CHATML
+    assert template_text(compile_template(optional))[0] == "26 Jul 2024" + TEXT[0]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ import pytest
 from openbook.errors import InvalidModelFile, PullError
 from openbook.models import ModelStore, ensure, hub, pull
 from openbook.models.hub import fetch_hub, find_hub
-from openbook.models.sources import HubSource
+from openbook.models.sources import Expected, HubSource, fetch
 from tests.models.gguf_files import Recipe
 
 COMMIT = "c0ffee" + "0" * 34
@@ -114,6 +116,38 @@ def test_refusals_become_sentences(fake: Hub, status: int, code: str, match: str
 def test_no_connection(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PullError, match="Check the connection and HF_ENDPOINT"):
         find_hub(HubSource("o/r", "x.gguf"), endpoint="http://127.0.0.1:9")
+
+
+def test_a_hub_that_says_nothing_is_waited_for_shortly(fake: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(PullError, match=r"the hub did not answer within 0\.2 s"):
+            find_hub(HubSource("o/r", "x.gguf"), endpoint=address)
+
+
+def test_fetches_what_the_catalogue_names_and_nothing_of_another_size(at_fake: Hub, tmp_path: Path) -> None:
+    source = HubSource("o/r", "sub/Tiny-Model.gguf")
+    (tmp_path / "a").mkdir()
+
+    def get(expected: Expected) -> bytes:
+        fetch(
+            source,
+            tmp_path / "a" / "model.gguf",
+            expected=expected,
+            workspace=tmp_path / "a",
+            download_bytes=1,
+            progress=lambda done, total: None,
+        )
+        return (tmp_path / "a" / "model.gguf").read_bytes()
+
+    with pytest.raises(PullError, match=f"has {len(CONTENT)} bytes, not the 5 that the catalogue names"):
+        get(Expected("0" * 64, 5))
+    assert get(Expected(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))) == CONTENT
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(PullError, match="is not the file that the catalogue names"):
+        get(Expected("0" * 64, len(CONTENT)))
 
 
 @pytest.fixture

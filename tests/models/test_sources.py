@@ -15,6 +15,7 @@ from openbook.models.sources import (
     Expected,
     HubSource,
     PackageSource,
+    WheelPartsSource,
     WheelSource,
     copy_expected,
     fetch_package,
@@ -31,18 +32,30 @@ PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 @given(
     st.one_of(
         st.builds(WheelSource, PARTS, PARTS, PATHS),
+        st.builds(
+            WheelPartsSource, PARTS, st.integers(1, 999), PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin")
+        ),
         st.builds(HubSource, PARTS.flatmap(lambda a: PARTS.map(lambda b: f"{a}/{b}")), PATHS, st.none() | PARTS),
     )
 )
-def test_round_trip(source: WheelSource | HubSource) -> None:
+def test_round_trip(source: WheelSource | WheelPartsSource | HubSource) -> None:
     assert parse_source(str(source)) == source
 
 
 def test_parses_each_kind() -> None:
     assert parse_source("wheel://a-b==1.0/x/y.gguf") == WheelSource("a-b", "1.0", "x/y.gguf")
+    assert parse_source("wheels://a-part{1..22}==1.0/a{n}/p{nn}.bin") == WheelPartsSource(
+        "a-part", 22, "1.0", "a{n}/p{nn}.bin"
+    )
     assert parse_source("hf://o/r/sub/f.gguf@v1") == HubSource("o/r", "sub/f.gguf", "v1")
     assert parse_source("hf://o/r/f.gguf") == HubSource("o/r", "f.gguf")
     assert parse_source("package://data/x.gz") == PackageSource("data/x.gz")
+
+
+def test_parts_are_numbered() -> None:
+    parts = WheelPartsSource("a-part", 12, "1.0", "a{n}/p{nn}.bin").parts
+    assert parts[0] == WheelSource("a-part1", "1.0", "a1/p01.bin")
+    assert parts[11] == WheelSource("a-part12", "1.0", "a12/p12.bin")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +71,11 @@ def test_parses_each_kind() -> None:
         "wheel://--index-url==1/x",
         "wheel://a==1/../x",
         "wheel://a>=1/x",
+        "wheels://a==1/x",
+        "wheels://a{1..0}==1/x",
+        "wheels://a{2..3}==1/x",
+        "wheels://a{1..1000}==1/x",
+        "wheels://a{1..2}==1/../x",
         "package://data/../x.gz",
         "package:///etc/x.gz",
         "hf://o/r/a\\b.gguf",
@@ -72,7 +90,7 @@ def test_what_is_no_source_is_refused(text: str) -> None:
 def test_every_source_in_the_catalogue_parses() -> None:
     for entry in CATALOGUE.values():
         for file in entry.files:
-            assert str(parse_source(file.source)) == file.source
+            assert [str(parse_source(source)) for source in file.sources] == list(file.sources)
 
 
 def expected(data: bytes) -> Expected:
@@ -101,7 +119,7 @@ def test_more_than_expected_is_not_written(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_shipped_tokenizer_is_the_file_that_the_catalogue_names(tmp_path: Path) -> None:
     file = next(f for f in CATALOGUE["minilm-l6-int8"].files if f.target == "tokenizer.json")
-    source = parse_source(file.source)
+    source = parse_source(file.sources[0])
     assert isinstance(source, PackageSource)
     fetch_package(source, tmp_path / "t", Expected(file.sha256, file.bytes))
     data = (tmp_path / "t").read_bytes()

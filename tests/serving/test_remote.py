@@ -1,0 +1,59 @@
+"""A server in front of another one: names stay what users type, and nobody learns where the other one stands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from openbook.inference import connect_model
+from openbook.knowledge import KnowledgeBase
+from openbook.serving.configuration import Configuration
+from tests.inference.test_openai import FakeServer, QuietServer
+from tests.serving.conftest import running
+
+QUESTION = "Who opened the bridge?"
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    with QuietServer(("127.0.0.1", 0), FakeServer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_name_stays_what_it_is_and_the_address_stays_inside(
+    upstream: str, configuration: Configuration, base: KnowledgeBase
+) -> None:
+    model = connect_model("qwen3:8b", base_url=f"http://{upstream}/v1")
+    with running(configuration, model, {"kb": base}) as server:
+        listed = server.client.get("/v1/models")
+        assert [each["id"] for each in listed.json()["data"]][:2] == ["qwen3:8b", "qwen3:8b:closed-book"]
+        answered = server.ask(QUESTION, model="qwen3:8b")
+        assert answered.status_code == 200
+        assert answered.json()["model"] == "qwen3:8b"
+        assert answered.json()["openbook"]["receipt"]["model"]["name"] == "qwen3:8b"
+        streamed = server.ask(QUESTION, model="qwen3:8b", stream=True)
+        assert {sent["model"] for sent in FakeServer.requests[-2:]} == {"qwen3:8b"}
+        unknown = server.ask(QUESTION, model="qwen3")
+        assert unknown.status_code == 404
+        for response in (listed, answered, streamed, unknown):
+            assert upstream not in response.text
+    model.close()
+
+
+@pytest.mark.parametrize("name", ["names-itself", "context", "denied"])
+def test_what_the_other_server_does_wrong_does_not_say_where_it_stands(
+    upstream: str, configuration: Configuration, base: KnowledgeBase, name: str
+) -> None:
+    model = connect_model(name, base_url=f"http://{upstream}/v1")
+    with running(configuration, model, {"kb": base}) as server:
+        for stream in (False, True):
+            response = server.ask(QUESTION, model=name, stream=stream)
+            assert "error" in response.text
+            assert upstream not in response.text
+    model.close()
