@@ -136,7 +136,9 @@ class StorageError(OpenBookError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the closest of `known`, or the first that holds `word`, or an empty string."""
+    """` Did you mean 'x'?` for the closest of `known` that is near, or the first that holds `word`, or an empty string."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5) or [n for n in names if len(word) > 2 and word in n]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.65) or [
+        n for n in names if len(word) > 2 and word in n
+    ]
     return f" Did you mean {close[0]!r}?" if close else ""
