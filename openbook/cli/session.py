@@ -65,15 +65,20 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
 def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
     """As `open_base`; where there is none yet, a new one with the embedder of the settings."""
     from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
 
     try:
         return open_base(current)
     except KnowledgeBaseMissing:
         embedder = open_embedder(current)
-        sizing, timeout_s = sizing_of(current), current.lock_timeout_s
-        base = KnowledgeBase.ensure(current.default_kb, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
-        return base, embedder
+        return new_base(current, current.default_kb, embedder), embedder
+
+
+def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBase:
+    """An empty one in `folder`, as the settings have it; the one that is there, if another process made it meanwhile."""
+    from openbook.knowledge import KnowledgeBase
+
+    sizing, timeout_s = sizing_of(current), current.lock_timeout_s
+    return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
 
 
 def sizing_of(current: Settings) -> Sizing:
