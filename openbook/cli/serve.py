@@ -248,6 +248,7 @@ def _open_bases(
                 f"with: openbook add FILES --kb {folder}",
                 err=True,
             )
+        session.remember_place(current, base)
         bases[folder.name] = base
     return bases, embedder
 

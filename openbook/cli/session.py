@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -59,7 +60,26 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
     base = KnowledgeBase.open(current.default_kb)
     embedder = open_embedder(current, base.embedder.name, full_check=full_check)
     base.check_embedder(embedder.identity)
+    remember_place(current, base)
     return base, embedder
+
+
+def remember_place(current: Settings, base: KnowledgeBase) -> None:
+    """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
+    from openbook.models.durable import make_folder, replace_file
+
+    note, place = current.bases_dir / base.id, os.fsencode(base.folder)
+    with suppress(OSError):  # a home that cannot be written still answers
+        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):
+            make_folder(current.bases_dir)
+            replace_file(note, place)
+
+
+def remembered_place(current: Settings, base_id: str) -> Path | None:
+    try:
+        return Path(os.fsdecode((current.bases_dir / base_id).read_bytes())) if base_id.isalnum() else None
+    except OSError:
+        return None
 
 
 def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
@@ -134,8 +154,6 @@ def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[],
 
     The model is one of the server at `base_url`, when that is set, otherwise one of the store.
     """
-    import os
-
     from openbook.inference import connect_model, load_model
 
     if current.base_url:
