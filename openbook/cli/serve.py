@@ -15,8 +15,8 @@ from openbook.errors import ConfigError
 if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
-    from openbook.records import Embedder
     from openbook.serving.configuration import Configuration
     from openbook.serving.renewing import Source
 
@@ -221,7 +221,7 @@ def _check_extra() -> None:
 
 def _open_bases(
     current: Settings, folders: tuple[Path, ...], full_check: bool
-) -> tuple[dict[str, KnowledgeBase], Embedder]:
+) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders, all with one embedder. One that is not there yet is made."""
     from openbook.cli import session
     from openbook.errors import KnowledgeBaseMissing

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from openbook.answer import Strategy
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.states import States
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.knowledge.sizing import Sizing
@@ -46,7 +47,7 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def open_embedder(current: Settings, name: str = "", *, full_check: bool = False) -> Embedder:
+def open_embedder(current: Settings, name: str = "", *, full_check: bool = False) -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
     from openbook.inference import load_embedder
 

@@ -243,7 +243,7 @@ class Embedding(Reply):
 
 
 class EmbeddingUsage(Reply):
-    """Tokens are not counted: 0."""
+    """The tokens that the embedder read, those of its own (as for begin and end) included; what it cut off is not counted."""
 
     prompt_tokens: int
     total_tokens: int
