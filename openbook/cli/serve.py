@@ -231,7 +231,9 @@ def _open_bases(
     places = [folder.absolute() for folder in folders or (current.default_kb,)]
     for folder in places:
         if folder.name in there:
-            raise ConfigError(f"Two knowledge bases are named {folder.name!r}; requests could not tell them apart.")
+            raise ConfigError(
+                f"Two knowledge bases are named {folder.name!r}, after their folders; rename the folder of one."
+            )
         try:
             there[folder.name] = KnowledgeBase.open(folder)
         except KnowledgeBaseMissing:
