@@ -63,12 +63,14 @@ class Options:
 
     `strategy`: "each" reads passages on their own, until one surely holds the answer, and answers from the surest;
     "together" reads the windows around them in one prompt; "auto" is the first for a trained reader.
+    `instruction`: how whoever asks wishes to be answered, for models that are not trained readers.
     """
 
     passages: int = 0
     strategy: Strategy = "auto"
     decoding: Decoding = field(default_factory=Decoding)
     min_similarity: float = 0.2
+    instruction: str = ""
 
 
 def ask(

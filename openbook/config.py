@@ -84,6 +84,10 @@ class Settings:
         return self.home / "uploads"
 
     @property
+    def bases_dir(self) -> Path:
+        return self.home / "bases"
+
+    @property
     def default_kb(self) -> Path:
         return self.kb if self.kb is not None else self.home / "kb"
 

@@ -136,12 +136,12 @@ class StorageError(OpenBookError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the first of `known` that begins with `word`, or is close to it, or holds it; or nothing."""
+    """` Did you mean 'x'?` for the first of `known` that begins with `word`, or is near it, or holds it; or nothing."""
     names = sorted(known)
     close = [n for n in names if len(word) > 2 and n.startswith(word)]
     close = (
         close
-        or difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+        or difflib.get_close_matches(word, names, n=1, cutoff=0.65)
         or [n for n in names if len(word) > 2 and word in n]
     )
     return f" Did you mean {close[0]!r}?" if close else ""

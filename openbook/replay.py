@@ -117,5 +117,6 @@ def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> 
         if base.id == receipt.knowledge_base:
             return base
     raise KnowledgeError(
-        f"The answer is from the knowledge base {receipt.knowledge_base}, which is not here. Name its folder with --kb."
+        f"The answer is from the knowledge base {receipt.knowledge_base}, which was not "
+        "found. Give its folder with --kb."
     )

@@ -136,6 +136,7 @@ class HashEmbedder:
     def __init__(self, dimensions: int = 64, name: str = "hash") -> None:
         digest = sha256_hex(f"openbook hash embedder 1 {dimensions}".encode())
         self.identity = EmbedderIdentity(name=name, digest=digest, dimensions=dimensions)
+        self.model_digest = digest
         self.texts_embedded = 0
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
@@ -157,6 +158,9 @@ class HashEmbedder:
         self.texts_embedded += len(texts)
         rows = [self.embed_query(text) for text in texts]
         return np.stack(rows) if rows else np.empty((0, self.identity.dimensions), dtype=np.float32)
+
+    def count_tokens(self, text: str) -> int:
+        return len(_words(text))
 
 
 # --- conformance suites -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import click
 
 from openbook import __version__
 from openbook.cli import private
+from openbook.cli.completion import PROGRAM, VARIABLE
 from openbook.errors import OpenBookError, StorageError, did_you_mean
 
 INTERRUPTED = 130
@@ -46,6 +47,7 @@ VERBS = {
     "runs": "openbook.cli.runs:runs",
     "serve": "openbook.cli.serve:serve",
     "keys": "openbook.cli.keys:keys",
+    "completion": "openbook.cli.completion:completion",
 }
 
 
@@ -109,7 +111,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command, in this process."""
     try:
         words = list(sys.argv[1:] if arguments is None else arguments)
-        with command.make_context("openbook", words) as context:  # not `main`: it ends the process at a broken pipe
+        if asked := os.environ.get(VARIABLE):  # by a shell, to complete a line
+            from click.shell_completion import shell_complete
+
+            return shell_complete(command, {}, PROGRAM, VARIABLE, asked)
+        with command.make_context(PROGRAM, words) as context:  # not `main`: it ends the process at a broken pipe
             command.invoke(context)
         sys.stdout.flush()
         return 0

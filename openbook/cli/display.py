@@ -185,7 +185,7 @@ def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
     shown = [v for v in verdicts if not only_problems or v.outcome in ("skipped", "failed")]
     limit = _SHOWN_PROBLEMS if only_problems else len(shown)
     for verdict in shown[:limit]:
-        reason = f": {verdict.reason}" if verdict.reason else ""
+        reason = f": {with_advice(verdict.reason)}" if verdict.reason else ""
         out.print(
             printable(f"{verdict.outcome:<9} {short_path(verdict.path)}{reason}"),
             style=_STYLES.get(verdict.outcome),
@@ -194,6 +194,11 @@ def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
         )
     if len(shown) > limit:
         out.print(f"... and {len(shown) - limit} more; openbook status lists them all.", markup=False)
+
+
+def with_advice(reason: str) -> str:
+    """Why a file did not go in, and with which option it does, where there is one."""
+    return reason.replace(": needs OCR", ": needs OCR (openbook add --ocr eng)")
 
 
 def short_path(path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path
+from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path, with_advice
 
 if TYPE_CHECKING:
     from openbook.inference.states import Kept
@@ -104,13 +104,13 @@ def print_states(kept: Kept, most_mb: int) -> None:
 
 def _grouped(verdicts: Sequence[Verdict]) -> list[str]:
     """One line for each failure; skipped files by reason, since there are often many of a kind."""
-    lines = [f"failed   {short_path(v.path)}: {v.reason}" for v in verdicts if v.outcome == "failed"]
+    lines = [f"failed   {short_path(v.path)}: {with_advice(v.reason)}" for v in verdicts if v.outcome == "failed"]
     reasons: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict.outcome != "failed":
             reasons.setdefault(verdict.reason, []).append(short_path(verdict.path))
     for reason, paths in sorted(reasons.items()):
-        lines.append(f"skipped  {len(paths)} file{'s' if len(paths) > 1 else ''}: {reason}")
+        lines.append(f"skipped  {len(paths)} file{'s' if len(paths) > 1 else ''}: {with_advice(reason)}")
         lines += [f"           {path}" for path in paths]
     return lines
 

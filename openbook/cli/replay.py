@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("receipt", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base that was asked (default: your own).")
+@click.option(
+    "--kb",
+    type=click.Path(path_type=Path),
+    help="The knowledge base that was asked (default: the one that the receipt names, where it was when it was last asked).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
@@ -96,22 +100,21 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
 
 
 def _candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
-    """The knowledge bases that may be the receipt's: the one named, or one's own and that of --docs."""
+    """The knowledge bases that may be the receipt's: the one named; or one's own, that of --docs, and the one last asked with this id."""
+    from openbook.cli import session
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
-    if receipt.knowledge_base is None:
+    if (name := receipt.knowledge_base) is None:
         return []
     if kb is not None:
         return [KnowledgeBase.open(kb)]
+    of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
     found = []
-    name = receipt.knowledge_base
-    of_docs = [current.cache_dir / "docs" / name] if name.isalnum() else []
-    for folder in (current.default_kb, *of_docs):
-        try:
-            found.append(KnowledgeBase.open(folder))
-        except KnowledgeBaseMissing:
-            continue
+    for folder in (current.default_kb, of_docs, session.remembered_place(current, name)):
+        with suppress(KnowledgeBaseMissing):
+            if folder is not None:
+                found.append(KnowledgeBase.open(folder))
     return found
 
 

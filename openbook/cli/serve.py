@@ -15,8 +15,8 @@ from openbook.errors import ConfigError
 if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
-    from openbook.records import Embedder
     from openbook.serving.configuration import Configuration
     from openbook.serving.renewing import Source
 
@@ -29,7 +29,7 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     "folders",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A knowledge base (repeatable; default: your own).",
+    help="A knowledge base (repeatable; default: your own). One that is not there yet is made.",
 )
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
 @click.option(
@@ -221,23 +221,37 @@ def _check_extra() -> None:
 
 def _open_bases(
     current: Settings, folders: tuple[Path, ...], full_check: bool
-) -> tuple[dict[str, KnowledgeBase], Embedder]:
-    """By the names of their folders. One's own is made if it is not there yet; what is named must be there."""
+) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
+    """By the names of their folders, all with one embedder. One that is not there yet is made."""
     from openbook.cli import session
+    from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
-    if not folders:
-        base, embedder = session.ensure_base(current)
-        return {base.folder.name: base}, embedder
-    opened = [KnowledgeBase.open(folder) for folder in folders]
-    embedder = session.open_embedder(current, opened[0].embedder.name, full_check=full_check)
-    bases: dict[str, KnowledgeBase] = {}
-    for base in opened:
-        if base.folder.name in bases:
+    there: dict[str, KnowledgeBase | None] = {}
+    places = [folder.absolute() for folder in folders or (current.default_kb,)]
+    for folder in places:
+        if folder.name in there:
             raise ConfigError(
-                f"Two knowledge bases are named {base.folder.name!r}; requests could not tell them apart."
+                f"Two knowledge bases are named {folder.name!r}, after their folders; rename the folder of one."
             )
-        bases[base.folder.name] = base
+        try:
+            there[folder.name] = KnowledgeBase.open(folder)
+        except KnowledgeBaseMissing:
+            there[folder.name] = None
+    made_with = next((base.embedder.name for base in there.values() if base), "")
+    embedder = session.open_embedder(current, made_with, full_check=full_check)
+    bases: dict[str, KnowledgeBase] = {}
+    for folder in places:
+        base = there[folder.name]
+        if base is None:
+            base = session.new_base(current, folder, embedder)
+            click.echo(
+                f"There was no knowledge base in {folder}; an empty one was made. Put documents into it on the web page, or "
+                f"with: openbook add FILES --kb {folder}",
+                err=True,
+            )
+        session.remember_place(current, base)
+        bases[folder.name] = base
     return bases, embedder
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from openbook.answer import Strategy
     from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.states import States
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.knowledge.sizing import Sizing
@@ -45,7 +47,7 @@ def error_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def open_embedder(current: Settings, name: str = "", *, full_check: bool = False) -> Embedder:
+def open_embedder(current: Settings, name: str = "", *, full_check: bool = False) -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
     from openbook.inference import load_embedder
 
@@ -59,21 +61,45 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
     base = KnowledgeBase.open(current.default_kb)
     embedder = open_embedder(current, base.embedder.name, full_check=full_check)
     base.check_embedder(embedder.identity)
+    remember_place(current, base)
     return base, embedder
+
+
+def remember_place(current: Settings, base: KnowledgeBase) -> None:
+    """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
+    from openbook.models.durable import make_folder, replace_file
+
+    note, place = current.bases_dir / base.id, os.fsencode(base.folder)
+    with suppress(OSError):  # a home that cannot be written still answers
+        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):
+            make_folder(current.bases_dir)
+            replace_file(note, place)
+
+
+def remembered_place(current: Settings, base_id: str) -> Path | None:
+    try:
+        return Path(os.fsdecode((current.bases_dir / base_id).read_bytes())) if base_id.isalnum() else None
+    except OSError:
+        return None
 
 
 def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
     """As `open_base`; where there is none yet, a new one with the embedder of the settings."""
     from openbook.errors import KnowledgeBaseMissing
-    from openbook.knowledge import KnowledgeBase
 
     try:
         return open_base(current)
     except KnowledgeBaseMissing:
         embedder = open_embedder(current)
-        sizing, timeout_s = sizing_of(current), current.lock_timeout_s
-        base = KnowledgeBase.ensure(current.default_kb, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
-        return base, embedder
+        return new_base(current, current.default_kb, embedder), embedder
+
+
+def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBase:
+    """An empty one in `folder`, as the settings have it; the one that is there, if another process made it meanwhile."""
+    from openbook.knowledge import KnowledgeBase
+
+    sizing, timeout_s = sizing_of(current), current.lock_timeout_s
+    return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing, lock_timeout_s=timeout_s)
 
 
 def sizing_of(current: Settings) -> Sizing:
@@ -129,8 +155,6 @@ def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[],
 
     The model is one of the server at `base_url`, when that is set, otherwise one of the store.
     """
-    import os
-
     from openbook.inference import connect_model, load_model
 
     if current.base_url:

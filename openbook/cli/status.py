@@ -19,6 +19,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     import dataclasses
 
     from openbook.cli import display, display_kb, private, session
+    from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.checking import check as check_base
 
@@ -43,6 +44,8 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
             "and add the documents again."
         )
     current = base.status()
+    named = model_digest_of(current.embedder, [each.digest for each in session.store(settings).everything()])
+    current = dataclasses.replace(current, embedder=dataclasses.replace(current.embedder, digest=named))
     opened = list(private.open_folders([settings.home, folder]))
     if as_json:
         value = {"folder": str(folder), **dataclasses.asdict(current), "kept_states": dataclasses.asdict(states)}

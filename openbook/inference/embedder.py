@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,8 @@ class OnnxEmbedder:
         threads: int = 0,
     ) -> None:
         self._folder = folder
-        self._name, self._digest, self._dimensions = name, digest, dimensions
+        self._name, self._dimensions = name, dimensions
+        self.model_digest = digest  # by which the store names the model
         self._max_tokens = max_tokens
         self._query_prefix, self._passage_prefix = query_prefix, passage_prefix
         self._workers = threads or available_cores()
@@ -82,6 +83,12 @@ class OnnxEmbedder:
                 rows[i] = vector
         return rows
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of a passage are read, its prefix and the tokenizer's own included; what is cut off is not."""
+        with self._opening:
+            tokenizer = self._tokenizer
+        return len(tokenizer.encode(self._passage_prefix + text).ids)
+
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
         vector: NDArray[np.float32] = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
         if vector.shape != (self._dimensions,):
@@ -107,9 +114,7 @@ class OnnxEmbedder:
 
     @cached_property
     def _identity(self) -> EmbedderIdentity:
-        digest = self._digest
-        if self._bert is not None:
-            digest = sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": digest}))
+        digest = self.model_digest if self._bert is None else _in_int8(self.model_digest)
         return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
 
     @cached_property
@@ -173,6 +178,15 @@ class OnnxEmbedder:
             return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+
+def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
+    """The digest in `stored` of the model that computes these vectors; if it is not there, that of the vectors."""
+    return next((each for each in stored if embedder.digest in (each, _in_int8(each))), embedder.digest)
+
+
+def _in_int8(model: Digest) -> Digest:
+    return sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": model}))
 
 
 def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:

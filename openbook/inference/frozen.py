@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
 from openbook.inference.choosing import CALIBRATED, Choosing
-from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt, ReaderFormat
+from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
+    from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.reader import MergedReader
     from openbook.inference.states import States
@@ -234,7 +235,7 @@ def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens
     return FrozenModel(OpenAIEngine(name, base_url=base_url, api_key=api_key, context_tokens=context_tokens))
 
 
-def load_embedder(reference: ModelReference, *, threads: int = 0) -> Embedder:
+def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedder:
     """Open a stored embedder. Raises EngineError, or ModelError for a language model."""
     from openbook.inference.embedder import OnnxEmbedder
 

@@ -16,6 +16,7 @@ from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.forgetting import named
+from openbook.knowledge.reading.ocr import available
 from openbook.knowledge.sizing import Sizing
 from openbook.models.durable import delete_folder, delete_left_over, make_folder
 from openbook.models.liveness import among, is_held
@@ -107,7 +108,7 @@ def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: adding.RunO
             files.append([display_path(item.path), _fingerprint(item.path, limit), sidecar])
         else:
             files.append([item.path, f"{item.outcome}: {item.reason}"])
-    code = [intake.code_of(sizing), schema.FORMAT, limit, options.ocr, sorted(options.labels)]
+    code = [intake.code_of(sizing), schema.FORMAT, limit, available(options.ocr), sorted(options.labels)]
     return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
 
 

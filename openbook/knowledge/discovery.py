@@ -19,6 +19,7 @@ from openbook.records import Outcome, Verdict
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 _MOST_IGNORE_BYTES = 1_000_000
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
@@ -103,6 +104,14 @@ def check_exists(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_symlink():
             raise KnowledgeError(f"{display_path(path)} is a broken link.") from error
+        if str(path) == "-":
+            raise KnowledgeError("Standard input (-) is not read here. Save it to a file and give its name.") from error
+        if _URL.match(str(path)):
+            url = display_path(path).replace(":/", "://", 1)  # a path holds no two slashes side by side
+            raise KnowledgeError(
+                f"{url} is an address, and nothing is fetched from the network. Download it first, for instance with "
+                f"curl -L -o FILE {url}, and give the file's name."
+            ) from error
         raise KnowledgeError(
             f"No such file or folder: {display_path(path)}.{did_you_mean(path.name, _siblings(path))}"
         ) from error

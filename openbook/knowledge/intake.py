@@ -24,6 +24,7 @@ from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged,
 from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.knowledge.reading.cleaning import title_from_name
 from openbook.knowledge.reading.isolated import Limits, ReaderPool
+from openbook.knowledge.reading.ocr import available
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
@@ -105,6 +106,7 @@ class Intake:
     ocr: str = ""
     progress: Progress = lambda stage, done, total: None
     _code: str = field(init=False)
+    _ocr: str = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
     _known: dict[str, Identity] = field(default_factory=dict)  # by path
     _changes: list[Change] = field(default_factory=list)
@@ -113,7 +115,7 @@ class Intake:
     _again: set[str] = field(default_factory=set)  # paths that the next run must try, though they are unchanged
 
     def __post_init__(self) -> None:
-        self._code = code_of(self.sizing)
+        self._code, self._ocr = code_of(self.sizing), available(self.ocr)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -159,7 +161,7 @@ class Intake:
         return {p: (stat, Verdict(p, outcome, reason.removesuffix(_STAYS))) for p, stat, outcome, reason in rows}
 
     def _tried_stat(self, found: Found) -> str:
-        return f"{found.stat} {self._code} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self.ocr}"
+        return f"{found.stat} {self._code} {self.limits.timeout_s:g} {self.limits.memory_mb} {self.limits.max_file_bytes} {self._ocr}"
 
     def _known_stays(self, verdict: Verdict) -> Verdict:
         if verdict.outcome == "failed" and verdict.path in self._live:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeAlias
 
 from starlette.requests import Request
@@ -23,6 +23,7 @@ from openbook.serving.conversation import Asked
 from openbook.serving.footnotes import footnotes
 from openbook.serving.naming import CLOSED_BOOK, named
 from openbook.serving.refusals import Refusal
+from openbook.serving.replies import ServedAnswer
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
 from openbook.serving.streaming import EventStream, Shown, pieces_of
@@ -64,9 +65,6 @@ async def respond(
     service: Service, request: Request, caller: Caller, body: AnswerBody, made: Asked, shape: Shape
 ) -> ASGIApp:
     """The response to a body of which `made` is the question. Raises Refusal, QuestionError before anything is computed."""
-    if body.stream_options is not None and not body.stream:
-        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
-        raise Refusal(400, message, code="invalid_value", param="stream_options")
     checked_question(made.question)
     asks_for = named(body.model, service.model.identity.name, service.bases)
     if not asks_for.closed_book and not service.bases:
@@ -74,14 +72,17 @@ async def respond(
         raise Refusal(404, message, code="no_knowledge_base", param="model")
     choosing = asks_for.choosing(body.openbook)
     base = None if asks_for.closed_book else service.base(choosing.knowledge_base)
-    options = _options(service, body)
+    trained = service.model.reader is not None
+    options = replace(_options(service, body), instruction=made.heeded(trained=trained))
+    warnings = (*body.warnings, *made.warnings(closed_book=base is None, trained=trained))
     place = "model" if asks_for.as_of is not None else "as_of"
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
-        timings = answer.timings if base is None or base.shows_all_to(caller.labels) else None
-        return replace(answer, timings=timings, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
+        shows_timings = base is None or base.shows_all_to(caller.labels)
+        served = ServedAnswer(**{each.name: getattr(answer, each.name) for each in fields(answer)}, warnings=warnings)
+        return served if shows_timings else replace(served, timings=None)
 
     def added(answer: Answer) -> str:
         return footnotes(answer) if body.openbook.footnotes else ""

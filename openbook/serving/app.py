@@ -18,7 +18,6 @@ from starlette.routing import Match, Route
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Embedder
 from openbook.serving import (
     chat,
     completions,
@@ -63,7 +62,7 @@ from openbook.serving.refusals import ClientGone, Refusal, not_found, refusal_of
 from openbook.serving.renewing import Models, Source
 from openbook.serving.routing import FORM, JSON, PNG, Endpoint
 from openbook.serving.running import Gate, caller_id
-from openbook.serving.service import Service
+from openbook.serving.service import ServedEmbedder, Service
 from openbook.serving.traces import Traces
 
 _TEXT = "text/plain"
@@ -253,7 +252,7 @@ def create_app(
     configuration: Configuration,
     model: FrozenModel,
     bases: Mapping[str, KnowledgeBase],
-    embedder: Embedder,
+    embedder: ServedEmbedder,
     tracers: TracerProvider | None = None,
     source: Source | None = None,
 ) -> Starlette:

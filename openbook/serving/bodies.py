@@ -1,113 +1,127 @@
-"""What requests may say: strict models, in which an unknown name is an error, and how bytes become one of them."""
+"""What requests may say, and how bytes become it: strict models, in which an unknown name is an error, or ignored and told."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from openbook.errors import did_you_mean
 from openbook.records import unique_keys
-from openbook.serving.refusals import Refusal, unsupported
+from openbook.serving.refusals import Refusal, without_refused
 
 _INT64 = 2**63
 
 
-Unsupported: TypeAlias = dict[str, tuple[tuple[object, ...], str]]
+# What OpenAI's bodies may say and this server cannot do: the values that change nothing, and why no other is taken.
+Refused: TypeAlias = dict[str, tuple[tuple[object, ...], str]]
+# What is not heeded, and why. The answer is the one asked for all the same, and a warning in it names these.
+Ignored: TypeAlias = dict[str, str]
 
 _NO_TOOLS = "The model answers from passages and calls nothing."
 _ONE_WAY = "Tokens are chosen by temperature, top_p and seed alone."
 _ONE_ANSWER = "One request gives one answer; ask again with another seed."
 _NO_LOGPROBS = "Log-probabilities are not given out."
+_NO_REASONING = "The model answers without reasoning first."
+_NOTHING_KEPT = "The server keeps nothing between requests."
+_PLAIN_TEXT = "Answers are plain text."
+_ONE_TIER = "There is one tier."
+_BY_KEY = "Callers are told apart by their key."
+_SHARED = "What is computed of passages is shared by all requests that may read them."
+_UNKNOWN = "This server knows no such parameter."
 
-# What OpenAI knows and this server cannot honour: the values that change nothing, and why no other.
-CHAT_UNSUPPORTED: Unsupported = {
+_MOST_NAMED = 10  # in one warning, and so many characters of each
+
+_SAMPLING: Ignored = dict.fromkeys(
+    ["logit_bias", "presence_penalty", "frequency_penalty", "repetition_penalty", "repeat_penalty", "top_k", "min_p"],
+    _ONE_WAY,
+)
+
+CHAT_REFUSED: Refused = {
     "n": ((1,), _ONE_ANSWER),
-    "tools": (([],), _NO_TOOLS),
     "tool_choice": (("none", "auto"), _NO_TOOLS),
-    "parallel_tool_calls": ((True, False), _NO_TOOLS),
-    "functions": (([],), _NO_TOOLS),
     "function_call": (("none", "auto"), _NO_TOOLS),
-    "web_search_options": ((), "Nothing is fetched from the web; answers come from the knowledge base."),
-    "logprobs": ((False,), _NO_LOGPROBS),
-    "top_logprobs": ((0,), _NO_LOGPROBS),
-    "logit_bias": (({},), _ONE_WAY),
-    "presence_penalty": ((0, 0.0), _ONE_WAY),
-    "frequency_penalty": ((0, 0.0), _ONE_WAY),
-    "response_format": (({"type": "text"},), "Answers are plain text."),
-    "verbosity": ((), "Answers are one short sentence."),
-    "reasoning_effort": (("none",), "The model answers without reasoning first."),
-    "modalities": ((["text"],), "Answers are text."),
-    "audio": ((), "Answers are text."),
-    "prediction": ((), "Nothing is predicted ahead."),
-    "store": ((False,), "The server keeps nothing between requests."),
-    "metadata": (({},), "The server keeps nothing between requests, so there is nothing to attach it to."),
-    "service_tier": (("auto", "default"), "There is one tier."),
-    "safety_identifier": ((), "Callers are told apart by their key."),
-    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
-    "prompt_cache_retention": ((), "What is computed of passages is kept by the settings of the server."),
+    "response_format": (({"type": "text"},), _PLAIN_TEXT),
+    "modalities": ((["text"],), _PLAIN_TEXT),
+}
+CHAT_IGNORED: Ignored = {
+    **_SAMPLING,
+    "tools": _NO_TOOLS,
+    "parallel_tool_calls": _NO_TOOLS,
+    "functions": _NO_TOOLS,
+    "web_search_options": "Nothing is fetched from the web; answers come from the knowledge base.",
+    "logprobs": _NO_LOGPROBS,
+    "top_logprobs": _NO_LOGPROBS,
+    "verbosity": "How long an answer is follows from the question.",
+    "reasoning_effort": _NO_REASONING,
+    "audio": _PLAIN_TEXT,
+    "prediction": "Nothing is predicted ahead.",
+    "store": _NOTHING_KEPT,
+    "metadata": _NOTHING_KEPT,
+    "service_tier": _ONE_TIER,
+    "safety_identifier": _BY_KEY,
+    "prompt_cache_key": _SHARED,
+    "prompt_cache_retention": _SHARED,
 }
 
-_NOTHING_KEPT = "The server keeps nothing between requests."
-
-RESPONSE_UNSUPPORTED: Unsupported = {
-    "tools": (([],), _NO_TOOLS),
+RESPONSE_REFUSED: Refused = {
     "tool_choice": (("none", "auto"), _NO_TOOLS),
-    "parallel_tool_calls": ((True, False), _NO_TOOLS),
-    "max_tool_calls": ((), _NO_TOOLS),
-    "include": (([],), "There is nothing to include."),
-    "text": (({"format": {"type": "text"}},), "Answers are plain text."),
-    "reasoning": (({},), "The model answers without reasoning first."),
-    "top_logprobs": ((0,), _NO_LOGPROBS),
-    "truncation": (("disabled", "auto"), "What does not fit is left out, and said to be."),
     "background": ((False,), "An answer is given at once."),
-    "store": ((False,), _NOTHING_KEPT),
     "previous_response_id": ((), _NOTHING_KEPT),
     "conversation": ((), _NOTHING_KEPT),
     "prompt": ((), _NOTHING_KEPT),
-    "metadata": (({},), _NOTHING_KEPT),
-    "service_tier": (("auto", "default"), "There is one tier."),
-    "safety_identifier": ((), "Callers are told apart by their key."),
-    "prompt_cache_key": ((), "What is computed of passages is shared by all requests that may read them."),
+}
+RESPONSE_IGNORED: Ignored = {
+    **_SAMPLING,
+    "tools": _NO_TOOLS,
+    "parallel_tool_calls": _NO_TOOLS,
+    "max_tool_calls": _NO_TOOLS,
+    "include": "There is nothing to include.",
+    "reasoning": _NO_REASONING,
+    "top_logprobs": _NO_LOGPROBS,
+    "truncation": "What does not fit is left out, and said to be.",
+    "store": _NOTHING_KEPT,
+    "metadata": _NOTHING_KEPT,
+    "service_tier": _ONE_TIER,
+    "safety_identifier": _BY_KEY,
+    "prompt_cache_key": _SHARED,
 }
 
-COMPLETION_UNSUPPORTED: Unsupported = {
+COMPLETION_REFUSED: Refused = {
     "n": ((1,), _ONE_ANSWER),
-    "best_of": ((1,), _ONE_ANSWER),
     "echo": ((False,), "The answer comes without the question."),
-    "suffix": ((), "The model answers and does not fill in."),
-    "logprobs": ((), _NO_LOGPROBS),
-    "logit_bias": (({},), _ONE_WAY),
-    "presence_penalty": ((0, 0.0), _ONE_WAY),
-    "frequency_penalty": ((0, 0.0), _ONE_WAY),
+    "suffix": (("",), "The model answers and does not fill in."),
 }
+COMPLETION_IGNORED: Ignored = {**_SAMPLING, "best_of": _ONE_ANSWER, "logprobs": _NO_LOGPROBS}
 
 
 class Body(BaseModel):
-    """`unsupported`: what OpenAI's body of this kind may have too, as in `refusals.unsupported`."""
+    """`refused` and `ignored`: what OpenAI's body of this kind may have too."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    unsupported: ClassVar[Unsupported] = {}
+    refused: ClassVar[Refused] = {}
+    ignored: ClassVar[Ignored] = {}
 
 
-class TextPart(Body):
+class Lenient(Body):
+    """A body, or a part of one, that clients fill for servers of many kinds: what is not known in it is ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TextPart(Lenient):
     type: Literal["text"]
     text: str
 
 
-class Message(Body):
-    """The last five are what clients send back of an answer; they may be there, empty."""
-
+class Message(Lenient):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart] | None = None
     name: str | None = None
-    refusal: None = None
-    audio: None = None
-    annotations: None = None
-    function_call: None = None
-    tool_calls: None = None
 
     @property
     def text(self) -> str:
@@ -116,9 +130,8 @@ class Message(Body):
         return self.content or ""
 
 
-class StreamOptions(Body):
+class StreamOptions(Lenient):
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
 
 
 class Choosing(Body):
@@ -138,8 +151,8 @@ class AskOptions(Choosing):
     footnotes: bool = False
 
 
-class AnswerBody(Body):
-    """What every request for an answer may say."""
+class AnswerBody(Lenient):
+    """What every request for an answer may say. In `openbook`, which is this server's own, an unknown name is an error."""
 
     model: str
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
@@ -165,9 +178,19 @@ class AnswerBody(Body):
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the body was ignored, a sentence for each reason. What asks for nothing (null, false, 0, empty) is passed over."""
+        places: dict[str, list[str]] = {}
+        for place in _unknown_places(self):
+            places.setdefault(self.ignored.get(place, _UNKNOWN), []).append(place[:60])
+        if self.stream_options and not self.stream:
+            places["The answer is not streamed."] = ["stream_options"]
+        return tuple(_ignored(named, why) for why, named in places.items())
+
 
 class ChatBody(AnswerBody):
-    unsupported = CHAT_UNSUPPORTED
+    refused, ignored = CHAT_REFUSED, CHAT_IGNORED
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
@@ -180,7 +203,7 @@ class ChatBody(AnswerBody):
 class CompletionBody(AnswerBody):
     """`prompt` is the question; a list holds one."""
 
-    unsupported = COMPLETION_UNSUPPORTED
+    refused, ignored = COMPLETION_REFUSED, COMPLETION_IGNORED
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
 
@@ -189,16 +212,12 @@ class CompletionBody(AnswerBody):
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
-class ResponsePart(Body):
-    """The last two are what clients send back of an answer."""
-
+class ResponsePart(Lenient):
     type: Literal["input_text", "output_text"]
     text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
 
 
-class ResponseMessage(Body):
+class ResponseMessage(Lenient):
     """`id` and `status` are what clients send back of an answer."""
 
     type: Literal["message"] = "message"
@@ -212,13 +231,22 @@ class ResponseMessage(Body):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
+class PlainFormat(Lenient):
+    type: Literal["text"]
+
+
+class TextOptions(Lenient):
+    format: PlainFormat | None = None
+
+
 class ResponseBody(AnswerBody):
     """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, and honoured."""
 
-    unsupported = RESPONSE_UNSUPPORTED
+    refused, ignored = RESPONSE_REFUSED, RESPONSE_IGNORED
 
     input: str | Annotated[list[ResponseMessage], Field(min_length=1)]
     instructions: str | None = None
+    text: TextOptions | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
 
     @property
@@ -331,6 +359,7 @@ class DifferenceQuery(ListQuery):
 _EXPECTED = {
     "content": "it must be text, or a list of parts of the type 'text'",
     "prompt": "it must be one text, or a list of one: tokens and several prompts are not taken",
+    "format": "answers are plain text, so it must be {'type': 'text'}",
 }
 
 _Body = TypeVar("_Body", bound=Body)
@@ -360,7 +389,16 @@ def parse_json(data: bytes) -> dict[str, Json]:
 
 def parsed(kind: type[_Body], data: bytes) -> _Body:
     """The body as a `kind`. Raises Refusal for the first thing that is wrong."""
-    return validated(kind, unsupported(parse_json(data), kind.unsupported))
+    body = validated(kind, without_refused(parse_json(data), kind.refused))
+    for name in (body.model_extra or {}) if isinstance(body, AnswerBody) else ():
+        # Not ignored: a filter in the wrong place would answer from documents that were not meant.
+        if name in AskOptions.model_fields:
+            message = f"{name!r} is OpenBook's own: give it under 'openbook', as {{'openbook': {{{name!r}: ...}}}}."
+            raise Refusal(400, message, code="unknown_parameter", param=name)
+        if hint := did_you_mean(name, ["openbook"]):
+            message = f"Unrecognized request argument supplied: {name[:200]}.{hint}"
+            raise Refusal(400, message, code="unknown_parameter", param=name[:200])
+    return body
 
 
 def validated(kind: type[_Body], value: object) -> _Body:
@@ -369,6 +407,24 @@ def validated(kind: type[_Body], value: object) -> _Body:
         return kind.model_validate(value)
     except ValidationError as error:
         raise _invalid(error) from error
+
+
+def _unknown_places(part: BaseModel, place: str = "") -> Iterator[str]:
+    """Where `part` says something that its kind does not know, such as `messages[0].cache_control`."""
+    for name, value in (part.model_extra or {}).items():
+        if value:
+            yield place + name
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        for i, each in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(each, BaseModel):
+                yield from _unknown_places(each, f"{place}{name}{f'[{i}]' if isinstance(value, list) else ''}.")
+
+
+def _ignored(places: list[str], why: str) -> str:
+    more = f" and {len(places) - _MOST_NAMED:,} more" if len(places) > _MOST_NAMED else ""
+    are = "is" if len(places) == 1 else "are"
+    return f"{', '.join(map(repr, places[:_MOST_NAMED]))}{more} {are} ignored. {why}"
 
 
 def _no_constant(name: str) -> NoReturn:

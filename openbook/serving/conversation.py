@@ -12,24 +12,37 @@ from openbook.conversation import condensed
 from openbook.serving.bodies import Message
 from openbook.serving.refusals import Refusal
 
+MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, and little of its context
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`query`: what to search for. `notes` say what of the transcript was not used. `earlier`: so many turns came before."""
+    """`query`: what to search for. `instruction`: how the caller wishes to be answered. `earlier`: so many turns came before."""
 
     question: str
     query: str
-    notes: tuple[str, ...]
+    instruction: str = ""
     earlier: int = 0
 
-    def unused_by(self, *, closed_book: bool) -> tuple[str, ...]:
-        """The notes of an answer: without passages nothing is searched for, and the turns before are for searching alone."""
-        if not (closed_book and self.earlier):
-            return self.notes
-        return (
-            *self.notes,
-            "The earlier turns were not used: without passages the model is asked the last question alone.",
-        )
+    def warnings(self, *, closed_book: bool, trained: bool) -> tuple[str, ...]:
+        """What of the transcript is not heeded: by a reader that was `trained` to one instruction, or without passages."""
+        found = []
+        if self.instruction and trained:
+            found.append(
+                "The system message is ignored. This model reads passages under the one instruction that it was trained with."
+            )
+        elif len(self.instruction) > MAX_INSTRUCTION_CHARS:
+            found.append(
+                f"The system message is ignored. It has {len(self.instruction):,} characters, and at most "
+                f"{MAX_INSTRUCTION_CHARS:,} are followed."
+            )
+        if closed_book and self.earlier:
+            found.append("The earlier turns are ignored. Without passages the model is asked the last question alone.")
+        return tuple(found)
+
+    def heeded(self, *, trained: bool) -> str:
+        """The instruction that the model is given."""
+        return "" if trained or len(self.instruction) > MAX_INSTRUCTION_CHARS else self.instruction
 
 
 def asked(messages: Sequence[Message], param: str = "messages", instructions: str | None = None) -> Asked:
@@ -42,9 +55,7 @@ def asked(messages: Sequence[Message], param: str = "messages", instructions: st
         message = f"The last message must be of the role 'user', not {last.role!r}: it is the question."
         raise Refusal(400, message, code="invalid_value", param=f"{param}[{len(messages) - 1}].role")
     earlier = [m.text for m in messages[:-1] if m.role == "user" and m.text.strip()]
-    told = bool(instructions and instructions.strip()) or any(
-        m.role in ("system", "developer") and m.text.strip() for m in messages
-    )
-    note = "The system message was not used: the model reads passages under the instruction it was made for."
+    told = [instructions or "", *(m.text for m in messages if m.role in ("system", "developer"))]
+    instruction = "\n".join(text.replace("\0", " ").strip() for text in told if text.strip())
     before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
-    return Asked(last.text, condensed(earlier, last.text), (note,) if told else (), before)
+    return Asked(last.text, condensed(earlier, last.text), instruction, before)

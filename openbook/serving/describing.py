@@ -107,16 +107,17 @@ def _schemas(
     refs = {model: dict(reference) for (model, _), reference in references.items()}
     for model, reference in refs.items():
         if issubclass(model, Body):
-            schemas[reference["$ref"].rpartition("/")[2]]["properties"] |= _unsupported(model)
+            schemas[reference["$ref"].rpartition("/")[2]]["properties"] |= _of_openai(model)
     return refs, schemas
 
 
-def _unsupported(body: type[Body]) -> dict[str, Any]:
-    """What OpenAI's body may have too: null, or a value that changes nothing."""
-    return {
+def _of_openai(body: type[Body]) -> dict[str, Any]:
+    """What OpenAI's body may have too: null or a value that changes nothing; or anything, which is ignored."""
+    refused = {
         name: {"enum": [*allowed, None], "description": f"Nothing else is taken. {why}"}
-        for name, (allowed, why) in body.unsupported.items()
+        for name, (allowed, why) in body.refused.items()
     }
+    return refused | {name: {"description": f"Ignored. {why}"} for name, why in body.ignored.items()}
 
 
 def _form(body: type[BaseModel]) -> dict[str, Any]:

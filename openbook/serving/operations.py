@@ -66,7 +66,7 @@ def _models(service: Service) -> list[dict[str, Any]]:
     if len(bases) > 1:
         found += [_open_book(service, f"{identity.name}:{name}", {name: base}) for name, base in bases.items()]
     found.append(_described(f"{identity.name}:{CLOSED_BOOK}", {"mode": "closed-book", **_about(service)}))
-    vectors = {"mode": "embedder", "digest": embedder.digest, "dimensions": embedder.dimensions}
+    vectors = {"mode": "embedder", "digest": service.embedder.model_digest, "dimensions": embedder.dimensions}
     return [*found, _described(embedder.name, vectors)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Mapping
@@ -100,13 +101,14 @@ def not_found(path: str, method: str) -> Refusal:
     return Refusal(404, f"Unknown request URL: {method} {path}.", code="unknown_url")
 
 
-def unsupported(body: dict[str, Any], known: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
-    """`body` without the parameters in `known`, each of which may only have one of the values that change nothing.
+def without_refused(body: dict[str, Any], refused: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
+    """`body` without the parameters in `refused`, each of which may only have one of the values that change nothing.
 
-    `known` is `{parameter: (allowed values, why no other)}`; null always is allowed. Raises Refusal.
+    `refused` is `{parameter: (allowed values, why no other)}`; null always is allowed. Raises Refusal.
     """
-    for name, (allowed, why) in known.items():
+    for name, (allowed, why) in refused.items():
         value = body.get(name)
         if value is not None and not any(type(value) is type(a) and value == a for a in allowed):
-            raise Refusal(400, f"Unsupported parameter: {name!r}. {why}", code="unsupported_parameter", param=name)
-    return {key: value for key, value in body.items() if key not in known}
+            message = f"Unsupported value of {name!r}: {json.dumps(value)[:100]}. {why}"
+            raise Refusal(400, message, code="unsupported_parameter", param=name)
+    return {key: value for key, value in body.items() if key not in refused}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -27,6 +28,13 @@ class Error(Reply):
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAnswer(Answer):
+    """`warnings`: what of the request was not heeded, and why, a sentence each."""
+
+    warnings: tuple[str, ...] = ()
 
 
 class Usage(Reply):
@@ -56,12 +64,12 @@ class _Head(Reply):
 
 
 class ChatCompletion(_Head):
-    """`openbook` is the document of `openbook ask --json`: citations, abstention, passages, receipt."""
+    """`openbook` is the document of `openbook ask --json` (citations, abstention, passages, receipt), with `warnings`."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage
-    openbook: Answer
+    openbook: ServedAnswer
 
 
 class Delta(Reply):
@@ -82,7 +90,7 @@ class ChatCompletionChunk(_Head):
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
     usage: Usage | None = None
-    openbook: Answer | None = None
+    openbook: ServedAnswer | None = None
 
 
 class CompletionChoice(Reply):
@@ -96,7 +104,7 @@ class Completion(_Head):
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
     usage: Usage
-    openbook: Answer
+    openbook: ServedAnswer
 
 
 class CompletionChunk(_Head):
@@ -105,7 +113,7 @@ class CompletionChunk(_Head):
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
     usage: Usage | None = None
-    openbook: Answer | None = None
+    openbook: ServedAnswer | None = None
 
 
 class OutputText(Reply):
@@ -157,7 +165,7 @@ class Response(Reply):
     top_p: float
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
-    openbook: Answer | None = None
+    openbook: ServedAnswer | None = None
 
 
 class ResponseEvent(Reply):
@@ -243,7 +251,7 @@ class Embedding(Reply):
 
 
 class EmbeddingUsage(Reply):
-    """Tokens are not counted: 0."""
+    """The tokens that the embedder read, those of its own (as for begin and end) included; what it cut off is not counted."""
 
     prompt_tokens: int
     total_tokens: int

@@ -38,7 +38,7 @@ async def search(service: Service, request: Request, caller: Caller) -> JSONResp
 
 
 async def embeddings(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Vectors as the knowledge base has them of passages. Tokens are not counted: `usage` is 0."""
+    """Vectors as the knowledge base has them of passages. `usage` counts the tokens that were read."""
     body = parsed(EmbeddingBody, await request.body())
     identity = service.embedder.identity
     if body.model != identity.name:
@@ -55,15 +55,16 @@ async def embeddings(service: Service, request: Request, caller: Caller) -> JSON
             400, "Invalid 'input': there must be a text, and none may be empty.", code="invalid_value", param="input"
         )
 
-    def work(stop: Stop) -> list[Any]:
+    def work(stop: Stop) -> tuple[list[Any], int]:
         # One at a time, so that a client that goes away stops it.
-        return [service.embedder.embed_passages([text])[0] for text in each(texts, stop)]
+        rows = [service.embedder.embed_passages([text])[0] for text in each(texts, stop)]
+        return rows, sum(map(service.embedder.count_tokens, texts))
 
-    rows = await service.read(request.receive, work)
+    rows, tokens = await service.read(request.receive, work)
     as_base64 = body.encoding_format == "base64"
     data = [{"object": "embedding", "index": i, "embedding": _vector(row, as_base64)} for i, row in enumerate(rows)]
-    usage = {"prompt_tokens": 0, "total_tokens": 0}
-    made_by = {"name": identity.name, "digest": identity.digest, "dimensions": identity.dimensions}
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    made_by = {"name": identity.name, "digest": service.embedder.model_digest, "dimensions": identity.dimensions}
     return JSONResponse(
         {"object": "list", "data": data, "model": identity.name, "usage": usage, "openbook": {"embedder": made_by}}
     )

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.types import Receive
 
@@ -15,7 +15,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.scope import filter_of
 from openbook.knowledge.versions import resolve_version
-from openbook.records import Embedder
+from openbook.records import Digest, Embedder
 from openbook.serving.access import Caller, Doorkeeper
 from openbook.serving.bodies import Choosing
 from openbook.serving.configuration import Configuration
@@ -31,6 +31,17 @@ _T = TypeVar("_T")
 _SHOWN_GATES = ("reading", "writing", "removing", "purging")
 
 
+class ServedEmbedder(Embedder, Protocol):
+    """`model_digest`: by which the model store names the model, as GET /v1/models tells."""
+
+    @property
+    def model_digest(self) -> Digest: ...
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of the passage `text` are read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """Nothing here belongs to a request."""
@@ -38,7 +49,7 @@ class Service:
     configuration: Configuration
     model: FrozenModel
     bases: Mapping[str, KnowledgeBase]
-    embedder: Embedder
+    embedder: ServedEmbedder
     doorkeeper: Doorkeeper
     metrics: Metrics
     rates: Rates

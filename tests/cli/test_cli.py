@@ -79,8 +79,13 @@ def test_add_then_ask_just_works(home: Path, capsys: pytest.CaptureFixture[str])
     code, stdout, _ = out(capsys, "status", "--json")
     status = json.loads(stdout)
     assert (status["version"], status["not_in"]) == (1, [])
-    assert status["embedder"]["digest"]
-    assert out(capsys, "status")[1].startswith("Knowledge base")
+    shown = status["embedder"]["digest"]
+    assert {each["name"]: each["digest"] for each in json.loads(out(capsys, "models", "list", "--json")[1])["models"]}[
+        status["embedder"]["name"]
+    ] == shown
+    text = out(capsys, "status")[1]
+    assert text.startswith("Knowledge base")
+    assert shown[:12] in text
 
 
 @pytest.mark.model

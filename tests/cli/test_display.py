@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from openbook.cli.display import _joined, _without_rules
-from openbook.records import Citation, Hit, Passage
+import pytest
+
+from openbook.cli.display import _joined, _without_rules, print_verdicts, with_advice
+from openbook.records import Citation, Hit, Passage, Verdict
 
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
 
@@ -28,3 +30,9 @@ def test_lines_that_only_draw_are_not_shown() -> None:
         "---",
         "c",
     ]
+
+
+def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    print_verdicts([Verdict("a.png", "skipped", "an image: needs OCR")], only_problems=True)
+    assert "an image: needs OCR (openbook add --ocr eng)" in capsys.readouterr().err
+    assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 import openbook.serving.server
 from openbook.cli import run, session
+from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Bounds
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import make_server
@@ -111,3 +112,24 @@ def test_without_a_key_it_says_who_may_do_everything(
         assert client.get("/v1/documents").status_code == 200
         assert out == ""
         assert "behind one, give --allow-host NAME or --require-key" in err
+
+
+def test_a_knowledge_base_that_is_not_there_yet_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
+    other.close()
+    with serving(monkeypatch, capsys, "--kb", str(tmp_path / "new"), "--kb", str(other.folder)) as (_, err, client):
+        assert f"There was no knowledge base in {tmp_path / 'new'}; an empty one was made." in err
+        assert err.count("was made") == 1
+        assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}).status_code == 200
+    assert len(KnowledgeBase.open(tmp_path / "new").documents()) == 1
+
+
+def test_two_knowledge_bases_of_one_name_are_an_error_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
+    assert run(["serve", "--port", "0", "--kb", str(tmp_path / "a" / "kb"), "--kb", str(tmp_path / "b" / "kb")]) == 2
+    assert "named 'kb'" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from openbook.errors import EngineError
 from openbook.inference import int8bert as int8
 from openbook.inference import load_embedder
-from openbook.inference.embedder import OnnxEmbedder
+from openbook.inference.embedder import OnnxEmbedder, model_digest_of
 from openbook.inference.onnxfile import Graph, Model, Node, constant, read_graph, write_model
 from openbook.models import ModelReference
 from openbook.records import Embedder
@@ -66,6 +66,11 @@ class TestAnotherModel(EmbedderSuite):
 
     def test_it_runs_as_it_is_so_its_identity_is_that_of_the_file(self) -> None:
         assert self.make_embedder().identity.digest == "d1"
+
+    def test_the_tokens_that_are_read_are_counted(self) -> None:
+        assert open_embedder(self.model_folder).count_tokens("the ferry") == len(["[CLS]", "the", "ferry", "[SEP]"])
+        assert open_embedder(self.model_folder, passage_prefix="boats ").count_tokens("the ferry") == 5
+        assert open_embedder(self.model_folder, max_tokens=4).count_tokens("the ferry leaves at nine") == 4
 
     def test_a_prefix_goes_before_the_text(self) -> None:
         plain = open_embedder(self.model_folder)
@@ -170,6 +175,9 @@ def test_the_identity_names_the_computation_and_needs_no_session(embedder_refere
     assert embedder.identity.digest not in ("", embedder_reference.digest)
     assert embedder.identity == load_embedder(embedder_reference, threads=1).identity
     assert "_int8_session" not in vars(embedder)
+    stored = ["another", embedder_reference.digest]
+    assert embedder.model_digest == model_digest_of(embedder.identity, stored) == embedder_reference.digest
+    assert model_digest_of(embedder.identity, ["another"]) == embedder.identity.digest  # not in the store any more
 
 
 @pytest.mark.model

@@ -8,6 +8,7 @@ import pytest
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, add
+from openbook.knowledge.cached import for_documents
 from openbook.records import EmbedderIdentity, Vectors
 from openbook.testing import HashEmbedder
 
@@ -181,3 +182,23 @@ def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
     add(base, [docs], embedder)
     monkeypatch.setattr("openbook.knowledge.intake.READER_VERSION", "99")
     assert set(outcomes(add(base, [docs], embedder)).values()) == {"updated"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
+def test_what_failed_without_tesseract_is_tried_again_when_it_is_there(
+    base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, path = tmp_path / "scans", os.environ["PATH"]
+    scans.mkdir()
+    (scans / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    options, cache = RunOptions(ocr="eng"), tmp_path / "cache"
+    monkeypatch.setenv("PATH", "")
+    for _ in range(2):
+        assert outcomes(add(base, [scans], embedder, options)) == {"a.png": "failed"}
+    assert for_documents([scans], cache, embedder, options)[0].documents() == []
+    program = tmp_path / "tesseract"
+    program.write_text("#!/bin/sh\n[ $1 = --list-langs ] && echo eng || echo The safe opens at nine.\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
+    assert outcomes(add(base, [scans], embedder, options)) == {"a.png": "added"}
+    assert len(for_documents([scans], cache, embedder, options)[0].documents()) == 1

@@ -127,6 +127,29 @@ def test_a_missing_path_is_an_error_at_once(folder: Path) -> None:
         discover([Path("a\0b")])
 
 
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("-", r"Standard input \(-\) is not read here\. Save it to a file"),
+        (
+            "https://example.com/a.pdf",
+            "https://example.com/a.pdf is an address, .* curl -L -o FILE https://example.com/a.pdf",
+        ),
+    ],
+)
+def test_what_is_no_path_says_what_to_do(folder: Path, named: str, told: str) -> None:
+    with pytest.raises(KnowledgeError, match=told):
+        discover([Path(named)])
+    write(Path(named))  # what is there is read, whatever its name
+    assert len(seen([named])) == 1
+
+
+def test_only_a_near_name_is_suggested(folder: Path) -> None:
+    (folder / "opt").mkdir()
+    with pytest.raises(KnowledgeError, match=r"No such file or folder: docs/nope\.$"):
+        discover([Path("docs/nope")])
+
+
 def test_a_named_broken_link_is_an_error(folder: Path) -> None:
     (folder / "gone.txt").symlink_to("nowhere")
     with pytest.raises(KnowledgeError, match=r"docs/gone\.txt is a broken link"):

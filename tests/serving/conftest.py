@@ -16,13 +16,12 @@ from opentelemetry.trace import TracerProvider
 from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.records import Embedder
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Configuration
 from openbook.serving.keys import KeyFile
 from openbook.serving.renewing import Source
 from openbook.serving.server import listen, make_server
-from openbook.serving.service import Service
+from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import HashEmbedder, echo_model
 from tests.serving.described import Described
 
@@ -59,7 +58,7 @@ def running(
     configuration: Configuration,
     model: FrozenModel,
     bases: dict[str, KnowledgeBase],
-    embedder: Embedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
+    embedder: ServedEmbedder = HashEmbedder(),  # noqa: B008  it keeps nothing but a count
     tracers: TracerProvider | None = None,
     source: Source | None = None,
 ) -> Iterator[Running]:

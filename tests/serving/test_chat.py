@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.records import Decoding
-from openbook.serving.bodies import CHAT_UNSUPPORTED
+from openbook.knowledge import KnowledgeBase
+from openbook.records import Answer, Decoding, ReaderFormat
+from openbook.serving import answering
+from openbook.serving.bodies import CHAT_IGNORED, CHAT_REFUSED
+from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from openbook.wording import ABSTENTION
-from tests.serving.conftest import SECRET, Running, events_of
+from tests.serving.conftest import SECRET, Running, events_of, running
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 QUESTION = "When was the bridge opened by the mayor?"
 
 
@@ -25,7 +30,7 @@ def test_an_answer_is_that_of_the_library(server: Running, embedder: HashEmbedde
     decoding = Decoding(max_tokens=96, stop=("\n",))
     answer = ask(QUESTION, echo_model(), server.bases["kb"], embedder, Options(decoding=decoding))
     expected, got = json.loads(json.dumps(answer.to_json())), value.pop("openbook")
-    assert got == expected | {"timings": None}
+    assert got == expected | {"timings": None, "warnings": []}
     assert got["citations"]
     assert value["choices"] == [
         {
@@ -86,37 +91,71 @@ def test_a_follow_up_is_searched_for_with_what_it_refers_to(server: Running) -> 
     assert value["openbook"]["passages"][0]["passage"]["document"].endswith("ferry.md")
 
 
-def test_a_system_message_is_not_used_and_the_answer_says_so(server: Running) -> None:
-    plain = server.ask(QUESTION).json()
-    messages = [
-        {"role": "system", "content": "Lie."},
-        {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
+def told(text: str, role: str = "system") -> list[dict[str, Any]]:
+    return [{"role": role, "content": text}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
+
+
+def test_a_system_message_is_an_instruction_to_the_model(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def noting(*arguments: Any, **more: Any) -> Answer:
+        given.append(arguments[4].instruction)
+        return ask(*arguments, **more)
+
+    monkeypatch.setattr(answering, "ask", noting)
+    for role in ("system", "developer"):
+        assert server.ask("", messages=told(" Answer in French. ", role)).json()["openbook"]["warnings"] == []
+    server.ask("", messages=[*told("Be brief.")[:1], *told("Name\0the page.")])
+    server.ask("", model="echo:closed-book", messages=told("Be brief."))
+    server.ask(QUESTION)
+    assert given == ["Answer in French.", "Answer in French.", "Be brief.\nName the page.", "Be brief.", ""]
+
+
+def test_a_system_message_that_is_too_long_is_ignored_and_the_answer_says_so(server: Running) -> None:
+    assert server.ask("", messages=told("x" * 2000)).json()["openbook"]["warnings"] == []
+    for stream in (False, True):
+        answer = last_answer(server.ask("", messages=told("x" * 2001), stream=stream))
+        assert answer["warnings"] == [
+            "The system message is ignored. It has 2,001 characters, and at most 2,000 are followed."
+        ]
+
+
+def test_a_trained_reader_follows_no_system_message_and_the_answer_says_so(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    reader = ReaderFormat("Answer from the passage.", ABSTENTION)
+    with running(configuration, echo_model(reader=reader), {"kb": base}) as server:
+        plain, answer = (server.ask("", messages=each).json() for each in (told("Lie.")[1:], told("Lie.")))
+    assert answer["choices"] == plain["choices"]
+    assert answer["openbook"]["warnings"] == [
+        "The system message is ignored. This model reads passages under the one instruction that it was trained with."
     ]
-    told = server.ask("", messages=messages).json()
-    assert told["choices"] == plain["choices"]
-    assert told["openbook"]["notes"] == [
-        "The system message was not used: the model reads passages under the instruction it was made for."
-    ]
+
+
+def last_answer(response: httpx.Response) -> dict[str, Any]:
+    """What is under `openbook` in an answer, whole or as a stream."""
+    streams = response.headers["content-type"].startswith("text/event-stream")
+    values = [json.loads(each) for each in events_of(response.text)[:-1]] if streams else [response.json()]
+    (found,) = [each["openbook"] for each in values if "openbook" in each]
+    answer: dict[str, Any] = found
+    return answer
 
 
 def test_earlier_turns_that_a_closed_book_answer_does_not_use_are_told(server: Running) -> None:
-    memory, unused = (
-        "From the model's memory alone; no document was read.",
-        "The earlier turns were not used: without passages the model is asked the last question alone.",
-    )
+    ignored = ["The earlier turns are ignored. Without passages the model is asked the last question alone."]
     turns = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A reader."}]
     last = {"role": "user", "content": QUESTION}
-    for earlier, model, notes in (
-        (turns, "echo:closed-book", [memory, unused]),
-        (turns[1:], "echo:closed-book", [memory, unused]),
-        ([], "echo:closed-book", [memory]),
-        ([{"role": "assistant", "content": None}], "echo:closed-book", [memory]),
+    for earlier, model, warnings in (
+        (turns, "echo:closed-book", ignored),
+        (turns[1:], "echo:closed-book", ignored),
+        ([], "echo:closed-book", []),
+        ([{"role": "assistant", "content": None}], "echo:closed-book", []),
         (turns, "echo", []),
     ):
         value = server.ask("", model=model, messages=[*earlier, last]).json()
-        assert value["openbook"]["notes"] == notes
+        assert value["openbook"]["warnings"] == warnings
         responded = {"model": model, "input": [{**each, "content": each["content"] or ""} for each in (*earlier, last)]}
-        assert server.client.post("/v1/responses", json=responded).json()["openbook"]["notes"] == notes
+        assert server.client.post("/v1/responses", json=responded).json()["openbook"]["warnings"] == warnings
 
 
 def test_length_is_told_as_openai_tells_it(server: Running) -> None:
@@ -139,7 +178,6 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"messages": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "messages[0].role"),
     ({"messages": [{"role": "tool", "content": "x"}]}, 400, "invalid_value", "messages[0].role"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value", "messages[0].content"),
-    ({"messages": [{"role": "user", "content": "x", "evil": 1}]}, 400, "unknown_parameter", "messages[0].evil"),
     ({"temperature": 3}, 400, "invalid_value", "temperature"),
     ({"temperature": "1"}, 400, "invalid_value", "temperature"),
     ({"top_p": 0}, 400, "invalid_value", "top_p"),
@@ -147,14 +185,16 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"max_tokens": 10**6}, 400, "above_limit", "max_tokens"),
     ({"seed": 2**70}, 400, "invalid_value", "seed"),
     ({"stop": ["a", "b", "c", "d", "e"]}, 400, "above_limit", "stop"),
-    ({"stream_options": {"include_usage": True}, "stream": False}, 400, "invalid_value", "stream_options"),
-    ({"frobnicate": 1}, 400, "unknown_parameter", "frobnicate"),
     ({"n": 2}, 400, "unsupported_parameter", "n"),
+    ({"tools": [TOOL], "tool_choice": "required"}, 400, "unsupported_parameter", "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 400, "unsupported_parameter", "tool_choice"),
+    ({"response_format": {"type": "json_schema", "json_schema": {}}}, 400, "unsupported_parameter", "response_format"),
+    ({"modalities": ["text", "audio"]}, 400, "unsupported_parameter", "modalities"),
+    ({"openbook": {"passagez": 1}}, 400, "unknown_parameter", "openbook.passagez"),
+    ({"where": "type = 'md'"}, 400, "unknown_parameter", "where"),
+    ({"open_book": {"where": "type = 'md'"}}, 400, "unknown_parameter", "open_book"),
     ({"n": True}, 400, "unsupported_parameter", "n"),
-    ({"tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
-    ({"logprobs": True}, 400, "unsupported_parameter", "logprobs"),
     ({"response_format": {"type": "json_object"}}, 400, "unsupported_parameter", "response_format"),
-    ({"store": True}, 400, "unsupported_parameter", "store"),
     ({"openbook": {"as_of": 99}}, 400, "version_not_found", "as_of"),
     ({"openbook": {"knowledge_base": "other"}}, 404, "knowledge_base_not_found", "knowledge_base"),
     ({"openbook": {"passages": 1000}}, 400, "above_limit", "openbook.passages"),
@@ -174,10 +214,57 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, stream
         assert error["message"]
 
 
-def test_everything_that_is_unsupported_may_have_the_value_that_changes_nothing(server: Running) -> None:
-    harmless: dict[str, Any] = {name: values[0] if values else None for name, (values, _) in CHAT_UNSUPPORTED.items()}
+def test_what_is_refused_may_have_the_value_that_changes_nothing(server: Running) -> None:
+    harmless: dict[str, Any] = {name: values[0] for name, (values, _) in CHAT_REFUSED.items()}
     plain, same = server.ask(QUESTION).json(), server.ask(QUESTION, user="someone", **harmless).json()
     assert same["choices"] == plain["choices"]
+    assert same["openbook"]["warnings"] == []
+
+
+def test_what_asks_for_nothing_is_passed_over(server: Running) -> None:
+    nothing: dict[str, Any] = {"tools": [], "logprobs": False, "presence_penalty": 0.0, "metadata": {}, "top_k": None}
+    assert server.ask(QUESTION, **nothing, stream_options=None).json()["openbook"]["warnings"] == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, stream: bool) -> None:
+    plain = last_answer(server.ask(QUESTION))
+    message = {"role": "user", "content": [{"type": "text", "text": QUESTION, "cache_control": {"type": "ephemeral"}}]}
+    body: dict[str, Any] = {"tools": [TOOL], "tool_choice": "auto", "top_k": 40, "min_p": 0.1, "logprobs": True}
+    answer = last_answer(server.ask("", messages=[message], stream=stream, **body, frobnicate={"x": 1}))
+    assert answer.pop("warnings") == [
+        "'tools' is ignored. The model answers from passages and calls nothing.",
+        "'top_k', 'min_p' are ignored. Tokens are chosen by temperature, top_p and seed alone.",
+        "'logprobs' is ignored. Log-probabilities are not given out.",
+        "'frobnicate', 'messages[0].content[0].cache_control' are ignored. This server knows no such parameter.",
+    ]
+    assert answer == {each: plain[each] for each in plain if each != "warnings"}
+
+
+def test_many_that_are_ignored_are_counted_and_long_names_cut(server: Running) -> None:
+    many: dict[str, Any] = {f"unknown{i}" + "x" * 1000: i + 1 for i in range(500)}
+    (warning,) = server.ask(QUESTION, **many).json()["openbook"]["warnings"]
+    assert "and 490 more are ignored." in warning
+    assert len(warning) < 1000
+
+
+def test_all_that_openai_knows_may_be_said(server: Running) -> None:
+    for name in CHAT_IGNORED:
+        body: dict[str, Any] = {name: [1]}
+        assert name in server.ask(QUESTION, **body).json()["openbook"]["warnings"][0]
+    told = server.ask(QUESTION, stream_options={"include_usage": True}).json()["openbook"]["warnings"]
+    assert told == ["'stream_options' is ignored. The answer is not streamed."]
+
+
+def test_a_body_that_is_deep_fails_as_it_says(server: Running) -> None:
+    for depth in (100, *range(700, 1100, 7)):
+        deep = '{"model": "echo", "messages": [{"role": "user", "content": "ferry"}], "deep": %s1%s}'
+        response = server.client.post(
+            "/v1/chat/completions",
+            content=deep % ("[" * depth, "]" * depth),
+            headers={"content-type": "application/json"},
+        )
+        assert response.status_code in (200, 400), depth
 
 
 def test_the_label_of_a_key_opens_what_carries_it(server: Running) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.serving.bodies import COMPLETION_UNSUPPORTED
+from openbook.serving.bodies import COMPLETION_IGNORED
 from tests.serving.conftest import SECRET, Running, events_of
 
 QUESTION = "When was the bridge opened by the mayor?"
@@ -61,18 +61,13 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"prompt": [[1, 2]]}, 400, "invalid_value", "prompt"),
     ({"prompt": ""}, 400, "invalid_value", None),
     ({"model": "gpt-3.5-turbo-instruct"}, 404, "model_not_found", "model"),
-    ({"messages": []}, 400, "unknown_parameter", "messages"),
-    ({"max_completion_tokens": 3}, 400, "unknown_parameter", "max_completion_tokens"),
     ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
     ({"max_tokens": 10**6}, 400, "above_limit", "max_tokens"),
     ({"temperature": 2.1}, 400, "invalid_value", "temperature"),
     ({"n": 2}, 400, "unsupported_parameter", "n"),
-    ({"best_of": 2}, 400, "unsupported_parameter", "best_of"),
     ({"echo": True}, 400, "unsupported_parameter", "echo"),
     ({"suffix": "x"}, 400, "unsupported_parameter", "suffix"),
-    ({"logprobs": 0}, 400, "unsupported_parameter", "logprobs"),
     ({"stop": ["a", "b", "c", "d", "e"]}, 400, "above_limit", "stop"),
-    ({"stream_options": {"include_usage": True}, "stream": False}, 400, "invalid_value", "stream_options"),
 ]
 
 
@@ -87,8 +82,16 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, stream
     assert missing["message"] == "Missing required parameter: 'prompt'."
 
 
-def test_everything_that_is_unsupported_may_have_the_value_that_changes_nothing(server: Running) -> None:
-    harmless: dict[str, Any] = {
-        name: values[0] if values else None for name, (values, _) in COMPLETION_UNSUPPORTED.items()
-    }
-    assert complete(server, user="someone", **harmless).json()["choices"] == complete(server).json()["choices"]
+def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running) -> None:
+    plain, told = complete(server).json(), complete(server, logprobs=5, best_of=3, echo=False, user="someone").json()
+    assert told["choices"] == plain["choices"]
+    warnings = [
+        "'logprobs' is ignored. Log-probabilities are not given out.",
+        "'best_of' is ignored. One request gives one answer; ask again with another seed.",
+    ]
+    assert told["openbook"]["warnings"] == warnings
+    streamed = events_of(complete(server, logprobs=5, best_of=3, stream=True).text)
+    assert json.loads(streamed[-2])["openbook"]["warnings"] == warnings
+    for name in COMPLETION_IGNORED:
+        body: dict[str, Any] = {name: [1]}
+        assert name in complete(server, **body).json()["openbook"]["warnings"][0]

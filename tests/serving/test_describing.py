@@ -57,9 +57,13 @@ def test_it_says_who_may(server: Running, keyed: Running) -> None:
 
 def test_bodies_are_those_that_are_validated(server: Running) -> None:
     schema = described(server)["components"]["schemas"]["ChatBody"]
-    assert set(schema["properties"]) == set(ChatBody.model_fields) | set(ChatBody.unsupported)
+    assert set(schema["properties"]) == set(ChatBody.model_fields) | {*ChatBody.refused, *ChatBody.ignored}
     assert schema["properties"]["n"]["enum"] == [1, None]
-    assert schema["additionalProperties"] is False
+    assert schema["properties"]["tools"] == {
+        "description": "Ignored. The model answers from passages and calls nothing."
+    }
+    assert schema["additionalProperties"] is True
+    assert described(server)["components"]["schemas"]["AskOptions"]["additionalProperties"] is False
     assert schema["required"] == ["model", "messages"]
     parameters = described(server)["paths"]["/v1/documents"]["get"]["parameters"]
     assert {each["name"] for each in parameters} == {"knowledge_base", "as_of", "where", "after", "limit"}

@@ -68,8 +68,8 @@ def of_json() -> list[Endpoint]:
 def whole(endpoint: Endpoint) -> dict[str, Any]:
     """With what OpenAI's body may have and this one only takes in one form."""
     kind = endpoint.body
-    unsupported = kind.unsupported if kind is not None and issubclass(kind, Body) else {}
-    return {**{name: [{"any": 1}] for name in unsupported}, **BODIES[endpoint.path]}
+    known = {*kind.refused, *kind.ignored} if kind is not None and issubclass(kind, Body) else set()
+    return {**{name: [{"any": 1}] for name in sorted(known)}, **BODIES[endpoint.path]}
 
 
 def places(value: Any) -> Iterator[Any]:

@@ -10,13 +10,14 @@ import pytest
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.serving.bodies import RESPONSE_UNSUPPORTED
+from openbook.serving.bodies import RESPONSE_IGNORED
 from openbook.serving.configuration import Configuration
 from tests.serving.conftest import Running, running
 from tests.serving.described import events
 from tests.serving.test_running import WaitingEngine, bounded
 
 QUESTION = "When was the bridge opened by the mayor?"
+LAST = [{"role": "user", "content": QUESTION}]
 
 
 def respond(server: Running, **body: Any) -> httpx.Response:
@@ -32,7 +33,9 @@ def test_an_answer_is_that_of_the_chat(server: Running) -> None:
     assert (cut_off["status"], cut_off["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     told = respond(server, instructions="Be brief.", input=[{"role": "user", "content": QUESTION}]).json()
     assert told["output"][0]["content"] == whole["output"][0]["content"]
-    assert "not used" in told["openbook"]["notes"][0]
+    assert told["openbook"]["warnings"] == []
+    told = respond(server, instructions="x" * 1500, input=[{"role": "system", "content": "y" * 500}, *LAST]).json()
+    assert "It has 2,001 characters" in told["openbook"]["warnings"][0]
 
 
 @pytest.mark.parametrize("model", ["echo", "echo:closed-book"])
@@ -71,10 +74,10 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"input": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "input[0].role"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, 400, "invalid_value", "input"),
     ({"model": "gpt-4"}, 404, "model_not_found", "model"),
-    ({"messages": []}, 400, "unknown_parameter", "messages"),
     ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
-    ({"store": True}, 400, "unsupported_parameter", "store"),
-    ({"tools": [{"type": "web_search"}]}, 400, "unsupported_parameter", "tools"),
+    ({"tool_choice": "required"}, 400, "unsupported_parameter", "tool_choice"),
+    ({"background": True}, 400, "unsupported_parameter", "background"),
+    ({"text": {"format": {"type": "json_schema", "name": "x"}}}, 400, "invalid_value", "text.format.type"),
     ({"previous_response_id": "resp_1"}, 400, "unsupported_parameter", "previous_response_id"),
 ]
 
@@ -89,12 +92,24 @@ def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, stream
         assert str(error["param"]).startswith(str(param)), body
 
 
-def test_everything_that_is_unsupported_may_have_the_value_that_changes_nothing(server: Running) -> None:
-    harmless = {name: values[0] if values else None for name, (values, _) in RESPONSE_UNSUPPORTED.items()}
-    assert (
-        respond(server, user="someone", **harmless).json()["output"][0]["content"]
-        == respond(server).json()["output"][0]["content"]
-    )
+def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running) -> None:
+    body: dict[str, Any] = {
+        "tools": [{"type": "web_search"}],
+        "store": True,
+        "text": {"format": {"type": "text"}, "verbosity": "low"},
+        "background": False,
+    }
+    answers = [respond(server, **body).json()]
+    answers.append(json.loads(events(respond(server, stream=True, **body).text)[-1])["response"])
+    for answer in answers:
+        assert answer["output"][0]["content"] == respond(server).json()["output"][0]["content"]
+        assert answer["openbook"]["warnings"] == [
+            "'tools' is ignored. The model answers from passages and calls nothing.",
+            "'store' is ignored. The server keeps nothing between requests.",
+            "'text.verbosity' is ignored. This server knows no such parameter.",
+        ]
+    for name in RESPONSE_IGNORED:
+        assert name in respond(server, **{name: [1]}).json()["openbook"]["warnings"][0]
 
 
 def test_an_answer_that_is_broken_off_ends_with_an_error(configuration: Configuration, base: KnowledgeBase) -> None:

@@ -39,6 +39,7 @@ def test_embeddings_are_those_of_the_embedder_in_both_formats(server: Running) -
     plain = server.client.post("/v1/embeddings", json={"model": "hash", "input": texts, "dimensions": 64}).json()
     assert [each["index"] for each in plain["data"]] == [0, 1]
     assert np.array_equal(np.array([each["embedding"] for each in plain["data"]], dtype=np.float32), expected)
+    assert plain["usage"] == {"prompt_tokens": 4, "total_tokens": 4}  # words, to this embedder
     body = {"model": "hash", "input": texts[0], "encoding_format": "base64"}
     packed = server.client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
     assert np.array_equal(np.frombuffer(base64.b64decode(packed), dtype="<f4"), expected[0])

@@ -20,7 +20,7 @@ DOTS_PER_INCH = 300
 MOST_PIXELS = 40_000_000  # of a page as drawn; A4 has 9 million
 
 _LANGUAGES = re.compile(r"[A-Za-z][A-Za-z0-9_]{1,30}(?:\+[A-Za-z][A-Za-z0-9_]{1,30}){0,9}")
-_MISSING = "needs OCR, and tesseract is not installed"
+_MISSING = "needs OCR, and Tesseract is not installed (on Debian or Ubuntu: apt install tesseract-ocr)"
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"), (b"RIFF", "image/webp"),
@@ -50,6 +50,19 @@ def ocr_image(data: bytes, name: str, *, languages: str = "eng") -> Content:
         raise UnreadableFile("an image without text that OCR can read")
     text, spans = join_pages(pages)
     return Content(text, media_type, title_from_name(name), spans if len(spans) > 1 else (), source_chars=len(text))
+
+
+def available(languages: str) -> str:
+    """What OCR in `languages` depends on besides the file: they, and which of them Tesseract has data for here; empty without."""
+    if not languages:
+        return ""
+    try:
+        command = [shutil.which("tesseract") or "tesseract", "--list-langs"]
+        done = subprocess.run(command, capture_output=True, timeout=PAGE_TIMEOUT_S, check=False)
+        listed = (done.stdout + done.stderr).decode("utf-8", "replace").splitlines()
+    except (OSError, subprocess.TimeoutExpired):
+        listed = []
+    return f"{languages} of which {'+'.join(each for each in languages.split('+') if each in listed)}"
 
 
 class _Tesseract:

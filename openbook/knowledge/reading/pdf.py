@@ -93,7 +93,8 @@ def _read(data: bytes, name: str, recognise: Recognise | None) -> Content:
         if not found:
             raise UnreadableFile("a PDF without pages")
         if not any(page.text and not page.is_scan for page in found):
-            raise UnreadableFile("no text, only images: needs OCR")
+            why = ": needs OCR" if recognise is None else ", in which OCR found no text"
+            raise UnreadableFile(f"no text, only images{why}")
         text, pages = join_pages([page.text for page in found])
         headings = _headings(document, text, pages)
         chars, metadata = sum(page.chars for page in found), _metadata(document, found)

@@ -36,6 +36,7 @@ export function finish({ root, text, state, below }, answer, place) {
   const notes = [
     ...answer.unsupported.map((sentence) => `No passage supports: “${sentence}”`),
     ...answer.notes,
+    ...answer.warnings,
   ];
   below.replaceChildren(
     ...notes.map((note) => el("p", { class: "note" }, note)),

@@ -10,7 +10,7 @@ import pytest
 
 from openbook.errors import UnreadableFile
 from openbook.knowledge.reading import ocr
-from openbook.knowledge.reading.ocr import ocr_image, ocr_pdf
+from openbook.knowledge.reading.ocr import available, ocr_image, ocr_pdf
 from openbook.knowledge.reading.pdf import read_pdf
 
 from .samples import make_pdf, make_scan
@@ -55,7 +55,9 @@ def test_a_pdf_with_text_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> No
 def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     for read, data in ((ocr_pdf, SCAN), (ocr_image, PNG)):
-        with pytest.raises(UnreadableFile, match=r"^needs OCR, and tesseract is not installed$"):
+        with pytest.raises(
+            UnreadableFile, match=r"^needs OCR, and Tesseract is not installed \(.*apt install tesseract-ocr\)$"
+        ):
             read(data, "a")
 
 
@@ -83,7 +85,7 @@ def test_failures_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     install(tmp_path, "exit 0", monkeypatch)
     with pytest.raises(UnreadableFile, match="without text"):
         ocr_image(PNG, "a.png")
-    with pytest.raises(UnreadableFile, match="no text, only images"):
+    with pytest.raises(UnreadableFile, match="no text, only images, in which OCR found no text"):
         ocr_pdf(SCAN, "a.pdf")
 
 
@@ -103,3 +105,11 @@ def test_a_slow_page_costs_itself_only(tmp_path: Path, monkeypatch: pytest.Monke
     assert content.metadata == (("pages_needing_ocr", 1),)
     with pytest.raises(UnreadableFile, match=r"longer than 0.2 s"):
         ocr_image(PNG, "a.png")
+
+
+def test_what_is_available_is_told_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available("") == ""
+    install(tmp_path, "printf 'List of available languages (2):\\neng\\nosd\\n'", monkeypatch)
+    assert available("eng+deu") == "eng+deu of which eng"
+    monkeypatch.setenv("PATH", "")
+    assert available("eng+deu") == "eng+deu of which "

@@ -1,0 +1,28 @@
+"""`openbook completion`: the script with which a shell completes commands and options."""
+
+from __future__ import annotations
+
+import click
+
+PROGRAM = "openbook"
+VARIABLE = "_OPENBOOK_COMPLETE"  # set by the script, when a shell asks
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script with which SHELL completes commands and options.
+
+    \b
+    bash:  openbook completion bash >> ~/.bashrc
+    zsh:   openbook completion zsh >> ~/.zshrc      (after compinit)
+    fish:  openbook completion fish > ~/.config/fish/completions/openbook.fish
+
+    New shells complete from then on.
+    """  # noqa: D301  click keeps the lines after this control character as they are
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
+
+    from openbook.cli import command
+
+    kind = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}[shell]
+    click.echo(kind(command, {}, PROGRAM, VARIABLE).source())
