@@ -42,7 +42,7 @@ from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidy
 _Result = TypeVar("_Result")
 
 MAX_QUESTION_CHARS = 8_000
-RECEIPT_FORMAT = 2
+RECEIPT_FORMAT = 3
 
 Strategy: TypeAlias = Literal["auto", "each", "together"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
@@ -111,7 +111,8 @@ def ask(
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     decoding = decoding_for(model, options.decoding)
     shown = Shown(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
-    reading = read_hits(question, hits, strategy, model, decoding, shown.feed, cancelled)
+    asked = with_instruction(question, options.instruction)
+    reading = read_hits(asked, hits, strategy, model, decoding, shown.feed, cancelled)
     timings = reading.timings
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
@@ -127,6 +128,7 @@ def ask(
         knowledge_base_version=version,
         where=scope.where,
         labels=tuple(sorted(scope.labels)),
+        instruction=options.instruction,
         reranker=reranker.identity if reranker else None,
     ).sealed()
     timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
@@ -135,6 +137,7 @@ def ask(
         answer=text,
         abstained=abstained,
         supported=not quoted.unsupported,
+        confidence="not found" if abstained else "check it" if quoted.unsupported else "supported",
         citations=quoted.citations,
         passages=tuple(reading.hits),
         receipt=receipt,
@@ -203,7 +206,7 @@ def answer_again(
 
     Once it was `cancelled`, the answer may be the beginning of one. Raises QuestionError, ContextOverflow, EngineError.
     """
-    question, completion = checked_question(receipt.question), None
+    question, completion = with_instruction(checked_question(receipt.question), receipt.instruction), None
     if receipt.strategy == "closed-book":
         completion = model.complete(closed_book_prompt(question), receipt.decoding, cancelled)
         text = tidy(completion.text)
@@ -243,6 +246,11 @@ def checked_question(question: str) -> str:
     if not re.search(r"\w", question):
         raise QuestionError('The question is empty. Ask one, for instance: openbook ask "Who signs travel expenses?"')
     return question
+
+
+def with_instruction(question: str, instruction: str) -> str:
+    """What the model is asked. The instruction stands behind the passages, so that what was read of them serves any."""
+    return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
 
 
 def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None) -> Prompt:
@@ -381,11 +389,12 @@ def _closed_book(
 ) -> Answer:
     if options.decoding.quote:
         raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
-    prompt = closed_book_prompt(question)
+    prompt = closed_book_prompt(with_instruction(question, options.instruction))
     decoding = decoding_for(model, options.decoding)
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), Shown(on_text).feed)
     text = tidy(completion.text)
-    receipt = _receipt(question, model, decoding, completion, text, (), "closed-book").sealed()
+    receipt = _receipt(question, model, decoding, completion, text, (), "closed-book")
+    receipt = replace(receipt, instruction=options.instruction).sealed()
     timings = replace(timings, total_s=time.perf_counter() - started)
     return Answer(
         question=question,

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from openbook.errors import ReceiptError, StorageError, did_you_mean
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
 
-FORMATS = (1, 2)
+FORMATS = (1, 2, 3)
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
@@ -50,7 +50,7 @@ def receipt_of(value: object) -> Receipt:
     found: Receipt = record_of(Receipt, value, "receipt")
     if found.format not in FORMATS:
         raise ReceiptError(
-            f"The receipt has format {found.format}; this version of OpenBook reads {' and '.join(map(str, FORMATS))}."
+            f"The receipt has format {found.format}; this version of OpenBook reads {', '.join(map(str, FORMATS))}."
         )
     return found
 
@@ -58,6 +58,8 @@ def receipt_of(value: object) -> Receipt:
 def is_altered(receipt: Receipt) -> bool:
     """Whether some field is not what it was when the receipt was written. Of format 1 only the question is checked."""
     if receipt.question_digest != sha256_hex(receipt.question.encode("utf-8", "surrogatepass")):
+        return True
+    if receipt.format < 3 and receipt.instruction:
         return True
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 

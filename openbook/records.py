@@ -275,7 +275,8 @@ class PassageReference:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to.
+    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to; `instruction`: how
+    whoever asked wished to be answered.
 
     `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
     """
@@ -297,12 +298,15 @@ class Receipt:
     where: str = ""
     labels: tuple[str, ...] = ()
     reranker: ModelIdentity | None = None
+    instruction: str = ""
     digest: Digest = ""
 
     def sealed(self) -> Receipt:
         """The same with its digest."""
         fields = dataclasses.asdict(self)
         del fields["digest"]
+        if self.format < 3:  # which had none
+            del fields["instruction"]
         return dataclasses.replace(self, digest=sha256_hex(canonical_json(fields)))
 
 
@@ -316,10 +320,15 @@ class Timings:
     total_s: float = 0.0
 
 
+Confidence: TypeAlias = Literal["supported", "check it", "not found"]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
 
+    `confidence`: "supported" where documents say every sentence, "check it" where none was found that says one of them,
+    "not found" for an abstention, which then has the nearest sentences as `closest`. How often each is right: docs/benchmarks.md.
     `prompt_tokens` that were read and `answer_tokens` that were written; None where the engine cannot know.
     """
 
@@ -336,6 +345,8 @@ class Answer:
     finish_reason: FinishReason = "end"
     prompt_tokens: int | None = 0
     answer_tokens: int | None = 0
+    closest: tuple[Citation, ...] = ()
+    confidence: Confidence = "check it"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary: `question, answer, abstained, supported, citations, passages, receipt, ...`."""

@@ -123,9 +123,9 @@ def test_a_knowledge_base_without_its_embedder_is_refused(base: KnowledgeBase) -
 
 def test_passages_that_do_not_fit_are_cut_and_counted(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     options = Options(decoding=Decoding(max_tokens=16), min_similarity=-1.0)
-    answer = ask("Who opened the bridge?", echo_model(context_tokens=70), base, embedder, options)
+    answer = ask("Who opened the bridge?", echo_model(context_tokens=110), base, embedder, options)
     assert len(answer.passages) == 1
-    assert answer.notes[0] == "1 of 2 passages left out: the context holds 70 tokens."
+    assert answer.notes[0] == "1 of 2 passages left out: the context holds 110 tokens."
     assert len(answer.receipt.passages) == 1
 
 
@@ -262,5 +262,5 @@ def test_prose_broken_for_width_is_shown_whole_and_rows_stay_rows() -> None:
     )
     passage = Passage("p1", "a.txt", "", 0, len(text), None, (), text)
     assert open_book_prompt("When?", [passage]).passages == (
-        "Passage:\n" + text.replace("usually\nover", "usually over") + "\n\n",
+        "[1]\n" + text.replace("usually\nover", "usually over") + "\n\n",
     )

@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 MODEL = st.builds(ModelIdentity, TEXT, TEXT, st.sampled_from(["verified", "claimed"]))
 RECEIPTS = st.builds(
     Receipt,
-    format=st.just(2),
+    format=st.just(3),
     openbook_version=TEXT,
     model=MODEL,
     numeric_class=TEXT,
@@ -52,6 +52,7 @@ RECEIPTS = st.builds(
     where=TEXT,
     labels=st.lists(TEXT, max_size=2).map(tuple),
     reranker=st.none() | MODEL,
+    instruction=TEXT,
 ).map(lambda r: dataclasses.replace(r, question_digest=sha256_hex(r.question.encode())).sealed())
 
 

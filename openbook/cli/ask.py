@@ -18,6 +18,7 @@ from openbook.cli.verify import check_signing, write_signed
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
+    from openbook.cli import display
     from openbook.inference import FrozenModel
 
 
@@ -83,13 +84,15 @@ def ask(
     with opened_beside(open_model) as reader:
         base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
-        with while_reading(quiet=as_json) as on_text:
-            answer = answer_question(question, reader.result(), base, embedder, options, scope=scope, on_text=on_text)
+        with while_reading(quiet=as_json) as words:
+            answer = answer_question(
+                question, reader.result(), base, embedder, options, scope=scope, on_text=words.show
+            )
         if log is not None:
             append(log, answer.receipt, timeout_s=current.lock_timeout_s)
         if sign is not None:
             write_signed(sign, current.home, answer.receipt)
-        display.show_answer(answer, as_json=as_json)
+        display.show_answer(answer, as_json=as_json, words=words)
 
 
 @contextmanager
@@ -105,21 +108,16 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
 
 
 @contextmanager
-def while_reading(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """While the model reads: a spinner, then the words as they come. Gone when the answer is printed."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda piece: None
+def while_reading(*, quiet: bool) -> Iterator[display.Words]:
+    """While the model reads: a spinner, then the words as they come."""
+    from openbook.cli import display, session
+
+    if quiet:
+        yield display.Words(None, None)
         return
-    from openbook.cli.session import error_console
-
-    console = error_console()
-    with console.status("Reading...") as status:
-        words: list[str] = []
-
-        def show(piece: str) -> None:
-            from rich.text import Text
-
-            words.append(piece)
-            status.update(Text("".join(words)[-(console.width - 4) :]))
-
-        yield show
+    out = display.console() if sys.stdout.isatty() else None
+    if sys.stderr.isatty():
+        with session.error_console().status("Reading...") as status:
+            yield display.Words(out, status)
+    else:
+        yield display.Words(out, None)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from openbook.cli.asking import check_places, greedy_options, open_asked, reading_options
-from openbook.cli.display import print_answer, printable
+from openbook.cli.display import Words, print_answer, printable
 from openbook.cli.scoping import scope_of
 from openbook.errors import ContextOverflow, QuestionError
 
 if TYPE_CHECKING:
     from openbook.records import Answer
 
-AskNext: TypeAlias = "Callable[[str, str], Answer]"  # of a question and what to search for
+AskNext: TypeAlias = "Callable[[str, str], tuple[Answer, Words]]"  # of a question and what to search for
 
 
 @click.command()
@@ -60,14 +60,14 @@ def chat(
         base, embedder = open_asked(current, docs)
         scope = scope_of(base, as_of, where, labels)
 
-        def ask_next(question: str, query: str) -> Answer:
-            with while_reading(quiet=False) as on_text:
+        def ask_next(question: str, query: str) -> tuple[Answer, Words]:
+            with while_reading(quiet=False) as words:
                 answer = ask(
-                    question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=on_text
+                    question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=words.show
                 )
             if log is not None:
                 append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-            return answer
+            return answer, words
 
         click.echo(f"Transcript: {path.absolute()} ({len(said.questions)} questions so far). Ctrl-D ends.", err=True)
         _talk(path, ask_next)
@@ -99,16 +99,16 @@ def _answer_open(path: Path, ask_next: AskNext) -> None:
 
 
 def _answer(path: Path, question: str, earlier: tuple[str, ...], ask_next: AskNext, *, stands: bool = False) -> None:
-    """`stands`: the question is in the transcript already. What is shown was written first."""
+    """`stands`: the question is in the transcript already. Its sources are shown once it was written."""
     from openbook.cli.transcript import add_exchange
     from openbook.conversation import condensed
 
     query = condensed(earlier, question)
     if query != question:
         click.echo(f"Searched for: {printable(' / '.join(query.splitlines()))}", err=True)
-    answer = ask_next(question, query)
+    answer, words = ask_next(question, query)
     add_exchange(path, query, answer, stands=stands)
-    print_answer(answer)
+    print_answer(answer, words)
 
 
 def _questions() -> Iterator[str]:

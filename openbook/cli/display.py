@@ -13,6 +13,7 @@ from openbook.errors import KnowledgeBaseInvalid
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
     from rich.text import Text
 
     from openbook.knowledge import KnowledgeBase
@@ -59,21 +60,75 @@ def must_hold_documents(base: KnowledgeBase, where: str) -> None:
         raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
 
 
-def show_answer(answer: Answer, *, as_json: bool) -> None:
+class Words:
+    """The words of an answer as they come: printed on `out`, a terminal, or the last of them beside the spinner."""
+
+    def __init__(self, out: Console | None, spinner: Status | None) -> None:
+        self._out, self._spinner = out, spinner
+        self._text = ""
+        self._printed = self._column = 0
+
+    def show(self, piece: str) -> None:
+        from rich.text import Text
+
+        self._text += piece
+        if self._out is not None:
+            if self._spinner is not None:
+                self._spinner.stop()
+            self._print(self._text[: re.search(r"\S*\Z", self._text).start()])  # type: ignore[union-attr]  # it always matches
+        elif self._spinner is not None:
+            self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
+
+    def end(self, answer: str) -> bool:
+        """Whether the answer stands on the terminal now. Another one stands under what a model said in words of its own."""
+        if self._out is None or not self._printed:
+            return False
+        if answer.startswith(self._text[: self._printed]):
+            self._text = answer
+            self._print(answer)
+            self._out.print()
+        else:
+            self._out.print()
+            say(self._out, answer, style="bold")
+        return True
+
+    def _print(self, text: str) -> None:
+        """What of the text is not printed yet; a word that does not fit into the line begins the next."""
+        from rich.style import Style
+
+        assert self._out is not None
+        style = Style(bold=True)
+        for part in re.findall(r"\n|[^\S\n]+|\S+", printable(text[self._printed :])):
+            if part == "\n" or (self._column + len(part) > self._out.width and self._column):
+                self._out.print()
+                self._column = 0
+                if part.isspace():
+                    continue
+            self._out.print(part, style=style, end="", markup=False, soft_wrap=True)
+            self._column += len(part)
+        self._printed = len(text)
+
+
+def show_answer(answer: Answer, *, as_json: bool, words: Words | None = None) -> None:
     if as_json:
         print_json(answer.to_json())
     else:
-        print_answer(answer)
+        print_answer(answer, words)
 
 
-def print_answer(answer: Answer) -> None:
+def print_answer(answer: Answer, words: Words | None = None) -> None:
+    """`words`: what of it stands on the terminal already."""
     from rich.text import Text
 
     out = console()
     unproved = bool(answer.passages) and not answer.abstained and not answer.citations
-    if unproved:  # the warning comes before the words it is about
-        say(out, "The passages do not support what the model answers:", style="yellow")
-    say(out, printable(answer.answer), style="dim" if unproved else "bold")
+    if words is not None and words.end(answer.answer):
+        if unproved:
+            say(out, "\nCheck it: the passages do not support what the model answers.", style="yellow")
+    else:
+        if unproved:  # the warning comes before the words it is about
+            say(out, "Check it: the passages do not support what the model answers:", style="yellow")
+        say(out, printable(answer.answer), style="dim" if unproved else "bold")
     passages = {h.passage.id: h for h in answer.passages}
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
         say(out, Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
