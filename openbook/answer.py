@@ -21,6 +21,7 @@ from openbook.inference.prompting import excerpt_block, passage_block, question_
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import Quoted, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.overview import KINDS, Kind, overview_of, read_overview, windows_of
 from openbook.records import (
     Answer,
     Completion,
@@ -40,13 +41,19 @@ from openbook.records import (
 from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidy
 
 _Result = TypeVar("_Result")
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
 
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
 
 Strategy: TypeAlias = Literal["auto", "each", "together"]
 STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
-PASSAGES = {"each": 4, "together": 5}  # those of "together" are windows
+PASSAGES = {"each": 4, "together": 4}  # those of "together" are windows
 READER_TOKENS = 96  # a trained reader answers in one line
 
 OPEN_BOOK = (
@@ -84,12 +91,14 @@ def ask(
     scope: Scope = EVERYTHING,
     reranker: Reranker | None = None,
     on_text: Callable[[str], None] = lambda piece: None,
+    progress: Progress = no_progress,
     cancelled: Cancelled = never,
 ) -> Answer:
     """Answer `question` from what `scope` sees of `base` (which needs its `embedder`), or from the model alone without `base`.
 
     `query` is searched for instead of the question, when that does not stand alone. The answer still is a function of the
-    passages that the receipt names.
+    passages that the receipt names. "Summarise FILE" and "compare FILE with FILE" are answered from whole documents, with
+    `progress` for the parts read.
 
     Raises QuestionError, ContextOverflow, EngineError, KnowledgeError.
     """
@@ -101,19 +110,25 @@ def ask(
     if embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
 
-    strategy = strategy_of(options.strategy, model, options.decoding)
-
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
-    version, hits = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
+    strategy: str = strategy_of(options.strategy, model, options.decoding)
+    overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
+    left_out = 0
+    if overview is None:
+        version, hits = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
+        hits = near_enough(hits[: options.passages or PASSAGES[strategy]], options)
+    else:
+        strategy, version = overview.kind, base.kept_version(scope.as_of)
+        hits, left_out = windows_of([base.passages(document, version) for document in overview.documents])
     retrieve_s = time.perf_counter() - started
-    hits = near_enough(hits[: options.passages or PASSAGES[strategy]], options)
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     decoding = decoding_for(model, options.decoding)
     shown = Shown(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
     asked = with_instruction(question, options.instruction)
-    reading = read_hits(asked, hits, strategy, model, decoding, shown.feed, cancelled)
+    reading = read_hits(asked, hits, strategy, model, decoding, shown.feed, cancelled, progress)
     timings = reading.timings
+    parts = [f"{len(hits)} of {len(hits) + left_out} parts were read, spread over the text."] if left_out else []
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     cut_short = _cut_short(reading.completion)
@@ -143,7 +158,7 @@ def ask(
         receipt=receipt,
         timings=timings,
         unsupported=quoted.unsupported,
-        notes=(*reading.notes, *cut_short),
+        notes=(*reading.notes, *parts, *cut_short),
         **_counts(reading.completion),
     )
 
@@ -184,10 +199,13 @@ def read_hits(
     decoding: Decoding,
     on_text: Callable[[str], None] = lambda piece: None,
     cancelled: Cancelled = never,
+    progress: Progress = no_progress,
 ) -> Reading:
     """Raises ContextOverflow when not even one passage fits, EngineError."""
     if not hits:
         return Reading([], None, [], [], Timings())
+    if strategy in KINDS:
+        return _read_overview(strategy, question, hits, model, decoding, on_text, cancelled, progress)
     read = _read_each if strategy == "each" else _read_together
     return read(question, hits, model, decoding, on_text, cancelled)
 
@@ -211,9 +229,12 @@ def answer_again(
         completion = model.complete(closed_book_prompt(question), receipt.decoding, cancelled)
         text = tidy(completion.text)
     else:
-        if receipt.strategy not in STRATEGIES[1:]:
-            raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(STRATEGIES[1:])}.")
-        strategy = strategy_of("each" if receipt.strategy == "each" else "together", model, receipt.decoding)
+        known = (*STRATEGIES[1:], *KINDS)
+        if receipt.strategy not in known:
+            raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(known)}.")
+        strategy = receipt.strategy
+        if strategy not in KINDS:
+            strategy = strategy_of("each" if strategy == "each" else "together", model, receipt.decoding)
         reading = read_hits(question, hits, strategy, model, receipt.decoding, cancelled=cancelled)
         completion = reading.completion
         text, _ = said(reading, model)
@@ -321,6 +342,27 @@ def _read_each(
     read, timings = _streamed(stream, on_text)
     sources = [] if read.chosen is None else [kept[read.chosen]]
     return Reading(kept[: read.read], read.completion, sources, _left_out(hits, kept, model), timings)
+
+
+def _read_overview(
+    kind: Kind,
+    question: str,
+    hits: Sequence[Hit],
+    model: FrozenModel,
+    decoding: Decoding,
+    on_text: Callable[[str], None],
+    cancelled: Cancelled,
+    progress: Progress,
+) -> Reading:
+    timings: list[Timings] = []
+
+    def streamed(prompt: Prompt, decoding: Decoding) -> Completion:
+        completion, taken = _streamed(model.stream(prompt, decoding, cancelled), on_text)
+        timings.append(taken)
+        return completion
+
+    completion = read_overview(kind, question, hits, model, decoding, streamed, progress, cancelled)
+    return Reading(list(hits), completion, list(hits), [], timings[0])
 
 
 def pack(

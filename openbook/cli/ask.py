@@ -86,7 +86,14 @@ def ask(
         scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
         with while_reading(quiet=as_json) as words:
             answer = answer_question(
-                question, reader.result(), base, embedder, options, scope=scope, on_text=words.show
+                question,
+                reader.result(),
+                base,
+                embedder,
+                options,
+                scope=scope,
+                on_text=words.show,
+                progress=words.parts,
             )
         if log is not None:
             append(log, answer.receipt, timeout_s=current.lock_timeout_s)

@@ -79,6 +79,10 @@ class Words:
         elif self._spinner is not None:
             self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
 
+    def parts(self, done: int, total: int) -> None:
+        if self._spinner is not None:
+            self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
+
     def end(self, answer: str) -> bool:
         """Whether the answer stands on the terminal now. Another one stands under what a model said in words of its own."""
         if self._out is None or not self._printed:

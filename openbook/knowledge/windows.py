@@ -19,7 +19,7 @@ from openbook.knowledge.passages import documents_holding, passage_of
 from openbook.knowledge.scope import Condition
 from openbook.records import Hit, Passage
 
-WINDOW_CHARS = 1_200  # about 300 tokens
+WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (docs/benchmarks.md)
 MORE = (
     0.3  # what a further passage that was found counts in its window's score, of its own score above the last one found
 )

@@ -1,0 +1,146 @@
+"""Questions about whole documents: "summarise FILE" and "compare FILE with FILE".
+
+The windows of a document are read in groups, a note is taken on each group, and the answer is written from the notes. Every
+sentence of it is then cited from the windows like that of any answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Literal, TypeAlias
+
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled
+from openbook.inference.prompting import excerpt_block
+from openbook.knowledge.windows import joined, partition
+from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
+
+MOST_WINDOWS = 32  # of all documents together
+GROUPED = 3  # windows to a note
+NOTE = Decoding(max_tokens=90)
+
+Kind: TypeAlias = Literal["summary", "comparison"]
+KINDS: tuple[Kind, ...] = ("summary", "comparison")
+
+_NOTE = (
+    "You take notes on a part of a document. Write down in one to three sentences what the part says. Keep exact names, "
+    "numbers and dates. Write nothing else."
+)
+_WRITE = {
+    "summary": "You summarise a document from notes on its parts, which are in order. Write three to six sentences. Keep "
+    "exact names, numbers and dates. Write only what the notes say.",
+    "comparison": "You compare documents from notes on their parts. Write a list: first what is the same, then what is "
+    "different, with the name of the document each time. Keep exact names, numbers and dates. Write only what the notes say.",
+}
+_SUMMARY = re.compile(
+    r"(?:please\s+)?(?:summari[sz]e|give me a summary of|a? ?summary of)\s+(.+?)[.?!]*", re.IGNORECASE
+)
+_COMPARISON = re.compile(r"(?:please\s+)?compare\s+(.+?)\s+(?:with|and|to)\s+(.+?)[.?!]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    kind: Kind
+    documents: tuple[str, ...]
+
+
+def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> Overview | None:
+    """What is asked about whole documents; None for any other question, also where a name is that of no or several documents."""
+    kind: Kind = "summary"
+    match = _SUMMARY.fullmatch(question.strip())
+    if match is None:
+        kind, match = "comparison", _COMPARISON.fullmatch(question.strip())
+    if match is None:
+        return None
+    known = list(documents())
+    named = [_named(name, known) for name in match.groups()]
+    found = tuple(document for document in named if document is not None)
+    return Overview(kind, found) if len(found) == len(set(found)) == len(named) else None
+
+
+def _named(name: str, documents: Iterable[str]) -> str | None:
+    wanted = _plain(
+        re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(" \"'`\u201c\u201d"), flags=re.IGNORECASE)
+    )
+    found = [
+        d for d in documents if wanted in (_plain(d), _plain(PurePosixPath(d).name), _plain(PurePosixPath(d).stem))
+    ]
+    found = found or [d for d in documents if _plain(d).endswith("/" + wanted)]
+    return found[0] if len(found) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.replace("\\", "/")).casefold().strip()
+
+
+def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], int]:
+    """(the windows to read of documents with these passages, how many are left out): spread over each document."""
+    room = MOST_WINDOWS // max(len(passages), 1)
+    hits: list[Hit] = []
+    left_out = 0
+    for of_document in passages:
+        visible = [joined(of_document[run.start : run.stop]) for run in partition(of_document)]
+        visible = [window for window in visible if window.text.strip()]
+        step = max(len(visible) / room, 1.0)
+        chosen = [visible[int(number * step)] for number in range(min(len(visible), room))]
+        left_out += len(visible) - len(chosen)
+        hits += [Hit(window, 0.0, None, None, None) for window in chosen]
+    return hits, left_out
+
+
+def read_overview(
+    kind: Kind,
+    question: str,
+    hits: Sequence[Hit],
+    model: FrozenModel,
+    decoding: Decoding,
+    streamed: Callable[[Prompt, Decoding], Completion],
+    progress: Callable[[int, int], None],
+    cancelled: Cancelled,
+) -> Completion:
+    """The answer from a note on each group of windows; its prompt digest is over all prompts. `streamed` writes the last text.
+
+    Raises ContextOverflow, EngineError.
+    """
+    groups = list(_groups(hits))
+    notes: list[Completion] = []
+    for number, group in enumerate(groups):
+        progress(number, len(groups))
+        windows = [hit.passage for hit in group]
+        blocks = tuple(excerpt_block(n, window.title, window.text) for n, window in enumerate(windows, 1))
+        labels = tuple(sorted({label for window in windows for label in window.labels}))
+        prompt = Prompt(_NOTE, blocks, "Your notes on this part:", tuple(w.origins for w in windows), labels)
+        notes.append(model.complete(prompt, NOTE, cancelled))
+    progress(len(groups), len(groups))
+    lines = [
+        f"{group[0].passage.document.rpartition('/')[2]}: {' '.join(note.text.split())}"
+        for group, note in zip(groups, notes, strict=True)
+    ]
+    written = streamed(Prompt(_WRITE[kind], (), "\n".join([*lines, "", question])), decoding)
+    all_of_them = [*notes, written]
+    return replace(
+        written,
+        prompt_tokens=_sum([each.prompt_tokens for each in all_of_them]),
+        answer_tokens=_sum([each.answer_tokens for each in all_of_them]),
+        prompt_digest=sha256_hex(canonical_json([each.prompt_digest for each in all_of_them])),
+    )
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _groups(hits: Sequence[Hit]) -> Iterable[list[Hit]]:
+    """Windows of one document that are read together."""
+    group: list[Hit] = []
+    for hit in hits:
+        if group and (len(group) == GROUPED or group[0].passage.document != hit.passage.document):
+            yield group
+            group = []
+        group.append(hit)
+    if group:
+        yield group

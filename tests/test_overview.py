@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.answer import ask
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
+from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.knowledge.scope import EVERYTHING
+from openbook.overview import MOST_WINDOWS, Overview, overview_of, windows_of
+from openbook.records import Completion, Decoding, Prompt
+from openbook.replay import replay
+from openbook.testing import EchoEngine, HashEmbedder
+
+DOCUMENTS = ["/d/leave-policy.md", "/d/archive/leave-policy-2023.md", "/d/a/notes.txt", "/d/b/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "documents"),
+    [
+        ("Summarise leave-policy.md", "summary", ["/d/leave-policy.md"]),
+        ("please summarize the file 'leave policy'.", "summary", ["/d/leave-policy.md"]),
+        ("give me a summary of a/notes.txt", "summary", ["/d/a/notes.txt"]),
+        ("compare leave-policy-2023.md with leave-policy", "comparison", [DOCUMENTS[1], DOCUMENTS[0]]),
+    ],
+)
+def test_a_question_about_whole_documents_names_them(question: str, kind: str, documents: list[str]) -> None:
+    assert overview_of(question, lambda: DOCUMENTS) == Overview(kind, tuple(documents))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many days of leave do I get?",
+        "Summarise notes.txt",  # two documents have that name
+        "Summarise the weather",
+        "compare leave-policy.md with leave-policy.md",
+        "compare leave-policy.md with the weather",
+        "Summarise",
+    ],
+)
+def test_any_other_question_is_searched_for(question: str) -> None:
+    assert overview_of(question, lambda: DOCUMENTS) is None
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_question(text: str) -> None:
+    overview_of(f"compare {text} with {text}", lambda: DOCUMENTS)
+
+
+class Notes(EchoEngine):
+    """Takes as its note the first sentence of what it reads, and writes the notes down again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[Prompt] = []
+
+    def _answer(self, prompt: Prompt) -> str:
+        self.prompts.append(prompt)
+        if prompt.passages:
+            return prompt.passages[0].split("\n", 1)[1].strip().split("\n\n")[-1].split(". ")[0].rstrip(".") + "."
+        return "\n".join(f"- {line.partition(': ')[2]}" for line in prompt.question.splitlines() if ": " in line)
+
+
+@pytest.fixture
+def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
+    (tmp_path / "old.md").write_text(
+        "# Leave 2023\n\nA full-time employee has 24 days of leave. It was different then."
+    )
+    (tmp_path / "new.md").write_text("# Leave\n\nA full-time employee has 28 days of leave. It is different now.")
+    filler = "".join(
+        f"## Part {i}\n\nPart number {i} is about subject {i * 7}. {'More of it. ' * 60}\n\n" for i in range(50)
+    )
+    (tmp_path / "long.md").write_text(f"# Long\n\n{filler}")
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / f"{name}.md" for name in ("old", "new", "long")], embedder, RunOptions())
+    return base
+
+
+def test_documents_are_compared_with_a_quote_for_every_sentence(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    engine = Notes()
+    answer = ask("Compare old.md with new.md", FrozenModel(engine), base, embedder)
+    assert "24 days" in answer.answer
+    assert "28 days" in answer.answer
+    assert {Path(citation.document).name for citation in answer.citations} == {"old.md", "new.md"}
+    assert answer.receipt.strategy == "comparison"
+    assert [len(prompt.passages) for prompt in engine.prompts] == [1, 1, 0]
+    assert replay(answer.receipt, FrozenModel(Notes()), base).identical
+
+
+def test_of_a_long_document_parts_are_read_within_a_bound_that_is_told(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    steps: list[tuple[int, int]] = []
+    answer = ask(
+        "summarise long.md",
+        FrozenModel(Notes()),
+        base,
+        embedder,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert len(answer.passages) == MOST_WINDOWS
+    assert answer.notes[0].startswith(f"{MOST_WINDOWS} of ")
+    assert steps[-1] == (steps[-1][1], steps[-1][1])
+    starts = [hit.passage.start for hit in answer.passages]
+    assert starts == sorted(starts)
+    text = base.text(answer.passages[0].passage.document)
+    assert text is not None
+    assert starts[-1] > 0.9 * len(text)
+
+
+def test_documents_share_the_bound(base: KnowledgeBase) -> None:
+    long, new = (next(d for d in base.documents(EVERYTHING) if d.endswith(name)) for name in ("long.md", "new.md"))
+    hits, left_out = windows_of([base.passages(long), base.passages(new)])
+    assert len(hits) == MOST_WINDOWS // 2 + 1
+    assert left_out > 0
+
+
+class Stopped(Notes):
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        completion = yield from super().generate(prompt, decoding, cancelled)
+        return completion
+
+
+def test_a_cancelled_overview_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    answer = ask("Summarise new.md", FrozenModel(Stopped()), base, embedder, cancelled=lambda: True)
+    assert answer.finish_reason == "cancelled"
+    assert "Cancelled before the answer was complete." in answer.notes
