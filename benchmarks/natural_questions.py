@@ -105,7 +105,7 @@ def plain(text: str) -> str:
     """`text` in lower case and one line, without marks of Markdown and thousands, with plain hyphens and quotes."""
     text = unicodedata.normalize("NFKC", text)
     text = re.sub("[\u2018\u2019]", "'", re.sub("[\u201c\u201d]", '"', re.sub("[\u2010-\u2015\u2212]", "-", text)))
-    text = re.sub(r"(?<=\d),(?=\d{3})", "", re.sub(r"[`*]", "", text))
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", re.sub(r"[`*]", "", text))
     return " ".join(text.split()).lower()
 
 
