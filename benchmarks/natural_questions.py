@@ -1,0 +1,261 @@
+"""How many questions, asked as people ask them, does a model answer right from documents that people wrote for people?
+
+    python -m benchmarks.natural_questions [--half development|reporting] [--model NAME] [--limit N] [--out FILE.jsonl]
+    python -m benchmarks.natural_questions --retrieval [--half development|reporting]
+
+The questions and documents of `examples/natural`. An answer is right when it states every key fact of its question and
+none of the values that make it wrong; an unanswerable question is right when the answer is an abstention. A follow-up is
+searched for as the server does it (`conversation.condensed`).
+
+--out      one JSON object an answer; a run goes on where it stopped
+--retrieval  no model: for how many questions do the passages that are found hold every key fact, in a document that is
+           known to hold it, and are all of these documents among them
+
+Prints a line a question, tables by kind with 95 % Wilson intervals and, as its last line, one JSON document. Look at the
+half "reporting" only to report, never to choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import tarfile
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openbook.answer import Options, ask
+from openbook.config import Settings, load_settings
+from openbook.conversation import condensed
+from openbook.diagnosis.summary import Share, share
+from openbook.inference import load_embedder, load_model
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.cached import for_documents
+from openbook.models import ModelStore, ensure
+from openbook.records import Answer, Embedder, Hit
+
+NATURAL = Path(__file__).parent.parent / "examples" / "natural"
+HALVES = ("development", "reporting")
+VERDICTS = ("right", "wrong", "declined", "wrongly declined")  # declined: rightly
+FOUND = (1, 2, 4, 10, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    document: str
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`facts`: each a list of regular expressions of which one must match the answer; `wrong`: none of these may."""
+
+    id: str
+    question: str
+    earlier: tuple[str, ...]
+    kind: str
+    half: str
+    facts: tuple[tuple[str, ...], ...]
+    wrong: tuple[str, ...]
+    places: tuple[Place, ...]
+    answer: str
+
+    @property
+    def documents(self) -> set[str]:
+        return {place.document for place in self.places}
+
+    @property
+    def stated(self) -> list[tuple[str, ...]]:
+        """The facts as a document states them, which does not begin with "yes" or "no" as an answer does."""
+        return [tuple(pattern for pattern in fact if not pattern.startswith("^")) for fact in self.facts]
+
+
+def questions(half: str | None = None) -> list[Question]:
+    lines = (NATURAL / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [question_of(json.loads(line)) for line in lines]
+    return [question for question in found if half in (None, question.half)]
+
+
+def question_of(value: dict[str, Any]) -> Question:
+    places = tuple(Place(**place) for place in value.pop("places"))
+    facts = tuple(tuple(fact) for fact in value.pop("facts"))
+    return Question(
+        **{**value, "earlier": tuple(value["earlier"]), "wrong": tuple(value["wrong"])}, facts=facts, places=places
+    )
+
+
+def unpacked(cache: Path) -> Path:
+    """The folder of the documents, unpacked once for the archive as it is now."""
+    archive = NATURAL / "documents.tar.xz"
+    folder = cache / f"natural-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        with tarfile.open(archive) as tar:
+            tar.extractall(part, filter="data")
+        part.rename(folder)
+    return folder
+
+
+def plain(text: str) -> str:
+    """`text` in lower case and one line, without marks of Markdown and thousands, with plain hyphens and quotes."""
+    text = unicodedata.normalize("NFKC", text)
+    text = re.sub("[\u2018\u2019]", "'", re.sub("[\u201c\u201d]", '"', re.sub("[\u2010-\u2015\u2212]", "-", text)))
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", re.sub(r"[`*]", "", text))
+    return " ".join(text.split()).lower()
+
+
+def says(text: str, pattern: str) -> bool:
+    """Whether `pattern` stands in `text` from the beginning of a word; if it ends in a digit, to the end of a number."""
+    left = r"(?<!\w)(?<!\d\.)" if re.match(r"\w", pattern) else ""
+    right = r"(?!\d)(?!\.0*[1-9])" if re.search(r"\d$", pattern) else ""
+    return re.search(f"{left}(?:{pattern}){right}", plain(text), re.IGNORECASE) is not None
+
+
+def holds(text: str, facts: Iterable[Iterable[str]]) -> bool:
+    return all(any(says(text, pattern) for pattern in fact) for fact in facts)
+
+
+def judged(question: Question, answer: str, abstained: bool) -> str:
+    """One of VERDICTS."""
+    if abstained:
+        return "wrongly declined" if question.facts else "declined"
+    right = bool(question.facts) and holds(answer, question.facts)
+    return "right" if right and not any(says(answer, pattern) for pattern in question.wrong) else "wrong"
+
+
+def row_of(question: Question, answer: Answer) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "kind": question.kind,
+        "verdict": judged(question, answer.answer, answer.abstained),
+        "answer": answer.answer,
+        "supported": answer.supported,
+        "confidence": getattr(answer, "confidence", None),
+        "seconds": answer.timings and answer.timings.total_s,
+        "first_token_s": answer.timings and answer.timings.first_token_s,
+        "model": answer.receipt.model.digest,
+    }
+
+
+def found_within(question: Question, hits: Sequence[Hit], folder: Path) -> tuple[bool, bool]:
+    """(every key fact stands in the hits of its documents, all of its documents are among the hits)."""
+    names = {str(folder / document) for document in question.documents}
+    text = "\n\n".join(hit.passage.text for hit in hits if hit.passage.document in names)
+    return holds(text, question.stated), names <= {hit.passage.document for hit in hits}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", choices=HALVES, default="development")
+    parser.add_argument("--model", help="a stored model (default: that of the settings)")
+    parser.add_argument("--limit", type=int, help="only the first questions")
+    parser.add_argument("--out", type=Path, help="write the answers here, and go on from those that stand in it")
+    parser.add_argument("--retrieval", action="store_true", help="only what is found; no model")
+    options = parser.parse_args()
+    settings = load_settings()
+    asked = questions(options.half)[: options.limit]
+    folder = unpacked(settings.cache_dir)
+    embedder = load_embedder(ensure(ModelStore(settings.models_dir), settings.embedder))
+    base, _ = for_documents([folder], settings.cache_dir, embedder)
+    with closing(base):
+        if options.retrieval:
+            measure_retrieval(asked, base, embedder, folder, options.half)
+        else:
+            measure_answers(asked, base, embedder, settings, options)
+
+
+def measure_retrieval(
+    asked: Sequence[Question], base: KnowledgeBase, embedder: Embedder, folder: Path, half: str
+) -> None:
+    rows: list[tuple[Question, list[tuple[bool, bool]]]] = []
+    for question in asked:
+        if question.facts:
+            _, hits = base.search(condensed(question.earlier, question.question), embedder, max(FOUND))
+            within = [found_within(question, hits[:limit], folder) for limit in FOUND]
+            rows.append((question, within))
+            first = next((limit for limit, (facts, _) in zip(FOUND, within, strict=True) if facts), None)
+            print(f"{question.id} {question.kind:<13} facts within {first or '-':<3} {question.question}")
+    table = {
+        f"{what} within {limit}": [within[i][j] for _, within in rows]
+        for j, what in enumerate(("all facts", "all documents"))
+        for i, limit in enumerate(FOUND)
+    }
+    print()
+    for name, found in table.items():
+        print(f"{name:<24} {share(sum(found), len(found))}")
+    four = FOUND.index(4)
+    by_kind("all facts within 4", [(q.kind, within[four][0]) for q, within in rows])
+    print(json.dumps({"half": half, "found": {name: [sum(found), len(found)] for name, found in table.items()}}))
+
+
+def measure_answers(
+    asked: Sequence[Question], base: KnowledgeBase, embedder: Embedder, settings: Settings, options: argparse.Namespace
+) -> None:
+    reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
+    rows = {row["id"]: row for row in rows_in(options.out, reference.digest)}
+    with closing(load_model(reference, threads=settings.threads)) as model:
+        for question in asked:
+            if question.id not in rows:
+                query = condensed(question.earlier, question.question)
+                row = row_of(question, ask(question.question, model, base, embedder, Options(), query=query))
+                rows[question.id] = row
+                if options.out:
+                    with options.out.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            row = rows[question.id]
+            print(f"{row['id']} {row['kind']:<13} {row['verdict']:<16} {question.question} -> {row['answer'][:120]!r}")
+    summarise([rows[question.id] for question in asked], options.half, reference.name)
+
+
+def rows_in(out: Path | None, digest: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out and out.exists() else []
+    if others := {row["model"] for row in rows} - {digest}:
+        raise SystemExit(f"{out} holds answers of another model ({', '.join(sorted(others))}). Give another file.")
+    return rows
+
+
+def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
+    answerable = [row for row in rows if row["kind"] != "unanswerable"]
+    supported = [row for row in rows if row["supported"] and row["verdict"] in ("right", "wrong")]
+    table = {
+        "right": share_of(rows, lambda row: row["verdict"] in ("right", "declined")),
+        "answerable: right": share_of(answerable, lambda row: row["verdict"] == "right"),
+        "answerable: wrong": share_of(answerable, lambda row: row["verdict"] == "wrong"),
+        "answerable: declined": share_of(answerable, lambda row: row["verdict"] == "wrongly declined"),
+        "supported: wrong": share_of(supported, lambda row: row["verdict"] == "wrong"),
+    }
+    for word in sorted({row["confidence"] for row in rows if row["confidence"]}):
+        called = [row for row in rows if row["confidence"] == word and row["verdict"] in ("right", "wrong")]
+        table[f"{word}: wrong"] = share_of(called, lambda row: row["verdict"] == "wrong")
+    print(f"\n{model}, {half}")
+    for name, value in table.items():
+        print(f"{name:<24} {value}")
+    by_kind("right", [(row["kind"], row["verdict"] in ("right", "declined")) for row in rows])
+    for name in ("first_token_s", "seconds"):
+        print(f"{name + ', median':<24} {median([row[name] for row in rows if row[name] is not None])}")
+    counts = {name: [value.count, value.of] for name, value in table.items()}
+    print(json.dumps({"model": model, "half": half, "shares": counts}))
+
+
+def share_of(rows: Sequence[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> Share:
+    return share(sum(map(holds, rows)), len(rows))
+
+
+def by_kind(name: str, outcomes: Sequence[tuple[str, bool]]) -> None:
+    print(f"\n{name}, by kind")
+    for kind in dict.fromkeys(kind for kind, _ in outcomes):
+        found = [outcome for k, outcome in outcomes if k == kind]
+        print(f"  {kind:<22} {share(sum(found), len(found))}")
+
+
+def median(values: Sequence[float]) -> str:
+    return f"{sorted(values)[len(values) // 2]:.2f}" if values else "no data"
+
+
+if __name__ == "__main__":
+    main()
