@@ -62,9 +62,8 @@ def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> Overvi
 
 
 def _named(name: str, documents: Iterable[str]) -> str | None:
-    wanted = _plain(
-        re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(" \"'`\u201c\u201d"), flags=re.IGNORECASE)
-    )
+    name = re.sub(r"^(?:the\s+)?(?:file|document)\s+", "", name.strip(), flags=re.IGNORECASE)
+    wanted = _plain(name.strip(" \"'`\u201c\u201d"))
     found = [
         d for d in documents if wanted in (_plain(d), _plain(PurePosixPath(d).name), _plain(PurePosixPath(d).stem))
     ]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,10 @@ from hypothesis import strategies as st
 
 from openbook.answer import ask
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.scope import EVERYTHING
 from openbook.overview import MOST_WINDOWS, Overview, overview_of, windows_of
-from openbook.records import Completion, Decoding, Prompt
+from openbook.records import Prompt
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder
 
@@ -121,15 +119,7 @@ def test_documents_share_the_bound(base: KnowledgeBase) -> None:
     assert left_out > 0
 
 
-class Stopped(Notes):
-    def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, Completion]:
-        completion = yield from super().generate(prompt, decoding, cancelled)
-        return completion
-
-
 def test_a_cancelled_overview_says_so(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    answer = ask("Summarise new.md", FrozenModel(Stopped()), base, embedder, cancelled=lambda: True)
+    answer = ask("Summarise new.md", FrozenModel(Notes()), base, embedder, cancelled=lambda: True)
     assert answer.finish_reason == "cancelled"
     assert "Cancelled before the answer was complete." in answer.notes

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import strategies as st
 
 from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.windows import WINDOW_CHARS, joined, partition
-from openbook.records import PassageSpan
+from openbook.records import Completion, Decoding, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
 PATHS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3).map(tuple)
 SPANS = st.lists(st.tuples(st.integers(1, 500), st.sampled_from([1, 2]), PATHS), min_size=1, max_size=40)
@@ -118,10 +120,12 @@ def test_an_answer_from_windows_is_replayed(base: KnowledgeBase, embedder: HashE
 def test_what_was_computed_of_a_window_names_all_its_passages(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     asked: list[tuple[tuple[str, ...], ...]] = []
 
-    class Noting(type(echo_model().engine)):  # type: ignore[misc]
-        def generate(self, prompt, decoding, cancelled=lambda: False):  # type: ignore[no-untyped-def]
+    class Noting(EchoEngine):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+        ) -> Generator[str, None, Completion]:
             asked.append(prompt.origins)
-            return super().generate(prompt, decoding, cancelled)
+            return (yield from super().generate(prompt, decoding, cancelled))
 
     ask("Who approves claims?", FrozenModel(Noting()), base, embedder, Options(min_similarity=-1.0))
     stored = {p.digest for document in base.documents() for p in base.passages(document)}
