@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import Options, ask
-from openbook.config import Settings, load_settings
+from openbook.answer import ask
+from openbook.config import load_settings
 from openbook.conversation import condensed
 from openbook.diagnosis.summary import Share, share
-from openbook.inference import load_embedder, load_model
+from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.cached import for_documents
 from openbook.models import ModelStore, ensure
@@ -128,12 +128,13 @@ def judged(question: Question, answer: str, abstained: bool) -> str:
     return "right" if right and not any(says(answer, pattern) for pattern in question.wrong) else "wrong"
 
 
-def row_of(question: Question, answer: Answer) -> dict[str, Any]:
+def row_of(question: Question, answer: Answer, folder: Path) -> dict[str, Any]:
     return {
         "id": question.id,
         "kind": question.kind,
         "verdict": judged(question, answer.answer, answer.abstained),
         "answer": answer.answer,
+        "read": bool(question.facts) and found_within(question, answer.passages, folder)[0],
         "supported": answer.supported,
         "confidence": getattr(answer, "confidence", None),
         "seconds": answer.timings and answer.timings.total_s,
@@ -166,7 +167,10 @@ def main() -> None:
         if options.retrieval:
             measure_retrieval(asked, base, embedder, folder, options.half)
         else:
-            measure_answers(asked, base, embedder, settings, options)
+            reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
+            with closing(load_model(reference, threads=settings.threads)) as model:
+                rows = measure_answers(asked, model, base, embedder, folder, options.out)
+            summarise(rows, options.half, reference.name)
 
 
 def measure_retrieval(
@@ -187,29 +191,33 @@ def measure_retrieval(
     }
     print()
     for name, found in table.items():
-        print(f"{name:<24} {share(sum(found), len(found))}")
+        print(f"{name:<32} {share(sum(found), len(found))}")
     four = FOUND.index(4)
     by_kind("all facts within 4", [(q.kind, within[four][0]) for q, within in rows])
     print(json.dumps({"half": half, "found": {name: [sum(found), len(found)] for name, found in table.items()}}))
 
 
 def measure_answers(
-    asked: Sequence[Question], base: KnowledgeBase, embedder: Embedder, settings: Settings, options: argparse.Namespace
-) -> None:
-    reference = ensure(ModelStore(settings.models_dir), options.model or settings.model)
-    rows = {row["id"]: row for row in rows_in(options.out, reference.digest)}
-    with closing(load_model(reference, threads=settings.threads)) as model:
-        for question in asked:
-            if question.id not in rows:
-                query = condensed(question.earlier, question.question)
-                row = row_of(question, ask(question.question, model, base, embedder, Options(), query=query))
-                rows[question.id] = row
-                if options.out:
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            row = rows[question.id]
-            print(f"{row['id']} {row['kind']:<13} {row['verdict']:<16} {question.question} -> {row['answer'][:120]!r}")
-    summarise([rows[question.id] for question in asked], options.half, reference.name)
+    asked: Sequence[Question],
+    model: FrozenModel,
+    base: KnowledgeBase,
+    embedder: Embedder,
+    folder: Path,
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """A row a question, of `out` where it stands there; what is new is added to it at once."""
+    rows = {row["id"]: row for row in rows_in(out, model.identity.digest)}
+    for question in asked:
+        if question.id not in rows:
+            query = condensed(question.earlier, question.question)
+            row = row_of(question, ask(question.question, model, base, embedder, query=query), folder)
+            rows[question.id] = row
+            if out:
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        row = rows[question.id]
+        print(f"{row['id']} {row['kind']:<13} {row['verdict']:<16} {question.question} -> {row['answer'][:120]!r}")
+    return [rows[question.id] for question in asked]
 
 
 def rows_in(out: Path | None, digest: str) -> list[dict[str, Any]]:
@@ -224,6 +232,7 @@ def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
     supported = [row for row in rows if row["supported"] and row["verdict"] in ("right", "wrong")]
     table = {
         "right": share_of(rows, lambda row: row["verdict"] in ("right", "declined")),
+        "answerable: all facts were read": share_of(answerable, lambda row: row["read"]),
         "answerable: right": share_of(answerable, lambda row: row["verdict"] == "right"),
         "answerable: wrong": share_of(answerable, lambda row: row["verdict"] == "wrong"),
         "answerable: declined": share_of(answerable, lambda row: row["verdict"] == "wrongly declined"),
@@ -234,10 +243,10 @@ def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
         table[f"{word}: wrong"] = share_of(called, lambda row: row["verdict"] == "wrong")
     print(f"\n{model}, {half}")
     for name, value in table.items():
-        print(f"{name:<24} {value}")
+        print(f"{name:<32} {value}")
     by_kind("right", [(row["kind"], row["verdict"] in ("right", "declined")) for row in rows])
     for name in ("first_token_s", "seconds"):
-        print(f"{name + ', median':<24} {median([row[name] for row in rows if row[name] is not None])}")
+        print(f"{name + ', median':<32} {median([row[name] for row in rows if row[name] is not None])}")
     counts = {name: [value.count, value.of] for name, value in table.items()}
     print(json.dumps({"model": model, "half": half, "shares": counts}))
 
@@ -250,7 +259,7 @@ def by_kind(name: str, outcomes: Sequence[tuple[str, bool]]) -> None:
     print(f"\n{name}, by kind")
     for kind in dict.fromkeys(kind for kind, _ in outcomes):
         found = [outcome for k, outcome in outcomes if k == kind]
-        print(f"  {kind:<22} {share(sum(found), len(found))}")
+        print(f"  {kind:<30} {share(sum(found), len(found))}")
 
 
 def median(values: Sequence[float]) -> str:
