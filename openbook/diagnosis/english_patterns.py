@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from openbook.diagnosis.clauses import DETERMINERS, PREPOSITIONS
-from openbook.diagnosis.values import MONTHS, NUMBER_WORDS, UNITS
+from openbook.knowledge.values import MONTHS, NUMBER_WORDS, UNITS
 
 _WORDS = "|".join(sorted(NUMBER_WORDS - {"zero", "one"}, key=len, reverse=True))
 NUMBER = (

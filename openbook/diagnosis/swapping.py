@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from openbook.diagnosis.judging import content
-from openbook.diagnosis.values import MONTHS
+from openbook.knowledge.values import MONTHS
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import Hit
 
