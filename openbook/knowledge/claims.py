@@ -25,8 +25,12 @@ _SCALES = {"thousand": Decimal(1000), "million": Decimal(10**6), "billion": Deci
 _SCALES |= {"k": _SCALES["thousand"], "m": _SCALES["million"], "bn": _SCALES["billion"]}
 _YEAR = re.compile(r"(?<![\w.,])(?:1[5-9]|20)\d\d(?![\w]|[.,]\d)")
 
-_NEGATIONS = frozenset("not no never without neither nor cannot none nobody nothing rarely seldom hardly unlike lack lacks".split())
-_SCOPE_ENDS = frozenset("is are was were will may can must should has have had do does did but because although unless if when while".split())
+_NEGATIONS = frozenset(
+    "not no never without neither nor cannot none nobody nothing rarely seldom hardly unlike lack lacks".split()
+)
+_SCOPE_ENDS = frozenset(
+    "is are was were will may can must should has have had do does did but because although unless if when while".split()
+)
 _SCOPE_WORDS = 4
 _IRREGULAR = dict(pair.split(":") for pair in (
     "made:make sold:sell rose:rise risen:rise fell:fall fallen:fall grew:grow grown:grow gave:give given:give saw:see seen:see began:begin "
@@ -203,7 +207,14 @@ def _sides(words: Sequence[str]) -> frozenset[tuple[int, int]]:
             word = "more" if word == "over" else "less"
         elif (word, following) == ("up", "to"):
             continue
-        forms = (word, word.removesuffix("s"), _IRREGULAR.get(word, word), word.removesuffix("d"), word.removesuffix("ed"), word.removesuffix("ing"))
+        forms = (
+            word,
+            word.removesuffix("s"),
+            _IRREGULAR.get(word, word),
+            word.removesuffix("d"),
+            word.removesuffix("ed"),
+            word.removesuffix("ing"),
+        )
         for form in forms:
             found.update(_SIDES.get(form, ()))
     return frozenset(found)
@@ -237,8 +248,12 @@ def missing_values(said: Statement, there: Iterable[Value], scales: Iterable[Dec
     """Values of the sentence that do not stand there. `scales`: what numbers there are in, besides ones."""
     there, scales = list(there), (Decimal(1), *scales)
     years = {v.detail for v in there if v.kind == "date" and v.detail}
-    return [value for _, value in said.values if not any(_equal(value, other, scales) for other in there) and not (
-        value.kind == "number" and value.core[1] in {str(Decimal(y).normalize()) for y in years})]
+    return [
+        value
+        for _, value in said.values
+        if not any(_equal(value, other, scales) for other in there)
+        and not (value.kind == "number" and value.core[1] in {str(Decimal(y).normalize()) for y in years})
+    ]
 
 
 def _equal(value: Value, other: Value, scales: Sequence[Decimal]) -> bool:
@@ -263,7 +278,9 @@ def scales(text: str) -> tuple[Decimal, ...]:
     return tuple(sorted(found))
 
 
-_CHANGE = re.compile(r",? (?:and )?(?:(?:as )?compared (?:with|to)|after|versus|vs\.?|(?:up|down) from|instead of|rather than)\b")
+_CHANGE = re.compile(
+    r",? (?:and )?(?:(?:as )?compared (?:with|to)|after|versus|vs\.?|(?:up|down) from|instead of|rather than)\b"
+)
 
 
 def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
@@ -342,7 +359,9 @@ def years_in(text: str) -> frozenset[str]:
 # --- names and code ---------------------------------------------------------------------------------------------------
 
 _CODE = re.compile(r"``?([^`\n]{1,200})`")
-_MARK = re.compile(r"https?://[^\s)>\]]+|(?<![\w-])--[\w-]+|[\w.]*\w_\w[\w.]*|\w*[a-z][A-Z]\w*|(?=\w*\d)(?=\w*[A-Za-z])\w+(?:\.\w+)*|\w+(?:\.[A-Za-z_]\w*)+(?=\W|$)|\w+\(\)")
+_MARK = re.compile(
+    r"https?://[^\s)>\]]+|(?<![\w-])--[\w-]+|[\w.]*\w_\w[\w.]*|\w*[a-z][A-Z]\w*|(?=\w*\d)(?=\w*[A-Za-z])\w+(?:\.\w+)*|\w+(?:\.[A-Za-z_]\w*)+(?=\W|$)|\w+\(\)"
+)
 _CALENDAR = frozenset(form for day in (*MONTHS, *WEEKDAYS) for form in (day, day[:3]))
 _NAME = re.compile(r"(?<![\w])[^\W\d_a-z][\w'’&-]*")
 
@@ -351,7 +370,14 @@ def codes_in(text: str) -> list[str]:
     """Code and identifiers, which stand verbatim or not at all."""
     quoted = [m[1].strip() for m in _CODE.finditer(text)]
     marks = [m[0].rstrip(".,;:!?'’") for m in _MARK.finditer(_CODE.sub(" ", text))]
-    return [code for code in (*quoted, *(m for m in marks if not re.fullmatch(r"\d+(?:st|nd|rd|th|s|k|m|bn|[ap]m)", m, re.IGNORECASE))) if code]
+    return [
+        code
+        for code in (
+            *quoted,
+            *(m for m in marks if not re.fullmatch(r"\d+(?:st|nd|rd|th|s|k|m|bn|[ap]m)", m, re.IGNORECASE)),
+        )
+        if code
+    ]
 
 
 def stands(code: str, text: str) -> bool:
@@ -366,7 +392,10 @@ def names_of(sentence: str, common: frozenset[str]) -> list[str]:
     matches = list(_NAME.finditer(sentence))
     for i, match in enumerate(matches):
         word = match[0].removesuffix("'s").removesuffix("’s")
-        begins = not re.search(r"\w", sentence[: match.start()]) or re.search(r"[.:!?]\s*\W*$", sentence[: match.start()]) is not None
+        begins = (
+            not re.search(r"\w", sentence[: match.start()])
+            or re.search(r"[.:!?]\s*\W*$", sentence[: match.start()]) is not None
+        )
         if not is_content(word.casefold()) or word.casefold() in _CALENDAR:
             continue
         follows = i + 1 < len(matches) and matches[i + 1].start() == match.end() + 1

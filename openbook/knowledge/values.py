@@ -162,7 +162,9 @@ def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
 def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
     """Each value once: dates and times, then numbers."""
     values = [value for _, value in located]
-    return list(dict.fromkeys([*(v for v in values if v.kind != "number"), *_joined(v for v in values if v.kind == "number")]))
+    return list(
+        dict.fromkeys([*(v for v in values if v.kind != "number"), *_joined(v for v in values if v.kind == "number")])
+    )
 
 
 def _date(match: re.Match[str]) -> Value | None:
