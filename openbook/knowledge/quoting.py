@@ -116,6 +116,7 @@ def closest(question: str, passages: Sequence[Passage], embed: Embed | None, mos
 _FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
 _OPEN = frozenset("what who whom whose which when where why how".split())
+_PRONOUNS = frozenset("it its they their them we our us he his him she her this these those such".split())
 _UNFINISHED = frozenset("the a an and or of to in on at by for from with is are was were that which than as".split())
 
 
@@ -399,7 +400,9 @@ class _Reading:
         if missing and not self._around(claim, run, missing, most):
             return False
         text = " ".join([*(part.said.text for part in near), *(each.text for each in header), self.contexts[run.place]])
-        words = {*self.question.words, *claims.words_of(text), *map(str.casefold, re.findall(r"[\w'’&-]+", text))}
+        pronoun = not _PRONOUNS.isdisjoint(word for part in near for word in part.said.words)
+        named = f"{self.question.text} {text} {run.said.text if pronoun else ''}"
+        words = {*claims.words_of(named), *map(str.casefold, re.findall(r"[\w'’&-]+", named))}
         for code in claim.codes:
             asked = claims.stands(code, self.question.text) and claims.stands(code, self.texts[run.place])
             if not asked and not claims.stands(code, text):

@@ -25,17 +25,17 @@ _UNITS_BY_NAME = {
 }  # fmt: skip
 UNITS = {form: unit for unit, forms in _UNITS_BY_NAME.items() for form in forms.split()}
 
-_SMALL = dict(zip(
+SMALL_NUMBERS = dict(zip(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen".split(), range(20), strict=True,
 ))  # fmt: skip
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 MOST_CHARS = 4_000
 MOST_DIGITS = 25  # what is longer is an identifier
 _MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
 _TWO_WAYS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.500: one and a half, or fifteen hundred
-NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_SCALES})
+NUMBER_WORDS = frozenset({*SMALL_NUMBERS, *TENS, *_SCALES})
 
 MONTHS = "january february march april may june july august september october november december".split()
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
@@ -71,7 +71,7 @@ _BOUNDS = frozenset("not never than over under above below before after until si
 LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
-_WEEKDAY = re.compile(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b,?", re.IGNORECASE)
+_WEEKDAY = re.compile(rf"\b(?:{'|'.join(WEEKDAYS)})\b,?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _time(match: re.Match[str]) -> Value | None:
         return Value(("time", "0:00" if match["word"].lower() == "midnight" else "12:00"))
     if match["spoken"]:
         word = match["spoken"].lower()
-        hour, minute = int(word) if word.isdigit() else _SMALL.get(word, 99), 0
+        hour, minute = int(word) if word.isdigit() else SMALL_NUMBERS.get(word, 99), 0
     else:
         hour, minute = int(match["hour"] or match["hour2"]), int(match["minute"] or match["minute2"] or 0)
     if match["half"]:
@@ -292,8 +292,8 @@ def _spelled(words: list[str]) -> int | None:
     for word in words:
         if word == "and":
             continue
-        if word in _SMALL or word in _TENS:
-            size, value = (10, _SMALL[word]) if word in _SMALL else (100, _TENS[word])
+        if word in SMALL_NUMBERS or word in TENS:
+            size, value = (10, SMALL_NUMBERS[word]) if word in SMALL_NUMBERS else (100, TENS[word])
             if last < size or (last == size) or (last == 100 and not 0 < value < 10):
                 return None
             group, last = group + value, size
