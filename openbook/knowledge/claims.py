@@ -359,9 +359,10 @@ def years_in(text: str) -> frozenset[str]:
 # --- names and code ---------------------------------------------------------------------------------------------------
 
 _CODE = re.compile(r"``?([^`\n]{1,200})`")
-_MARK = re.compile(
-    r"https?://[^\s)>\]]+|(?<![\w-])--[\w-]+|[\w.]*\w_\w[\w.]*|\w*[a-z][A-Z]\w*|(?=\w*\d)(?=\w*[A-Za-z])\w+(?:\.\w+)*|\w+(?:\.[A-Za-z_]\w*)+(?=\W|$)|\w+\(\)"
-)
+_TOKEN = re.compile(r"https?://[^\s)>\]]+|(?<![\w-])--[\w-]+|[\w.]+(?:\(\))?")
+_MARK = re.compile(r"https?:|--|_|\(\)|[a-z][A-Z]|\d\.?[A-Za-z]|[A-Za-z]\d|\w\w\.[A-Za-z]")
+_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s)", re.IGNORECASE)
+_BEGINS = re.compile(r"[.:!?]\W*\Z")
 _CALENDAR = frozenset(form for day in (*MONTHS, *WEEKDAYS) for form in (day, day[:3]))
 _NAME = re.compile(r"(?<![\w])[^\W\d_a-z][\w'’&-]*")
 
@@ -369,15 +370,9 @@ _NAME = re.compile(r"(?<![\w])[^\W\d_a-z][\w'’&-]*")
 def codes_in(text: str) -> list[str]:
     """Code and identifiers, which stand verbatim or not at all."""
     quoted = [m[1].strip() for m in _CODE.finditer(text)]
-    marks = [m[0].rstrip(".,;:!?'’") for m in _MARK.finditer(_CODE.sub(" ", text))]
-    return [
-        code
-        for code in (
-            *quoted,
-            *(m for m in marks if not re.fullmatch(r"\d+(?:st|nd|rd|th|s|k|m|bn|[ap]m)", m, re.IGNORECASE)),
-        )
-        if code
-    ]
+    tokens = [m[0].rstrip(".,;:!?") for m in _TOKEN.finditer(_CODE.sub(" ", text))]
+    marks = [t for t in tokens if _MARK.search(t) and not _ORDINAL.fullmatch(t) and not located_values(t)]
+    return [code for code in (*quoted, *marks) if code]
 
 
 def stands(code: str, text: str) -> bool:
@@ -390,11 +385,11 @@ def names_of(sentence: str, common: frozenset[str]) -> list[str]:
     """Words with a capital that name something. `common`: words that the passages write in lower case."""
     sentence, found = _CODE.sub(" ", sentence), []
     matches = list(_NAME.finditer(sentence))
+    first = len(sentence) - len(sentence.lstrip("#*-+•\"'“‘([ \t\n"))
     for i, match in enumerate(matches):
         word = match[0].removesuffix("'s").removesuffix("’s")
         begins = (
-            not re.search(r"\w", sentence[: match.start()])
-            or re.search(r"[.:!?]\s*\W*$", sentence[: match.start()]) is not None
+            match.start() <= first or _BEGINS.search(sentence, max(0, match.start() - 8), match.start()) is not None
         )
         if not is_content(word.casefold()) or word.casefold() in _CALENDAR:
             continue
