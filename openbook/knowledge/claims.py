@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from itertools import pairwise
 
 from openbook.knowledge.values import MONTHS, NUMBER_WORDS, WEEKDAYS, Value, located_values
 from openbook.knowledge.words import is_function_word, stemmer
 
 _WORD = re.compile(r"\d+(?:[.,:/-]\d+)*|\w+n['\u2019]t|\w+(?:['\u2019](?!s\b)\w+)*")
-_MARKUP = re.compile(r"\*\*|[`\\!]|(?<=[$€£(]) +|(?<=\d),(?=\d{3}\b)|(?<=\d)\+")
+_MARKUP = re.compile(r"\]\((?!https?:)[^)\s]*\)|\*\*|[`\\!]|(?<=[$€£(]) +|(?<=\d),(?=\d{3}\b)|(?<=\d)\+")
 _RANGE = re.compile(r"(?<![\w.-])(\d+(?:\.\d+)?)[-–](?=\d+(?:\.\d+)?(?![\w-]))")
 _BRACKETED = re.compile(r"([$€£]?)\((\d[\d.]*)\)")  # negative, in accounts
 _SCALE = re.compile(r"\bin (thousand|million|billion)s\b|(?<!\w)[€$£](m|bn|k)\b", re.IGNORECASE)
@@ -51,8 +52,11 @@ _OPPOSITES = tuple(
     more greater larger higher bigger up upward largest highest greatest increase rise grow growth gain raise exceed faster longer above older upper
     less fewer smaller lower down downward smallest lowest decrease fall drop decline reduce reduction cut shrink slower shorter below younger
 --
-    easier easy simplify simple
+    easier easy simplify simplifies simplified simple
     harder hard difficult complicate complicated
+--
+    significant large great big high major
+    little small low minor slight
 --
     before earlier prior
     after later
@@ -193,11 +197,11 @@ def _denied(text: str) -> frozenset[str]:
     return frozenset(inside - outside)
 
 
-_SIDES: dict[str, tuple[tuple[int, int], ...]] = {}
+_SIDES: dict[str, set[tuple[int, int]]] = {}
 for _group, _lines in enumerate(_OPPOSITES):
     for _line, _members in enumerate(_lines):
-        for _word in sorted(_members):
-            _SIDES[_word] = (*_SIDES.get(_word, ()), (_group, _line))
+        for _word in _members:
+            _SIDES.setdefault(_IRREGULAR.get(_word, _word), set()).add((_group, _line))
 
 
 def _sides(words: Sequence[str]) -> frozenset[tuple[int, int]]:
@@ -286,7 +290,8 @@ _CHANGE = re.compile(
 def _old_and_new(statement: Statement) -> set[tuple[str, str]]:
     """(new, old) of each change that is told: from A to B, A compared with B."""
     text, found = " ".join(statement.text.split()), set[tuple[str, str]]()
-    for (at, first), (then, second) in zip(statement.values, statement.values[1:], strict=False):
+    values = [(at, value) for at, value in statement.values if value.detail or not _YEAR.fullmatch(value.core[-1])]
+    for (at, first), (then, second) in pairwise(values):
         between = text[at:then]
         if text[max(0, at - 6) : at].lower().endswith("from ") and re.search(r"\bto $", between):
             found.add((second.core[-1], first.core[-1]))
@@ -329,8 +334,8 @@ def misaligned(said: Statement, there: Statement) -> bool:
     mine = set(re.findall(r"\d[\d.]*\d|\d", said.text))
     for i, one in enumerate(lists):
         for other in lists[i + 1 :]:
-            if len(one) == len(other):
-                places = [{n for n, item in enumerate(each) if item in mine} for each in (one, other)]
+            if (n := min(len(one), len(other))) > 1:  # what stands before one of them belongs to something else
+                places = [{i for i, item in enumerate(each[-n:]) if item in mine} for each in (one, other)]
                 if all(places) and places[0].isdisjoint(places[1]):
                     return True
     return False

@@ -192,7 +192,7 @@ def _units(passage: Passage, place: int) -> list[_Run]:
     base = frozenset(
         claims.stem(w) for t in (passage.title, *passage.headings) for w in claims.words_of(t) if claims.is_content(w)
     )
-    section = frozenset[str]()
+    section = intro = frozenset[str]()  # of the heading above, and of the sentence before a list or table
     units: list[_Run] = []
     header: list[str] = []  # the first row of a table, and those after it whose first cell is empty
     complete = False
@@ -221,6 +221,10 @@ def _units(passage: Passage, place: int) -> list[_Run]:
             unit.labels = (_label(cells[1]),)
         elif not sentence.endswith(".") and (entry := _ENTRY.match(sentence)):
             unit.labels, unit.listed = (_label(entry[1]),), 1
+        if unit.listed:
+            unit.topic |= intro
+        elif not heads:
+            intro = said.stems
         units.append(unit)
     return units
 
@@ -372,7 +376,7 @@ class _Reading:
                 and all(_named(label, said.stems | self.question.stems) for label in run.labels)
                 and (len(parts) == 1 or (_adds(said, parts[0], parts[1:]) and _adds(said, parts[-1], parts[:-1])))
                 and max(words) > against[run.place]
-                and self._holds(claim, run, near, nearest[run.place])
+                and self._holds(claim, run, near)
             ):
                 shared = len(said.stems & (run.said.stems | run.topic)) + len(said.values)
                 found.append(_Candidate(run, shared / (len(said.stems) + len(said.values))))
@@ -382,7 +386,7 @@ class _Reading:
 
     def _standing(self, said: Statement) -> tuple[list[int], list[int]]:
         """For each passage how many words of it the nearest sentence has, and the nearest of those that say otherwise."""
-        nearest, against = [0] * len(self.units), [0] * len(self.units)
+        nearest, against = [0] * len(self.units), [-1] * len(self.units)
         for place, units in enumerate(self.units):
             for unit in units:
                 words = len(said.stems & unit.words)
@@ -392,12 +396,12 @@ class _Reading:
                         against[place] = words
         return nearest, against
 
-    def _holds(self, claim: _Claim, run: _Run, near: Sequence[_Run], most: int) -> bool:
+    def _holds(self, claim: _Claim, run: _Run, near: Sequence[_Run]) -> bool:
         """Whether every value, name and code stands in a sentence that is `near`, and nothing in the quote speaks against it."""
         header = [run.header] if run.header else []
         values = [value for each in (*(part.said for part in near), *header) for _, value in each.values]
         missing = claims.missing_values(claim.said, values, self.scales[run.place])
-        if missing and not self._around(claim, run, missing, most):
+        if missing and not self._around(claim, run, missing):
             return False
         text = " ".join([*(part.said.text for part in near), *(each.text for each in header), self.contexts[run.place]])
         pronoun = not _PRONOUNS.isdisjoint(word for part in near for word in part.said.words)
@@ -413,12 +417,13 @@ class _Reading:
             and not any(claims.other_column(claim.said, cells, years) for cells, years in run.rows)
         )
 
-    def _around(self, claim: _Claim, run: _Run, missing: Sequence[Value], most: int) -> bool:
+    def _around(self, claim: _Claim, run: _Run, missing: Sequence[Value]) -> bool:
         """Whether the values are only the question's and stand in the passage, though not in another entry of the same matter."""
         if any(value in claim.added for value in missing):
             return False
         units = self.units[run.place]
-        beside = [unit for unit in units if len(claim.said.stems & unit.words) >= NEAR * most] if run.listed else []
+        least = max(1.0, NEAR * len(claim.new & run.words))
+        beside = [unit for unit in units if len(claim.new & unit.words) >= least] if run.listed else []
         wanted = {value.core for value in missing}
         if wanted & {value.core for unit in beside for _, value in unit.said.values}:
             return False
@@ -473,5 +478,5 @@ _MEANING = (-5.65, 5.2, 2.9)
 
 def _likeness(candidate: _Candidate, cosine: float | None) -> float:
     """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against."""
-    weights = _WORDS if cosine is None else _MEANING
+    weights = _WORDS if cosine is None or candidate.run.rows else _MEANING  # a row means little alone
     return 1 / (1 + math.exp(-(weights[0] + weights[1] * candidate.share + weights[2] * (cosine or 0.0))))
