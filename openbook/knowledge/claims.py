@@ -30,7 +30,7 @@ _NEGATIONS = frozenset(
     "not no never without neither nor cannot none nobody nothing rarely seldom hardly unlike lack lacks".split()
 )
 _SCOPE_ENDS = frozenset(
-    "is are was were will may can must should has have had do does did but because although unless if when while".split()
+    "is are was were will may can must should do does did but because although unless if when while".split()
 )
 _SCOPE_WORDS = 4
 _IRREGULAR = dict(pair.split(":") for pair in (
@@ -40,6 +40,7 @@ _IRREGULAR = dict(pair.split(":") for pair in (
     "stood:stand lay:lie children:child men:man women:woman bought:buy became:become got:get worst:bad"
 ).split())  # fmt: skip
 
+_CALENDAR = frozenset(form for day in (*MONTHS, *WEEKDAYS) for form in (day, day[:3]))
 # They carry little of what a sentence says.
 _LIGHT = frozenset(
     "because since also then out up off down thus while although however though like own way case come go get give make put stand "
@@ -163,7 +164,14 @@ def words_of(text: str) -> list[str]:
 
 def is_content(word: str) -> bool:
     """Whether a lower-case word carries a meaning that no other rule looks at."""
-    if is_function_word(word) or word in NUMBER_WORDS or word in _NEGATIONS or word == "yes" or word[0].isdigit():
+    if (
+        is_function_word(word)
+        or word in _CALENDAR
+        or word in NUMBER_WORDS
+        or word in _NEGATIONS
+        or word == "yes"
+        or word[0].isdigit()
+    ):
         return False
     base = _IRREGULAR.get(word, word)
     return not any(base.removesuffix(end) in _LIGHT for end in ("", "s", "ed", "ing"))
@@ -368,7 +376,6 @@ _TOKEN = re.compile(r"https?://[^\s)>\]]+|(?<![\w-])--[\w-]+|[\w.]+(?:\(\))?")
 _MARK = re.compile(r"https?:|--|_|\(\)|[a-z][A-Z]|\d\.?[A-Za-z]|[A-Za-z]\d|\w\w\.[A-Za-z]")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s)", re.IGNORECASE)
 _BEGINS = re.compile(r"[.:!?]\W*\Z")
-_CALENDAR = frozenset(form for day in (*MONTHS, *WEEKDAYS) for form in (day, day[:3]))
 _NAME = re.compile(r"(?<![\w])[^\W\d_a-z][\w'’&-]*")
 
 
@@ -396,7 +403,7 @@ def names_of(sentence: str, common: frozenset[str]) -> list[str]:
         begins = (
             match.start() <= first or _BEGINS.search(sentence, max(0, match.start() - 8), match.start()) is not None
         )
-        if not is_content(word.casefold()) or word.casefold() in _CALENDAR:
+        if not is_content(word.casefold()):
             continue
         follows = i + 1 < len(matches) and matches[i + 1].start() == match.end() + 1
         if begins and not follows and (word[1:] == word[1:].lower()):

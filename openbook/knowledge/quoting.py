@@ -144,7 +144,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•][ \t]|\d{1,3}[.)][ \t])")
 _ENTRY = re.compile(r"\s*(?:[-*+•] )?([\w/-]+(?: [\w/-]+){0,3})(?::[ \t]| {2,})")
 _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
 _APART = re.compile(r"[^\s.!?,;:] {2,}\S")
-_RULE = re.compile(r"[ \t]*\n[ \t]*([=\-~^\"'`*+#])\1{2,}[ \t]*(?:\n|\Z)")
+_RULE = re.compile(r"[ \t]*\n[ \t]*([=\-~^\"'*+#])\1{2,}[ \t]*(?:\n|\Z)")
 
 
 @dataclass(slots=True)
