@@ -67,7 +67,7 @@ def seconds(half: str, embed: Embed) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", choices=("development", "reporting"), default="development")
+    parser.add_argument("--half", choices=("development", "reporting", "confirmation"), default="development")
     parser.add_argument("--wrong", action="store_true")
     parser.add_argument("--home", type=Path, default=HERE.parent / ".cache" / "test-home")
     arguments = parser.parse_args()
