@@ -1,12 +1,16 @@
 """Does the check for support accept a right sentence and refuse an altered one?
 
 python -m benchmarks.support                       the development half
-python -m benchmarks.support --half reporting      the other, looked at only to report
+python -m benchmarks.support --half reporting      the other half; `confirmation`: 40 more, written last
 python -m benchmarks.support --wrong               also prints what is judged wrongly
 
-`support_pairs.jsonl`: sentences as language models write them about public passages, each right or altered in one place.
-A sentence is judged among six passages, its own and five others of the same half and source; the judge knows the
-question. Six of 6 sentences in a row make the answer that is timed.
+`support_pairs.jsonl`: sentences as language models write them about public passages, each right or altered in one place;
+its first line names the licences. A sentence is judged among six passages, its own and five others of the same half and
+source; the judge knows the question. Timed: answers of six of the sentences.
+
+Once a half has been looked at, it measures no more how the check does on others: each half was at its first look
+(development right 42 %, altered 78 % by the rule of 0.1.0, a share of words; reporting 34 %, 79 %; confirmation 50 %, 65 %)
+reporting right 76 %, altered 83 % and confirmation right 70 %, altered 70 %, with embedder.
 """
 
 from __future__ import annotations

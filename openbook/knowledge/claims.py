@@ -62,6 +62,12 @@ _OPPOSITES = tuple(
     before earlier prior
     after later
 --
+    avoid prevent
+    require need cause
+--
+    right correct
+    wrong incorrect
+--
     voluntary optional
     mandatory required compulsory obligatory
 --

@@ -200,7 +200,9 @@ def _units(passage: Passage, place: int) -> list[_Run]:
         sentence = text[start:end]
         row = _ROW.match(sentence) is not None
         ruled = row and _RULED.match(text, end) is not None
-        heads = ruled or (row and bool(header) and not complete and not sentence.split("|")[1].strip())
+        cells = sentence.split("|") if row else []
+        under = row and bool(header) and not complete
+        heads = ruled or (under and (not cells[1].strip() or all(map(claims.years_in, filter(str.strip, cells[2:])))))
         header = [sentence] if ruled else [*header, sentence] if heads else header if row else []
         complete = row and not heads
         said = claims.statement(sentence)
@@ -212,7 +214,6 @@ def _units(passage: Passage, place: int) -> list[_Run]:
         elif heads:
             unit.heading = True
         elif row:
-            cells = sentence.split("|")
             columns = [[claims.years_in(cell) for cell in line.split("|")] for line in header]
             unit.header = claims.statement(" ".join(header)) if header else None
             over = (frozenset[str]().union(*(line[i] for line in columns if i < len(line))) for i in range(len(cells)))
