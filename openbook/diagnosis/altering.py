@@ -15,6 +15,7 @@ from itertools import count, islice
 from typing import Literal, TypeAlias
 
 from openbook.knowledge.bm25 import is_function_word
+from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
 from openbook.records import sha256_hex
 
 Kind: TypeAlias = Literal["date", "time", "amount", "number", "name"]
@@ -22,12 +23,11 @@ Kind: TypeAlias = Literal["date", "time", "amount", "number", "name"]
 MOST_TRIED = 24  # other values for one
 _MOST_NAMES = 500  # looked at in other texts
 _NAME_WORDS = 6
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = [month.capitalize() for month in MONTHS]
 _SHORT_MONTHS = [month[:3] for month in _MONTHS]
-_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_UNITS = "one two three four five six seven eight nine".split()
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_WEEKDAYS = [day.capitalize() for day in WEEKDAYS]
+_SMALL, _TENS = list(SMALL_NUMBERS), list(TENS)
+_UNITS, _TEENS = _SMALL[1:10], _SMALL[10:]
 _ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 _CURRENCIES = ("€", "$", "£", "¥", "EUR ", "USD ", "GBP ")
 _PARTICLES = frozenset("and the of de da di du la le van von der den".split())
@@ -304,7 +304,7 @@ _KINDS = tuple((kind, re.compile(pattern), variants) for kind, pattern, variants
 # --- names ------------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[^\W\d_][\w'’&-]*(?:[ ][^\W\d_][\w'’&-]*)*")
-_CALENDAR = frozenset(word.lower() for word in (*_MONTHS, *_WEEKDAYS))
+_CALENDAR = frozenset({*MONTHS, *WEEKDAYS})
 
 
 def is_name(value: str) -> bool:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openbook.diagnosis.values import NUMBER_WORDS
+from openbook.knowledge.values import NUMBER_WORDS
 
 _MARKUP = re.compile(r"\*\*[^*\n]{1,80}[.:]\*\*[ \n]+(?=[A-Z0-9])|[*`]+|(?<!\w)_+|_+(?!\w)")
 _LEAD = re.compile(

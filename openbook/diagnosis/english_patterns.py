@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from openbook.diagnosis.clauses import DETERMINERS, PREPOSITIONS
-from openbook.diagnosis.values import MONTHS, NUMBER_WORDS, UNITS
+from openbook.knowledge.values import MONTHS, NUMBER_WORDS, UNITS, WEEKDAYS
 
 _WORDS = "|".join(sorted(NUMBER_WORDS - {"zero", "one"}, key=len, reverse=True))
 NUMBER = (
@@ -41,10 +41,13 @@ ROLES = (
     "head team secretary treasurer captain owner doctor supplier contractor department office warden chief supervisor editor "
     "administrator coordinator leader dispatcher employer court commission agency ministry government"
 ).split()
-NO_PERSON = frozenset(
-    "port great little house island street bay lake river mount city university act north south east west new old saint "
-    "january february march april may june july august september october november december monday tuesday wednesday "
-    "thursday friday saturday sunday part section room war battle union empire kingdom park bridge church".split()
+NO_PERSON = (
+    frozenset(MONTHS)
+    | frozenset(WEEKDAYS)
+    | frozenset(
+        "port great little house island street bay lake river mount city university act north south east west new old saint "
+        "part section room war battle union empire kingdom park bridge church".split()
+    )
 )
 
 _NO_SYMBOL = frozenset(

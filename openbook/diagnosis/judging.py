@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from openbook.diagnosis.clauses import PREPOSITIONS
 from openbook.diagnosis.scoring import equal_value, normalised
-from openbook.diagnosis.values import UNITS, stated_values
+from openbook.knowledge.values import UNITS, stated_values
 from openbook.knowledge.words import is_function_word
 
 MIN_WORDS, MAX_WORDS = 4, 32

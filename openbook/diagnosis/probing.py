@@ -17,10 +17,10 @@ from openbook.diagnosis.holding import LOOKED_THROUGH, Finder, Holding
 from openbook.diagnosis.observations import Said
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.summary import Share, share
-from openbook.diagnosis.values import accepted_value, same_value, stated_values
 from openbook.diagnosis.verdicts import holds_any, is_right
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge.quoting import quote
+from openbook.knowledge.values import accepted_value, same_value, stated_values
 from openbook.records import Completion, Hit, Passage
 
 

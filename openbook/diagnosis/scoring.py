@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from openbook.diagnosis.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
+from openbook.knowledge.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 
 RESAMPLES = 4000

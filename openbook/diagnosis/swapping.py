@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from openbook.diagnosis.judging import content
-from openbook.diagnosis.values import MONTHS
+from openbook.knowledge.values import MONTHS, WEEKDAYS
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import Hit
 
@@ -23,7 +23,7 @@ _AFTER = (
 _NAME = re.compile(
     rf"(?<![\w.])(?P<before>(?i:of the|on the|at the|the|at|in|from|to|of|for|by)) (?P<name>{_WORD}(?: {_WORD})*){_AFTER}"
 )
-_NO_NAME = frozenset({*MONTHS, *(f"{day}day" for day in "mon tues wednes thurs fri satur sun".split())})
+_NO_NAME = frozenset({*MONTHS, *WEEKDAYS})
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from typing import Literal, TypeAlias, get_args
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.scoring import is_right as right
 from openbook.diagnosis.scoring import negated, normalised, plain_words, says, token_f1
-from openbook.diagnosis.values import stated_values
+from openbook.knowledge.values import stated_values
 from openbook.knowledge.words import is_function_word
 
 Verdict: TypeAlias = Literal[

@@ -48,7 +48,7 @@ def query_words(query: str) -> Sequence[str]:
 
 def query_terms(query: str) -> dict[int, int]:
     """How often `query` holds each term, in ascending order of the terms."""
-    stem, counts = _stemmer(), dict[int, int]()
+    stem, counts = stemmer(), dict[int, int]()
     for word in query_words(query):
         term = _term(stem(word))
         counts[term] = counts.get(term, 0) + 1
@@ -75,7 +75,7 @@ class Vocabulary(dict[str, int]):
         """The term of each number: uint64 [words]. Words of one stem share a term."""
         import numpy as np
 
-        stem = _stemmer()
+        stem = stemmer()
         found: Iterable[int] = (_term(stem(_APOSTROPHE.sub("", word))) for word in self)
         return np.fromiter(found, dtype=np.uint64, count=len(self))
 
@@ -94,7 +94,7 @@ def _pieces(run: str, *, pairs_only: bool) -> list[str]:
     return pairs if pairs and pairs_only else [*run, *pairs]
 
 
-def _stemmer() -> Callable[[str], str]:
+def stemmer() -> Callable[[str], str]:
     stemmer = _library().Stemmer("english", 0)  # one for each use: it is not safe to share between threads
     return stemmer.stemWord  # type: ignore[no-any-return]
 

@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 from openbook.diagnosis.teaching import names
 from openbook.errors import ConfigError, did_you_mean
+from openbook.knowledge.values import MONTHS
 from openbook.records import Digest, canonical_json, sha256_hex
 
 MOST_EXAMPLES = 1000  # of an invented skill, those to learn and those to measure together
 
-_MONTHS = "January February March April May June July August September October November December".split()
 _EVENTS = "launch survey repair painting inspection christening refit auction voyage collision".split()
 _GOODS = "ropes lamps buoys hooks barrels sails pumps chains anchors crates".split()
 
@@ -46,7 +46,9 @@ def _ordering(place: str, chance: random.Random) -> Example:
     days = sorted(chance.sample(range(20 * 12 * 28), 3))
     in_order = list(zip(chance.sample(_EVENTS, 3), days, strict=True))
     listed = chance.sample(in_order, 3)
-    lines = [f"{event}: {1 + day % 28} {_MONTHS[day // 28 % 12]} {2001 + day // 336}" for event, day in listed]
+    lines = [
+        f"{event}: {1 + day % 28} {MONTHS[day // 28 % 12].capitalize()} {2001 + day // 336}" for event, day in listed
+    ]
     words = [event for event, _ in in_order]
     answers = (
         ", ".join(words),

@@ -6,7 +6,7 @@ Conservative: what could be read in two ways is read in none. Units are kept apa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -25,19 +25,20 @@ _UNITS_BY_NAME = {
 }  # fmt: skip
 UNITS = {form: unit for unit, forms in _UNITS_BY_NAME.items() for form in forms.split()}
 
-_SMALL = dict(zip(
+SMALL_NUMBERS = dict(zip(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen".split(), range(20), strict=True,
 ))  # fmt: skip
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 MOST_CHARS = 4_000
 MOST_DIGITS = 25  # what is longer is an identifier
 _MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
 _TWO_WAYS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.500: one and a half, or fifteen hundred
-NUMBER_WORDS = frozenset({*_SMALL, *_TENS, *_SCALES})
+NUMBER_WORDS = frozenset({*SMALL_NUMBERS, *TENS, *_SCALES})
 
 MONTHS = "january february march april may june july august september october november december".split()
+WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _MONTH_NUMBERS = {form: i for i, month in enumerate(MONTHS, 1) for form in (month, month[:3])} | {"sept": 9}
 _MONTH = "(?P<month>" + "|".join(sorted(_MONTH_NUMBERS, key=len, reverse=True)) + r")\b\.?"
 _DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?P<year>\d{4})"
@@ -45,7 +46,7 @@ _DATES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"(?<![\w.,:/-]){_YEAR}-(?P<number>\d\d)-(?P<day>\d\d)(?![\w-])",
-        rf"(?<![\w.,:/-]){_DAY}(?: of)? {_MONTH}(?:,? {_YEAR}(?![\w:]))?",
+        rf"(?<![\w.,:/-]){_DAY}(?: of)?[ -]{_MONTH}(?:(?:,? |-){_YEAR}(?![\w:]))?",
         rf"\b{_MONTH} {_DAY}(?![\w:])(?:,? {_YEAR}(?![\w:]))?",
         rf"\b{_MONTH} {_YEAR}(?![\w:])",
     )
@@ -70,7 +71,7 @@ _BOUNDS = frozenset("not never than over under above below before after until si
 LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
-_WEEKDAY = re.compile(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)day\b,?", re.IGNORECASE)
+_WEEKDAY = re.compile(rf"\b(?:{'|'.join(WEEKDAYS)})\b,?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,19 @@ class Value:
 
 def accepted_value(text: str) -> Value | None:
     """What an accepted answer states if it states one value and nothing else."""
-    found, rest = _read(text)
+    located, rest = _read(text)
+    found = _different(located)
     return found[0] if len(found) == 1 and rest <= _GLUE else None
 
 
 def stated_values(text: str) -> list[Value]:
-    """The values that an answer, which may be a sentence, states."""
-    return _read(text)[0]
+    """The values that an answer, which may be a sentence, states: dates and times first."""
+    return _different(_read(text)[0])
+
+
+def located_values(text: str) -> list[tuple[int, Value]]:
+    """Every value with the place where it begins, in order. Places count in the text with single spaces, about."""
+    return sorted(_read(text)[0], key=lambda found: found[0])
 
 
 def same_value(stated: Value, accepted: Value) -> bool:
@@ -132,32 +139,32 @@ def _agree(stated: str, accepted: str, known: bool) -> bool:
     return not stated or stated == accepted or stated.startswith(accepted + " ")
 
 
-def _read(text: str) -> tuple[list[Value], set[str]]:
-    """(values, words that are no part of them). Of a very long text none."""
+def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
+    """(values with their places, words that are no part of them). Of a very long text none."""
     if len(text) > MOST_CHARS:
         return [], {text[:40]}
     text = _WEEKDAY.sub(" ", " ".join(re.split(r"[ \t\n]+", text)).strip())
-    found: list[Value] = []
+    found: list[tuple[int, Value]] = []
+    for pattern, read in (*((pattern, _date) for pattern in _DATES), (_TIME, _time)):
 
-    def date(match: re.Match[str]) -> str:
-        value = _date(match)
-        if value is None:
-            return match[0]
-        found.append(value)
-        return " ; "
+        def blank(match: re.Match[str], read: Callable[[re.Match[str]], Value | None] = read) -> str:
+            value = read(match)
+            if value is None:
+                return match[0]
+            found.append((match.start(), value))
+            return ";".center(len(match[0]))
 
-    def time(match: re.Match[str]) -> str:
-        value = _time(match)
-        if value is None:
-            return match[0]
-        found.append(value)
-        return " ; "
-
-    for pattern in _DATES:
-        text = pattern.sub(date, text)
-    text = _TIME.sub(time, text)
+        text = pattern.sub(blank, text)
     numbers, rest = _numbers(text)
-    return list(dict.fromkeys([*found, *numbers])), rest
+    return [*found, *numbers], rest
+
+
+def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
+    """Each value once: dates and times, then numbers."""
+    values = [value for _, value in located]
+    return list(
+        dict.fromkeys([*(v for v in values if v.kind != "number"), *_joined(v for v in values if v.kind == "number")])
+    )
 
 
 def _date(match: re.Match[str]) -> Value | None:
@@ -176,7 +183,7 @@ def _time(match: re.Match[str]) -> Value | None:
         return Value(("time", "0:00" if match["word"].lower() == "midnight" else "12:00"))
     if match["spoken"]:
         word = match["spoken"].lower()
-        hour, minute = int(word) if word.isdigit() else _SMALL.get(word, 99), 0
+        hour, minute = int(word) if word.isdigit() else SMALL_NUMBERS.get(word, 99), 0
     else:
         hour, minute = int(match["hour"] or match["hour2"]), int(match["minute"] or match["minute2"] or 0)
     if match["half"]:
@@ -191,6 +198,7 @@ class _Token:
     """A word, or a number in digits with the unit written to it."""
 
     word: str
+    start: int
     number: Decimal | None = None
     unit: str = ""
     ends: bool = False  # punctuation after it ends the phrase
@@ -206,16 +214,16 @@ def _tokens(text: str) -> Iterator[_Token]:
         if digits and not _TWO_WAYS.fullmatch(digits[3]) and _is_unit(digits[4], money=bool(digits[1])):
             number = Decimal(re.sub(r"[,'’\s]", "", digits[3])) * (-1 if digits[2] else 1)
             number *= _MONEY_SCALES.get(digits[4] or "", 1) if digits[1] else _SCALES.get(digits[4] or "", 1)
-            yield _Token(bare, number, UNITS.get(digits[1] or digits[4] or "", ""), ends)
+            yield _Token(bare, match.start(), number, UNITS.get(digits[1] or digits[4] or "", ""), ends)
         elif bare:
-            yield _Token(bare, None, "", ends)
+            yield _Token(bare, match.start(), None, "", ends)
 
 
 def _is_unit(word: str | None, *, money: bool) -> bool:
     return word is None or word in _SCALES or (word in _MONEY_SCALES if money else word in UNITS)
 
 
-def _numbers(text: str) -> tuple[list[Value], set[str]]:
+def _numbers(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
     tokens, found, rest, i = list(_tokens(text)), [], set[str](), 0
     while i < len(tokens):
         number, after = _number_at(tokens, i)
@@ -227,12 +235,12 @@ def _numbers(text: str) -> tuple[list[Value], set[str]]:
         bound = next((t.word for t in reversed(tokens[max(0, i - 1) : i]) if t.word in _BOUNDS), "")
         unit, known, after = _unit_at(tokens, i, after)
         per, after = _per_at(tokens, after) if known else ("", after)
-        found.append(Value(("number", str(number.normalize())), unit, per, known, bound))
+        found.append((tokens[i].start, Value(("number", str(number.normalize())), unit, per, known, bound)))
         i = after
-    return _joined(found), rest
+    return found, rest
 
 
-def _joined(values: list[Value]) -> list[Value]:
+def _joined(values: Iterable[Value]) -> list[Value]:
     """`28 (twenty-eight) days` states one number; the more telling of two that say the same stays."""
     kept: list[Value] = []
     for value in values:
@@ -284,8 +292,8 @@ def _spelled(words: list[str]) -> int | None:
     for word in words:
         if word == "and":
             continue
-        if word in _SMALL or word in _TENS:
-            size, value = (10, _SMALL[word]) if word in _SMALL else (100, _TENS[word])
+        if word in SMALL_NUMBERS or word in TENS:
+            size, value = (10, SMALL_NUMBERS[word]) if word in SMALL_NUMBERS else (100, TENS[word])
             if last < size or (last == size) or (last == 100 and not 0 < value < 10):
                 return None
             group, last = group + value, size

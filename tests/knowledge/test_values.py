@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.scoring import equal_value, is_right
-from openbook.diagnosis.values import accepted_value, stated_values
+from openbook.knowledge.values import accepted_value, stated_values
 
 EQUAL = [
     ("28 days", "twenty-eight days"),
