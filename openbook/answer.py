@@ -19,11 +19,12 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.inference.prompting import excerpt_block, passage_block, question_block
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.quoting import Quoted, quote
+from openbook.knowledge.quoting import Quoted, closest, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, Kind, overview_of, read_overview, windows_of
 from openbook.records import (
     Answer,
+    Citation,
     Completion,
     Decoding,
     Embedder,
@@ -38,7 +39,7 @@ from openbook.records import (
     Timings,
     sha256_hex,
 )
-from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidy
+from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidied, tidy
 
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
@@ -133,7 +134,13 @@ def ask(
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     cut_short = _cut_short(reading.completion)
     text, abstained = said(reading, model)
-    quoted = Quoted() if abstained else quote(text, question, [h.passage for h in reading.sources])
+    sources, embed = [h.passage for h in reading.sources], embedder.embed_passages
+    quoted, nearest = Quoted(), tuple[Citation, ...]()
+    if abstained:
+        nearest = closest(question, [h.passage for h in reading.hits], embed)
+    else:
+        marks = tidied(reading.completion.text)[1] if reading.completion else []
+        quoted = quote(text, question, sources, embed=embed, marks=marks)
 
     receipt = _receipt(question, model, decoding, reading.completion, text, reading.hits, strategy)
     receipt = replace(
@@ -154,6 +161,7 @@ def ask(
         supported=not quoted.unsupported,
         confidence="not found" if abstained else "check it" if quoted.unsupported else "supported",
         citations=quoted.citations,
+        closest=nearest,
         passages=tuple(reading.hits),
         receipt=receipt,
         timings=timings,

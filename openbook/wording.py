@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from openbook.records import ReaderFormat
 
@@ -40,14 +41,24 @@ def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
     return _ABSTAINS.search(text) is not None
 
 
+Mark: TypeAlias = tuple[int, frozenset[int]]  # where it stood in the text that is left, and the numbers that it named
+
+
 def tidy(text: str) -> str:
     """Without the label "Answer:" and without the marks of excerpts."""
-    return without_marks(_LABEL.sub("", text.strip()))[0].strip()
+    return tidied(text)[0]
 
 
-def without_marks(text: str) -> tuple[str, list[tuple[int, frozenset[int]]]]:
+def tidied(text: str) -> tuple[str, list[Mark]]:
+    """The text as `tidy` gives it, and its marks."""
+    plain, marks = without_marks(_LABEL.sub("", text.strip()))
+    lead = len(plain) - len(plain.lstrip())
+    return plain.strip(), [(max(at - lead, 0), numbers) for at, numbers in marks]
+
+
+def without_marks(text: str) -> tuple[str, list[Mark]]:
     """The text without marks of excerpts such as "[1]", and where in it each stood, with the numbers that it named."""
-    kept, marks = "", list[tuple[int, frozenset[int]]]()
+    kept, marks = "", list[Mark]()
     at = 0
     for match in _CODE_OR_MARK.finditer(text):
         if match["code"]:

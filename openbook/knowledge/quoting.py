@@ -58,13 +58,13 @@ def quote(
     passages: Sequence[Passage],
     *,
     embed: Embed | None = None,
-    preferred: Sequence[frozenset[int]] = (),
+    marks: Sequence[tuple[int, frozenset[int]]] = (),
 ) -> Quoted:
     """Cite each sentence of `answer` from `passages` (best first), or list it as unsupported.
 
     List items, and lines of code, are sentences. Every citation's quote is the shortest run of 1 to `MAX_QUOTE_SENTENCES`
-    sentences that supports the sentence, and stands verbatim at its span. `preferred`: for each sentence the places of the
-    passages that its author names; of equally good quotes one of these is taken.
+    sentences that supports the sentence, and stands verbatim at its span. `marks`: places in the answer and the
+    numbers of passages, from 1, that its author named there; of equally good quotes of a sentence one from these is taken.
     """
     read = _Reading(question, passages)
     parts = list(_parts(answer))
@@ -77,7 +77,7 @@ def quote(
     for i, ((start, end, _), sought) in enumerate(zip(parts, found, strict=True)):
         scored = [(_likeness(c, cosine), c.run) for c, cosine in zip(sought.candidates, near[i], strict=True)]
         enough = [each for each in scored if each[0] >= SUPPORTED]
-        named = preferred[i] if i < len(preferred) else frozenset()
+        named = {number - 1 for at, numbers in marks if start < at <= end + 1 for number in numbers}
         place = None
         if enough:
             _, run = max(

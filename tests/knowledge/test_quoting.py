@@ -189,8 +189,8 @@ def test_code_stands_verbatim_or_has_no_support() -> None:
 
 def test_the_passage_that_the_author_names_is_cited_of_two_that_say_the_same() -> None:
     passages = [Passage(f"p{i}", f"{i}.txt", "", 0, len(TEXT), None, (), TEXT) for i in range(3)]
-    for preferred, expected in (((), "0.txt"), ((frozenset({2}),), "2.txt")):
-        found = quote("It cost 310 million dollars.", "What did it cost?", passages, preferred=preferred)
+    for marks, expected in (((), "0.txt"), ([(28, frozenset({3}))], "2.txt")):
+        found = quote("It cost 310 million dollars.", "What did it cost?", passages, marks=marks)
         assert [c.document for c in found.citations] == [expected]
 
 
