@@ -26,7 +26,7 @@ from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.knowledge import boilerplate, facts
 from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.intake import embedding_text
+from openbook.knowledge.intake import embedding_texts
 from openbook.knowledge.splitting import split
 from openbook.knowledge.words import Vocabulary
 from openbook.models import ModelStore, ensure
@@ -122,8 +122,7 @@ def docs(folder: Path) -> Dataset:
 class Row:
     document: int
     span: Span
-    place: str  # title and headings, or nothing
-    text: str
+    searched: str  # the text, with what stands before it
 
 
 def rows_of(documents: Sequence[Content], chars: int, *, headings: bool) -> Iterator[Row]:
@@ -131,24 +130,24 @@ def rows_of(documents: Sequence[Content], chars: int, *, headings: bool) -> Iter
         spans = split(content, passage_chars=chars)
         holds = boilerplate.with_content(content.text, content.title, spans)
         for span, has_content in zip(spans, holds, strict=True):
-            text = content.text[span.start : span.end]
-            if text.strip() and has_content:
-                place = embedding_text(content.title, span.headings, "").strip() if headings else ""
-                yield Row(number, (span.start, span.end), place, text)
+            if has_content:
+                title, path = (content.title, span.headings) if headings else ("", ())
+                searched = embedding_texts(title, path, content.text, span.start, span.end)[0]
+                yield Row(number, (span.start, span.end), searched)
 
 
 def rankings(rows: Sequence[Row], questions: Sequence[Question], embedder: Embedder) -> list[list[int]]:
     """The first rows for each question, by the index of a knowledge base."""
     index, vocabulary = facts._Rows(), Vocabulary()
     for number, row in enumerate(rows):
-        words = np.array([*vocabulary.numbers(row.place), *vocabulary.numbers(row.text)], dtype=np.uint32)
+        words = np.array(vocabulary.numbers(row.searched), dtype=np.uint32)
         index.passages.append(number)
         index.keys.append(number)
         index.variants.append(0)
         index.lengths.append(min(len(words), 0xFFFF))
         index.words.append(words)
         index.word_count += len(words)
-    texts = [embedding_text(row.place, (), row.text) for row in rows]
+    texts = [row.searched for row in rows]
     for begin in range(0, len(texts), 256):
         vectors = embedder.embed_passages(texts[begin : begin + 256]).astype("<f2")
         index.vectors += [vector.tobytes() for vector in vectors]

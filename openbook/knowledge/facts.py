@@ -14,6 +14,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.integrity import StoredContent, row_digest
 from openbook.knowledge.segments import Segment
+from openbook.knowledge.tables import table_header
 from openbook.knowledge.vectors import sign_words, widened
 from openbook.knowledge.words import Vocabulary
 from openbook.records import PassageSpan
@@ -104,7 +105,8 @@ def _read(source: Source, content: int, rows: _Rows, vocabulary: Vocabulary) -> 
             path = " \n".join(dict.fromkeys(part for part in (title, *schema.headings(headings)) if part))
             places[headings] = _variant(title, headings), vocabulary.numbers(path)
         variant, place = places[headings]
-        numbers = np.array([*place, *vocabulary.numbers(stored.text[start:end])], dtype=np.uint32)
+        words = f"{table_header(stored.text, start)}\n{stored.text[start:end]}"
+        numbers = np.array([*place, *vocabulary.numbers(words)], dtype=np.uint32)
         rows.passages.append(passage)
         rows.keys.append(_key(name))
         rows.variants.append(variant)
