@@ -17,12 +17,13 @@ _LEAST_PAGES = 3  # on which a running header or footer stands, and a quarter of
 _EDGE_LINES = 2  # of a page, above and below, which may be running ones
 _LONGEST_LINE_CHARS = 200  # a longer one is prose
 _LEAST_ENTRIES = 3  # of a table of contents that may hold lines we do not know
+_LEAST_DOTS = 3  # between an entry and its page
+_LONGEST_PAGE_NUMBER = 7  # xxxviii
 _LEAST_LINKS = 3  # on one line, for it to be a navigation bar wherever they lead
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d{1,9}")
 _SECTION_NUMBER = re.compile(r"(?:\d+ )+(?=\D)")
-_ENTRY = re.compile(r"(\S.*?)\s*(?:\.{3,}|(?: \.){3,}|\u2026)[ .\u2026]*(?:\d{1,4}|[ivxlc]{1,7})", re.IGNORECASE)
 _PAGE = re.compile(r"\W*page\s*\d{1,5}(?:\s*(?:of|/)\s*\d{1,5})?\W*", re.IGNORECASE)
 _LABEL = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _LINK = re.compile(
@@ -132,12 +133,12 @@ class _Document:
 
     def _is_entry(self, line: str) -> bool:
         """Whether it names a line of this document and the page on which that stands."""
-        found = _ENTRY.fullmatch(line.strip())
-        if found is None:
+        title = _before_leader(line)
+        if not title:
             return False
         if self._plain_lines is None:
             self._plain_lines = {_plain(each) for _, each in _visible_lines(self.text, 0, len(self.text))}
-        return self._is_title(found[1]) or _plain(found[1]) in self._plain_lines
+        return self._is_title(title) or _plain(title) in self._plain_lines
 
 
 def _visible_lines(text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
@@ -145,6 +146,17 @@ def _visible_lines(text: str, start: int, end: int) -> Iterator[tuple[int, str]]
         if line and not line.isspace():
             yield start, line
         start += len(line) + 1
+
+
+def _before_leader(line: str) -> str:
+    """What stands before dots that lead to a page number; empty if none do."""
+    line = line.strip()
+    head = line.rstrip("0123456789")
+    head = head if head != line else line.rstrip("ivxlcIVXLC")
+    title = head.rstrip(" \t.\u2026")
+    leader = head[len(title) :]
+    leads = leader.count(".") >= _LEAST_DOTS or "\u2026" in leader
+    return title if leads and 0 < len(line) - len(head) <= _LONGEST_PAGE_NUMBER else ""
 
 
 def _is_navigation(line: str) -> bool:

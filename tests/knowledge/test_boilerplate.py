@@ -135,3 +135,10 @@ def test_every_text_that_shows_something_has_content(text: str, chars: int) -> N
     assert len(holds) == len(spans)
     assert any(holds)
     assert not any(kept for s, kept in zip(spans, holds, strict=True) if not content.text[s.start : s.end].strip())
+
+
+@pytest.mark.parametrize("line", ["x" + " ." * 99, "[" * 190, ":doc:`", "| - " * 49, "1 2 3 4 " * 24, "   " * 66 + "x"])
+def test_lines_made_to_take_long_take_time_linear_in_the_text(line: str) -> None:
+    text = f"{line}\n" * 3_000
+    spans = split(read_bytes(text.encode(), "a.md"), passage_chars=450)
+    assert len(with_content(text, "", spans)) == len(spans)
