@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
 from openbook.knowledge import indexes, integrity, schema
 from openbook.knowledge.base import KnowledgeBase, kept_contents
-from openbook.knowledge.intake import embedding_text, passage_id
+from openbook.knowledge.intake import embedding_key, embedding_texts, passage_id
 from openbook.records import PassageSpan, sha256_hex
 
 _MOST_FINDINGS = 20
@@ -153,7 +152,7 @@ def _bad_passages(connection: sqlite3.Connection, content: int, title: str, text
         if name != passage_id(digest, PassageSpan(start, end, page, path)):
             yield f"text {content} is not what its passage at {start} was made from"
             return
-        if key != hashlib.sha256(embedding_text(title, path, text[start:end]).encode()).digest():
+        if key not in map(embedding_key, embedding_texts(title, path, text, start, end)):
             yield f"the passage of text {content} at {start} is not what was embedded"
             return
         at = end

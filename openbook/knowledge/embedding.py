@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
 from openbook.knowledge import schema
-from openbook.knowledge.intake import embedding_text
+from openbook.knowledge.intake import embedding_key, embedding_texts
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
 from openbook.knowledge.locking import Overtaken
 from openbook.knowledge.slices import TABLE, IsOurs, SlicedRun, always
+from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS
 from openbook.records import Embedder
 
 BATCH = 64  # passages embedded between two slices
@@ -71,12 +72,18 @@ def _are_there(connection: sqlite3.Connection, passages: Sequence[int]) -> bool:
 
 
 def _text_of(connection: sqlite3.Connection, passage: int) -> str:
+    """The text that the passage's key names. Of a long document no more is read than that takes."""
     row = connection.execute(
-        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, p.start_char + 1, p.end_char - p.start_char) "
-        "FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id = ?",
-        (passage,),
+        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, max(p.start_char - :before, 0) + 1, "
+        "p.end_char - max(p.start_char - :before, 0) + :after) FROM passages p JOIN contents c ON c.id = p.content_id "
+        "WHERE p.id = :passage",
+        {"before": MOST_TABLE_CHARS + 1, "after": MOST_ROW_CHARS, "passage": passage},
     ).fetchone()
     if row is None:
         raise Overtaken
-    check_passage(row, *row[-2:])
-    return embedding_text(row[-2], schema.headings(row[6]), row[-1])
+    *_, title, text = row
+    start = min(row[3], MOST_TABLE_CHARS + 1)
+    end = start + row[4] - row[3]
+    check_passage(row, title, text[start:end])
+    texts = embedding_texts(title, schema.headings(row[6]), text, start, end)
+    return next((each for each in texts if embedding_key(each) == row[7]), texts[0])

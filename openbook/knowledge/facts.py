@@ -6,15 +6,18 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.integrity import row_digest
+from openbook.knowledge.boilerplate import with_content
+from openbook.knowledge.integrity import StoredContent, row_digest
 from openbook.knowledge.segments import Segment
+from openbook.knowledge.tables import table_header
 from openbook.knowledge.vectors import sign_words, widened
 from openbook.knowledge.words import Vocabulary
+from openbook.records import PassageSpan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +58,7 @@ class _Rows:
 def segments(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
     """The facts about `contents`, in segments of bounded size; each content is whole in one of them.
 
-    Passages of white space alone are left out. Raises sqlite3.DatabaseError for a content that is not there and a
+    Passages of white space and boilerplate alone are left out. Raises sqlite3.DatabaseError for a content that is not there and a
     passage without a valid vector.
     """
     rows, vocabulary = _Rows(), Vocabulary()
@@ -76,12 +79,16 @@ def identities(source: Source, content: int) -> list[tuple[int, int, int]] | Non
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)
-    rows = integrity.whole(source.connection.execute(_PASSAGES, (content,)), stored)
     return [
         (passage, _key(name), _variant(stored.title, headings))
-        for passage, _, name, start, end, _, headings, *_ in rows
-        if stored.text[start:end].strip()
+        for passage, _, name, _, _, _, headings, *_ in _searched(source, stored)
     ]
+
+
+def _searched(source: Source, of: StoredContent) -> Iterator[Sequence[Any]]:
+    rows = list(integrity.whole(source.connection.execute(_PASSAGES, (of.id,)), of))
+    spans = [PassageSpan(start, end, page, schema.headings(path)) for _, _, _, start, end, page, path, *_ in rows]
+    return (row for row, wanted in zip(rows, with_content(of.text, of.title, spans), strict=True) if wanted)
 
 
 def _read(source: Source, content: int, rows: _Rows, vocabulary: Vocabulary) -> None:
@@ -89,11 +96,7 @@ def _read(source: Source, content: int, rows: _Rows, vocabulary: Vocabulary) -> 
     title = stored.title
     places = dict[str, tuple[int, list[int]]]()  # headings -> variant, words
     before = len(rows.passages)
-    for row in integrity.whole(source.connection.execute(_PASSAGES, (content,)), stored):
-        passage, _, name, start, end, _, headings, key, _, vector, digest = row
-        words = stored.text[start:end]
-        if not words.strip():
-            continue
+    for passage, _, name, start, end, _, headings, key, _, vector, digest in _searched(source, stored):
         if vector is None or len(vector) != 2 * source.dimensions:
             raise sqlite3.DatabaseError(f"passage {passage} has no vector of {source.dimensions} numbers")
         if digest != row_digest(key, vector):
@@ -102,6 +105,7 @@ def _read(source: Source, content: int, rows: _Rows, vocabulary: Vocabulary) -> 
             path = " \n".join(dict.fromkeys(part for part in (title, *schema.headings(headings)) if part))
             places[headings] = _variant(title, headings), vocabulary.numbers(path)
         variant, place = places[headings]
+        words = f"{table_header(stored.text, start)}\n{stored.text[start:end]}"
         numbers = np.array([*place, *vocabulary.numbers(words)], dtype=np.uint32)
         rows.passages.append(passage)
         rows.keys.append(_key(name))

@@ -27,6 +27,7 @@ from openbook.knowledge.reading.isolated import Limits, ReaderPool
 from openbook.knowledge.reading.ocr import available
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
+from openbook.knowledge.tables import table_header
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 if TYPE_CHECKING:
@@ -324,7 +325,7 @@ def _passage_row(
     row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan
 ) -> tuple[object, ...]:
     text = content.text[span.start : span.end]
-    key = hashlib.sha256(embedding_text(content.title, span.headings, text).encode()).digest()
+    key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
     name, headings = passage_id(text_digest, span), json.dumps(span.headings)
     row = (row_id, content_id, name, span.start, span.end, span.page, headings, key)
     return *row, integrity.row_digest(*row, content.title, text)
@@ -335,7 +336,18 @@ def passage_id(text_digest: str, span: PassageSpan) -> str:
     return "p" + sha256_hex(f"{text_digest} {span.start} {span.end}".encode())[:20]
 
 
-def embedding_text(title: str, headings: Sequence[str], text: str) -> str:
-    """What is embedded for a passage: where it stands, then what it says."""
+def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
+    """What is embedded for `text[start:end]`: where it stands, the header if it goes on with a table, then what it says.
+
+    After it what may have been embedded instead, by versions that knew no headers. Of `text` no more is looked at than
+    `table_header` does.
+    """
     place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
-    return f"{place}\n{text.strip()}" if place else text.strip()
+    passage = text[start:end].strip()
+    header = table_header(text, start)
+    said = (f"{header}\n{passage}", passage) if header else (passage,)
+    return tuple(f"{place}\n{each}" if place else each for each in said)
+
+
+def embedding_key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -23,7 +23,7 @@ from openbook.knowledge.segments import FileFacts, Kept, Segment
 from openbook.models.durable import replace_file, sync_folder
 from openbook.records import canonical_json, sha256_hex
 
-FORMAT = 2  # raise it when a segment holds something else than before: old ones are then made anew
+FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew
 # Nothing else in the folder is ever deleted. The last two are of format 1.
 _OURS = re.compile(r"segment-\d+|\.state\.json\.[0-9a-f-]+|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+")
 _NUMBER = re.compile(r"segment-(\d+)")

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from openbook.knowledge import schema
 from openbook.knowledge.bm25 import K1, B
+from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.facts import Source
 from openbook.knowledge.indexes import Indexes, Ranked
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.words import Vocabulary, query_terms
-from openbook.records import sha256_hex
+from openbook.records import PassageSpan, sha256_hex
 from openbook.testing import HashEmbedder
 
 DIMENSIONS = 24
@@ -123,11 +125,12 @@ def plain_passages(texts: Iterable[Text]) -> dict[str, tuple[tuple[str, ...], st
     """Name -> (title and headings, passage) of what is searched; of one text under several headings, the one that comes first."""
     found: dict[str, list[tuple[int, tuple[str, ...], str]]] = {}
     for text in texts:
-        whole, at = "".join(p for _, p in text.passages), 0
-        for headings, passage in text.passages:
-            name = passage_name(whole, at, at + len(passage))
-            at += len(passage)
-            if passage.strip():
+        whole, ends = "".join(p for _, p in text.passages), list(accumulate(len(p) for _, p in text.passages))
+        spans = [PassageSpan(end - len(p), end, None, h) for end, (h, p) in zip(ends, text.passages, strict=True)]
+        searched = with_content(whole, text.title, spans)
+        for span, (headings, passage), has_content in zip(spans, text.passages, searched, strict=True):
+            name = passage_name(whole, span.start, span.end)
+            if has_content:
                 data = f"{text.title}\0{json.dumps(headings)}".encode()
                 variant = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
                 found.setdefault(name, []).append((variant, (text.title, *headings), passage))

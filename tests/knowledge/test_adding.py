@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, add
 from openbook.knowledge.cached import for_documents
+from openbook.knowledge.checking import check
+from openbook.knowledge.intake import embedding_key
+from openbook.knowledge.reembedding import reembed
 from openbook.records import EmbedderIdentity, Vectors
 from openbook.testing import HashEmbedder
+from tests.knowledge.small_bases import DIMENSIONS, reseal
 
 
 @pytest.fixture
@@ -202,3 +207,52 @@ def test_what_failed_without_tesseract_is_tried_again_when_it_is_there(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
     assert outcomes(add(base, [scans], embedder, options)) == {"a.png": "added"}
     assert len(for_documents([scans], cache, embedder, options)[0].documents()) == 1
+
+
+class Recorded(HashEmbedder):
+    texts: list[str]
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        self.texts = [*getattr(self, "texts", ()), *texts]
+        return super().embed_passages(texts)
+
+
+ROWS = [f"Port {number} | {number}.50 | {number}.20" for number in range(60)]
+TABLE = "\n".join(["Harbour | adult fare | child fare", *ROWS])
+
+
+def table_base(folder: Path, embedder: Recorded) -> KnowledgeBase:
+    (folder / "fares.txt").write_text(f"All fares\n=========\n\n{TABLE}\n\nDogs travel free.\n")
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [folder / "fares.txt"], embedder)
+    return base
+
+
+def test_each_part_of_a_table_is_searched_with_its_header(tmp_path: Path) -> None:
+    embedder = Recorded()
+    base = table_base(tmp_path, embedder)
+    with_rows = [text for text in embedder.texts if " | " in text]
+    assert len(with_rows) > 2
+    assert all(text.startswith("All fares\nHarbour | adult fare | child fare\nPort ") for text in with_rows[1:])
+    hits = base.search("child fare", embedder)[1]
+    assert {hit.bm25_rank is not None for hit in hits if "Port" in hit.passage.text} == {True}
+    assert check(base).damaged == ()
+
+
+def test_what_was_embedded_without_a_header_stays_whole(tmp_path: Path) -> None:
+    embedder = Recorded()
+    base = table_base(tmp_path, embedder)
+    last = "Port 59 | 59.50 | 59.20"
+    with_header = next(text for text in embedder.texts if last in text)
+    without = with_header.replace("Harbour | adult fare | child fare\n", "")
+    with base.writing(5.0) as connection:  # as a version that knew no headers stored it
+        keys = embedding_key(without), embedding_key(with_header)
+        connection.execute("UPDATE passages SET embedding_key = ? WHERE embedding_key = ?", keys)
+        connection.execute("UPDATE embeddings SET embedding_key = ? WHERE embedding_key = ?", keys)
+        reseal(connection)
+    assert check(base).damaged == ()
+    other = Recorded(DIMENSIONS)
+    reembed(base, other)
+    assert without in other.texts
+    assert with_header not in other.texts
+    assert check(KnowledgeBase.open(base.folder, other.identity)).damaged == ()

@@ -420,3 +420,15 @@ def test_a_damaged_copy_is_not_taken_for_the_whole(tmp_path: Path, base: Base, c
         )
         path.write_bytes(whole)
     assert np.array_equal(Indexes.open(tmp_path, base.source(), ids()).contents(), ids(*contents))
+
+
+def test_a_heading_alone_is_not_found_but_what_stands_under_it_is(tmp_path: Path, base: Base) -> None:
+    path = ("Ferry times",)
+    content = base.add(Text("Harbour", ((path, "# Ferry times\n\n"), (path, "Boats leave at nine and at noon.\n\n"))))
+    indexes = Indexes.refresh(tmp_path, base.source(), ids(content))
+    view = indexes.view(ids(content))
+    assert view.passages == 1
+    found = view.search("ferry times", EMBEDDER.embed_query("ferry times"), 10)
+    start = base.connection.execute("SELECT start_char FROM passages WHERE id = ?", (found[0].passage,)).fetchone()
+    assert (len(found), start) == (1, (15,))
+    assert not check(tmp_path, base.source(), ids(content)).problems

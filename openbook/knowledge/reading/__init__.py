@@ -26,7 +26,7 @@ from openbook.records import Content, Digest, sha256_hex
 
 Reader: TypeAlias = Callable[[bytes, str], Content]
 
-READER_VERSION = "4"
+READER_VERSION = "5"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a reader to repeat has no other bound
 

@@ -27,6 +27,12 @@ _DROPPED = frozenset({
 _DROPPED_ROLES = frozenset({"navigation", "search"})
 _DROPPED_CLASSES = frozenset({
     "headerlink", "mw-editsection", "linenos", "anchor-link", "mw-jump-link", "mw-portlet", "noprint",
+    "breadcrumb", "breadcrumbs", "navheader", "navfooter", "toctree-l1",
+    "cc-window", "cookie-banner", "cookie-consent", "cookie-notice", "cookieconsent",
+})  # fmt: skip
+_DROPPED_IDS = frozenset({
+    "cookie-banner", "cookie-consent", "cookie-law-info-bar", "cookie-notice", "cybotcookiebotdialog",
+    "onetrust-consent-sdk",
 })  # fmt: skip
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
@@ -146,6 +152,8 @@ def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
     if not attributes:
         return False
     if "hidden" in attributes or attributes.get("role") in _DROPPED_ROLES:
+        return True
+    if attributes.get("id", "").lower() in _DROPPED_IDS:
         return True
     if _HIDDEN_STYLE.search(attributes.get("style", "")[:1000]):
         return True

@@ -60,6 +60,16 @@ def test_what_no_reader_sees_is_dropped() -> None:
     assert text_of(html) == "Head\n\nkept"
 
 
+def test_navigation_and_banners_that_are_no_nav_elements_are_dropped() -> None:
+    html = (
+        "<ul class='breadcrumbs'><li>Home</li></ul><div class='navheader'>Prev Next</div>"
+        "<div class='toctree-wrapper'><ul><li class='toctree-l1'><a href='b.html'>Part</a></li></ul>"
+        "<section><h2>Part</h2><p>Text of the part</p></section></div>"
+        "<div id='CybotCookiebotDialog'>We use cookies</div><div class='banner cookie-notice'>Accept all</div>"
+    )
+    assert text_of(html) == "Part\n\nText of the part"
+
+
 def test_a_footer_is_dropped_only_beside_a_main_part() -> None:
     assert text_of("<p>a</p><footer>imprint</footer>") == "a\n\nimprint"
     assert text_of("<main><p>a</p></main><footer>imprint</footer>") == "a"
