@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive
 
 from openbook.answer import ABSTENTION, Options, ask, checked_question
+from openbook.conversation import understood
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
@@ -79,8 +80,10 @@ async def respond(
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
+        rewritten = answer.question != checked_question(made.question)
+        unused = made.unused_by(closed_book=base is None, rewritten=rewritten)
         timings = answer.timings if base is None or base.shows_all_to(caller.labels) else None
-        return replace(answer, timings=timings, notes=(*answer.notes, *made.unused_by(closed_book=base is None)))
+        return replace(answer, timings=timings, notes=(*answer.notes, *unused))
 
     def added(answer: Answer) -> str:
         return footnotes(answer) if body.openbook.footnotes else ""
@@ -97,13 +100,14 @@ def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None]
     """On a thread: the answer, its receipt in the log if one is kept. Raises as `ask` does, and what breaking off means."""
     began_ns = time.time_ns()
     try:
+        meant = understood(service.model, job.asked.turns, job.asked.question, stop)
         answer = ask(
-            job.asked.question,
+            meant.question,
             service.model,
             job.base,
             service.embedder if job.base else None,
             job.options,
-            query=job.asked.query,
+            query=meant.query,
             scope=job.scope,
             on_text=show,
             cancelled=stop,
@@ -119,7 +123,8 @@ def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None]
         stop.check()
     if (log := service.configuration.receipts) is not None:
         append(log, answer.receipt, timeout_s=service.configuration.settings.lock_timeout_s)
-    return answer
+    understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
+    return replace(answer, notes=(*understood_as, *answer.notes))
 
 
 def _options(service: Service, body: AnswerBody) -> Options:

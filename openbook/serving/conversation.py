@@ -1,4 +1,4 @@
-"""From the transcript in a request to what the core takes: a question, and what to search for.
+"""From the transcript in a request to the last question, and the turns that it may refer back to.
 
 The whole conversation comes with each request and is forgotten after it.
 """
@@ -8,23 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openbook.conversation import condensed
 from openbook.serving.bodies import Message
 from openbook.serving.refusals import Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`query`: what to search for. `notes` say what of the transcript was not used. `earlier`: so many turns came before."""
+    """`turns`: of the user, before the question. `notes` say what of the transcript was not used. `earlier`: so many turns came before."""
 
     question: str
-    query: str
-    notes: tuple[str, ...]
+    turns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     earlier: int = 0
 
-    def unused_by(self, *, closed_book: bool) -> tuple[str, ...]:
-        """The notes of an answer: without passages nothing is searched for, and the turns before are for searching alone."""
-        if not (closed_book and self.earlier):
+    def unused_by(self, *, closed_book: bool, rewritten: bool) -> tuple[str, ...]:
+        """The notes of an answer: without passages nothing is searched for, so the turns before serve a rewrite alone."""
+        if not closed_book or rewritten or not self.earlier:
             return self.notes
         return (
             *self.notes,
@@ -47,4 +46,4 @@ def asked(messages: Sequence[Message], param: str = "messages", instructions: st
     )
     note = "The system message was not used: the model reads passages under the instruction it was made for."
     before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
-    return Asked(last.text, condensed(earlier, last.text), (note,) if told else (), before)
+    return Asked(last.text, tuple(earlier), (note,) if told else (), before)
