@@ -1,36 +1,45 @@
-"""A question that refers back: what to search for, and what to ask the model?
+"""A question that refers back: what to ask of the model, and what to search for?
 
-    python -m benchmarks.follow_ups [--model NAME] [--limit N] [--json FILE]
+    python -m benchmarks.follow_ups [--model NAME] [--limit N] [--json FILE] [--reading FOLDER [--half development|report]]
 
-The conversations of `benchmarks/data/follow_ups.jsonl` on the example handbook: of most the last question is elliptic ("And
-to Sandhavn?"), some change the subject and stand alone. Each is asked in several ways:
+Each is asked in three ways:
 
-  last message     the last message alone is searched for and read
-  condensed N      searched for with the N turns before it when it refers back (`conversation.condensed`); read alone
-  condensed N+     the same, and the model reads the turns as well
-  condensed N=     the same in one line
-  always N, N+, N= with the N turns before it, whether or not it refers back
+  last message  as it is
+  rules         searched for with the two turns before it when it refers back (`conversation.condensed`), read alone
+  rewritten     rewritten by the model to stand alone, where that is believed; else by the rules (`conversation.understood`)
 
-Found: a passage that the gold quote touches is among those that the retriever gives for one request. Right: an accepted
-answer stands in the answer. With 95 % Wilson intervals, and how many questions a way wins and loses against the last
-message alone. The last line is one JSON document.
+On the conversations of `benchmarks/data/follow_ups.jsonl` about the example handbook; of most the last question is elliptic
+("And to Sandhavn?"), some change the subject and stand alone. Found: a passage that the gold quote touches is among those
+that the retriever gives for one request. Right: an accepted answer stands in the answer. With 95 % Wilson intervals, and how
+many questions a way wins and loses against the last message alone.
+
+With `--reading`, on parts of MTRAG in that folder, only turns that the rules take to refer back, of one half of each part
+(the prompt was tuned on the other). `mtrag_un_part.jsonl.gz` has passages, all of which make one collection: found says
+whether one that the turn was answered from is among the four best. `mtrag_rewrites_part.jsonl.gz` has a reference rewrite:
+of the content words that it adds, how many has the query (recall); of the query's, how many has the reference (precision);
+the cosine of both; of the four passages of the collection that the reference finds, how many the query finds (overlap).
+
+The last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from benchmarks.examples_accuracy import EXAMPLES, gold_passages, holds, share
 from openbook.answer import PASSAGES, ask
 from openbook.config import load_settings
-from openbook.conversation import condensed
+from openbook.conversation import Understood, condensed, content_words, refers_back, understood
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, add
@@ -39,7 +48,14 @@ from openbook.records import Embedder
 
 FILE = Path(__file__).parent / "data" / "follow_ups.jsonl"
 LAST = "last message"
-Condense = Callable[[Sequence[str]], str]  # all turns of the user, the question last, to one text
+BEST = 4
+Way: TypeAlias = Callable[[FrozenModel, Sequence[str], str], Understood]
+
+WAYS: dict[str, Way] = {
+    LAST: lambda model, earlier, question: Understood(question, question),
+    "rules": lambda model, earlier, question: Understood(question, condensed(earlier, question)),
+    "rewritten": understood,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,81 +65,72 @@ class Row:
     abstained: bool
 
 
-def condensing(turns: int) -> Condense:
-    return lambda said: condensed(said[:-1][-turns:], said[-1])
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """`recall` is None where the reference adds no word."""
 
-
-def joining(turns: int) -> Condense:
-    return lambda said: "\n".join(said[-turns - 1 :])
-
-
-def in_one_line(condense: Condense) -> Condense:
-    return lambda said: " ".join(condense(said).split())
-
-
-def last(said: Sequence[str]) -> str:
-    return said[-1]
-
-
-# How it is asked: (what is searched for, what the model reads as the question).
-WAYS: dict[str, tuple[Condense, Condense]] = {
-    LAST: (last, last),
-    "condensed 1": (condensing(1), last),
-    "condensed 2": (condensing(2), last),
-    "condensed 1+": (condensing(1), condensing(1)),
-    "condensed 2+": (condensing(2), condensing(2)),
-    "always 1": (joining(1), last),
-    "always 1+": (joining(1), joining(1)),
-    "condensed 1=": (condensing(1), in_one_line(condensing(1))),
-    "condensed 2=": (condensing(2), in_one_line(condensing(2))),
-    "always 1=": (joining(1), in_one_line(joining(1))),
-}
+    recall: float | None
+    precision: float
+    cosine: float
+    overlap: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a stored model (default: that of the settings)")
-    parser.add_argument("--limit", type=int, help="only the first conversations")
+    parser.add_argument("--limit", type=int, help="only so many conversations of each file")
+    parser.add_argument("--reading", type=Path, help="folder with the parts of MTRAG")
+    parser.add_argument("--half", choices=("development", "report"), default="report")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settings = load_settings()
     store = ModelStore(settings.models_dir)
-    conversations = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()][: options.limit]
-    reference, embedder = (
-        ensure(store, options.model or settings.model),
-        load_embedder(ensure(store, settings.embedder)),
-    )
+    reference = ensure(store, options.model or settings.model)
+    embedder = load_embedder(ensure(store, settings.embedder))
+    states = States(None, memory_bytes=1 << 30)
     with tempfile.TemporaryDirectory() as folder, closing(
-        load_model(reference, threads=settings.threads, states=States(None, memory_bytes=1 << 30))
+        load_model(reference, threads=settings.threads, states=states)
     ) as model, closing(KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)) as base:  # fmt: skip
-        add(base, [EXAMPLES / "handbook"], embedder)
-        rows = {way: [asked(way, each, model, base, embedder) for each in conversations] for way in WAYS}
-    kinds = [each["kind"] for each in conversations]
-    for kind in dict.fromkeys(kinds):
-        show(
-            kind, {way: [row for row, k in zip(found, kinds, strict=True) if k == kind] for way, found in rows.items()}
-        )
-    value: dict[str, Any] = {
-        "question": "what to search for and to read when a question refers back",
-        "model": reference.digest,
-    }
-    value |= {"ways": {way: [[row.found, row.right, row.abstained] for row in found] for way, found in rows.items()}}
+        if options.reading:
+            value = on_mtrag(model, base, embedder, options)
+        else:
+            value = on_handbook(model, base, embedder, options.limit)
+    value = {"question": "what to ask and to search for when a question refers back", "model": reference.name, **value}
     if options.json:
         options.json.write_text(json.dumps(value), encoding="utf-8")
     print(json.dumps(value))
 
 
+# --- the handbook -----------------------------------------------------------------------------------------------------
+
+
+def on_handbook(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int | None) -> dict[str, Any]:
+    conversations = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()][:limit]
+    add(base, [EXAMPLES / "handbook"], embedder)
+    rows = {way: [asked(way, each, model, base, embedder) for each in conversations] for way in WAYS}
+    kinds = [each["kind"] for each in conversations]
+    for kind in dict.fromkeys(kinds):
+        show(
+            kind, {way: [row for row, k in zip(found, kinds, strict=True) if k == kind] for way, found in rows.items()}
+        )
+    return {"ways": {way: [[row.found, row.right, row.abstained] for row in found] for way, found in rows.items()}}
+
+
 def asked(way: str, conversation: dict[str, Any], model: FrozenModel, base: KnowledgeBase, embedder: Embedder) -> Row:
-    search, read = (condense(conversation["turns"]) for condense in WAYS[way])
-    answer = ask(read, model, base, embedder, query=search)
-    _, hits = base.search(search, embedder, PASSAGES[answer.receipt.strategy])
+    *earlier, question = conversation["turns"]
+    meant = WAYS[way](model, earlier, question)
+    answer = ask(meant.question, model, base, embedder, query=meant.query)
+    _, hits = base.search(meant.query, embedder, PASSAGES[answer.receipt.strategy])
     gold = {passage.id for passage in gold_passages(base, conversation["gold"])}
     row = Row(
         found=any(hit.passage.id in gold for hit in hits),
         right=holds(answer.answer, conversation["answers"]),
         abstained=answer.abstained,
     )
-    print(f"{conversation['id']} {way:<13} found {row.found:d} right {row.right:d}  {answer.answer[:80]!r}", flush=True)
+    print(
+        f"{conversation['id']} {way:<12} found {row.found:d} right {row.right:d}  {meant.question!r} {answer.answer[:80]!r}",
+        flush=True,
+    )
     return row
 
 
@@ -132,8 +139,86 @@ def show(kind: str, rows: dict[str, list[Row]]) -> None:
     for way, found in rows.items():
         against = list(zip(found, rows[LAST], strict=True))
         wins, losses = sum(a.right > b.right for a, b in against), sum(a.right < b.right for a, b in against)
-        print(f"  {way:<13} found {share(r.found for r in found)}  right {share(r.right for r in found)}  "
+        print(f"  {way:<12} found {share(r.found for r in found)}  right {share(r.right for r in found)}  "
               f"abstained {share(r.abstained for r in found)}  wins {wins}, loses {losses}")  # fmt: skip
+
+
+# --- MTRAG ------------------------------------------------------------------------------------------------------------
+
+
+def on_mtrag(
+    model: FrozenModel, base: KnowledgeBase, embedder: Embedder, options: argparse.Namespace
+) -> dict[str, Any]:
+    answered = read(options.reading / "mtrag_un_part.jsonl.gz")
+    for each in answered:
+        each["turns"] = [turn["text"] for turn in each["conversation"] if turn["speaker"] == "user"]
+    collect(base, embedder, {p["id"]: p for each in answered for p in each["passages"]})
+    answered = half([each for each in answered if each["passages"]], options)
+    rewritten = half(read(options.reading / "mtrag_rewrites_part.jsonl.gz"), options)
+    value: dict[str, Any] = {"half": options.half, "ways": {}}
+    for way in WAYS:
+        meant, seconds = zip(*(timed(way, model, each["turns"]) for each in answered + rewritten), strict=True)
+        golds = [{p["id"] for p in each["passages"]} for each in answered]
+        found = [not gold.isdisjoint(best(base, embedder, m.query)) for m, gold in zip(meant, golds, strict=False)]
+        alike = [
+            likeness(base, embedder, m.query, each) for m, each in zip(meant[len(answered) :], rewritten, strict=True)
+        ]
+        means = {
+            name: statistics.mean(known)
+            for name in ("recall", "precision", "cosine", "overlap")
+            if (known := [v for row in alike if (v := getattr(row, name)) is not None])
+        }
+        believed = share(m.rewritten for m in meant)
+        print(f"{way:<12} found {share(found)}  " + "  ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+              + f"  believed {believed}  median {statistics.median(seconds):.1f} s", flush=True)  # fmt: skip
+        value["ways"][way] = {
+            "found": found,
+            "alike": [asdict(row) for row in alike],
+            "believed": [m.rewritten for m in meant],
+            "seconds": seconds,
+            "queries": [m.query for m in meant],
+        }
+    return value
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def half(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every second of the rows whose last turn refers back."""
+    referring = [row for row in rows if refers_back(row["turns"][:-1], row["turns"][-1])]
+    return referring[options.half == "report" :: 2][: options.limit]
+
+
+def collect(base: KnowledgeBase, embedder: Embedder, passages: dict[str, dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, passage in passages.items():
+            (Path(folder) / f"{name}.txt").write_text(passage["text"], encoding="utf-8")
+        add(base, [Path(folder)], embedder)
+
+
+def best(base: KnowledgeBase, embedder: Embedder, query: str) -> list[str]:
+    return [Path(hit.passage.document).stem for hit in base.search(query, embedder, BEST)[1]]
+
+
+def timed(way: str, model: FrozenModel, turns: Sequence[str]) -> tuple[Understood, float]:
+    began = time.perf_counter()
+    meant = WAYS[way](model, turns[:-1], turns[-1])
+    return meant, time.perf_counter() - began
+
+
+def likeness(base: KnowledgeBase, embedder: Embedder, query: str, row: dict[str, Any]) -> Likeness:
+    ours, theirs = content_words(query), content_words(row["rewrite"])
+    added = theirs - content_words(row["turns"][-1])
+    wanted = set(best(base, embedder, row["rewrite"]))
+    return Likeness(
+        recall=len(added & ours) / len(added) if added else None,
+        precision=len(ours & theirs) / len(ours) if ours else 0.0,
+        cosine=float(embedder.embed_query(query) @ embedder.embed_query(row["rewrite"])),
+        overlap=len(wanted.intersection(best(base, embedder, query))) / len(wanted) if wanted else 0.0,
+    )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def without_marks(text: str) -> tuple[str, list[Mark]]:
     for match in _CODE_OR_MARK.finditer(text):
         if match["code"]:
             continue
-        kept += text[at : match.start()]
+        kept = (kept + text[at : match.start()]).rstrip(" \t")
         marks.append((len(kept), frozenset(map(int, re.findall(r"\d+", match[0])))))
         at = match.end()
     return kept + text[at:], marks

@@ -19,7 +19,7 @@ from openbook.errors import ContextOverflow, QuestionError
 if TYPE_CHECKING:
     from openbook.records import Answer
 
-AskNext: TypeAlias = "Callable[[str, str], tuple[Answer, Words]]"  # of a question and what to search for
+AskNext: TypeAlias = "Callable[[tuple[str, ...], str], tuple[str, Answer, Words]]"  # of the turns before and a question
 
 
 @click.command()
@@ -48,6 +48,7 @@ def chat(
     from openbook.cli import session
     from openbook.cli.ask import opened_beside, while_reading
     from openbook.cli.transcript import read_transcript
+    from openbook.conversation import understood
     from openbook.receipts import append
 
     check_places(docs, kb)
@@ -60,14 +61,27 @@ def chat(
         base, embedder = open_asked(current, docs)
         scope = scope_of(base, as_of, where, labels)
 
-        def ask_next(question: str, query: str) -> tuple[Answer, Words]:
+        def ask_next(earlier: tuple[str, ...], question: str) -> tuple[str, Answer, Words]:
+            """What was searched for, and the answer."""
+            meant = understood(reader.result(), earlier, question)
+            if meant.rewritten:
+                click.echo(f"Understood as: {printable(meant.question)}", err=True)
+            elif meant.query != meant.question:
+                click.echo(f"Searched for: {printable(' / '.join(meant.query.splitlines()))}", err=True)
             with while_reading(quiet=False) as words:
                 answer = ask(
-                    question, reader.result(), base, embedder, options, query=query, scope=scope, on_text=words.show
+                    meant.question,
+                    reader.result(),
+                    base,
+                    embedder,
+                    options,
+                    query=meant.query,
+                    scope=scope,
+                    on_text=words.show,
                 )
             if log is not None:
                 append(log, answer.receipt, timeout_s=current.lock_timeout_s)
-            return answer, words
+            return meant.query, answer, words
 
         click.echo(f"Transcript: {path.absolute()} ({len(said.questions)} questions so far). Ctrl-D ends.", err=True)
         _talk(path, ask_next)
@@ -100,14 +114,12 @@ def _answer_open(path: Path, ask_next: AskNext) -> None:
 
 def _answer(path: Path, question: str, earlier: tuple[str, ...], ask_next: AskNext, *, stands: bool = False) -> None:
     """`stands`: the question is in the transcript already. Its sources are shown once it was written."""
+    from openbook.answer import checked_question
     from openbook.cli.transcript import add_exchange
-    from openbook.conversation import condensed
 
-    query = condensed(earlier, question)
-    if query != question:
-        click.echo(f"Searched for: {printable(' / '.join(query.splitlines()))}", err=True)
-    answer, words = ask_next(question, query)
-    add_exchange(path, query, answer, stands=stands)
+    question = checked_question(question)
+    searched, answer, words = ask_next(earlier, question)
+    add_exchange(path, question, searched, answer, stands=stands)
     print_answer(answer, words)
 
 

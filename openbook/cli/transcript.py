@@ -40,13 +40,13 @@ def read_transcript(path: Path) -> Transcript:
     return _parsed(data, path)
 
 
-def add_exchange(path: Path, searched: str, answer: Answer, *, stands: bool = False) -> None:
+def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, stands: bool = False) -> None:
     """Add an answer and, unless it `stands` there already, its question. Raises ConversationError, StorageError.
 
     The file is whole before and after; a new one can be read by nobody else.
     """
-    lines = [] if stands else [{"role": "user", "content": answer.question}]
-    lines.append(_answered(searched, answer))
+    lines = [] if stands else [{"role": "user", "content": question}]
+    lines.append(_answered(question, searched, answer))
     with storage_errors(f"write {path}"):
         path = path.resolve()  # a link stays one
         old = path.read_bytes() if path.exists() else b""
@@ -62,9 +62,9 @@ def add_exchange(path: Path, searched: str, answer: Answer, *, stands: bool = Fa
         path.chmod(mode)
 
 
-def _answered(searched: str, answer: Answer) -> dict[str, Any]:
+def _answered(question: str, searched: str, answer: Answer) -> dict[str, Any]:
     line: dict[str, Any] = {"role": "assistant", "content": answer.answer, "abstained": answer.abstained}
-    if searched.strip() != answer.question:
+    if searched.strip() != question.strip():
         line["searched"] = searched
     citations = [{k: v for k, v in asdict(c).items() if k != "passage_id" and v} for c in answer.citations]
     return {**line, "citations": citations, "receipt": answer.receipt.digest}

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive
 
 from openbook.answer import Options, ask, checked_question
+from openbook.conversation import understood
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
@@ -26,8 +27,7 @@ from openbook.serving.refusals import Refusal
 from openbook.serving.replies import ServedAnswer
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, check_at_most, scope_of
-from openbook.serving.streaming import EventStream, Shown, pieces_of
-from openbook.wording import ABSTENTION
+from openbook.serving.streaming import EventStream, pieces_of
 
 MOST_STOPS = 4
 
@@ -74,13 +74,15 @@ async def respond(
     base = None if asks_for.closed_book else service.base(choosing.knowledge_base)
     trained = service.model.reader is not None
     options = replace(_options(service, body), instruction=made.heeded(trained=trained))
-    warnings = (*body.warnings, *made.warnings(closed_book=base is None, trained=trained))
     place = "model" if asks_for.as_of is not None else "as_of"
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
         scope = scope_of(base, caller, choosing, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
         shows_timings = base is None or base.shows_all_to(caller.labels)
+        rewritten = answer.question != checked_question(made.question)
+        unused = made.warnings(closed_book=base is None, trained=trained, rewritten=rewritten)
+        warnings = (*body.warnings, *unused)
         served = ServedAnswer(**{each.name: getattr(answer, each.name) for each in fields(answer)}, warnings=warnings)
         return served if shows_timings else replace(served, timings=None)
 
@@ -88,9 +90,7 @@ async def respond(
         return footnotes(answer) if body.openbook.footnotes else ""
 
     if body.stream:
-        held = [ABSTENTION, *([service.model.reader.abstention] if service.model.reader else [])]
-        shown = Shown(held if base else ())
-        return EventStream(lambda receive: _events(service, receive, work, shape, shown, added))
+        return EventStream(lambda receive: _events(service, receive, work, shape, added))
     answer = await service.read(request.receive, work)
     return JSONResponse(shape.whole(answer, answer.answer + added(answer)))
 
@@ -99,13 +99,14 @@ def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None]
     """On a thread: the answer, its receipt in the log if one is kept. Raises as `ask` does, and what breaking off means."""
     began_ns = time.time_ns()
     try:
+        meant = understood(service.model, job.asked.turns, job.asked.question, stop)
         answer = ask(
-            job.asked.question,
+            meant.question,
             service.model,
             job.base,
             service.embedder if job.base else None,
             job.options,
-            query=job.asked.query,
+            query=meant.query,
             scope=job.scope,
             on_text=show,
             cancelled=stop,
@@ -121,7 +122,8 @@ def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None]
         stop.check()
     if (log := service.configuration.receipts) is not None:
         append(log, answer.receipt, timeout_s=service.configuration.settings.lock_timeout_s)
-    return answer
+    understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
+    return replace(answer, notes=(*understood_as, *answer.notes))
 
 
 def _options(service: Service, body: AnswerBody) -> Options:
@@ -143,9 +145,9 @@ def _options(service: Service, body: AnswerBody) -> Options:
 
 
 async def _events(
-    service: Service, receive: Receive, work: Work, shape: Shape, shown: Shown, added: Callable[[Answer], str]
+    service: Service, receive: Receive, work: Work, shape: Shape, added: Callable[[Answer], str]
 ) -> AsyncGenerator[bytes, None]:
-    begun = False
+    begun, shown = False, ""
 
     def start(show: Callable[[str], None]) -> asyncio.Task[Answer]:
         return asyncio.create_task(service.read(receive, lambda stop: work(stop, show)))
@@ -153,9 +155,12 @@ async def _events(
     async with aclosing(pieces_of(start)) as pieces:
         async for piece in pieces:
             if isinstance(piece, str):
-                texts = [shown.feed(piece)]
+                shown += piece
+                texts = [piece]
             else:
-                texts = [shown.rest(piece.value.answer), added(piece.value)]
+                # Where a model abstained in words of its own, those stand, and nothing follows.
+                answer = piece.value.answer
+                texts = [answer[len(shown) :] if answer.startswith(shown) else "", added(piece.value)]
             for text in filter(None, texts):
                 for event in shape.piece(text, first=not begun):
                     yield event

@@ -25,7 +25,7 @@ async def completions(service: Service, request: Request, caller: Caller) -> ASG
     shape = CompletionShape(
         "cmpl-" + request_id(body, caller), int(time.time()), body.model, fingerprint(service), body.wants_usage
     )
-    return await respond(service, request, caller, body, Asked(body.question, body.question), shape)
+    return await respond(service, request, caller, body, Asked(body.question), shape)
 
 
 @dataclass(frozen=True, slots=True)

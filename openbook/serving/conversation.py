@@ -1,4 +1,4 @@
-"""From the transcript in a request to what the core takes: a question, and what to search for.
+"""From the transcript in a request to the last question, and the turns that it may refer back to.
 
 The whole conversation comes with each request and is forgotten after it.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openbook.conversation import condensed
 from openbook.serving.bodies import Message
 from openbook.serving.refusals import Refusal
 
@@ -17,14 +16,14 @@ MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`query`: what to search for. `instruction`: how the caller wishes to be answered. `earlier`: so many turns came before."""
+    """`turns`: of the user, before the question. `instruction`: how the caller wishes to be answered. `earlier`: so many turns came before."""
 
     question: str
-    query: str
+    turns: tuple[str, ...] = ()
     instruction: str = ""
     earlier: int = 0
 
-    def warnings(self, *, closed_book: bool, trained: bool) -> tuple[str, ...]:
+    def warnings(self, *, closed_book: bool, trained: bool, rewritten: bool = False) -> tuple[str, ...]:
         """What of the transcript is not heeded: by a reader that was `trained` to one instruction, or without passages."""
         found = []
         if self.instruction and trained:
@@ -36,7 +35,7 @@ class Asked:
                 f"The system message is ignored. It has {len(self.instruction):,} characters, and at most "
                 f"{MAX_INSTRUCTION_CHARS:,} are followed."
             )
-        if closed_book and self.earlier:
+        if closed_book and self.earlier and not rewritten:
             found.append("The earlier turns are ignored. Without passages the model is asked the last question alone.")
         return tuple(found)
 
@@ -58,4 +57,4 @@ def asked(messages: Sequence[Message], param: str = "messages", instructions: st
     told = [instructions or "", *(m.text for m in messages if m.role in ("system", "developer"))]
     instruction = "\n".join(text.replace("\0", " ").strip() for text in told if text.strip())
     before = sum(m.role in ("user", "assistant") and bool(m.text.strip()) for m in messages[:-1])
-    return Asked(last.text, condensed(earlier, last.text), instruction, before)
+    return Asked(last.text, tuple(earlier), instruction, before)

@@ -91,7 +91,7 @@ def _desk(call: _Call, stop: Stop) -> Desk:
     options = Options(settings.passages, service.configuration.strategy, decoding)
 
     def ask(question: str) -> Answer:
-        return answered(service, Job(Asked(question, question), call.base, scope, options, call.headers), stop)
+        return answered(service, Job(Asked(question), call.base, scope, options, call.headers), stop)
 
     return Desk(call.base, service.embedder, scope, ask)
 

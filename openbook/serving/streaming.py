@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -13,7 +12,6 @@ from typing import Any, Generic, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from openbook.serving.refusals import ClientGone, Refusal, refusal_of
-from openbook.wording import tidy
 
 DONE = b"data: [DONE]\n\n"
 _HEADERS = [
@@ -22,7 +20,6 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _T = TypeVar("_T")
-_BEGINS_LIKE_A_MARK = re.compile(r"\s*(?:a|an|ans|answ|answe|answer)?\s*:?\s*", re.IGNORECASE)
 
 
 def event(value: dict[str, Any]) -> bytes:
@@ -36,31 +33,6 @@ def event(value: dict[str, Any]) -> bytes:
 def named_event(name: str, value: dict[str, Any]) -> bytes:
     """An event whose kind is told beside its data."""
     return b"event: " + name.encode() + b"\n" + event(value)
-
-
-class Shown:
-    """What of a model's raw text can be shown before it is complete.
-
-    Law: what was shown, followed by `rest`, is the answer; except where a model abstains in words of its own, which are
-    only known when they are complete. Then those words stand, and nothing follows. `held`: sentences that are held back
-    whole, because another stands for them in the answer.
-    """
-
-    def __init__(self, held: Sequence[str]) -> None:
-        self._held = tuple(held)
-        self._raw = ""
-        self._shown = ""
-
-    def feed(self, piece: str) -> str:
-        self._raw += piece
-        text = tidy(self._raw)
-        if _BEGINS_LIKE_A_MARK.fullmatch(self._raw) or any(each.startswith(text) for each in self._held):
-            return ""
-        new, self._shown = text[len(self._shown) :], text
-        return new
-
-    def rest(self, answer: str) -> str:
-        return answer[len(self._shown) :] if answer.startswith(self._shown) else ""
 
 
 class EventStream:

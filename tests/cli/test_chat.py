@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,18 @@ def test_what_is_said_stands_in_the_file_and_goes_on_with_it(
     assert path.read_bytes().startswith(before)
     assert lines_of(path)[-1]["searched"].endswith("Who opened the bridge of Lund?\nWhat does it cost?")
     assert "Searched for: " in capsys.readouterr().err
+
+
+def test_a_follow_up_is_shown_as_it_was_understood_and_stands_in_the_file_as_it_was_typed(
+    chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = "What does the ferry to Sandhavn cost?"
+    monkeypatch.setattr(session, "model_opener", lambda *_, **__: partial(echo_model, otherwise=alone))
+    assert chat("When does the ferry to Sandhavn leave?", "And what does it cost?") == 0
+    assert f"Understood as: {alone}" in capsys.readouterr().err
+    *_, question, answer = lines_of(tmp_path / "talk.jsonl")
+    assert question["content"] == "And what does it cost?"
+    assert answer["searched"] == alone
 
 
 def test_what_is_deleted_from_the_file_is_not_remembered(chat: Chat, tmp_path: Path) -> None:

@@ -171,6 +171,20 @@ def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Runni
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
+def test_a_follow_up_says_how_it_was_understood(
+    configuration: Configuration, base: KnowledgeBase, open_page: Any
+) -> None:
+    alone = "Was the bridge opened by mayor Ortega in 2026?"
+    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
+        page = open_page(server)
+        ask(page)
+        ask(page, "By mayor Ortega in 2026?")  # refers back by nothing
+        expect(page.locator(".note")).to_have_count(0)
+        turn = ask(page, "And in 2026, by mayor Ortega?")
+        expect(turn.get_by_role("heading", level=3)).to_have_text("And in 2026, by mayor Ortega?")
+        expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
+
+
 def test_a_question_waits_for_what_the_page_must_know_first(server: Running, open_page: Any) -> None:
     page, held = open_page(server), list[Any]()
     page.route("**/v1/models", lambda route: held.append(route))

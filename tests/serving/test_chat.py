@@ -158,6 +158,29 @@ def test_earlier_turns_that_a_closed_book_answer_does_not_use_are_told(server: R
         assert server.client.post("/v1/responses", json=responded).json()["openbook"]["warnings"] == warnings
 
 
+def test_a_follow_up_is_answered_as_the_question_that_stands_alone(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    alone = "When does the ferry to Sandhavn leave on weekdays?"
+    turns = [
+        {"role": "user", "content": "When does the ferry to Sandhavn leave?"},
+        {"role": "assistant", "content": "At nine."},
+        {"role": "user", "content": "And on weekdays?"},
+    ]
+    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
+        whole = server.ask("", messages=turns).json()["openbook"]
+        assert whole["question"] == whole["receipt"]["question"] == alone
+        assert whole["notes"] == [f"Understood as: {alone}"]
+        assert whole["answer"].startswith("The ferry to Sandhavn leaves at nine")
+        assert whole["receipt"] == server.ask(alone).json()["openbook"]["receipt"]
+        *_, last, done = events_of(server.ask("", messages=turns, stream=True).text)
+        assert done == "[DONE]"
+        assert json.loads(last)["openbook"]["receipt"] == whole["receipt"]
+        closed = server.ask("", model="echo:closed-book", messages=turns).json()["openbook"]
+        assert closed["question"] == alone
+        assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
+
+
 def test_length_is_told_as_openai_tells_it(server: Running) -> None:
     value = server.ask(QUESTION, max_completion_tokens=2).json()
     assert value["choices"][0]["finish_reason"] == "length"

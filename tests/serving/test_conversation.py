@@ -58,6 +58,6 @@ def test_only_turns_of_the_user_count() -> None:
         Message(role="assistant", content="At nine, says the assistant."),
         Message(role="user", content="Why?"),
     ]
-    assert asked(messages).query == "When does the ferry leave?\nWhy?"
+    assert (asked(messages).question, asked(messages).turns) == ("Why?", ("When does the ferry leave?",))
     with pytest.raises(Refusal, match="role 'user'"):
         asked(messages[:2])

@@ -24,9 +24,8 @@ from openbook.serving.chat import ChatShape
 from openbook.serving.configuration import Bounds
 from openbook.serving.documents import checked_name, read_form
 from openbook.serving.refusals import Refusal
-from openbook.serving.streaming import Shown
 from openbook.testing import echo_model
-from openbook.wording import ABSTENTION, tidy
+from openbook.wording import ABSTENTION, Shown, tidy
 
 # --- forms ------------------------------------------------------------------------------------------------------------
 
@@ -175,10 +174,13 @@ class Sent(httpx2.BaseTransport):
 
 def sent(texts: list[str], answer: Answer) -> tuple[bytes, str]:
     """(the stream of an answer that the model writes so, the answer)."""
-    shape, shown, begun = ChatShape("id", 0, "echo", "fp", True), Shown([ABSTENTION]), False
+    shape, begun = ChatShape("id", 0, "echo", "fp", True), False
     events: list[bytes] = []
-    whole = tidy("".join(texts))
-    for piece in (*map(shown.feed, texts), shown.rest(whole)):
+    whole, pieces = tidy("".join(texts)), list[str]()
+    shown = Shown(pieces.append, [ABSTENTION])
+    for text in texts:
+        shown.feed(text)
+    for piece in (*pieces, whole[len("".join(pieces)) :]):
         if piece:
             events += shape.piece(piece, first=not begun)
             begun = True

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.wording import ABSTENTION, Shown, tidied, tidy
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            "A",
+            "ns",
+            "wer",
+            ":",
+            " ",
+            "\t",
+            "a",
+            "Not",
+            " stated",
+            ".",
+            "x",
+            "The",
+            "[",
+            "1",
+            "]",
+            "[2, 3]",
+            "`",
+            "\n",
+            "```",
+        ]
+    ),
+    max_size=12,
+)
+HELD = [ABSTENTION, "Not stated."]
+
+
+def shown(pieces: list[str]) -> str:
+    found: list[str] = []
+    shown = Shown(found.append, HELD)
+    for piece in pieces:
+        shown.feed(piece)
+    return "".join(found)
+
+
+@given(PIECES)
+def test_what_was_shown_is_the_beginning_of_the_answer(pieces: list[str]) -> None:
+    assert tidy("".join(pieces)).startswith(shown(pieces))
+
+
+@given(PIECES)
+def test_what_is_tidy_stays_so_and_marks_stand_within_it(pieces: list[str]) -> None:
+    text, marks = tidied("".join(pieces))
+    assert all(0 <= at <= len(text) and numbers for at, numbers in marks)
+
+
+def test_a_word_is_shown_when_the_next_one_begins() -> None:
+    assert shown(["The bridge", " has four"]) == "The bridge has four"
+    assert shown(["It has [", "1"]) == "It has"
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_sentence_that_another_stands_for_is_never_shown(held: str) -> None:
+    assert shown([held[:3], held[3:7], held[7:]]) == ""
+
+
+def test_a_model_that_abstains_in_its_own_words_has_been_shown() -> None:
+    assert shown(["The text does not say", " it."]) == "The text does not say it"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "numbers"),
+    [
+        ("Answer: It has 30 days [1]. Ask [2][3].", "It has 30 days. Ask.", [{1}, {2}, {3}]),
+        ("Use `argv[1]` for it [1, 2]", "Use `argv[1]` for it", [{1, 2}]),
+        ("x = a[1] + 2", "x = a[1] + 2", []),
+        ("It is so.[1] And so on[2].\n- one [3]", "It is so. And so on.\n- one", [{1}, {2}, {3}]),
+        ("Run:\n```\nx = a[1]\n```\nThen [2] stop.", "Run:\n```\nx = a[1]\n```\nThen stop.", [{2}]),
+        ("[1] First. [2] Second", "First. Second", [{1}, {2}]),
+    ],
+)
+def test_marks_of_excerpts_are_taken_out_of_prose_alone(text: str, plain: str, numbers: list[set[int]]) -> None:
+    found, marks = tidied(text)
+    assert found == plain
+    assert [set(each) for _, each in marks] == numbers
