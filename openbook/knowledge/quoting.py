@@ -141,6 +141,11 @@ def _citation(window: _Window) -> Citation:
     )
 
 
+def stems(text: str) -> frozenset[str]:
+    """The words of `text` that carry its matter, in a form that `opened` and `opens` share."""
+    return frozenset(_stem(word) for word in _words(text) if not is_function_word(word))
+
+
 def _words(text: str) -> list[str]:
     return [w.casefold() for w in _WORD.findall(unicodedata.normalize("NFKC", text))]
 
