@@ -72,7 +72,7 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
     for document in (document for pair in pairs for document in pair["documents"]):
         (files / document["path"]).parent.mkdir(parents=True, exist_ok=True)
         (files / document["path"]).write_text(document["text"], encoding="utf-8")
-    rows: dict[str, list[bool]] = {key: [] for key in ("before", "after", "looks", "note", "no note")}
+    rows: dict[str, list[bool]] = {key: [] for key in ("before", "after", "looks", "note", "noted")}
     with closing(KnowledgeBase.ensure(folder / "pairs", embedder.identity)) as base:
         add(base, [files], embedder)
         heads = base.heads(base.documents(), EVERYTHING)
@@ -91,8 +91,8 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
             note = found.older_note(list(citing(pair["answer"], right, found)))
             if newer_answers:
                 rows["note"].append(note is not None and holds(note, pair["other"]))
-            else:
-                rows["no note"].append(note is None)
+            if note:
+                rows["noted"].append(bool(pair["editions"]) and holds(note, pair["other"]))
             wrong = {d["path"] for d in pair["documents"]} & set(marks) ^ set(pair["marked"])
             print(
                 f"{pair['id']:<18} first: {before:d} as found, {after:d} as ordered  {note or '-'}{f'  MARKS {wrong}' * bool(wrong)}"
@@ -108,10 +108,10 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
         "marks that are right": share(path in expected for path in marks),
         "documents to be marked that are": share(path in marks for path in sorted(expected)),
         "marks that name what took the place": share(
-            [path for path in marks[old].newer] == [str(files / new)] for old, new in in_force.items() if old in marks
+            list(marks[old].newer) == [str(files / new)] for old, new in in_force.items() if old in marks
         ),
         "notes that hold what the older one said": share(rows["note"]),
-        "no note where there is no older one": share(rows["no note"]),
+        "notes given that do": share(rows["noted"]),
     }
     for name, each in table.items():
         print(f"{name:<72} {each}")
@@ -141,7 +141,7 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
         "of those, the mark names it": share(
             set(marks[path].newer) == last[path] for path in superseded if path in marks
         ),
-        "marks of PEPs that were superseded, withdrawn, rejected, deferred or are drafts": share(
+        "marks of PEPs that were superseded, withdrawn, rejected, deferred or are drafts, by their headers": share(
             path in ended for path in marks
         ),
     }
@@ -151,13 +151,15 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
         for question, numbers in QUESTIONS.items():
             hits, found = searched(question, base, embedder)
             right = {str(source / f"pep-{number:04}.rst") for number in numbers}
-            for way, each in (("as found", hits), ("as ordered", found.hits)):
-                rows[way].append(each[0].passage.document in right)
+            for way, ranked in (("as found", hits), ("as ordered", found.hits)):
+                rows[way].append(ranked[0].passage.document in right)
             tops = [PurePosixPath(each[0].passage.document).stem for each in (hits, found.hits)]
             print(f"{question[:60]:<60} {tops[0]} {tops[1]} {sorted(numbers)}{found.place(found.hits[0].passage)}")
     table |= {f"first passage is of the PEP in force, {way}": share(each) for way, each in rows.items()}
+    for path in sorted(marks.keys() - ended):
+        print(f"{PurePosixPath(path).stem} {statuses[path]}: {marks[path].reason}")
     for name, each in table.items():
-        print(f"{name:<80} {each}")
+        print(f"{name:<98} {each}")
     return {name: str(each) for name, each in table.items()}
 
 

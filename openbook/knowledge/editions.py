@@ -14,20 +14,31 @@ from pathlib import PurePosixPath
 from typing import Generic, Protocol, TypeVar
 
 from openbook.knowledge.imprint import PROPOSALS, DocumentHead, Imprint, imprint, names, same_matter
-from openbook.knowledge.quoting import stems
+from openbook.knowledge.quoting import stem, stems
 from openbook.knowledge.sentences import sentence_spans
 from openbook.records import Citation, Passage
 
 ONE_MATTER = 0.25  # share of words that passages of two editions have in common when they speak of one matter
-NEAR = 3  # nor do passages that a question finds so many ranks apart differ in their matter
-SAME_STATEMENT = 0.5  # the same for two sentences, numbers apart
-FEW_WORDS = 3  # a row of a table: below it, all words must be the same
+SAME_STATEMENT = (
+    0.5  # share of the shorter sentence's words, numbers apart, that the other one of the same statement has
+)
+SAME = (2.0, 2.0)
+FEW_WORDS = 3  # with fewer, all of them
+
+OLDER = "older"  # by its name or date only; any other word stands in one of the two documents
 
 _ASKS_OLDER = re.compile(
     r"\b(?:old|older|previous|former|earlier|archived|superseded|withdrawn|outdated|obsolete|draft|proposed) (?:[\w-]+ )?"
     r"(?:policy|version|edition|document|rules?|rates?|prices?|fares?|fees?|guide|manual|list|limit|value|text|one|pep|rfc|api)\b"
     r"|\b(?:previously|formerly|originally|used to be|what (?:has )?changed|differences? between)\b",
     re.IGNORECASE,
+)
+_NUMBERS = dict(
+    zip(
+        map(stem, "zero one two three four five six seven eight nine ten eleven twelve".split()),
+        map(str, range(13)),
+        strict=True,
+    )
 )
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
@@ -74,18 +85,23 @@ class Editions(Generic[Found]):
         return f" ({mark.reason})" if mark else ""
 
     def older_note(self, citations: Sequence[Citation]) -> str | None:
-        """`The archived "Leave policy (2023)" said: "..."`: what older documents stated instead of the first cited sentence that changed."""
+        """What the older document said instead of the first cited sentence that changed: `Older: "24 days ..." (Leave policy (2023), ...)`.
+
+        None when nothing older was found, when it says the same, or when no sentence of it clearly is about the same.
+        """
         for citation in citations:
-            cited = {citation.document, *citation.also_in}
+            cited, stated = {citation.document, *citation.also_in}, _statement(citation.quote)
+            best = ((0.0, 0.0), "", "")
             for hit in self.hits:
-                mark = self.mark(hit.passage)
+                passage, mark = hit.passage, self.mark(hit.passage)
                 if mark is None or mark.is_proposal or not cited & {*mark.newer}:
                     continue
-                if said := _other_statement(citation.quote, hit.passage.text):
-                    name = PurePosixPath(hit.passage.document).name
-                    title = hit.passage.title if hit.passage.title != PurePosixPath(name).stem else name
-                    shown = f"{title}, {name}" if title != name else name
-                    return f'Older: "{said}" ({shown}: {mark.reason})'
+                for start, end in sentence_spans(passage.text, 0, len(passage.text)):
+                    likeness = _likeness(stated, _statement(passage.text[start:end]))
+                    if likeness > best[0]:
+                        best = (likeness, passage.text[start:end], f"{_shown(passage)}: {mark.reason}")
+            if best[1] and best[0] != SAME:
+                return f'Older: "{best[1]}" ({best[2]})'
         return None
 
 
@@ -117,7 +133,7 @@ def marked(imprints: Mapping[str, Imprint]) -> dict[str, Edition]:
             newer = ()  # a circle, or several that may be meant
         reason = links[path].get(newer[0], "") or next(iter(links[path].values()), "") if newer else ""
         if one.status or reason:
-            word = one.status or "older"
+            word = one.status or (reason if reason == "superseded" else OLDER)
             until = f", valid until {one.until}" if one.until and word not in PROPOSALS else ""
             found[path] = Edition(word, (one.status or reason) + _instead(one, newer, imprints) + until, newer)
     return found
@@ -150,11 +166,15 @@ def _outlived(old: Imprint, new: Imprint) -> str:
         return old.status
     if old.current:
         return ""
+    one_name = old.name == new.name  # else both may record a time of their own: the elections of two years
     votes: list[tuple[bool | None, str]] = [
         (_before(old.version, new.version), f"older: version {_dotted(old.version)}, newer is {_dotted(new.version)}"),
-        (_before(_only(old.years), _only(new.years)), f"older: {''.join(old.years)}, newer is {''.join(new.years)}"),
-        (_before_date(old.date, new.date), f"older: {old.date}, newer is {new.date}"),
-        (None if old.put_away == new.put_away else old.put_away, "older: put away in the archive"),
+        (
+            _before(_only(old.years), _only(new.years)) if one_name else None,
+            f"older: {''.join(old.years)}, newer is {''.join(new.years)}",
+        ),
+        (_before_date(old.date, new.date) if one_name else None, f"older: {old.date}, newer is {new.date}"),
+        (old.put_away if old.put_away != new.put_away else None, "older: put away in the archive"),
     ]
     if any(vote is False for vote, _ in votes):
         return ""
@@ -207,34 +227,44 @@ def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping
 
 
 def _ordered(found: Editions[Found], asked: frozenset[str], asked_for: set[str]) -> tuple[Found, ...]:
-    """Within the places of hits of two editions that speak of one matter: first those of the newer, then those of the older.
+    """What `found` holds, each older document after what took its place."""
+    hits = list(found.hits)
+    for path in sorted(found.marks.keys() - asked_for):
+        _put_after(path, hits, found, asked)
+    return tuple(hits)
 
-    A newer passage takes the rank of the older one that it corresponds to, so that it is read when the older one was found first.
+
+def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: frozenset[str]) -> None:
+    """Swap hits of the older document `path` and of the newer ones among their own places: first the newer, then the older.
+
+    A newer passage takes the rank of the older one that is most like it, so that it is read when the older one was found first.
+    Where only names and dates tell which is older, passages that speak of two matters stay where they are.
     """
-    hits = found.hits
-    words = [_words_of(hit.passage) for hit in hits]
-    rank = dict[int, int]()
+    mark = found.marks[path]
+    newer_words = {
+        j: _words_of(hit.passage)
+        for j, hit in enumerate(hits)
+        if found.mark(hit.passage) is None and {hit.passage.document, *hit.passage.also_in} & {*mark.newer}
+    }
     older: list[int] = []
+    rank = dict[int, int]()
     for i, hit in enumerate(hits):
-        mark = found.mark(hit.passage)
-        if mark is None or hit.passage.document in asked_for:
+        if hit.passage.document != path or found.mark(hit.passage) is None:
             continue
-        shares = {
-            j: _share(words[i], words[j])
-            for j, other in enumerate(hits)
-            if found.mark(other.passage) is None and {other.passage.document, *other.passage.also_in} & {*mark.newer}
-        }
-        same = {
-            j: share for j, share in shares.items() if share >= ONE_MATTER or _tells_as_much(asked, words[j], words[i])
-        }
-        if same:
-            best = max(same, key=lambda j: (same[j], -j))
+        words = _words_of(hit.passage)
+        shares = {j: _share(words, others) for j, others in newer_words.items()}
+        alike = [
+            j for j, share in shares.items() if share >= ONE_MATTER or _tells_as_much(asked, newer_words[j], words)
+        ]
+        if not alike and mark.word != OLDER:
+            alike = list(newer_words)[:1]  # the one that was found first
+        if alike:
+            best = max(alike, key=lambda j: (shares[j], -j))
             older.append(i)
             rank[best] = min(rank.get(best, best), i)
-    newer = sorted(rank, key=lambda j: (rank[j], j))
-    places = sorted([*newer, *older])
-    moved = dict(zip(places, [*newer, *older], strict=True))
-    return tuple(hits[moved.get(i, i)] for i in range(len(hits)))
+    order = [*sorted(rank, key=lambda j: (rank[j], j)), *older]
+    for place, hit in zip(sorted(order), [hits[i] for i in order], strict=True):
+        hits[place] = hit
 
 
 def _tells_as_much(asked: frozenset[str], new: frozenset[str], old: frozenset[str]) -> bool:
@@ -249,34 +279,32 @@ def _share(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / len(a | b) if a and b else 0.0
 
 
-def _other_statement(quote: str, text: str) -> str:
-    """The sentence of `text` that says the same as `quote` with another value, verbatim; nothing if one says just the same."""
-    stated = stems(quote)
-    best = (0.0, "")
-    for start, end in sentence_spans(text, 0, len(text)):
-        said = stems(text[start:end])
-        if said == stated:
-            return ""
-        share = _same_but_values(stated, said)
-        if share > best[0]:
-            best = (share, text[start:end])
-    return best[1]
+def _shown(passage: Passage) -> str:
+    path = PurePosixPath(passage.document)
+    return path.name if passage.title in ("", path.stem) else f"{passage.title}, {path.name}"
 
 
-def _same_but_values(a: frozenset[str], b: frozenset[str]) -> float:
-    """How much two statements share beside their values, if it is enough and each has a value that the other lacks."""
-    (plain_a, numbers_a), (plain_b, numbers_b) = _split(a), _split(b)
-    share = _share(plain_a, plain_b)
-    if share < (1.0 if min(len(plain_a), len(plain_b)) < FEW_WORDS else SAME_STATEMENT):
-        return 0.0
-    sides = (
-        (numbers_a - numbers_b, numbers_b - numbers_a)
-        if numbers_a | numbers_b
-        else (plain_a - plain_b, plain_b - plain_a)
-    )
-    return share if all(sides) else 0.0
-
-
-def _split(words: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+def _statement(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """(its words, its numbers), `six` and `6` alike."""
+    words = {_NUMBERS.get(word, word) for word in stems(text)}
     numbers = frozenset(word for word in words if word[0].isdigit())
-    return words - numbers, numbers
+    return frozenset(words - numbers), numbers
+
+
+def _likeness(
+    a: tuple[frozenset[str], frozenset[str]], b: tuple[frozenset[str], frozenset[str]]
+) -> tuple[float, float]:
+    """How alike two statements are that say the same with other values, higher is more; (0, 0) when they do not, or `SAME`."""
+    if a == b:
+        return SAME
+    (words_a, numbers_a), (words_b, numbers_b) = a, b
+    shorter = min(len(words_a), len(words_b))
+    shared = len(words_a & words_b)
+    if not shorter or shared < shorter * (SAME_STATEMENT if shorter >= FEW_WORDS else 1):
+        return 0.0, 0.0
+    if shorter == 1 and words_a != words_b:  # a row of a table has its label alone
+        return 0.0, 0.0
+    ours, theirs = (numbers_a, numbers_b) if numbers_a and numbers_b else (words_a | numbers_a, words_b | numbers_b)
+    if not (ours - theirs and theirs - ours):
+        return 0.0, 0.0
+    return shared / shorter, _share(words_a | numbers_a, words_b | numbers_b)

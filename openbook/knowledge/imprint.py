@@ -55,7 +55,22 @@ _ARCHIVES = frozenset("archive archives archived old obsolete superseded depreca
 _OLD = frozenset("old archived archive obsolete superseded deprecated outdated".split())
 _DRAFTS = frozenset({"draft", "proposal"})
 _EDITION_WORDS = frozenset(
-    {*_OLD, *_DRAFTS, "final", "new", "current", "latest", "copy", "version", "edition", "rev", "v"}
+    {
+        *_OLD,
+        *_DRAFTS,
+        "final",
+        "new",
+        "current",
+        "latest",
+        "copy",
+        "version",
+        "edition",
+        "revision",
+        "rev",
+        "ver",
+        "ed",
+        "v",
+    }
 )
 # Each of these records its own time: a later one takes nothing from an earlier one.
 _RECORDS = frozenset(
@@ -66,9 +81,7 @@ _RECORDS = frozenset(
 _FIELD = re.compile(r"[\s>*_#|:+\-]*(?P<key>[A-Za-z][A-Za-z _-]{1,30}?)[\s*_]*[:|][\s*_|:]*(?P<value>[^|\n]+)")
 _WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-_NUMBERED = re.compile(
-    r"\b(?:version|edition|revision|rev\.?|v)[ .]?(\d+(?:\.\d+)*)\b|\bv(\d+(?:\.\d+)*)\b", re.IGNORECASE
-)
+_NUMBERED = re.compile(r"\b(?:version|edition|revision|rev|ver|ed|v)[ .]{0,2}(\d+(?:\.\d+)*)\b", re.IGNORECASE)
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _DATE = re.compile(
     rf"(?<!\d)\d{{4}}-\d\d(?:-\d\d)?(?!\d)|\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}, \d{{4}}\b|\b{_MONTH} \d{{4}}\b"
@@ -319,8 +332,8 @@ def _plain(words: Iterable[str]) -> tuple[str, ...]:
     numbered = False  # after `version` or a year: 2023-24, 2023-06-01
     for word in words:
         if word in _EDITION_WORDS:
-            numbered = word in ("version", "edition", "rev", "v")
-        elif re.fullmatch(r"v?\d+(?:\.\d+)+|v\d+|(?:19|20)\d\d", word):
+            numbered = word in ("version", "edition", "revision", "rev", "ver", "ed", "v")
+        elif re.fullmatch(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d", word):
             numbered = True
         elif not (numbered and word.isdigit()):
             found.append(word)
@@ -330,8 +343,8 @@ def _plain(words: Iterable[str]) -> tuple[str, ...]:
 
 def _version(text: str, *, bare: bool = False) -> tuple[int, ...]:
     """`version 2.30` and `v2.30` as (2, 30); with `bare` also a number alone."""
-    found = _NUMBERED.search(text.replace("_", " "))
-    digits = (found[1] or found[2]) if found else ""
+    found = _NUMBERED.search(re.sub(r"[_-]", " ", text))
+    digits = found[1] if found else ""
     if not digits and bare and (alone := re.match(r"\s*v?(\d+(?:\.\d+)*)(?![\w-])", text)):
         digits = alone[1]
     return tuple(int(part[:9]) for part in digits.split(".")) if digits else ()

@@ -44,7 +44,7 @@ def quote(answer: str, question: str, passages: Sequence[Passage]) -> Quoted:
     that the sentence adds to the question, and does not deny what the sentence says. Every citation's quote stands verbatim at its span.
     """
     windows = [w for p in passages for w in _windows(p)]
-    asked = {_stem(w) for w in _words(question) if not is_function_word(w)}
+    asked = {stem(w) for w in _words(question) if not is_function_word(w)}
     citations: dict[tuple[str, int, int], Citation] = {}
     unsupported: list[str] = []
     for start, end in sentence_spans(answer, 0, len(answer)) or [(0, len(answer))]:
@@ -61,7 +61,7 @@ def quote(answer: str, question: str, passages: Sequence[Passage]) -> Quoted:
 def _best(sentence: str, asked: set[str], windows: Sequence[_Window]) -> _Window | None:
     """The window that supports `sentence` best; among equals the first, and the shorter."""
     words = _words(sentence)
-    content = {_stem(w) for w in words if not is_function_word(w)} - {"yes", "no"}
+    content = {stem(w) for w in words if not is_function_word(w)} - {"yes", "no"}
     new = content - asked or content  # an answer in the question's words is judged by all of them
     if not content and words and words[0] in ("yes", "no"):
         new = asked  # what is affirmed or denied is the question
@@ -94,7 +94,7 @@ def _contradicts(words: Sequence[str], window: _Window) -> bool:
     """Whether one of the two denies what the other says: a negation right before a word that both have."""
     if words[:1] in (["yes"], ["no"]):
         return False
-    said = {_stem(w) for w in words}
+    said = {stem(w) for w in words}
     denied, denied_there = _denied(words), _denied(window.plain.split())
     return bool((denied_there & said) - denied or (denied & window.words) - denied_there)
 
@@ -104,7 +104,7 @@ def _denied(words: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for i, word in enumerate(words):
         if word in _NEGATIONS or word.endswith(("n't", "n\u2019t")):
-            found |= {_stem(w) for w in words[i + 1 : i + 3] if not is_function_word(w)}
+            found |= {stem(w) for w in words[i + 1 : i + 3] if not is_function_word(w)}
     return found
 
 
@@ -116,14 +116,14 @@ def _windows(passage: Passage) -> list[_Window]:
         for start, end in sentence_spans(passage.text, 0, len(passage.text))
         if _words(passage.text[start:end]) not in headings  # a heading names a matter and states nothing
     ]
-    topic = frozenset(_stem(w) for text in (passage.title, *passage.headings) for w in _words(text))
+    topic = frozenset(stem(w) for text in (passage.title, *passage.headings) for w in _words(text))
     windows: list[_Window] = []
     for first in range(len(spans)):
         for last in range(first, min(first + MAX_QUOTE_SENTENCES, len(spans))):
             start, end = spans[first][0], spans[last][1]
             words = _words(passage.text[start:end])
-            stems = frozenset(map(_stem, words))
-            lead = frozenset(map(_stem, _words(passage.text[start : spans[last][0]])))
+            stems = frozenset(map(stem, words))
+            lead = frozenset(map(stem, _words(passage.text[start : spans[last][0]])))
             windows.append(_Window(passage, start, end, stems, lead, topic, f" {' '.join(words)} "))
     return windows
 
@@ -143,14 +143,14 @@ def _citation(window: _Window) -> Citation:
 
 def stems(text: str) -> frozenset[str]:
     """The words of `text` that carry its matter, in a form that `opened` and `opens` share."""
-    return frozenset(_stem(word) for word in _words(text) if not is_function_word(word))
+    return frozenset(stem(word) for word in _words(text) if not is_function_word(word))
 
 
 def _words(text: str) -> list[str]:
     return [w.casefold() for w in _WORD.findall(unicodedata.normalize("NFKC", text))]
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
     """A light stem: enough to match `opened` with `opens`, never a number with another."""
     if word[0].isdigit():
         return word.replace(",", "")
