@@ -128,7 +128,8 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
     said = {path: _numbers(dict(head.metadata).get("superseded_by", "")) for path, head in heads.items()}
     statuses = {path: str(dict(head.metadata).get("status", "")) for path, head in heads.items()}
     superseded = [path for path, numbers in said.items() if numbers]
-    ended = {
+    replaced = {number for head in heads.values() for number in _numbers(dict(head.metadata).get("replaces", ""))}
+    ended = {str(source / f"pep-{number:04}.rst") for number in replaced} | {
         path for path in heads if said[path] or statuses[path] not in ("Final", "Active", "Accepted", "April Fool!")
     }
     # A chain ends with the newest: 241 was superseded by 314, that by 345, that by 566.
@@ -156,8 +157,6 @@ def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
             tops = [PurePosixPath(each[0].passage.document).stem for each in (hits, found.hits)]
             print(f"{question[:60]:<60} {tops[0]} {tops[1]} {sorted(numbers)}{found.place(found.hits[0].passage)}")
     table |= {f"first passage is of the PEP in force, {way}": share(each) for way, each in rows.items()}
-    for path in sorted(marks.keys() - ended):
-        print(f"{PurePosixPath(path).stem} {statuses[path]}: {marks[path].reason}")
     for name, each in table.items():
         print(f"{name:<98} {each}")
     return {name: str(each) for name, each in table.items()}

@@ -6,7 +6,7 @@ Read from its metadata, its name and folder, its title, and its first lines. Wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -54,24 +54,9 @@ _TEXT_TYPES = frozenset(
 _ARCHIVES = frozenset("archive archives archived old obsolete superseded deprecated".split())
 _OLD = frozenset("old archived archive obsolete superseded deprecated outdated".split())
 _DRAFTS = frozenset({"draft", "proposal"})
-_EDITION_WORDS = frozenset(
-    {
-        *_OLD,
-        *_DRAFTS,
-        "final",
-        "new",
-        "current",
-        "latest",
-        "copy",
-        "version",
-        "edition",
-        "revision",
-        "rev",
-        "ver",
-        "ed",
-        "v",
-    }
-)
+_NUMBERING = frozenset("version edition revision rev ver ed v".split())
+_EDITION_WORDS = frozenset({*_OLD, *_DRAFTS, *_NUMBERING, "final", "new", "current", "latest", "copy"})  # at the end
+_EDITION_NUMBER = re.compile(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d")
 # Each of these records its own time: a later one takes nothing from an earlier one.
 _RECORDS = frozenset(
     "report reports review reviews minutes meeting memo newsletter incident incidents postmortem postmortems changelog notes log diary "
@@ -121,6 +106,7 @@ _STILL = re.compile(
     r"|\bboth (?:[\w-]+ ){0,2}(?:are|remain|stay) (?:\w+ )?(?:supported|valid|maintained|current|in force)\b|\balongside\b|\bin addition to the\b",
     re.IGNORECASE,
 )
+_OF_OTHERS = re.compile(r"replac|supersed|requir|since|needs|previous|works with|compatible", re.IGNORECASE)
 _DECORATION = " \t>*#_!|[](){}=~-–—\"'`.:"
 
 
@@ -162,19 +148,16 @@ class Imprint:
     @property
     def is_record(self) -> bool:
         """By the last word of its name, title or folder, a name that begins with a date, or `minutes`, which stand first too."""
-        last = {words[-1:] for words in (self.name, self.subject, _words_of_last(self.folder))}
-        return (
-            bool(_RECORDS & {word for words in last for word in words})
-            or "minutes" in self.name
-            or _dated_first(self.path)
-        )
+        folder = tuple(self.folder[-1].split()) if self.folder else ()
+        last = {word for words in (self.name, self.subject, folder) for word in words[-1:]}
+        return bool(_RECORDS & last) or "minutes" in self.name or _dated_first(self.path)
 
 
 def imprint(head: DocumentHead) -> Imprint:
     path = PurePosixPath(head.path)
     said = {key: _text(value) for key, value in head.metadata}
-    lines = [(line.strip(), line.strip(_DECORATION)) for line in head.beginning[:BEGINNING_CHARS].splitlines()]
-    for line, _ in lines:
+    lines = head.beginning[:BEGINNING_CHARS].splitlines()
+    for line in lines:
         if found := _FIELD.match(line):
             said.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
     if said.get("type") not in _TEXT_TYPES:
@@ -185,8 +168,7 @@ def imprint(head: DocumentHead) -> Imprint:
             meant.setdefault(_MEANING[key], said[key])
 
     title = head.title if head.title and head.title != path.stem else ""
-    statements = [head.beginning[start:end].strip(_DECORATION) for start, end in _sentences(head.beginning)]
-    statements += [line for _, line in lines if line not in statements]
+    statements = list(_statements(head.beginning))
     replaced_by = meant.get("replaced_by") or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
     replaces = meant.get("replaces") or _first(map(_REPLACES.match, statements))
     stem, subject = _words(path.stem), _words(title)
@@ -195,19 +177,25 @@ def imprint(head: DocumentHead) -> Imprint:
         or ("superseded" if "replaced_by" in meant else "")
         or next(filter(None, map(_ended, statements)), "")
         or ("archived" if {"archived", "superseded", "obsolete"} & {*_bracketed(title)} else "")
-        or ("draft" if _DRAFTS & {*stem, *_bracketed(title)} else "")
+        or ("draft" if _DRAFTS & {*stem[-1:], *_bracketed(title)} else "")
     )
-    version = _version(meant.get("version", ""), bare=True) or _version(" ".join([path.stem, title]))
+    version = (
+        _version(meant.get("version", ""), bare=True)
+        or _version(path.stem, dotted=True)
+        or _version(title)
+        or _version(_title_lines(lines))
+        or next(filter(None, (_version(part, dotted=True) for part in reversed(path.parent.parts))), ())
+    )
     return Imprint(
         path=head.path,
         title=title or path.name,
         name=_plain(stem),
         subject=_plain(subject),
-        folder=tuple(part for part in path.parent.parts if not _names_edition(part)),
+        folder=tuple(" ".join(plain) for part in path.parent.parts if (plain := _plain(_words(part)))),
         status=status,
         current=meant.get("status", "").casefold() in _CURRENT or any(map(_STILL.search, statements)),
-        put_away=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem}),
-        version=version or _version(_title_lines(lines)) or _folder_version(path),
+        put_away=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
+        version=version,
         years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
         date=date_in(meant.get("since", "")) or date_in(meant.get("date", "")),
         until=date_in(meant.get("until", "")) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
@@ -225,7 +213,8 @@ def names(text: str, one: Imprint, by: Imprint) -> bool:
     plain, path = text.casefold(), PurePosixPath(one.path)
     if re.search(rf"(?<![\w-]){re.escape(path.name.casefold())}(?![\w-])", plain):
         return True
-    if len(path.stem) >= 4 and re.search(rf"(?<![\w.-]){re.escape(path.stem.casefold())}(?![\w-])", plain):
+    telling = len(path.stem) >= 4 and re.search(r"[\W\d_]", path.stem)  # `copy` may be a word of the sentence
+    if telling and re.search(rf"(?<![\w.-]){re.escape(path.stem.casefold())}(?![\w-])", plain):
         return path.stem != PurePosixPath(by.path).stem
     numbers = re.findall(r"\d+", text)
     alone = set(re.findall(r"[^\W\d_]+", plain))  # the words beside the numbers
@@ -289,8 +278,20 @@ def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
     return next((match[group] for match in found if match), "")
 
 
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    yield from sentence_spans(text, 0, len(text))
+def _statements(text: str) -> Iterator[str]:
+    """Sentences, and lines that stand alone or are decorated: `*** OUT OF DATE ***`. What is indented speaks of a part.
+
+    Directives of reStructuredText (`.. deprecated:: 3.2`) are neither: they stand at functions as well as at whole pages.
+    """
+    for start, end in sentence_spans(text, 0, len(text)):
+        if not (text.startswith("..", start) or text[text.rfind("\n", 0, start) + 1 : start].isspace()):
+            yield text[start:end].strip(_DECORATION)
+    before = ""
+    for line in text.splitlines():
+        decorated = line[:1] in "*>#|!=~(["
+        if line[:1].strip() and not line.startswith("..") and (decorated or not before.strip()):
+            yield line.strip(_DECORATION)
+        before = line
 
 
 def _status(text: str) -> str:
@@ -320,50 +321,38 @@ def _bracketed(title: str) -> Iterator[str]:
         yield from _words(inside)
 
 
-def _names_edition(part: str) -> bool:
-    """Whether a folder only tells editions apart: `archive`, `v2`, `2023`."""
-    words = _words(part)
-    return bool(words) and not _plain(words)
-
-
 def _plain(words: Iterable[str]) -> tuple[str, ...]:
-    """Without what tells editions apart, and without numbers that may: `leave policy 2023 v2 old` is `leave policy`."""
+    """Without what tells editions apart: `leave policy 2023 v2 old` is `leave policy`, `old town` stays."""
     found: list[str] = []
     numbered = False  # after `version` or a year: 2023-24, 2023-06-01
     for word in words:
-        if word in _EDITION_WORDS:
-            numbered = word in ("version", "edition", "revision", "rev", "ver", "ed", "v")
-        elif re.fullmatch(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d", word):
+        if _EDITION_NUMBER.fullmatch(word) or (numbered and word.isdigit()):
             numbered = True
-        elif not (numbered and word.isdigit()):
+            if found[-1:] and found[-1] in _NUMBERING:
+                found.pop()
+        else:
+            numbered = word in _NUMBERING
             found.append(word)
-            numbered = False
+    while found and found[-1] in _EDITION_WORDS:
+        found.pop()
     return tuple(found)
 
 
-def _version(text: str, *, bare: bool = False) -> tuple[int, ...]:
-    """`version 2.30` and `v2.30` as (2, 30); with `bare` also a number alone."""
-    found = _NUMBERED.search(re.sub(r"[_-]", " ", text))
-    digits = found[1] if found else ""
-    if not digits and bare and (alone := re.match(r"\s*v?(\d+(?:\.\d+)*)(?![\w-])", text)):
-        digits = alone[1]
-    return tuple(int(part[:9]) for part in digits.split(".")) if digits else ()
+def _version(text: str, *, bare: bool = False, dotted: bool = False) -> tuple[int, ...]:
+    """`version 2.30` and `v2.30` as (2, 30); with `bare` also a number alone, with `dotted` any number with a dot."""
+    plain = re.sub(r"[_-]", " ", text)
+    found = _NUMBERED.search(plain)
+    if not found and bare:
+        found = re.match(r"\s*v?(\d+(?:\.\d+)*)(?![\w-])", text)
+    if not found and dotted:
+        found = re.search(r"(?<![\w.])(\d+(?:\.\d+)+)(?![\w.])", plain)
+    return tuple(int(part[:9]) for part in found[1].split(".")) if found else ()
 
 
-def _title_lines(lines: list[tuple[str, str]]) -> str:
+def _title_lines(lines: Sequence[str]) -> str:
     """The first lines, as far as they are titles and not sentences about other documents."""
-    shown = [line for _, line in lines if line][:3]
-    about = re.compile(r"replac|supersed|requir|since|needs|previous|works with|compatible", re.IGNORECASE)
-    return "\n".join(line for line in shown if len(line) <= 80 and not about.search(line))
-
-
-def _folder_version(path: PurePosixPath) -> tuple[int, ...]:
-    parts = [part for part in path.parent.parts if re.fullmatch(r"v?\d+(?:\.\d+)*", part) and not _YEAR.fullmatch(part)]
-    return _version(parts[-1], bare=True) if parts else ()
-
-
-def _words_of_last(folder: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_words(folder[-1])) if folder else ()
+    shown = [line.strip(_DECORATION) for line in lines if line.strip(_DECORATION)][:3]
+    return "\n".join(line for line in shown if len(line) <= 80 and not _OF_OTHERS.search(line))
 
 
 def _dated_first(path: str) -> bool:
