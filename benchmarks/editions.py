@@ -35,6 +35,7 @@ from openbook.models import ModelStore, ensure
 from openbook.records import Citation, Embedder, Hit
 
 FOUND = 20
+READ = 4
 QUESTIONS = {  # about PEPs: the numbers of those in force that answer
     "Which platform tag do portable Linux wheels use, depending on the version of glibc?": (600,),
     "How is the metadata of a Python package laid out, and how is its version increased?": (566,),
@@ -72,7 +73,20 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
     for document in (document for pair in pairs for document in pair["documents"]):
         (files / document["path"]).parent.mkdir(parents=True, exist_ok=True)
         (files / document["path"]).write_text(document["text"], encoding="utf-8")
-    rows: dict[str, list[bool]] = {key: [] for key in ("before", "after", "looks", "note", "noted")}
+    rows: dict[str, list[bool]] = {
+        key: []
+        for key in (
+            "before",
+            "after",
+            "looks",
+            "right read before",
+            "right read",
+            "other read before",
+            "other read",
+            "note",
+            "noted",
+        )
+    }
     with closing(KnowledgeBase.ensure(folder / "pairs", embedder.identity)) as base:
         add(base, [files], embedder)
         heads = base.heads(base.documents(), EVERYTHING)
@@ -88,6 +102,15 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
             newer_answers = pair["editions"] and pair["right"] not in pair["marked"]
             rows["before"].append(before)
             rows["after" if newer_answers else "looks"].append(after)
+            if newer_answers:
+                for way, read in (("read before", hits), ("read", found.current)):
+                    texts = [(hit.passage.document, hit.passage.text) for hit in read[:READ]]
+                    rows[f"right {way}"].append(
+                        any(path == right and holds(text, pair["answer"]) for path, text in texts)
+                    )
+                    rows[f"other {way}"].append(
+                        any(path in mine - {right} and holds(text, pair["other"]) for path, text in texts)
+                    )
             note = found.older_note(list(citing(pair["answer"], right, found)))
             if newer_answers:
                 rows["note"].append(note is not None and holds(note, pair["other"]))
@@ -105,6 +128,10 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
         "right one first, as found": share(rows["before"]),
         "right one first, as ordered: editions": share(rows["after"]),
         "right one first, as ordered: what only looks so, or asks for the older": share(rows["looks"]),
+        f"right value in the first {READ}, as found": share(rows["right read before"]),
+        f"right value in the first {READ}, as read": share(rows["right read"]),
+        f"older value in the first {READ}, as found": share(rows["other read before"]),
+        f"older value in the first {READ}, as read": share(rows["other read"]),
         "marks that are right": share(path in expected for path in marks),
         "documents to be marked that are": share(path in marks for path in sorted(expected)),
         "marks that name what took the place": share(

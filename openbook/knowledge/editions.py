@@ -19,11 +19,10 @@ from openbook.knowledge.sentences import sentence_spans
 from openbook.records import Citation, Passage
 
 ONE_MATTER = 0.25  # share of words that passages of two editions have in common when they speak of one matter
-SAME_STATEMENT = (
-    0.5  # share of the shorter sentence's words, numbers apart, that the other one of the same statement has
-)
+# Two sentences make one statement when the shorter one shares this many of its words, numbers apart; all, if it has few.
+SAME_STATEMENT = 0.5
+FEW_WORDS = 3
 SAME = (2.0, 2.0)
-FEW_WORDS = 3  # with fewer, all of them
 
 OLDER = "older"  # by its name or date only; any other word stands in one of the two documents
 
@@ -45,7 +44,7 @@ _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """A document that another one took the place of, or that is not in force. `newer`: those in force in its place, if known.
+    """A document that another one took the place of, or that is not in force. `newer`: what took its place, if it is known.
 
     `reason` completes "This document is ...": `archived, valid until 2025-02-28`. `word`: the one adjective for it.
     """
@@ -69,10 +68,15 @@ Found = TypeVar("Found", bound=_Found)
 
 @dataclass(frozen=True, slots=True)
 class Editions(Generic[Found]):
-    """`hits`: as found, but what is older comes after what took its place where both speak of one matter. `marks`: by document."""
+    """`hits`: as found, but what is older comes after what took its place where both speak of one matter. `marks`: by document.
+
+    `current`: those of `hits` that a model should read. A passage on whose matter a newer one was found is left out: a small model
+    takes the older value even when it comes last and is marked.
+    """
 
     hits: tuple[Found, ...]
     marks: Mapping[str, Edition]
+    current: tuple[Found, ...]
 
     def mark(self, passage: Passage) -> Edition | None:
         """None when a document that holds the passage is in force, as far as is known."""
@@ -112,11 +116,15 @@ def editions(question: str, hits: Sequence[Found], heads: Mapping[str, DocumentH
     """
     imprints = {path: imprint(heads[path]) for path in sorted(heads)}
     marks = marked(imprints)
-    result = Editions(tuple(hits), marks)
+    found = Editions(tuple(hits), marks, tuple(hits))
     if _ASKS_OLDER.search(question):
-        return result
+        return found
     asked_for = {path for path, mark in marks.items() if _names_edition(question, imprints[path], mark, imprints)}
-    return Editions(_ordered(result, stems(question), asked_for), marks)
+    ordered, outdated = list(hits), set[str]()
+    for path in sorted(marks.keys() - asked_for):
+        outdated |= _put_after(path, ordered, found, stems(question))
+    current = tuple(hit for hit in ordered if hit.passage.id not in outdated)
+    return Editions(tuple(ordered), marks, current)
 
 
 def marked(imprints: Mapping[str, Imprint]) -> dict[str, Edition]:
@@ -226,19 +234,12 @@ def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping
     return any(value in asked and key in asked for key, value in old.identifiers.items() if value.isdigit())
 
 
-def _ordered(found: Editions[Found], asked: frozenset[str], asked_for: set[str]) -> tuple[Found, ...]:
-    """What `found` holds, each older document after what took its place."""
-    hits = list(found.hits)
-    for path in sorted(found.marks.keys() - asked_for):
-        _put_after(path, hits, found, asked)
-    return tuple(hits)
-
-
-def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: frozenset[str]) -> None:
+def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: frozenset[str]) -> set[str]:
     """Swap hits of the older document `path` and of the newer ones among their own places: first the newer, then the older.
 
     A newer passage takes the rank of the older one that is most like it, so that it is read when the older one was found first.
-    Where only names and dates tell which is older, passages that speak of two matters stay where they are.
+    Where only names and dates tell which is older, passages that speak of two matters stay where they are. The ids of the older
+    passages on whose matter there is a newer one.
     """
     mark = found.marks[path]
     newer_words = {
@@ -247,6 +248,7 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
         if found.mark(hit.passage) is None and {hit.passage.document, *hit.passage.also_in} & {*mark.newer}
     }
     older: list[int] = []
+    outdated = set[str]()
     rank = dict[int, int]()
     for i, hit in enumerate(hits):
         if hit.passage.document != path or found.mark(hit.passage) is None:
@@ -256,7 +258,9 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
         alike = [
             j for j, share in shares.items() if share >= ONE_MATTER or _tells_as_much(asked, newer_words[j], words)
         ]
-        if not alike and mark.word != OLDER:
+        if alike:
+            outdated.add(hit.passage.id)
+        elif mark.word != OLDER:
             alike = list(newer_words)[:1]  # the one that was found first
         if alike:
             best = max(alike, key=lambda j: (shares[j], -j))
@@ -265,6 +269,7 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
     order = [*sorted(rank, key=lambda j: (rank[j], j)), *older]
     for place, hit in zip(sorted(order), [hits[i] for i in order], strict=True):
         hits[place] = hit
+    return outdated
 
 
 def _tells_as_much(asked: frozenset[str], new: frozenset[str], old: frozenset[str]) -> bool:

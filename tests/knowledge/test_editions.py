@@ -49,6 +49,15 @@ def test_what_took_the_place_comes_first_and_the_older_is_marked() -> None:
     assert places(found) == [NEW, OLD]
     assert found.marks == {OLD: Edition("archived", "archived, valid until 2025-02-28", (NEW,))}
     assert [found.place(each.passage) for each in found.hits] == ["", " (archived, valid until 2025-02-28)"]
+    assert [each.passage.document for each in found.current] == [NEW]
+
+
+def test_what_is_older_is_read_where_nothing_newer_on_its_matter_was_found() -> None:
+    trains = "Second class trains only."
+    found = editions("Do trains cost?", [hit(OLD, trains), hit(NEW, NEW_SAYS)], LEAVE)
+    assert [each.passage.document for each in found.current] == [NEW, OLD]
+    alone = editions("How many days of leave?", [hit(OLD, OLD_SAYS)], LEAVE)
+    assert alone.current == alone.hits
 
 
 def test_hits_of_other_documents_keep_their_places() -> None:
@@ -63,6 +72,7 @@ def test_hits_of_other_documents_keep_their_places() -> None:
 def test_a_question_about_the_older_one_keeps_the_order(question: str) -> None:
     found = editions(question, [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE)
     assert places(found) == [OLD, NEW]
+    assert found.current == found.hits
     assert OLD in found.marks
 
 

@@ -57,6 +57,9 @@ def test_every_hit_stays_once_and_what_has_no_newer_one_stays_in_its_place(
     hits = hits_of(places)
     found = editions(question, hits, heads)
     assert sorted(hit.passage.id for hit in found.hits) == sorted(hit.passage.id for hit in hits)
+    assert [hit for hit in found.hits if hit in found.current] == list(found.current)
+    for hit in set(hits) - set(found.current):  # something newer is read in its place
+        assert {*found.marks[hit.passage.document].newer} & {each.passage.document for each in found.current}
     involved = {path for path, mark in found.marks.items() if mark.newer}
     involved |= {path for mark in found.marks.values() for path in mark.newer}
     for before, after in zip(hits, found.hits, strict=True):
