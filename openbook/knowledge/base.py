@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
-from openbook.knowledge import integrity, schema
+from openbook.knowledge import integrity, metadata, schema
+from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
 from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
@@ -313,6 +314,33 @@ class KnowledgeBase:
                 f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values
             )
             return [path for (path,) in rows.fetchall()]
+
+    def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
+        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path.
+
+        Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        """
+        with schema.storage_errors(self.folder), self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of))
+            cursor = connection.execute(
+                f"SELECT d.* FROM documents d WHERE d.path IN (SELECT value FROM json_each(:paths)) AND {seen.sql} ORDER BY d.path",
+                {"paths": json.dumps(sorted(set(documents))), **seen.values},
+            )
+            rows = [integrity.check_document(cursor, row) for row in cursor]
+            found: dict[str, DocumentHead] = {}
+            for row in rows:
+                first = connection.execute(
+                    f"SELECT {PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id "
+                    "WHERE p.content_id = ? AND p.start_char < ? ORDER BY p.start_char",
+                    (row["content_id"], BEGINNING_CHARS),
+                ).fetchall()
+                beginning = ""
+                for passage in first:
+                    integrity.check_passage(passage, *passage[-2:])
+                    beginning = beginning[: passage[3]] + passage[-1]  # they may overlap
+                title = (first[0][-2] if first else "") or Path(row["path"]).stem
+                found[row["path"]] = DocumentHead(row["path"], title, metadata.from_json(row["metadata"]), beginning)
+            return found
 
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""

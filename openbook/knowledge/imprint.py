@@ -1,0 +1,367 @@
+"""What a document says about its own edition: version, dates, status, what it replaces and what replaced it.
+
+Read from its metadata, its name and folder, its title, and its first lines. What could be read in two ways is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from openbook.knowledge.metadata import key_name, normalised
+from openbook.knowledge.sentences import sentence_spans
+from openbook.records import Metadata
+
+BEGINNING_CHARS = 600
+
+_ENDED = {
+    "archived": "archived", "superseded": "superseded", "replaced": "superseded", "obsolete": "obsolete",
+    "obsoleted": "obsolete", "withdrawn": "withdrawn", "retired": "withdrawn", "revoked": "withdrawn",
+    "expired": "expired", "deprecated": "deprecated", "outdated": "out of date", "out of date": "out of date",
+    "out-of-date": "out of date", "no longer valid": "no longer valid", "no longer in force": "no longer valid",
+    "no longer current": "no longer valid", "no longer applicable": "no longer valid",
+    "no longer applies": "no longer valid", "no longer maintained": "no longer maintained",
+    "no longer supported": "no longer supported",
+}  # fmt: skip
+_PROPOSED = {
+    "draft": "draft", "proposed": "draft", "proposal": "draft", "pending": "draft", "in review": "draft",
+    "under review": "draft", "rejected": "rejected", "deferred": "deferred", "provisional": "draft",
+}  # fmt: skip
+PROPOSALS = frozenset(_PROPOSED.values())
+_CURRENT = frozenset({"current", "active", "in force", "supported", "maintained", "lts", "valid"})
+
+_KEYS = {
+    "status": "status state",
+    "replaced_by": "superseded_by replaced_by obsoleted_by",
+    "replaces": "replaces supersedes obsoletes",
+    "version": "version revision edition",
+    "until": "valid_until valid_to in_force_until effective_until expires expiry_date expired",
+    "since": "valid_from in_force_from in_force_since effective effective_date effective_from",
+    "date": "updated last_updated last_changed last_modified revised last_reviewed date issued published",
+}
+_MEANING = {form: key for key, forms in _KEYS.items() for form in forms.split()}
+_IDENTIFIERS = frozenset("pep rfc id number document document_id doc_id reference code identifier policy".split())
+# Two documents that differ in one of these speak of two matters.
+_MATTERS = frozenset(
+    "country region site location language product vessel model department audience applies_to scope platform customer".split()
+)
+_TEXT_TYPES = frozenset(
+    {"md", "markdown", "txt", "rst", "adoc", "html", "htm"}
+)  # others date the file, not what it says
+
+_ARCHIVES = frozenset("archive archives archived old obsolete superseded deprecated".split())
+_OLD = frozenset("old archived archive obsolete superseded deprecated outdated".split())
+_DRAFTS = frozenset({"draft", "proposal"})
+_NUMBERING = frozenset("version edition revision rev ver ed v".split())
+_EDITION_WORDS = frozenset({*_OLD, *_DRAFTS, *_NUMBERING, "final", "new", "current", "latest", "copy"})  # at the end
+_EDITION_NUMBER = re.compile(r"v?\d+(?:\.\d+)+|(?:v|ver|ed|rev)\d+|(?:19|20)\d\d")
+# Each of these records its own time: a later one takes nothing from an earlier one.
+_RECORDS = frozenset(
+    "report reports review reviews minutes meeting memo newsletter incident incidents postmortem postmortems changelog notes log diary "
+    "blog posts post news invoice invoices results budget accounts survey agenda journal summary retrospective audit".split()
+)
+
+_FIELD = re.compile(r"[\s>*_#|:+\-]*(?P<key>[A-Za-z][A-Za-z _-]{1,30}?)[\s*_]*[:|][\s*_|:]*(?P<value>[^|\n]+)")
+_WORD = re.compile(r"[^\W_]+(?:\.\d+)*")
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_NUMBERED = re.compile(r"\b(?:version|edition|revision|rev|ver|ed|v)[ .]{0,2}(\d+(?:\.\d+)*)\b", re.IGNORECASE)
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_DATE = re.compile(
+    rf"(?<!\d)\d{{4}}-\d\d(?:-\d\d)?(?!\d)|\b\d{{1,2}} {_MONTH} \d{{4}}\b|\b{_MONTH} \d{{1,2}}, \d{{4}}\b|\b{_MONTH} \d{{4}}\b"
+    r"|(?<![\d.])(?:19|20)\d\d(?![\d.])",
+    re.IGNORECASE,
+)
+_UNTIL = re.compile(
+    r"\b(?:valid|in force|effective|applie[sd])\b[^.\n]{0,60}?\b(?:to|until|through)\s+(?P<date>[^.\n]{4,20})",
+    re.IGNORECASE,
+)
+
+_END = "|".join(sorted(map(re.escape, _ENDED), key=len, reverse=True))
+_KIND = (
+    r"(?:document|page|policy|guide|guideline|version|edition|revision|manual|handbook|runbook|procedure|article|price list|tariff|"
+    r"api|endpoint|specification|spec|standard|copy|text|list|note|file|readme|plan|form|directive|rules?|regulation|pep|rfc|process)"
+)
+_NOTICE = r"(?:(?:please )?(?:note|notice|warning|important|attention|caution)\b[\s:!.*]*(?:that )?)?"
+_MARKED = re.compile(  # a line that begins with the mark and says no more, or by what, when or why
+    rf"{_NOTICE}(?P<mark>{_END})(?=\s*(?:$|[.:!,;*)\]|–—]|(?:by|on|since|as of|in)\b))", re.IGNORECASE
+)
+_STATED = re.compile(
+    rf"{_NOTICE}(?:this|the present) (?:[\w-]+ ){{0,2}}?{_KIND}(?: \([^)\n]*\))? (?:(?:is|was|has been|are|were) (?:now |since |hereby )?)?(?P<mark>{_END})\b",
+    re.IGNORECASE,
+)
+_REPLACED_BY = re.compile(
+    r"\b(?:superseded|replaced|obsoleted)\b(?: on [^.;]{4,20}?)? by (?P<what>[^\n]{2,120})", re.IGNORECASE
+)
+_REPLACES = re.compile(
+    rf"(?:(?:this|the present) (?:[\w-]+ ){{0,2}}?{_KIND} |it |they )?(?:replaces?|supersedes?|obsoletes?) (?P<what>[^\n]{{2,160}})",
+    re.IGNORECASE,
+)
+_PARTLY = re.compile(
+    r"\b(?:part|parts|partly|partially|sections?|chapters?|clauses?|annex|appendix|paragraphs?)\b", re.IGNORECASE
+)
+_STILL = re.compile(
+    r"\b(?:remains?|still|continues? to be|stays?) (?:fully )?(?:valid|supported|in force|maintained|current|available)\b"
+    r"|\bboth (?:[\w-]+ ){0,2}(?:are|remain|stay) (?:\w+ )?(?:supported|valid|maintained|current|in force)\b|\balongside\b|\bin addition to the\b",
+    re.IGNORECASE,
+)
+_OF_OTHERS = re.compile(r"replac|supersed|requir|since|needs|previous|works with|compatible", re.IGNORECASE)
+_DECORATION = " \t>*#_!|[](){}=~-–—\"'`.:"
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentHead:
+    """What is known of a document before it is read. `beginning`: its text up to `BEGINNING_CHARS` characters or a little more."""
+
+    path: str
+    title: str
+    metadata: Metadata
+    beginning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imprint:
+    """`status`: how it ended, or that it is a proposal; empty when it says neither. `current`: it says that it is in force.
+
+    `name`, `subject`: the words of its file name and of its title that do not tell editions apart. `folder` is without archives.
+    `dates` are ISO 8601, perhaps without day or month; `years` stand in its name or title.
+    """
+
+    path: str
+    title: str
+    name: tuple[str, ...]
+    subject: tuple[str, ...]
+    folder: tuple[str, ...]
+    status: str = ""
+    current: bool = False
+    put_away: bool = False  # in an archive's folder, or `_old` in its name
+    version: tuple[int, ...] = ()
+    years: frozenset[str] = frozenset()
+    date: str = ""
+    until: str = ""
+    replaced_by: str = ""
+    replaces: str = ""
+    identifiers: Mapping[str, str] = field(default_factory=dict)
+    matter: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_record(self) -> bool:
+        """By the last word of its name, title or folder, a name that begins with a date, or `minutes`, which stand first too."""
+        folder = tuple(self.folder[-1].split()) if self.folder else ()
+        last = {word for words in (self.name, self.subject, folder) for word in words[-1:]}
+        return bool(_RECORDS & last) or "minutes" in self.name or _dated_first(self.path)
+
+
+def imprint(head: DocumentHead) -> Imprint:
+    path = PurePosixPath(head.path)
+    said = {key: _text(value) for key, value in head.metadata}
+    lines = head.beginning[:BEGINNING_CHARS].splitlines()
+    for line in lines:
+        if found := _FIELD.match(line):
+            said.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
+    if said.get("type") not in _TEXT_TYPES:
+        said.pop("date", None)
+    meant: dict[str, str] = {}
+    for key in (form for forms in _KEYS.values() for form in forms.split()):
+        if said.get(key, "").strip(" -").casefold() not in ("", "none", "n/a"):
+            meant.setdefault(_MEANING[key], said[key])
+
+    title = head.title if head.title and head.title != path.stem else ""
+    statements = list(_statements(head.beginning))
+    replaced_by = meant.get("replaced_by") or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
+    replaces = meant.get("replaces") or _first(map(_REPLACES.match, statements))
+    stem, subject = _words(path.stem), _words(title)
+    status = (
+        _status(meant.get("status", ""))
+        or ("superseded" if "replaced_by" in meant else "")
+        or next(filter(None, map(_ended, statements)), "")
+        or ("archived" if {"archived", "superseded", "obsolete"} & {*_bracketed(title)} else "")
+        or ("draft" if _DRAFTS & {*stem[-1:], *_bracketed(title)} else "")
+    )
+    version = (
+        _version(meant.get("version", ""), bare=True)
+        or _version(path.stem, dotted=True)
+        or _version(title)
+        or _version(_title_lines(lines))
+        or next(filter(None, (_version(part, dotted=True) for part in reversed(path.parent.parts))), ())
+    )
+    return Imprint(
+        path=head.path,
+        title=title or path.name,
+        name=_plain(stem),
+        subject=_plain(subject),
+        folder=tuple(" ".join(plain) for part in path.parent.parts if (plain := _plain(_words(part)))),
+        status=status,
+        current=meant.get("status", "").casefold() in _CURRENT or any(map(_STILL.search, statements)),
+        put_away=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
+        version=version,
+        years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
+        date=date_in(meant.get("since", "")) or date_in(meant.get("date", "")),
+        until=date_in(meant.get("until", "")) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
+        replaced_by="" if _PARTLY.search(replaced_by) else replaced_by,
+        replaces="" if _PARTLY.search(replaces) else replaces,
+        identifiers={key: said[key].casefold() for key in sorted(_IDENTIFIERS & set(said))},
+        matter={key: said[key].casefold() for key in sorted(_MATTERS & set(said))},
+    )
+
+
+def names(text: str, one: Imprint, by: Imprint) -> bool:
+    """Whether `text`, in the document `by`, names the document `one` as what it replaces or is replaced by."""
+    if not text or one.path == by.path:
+        return False
+    plain, path = text.casefold(), PurePosixPath(one.path)
+    if re.search(rf"(?<![\w-]){re.escape(path.name.casefold())}(?![\w-])", plain):
+        return True
+    telling = len(path.stem) >= 4 and re.search(r"[\W\d_]", path.stem)  # `copy` may be a word of the sentence
+    if telling and re.search(rf"(?<![\w.-]){re.escape(path.stem.casefold())}(?![\w-])", plain):
+        return path.stem != PurePosixPath(by.path).stem
+    numbers = re.findall(r"\d+", text)
+    alone = set(re.findall(r"[^\W\d_]+", plain))  # the words beside the numbers
+    told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
+    agrees = one.version in told or bool(one.years & {*_YEAR.findall(text)})
+    contradicts = bool(told and one.version) and not agrees
+    for key, identifier in one.identifiers.items():
+        if by.identifiers.get(key) == identifier or not re.search(r"\d", identifier):
+            continue
+        if identifier.isdigit():
+            if key in by.identifiers and identifier in numbers and alone <= {key, f"{key}s", "and"}:
+                return True
+        elif re.search(rf"(?<![\w-]){re.escape(identifier)}(?![\w-])", plain):
+            return not contradicts
+    title = one.title.casefold()
+    if len(title.split()) > 1 and title != by.title.casefold() and re.search(rf"\b{re.escape(title)}(?!\w)", plain):
+        return not contradicts
+    return agrees and same_matter(one, by)
+
+
+def same_matter(a: Imprint, b: Imprint) -> bool:
+    """Whether two documents can be editions of one: names or titles that differ in nothing but version, year and the like."""
+    if a.path == b.path or a.is_record or b.is_record:
+        return False
+    if any(a.matter[key] != b.matter[key] for key in a.matter.keys() & b.matter.keys()):
+        return False
+    if not _folders_agree(a, b):
+        return False
+    alike = bool(a.name) and a.name == b.name
+    if not (a.subject and b.subject):
+        return alike
+    shared = len({*a.subject} & {*b.subject})
+    if alike:  # one name over two titles may be chance
+        return 2 * shared >= max(len(a.subject), len(b.subject))
+    return a.subject == b.subject and len(a.subject) > 1
+
+
+def date_in(text: str) -> str:
+    """The first date in `text` as ISO 8601, perhaps without day or month, or nothing."""
+    found = _DATE.search(text)
+    if not found:
+        return ""
+    written = found[0]
+    if re.fullmatch(rf"{_MONTH} \d{{4}}", written, re.IGNORECASE):
+        written = f"1 {written}"
+        return _iso(written)[:7]
+    return _iso(written)
+
+
+def _iso(written: str) -> str:
+    parts = [part.capitalize() for part in written.split()]
+    value = dict(normalised({"date": " ".join(parts)})).get("date", "")
+    return str(value) if re.fullmatch(r"\d{4}(-\d\d){0,2}", str(value)) else ""
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
+    return next((match[group] for match in found if match), "")
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Sentences, and lines that stand alone or are decorated: `*** OUT OF DATE ***`. What is indented speaks of a part.
+
+    Directives of reStructuredText (`.. deprecated:: 3.2`) are neither: they stand at functions as well as at whole pages.
+    """
+    for start, end in sentence_spans(text, 0, len(text)):
+        if not (text.startswith("..", start) or text[text.rfind("\n", 0, start) + 1 : start].isspace()):
+            yield text[start:end].strip(_DECORATION)
+    before = ""
+    for line in text.splitlines():
+        decorated = line[:1] in "*>#|!=~(["
+        if line[:1].strip() and not line.startswith("..") and (decorated or not before.strip()):
+            yield line.strip(_DECORATION)
+        before = line
+
+
+def _status(text: str) -> str:
+    """A status field begins with the status, and may say more: `Superseded by version 3`."""
+    plain = text.strip(_DECORATION).casefold()
+    for known in (_ENDED, _PROPOSED):
+        for mark in sorted(known, key=len, reverse=True):
+            if re.match(rf"{re.escape(mark)}\b", plain):
+                return known[mark]
+    return ""
+
+
+def _ended(statement: str) -> str:
+    """How the document ended, if this statement in its first lines says so."""
+    found = _MARKED.match(statement) or _STATED.match(statement)
+    if not found or _PARTLY.match(statement, found.end() + 1) or re.match(r" in part\b", statement[found.end() :]):
+        return ""
+    return _ENDED[found["mark"].casefold()]
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _bracketed(title: str) -> Iterator[str]:
+    for inside in re.findall(r"[(\[]([^)\]]+)[)\]]", title):
+        yield from _words(inside)
+
+
+def _plain(words: Iterable[str]) -> tuple[str, ...]:
+    """Without what tells editions apart: `leave policy 2023 v2 old` is `leave policy`, `old town` stays."""
+    found: list[str] = []
+    numbered = False  # after `version` or a year: 2023-24, 2023-06-01
+    for word in words:
+        if _EDITION_NUMBER.fullmatch(word) or (numbered and word.isdigit()):
+            numbered = True
+            if found[-1:] and found[-1] in _NUMBERING:
+                found.pop()
+        else:
+            numbered = word in _NUMBERING
+            found.append(word)
+    while found and found[-1] in _EDITION_WORDS:
+        found.pop()
+    return tuple(found)
+
+
+def _version(text: str, *, bare: bool = False, dotted: bool = False) -> tuple[int, ...]:
+    """`version 2.30` and `v2.30` as (2, 30); with `bare` also a number alone, with `dotted` any number with a dot."""
+    plain = re.sub(r"[_-]", " ", text)
+    found = _NUMBERED.search(plain)
+    if not found and bare:
+        found = re.match(r"\s*v?(\d+(?:\.\d+)*)(?![\w-])", text)
+    if not found and dotted:
+        found = re.search(r"(?<![\w.])(\d+(?:\.\d+)+)(?![\w.])", plain)
+    return tuple(int(part[:9]) for part in found[1].split(".")) if found else ()
+
+
+def _title_lines(lines: Sequence[str]) -> str:
+    """The first lines, as far as they are titles and not sentences about other documents."""
+    shown = [line.strip(_DECORATION) for line in lines if line.strip(_DECORATION)][:3]
+    return "\n".join(line for line in shown if len(line) <= 80 and not _OF_OTHERS.search(line))
+
+
+def _dated_first(path: str) -> bool:
+    return re.match(r"\d{4}-?\d\d-?\d\d(?!\d)", PurePosixPath(path).name) is not None
+
+
+def _folders_agree(a: Imprint, b: Imprint) -> bool:
+    """The same folder, or one of them was put away into the archive of a folder above."""
+    if a.folder == b.folder:
+        return True
+    above, below = sorted((a, b), key=lambda one: len(one.folder))
+    return above.put_away and not below.put_away and below.folder[: len(above.folder)] == above.folder

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openbook.knowledge import KnowledgeBase, Scope, add
+from openbook.knowledge.editions import Edition, Editions, editions
+from openbook.knowledge.imprint import DocumentHead
+from openbook.knowledge.scope import EVERYTHING
+from openbook.records import Citation, Hit, MetadataValue, Passage
+from openbook.testing import HashEmbedder
+from tests.conftest import ROOT
+
+OLD, NEW = "archive/leave-2023.md", "policies/leave.md"
+OLD_SAYS, NEW_SAYS = "Every employee has 24 days of leave a year.", "Every employee has 28 days of leave a year."
+
+
+def head(path: str, beginning: str = "", title: str = "", **metadata: MetadataValue) -> DocumentHead:
+    kind = path.rpartition(".")[2]
+    return DocumentHead(path, title or Path(path).stem, tuple(sorted({"type": kind, **metadata}.items())), beginning)
+
+
+def heads(*several: DocumentHead) -> dict[str, DocumentHead]:
+    return {each.path: each for each in several}
+
+
+LEAVE = heads(head(OLD, "> **Archived.** Valid until 28 February 2025.\n"), head(NEW, "# Leave\n"))
+
+
+def hit(document: str, text: str, *also_in: str) -> Hit:
+    return Hit(
+        Passage(f"{document} {text}", document, Path(document).stem, 0, len(text), None, (), text, also_in),
+        1.0,
+        1,
+        1,
+        0.5,
+    )
+
+
+def places(found: Editions[Hit]) -> list[str]:
+    return [each.passage.document for each in found.hits]
+
+
+def test_what_took_the_place_comes_first_and_the_older_is_marked() -> None:
+    found = editions("How many days of leave?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE)
+    assert places(found) == [NEW, OLD]
+    assert found.marks == {OLD: Edition("archived", "archived, valid until 2025-02-28", (NEW,))}
+    assert [found.place(each.passage) for each in found.hits] == ["", " (archived, valid until 2025-02-28)"]
+    assert [each.passage.document for each in found.current] == [NEW]
+
+
+def test_what_is_older_is_read_where_nothing_newer_on_its_matter_was_found() -> None:
+    trains = "Second class trains only."
+    found = editions("Do trains cost?", [hit(OLD, trains), hit(NEW, NEW_SAYS)], LEAVE)
+    assert [each.passage.document for each in found.current] == [NEW, OLD]
+    alone = editions("How many days of leave?", [hit(OLD, OLD_SAYS)], LEAVE)
+    assert alone.current == alone.hits
+
+
+def test_hits_of_other_documents_keep_their_places() -> None:
+    hits = [hit("a.md", "Leave it."), hit(OLD, OLD_SAYS), hit("b.md", "Leave."), hit(NEW, NEW_SAYS), hit("c.md", "No.")]
+    assert places(editions("How many days?", hits, LEAVE)) == ["a.md", NEW, "b.md", OLD, "c.md"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["How many days of leave were there in 2023?", "What did the old policy say about leave?", "What changed?"],
+)
+def test_a_question_about_the_older_one_keeps_the_order(question: str) -> None:
+    found = editions(question, [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE)
+    assert places(found) == [OLD, NEW]
+    assert found.current == found.hits
+    assert OLD in found.marks
+
+
+def test_passages_on_two_matters_keep_their_order_when_only_the_names_tell_which_is_older() -> None:
+    several = heads(head("leave-2023.md"), head("leave-2025.md"))
+    hits = [hit("leave-2023.md", "Lifeboat volunteers train twice."), hit("leave-2025.md", "Ask early in summer.")]
+    assert places(editions("Do lifeboat volunteers get days?", hits, several)) == ["leave-2023.md", "leave-2025.md"]
+
+
+def test_a_text_that_a_document_in_force_holds_too_is_not_older() -> None:
+    found = editions("Days?", [hit(OLD, NEW_SAYS, NEW)], LEAVE)
+    assert found.mark(found.hits[0].passage) is None
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        heads(head("a.md", title="Caches", date="2021-01-01"), head("b.md", title="Queues", date="2024-01-01")),
+        heads(head("de/leave.md", date="2023-01-01"), head("fr/leave.md", date="2025-01-01")),
+        heads(head("api-v1.md", "Version 1 remains supported.\n"), head("api-v2.md")),
+        heads(head("leave-2023.md", date="2025-05-05"), head("leave-2025.md", date="2024-01-01")),
+        heads(head("leave.pdf", date="2021-01-01"), head("leave.md", date="2024-01-01")),
+        heads(head("leave-2023.md"), head("leave.md")),
+        heads(head("a.md", superseded_by="b.md"), head("b.md", superseded_by="a.md")),
+    ],
+)
+def test_no_mark_where_evidence_is_missing_or_disagrees(several: Mapping[str, DocumentHead]) -> None:
+    found: Editions[Hit] = editions("Leave?", [], several)
+    assert not [mark for mark in found.marks.values() if mark.newer or mark.word == "older"]
+
+
+def test_a_chain_ends_with_the_newest() -> None:
+    several = heads(
+        head("pep-0241.rst", pep=241, superseded_by=314), head("pep-0314.rst", pep=314, superseded_by=345),
+        head("pep-0345.rst", pep=345),
+    )  # fmt: skip
+    marks = editions("", [], several).marks
+    assert {path: mark.newer for path, mark in marks.items()} == {
+        "pep-0241.rst": ("pep-0345.rst",),
+        "pep-0314.rst": ("pep-0345.rst",),
+    }
+
+
+def test_a_draft_replaces_nothing_and_comes_after_what_is_in_force() -> None:
+    several = heads(
+        head("travel.md", version=4), head("travel-v5-draft.md", version=5, status="draft", replaces="travel.md")
+    )
+    hits = [hit("travel-v5-draft.md", "Hotels cost up to 140 euros."), hit("travel.md", "Hotels cost up to 110 euros.")]
+    found = editions("How much may a hotel cost?", hits, several)
+    assert places(found) == ["travel.md", "travel-v5-draft.md"]
+    assert list(found.marks) == ["travel-v5-draft.md"]
+    assert found.older_note([cited(found.hits[0])]) is None
+
+
+def test_several_that_may_be_meant_are_none() -> None:
+    several = heads(head("archive/leave.md", "> **Archived.**\n"), head("de/leave.md"), head("fr/leave.md"))
+    assert editions("", [], several).marks == {"archive/leave.md": Edition("archived", "archived")}
+
+
+def cited(one: Hit) -> Citation:
+    passage = one.passage
+    return Citation(passage.document, None, passage.start, passage.end, passage.text, passage.id)
+
+
+def noted(old: str, new: str) -> str | None:
+    found = editions("Days?", [hit(OLD, old), hit(NEW, new)], LEAVE)
+    return found.older_note([cited(next(each for each in found.hits if each.passage.document == NEW))])
+
+
+def test_the_note_quotes_what_the_older_document_said() -> None:
+    old = f"Leave is paid. {OLD_SAYS} Requests take four weeks."
+    assert noted(old, NEW_SAYS) == f'Older: "{OLD_SAYS}" (leave-2023.md: archived, valid until 2025-02-28)'
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (NEW_SAYS, NEW_SAYS),
+        ("Every employee has six weeks of leave.", "Every employee has 6 weeks of leave."),
+        ("The office opens at 8.", NEW_SAYS),
+        ("| Violin, 30 minutes | 840 |", "| Piano, 30 minutes | 888 |"),
+    ],
+)
+def test_no_note_on_what_is_the_same_or_another_matter(old: str, new: str) -> None:
+    assert noted(old, new) is None
+
+
+def test_no_note_on_a_document_that_was_not_replaced_by_the_cited_one() -> None:
+    found = editions("Days?", [hit(OLD, OLD_SAYS), hit("other.md", NEW_SAYS)], LEAVE)
+    assert found.older_note([cited(found.hits[1])]) is None
+
+
+# --- in a knowledge base ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    for path, text in (
+        ("archive/leave-2023.md", f"# Leave (2023)\n\n> **Archived.**\n\n{OLD_SAYS}\n"),
+        ("policies/leave.md", f"# Leave\n\n{NEW_SAYS}\n"),
+    ):
+        (tmp_path / "docs" / path).parent.mkdir(parents=True)
+        (tmp_path / "docs" / path).write_text(text)
+    return tmp_path / "docs"
+
+
+def test_heads_are_those_of_documents_in_scope(tmp_path: Path, docs: Path, embedder: HashEmbedder) -> None:
+    (docs / "policies" / "leave.md.meta.toml").write_text('access_labels = ["hr"]\nversion = 5\n')
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [docs], embedder)
+    old, new = (str(docs / path) for path in (OLD, NEW))
+    seen = base.heads([old, new, "nowhere.md"], Scope(labels=frozenset({"hr"})))
+    assert sorted(seen) == [old, new]
+    assert seen[new].title == "Leave"
+    assert seen[new].beginning == (docs / NEW).read_text()
+    assert dict(seen[new].metadata)["version"] == 5
+    # Who may not see the newer one learns nothing of it.
+    assert sorted(base.heads([old, new], EVERYTHING)) == [old]
+    _, hits = base.search("How many days of leave?", embedder)
+    found = editions("How many days of leave?", hits, base.heads([old, new], EVERYTHING))
+    assert found.marks == {old: Edition("archived", "archived")}
+    assert list(found.hits) == hits
+    (docs / NEW).unlink()
+    version = base.version
+    add(base, [docs], embedder)
+    assert base.heads([old], replace(EVERYTHING, as_of=version))[old] == seen[old]
+
+
+def test_a_beginning_is_whole_where_passages_are_short(tmp_path: Path, embedder: HashEmbedder) -> None:
+    text = "# Rules\n\n" + "\n\n".join(f"## Part {n}\n\nThe rule of part {n} is short." for n in range(60))
+    (tmp_path / "rules.md").write_text(text)
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "rules.md"], embedder)
+    path = str(tmp_path / "rules.md")
+    beginning = base.heads([path], EVERYTHING)[path].beginning
+    assert text.startswith(beginning)
+    assert 600 <= len(beginning) < 1500
+
+
+def test_the_leave_policy_in_force_answers_for_the_handbook(tmp_path: Path, embedder: HashEmbedder) -> None:
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [ROOT / "examples" / "handbook"], embedder)
+    question = "How many days of leave do I get?"
+    _, hits = base.search(question, embedder, 20)
+    found = editions(question, hits, base.heads(base.documents(), EVERYTHING))
+    marks = {Path(path).name: (mark.reason, *(Path(p).name for p in mark.newer)) for path, mark in found.marks.items()}
+    assert marks == {
+        "fares-2024.txt": ("older: 2024, newer is 2025, valid until 2025-03-31", "fares-2025.html"),
+        "leave-policy-2023.md": ("archived, valid until 2025-02-28", "leave-policy.md"),
+        "travel-expenses-2022.txt": ("out of date", "travel-expenses.md"),
+    }
+    leave = [Path(path).name for path in places(found) if "leave-policy" in path]
+    assert leave[0] == "leave-policy.md"
+    assert "leave-policy-2023.md" in leave
+    policy = next(path for path in base.documents() if path.endswith("policies/leave-policy.md"))
+    passage = next(p for p in base.passages(policy) if "28 days" in p.text)
+    note = found.older_note([cited(replace(hits[0], passage=passage))])
+    assert note is not None
+    assert "24 days of paid annual leave" in note
+    assert "Leave policy (2023), leave-policy-2023.md: archived" in note
