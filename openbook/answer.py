@@ -17,8 +17,9 @@ from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.prompting import excerpt_block, passage_block, question_block
+from openbook.inference.prompting import excerpt_block, passage_block, question_about_excerpts, question_block
 from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quoting import Quoted, closest, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, Kind, overview_of, read_overview, windows_of
@@ -57,11 +58,15 @@ STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
 PASSAGES = {"each": 4, "together": 4}  # those of "together" are windows
 READER_TOKENS = 96  # a trained reader answers in one line
 
+FOUND = 12  # passages or windows among which the older of two documents is told from the one that took its place
+
 OPEN_BOOK = (
-    "You answer questions from numbered excerpts of the user's documents. Use only the excerpts. Answer directly and "
-    "completely: a name or a number in one sentence; what, why and how in one to three sentences; steps and several items as "
-    "a list. Keep exact names, numbers and code. If the excerpts do not hold the answer, say only: " + ABSTENTION
+    "You answer questions about a user's documents from numbered excerpts, which were found by a search. Use only the "
+    "excerpts. Answer directly and completely, in one to three sentences, or as a list where the question asks for steps or "
+    "several items. Keep exact names, numbers and code."
 )
+# For large models alone: small ones copy the excerpts when they are to name them, and decline what is there (docs/log.md).
+CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
 CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
 
 
@@ -114,10 +119,10 @@ def ask(
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
     strategy: str = strategy_of(options.strategy, model, options.decoding)
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
-    left_out = 0
+    found, left_out = None, 0
     if overview is None:
-        version, hits = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
-        hits = near_enough(hits[: options.passages or PASSAGES[strategy]], options)
+        version, found = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
+        hits = near_enough(found.current[: options.passages or PASSAGES[strategy]], options)
     else:
         strategy, version = overview.kind, base.kept_version(scope.as_of)
         hits, left_out = windows_of([base.passages(document, version) for document in overview.documents])
@@ -141,6 +146,7 @@ def ask(
     else:
         marks = tidied(reading.completion.text)[1] if reading.completion else []
         quoted = quote(text, question, sources, embed=embed, marks=marks)
+    older = found.older_note(quoted.citations) if found else None
 
     receipt = _receipt(question, model, decoding, reading.completion, text, reading.hits, strategy)
     receipt = replace(
@@ -166,7 +172,7 @@ def ask(
         receipt=receipt,
         timings=timings,
         unsupported=quoted.unsupported,
-        notes=(*reading.notes, *parts, *cut_short),
+        notes=(*([older] if older else []), *reading.notes, *parts, *cut_short),
         **_counts(reading.completion),
     )
 
@@ -179,12 +185,17 @@ def retrieve(
     strategy: str,
     scope: Scope = EVERYTHING,
     reranker: Reranker | None = None,
-    at_least: int = 0,
-) -> tuple[int, list[Hit]]:
-    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all."""
+    at_least: int = FOUND,
+) -> tuple[int, Editions[Hit]]:
+    """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
+
+    Those that a newer one took the place of are told apart.
+    """
     limit = max(options.passages or PASSAGES[strategy], at_least)
     search = base.search if strategy == "each" else base.search_windows
-    return search(query, embedder, limit, scope, reranker)
+    version, hits = search(query, embedder, limit, scope, reranker)
+    documents = {path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}
+    return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
 
 
 def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
@@ -282,21 +293,25 @@ def with_instruction(question: str, instruction: str) -> str:
     return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
 
 
-def open_book_prompt(question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None) -> Prompt:
+def open_book_prompt(
+    question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None, *, citing: bool = False
+) -> Prompt:
     places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader)
+    prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader, citing=citing)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
 
 
-def reading_prompt(question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None) -> Prompt:
-    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained."""
+def reading_prompt(
+    question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None, *, citing: bool = False
+) -> Prompt:
+    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained; `citing`: with marks."""
     if reader:
         blocks = tuple(passage_block(place, text) for place, text in passages)
         return Prompt(reader.instruction, blocks, question_block(question))
     blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in enumerate(passages, 1))
-    return Prompt(OPEN_BOOK, blocks, question_block(question))
+    return Prompt(OPEN_BOOK + (CITING if citing else ""), blocks, question_about_excerpts(question))
 
 
 def closed_book_prompt(question: str) -> Prompt:
@@ -382,7 +397,8 @@ def pack(
     """
     kept = list(hits)
     while True:
-        prompt = open_book_prompt(question, [h.passage for h in kept], model.reader)
+        citing = model.identity.evidence == "claimed"  # a server's; what runs here is small
+        prompt = open_book_prompt(question, [h.passage for h in kept], model.reader, citing=citing)
         tokens = model.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens <= model.context_tokens:
             return kept, prompt, _left_out(hits, kept, model)

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
 from openbook.inference.prompting import excerpt_block
-from openbook.knowledge.windows import joined, partition
+from openbook.knowledge.windows import in_windows
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MOST_WINDOWS = 32  # of all documents together
@@ -81,8 +81,7 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], int]:
     hits: list[Hit] = []
     left_out = 0
     for of_document in passages:
-        visible = [joined(of_document[run.start : run.stop]) for run in partition(of_document)]
-        visible = [window for window in visible if window.text.strip()]
+        visible = [window for window in in_windows(of_document) if window.text.strip()]
         step = max(len(visible) / room, 1.0)
         chosen = [visible[int(number * step)] for number in range(min(len(visible), room))]
         left_out += len(visible) - len(chosen)

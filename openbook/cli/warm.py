@@ -44,14 +44,16 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     from openbook.cli import session
     from openbook.errors import ConfigError, ContextOverflow
     from openbook.inference import load_model
+    from openbook.knowledge.windows import in_windows
 
     if current.base_url:
         raise ConfigError("A model behind a server keeps nothing that could be read ahead; unset base_url.")
     documents = base.documents(scope, newest_first=True)
-    passages = [p for document in documents for p in base.passages(document, scope.as_of)][:top]
     states = session.states(current)
     reference = session.ready_model(current, current.model)
     reader = load_model(reference, states=states, **session.engine_sizes(current))
+    in_order = (base.passages(document, scope.as_of) for document in documents)
+    passages = [p for found in in_order for p in (found if reader.reader else in_windows(found))][:top]
     read = tokens = too_long = 0
     before = states.kept()
     with closing(reader), session.add_progress() as progress:

@@ -64,8 +64,10 @@ class Bench:
     def decoding(self) -> Decoding:
         return decoding_for(self.model, self.options.decoding)
 
-    def retrieve(self, query: str, at_least: int) -> tuple[int, list[Hit]]:
-        return retrieve(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
+    def retrieve(self, query: str, at_least: int) -> Sequence[Hit]:
+        """As `openbook ask` ranks them, best first."""
+        found = retrieve(query, self.base, self.embedder, self.options, self.strategy, self.scope, at_least=at_least)
+        return found[1].current
 
     @property
     def passages(self) -> int:
@@ -173,7 +175,7 @@ def _observe(
     asked: list[Wording] = []
     for wording, alone in zip(question.wordings, closed, strict=True):
         started = time.perf_counter()
-        _, hits = bench.retrieve(wording, DEPTH)
+        hits = bench.retrieve(wording, DEPTH)
         retrieve_s = time.perf_counter() - started
         rank = next((n for n, hit in enumerate(hits, 1) if holding.marks(hit.passage)), 0)
         opened = _read(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)

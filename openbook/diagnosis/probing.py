@@ -82,7 +82,7 @@ class Result(Protocol):
 def case_of(question: Question, bench: Bench, finder: Finder) -> Case:
     """Raises KnowledgeError."""
     holding = finder.find(question)
-    ranked = bench.retrieve(question.question, LOOKED_THROUGH)[1]
+    ranked = bench.retrieve(question.question, LOOKED_THROUGH)
     rest = [hit for hit in ranked if not (holding.marks(hit.passage) or tells(hit.passage, question.answers))]
     return Case(question, _gold(holding), tuple(ranked), tuple(rest))
 

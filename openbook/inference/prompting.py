@@ -50,6 +50,10 @@ def excerpt_block(number: int, place: str, text: str) -> str:
     return f"[{number}] {place}".rstrip() + f"\n{text.strip()}\n\n"
 
 
+def question_about_excerpts(question: str) -> str:
+    return f"Using the excerpts above, answer this question: {question.strip()}"
+
+
 def text_of_block(block: str) -> str:
     """The passage's own text in a `passage_block`."""
     return block.partition("\n")[2].strip()

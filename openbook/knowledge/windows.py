@@ -113,6 +113,11 @@ def joined(parts: Sequence[Passage]) -> Passage:
     )
 
 
+def in_windows(passages: Sequence[Passage]) -> list[Passage]:
+    """The windows that all passages of a document make."""
+    return [joined(passages[run.start : run.stop]) for run in partition(passages)]
+
+
 def passages_of_id(name: str) -> tuple[str, int]:
     """(id of the first passage, how many follow it) of a passage or window of that id."""
     match = _ID.fullmatch(name)
