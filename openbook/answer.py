@@ -115,7 +115,6 @@ def ask(
 
     if embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
-
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
     strategy: str = strategy_of(options.strategy, model, options.decoding)
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
@@ -137,17 +136,9 @@ def ask(
     parts = [f"{len(hits)} of {len(hits) + left_out} parts were read, spread over the text."] if left_out else []
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
-    cut_short = _cut_short(reading.completion)
     text, abstained = said(reading, model)
-    sources, embed = [h.passage for h in reading.sources], embedder.embed_passages
-    quoted, nearest = Quoted(), tuple[Citation, ...]()
-    if abstained:
-        nearest = closest(question, [h.passage for h in reading.hits], embed)
-    else:
-        marks = tidied(reading.completion.text)[1] if reading.completion else []
-        quoted = quote(text, question, sources, embed=embed, marks=marks)
+    quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
     older = found.older_note(quoted.citations) if found else None
-
     receipt = _receipt(question, model, decoding, reading.completion, text, reading.hits, strategy)
     receipt = replace(
         receipt,
@@ -172,7 +163,7 @@ def ask(
         receipt=receipt,
         timings=timings,
         unsupported=quoted.unsupported,
-        notes=(*([older] if older else []), *reading.notes, *parts, *cut_short),
+        notes=(*([older] if older else []), *reading.notes, *parts, *_cut_short(reading.completion)),
         **_counts(reading.completion),
     )
 
@@ -234,6 +225,17 @@ def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
     text = tidy(reading.completion.text) if reading.completion else ""
     abstained = says_nothing_found(text, model.reader) or not (text or _cut_short(reading.completion))
     return (ABSTENTION if abstained else text), abstained
+
+
+def cite(
+    text: str, question: str, reading: Reading, embedder: Embedder, *, abstained: bool
+) -> tuple[Quoted, tuple[Citation, ...]]:
+    """(a quote for each sentence of the answer that has one, the sentences nearest to a question that got none)."""
+    if abstained:
+        return Quoted(), closest(question, [hit.passage for hit in reading.hits], embedder.embed_passages)
+    marks = tidied(reading.completion.text)[1] if reading.completion else []
+    sources = [hit.passage for hit in reading.sources]
+    return quote(text, question, sources, embed=embedder.embed_passages, marks=marks), ()
 
 
 def answer_again(

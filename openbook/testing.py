@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.choosing import Choosing, Inclination
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
+from openbook.inference.prompting import question_of_block
 from openbook.inference.stopping import TextStream
 from openbook.records import (
     Completion,
@@ -113,11 +114,11 @@ class EchoEngine:
         return self.count_prompt_tokens(prompt) - len(prompt.question.split())
 
     def _shared(self, prompt: Prompt) -> float:
-        asked = set(_words(prompt.question))
+        asked = set(_words(question_of_block(prompt.question)))
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
 
     def _answer(self, prompt: Prompt) -> str:
-        asked = set(_words(prompt.question))
+        asked = set(_words(question_of_block(prompt.question)))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
         best = max(sentences, key=lambda s: len(asked & set(_words(s))), default="")
         return best if len(asked & set(_words(best))) >= 2 else self._otherwise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask, checked_question, open_book_prompt, pack
+from openbook.answer import Options, ask, checked_question, open_book_prompt, pack, reading_prompt
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
@@ -14,6 +14,8 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from openbook.wording import ABSTENTION, says_nothing_found
+
+PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 @pytest.fixture
@@ -123,9 +125,9 @@ def test_a_knowledge_base_without_its_embedder_is_refused(base: KnowledgeBase) -
 
 def test_passages_that_do_not_fit_are_cut_and_counted(base: KnowledgeBase, embedder: HashEmbedder) -> None:
     options = Options(decoding=Decoding(max_tokens=16), min_similarity=-1.0)
-    answer = ask("Who opened the bridge?", echo_model(context_tokens=110), base, embedder, options)
+    answer = ask("Who opened the bridge?", echo_model(context_tokens=PROMPT_TOKENS + 46), base, embedder, options)
     assert len(answer.passages) == 1
-    assert answer.notes[0] == "1 of 2 passages left out: the context holds 110 tokens."
+    assert answer.notes[0] == f"1 of 2 passages left out: the context holds {PROMPT_TOKENS + 46} tokens."
     assert len(answer.receipt.passages) == 1
 
 

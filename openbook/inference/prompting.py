@@ -21,6 +21,8 @@ from openbook.records import Prompt
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders; a template that holds them is refused.
 _OPEN, _CLOSE = "\ue000", "\ue001"
+# Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
+_ABOUT_EXCERPTS = "Answer in one to three sentences, from the excerpts above: "
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 BlockKind: TypeAlias = Literal["system", "passage", "question"]
@@ -51,7 +53,12 @@ def excerpt_block(number: int, place: str, text: str) -> str:
 
 
 def question_about_excerpts(question: str) -> str:
-    return f"Using the excerpts above, answer this question: {question.strip()}"
+    return f"{_ABOUT_EXCERPTS}{question.strip()}"
+
+
+def question_of_block(block: str) -> str:
+    """The question itself in a `question_block` or in one about excerpts."""
+    return block.removeprefix(_ABOUT_EXCERPTS).removeprefix("Question: ")
 
 
 def text_of_block(block: str) -> str:

@@ -214,7 +214,7 @@ def test_a_dry_run_measures_and_writes_nothing(home: Path, recipe: Path) -> None
     ("old", "new", "code", "message"),
     [
         ('kind = "full"', 'kind = "fully"', 2, "method.kind"),
-        ("steps = 30", "steps = 30\nstep = 2", 2, "unknown key 'loop.step'. Did you mean 'steps'?"),
+        ("steps = 30", "steps = 30\nstep = 2", 2, "unknown key 'loop.step'. Did you mean 'step_tokens'?"),
         ('file = "text.md"', 'file = "none.md"', 5, "Cannot read the training data"),
         ("vocabulary = 500", "vocabulary = 60000", 2, "Lower architecture.vocabulary"),
         ("learning_rate = 3e-3", "learning_rate = 1.0", 0, ""),

@@ -10,6 +10,7 @@ from openbook.diagnosis.questions import Question
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
+from openbook.inference.prompting import question_of_block
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 
 FAILS = "<fails>"
@@ -48,7 +49,7 @@ class TableEngine:
 
 
 def question_in(prompt: Prompt) -> str:
-    return prompt.question.removeprefix("Question:").strip()
+    return question_of_block(prompt.question)
 
 
 def table_model(closed: dict[str, str], opened: Callable[[str, str], str], name: str = "table") -> FrozenModel:

@@ -96,7 +96,7 @@ def test_files_that_do_not_say_which_questions_are_the_same_are_refused_with_adv
         ({"passages": 9}, "The numbers of passages differ: 2 and 9."),
         ({"min_similarity": 0.5}, "The least similarities differ: 0.2 and 0.5."),
         ({"context_tokens": 2048}, "The sizes of the context, in tokens, differ: 4096 and 2048."),
-        ({"decoding": replace(HEADER.decoding, max_tokens=9)}, "The decodings (max_tokens) differ: 96 and 9."),
+        ({"decoding": replace(HEADER.decoding, max_tokens=9)}, "The decodings (max_tokens) differ: 400 and 9."),
         ({"decoding": replace(HEADER.decoding, stop=())}, r"The decodings (stop) differ: '\n' and none."),
         ({"embedder": replace(HEADER.embedder, dimensions=32)}, "dimensions) and hash ("),
         ({"questions": OTHERS.questions}, f"(digests {HEADER.questions[:12]} and {OTHERS.questions[:12]})"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import Options, ask, reading_prompt
 from openbook.diagnosis import examining
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.examining import Bench, examine, header_for
@@ -28,7 +28,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
 from openbook.purging import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
 
 TEXTS = {
@@ -48,6 +48,8 @@ NOWHERE = Question("nowhere", "Who designed the lighthouse of Ostrevik?", kind="
 WORLD = Question("world", "What is the capital of France?", ("Paris",), kind="world")
 QUESTIONS = [BRIDGE, LIBRARY, FERRY, NOWHERE, WORLD]
 READER = ReaderFormat("Answer from the passage.", SILENT)
+
+PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 def made(folder: Path, embedder: HashEmbedder) -> KnowledgeBase:
@@ -181,7 +183,7 @@ def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: Knowled
     def reads(prompt: Prompt) -> str:
         return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
 
-    engine = TableEngine(reads, context_tokens=74)
+    engine = TableEngine(reads, context_tokens=PROMPT_TOKENS + 50)
     options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
     ((observation, found),) = judged(
         run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
@@ -221,7 +223,7 @@ def test_failures_are_recorded_and_counted_apart(tmp_path: Path, base: Knowledge
 
 def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
     bench = Bench(
-        echo_model(context_tokens=44),
+        echo_model(context_tokens=PROMPT_TOKENS + 20),
         base,
         embedder,
         options=Options(decoding=Decoding(max_tokens=30), min_similarity=-1.0),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import Options
+from openbook.answer import Options, reading_prompt
 from openbook.diagnosis import noise as noise_probe
 from openbook.diagnosis.abstention import Abstention
 from openbook.diagnosis.causality import Causality
@@ -30,7 +30,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Passage, Prompt, ReaderFormat
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
 HARBOURS = "Arvik Brekkan Corrie Dunvar Eskmoor Fyrholm Grimsund Hessay Islund Jorvane".split()
@@ -40,6 +40,8 @@ NOWHERE = Question("nowhere", "When does the ferry to Zandvoort leave?", kind="u
 TWICE = "Arvik"  # two documents tell its time
 READER = ReaderFormat("Answer from the passage.", SILENT)
 Answers = Callable[[Prompt], str]
+
+PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +318,7 @@ def test_a_trained_reader_is_measured_in_both_strategies(base: KnowledgeBase) ->
 
 
 def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase) -> None:
-    small = FrozenModel(TableEngine(reads, context_tokens=80))
+    small = FrozenModel(TableEngine(reads, context_tokens=PROMPT_TOKENS + 56))
     found = cells(noise(base, small, decoding=Decoding(max_tokens=20)))
     assert ("together", 0, 0) in found
     assert ("together", 0, 7) not in found

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openbook.answer import reading_prompt
 from openbook.diagnosis.probes import Probe
 from openbook.diagnosis.teaching.asking import TOO_LONG
 from openbook.diagnosis.teaching.fact_arms import FactArm, FactPlan, first_job, other_jobs
@@ -20,8 +21,11 @@ from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
+from openbook.testing import EchoEngine
 from tests.diagnosis.table_engine import SILENT, TableEngine, question_in
 from tests.diagnosis.teaching.school import FACTS, KNOWN, ByHeart, from_passages, plan_of, seams_with
+
+PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
 def arms_of(plan: FactPlan, seams: Seams) -> dict[str, FactArm]:
@@ -119,13 +123,15 @@ def test_what_does_not_fit_into_the_context_is_not_right_and_the_rest_is_measure
     long = " long" * 200
     asked = [Probe("Which ferry?", ("long",), "Ferry", f"It is{long}."), *plan_of().reading]
     plan = replace(plan_of(), reading=tuple(asked), known=(Probe(f"What is{long}?", ("long",)), *plan_of().known))
-    seams = replace(seams_with(ByHeart()), open_base=lambda: FrozenModel(Small(from_passages, "base", 120)))
+    seams = replace(
+        seams_with(ByHeart()), open_base=lambda: FrozenModel(Small(from_passages, "base", PROMPT_TOKENS + 96))
+    )
     alone = FactArm.of(first_job(plan, seams).do())
     assert list(alone.reading) == [0.0, 1.0]
     assert list(alone.known_questions) == list(KNOWN)[:2]
 
     guided = replace(SKILL, skill=replace(SKILL.skill, guide=f"How to do it\nIt takes{long}."))
-    seams = replace(seams, open_base=lambda: FrozenModel(Small(does_it, "base", 120)))
+    seams = replace(seams, open_base=lambda: FrozenModel(Small(does_it, "base", PROMPT_TOKENS + 96)))
     base, *_ = skill_jobs(guided, seams)
     arms = {arm.given: arm for arm in map(SkillArm.of, base.do())}
     assert list(arms["guide"].right) == [0.0] * 6
