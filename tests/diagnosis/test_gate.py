@@ -14,7 +14,6 @@ from openbook.diagnosis.gate import Sets, compare, load_sets, non_inferior
 from openbook.diagnosis.probes import Probe, load_probes, outcomes
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
-from openbook.inference.prompting import question_of_block
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 READER = ReaderFormat("Answer, or say: Not stated.", "Not stated.")
@@ -59,7 +58,7 @@ def reads(prompt: Prompt) -> str | None:
 
 
 def knows(prompt: Prompt) -> str:
-    number = int(question_of_block(prompt.question).split()[1])
+    number = int(prompt.question.split()[2])
     return f"It is {2 * number}."
 
 
