@@ -93,6 +93,7 @@ class Passage:
 
     `id` is a function of the document's text and the span alone: the same input gives the same id on every machine.
     That of a window is the id of its first passage, "+" and how many more it has; `parts` are the digests of them all.
+    `header`: the header row of the table in which what is read begins, where that is known.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Passage:
         str, ...
     ] = ()  # the access labels that it takes to see it: the fewest of all documents that hold it here
     parts: tuple[Digest, ...] = ()
+    header: str = ""
 
     @property
     def digest(self) -> Digest:

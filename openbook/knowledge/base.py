@@ -21,7 +21,7 @@ from openbook.knowledge import integrity, metadata, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
-from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
+from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, read_passages
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.upgrading import upgrade
@@ -419,10 +419,9 @@ class KnowledgeBase:
         found = []
         for row in rows:
             for path, labels in documents.get(row[1], {}).items():
-                parts = [passage_of(row, row[-2], row[-1], {path: labels})]
-                if more:
-                    all_of_it = passages_in(self.connection, row[1], {path: labels})
-                    parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
+                all_of_it = passages_in(self.connection, row[1], {path: labels})
+                at = next(number for number, passage in enumerate(all_of_it) if passage.id == first)
+                parts = all_of_it[at : at + 1 + more]
                 if len(parts) == 1 + more:
                     found.append(joined(parts))
         return sorted(found, key=lambda each: each.document)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
@@ -17,6 +18,7 @@ from openbook.knowledge import integrity
 from openbook.knowledge.indexes import Ranked
 from openbook.knowledge.passages import documents_holding, passage_of
 from openbook.knowledge.scope import Condition
+from openbook.knowledge.tables import table_header
 from openbook.records import Hit, Passage
 
 WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (docs/benchmarks.md)
@@ -109,6 +111,7 @@ def joined(parts: Sequence[Passage]) -> Passage:
         text=text,
         also_in=first.also_in,
         labels=first.labels,
+        header=first.header,
         parts=tuple(part.digest for part in parts),
     )
 
@@ -172,4 +175,5 @@ def passages_in(connection: sqlite3.Connection, content: int, held_by: Mapping[s
     stored = integrity.content(connection, content)
     sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
     rows = integrity.whole(connection.execute(sql, (content,)), stored)
-    return [passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows]
+    found = (passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows)
+    return [replace(passage, header=table_header(stored.text, passage.start)) for passage in found]
