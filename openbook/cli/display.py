@@ -141,7 +141,11 @@ def print_answer(answer: Answer, words: Words | None = None) -> None:
         say(out, f"\nNo support found in the passages for: {printable(part)}", style="yellow")
     for note in answer.notes:
         say(out, f"\n{printable(note)}", style="yellow")
-    if answer.passages and not answer.citations:
+    if answer.closest:
+        say(out, "\nClosest in your documents:")
+        for citation in answer.closest:
+            say(out, f'"{printable(_flat(citation.quote))}" ({_place(citation)})', indent=4)
+    elif answer.passages and not answer.citations:
         say(out, "\nRead, but not cited:", style="dim")
         for hit in answer.passages:
             say(out, _hit_place(hit), indent=4, style="dim")
@@ -170,7 +174,8 @@ def _first_place(citations: Sequence[Citation], citation: Citation) -> int:
 
 def _provenance(answer: Answer) -> str:
     receipt, model = answer.receipt, answer.receipt.model
-    parts = [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
+    parts: list[str] = [] if receipt.strategy == "closed-book" else [answer.confidence]
+    parts += [f"{model.name} ({model.digest[:12] + ', ' if model.digest else ''}{model.evidence})"]
     if receipt.knowledge_base_version is not None:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")
     if answer.timings is not None:

@@ -25,7 +25,7 @@ from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING, Scope
-from openbook.records import Answer, Citation, Embedder
+from openbook.records import Answer, Citation, Confidence, Embedder
 
 _Result = TypeVar("_Result")
 
@@ -67,12 +67,17 @@ class Cited(BaseModel):
 
 
 class Answered(BaseModel):
-    """`supported`: every sentence of the answer has a citation. `receipt`: with it `openbook replay` answers again."""
+    """`supported`: every sentence of the answer has a citation; `confidence`: "supported", "check it" or "not found".
+
+    `closest`: of an answer that was not found, the nearest sentences. `receipt`: with it `openbook replay` answers again.
+    """
 
     answer: str
     abstained: bool
     supported: bool
+    confidence: Confidence
     citations: list[Cited]
+    closest: list[Cited]
     notes: list[str]
     receipt: dict[str, Any]
 
@@ -197,7 +202,9 @@ def _answered(answer: Answer) -> Answered:
         answer=answer.answer,
         abstained=answer.abstained,
         supported=answer.supported,
+        confidence=answer.confidence,
         citations=[_cited(citation) for citation in answer.citations],
+        closest=[_cited(citation) for citation in answer.closest],
         notes=list(answer.notes),
         receipt=dataclasses.asdict(answer.receipt),
     )

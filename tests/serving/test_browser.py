@@ -102,7 +102,7 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
     page = open_page(with_receipts)
     turn = ask(page)
     expect(turn.locator(".text")).to_contain_text(OPENED)
-    expect(turn.locator(".state")).to_have_text("Cited")
+    expect(turn.locator(".state")).to_have_text("Supported")
     source = turn.get_by_role("complementary", name="Sources").locator(".source").first
     expect(source.locator("mark")).to_have_text(OPENED)
     answer, beside = turn.locator(".answer").bounding_box(), source.bounding_box()
@@ -149,7 +149,7 @@ def test_both_ways_of_answering_stand_side_by_side(server: Running, open_page: A
     left, right = documents.bounding_box(), memory.bounding_box()
     assert left["x"] + left["width"] <= right["x"]
     unknown = ask(page, "Which planet is the largest of all?")
-    expect(unknown.locator(".state")).to_have_text("No answer found")
+    expect(unknown.locator(".state")).to_have_text("Not found")
     alone = ask(page, mode="Memory")
     expect(alone.get_by_role("article")).to_have_count(1)
     expect(alone.locator(".source")).to_have_count(0)

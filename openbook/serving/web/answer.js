@@ -6,6 +6,7 @@ import { openDocument } from "./reader.js";
 import { server } from "./server.js";
 
 const NAMES = { open: "From documents", closed: "From memory" };
+const CONFIDENCE = { "supported": ["Supported", "good"], "check it": ["Check it", "doubtful"], "not found": ["Not found", "silent"] };
 const NO_LOG = "This server keeps no receipts to replay from. Start it with: openbook serve --receipts FOLDER";
 
 /** A card that fills: `text` is replaced as pieces come. */
@@ -25,8 +26,9 @@ export function finish({ root, text, state, below }, answer, place) {
   root.classList.toggle("abstained", answer.abstained);
   const cited = answer.citations.length;
   const closed = answer.receipt.strategy === "closed-book";
-  state.textContent = answer.abstained ? "No answer found" : closed ? "No sources" : answer.supported ? "Cited" : "Not fully supported";
-  state.className = `state ${answer.abstained ? "silent" : closed || !answer.supported ? "doubtful" : "good"}`;
+  const [words, kind] = closed ? ["No sources", "doubtful"] : CONFIDENCE[answer.confidence];
+  state.textContent = words;
+  state.className = `state ${kind}`;
   const cards = place ? showSources(place, answer) : [];
   if (cited) {
     text.append(" ", ...cards.map((each, i) => el("button", {
@@ -34,6 +36,7 @@ export function finish({ root, text, state, below }, answer, place) {
     }, String(i + 1))));
   }
   const notes = [
+    ...answer.closest.map((citation) => `Closest in your documents: “${citation.quote}” (${baseName(citation.document)})`),
     ...answer.unsupported.map((sentence) => `No passage supports: “${sentence}”`),
     ...answer.notes,
     ...answer.warnings,
