@@ -6,6 +6,7 @@ base's version, the model and the options, and the receipt in it names them all.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -17,10 +18,16 @@ from openbook import __version__
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.prompting import excerpt_block, passage_block, question_about_excerpts, question_block
+from openbook.inference.prompting import (
+    excerpt_block,
+    look_again,
+    passage_block,
+    question_about_excerpts,
+    question_block,
+)
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.quoting import Quoted, closest, quote
+from openbook.knowledge.quoting import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, Kind, overview_of, read_overview, windows_of
 from openbook.records import (
@@ -67,6 +74,8 @@ OPEN_BOOK = (
 )
 # For large models alone: small ones copy the excerpts when they are to name them, and decline what is there (docs/log.md).
 CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
+SAYS_YES = 0.65  # how likely the "yes" must be
+
 CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
 
 
@@ -115,16 +124,16 @@ def ask(
 
     if embedder is None:
         raise TypeError("A knowledge base is searched with its embedder: ask(question, model, base, embedder).")
-    # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question at all.
+    # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     strategy: str = strategy_of(options.strategy, model, options.decoding)
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
-    found, left_out = None, 0
+    found, parts = None, list[str]()
     if overview is None:
         version, found = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
         hits = near_enough(found.current[: options.passages or PASSAGES[strategy]], options)
     else:
         strategy, version = overview.kind, base.kept_version(scope.as_of)
-        hits, left_out = windows_of([base.passages(document, version) for document in overview.documents])
+        hits, parts = windows_of([base.passages(document, version) for document in overview.documents])
     retrieve_s = time.perf_counter() - started
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
@@ -132,12 +141,12 @@ def ask(
     shown = Shown(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, hits, strategy, model, decoding, shown.feed, cancelled, progress)
-    timings = reading.timings
-    parts = [f"{len(hits)} of {len(hits) + left_out} parts were read, spread over the text."] if left_out else []
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     text, abstained = said(reading, model)
     quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
+    sure = not abstained and is_sure(text, question, quoted)
+    sure = sure and (overview is not None or looks_right(text, question, reading, model, cancelled))
     older = found.older_note(quoted.citations) if found else None
     receipt = _receipt(question, model, decoding, reading.completion, text, reading.hits, strategy)
     receipt = replace(
@@ -150,13 +159,13 @@ def ask(
         instruction=options.instruction,
         reranker=reranker.identity if reranker else None,
     ).sealed()
-    timings = replace(timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
+    timings = replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started)
     return Answer(
         question=question,
         answer=text,
         abstained=abstained,
         supported=not quoted.unsupported,
-        confidence="not found" if abstained else "check it" if quoted.unsupported else "supported",
+        confidence="not found" if abstained else "supported" if sure else "check it",
         citations=quoted.citations,
         closest=nearest,
         passages=tuple(reading.hits),
@@ -236,6 +245,23 @@ def cite(
     marks = tidied(reading.completion.text)[1] if reading.completion else []
     sources = [hit.passage for hit in reading.sources]
     return quote(text, question, sources, embed=embedder.embed_passages, marks=marks), ()
+
+
+def looks_right(text: str, question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
+    """Whether the model, shown its answer beside the excerpts, says that it is right, and is sure of that.
+
+    What it read is kept, so that this costs the answer's tokens. A trained reader was not taught it, and a server would read all
+    of it again: they are not asked.
+    """
+    if model.reader is not None or model.identity.evidence == "claimed":
+        return True
+    prompt = open_book_prompt(question, [hit.passage for hit in reading.hits])
+    prompt = replace(prompt, question=look_again(question, text))
+    if model.count_prompt_tokens(prompt) >= model.context_tokens:
+        return False
+    said = model.complete(prompt, Decoding(max_tokens=1), cancelled)
+    sure = said.mean_logprob is None or said.mean_logprob >= math.log(SAYS_YES)
+    return sure and said.text.strip().lower().startswith("yes")
 
 
 def answer_again(

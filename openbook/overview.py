@@ -75,8 +75,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.replace("\\", "/")).casefold().strip()
 
 
-def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], int]:
-    """(the windows to read of documents with these passages, how many are left out): spread over each document."""
+def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:
+    """(the windows to read of documents with these passages, spread over each; a note when those are not all)."""
     room = MOST_WINDOWS // max(len(passages), 1)
     hits: list[Hit] = []
     left_out = 0
@@ -86,7 +86,8 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], int]:
         chosen = [visible[int(number * step)] for number in range(min(len(visible), room))]
         left_out += len(visible) - len(chosen)
         hits += [Hit(window, 0.0, None, None, None) for window in chosen]
-    return hits, left_out
+    note = f"{len(hits)} of {len(hits) + left_out} parts were read, spread over the text."
+    return hits, [note] if left_out else []
 
 
 def read_overview(

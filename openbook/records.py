@@ -329,8 +329,9 @@ Confidence: TypeAlias = Literal["supported", "check it", "not found"]
 class Answer:
     """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
 
-    `confidence`: "supported" where documents say every sentence, "check it" where none was found that says one of them,
-    "not found" for an abstention, which then has the nearest sentences as `closest`. How often each is right: docs/benchmarks.md.
+    `confidence`: "supported" where the documents surely say every sentence, and these say more than the question; "not found"
+    for an abstention, which then has the nearest sentences as `closest`; otherwise "check it". How often each is right:
+    docs/benchmarks.md.
     `prompt_tokens` that were read and `answer_tokens` that were written; None where the engine cannot know.
     """
 

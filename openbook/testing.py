@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.choosing import Choosing, Inclination
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
-from openbook.inference.prompting import question_of_block
+from openbook.inference.prompting import LOOK_AGAIN, question_of_block
 from openbook.inference.stopping import TextStream
 from openbook.records import (
     Completion,
@@ -118,6 +118,8 @@ class EchoEngine:
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
 
     def _answer(self, prompt: Prompt) -> str:
+        if prompt.question.endswith(LOOK_AGAIN):
+            return "Yes."
         asked = set(_words(question_of_block(prompt.question)))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
         best = max(sentences, key=lambda s: len(asked & set(_words(s))), default="")

@@ -54,6 +54,11 @@ def reader_reference(model_store: ModelStore) -> ModelReference:
 
 
 @pytest.fixture(scope="session")
+def instruct_reference(model_store: ModelStore) -> ModelReference:
+    return ensure(model_store, "qwen2.5-coder-0.5b-instruct")
+
+
+@pytest.fixture(scope="session")
 def embedder_reference(model_store: ModelStore) -> ModelReference:
     return ensure(model_store, "minilm-l6-int8")
 

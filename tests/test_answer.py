@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from openbook.answer import Options, ask, checked_question, open_book_prompt, pa
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
+from openbook.inference.prompting import LOOK_AGAIN
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
+from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from openbook.wording import ABSTENTION, says_nothing_found
 
@@ -39,8 +42,9 @@ class Says(EchoEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = lambda: False
     ) -> Generator[str, None, Completion]:
-        yield self._text
-        return Completion(self._text, "end", 1, 1, sha256_hex(b"prompt"), "says")
+        text = "Yes" if prompt.question.endswith(LOOK_AGAIN) else self._text
+        yield text
+        return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says")
 
 
 def test_an_answer_is_cited_verbatim_and_has_a_receipt(base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -266,3 +270,99 @@ def test_prose_broken_for_width_is_shown_whole_and_rows_stay_rows() -> None:
     assert open_book_prompt("When?", [passage]).passages == (
         "[1]\n" + text.replace("usually\nover", "usually over") + "\n\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "confidence"),
+    [
+        ("Who opened the bridge?", "Mayor Lila Ortega opened the bridge.", "supported"),
+        ("Who opened the bridge?", "Tomas Brandl opened the bridge.", "check it"),
+        ("Was the bridge opened by Lila Ortega?", "Yes, the bridge was opened by Lila Ortega.", "check it"),
+        ("Who opened the bridge?", "The passages do not say.", "not found"),
+    ],
+)
+def test_an_answer_says_how_sure_it_is(
+    base: KnowledgeBase, embedder: HashEmbedder, question: str, said: str, confidence: str
+) -> None:
+    answer = ask(question, FrozenModel(Says(said)), base, embedder, Options(min_similarity=-1.0))
+    assert answer.confidence == confidence
+    assert bool(answer.closest) == (confidence == "not found")
+
+
+def test_an_abstention_shows_the_closest_sentences_verbatim(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    model = FrozenModel(Says("The passages do not say."))
+    answer = ask("When was the bridge closed?", model, base, embedder, Options(min_similarity=-1.0))
+    nearest = answer.closest[0]
+    text = base.text(nearest.document)
+    assert text is not None
+    assert (
+        nearest.quote
+        == text[nearest.start : nearest.end]
+        == "The bridge was opened on 14 March 2026 by mayor Lila Ortega."
+    )
+
+
+def test_marks_of_excerpts_are_not_part_of_the_answer(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    pieces: list[str] = []
+    model = FrozenModel(Says("Mayor Lila Ortega opened the bridge [1]."))
+    answer = ask("Who opened the bridge?", model, base, embedder, Options(min_similarity=-1.0), on_text=pieces.append)
+    assert answer.answer == "Mayor Lila Ortega opened the bridge."
+    assert answer.answer.startswith("".join(pieces))
+    assert replay(answer.receipt, model, base).identical
+
+
+def test_an_instruction_stands_behind_the_passages_and_in_the_receipt(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    asked: list[Prompt] = []
+
+    class Noting(EchoEngine):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = lambda: False
+        ) -> Generator[str, None, Completion]:
+            asked.append(prompt)
+            return (yield from super().generate(prompt, decoding, cancelled))
+
+    plain, told = (
+        ask("Who opened the bridge?", FrozenModel(Noting()), base, embedder, Options(instruction=wish))
+        for wish in ("", "In French, please.")
+    )
+    assert len({(prompt.system, prompt.passages) for prompt in asked}) == 1
+    assert any(prompt.question.endswith("How to answer: In French, please.") for prompt in asked)
+    assert (plain.receipt.instruction, told.receipt.instruction) == ("", "In French, please.")
+    assert replay(told.receipt, FrozenModel(Noting()), base).identical
+
+
+def test_the_older_of_two_documents_is_quoted_and_not_read(tmp_path: Path, embedder: HashEmbedder) -> None:
+    (tmp_path / "leave-policy-2023.md").write_text(
+        "# Leave policy (2023)\n\n> Archived. Replaced by leave-policy.md.\n\nA full-time employee has 24 days of leave a year."
+    )
+    (tmp_path / "leave-policy.md").write_text("# Leave policy\n\nA full-time employee has 28 days of leave a year.")
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "leave-policy-2023.md", tmp_path / "leave-policy.md"], embedder)
+    answer = ask("How many days of leave a year?", echo_model(), base, embedder, Options(min_similarity=-1.0))
+    assert "28 days" in answer.answer
+    assert {Path(hit.passage.document).name for hit in answer.passages} == {"leave-policy.md"}
+    assert "24 days" in answer.notes[0]
+    assert "leave-policy-2023.md" in answer.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("says", "likely", "confidence"), [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")]
+)
+def test_an_answer_that_the_model_does_not_stand_by_is_to_be_checked(
+    base: KnowledgeBase, embedder: HashEmbedder, says: str, likely: float, confidence: str
+) -> None:
+    class Doubting(Says):
+        def generate(
+            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = lambda: False
+        ) -> Generator[str, None, Completion]:
+            if not prompt.question.endswith(LOOK_AGAIN):
+                return (yield from super().generate(prompt, decoding, cancelled))
+            yield says
+            return Completion(says, "length", 1, 1, "", "says", math.log(likely))
+
+    model = FrozenModel(Doubting("Mayor Lila Ortega opened the bridge."))
+    answer = ask("Who opened the bridge?", model, base, embedder, Options(min_similarity=-1.0))
+    assert answer.supported
+    assert answer.confidence == confidence

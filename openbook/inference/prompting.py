@@ -22,7 +22,14 @@ MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders; a template that holds them is refused.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 # Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
-_ABOUT_EXCERPTS = "Answer in one to three sentences, from the excerpts above: "
+LOOK_AGAIN = "Do the excerpts above say that this answer is right? Answer yes or no."
+_SENTENCES = "Answer in one to three sentences, from the excerpts above: "
+_YES_OR_NO = "Answer yes or no, and give the reason, from the excerpts above: "
+_ASKS_YES_OR_NO = re.compile(
+    r"(?:(?:so|and|but|then)\W+)?(?:is|are|am|was|were|can|could|do|does|did|should|shall|will|would|may|must|has|have|had)"
+    r"(?:n['\u2019]?t)?\b(?!.*\bor\b)",
+    re.IGNORECASE | re.DOTALL,
+)
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 BlockKind: TypeAlias = Literal["system", "passage", "question"]
@@ -53,12 +60,19 @@ def excerpt_block(number: int, place: str, text: str) -> str:
 
 
 def question_about_excerpts(question: str) -> str:
-    return f"{_ABOUT_EXCERPTS}{question.strip()}"
+    """The question behind numbered excerpts, with the shape of its answer."""
+    shape = _YES_OR_NO if _ASKS_YES_OR_NO.match(question.strip()) else _SENTENCES
+    return f"{shape}{question.strip()}"
+
+
+def look_again(question: str, answer: str) -> str:
+    """Behind the excerpts: whether an answer is right."""
+    return f"Question: {question.strip()}\nProposed answer: {answer.strip()}\n{LOOK_AGAIN}"
 
 
 def question_of_block(block: str) -> str:
     """The question itself in a `question_block` or in one about excerpts."""
-    return block.removeprefix(_ABOUT_EXCERPTS).removeprefix("Question: ")
+    return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
 
 
 def text_of_block(block: str) -> str:

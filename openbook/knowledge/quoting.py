@@ -50,6 +50,7 @@ class Quoted:
 
 
 SUPPORTED = 0.5
+SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
 
 
 def quote(
@@ -94,6 +95,13 @@ def quote(
         tuple(answer[s.start : s.end] for s in sentences if s.states and s.citation is None),
         tuple(sentences),
     )
+
+
+def is_sure(answer: str, question: str, quoted: Quoted) -> bool:
+    """Whether each sentence of the answer is surely supported, and together they say more than the question."""
+    sure = all(each.score >= SURE and each.citation is not None for each in quoted.sentences if each.states)
+    said, asked = claims.statement(answer), claims.statement(question)
+    return sure and bool(quoted.citations) and (not said.stems <= asked.stems or said.values != asked.values)
 
 
 def closest(question: str, passages: Sequence[Passage], embed: Embed | None, most: int = 3) -> tuple[Citation, ...]:

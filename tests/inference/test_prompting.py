@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import EngineError
-from openbook.inference.prompting import build_blocks, compile_template, template_text
+from openbook.inference.prompting import (
+    build_blocks,
+    compile_template,
+    question_about_excerpts,
+    question_of_block,
+    template_text,
+)
 from openbook.records import Prompt
 
 CHATML = (
@@ -125,3 +131,20 @@ def test_no_text_ever_becomes_control_text(system: str, passages: list[str], que
     assert plain == [text for text in (system, *passages, question) if text]
     control = "".join(s.text for b in blocks for s in b.segments if s.control)
     assert control == "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("question", "shape"),
+    [
+        ("is it ok to keep it?", "yes or no"),
+        ("And does it float?", "yes or no"),
+        ("Isn't it dangerous?", "yes or no"),
+        ("can I take the train or the ferry?", "sentences"),
+        ("Which one is it?", "sentences"),
+        ("isolation of what?", "sentences"),
+    ],
+)
+def test_the_shape_of_the_answer_follows_the_question(question: str, shape: str) -> None:
+    asked = question_about_excerpts(question)
+    assert shape in asked
+    assert question_of_block(asked) == question

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from openbook.answer import Options, ask
 from openbook.inference import connect_model
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
+from openbook.testing import HashEmbedder
+from openbook.wording import ABSTENTION
 from tests.inference.test_openai import FakeServer, QuietServer
 from tests.serving.conftest import running
 
@@ -44,6 +47,22 @@ def test_a_name_stays_what_it_is_and_the_address_stays_inside(
         for response in (listed, answered, streamed, unknown):
             assert upstream not in response.text
     model.close()
+
+
+def test_a_large_model_is_asked_for_a_whole_answer_with_its_excerpts_named(
+    upstream: str, base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    model = connect_model("qwen3:8b", base_url=f"http://{upstream}/v1")
+    answer = ask(QUESTION, model, base, embedder, Options(min_similarity=-1.0, instruction="In French."))
+    model.close()
+    sent = FakeServer.requests[-1]
+    system, user = (message["content"] for message in sent["messages"])
+    assert "End each sentence with the number of its excerpt, like [1]" in system
+    assert ABSTENTION in system
+    assert "[1] bridge" in user
+    assert user.index("mayor") < user.index(QUESTION) < user.index("In French.")
+    assert sent["max_tokens"] == 400
+    assert answer.receipt.instruction == "In French."
 
 
 @pytest.mark.parametrize("name", ["names-itself", "context", "denied"])
