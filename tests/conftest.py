@@ -55,7 +55,7 @@ def reader_reference(model_store: ModelStore) -> ModelReference:
 
 @pytest.fixture(scope="session")
 def instruct_reference(model_store: ModelStore) -> ModelReference:
-    return ensure(model_store, "qwen2.5-coder-0.5b-instruct")
+    return ensure(model_store, "qwen2.5-coder-1.5b-instruct")
 
 
 @pytest.fixture(scope="session")

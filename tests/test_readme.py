@@ -39,6 +39,7 @@ def test_every_other_command_does_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
     model_reference: ModelReference,
     embedder_reference: ModelReference,
+    instruct_reference: ModelReference,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -58,4 +59,4 @@ def test_every_other_command_does_what_it_says(
     # The set-up line of the first command ends in the same question that a reader sees answered.
     question = shlex.split(commands()[0].partition("openbook ask ")[2])
     assert run(["ask", *question]) == 0
-    assert "01:40" in capsys.readouterr().out
+    assert "28 days" in capsys.readouterr().out

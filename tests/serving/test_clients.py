@@ -168,7 +168,7 @@ def snippets() -> dict[str, str]:
 
 
 class Reader(EchoEngine):
-    identity = ModelIdentity(name="reader", digest="0" * 64, evidence="verified")
+    identity = ModelIdentity(name="qwen2.5-coder-1.5b-instruct", digest="0" * 64, evidence="verified")
 
 
 @by_others
