@@ -21,9 +21,10 @@ from openbook.knowledge import integrity, metadata, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
-from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, read_passages
+from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.sizing import Sizing
+from openbook.knowledge.tables import table_header
 from openbook.knowledge.upgrading import upgrade
 from openbook.knowledge.windows import joined, passages_in, passages_of_id, windows_around
 from openbook.models.durable import make_folder
@@ -419,9 +420,12 @@ class KnowledgeBase:
         found = []
         for row in rows:
             for path, labels in documents.get(row[1], {}).items():
-                all_of_it = passages_in(self.connection, row[1], {path: labels})
-                at = next(number for number, passage in enumerate(all_of_it) if passage.id == first)
-                parts = all_of_it[at : at + 1 + more]
+                passage = passage_of(row, row[-2], row[-1], {path: labels})
+                text = integrity.content(self.connection, row[1]).text
+                parts = [replace(passage, header=table_header(text, passage.start))]
+                if more:
+                    all_of_it = passages_in(self.connection, row[1], {path: labels})
+                    parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
                 if len(parts) == 1 + more:
                     found.append(joined(parts))
         return sorted(found, key=lambda each: each.document)
