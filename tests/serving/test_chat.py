@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.knowledge import KnowledgeBase
-from openbook.records import Answer, Decoding, ReaderFormat
+from openbook.records import Answer, ReaderFormat
 from openbook.serving import answering
 from openbook.serving.bodies import CHAT_IGNORED, CHAT_REFUSED
 from openbook.serving.configuration import Configuration
@@ -27,8 +27,7 @@ def test_an_answer_is_that_of_the_library(server: Running, embedder: HashEmbedde
     assert response.status_code == 200, response.text
     value = response.json()
     assert value["openbook"]["timings"] is None  # one document is closed to this caller
-    decoding = Decoding(max_tokens=96, stop=("\n",))
-    answer = ask(QUESTION, echo_model(), server.bases["kb"], embedder, Options(decoding=decoding))
+    answer = ask(QUESTION, echo_model(), server.bases["kb"], embedder)
     expected, got = json.loads(json.dumps(answer.to_json())), value.pop("openbook")
     assert got == expected | {"timings": None, "warnings": []}
     assert got["citations"]
