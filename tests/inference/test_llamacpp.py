@@ -264,7 +264,7 @@ def test_a_suspended_stream_delays_the_freeing_but_not_close(own: LlamaCppEngine
         lambda: own.count_prompt_tokens(PROMPT),
         lambda: own.logits(PROMPT),
         lambda: own.logits_digest(PROMPT),
-        lambda: next(own.generate(PROMPT, Decoding())),
+        lambda: next(own.generate(PROMPT, Decoding(max_tokens=8))),
     ]
     for request in requests:
         with pytest.raises(EngineError, match="was closed"):
@@ -298,7 +298,9 @@ def take_all_contexts(engine: LlamaCppEngine) -> list[object]:
 def test_a_request_that_waits_for_a_context_can_be_cancelled(own: LlamaCppEngine) -> None:
     streams = take_all_contexts(own)
     asked = itertools.count()
-    completion = in_time(lambda: FrozenModel(own).complete(PROMPT, cancelled=lambda: next(asked) > 3))
+    completion = in_time(
+        lambda: FrozenModel(own).complete(PROMPT, Decoding(max_tokens=8), cancelled=lambda: next(asked) > 3)
+    )
     assert isinstance(completion, Completion)
     assert (completion.finish_reason, completion.text, completion.answer_tokens) == ("cancelled", "", 0)
     del streams
@@ -314,7 +316,7 @@ def test_a_request_that_waits_for_a_context_notices_that_the_engine_was_closed(o
 
     def request() -> str:
         with pytest.raises(EngineError, match="was closed"):
-            FrozenModel(own).complete(PROMPT, cancelled=close_then)
+            FrozenModel(own).complete(PROMPT, Decoding(max_tokens=8), cancelled=close_then)
         return "refused"
 
     assert in_time(request) == "refused"
