@@ -21,8 +21,8 @@ from openbook.records import Prompt
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders; a template that holds them is refused.
 _OPEN, _CLOSE = "\ue000", "\ue001"
-# Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
 LOOK_AGAIN = "Do the excerpts above say that this answer is right? Answer yes or no."
+# Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 _YES_OR_NO = "Answer yes or no, and give the reason, from the excerpts above: "
 _ASKS_YES_OR_NO = re.compile(

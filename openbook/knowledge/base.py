@@ -420,14 +420,13 @@ class KnowledgeBase:
         found = []
         for row in rows:
             for path, labels in documents.get(row[1], {}).items():
-                passage = passage_of(row, row[-2], row[-1], {path: labels})
-                text = integrity.content(self.connection, row[1]).text
-                parts = [replace(passage, header=table_header(text, passage.start))]
+                parts = [passage_of(row, row[-2], row[-1], {path: labels})]
                 if more:
                     all_of_it = passages_in(self.connection, row[1], {path: labels})
                     parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
                 if len(parts) == 1 + more:
-                    found.append(joined(parts))
+                    text = integrity.content(self.connection, row[1]).text
+                    found.append(replace(joined(parts), header=table_header(text, parts[0].start)))
         return sorted(found, key=lambda each: each.document)
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------

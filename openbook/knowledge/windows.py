@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
@@ -88,15 +88,20 @@ def _cut(passages: Sequence[Part], section: range, limit: int) -> list[range]:
     return windows
 
 
+def _text(parts: Sequence[Passage]) -> str:
+    """From the first to the last of passages that follow each other; they may overlap."""
+    pieces, end = list[str](), parts[0].start
+    for part in parts:
+        pieces.append(part.text[max(end - part.start, 0) :])
+        end = max(end, part.end)
+    return "".join(pieces)
+
+
 def joined(parts: Sequence[Passage]) -> Passage:
     """The window that passages of one document make, which follow each other."""
     first, last = parts[0], parts[-1]
     if len(parts) == 1:
         return first
-    text, end = "", first.start
-    for part in parts:
-        text += part.text[max(end - part.start, 0) :]
-        end = max(end, part.end)
     headings = first.headings
     while any(part.headings[: len(headings)] != headings for part in parts):
         headings = headings[:-1]
@@ -108,17 +113,23 @@ def joined(parts: Sequence[Passage]) -> Passage:
         end=last.end,
         page=first.page,
         headings=headings,
-        text=text,
+        text=_text(parts),
         also_in=first.also_in,
         labels=first.labels,
-        header=first.header,
         parts=tuple(part.digest for part in parts),
     )
 
 
 def in_windows(passages: Sequence[Passage]) -> list[Passage]:
     """The windows that all passages of a document make."""
-    return [joined(passages[run.start : run.stop]) for run in partition(passages)]
+    return _windows(passages, partition(passages))
+
+
+def _windows(passages: Sequence[Passage], runs: Iterable[range]) -> list[Passage]:
+    """Those of these runs, each with the header row of a table in which it begins. `passages`: all of the document."""
+    text = _text(passages) if passages else ""
+    windows = [joined(passages[run.start : run.stop]) for run in runs]
+    return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
 def passages_of_id(name: str) -> tuple[str, int]:
@@ -151,10 +162,10 @@ def windows_around(connection: sqlite3.Connection, ranked: Sequence[Ranked], see
         at = {passage.id: number for number, passage in enumerate(passages)}
         if any(names[each.passage] not in at for each, _ in members):
             raise sqlite3.DatabaseError(f"a passage of content {content} is not there")
-        for run in partition(passages):
-            inside = [each for each, _ in members if at[names[each.passage]] in run]
-            if inside:
-                hits.append(_hit(joined(passages[run.start : run.stop]), inside, floor))
+        inside = [(run, [e for e, _ in members if at[names[e.passage]] in run]) for run in partition(passages)]
+        inside = [each for each in inside if each[1]]
+        windows = _windows(passages, [run for run, _ in inside])
+        hits += [_hit(window, ranked, floor) for window, (_, ranked) in zip(windows, inside, strict=True)]
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 
@@ -175,5 +186,4 @@ def passages_in(connection: sqlite3.Connection, content: int, held_by: Mapping[s
     stored = integrity.content(connection, content)
     sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
     rows = integrity.whole(connection.execute(sql, (content,)), stored)
-    found = (passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows)
-    return [replace(passage, header=table_header(stored.text, passage.start)) for passage in found]
+    return [passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows]

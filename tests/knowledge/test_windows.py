@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import Options, ask
+from openbook.answer import Options, ask, open_book_prompt
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.sizing import Sizing
-from openbook.knowledge.windows import WINDOW_CHARS, joined, partition
+from openbook.knowledge.windows import WINDOW_CHARS, in_windows, joined, partition
 from openbook.records import Completion, Decoding, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -142,3 +142,24 @@ def test_windows_of_overlapping_passages_say_nothing_twice(tmp_path: Path, embed
     for run in partition(passages):
         window = joined(passages[run.start : run.stop])
         assert window.text == text[window.start : window.end]
+
+
+def test_a_window_that_begins_inside_a_table_is_read_with_its_header(tmp_path: Path, embedder: HashEmbedder) -> None:
+    rows = "\n".join(f"| Port {number} | {number} euros | {number + 1} euros |" for number in range(90))
+    (tmp_path / "fares.md").write_text(
+        f"# Fares\n\n| Harbour | single | return |\n|---|---|---|\n{rows}\n\nDogs travel free.\n"
+    )
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(size=300))
+    add(base, [tmp_path / "fares.md"], embedder, RunOptions())
+    found = next(h.passage for h in base.search_windows("Port 77", embedder, 9)[1] if "Port 77 " in h.passage.text)
+    assert found.header.startswith("| Harbour | single | return |")
+    assert "Harbour" not in found.text
+    assert base.passage(found.id, Scope()) == found
+    assert found.header in open_book_prompt("How much?", [found]).passages[0]
+    assert found in in_windows(base.passages(found.document))
+    answer = ask("Port 77", echo_model(), base, embedder, Options(min_similarity=-1.0))
+    assert replay(answer.receipt, echo_model(), base).identical
+
+
+def test_a_document_without_passages_has_no_windows() -> None:
+    assert in_windows([]) == []
