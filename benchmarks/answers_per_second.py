@@ -34,6 +34,7 @@ from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES, holds, share
 from openbook.answer import Options, ask, reading_prompt
+from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.states import States
@@ -41,7 +42,6 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.models.gguf_writing import reader_of
 from openbook.records import Decoding
-from openbook.wording import says_nothing_found, tidy
 
 MAX_TOKENS = 48
 NAMES = ("openbook", "llamaindex", "llamaindex+")

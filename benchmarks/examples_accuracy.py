@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from openbook.answer import PASSAGES, Options, ask, open_book_prompt
+from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Answer, Embedder, Passage
-from openbook.wording import says_nothing_found, tidy
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -8,7 +8,7 @@ none of the values that make it wrong; an unanswerable question is right when th
 searched for as the server does it (`conversation.condensed`).
 
 --out      one JSON object an answer; a run goes on where it stopped
---retrieval  no model: for how many questions do the passages that are found hold every key fact, in a document that is
+--retrieval  no model: for how many questions do the windows that are found hold every key fact, in a document that is
            known to hold it, and are all of these documents among them
 
 Prints a line a question, tables by kind with 95 % Wilson intervals and, as its last line, one JSON document. Look at the
@@ -179,7 +179,7 @@ def measure_retrieval(
     rows: list[tuple[Question, list[tuple[bool, bool]]]] = []
     for question in asked:
         if question.facts:
-            _, hits = base.search(condensed(question.earlier, question.question), embedder, max(FOUND))
+            _, hits = base.search_windows(condensed(question.earlier, question.question), embedder, max(FOUND))
             within = [found_within(question, hits[:limit], folder) for limit in FOUND]
             rows.append((question, within))
             first = next((limit for limit, (facts, _) in zip(FOUND, within, strict=True) if facts), None)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypedDict, TypeVar
 
 from openbook import __version__
+from openbook.answer_text import ABSTENTION, TextPreview, says_nothing_found, tidied, tidy
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
@@ -47,7 +48,6 @@ from openbook.records import (
     Timings,
     sha256_hex,
 )
-from openbook.wording import ABSTENTION, Shown, says_nothing_found, tidied, tidy
 
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
@@ -138,7 +138,7 @@ def ask(
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     decoding = decoding_for(model, options.decoding)
-    shown = Shown(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
+    shown = TextPreview(on_text, [ABSTENTION, *([model.reader.abstention] if model.reader else [])])
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, hits, strategy, model, decoding, shown.feed, cancelled, progress)
 
@@ -487,7 +487,7 @@ def _closed_book(
         raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
     prompt = closed_book_prompt(with_instruction(question, options.instruction))
     decoding = decoding_for(model, options.decoding)
-    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), Shown(on_text).feed)
+    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), TextPreview(on_text).feed)
     text = tidy(completion.text)
     receipt = _receipt(question, model, decoding, completion, text, (), "closed-book")
     receipt = replace(receipt, instruction=options.instruction).sealed()

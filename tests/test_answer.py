@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from openbook.answer import Options, ask, checked_question, open_book_prompt, pack, reading_prompt
+from openbook.answer_text import ABSTENTION, says_nothing_found
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
@@ -16,7 +17,6 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
-from openbook.wording import ABSTENTION, says_nothing_found
 
 PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 

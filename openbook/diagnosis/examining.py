@@ -23,6 +23,7 @@ from openbook.answer import (
     said,
     strategy_of,
 )
+from openbook.answer_text import says_nothing_found, tidy
 from openbook.diagnosis.holding import Finder, Holding
 from openbook.diagnosis.observations import Header, Observation, Recording, Said, Seen, Wording, observation_of
 from openbook.diagnosis.questions import Question
@@ -33,7 +34,6 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
-from openbook.wording import says_nothing_found, tidy
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
 BLOCK = 32  # questions

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator
 
 from openbook.answer import open_book_prompt
+from openbook.answer_text import tidy
 from openbook.diagnosis.clauses import Plain
 from openbook.diagnosis.scoring import is_right
 from openbook.inference import FrozenModel
 from openbook.inference.prompting import passage_block
 from openbook.records import Decoding, Passage, Prompt
-from openbook.wording import tidy
 
 INSTRUCTION = (
     "Write one question in English that the passage answers with exactly the given answer. Name what the question is about, "

@@ -9,13 +9,13 @@ import httpx
 import pytest
 
 from openbook.answer import ask
+from openbook.answer_text import ABSTENTION
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Answer, ReaderFormat
 from openbook.serving import answering
 from openbook.serving.bodies import CHAT_IGNORED, CHAT_REFUSED
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from openbook.wording import ABSTENTION
 from tests.serving.conftest import SECRET, Running, events_of, running
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.answer import ask
+from openbook.answer_text import ABSTENTION
 from openbook.knowledge import add
 from openbook.records import Answer, Citation
 from openbook.serving.footnotes import footnotes
 from openbook.testing import HashEmbedder, echo_model
-from openbook.wording import ABSTENTION
 from tests.serving.conftest import Running
 from tests.serving.described import events
 

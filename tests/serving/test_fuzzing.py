@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from openbook.answer import ask
+from openbook.answer_text import ABSTENTION, TextPreview, tidy
 from openbook.records import Answer
 from openbook.serving.bodies import UploadBody
 from openbook.serving.chat import ChatShape
@@ -25,7 +26,6 @@ from openbook.serving.configuration import Bounds
 from openbook.serving.documents import checked_name, read_form
 from openbook.serving.refusals import Refusal
 from openbook.testing import echo_model
-from openbook.wording import ABSTENTION, Shown, tidy
 
 # --- forms ------------------------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ def sent(texts: list[str], answer: Answer) -> tuple[bytes, str]:
     shape, begun = ChatShape("id", 0, "echo", "fp", True), False
     events: list[bytes] = []
     whole, pieces = tidy("".join(texts)), list[str]()
-    shown = Shown(pieces.append, [ABSTENTION])
+    shown = TextPreview(pieces.append, [ABSTENTION])
     for text in texts:
         shown.feed(text)
     for piece in (*pieces, whole[len("".join(pieces)) :]):

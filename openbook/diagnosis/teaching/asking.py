@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from openbook.answer import Options, ask, reading_prompt
+from openbook.answer_text import says_nothing_found, tidy
 from openbook.diagnosis.probes import Probe
 from openbook.diagnosis.scoring import holds_answer, is_right
 from openbook.diagnosis.teaching.facts import Fact
@@ -21,7 +22,6 @@ from openbook.errors import ContextOverflow
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Decoding, Embedder
-from openbook.wording import says_nothing_found, tidy
 
 DECODING = Decoding(max_tokens=40, stop=("\n",))
 TOO_LONG = "(too long for the model's context)"  # in the place of an answer

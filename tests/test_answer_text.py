@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.wording import ABSTENTION, Shown, tidied, tidy
+from openbook.answer_text import ABSTENTION, TextPreview, tidied, tidy
 
 PIECES = st.lists(
     st.sampled_from(
@@ -37,7 +37,7 @@ HELD = [ABSTENTION, "Not stated."]
 
 def shown(pieces: list[str]) -> str:
     found: list[str] = []
-    shown = Shown(found.append, HELD)
+    shown = TextPreview(found.append, HELD)
     for piece in pieces:
         shown.feed(piece)
     return "".join(found)

@@ -69,7 +69,7 @@ def without_marks(text: str) -> tuple[str, list[Mark]]:
     return kept + text[at:], marks
 
 
-class Shown:
+class TextPreview:
     """What of a model's raw text can be shown before it is complete.
 
     Law: what was shown is the beginning of the answer; except where a model abstains in words of its own, which are only
