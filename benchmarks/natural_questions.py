@@ -110,7 +110,11 @@ def plain(text: str) -> str:
 
 
 def says(text: str, pattern: str) -> bool:
-    """Whether `pattern` stands in `text` from the beginning of a word; if it ends in a digit, to the end of a number."""
+    """Whether `pattern` stands in `text` from the beginning of a word; if it ends in a digit, to the end of a number.
+
+    What is to stand at the beginning may also stand behind "the answer is".
+    """
+    pattern = re.sub(r"^\^(?=yes|no)", r"(?:^|\\banswer is \\W*)", pattern)
     left = r"(?<!\w)(?<!\d\.)" if re.match(r"\w", pattern) else ""
     right = r"(?!\d)(?!\.0*[1-9])" if re.search(r"\d$", pattern) else ""
     return re.search(f"{left}(?:{pattern}){right}", plain(text), re.IGNORECASE) is not None

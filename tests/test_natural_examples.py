@@ -127,6 +127,9 @@ def test_answers_are_judged_as_a_person_would(question: str, answer: str, verdic
         ("It overwrites\nthe old one", r"overwrites the", True),
         ("a new value", r"alue", False),
         ("Don\u2019t", r"don't", True),
+        ("They state that it may fail. Therefore, the answer is no.", r"^no\b", True),
+        ("The answer is not known.", r"^no\b", False),
+        ("There is no cost.", r"^no\b", False),
     ],
 )
 def test_a_pattern_begins_a_word_and_ends_a_number(text: str, pattern: str, there: bool) -> None:

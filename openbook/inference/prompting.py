@@ -24,7 +24,8 @@ _OPEN, _CLOSE = "\ue000", "\ue001"
 LOOK_AGAIN = "Do the excerpts above say that this answer is right? Answer yes or no."
 # Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
-_YES_OR_NO = "Answer yes or no, and give the reason, from the excerpts above: "
+# Asked for the answer first, small models say yes.
+_YES_OR_NO = "Say in one or two sentences what the excerpts above state about this question, and then whether the answer is yes or no: "
 _ASKS_YES_OR_NO = re.compile(
     r"(?:(?:so|and|but|then)\W+)?(?:is|are|am|was|were|can|could|do|does|did|should|shall|will|would|may|must|has|have|had)"
     r"(?:n['\u2019]?t)?\b(?!.*\bor\b)",
