@@ -60,10 +60,10 @@ def no_progress(done: int, total: int) -> None:
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
 
-Strategy: TypeAlias = Literal["auto", "each", "together"]
-STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "together")
-PASSAGES = {"each": 4, "together": 4}  # those of "together" are windows
-READER_TOKENS = 96  # a trained reader answers in one line
+Strategy: TypeAlias = Literal["auto", "each", "parallel", "together"]
+STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "parallel", "together")
+PASSAGES = {"each": 4, "parallel": 4, "together": 4}  # of all but "each" these are windows
+READER_TOKENS = 160  # a trained reader answers in one line
 
 FOUND = 12  # passages or windows among which the older of two documents is told from the one that took its place
 
@@ -84,7 +84,8 @@ class Options:
     """`passages`: how many the model reads at most; 0: as many as suit the strategy. `min_similarity`: below it, none counts as found.
 
     `strategy`: "each" reads passages on their own, until one surely holds the answer, and answers from the surest;
-    "together" reads the windows around them in one prompt; "auto" is the first for a trained reader.
+    "parallel" reads the windows around them on their own and answers from all of them; "together" reads these in one prompt;
+    "auto" is the way in which a trained reader learned to read, and else "together".
     `instruction`: how whoever asks wishes to be answered, for models that are not trained readers.
     """
 
@@ -225,8 +226,9 @@ def read_hits(
         return Reading([], None, [], [], Timings())
     if strategy in KINDS:
         return _read_overview(strategy, question, hits, model, decoding, on_text, cancelled, progress)
-    read = _read_each if strategy == "each" else _read_together
-    return read(question, hits, model, decoding, on_text, cancelled)
+    if strategy == "each":
+        return _read_each(question, hits, model, decoding, on_text, cancelled)
+    return _read_together(question, hits, model, decoding, on_text, cancelled, parallel=strategy == "parallel")
 
 
 def said(reading: Reading, model: FrozenModel) -> tuple[str, bool]:
@@ -281,23 +283,28 @@ def answer_again(
             raise QuestionError(f"The receipt's strategy {receipt.strategy!r} is none of {', '.join(known)}.")
         strategy = receipt.strategy
         if strategy not in KINDS:
-            strategy = strategy_of("each" if strategy == "each" else "together", model, receipt.decoding)
+            strategy = strategy_of(STRATEGIES[STRATEGIES.index(strategy)], model, receipt.decoding)
         reading = read_hits(question, hits, strategy, model, receipt.decoding, cancelled=cancelled)
         completion = reading.completion
         text, _ = said(reading, model)
     return text, completion
 
 
-def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "together"]:
+def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "parallel", "together"]:
     """Raises QuestionError when the model cannot read that way."""
     if decoding.quote and (wanted == "together" or not model.reads_each):
         raise QuestionError("Only a trained reader that reads each passage on its own can quote; use --model reader.")
     if wanted == "auto":
-        return "each" if model.reads_each else "together"
+        return "parallel" if model.reads_parallel else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
             f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is none. "
             "Use --strategy together, or --model reader."
+        )
+    if wanted == "parallel" and not model.reads_parallel:
+        raise QuestionError(
+            f"The strategy parallel needs a reader that learned it, and {model.identity.name} did not. "
+            "Use --strategy together."
         )
     return wanted
 
@@ -326,8 +333,7 @@ def open_book_prompt(
 ) -> Prompt:
     places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
     texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
-    if reader is None:
-        texts = [f"{p.header}\n{text}" if p.header else text for p, text in zip(passages, texts, strict=True)]
+    texts = [f"{p.header}\n{text}" if p.header else text for p, text in zip(passages, texts, strict=True)]
     prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader, citing=citing)
     labels = sorted({label for p in passages for label in p.labels})
     return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
@@ -371,8 +377,10 @@ def _read_together(
     decoding: Decoding,
     on_text: Callable[[str], None],
     cancelled: Cancelled,
+    *,
+    parallel: bool,
 ) -> Reading:
-    kept, prompt, notes = pack(question, hits, model, decoding)
+    kept, prompt, notes = pack(question, hits, model, decoding, parallel=parallel)
     completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
     return Reading(kept, completion, kept, notes, timings)
 
@@ -419,19 +427,24 @@ def _read_overview(
 
 
 def pack(
-    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding
+    question: str, hits: Sequence[Hit], model: FrozenModel, decoding: Decoding, *, parallel: bool = False
 ) -> tuple[list[Hit], Prompt, list[str]]:
     """The longest run of best hits whose prompt fits, its prompt, and a note if it is not all of them.
 
-    Raises ContextOverflow when not even one passage fits.
+    `parallel`: for passages that are read on their own and all seen by the question; of those at most as many as the reader
+    learned. Raises ContextOverflow when not even one passage fits.
     """
+    most = model.reader.passages if parallel and model.reader else len(hits)
+    learned = [f"{most} of {len(hits)} passages read: so many the reader learned to read."] if most < len(hits) else []
+    hits = hits[:most]
     kept = list(hits)
     while True:
         citing = model.identity.evidence == "claimed"  # a server's; what runs here is small
         prompt = open_book_prompt(question, [h.passage for h in kept], model.reader, citing=citing)
+        prompt = replace(prompt, side_by_side=parallel)
         tokens = model.count_prompt_tokens(prompt)
         if tokens + decoding.max_tokens <= model.context_tokens:
-            return kept, prompt, _left_out(hits, kept, model)
+            return kept, prompt, [*learned, *_left_out(hits, kept, model)]
         if len(kept) <= 1:
             raise _too_long(tokens, model, decoding)
         kept.pop()

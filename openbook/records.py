@@ -219,6 +219,7 @@ class Prompt:
     All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digests of the
     stored passages that each text of `passages` was made from, by which what was computed of it can be deleted. `labels`: the
     access labels that it takes to see the passages; what was computed under them serves no request with others.
+    `side_by_side`: each passage is read on its own, behind the system text, and the question sees all of them.
     """
 
     system: str
@@ -226,14 +227,19 @@ class Prompt:
     question: str
     origins: tuple[tuple[Digest, ...], ...] = ()
     labels: tuple[str, ...] = ()
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderFormat:
-    """How a trained reader is asked, part of the model: the system text, and what it says when the passages do not tell."""
+    """How a trained reader is asked, part of the model: the system text, and what it says when the passages do not tell.
+
+    `passages`: how many it learned to read side by side, each on its own and all of them seen by the question.
+    """
 
     instruction: str
     abstention: str
+    passages: int = 1
 
 
 FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]

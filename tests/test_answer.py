@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask, checked_question, open_book_prompt, pack, reading_prompt
+from openbook.answer import Options, answer_again, ask, checked_question, open_book_prompt, pack, reading_prompt
 from openbook.answer_text import ABSTENTION, says_nothing_found
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
@@ -221,6 +221,32 @@ def test_a_reader_reads_each_passage_alone_and_cites_the_one_it_answers_from(
     )
     assert together.receipt.strategy == "together"
     assert together.receipt.prompt_digest != answer.receipt.prompt_digest
+
+
+def test_a_reader_that_learned_it_reads_side_by_side(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+    options = Options(min_similarity=-1.0)
+    model = echo_model(reader=replace(READER, passages=2))
+    answer = ask("Who opened the bridge?", model, base, embedder, options)
+    assert answer.receipt.strategy == "parallel"
+    assert "Lila Ortega" in answer.answer
+    assert {c.document.rpartition("/")[2] for c in answer.citations} == {"bridge.txt"}
+    assert answer_again(answer.receipt, model, answer.passages)[0] == answer.answer
+    few = ask("Who opened the bridge?", model, base, embedder, replace(options, passages=12))
+    assert few.passages == answer.passages
+    with pytest.raises(QuestionError, match="parallel needs a reader that learned it, and echo did not"):
+        ask("Who opened the bridge?", echo_model(reader=READER), base, embedder, replace(options, strategy="parallel"))
+
+
+def test_of_more_passages_than_a_reader_learned_to_read_the_best_are_read(
+    base: KnowledgeBase, embedder: HashEmbedder
+) -> None:
+    hits = list(ask("Who opened the bridge?", echo_model(), base, embedder, Options(min_similarity=-1.0)).passages)
+    assert len(hits) == 2
+    model = echo_model(reader=replace(READER, passages=2))
+    kept, prompt, notes = pack("Who?", [*hits, *hits], model, Decoding(), parallel=True)
+    assert kept == hits
+    assert prompt.side_by_side
+    assert notes == ["2 of 4 passages read: so many the reader learned to read."]
 
 
 def test_when_every_passage_is_silent_the_answer_is_an_abstention(base: KnowledgeBase, embedder: HashEmbedder) -> None:

@@ -33,8 +33,8 @@ def reading_options(command: _Command) -> _Command:
         click.option("--passages", type=int, help="How many passages the model reads."),
         click.option(
             "--strategy",
-            type=click.Choice(["auto", "each", "together"]),
-            help="Read each passage on its own, or all in one prompt (auto: what suits the model).",
+            type=click.Choice(["auto", "each", "parallel", "together"]),
+            help="Read each passage on its own and answer from one, or from all (parallel), or all in one prompt (auto: what suits the model).",
         ),
         click.option("--max-tokens", type=int, help="Longest answer, in tokens."),
         click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model."),

@@ -53,7 +53,8 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     reference = session.ready_model(current, current.model)
     reader = load_model(reference, states=states, **session.engine_sizes(current))
     in_order = (base.passages(document, scope.as_of) for document in documents)
-    passages = [p for found in in_order for p in (found if reader.reader else in_windows(found))][:top]
+    alone = reader.reads_each and not reader.reads_parallel  # and else windows are read
+    passages = [p for found in in_order for p in (found if alone else in_windows(found))][:top]
     read = tokens = too_long = 0
     before = states.kept()
     with closing(reader), session.add_progress() as progress:

@@ -160,6 +160,11 @@ class FrozenModel:
         return self.reader is not None and isinstance(self.engine, ReadingEngine)
 
     @property
+    def reads_parallel(self) -> bool:
+        """Whether it learned to answer from passages that lie side by side."""
+        return self.reads_each and self.reader is not None and self.reader.passages > 1
+
+    @property
     def _reading_engine(self) -> ReadingEngine:
         if not isinstance(self.engine, ReadingEngine):
             raise EngineError(

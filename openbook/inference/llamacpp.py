@@ -6,7 +6,9 @@ function of the request alone, and so are the bits of its result. What was compu
 (`States`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
 
 Of passages that are read each on their own the first is read alone, and when that is not enough, the others lie side by
-side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together.
+side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together. A
+question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
+and its state is put into the one sequence of the question, which holds the system block once.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ class LlamaCppEngine:
         self._adapter = Adapter(self._lib, self._model, adapter) if adapter else None
         part = self._adapter or self._model
         instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
-        self._reader_format = ReaderFormat(instruction, abstention) if instruction and abstention else None
+        learned = int(part.metadata(READER_KEYS + "passages") or 1)
+        self._reader_format = ReaderFormat(instruction, abstention, learned) if instruction and abstention else None
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -121,7 +124,7 @@ class LlamaCppEngine:
         return self._reader_format
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
-        return sum(len(block) for block in self.tokenize(prompt))
+        return cells_of(prompt, self.tokenize(prompt))
 
     def tokenize(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
@@ -139,8 +142,7 @@ class LlamaCppEngine:
         writing = request.writing
         try:
             with self._context(cancelled) as context:
-                context.adapt(self._adapts(prompt))
-                self._hold(context, request, self._states.begin())
+                self._read(context, request)
                 logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
                 yield from _written(context, writing, logits)
         except Aborted:  # also while it waited for a context
@@ -209,9 +211,17 @@ class LlamaCppEngine:
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
             with self._context(never) as context:
-                context.adapt(self._adapts(prompt))
-                self._hold(context, request, self._states.begin())
+                self._read(context, request)
             return request.tokens_before
+
+    def _read(self, context: Context, request: _Request) -> None:
+        """Sequence 0 then holds all blocks but the last."""
+        context.adapt(self._adapts(request.prompt))
+        if not (request.prompt.side_by_side and request.prompt.passages):
+            self._hold(context, request, self._states.begin())
+            return
+        self._lay_side_by_side(context, request.apart, self._states.begin())
+        context.join(len(request.prompt.passages), len(request.blocks[0]))
 
     def _read_questions(self, context: Context, group: Sequence[_Request], begun: int) -> list[NDArray[np.float32]]:
         """Put every request's passage into a sequence of its own, and evaluate the questions. The logits after each."""
@@ -288,8 +298,10 @@ class LlamaCppEngine:
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow."""
         blocks = self._tokenizer.blocks(prompt)
-        self._check_fits(sum(map(len, blocks)), decoding.max_tokens)
-        prompt_digest = sha256_hex(canonical_json(blocks))
+        self._check_fits(cells_of(prompt, blocks), decoding.max_tokens)
+        if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
+            raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
+        prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
         request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request, spans))
@@ -324,8 +336,7 @@ class LlamaCppEngine:
             request = self._request(prompt, Decoding(max_tokens=steps))
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:
-                context.adapt(self._adapts(prompt))
-                self._hold(context, request, self._states.begin())
+                self._read(context, request)
                 rows.append(context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS))
                 while len(rows) < steps:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
@@ -453,9 +464,28 @@ class _Request:
         return sum(map(len, self.blocks[:-1]))
 
     @property
+    def apart(self) -> list[_Request]:
+        """A request for each passage alone."""
+        system, *passages, question = self.blocks
+        return [
+            replace(
+                self,
+                prompt=replace(self.prompt, passages=(text,), origins=(tuple(origins),), side_by_side=False),
+                blocks=[system, passage, question],
+            )
+            for text, origins, passage in zip(self.prompt.passages, self.origins, passages, strict=True)
+        ]
+
+    @property
     def origins(self) -> Sequence[Sequence[Digest]]:
         """What each passage of the prompt came from."""
         return self.prompt.origins or [[sha256_hex(text.encode())] for text in self.prompt.passages]
+
+
+def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
+    """The tokens that a context must have room for. Side by side each passage comes with the system block."""
+    copies = max(0, len(prompt.passages) - 1) if prompt.side_by_side else 0
+    return sum(map(len, blocks)) + copies * len(blocks[0])
 
 
 def inclination(logits: NDArray[np.float32], abstention: int) -> Inclination:

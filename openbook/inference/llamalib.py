@@ -343,6 +343,16 @@ class Context:
         self._positions[sequence] = tokens
         return True
 
+    def join(self, sequences: int, shared: int) -> None:
+        """Sequence 0 then also holds what the next ones of `sequences` do, and goes on behind the longest.
+
+        Their first `shared` tokens, which all have in common, it holds once.
+        """
+        for sequence in range(1, sequences):
+            self._lib.llama_memory_seq_rm(self._memory, sequence, 0, shared)
+            self._lib.llama_memory_seq_cp(self._memory, sequence, 0, -1, -1)
+        self._positions[0] = max(self._positions[:sequences])
+
     def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
         """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""
         calls = block_calls(blocks, call_tokens)

@@ -17,6 +17,7 @@ MAX_TOKENS = 1 << 22
 MAX_TEMPLATE_CHARS = 1 << 18
 MAX_RANK = 1 << 14
 MAX_READER_CHARS = 1 << 12
+MAX_READER_PASSAGES = 8
 TEMPLATE_KEY, TOKENS_KEY = "tokenizer.chat_template", "tokenizer.ggml.tokens"
 
 # Without the architecture's name: (least, most). Ten times and more what the largest known models have.
@@ -156,6 +157,11 @@ def _check_vocabulary(header: GgufHeader, width: int | None) -> None:
 
 
 def _check_reader(header: GgufHeader) -> None:
+    passages = header.metadata.get(READER_KEYS + "passages")
+    if passages is not None and (type(passages.value) is not int or not 1 <= passages.value <= MAX_READER_PASSAGES):
+        raise InvalidModelFile(
+            f"{READER_KEYS}passages is {str(passages.value)[:80]}. It must be a number from 1 to {MAX_READER_PASSAGES}."
+        )
     for key in ("instruction", "abstention"):
         if len(header.text(READER_KEYS + key) or "") > MAX_READER_CHARS:
             raise InvalidModelFile(

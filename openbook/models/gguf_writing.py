@@ -36,13 +36,16 @@ def reader_of(path: Path) -> ReaderFormat | None:
     """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
     header = read_gguf(path)
     instruction, abstention = (header.text(READER_KEYS + key) for key in ("instruction", "abstention"))
-    return ReaderFormat(instruction, abstention) if instruction and abstention else None
+    passages = header.integer(READER_KEYS + "passages") or 1
+    return ReaderFormat(instruction, abstention, passages) if instruction and abstention else None
 
 
 def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
     if reader is not None:
         writer.add_string(f"{READER_KEYS}instruction", reader.instruction)
         writer.add_string(f"{READER_KEYS}abstention", reader.abstention)
+        if reader.passages > 1:
+            writer.add_uint32(f"{READER_KEYS}passages", reader.passages)
 
 
 def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:

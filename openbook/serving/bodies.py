@@ -146,7 +146,7 @@ class AskOptions(Choosing):
     """OpenBook's own options of an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
-    strategy: Literal["auto", "each", "together"] | None = None
+    strategy: Literal["auto", "each", "parallel", "together"] | None = None
     quote: bool = False
     footnotes: bool = False
 

@@ -1,8 +1,9 @@
-"""What is learned from, as tokens: a shared beginning and branches that go on from it.
+"""What is learned from, as tokens: a shared beginning, passages side by side behind it, and branches that go on from them.
 
-A `Tree` is one passage (or any beginning) with the questions on it. Its tokens are read once; each branch sees the
-beginning and itself, never another branch, at the positions it would have alone. So a tree is equal to its branches as
-separate examples, and costs as much as its passage and all questions once.
+All of a `Tree` is read once. Each passage sees the beginning and itself, and stands right behind the beginning, whatever
+else is read: what is computed of it is the same for every question. Each branch sees the beginning, the passages that it
+`reads` and itself, never another branch; it stands behind the longest of its passages. So a tree is equal to its branches
+as separate examples, and costs as much as its passages and all questions once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Branch:
     kind: str = ""  # "answer" or "abstention", for a reader
     key: str = ""  # branches with the same key are other accepted answers to one question
     skipped: tuple[tuple[int, int], ...] = ()  # [start, end) after `answer_start`: what others say in a conversation
+    reads: tuple[int, ...] = ()  # numbers of the tree's passages
 
     def __post_init__(self) -> None:
         if not 0 <= self.answer_start < len(self.tokens):
@@ -46,10 +48,23 @@ class Tree:
     beginning: tuple[int, ...]
     branches: tuple[Branch, ...]
     origin: str = ""
+    passages: tuple[tuple[int, ...], ...] = ()
 
     @property
     def tokens(self) -> int:
-        return len(self.beginning) + sum(len(b.tokens) for b in self.branches)
+        parts = (self.beginning, *self.passages, *(branch.tokens for branch in self.branches))
+        return sum(map(len, parts))
+
+    def read_with(self, branch: Branch) -> int:
+        """The tokens that `branch` needs besides its own."""
+        return len(self.beginning) + sum(len(self.passages[number]) for number in branch.reads)
+
+    def with_branches(self, branches: Sequence[Branch]) -> Tree:
+        """The tree with these of its branches, without passages that none of them reads."""
+        read = sorted({number for branch in branches for number in branch.reads})
+        place = {number: i for i, number in enumerate(read)}
+        kept = tuple(replace(branch, reads=tuple(place[number] for number in branch.reads)) for branch in branches)
+        return replace(self, branches=kept, passages=tuple(self.passages[number] for number in read))
 
     @property
     def answer_tokens(self) -> int:
@@ -62,61 +77,66 @@ class Tree:
 class Row:
     """A tree laid out for the network.
 
-    `tokens`, `positions`, `branch` [T]; branch 0 is the beginning. Token i attends to j <= i where branch[j] is 0 or
-    branch[i]. The loss is at `predictors`: the output there must give `targets`. Both [answers' tokens].
+    `tokens`, `positions`, `part` [T]: part 0 is the beginning, then come the passages and the branches. Token i attends to
+    j <= i where part[j] is one of `seen[part[i]]`. The loss is at `predictors`: the output there must give `targets`. Both
+    [answers' tokens].
     """
 
-    tokens: tuple[int, ...]
-    positions: tuple[int, ...]
-    branch: tuple[int, ...]
-    predictors: tuple[int, ...]
-    targets: tuple[int, ...]
-    owners: tuple[int, ...]  # which branch (from 0) each target belongs to
+    tokens: list[int]
+    positions: list[int]
+    part: list[int]
+    seen: list[tuple[int, ...]]
+    predictors: list[int]
+    targets: list[int]
+    owners: list[int]  # which branch (from 0) each target belongs to
     tree: Tree
 
 
 def row_of(tree: Tree) -> Row:
     start = len(tree.beginning)
-    tokens, positions, branch = list(tree.beginning), list(range(start)), [0] * start
+    tokens, positions, part = list(tree.beginning), list(range(start)), [0] * start
+    seen: list[tuple[int, ...]] = [(0,)]
+
+    def lay(piece: Sequence[int], position: int, others: Sequence[int] = ()) -> None:
+        tokens.extend(piece)
+        positions.extend(range(position, position + len(piece)))
+        part.extend([len(seen)] * len(piece))
+        seen.append((0, *others, len(seen)))
+
+    for passage in tree.passages:
+        lay(passage, start)
     predictors: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
-    for number, part in enumerate(tree.branches):
+    for number, branch in enumerate(tree.branches):
         place = len(tokens)
-        for i in part.learned:
-            before = place + i - 1 if i else start - 1  # a branch follows the beginning
+        for i in branch.learned:
+            before = place + i - 1 if i else start - 1  # a branch without passages follows the beginning
             if before >= 0:
                 predictors.append(before)
-                targets.append(part.tokens[i])
+                targets.append(branch.tokens[i])
                 owners.append(number)
-        tokens += part.tokens
-        positions += range(start, start + len(part.tokens))
-        branch += [number + 1] * len(part.tokens)
-    return Row(tuple(tokens), tuple(positions), tuple(branch), tuple(predictors), tuple(targets), tuple(owners), tree)
+        longest = max((len(tree.passages[read]) for read in branch.reads), default=0)
+        lay(branch.tokens, start + longest, [read + 1 for read in branch.reads])
+    return Row(tokens, positions, part, seen, predictors, targets, owners, tree)
 
 
 def fitted(trees: Sequence[Tree], sequence_tokens: int) -> tuple[list[Tree], list[str]]:
-    """(trees that fit, a sentence for each branch left out). A tree with too many branches becomes several."""
+    """(trees that fit, a sentence for each branch left out). A tree with too much becomes several."""
     kept: list[Tree] = []
     problems: list[str] = []
     for tree in trees:
-        room = sequence_tokens - len(tree.beginning)
         chosen: list[Branch] = []
-        used = 0
         for branch in tree.branches:
-            if len(branch.tokens) > room:
-                problems.append(
-                    f"{tree.origin}: {len(tree.beginning) + len(branch.tokens)} tokens, over sequence_tokens = "
-                    f"{sequence_tokens}; left out"
-                )
+            if (tokens := tree.read_with(branch) + len(branch.tokens)) > sequence_tokens:
+                problems.append(f"{tree.origin}: {tokens} tokens, over sequence_tokens = {sequence_tokens}; left out")
                 continue
-            if used + len(branch.tokens) > room:
-                kept.append(replace(tree, branches=tuple(chosen)))
-                chosen, used = [], 0
+            if chosen and tree.with_branches([*chosen, branch]).tokens > sequence_tokens:
+                kept.append(tree.with_branches(chosen))
+                chosen = []
             chosen.append(branch)
-            used += len(branch.tokens)
         if chosen:
-            kept.append(replace(tree, branches=tuple(chosen)))
+            kept.append(tree.with_branches(chosen))
     return kept, problems
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from openbook.models import read_gguf
 from openbook.models.describe import BASE_KEY
 from openbook.models.gguf_writing import Quantisation, add_reader, add_tensor, copy_metadata, finish
-from openbook.training.network import config_of, gguf_name, permuted
+from openbook.training.network import config_of, gguf_name, permuted, permuted_heads
 from openbook.training.trainable import lora_pairs
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def write_adapter(
 
     header = read_gguf(base_file)
     config = config_of(header)
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, config.model_type)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_string(BASE_KEY, base)
     add_reader(writer, reader)
-    heads = _heads(config)
+    heads = permuted_heads(config)
     for module, (a, b) in sorted(lora_pairs(network).items()):
         name = gguf_name(f"{module}.weight")
         out = b.float().numpy()
@@ -68,8 +68,9 @@ def write_full(
     from gguf import GGUFWriter
 
     header = read_gguf(described)
-    heads = _heads(config_of(header))
-    writer = GGUFWriter(path, "llama")
+    config = config_of(header)
+    heads = permuted_heads(config)
+    writer = GGUFWriter(path, config.model_type)
     copy_metadata(writer, header)
     add_reader(writer, reader)
     for name, values in state.items():
@@ -82,16 +83,9 @@ def write_full(
 def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
     """The update of each matrix that the adapter changes: float32 [out, in], by the names and in the order of GGUF."""
     found = {}
-    heads = _heads(network.config)
+    heads = permuted_heads(network.config)
     for module, (a, b) in lora_pairs(network).items():
         update = (b.float() @ a.float() * (alpha / a.shape[0])).numpy()
         rotated = heads.get(module.rpartition(".")[2])
         found[gguf_name(f"{module}.weight")] = permuted(update, rotated) if rotated else update
     return found
-
-
-def _heads(config: Any) -> dict[str, int]:
-    return {
-        "q_proj": config.num_attention_heads,
-        "k_proj": config.num_key_value_heads or config.num_attention_heads,
-    }

@@ -1,7 +1,8 @@
 """From a stored model to a network with gradients, by the numbers that the engine uses: the file's, dequantised.
 
-GGUF keeps the rows of the query and key projections in another order (pairs of a rotation beside each other, where
-transformers has halves); `permuted` and `unpermuted` translate.
+Two families of models can be trained: `llama`, and `qwen2`, which differs by biases of the query, key and value
+projections. For `llama`, GGUF keeps the rows of the query and key projections in another order (pairs of a rotation beside
+each other, where transformers has halves); `permuted` and `unpermuted` translate.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import torch
 
 from openbook.errors import InvalidModelFile
 from openbook.models import GgufHeader, read_gguf
+from openbook.training.attention import attend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from transformers import LlamaConfig
 
+FAMILIES = ("llama", "qwen2")  # as `general.architecture` names them, and `model_type` of transformers
 # The names of a layer's tensors: GGUF, transformers. `token_embd` and the rest follow in `hf_name`.
 LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -43,9 +45,9 @@ def hf_name(gguf_name: str) -> str:
     if gguf_name in _TOP_NAMES:
         return _TOP_NAMES[gguf_name]
     parts = gguf_name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] == "weight":
-        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.weight"
-    raise InvalidModelFile(f"The tensor {gguf_name!r} is not part of a Llama model that can be trained here.")
+    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] in ("weight", "bias"):
+        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.{parts[3]}"
+    raise InvalidModelFile(f"The tensor {gguf_name!r} is not part of a model that can be trained here.")
 
 
 def gguf_name(hf: str) -> str:
@@ -55,10 +57,11 @@ def gguf_name(hf: str) -> str:
             return short
     parts = hf.split(".", 3)
     if len(parts) == 4 and parts[:2] == ["model", "layers"]:
-        for short, long in LAYER_NAMES.items():
-            if parts[3] == f"{long}.weight":
-                return f"blk.{int(parts[2])}.{short}.weight"
-    raise InvalidModelFile(f"{hf!r} is not part of a Llama model that can be written.")
+        long, _, kind = parts[3].rpartition(".")
+        for short, name in LAYER_NAMES.items():
+            if name == long and kind in ("weight", "bias"):
+                return f"blk.{int(parts[2])}.{short}.{kind}"
+    raise InvalidModelFile(f"{hf!r} is not part of a model that can be written.")
 
 
 def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
@@ -71,50 +74,60 @@ def unpermuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
     return rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def config_of(header: GgufHeader) -> LlamaConfig:
-    """The hyperparameters of a Llama model. Raises InvalidModelFile for another architecture or a missing number."""
-    from transformers import LlamaConfig
+def config_of(header: GgufHeader) -> Any:
+    """The hyperparameters of a model (a `LlamaConfig` or `Qwen2Config`).
 
-    if (architecture := header.text("general.architecture")) != "llama":
-        raise InvalidModelFile(f"Only models of the Llama family can be trained, not {architecture!r}.")
-    for key in ("llama.rope.scaling.type", "llama.expert_count"):
+    Raises InvalidModelFile for another architecture or a missing number.
+    """
+    from transformers import LlamaConfig, Qwen2Config
+
+    family = header.text("general.architecture")
+    if family not in FAMILIES:
+        raise InvalidModelFile(f"Only models of the families {' and '.join(FAMILIES)} can be trained, not {family!r}.")
+    for key in (f"{family}.rope.scaling.type", f"{family}.expert_count"):
         if key in header.metadata and header.metadata[key].value not in (0, "none"):
             raise InvalidModelFile(
                 f"The model has {key} = {header.metadata[key].value!r}, which cannot be trained here."
             )
 
     def number(key: str) -> int:
-        value = header.integer(f"llama.{key}")
+        value = header.integer(f"{family}.{key}")
         if value is None or value < 1:
-            raise InvalidModelFile(f"The model states no llama.{key}; convert it again.")
+            raise InvalidModelFile(f"The model states no {family}.{key}; convert it again.")
         return value
 
     def real(key: str, default: float) -> float:
-        found = header.metadata.get(f"llama.{key}")
+        found = header.metadata.get(f"{family}.{key}")
         return float(found.value) if found is not None else default
 
     heads = number("attention.head_count")
-    key_value_heads = header.integer("llama.attention.head_count_kv") or heads
     tokens = header.metadata["tokenizer.ggml.tokens"].value
-    config = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=number("embedding_length"),
-        intermediate_size=number("feed_forward_length"),
-        num_hidden_layers=number("block_count"),
-        num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
-        max_position_embeddings=number("context_length"),
-        rms_norm_eps=real("attention.layer_norm_rms_epsilon", 1e-5),
-        rope_parameters={"rope_type": "default", "rope_theta": real("rope.freq_base", 10_000.0)},
-        tie_word_embeddings=not any(t.name == "output.weight" for t in header.tensors),
-        use_cache=False,
-    )
-    head_dim = header.integer("llama.rope.dimension_count")
-    if head_dim is not None and head_dim != config.head_dim:
-        raise InvalidModelFile(
-            f"The model rotates {head_dim} of {config.head_dim} dimensions; only all can be trained."
-        )
+    numbers: dict[str, Any] = {
+        "vocab_size": len(tokens),
+        "hidden_size": number("embedding_length"),
+        "intermediate_size": number("feed_forward_length"),
+        "num_hidden_layers": number("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": header.integer(f"{family}.attention.head_count_kv") or heads,
+        "max_position_embeddings": number("context_length"),
+        "rms_norm_eps": real("attention.layer_norm_rms_epsilon", 1e-5),
+        "rope_parameters": {"rope_type": "default", "rope_theta": real("rope.freq_base", 10_000.0)},
+        "tie_word_embeddings": not any(t.name == "output.weight" for t in header.tensors),
+        "use_cache": False,
+    }
+    config = LlamaConfig(**numbers) if family == "llama" else Qwen2Config(**numbers)
+    head_dim = config.hidden_size // config.num_attention_heads
+    rotated = header.integer(f"{family}.rope.dimension_count")
+    if rotated is not None and rotated != head_dim:
+        raise InvalidModelFile(f"The model rotates {rotated} of {head_dim} dimensions; only all can be trained.")
     return config
+
+
+def permuted_heads(config: Any) -> dict[str, int]:
+    """The projections whose rows GGUF keeps in another order than transformers, each with its number of heads."""
+    if config.model_type != "llama":
+        return {}
+    return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
 
 
 def dequantised(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -123,28 +136,26 @@ def dequantised(path: Path) -> dict[str, NDArray[np.float32]]:
     from gguf.quants import dequantize
 
     header = read_gguf(path)  # strict and bounded, so that what follows meets nothing unexpected
-    config = config_of(header)
+    heads = permuted_heads(config_of(header))
     found: dict[str, NDArray[np.float32]] = {}
     for tensor in GGUFReader(path).tensors:
         name = hf_name(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if name.endswith("q_proj.weight"):
-            values = unpermuted(values, config.num_attention_heads)
-        elif name.endswith("k_proj.weight"):
-            values = unpermuted(values, config.num_key_value_heads or config.num_attention_heads)
+        if permuted_by := heads.get(name.split(".")[-2]):
+            values = unpermuted(values, permuted_by)
         found[name] = np.ascontiguousarray(values)
     return found
 
 
 def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """The network of the GGUF file at `path`, without gradients yet. It computes in `dtype`. Raises InvalidModelFile."""
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaForCausalLM, Qwen2ForCausalLM
     from transformers.initialization import no_init_weights
 
     config = config_of(read_gguf(path))
     with no_init_weights():
-        network: Any = LlamaForCausalLM(config)
-    network.set_attn_implementation("sdpa")
+        network: Any = (LlamaForCausalLM if config.model_type == "llama" else Qwen2ForCausalLM)(config)
+    attend(network)
     state = {name: torch.from_numpy(values) for name, values in dequantised(path).items()}
     missing, unexpected = network.load_state_dict(state, strict=False)
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set[str]()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from openbook.training.attention import Piece
 from openbook.training.batches import Batch, batch_of
 from openbook.training.examples import Row
 
@@ -26,12 +27,12 @@ def answer_logits(network: Any, batch: Batch) -> Tensor:
     """Logits where answers are predicted: float32 [A, vocabulary]."""
     # A network that several processes share must be called by a method that fetches its parts (`processes.shard`).
     call = network.answer if hasattr(network, "answer") else functools.partial(answer, network)
-    logits: Tensor = call(batch.tokens, batch.positions, batch.visible, batch.predictors)
+    logits: Tensor = call(batch.tokens, batch.positions, batch.pieces, batch.predictors)
     return logits
 
 
-def answer(network: Any, tokens: Tensor, positions: Tensor, visible: Tensor | None, predictors: Tensor) -> Tensor:
-    hidden = network.model(input_ids=tokens, position_ids=positions, attention_mask=visible).last_hidden_state
+def answer(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Piece]], predictors: Tensor) -> Tensor:
+    hidden = network.model(input_ids=tokens, position_ids=positions, pieces=pieces).last_hidden_state
     logits: Tensor = network.lm_head(hidden.flatten(0, 1)[predictors])
     return logits.float()
 

@@ -70,15 +70,15 @@ class ReaderObjective(Part):
     """Answers in the words of a passage, or the abstention. `instruction` and `abstention` become part of the model.
 
     `negatives`: for each question that its own passage answers, how many other passages of the training data are shown,
-    which the retriever ranks high and which do not hold the answer. `passages`: up to so many of one title are read
-    together, each number equally often.
+    which the retriever ranks high and which do not hold the answer. `passages`: a question is asked about up to so many
+    that lie side by side, most of which do not hold the answer.
     """
 
     kind: Literal["reader"]
     instruction: Annotated[str, Field(min_length=1)]
     abstention: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]  # one line, as answers are compared
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
-    passages: Annotated[int, Field(ge=1, le=16)] = 1
+    passages: Annotated[int, Field(ge=1, le=8)] = 1
 
 
 class InstructionObjective(Part):

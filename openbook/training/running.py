@@ -91,7 +91,8 @@ def prepared(
         texts = [text for data in recipe.train for _, text in read_documents(data, recipe_folder)]
         write_vocabulary(described, texts, recipe.architecture, name=recipe.name)
     tokenizer = open_tokenizer(described)
-    context = read_gguf(described).integer("llama.context_length") or 0
+    header = read_gguf(described)
+    context = header.integer(f"{header.text('general.architecture')}.context_length") or 0
     if recipe.loop.sequence_tokens > context > 0:
         raise ConfigError(
             f"loop.sequence_tokens is {recipe.loop.sequence_tokens}, but the model reads at most {context} tokens."
@@ -138,7 +139,7 @@ def trees_of(
     lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
     trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=measuring)
     kept, problems = fitted(trees, length)
-    return kept, [line.passage for _, line in lines], problems
+    return kept, [text.text for _, line in lines for text in line.texts], problems
 
 
 def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
@@ -306,7 +307,9 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> Model
     exported = folder / "export.gguf"
     with storage_errors(f"write to {folder}"):
         objective = recipe.objective
-        reader = ReaderFormat(objective.instruction, objective.abstention) if objective.kind == "reader" else None
+        reader = None
+        if objective.kind == "reader":
+            reader = ReaderFormat(objective.instruction, objective.abstention, objective.passages)
         base, kind = ready.base, recipe.export.quantisation
         if base is None or recipe.method.kind == "full":
             state = {name: value.float().numpy() for name, value in run.learned.items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from openbook.inference.tokenizing import PromptTokenizer
-from openbook.training.examples import Tree
+from openbook.training.batches import batch_of
+from openbook.training.examples import Tree, row_of
 
 SAMPLES = 12
 MAX_ANSWER_TOKENS = 24
@@ -37,20 +38,36 @@ def samples_of(network: Any, trees: Sequence[Tree], tokenizer: PromptTokenizer) 
         wanted = "answer" if number % 2 == 0 else "abstention"
         branch = next((b for b in tree.branches if b.kind == wanted), tree.branches[0])
         start = branch.answer_start or min(PLAIN_PROMPT_TOKENS, len(branch.tokens) // 2)  # of plain text, a beginning
-        prompt = (*tree.beginning, *branch.tokens[:start])
-        written = network.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
-            max_new_tokens=MAX_ANSWER_TOKENS,
-            do_sample=False,
-            eos_token_id=model.end_token if model.end_token >= 0 else None,
-            pad_token_id=0,
+        answer = greedy(
+            network,
+            tree.with_branches([replace(branch, tokens=branch.tokens[:start], answer_start=start - 1)]),
+            model.ends_generation,
         )
-        answer = [token for token in written[0, len(prompt) :].tolist() if not model.ends_generation(token)]
         expected = branch.tokens[start : start + MAX_ANSWER_TOKENS]
         asked = last_turn(branch.tokens[:start], model.ends_generation)
         found.append(Sample(text(asked), text(expected), text(answer)))
     return found
+
+
+def greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
+    """The tokens that the network writes behind the one branch of `tree`."""
+    from transformers import DynamicCache
+
+    row = row_of(tree)
+    batch, cache = batch_of([row]), DynamicCache()
+    tokens, positions = batch.tokens, batch.positions
+    pieces: Any = batch.pieces
+    written: list[int] = []
+    while len(written) < MAX_ANSWER_TOKENS:
+        read = network.model(
+            input_ids=tokens, position_ids=positions, pieces=pieces, past_key_values=cache, use_cache=True
+        )
+        token = int(network.lm_head(read.last_hidden_state[:, -1]).argmax())
+        if ends(token):
+            break
+        written.append(token)
+        tokens, positions, pieces = torch.tensor([[token]]), positions[:, -1:] + 1, None
+    return written
 
 
 def last_turn(prompt: Sequence[int], ends: Callable[[int], bool]) -> Sequence[int]:

@@ -14,6 +14,7 @@ import torch
 
 from openbook.errors import ConfigError
 from openbook.models import read_gguf
+from openbook.training.attention import attend
 from openbook.training.network import config_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def new_network(vocabulary: Path, seed: int, dtype: torch.dtype) -> Any:
     config = config_of(read_gguf(vocabulary))
     config.tie_word_embeddings = True
     network: Any = LlamaForCausalLM(config)
-    network.set_attn_implementation("sdpa")
+    attend(network)
     network.tie_weights()
     network.requires_grad_(False)
     return network.to(dtype).eval()

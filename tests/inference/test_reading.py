@@ -111,6 +111,45 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callab
     assert is_found()
 
 
+def test_passages_side_by_side_give_the_bits_of_reading_anew(
+    opened: Callable[..., MergedReader], tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    asked = [
+        Prompt("Answer.", tuple(chance.sample(PASSAGES, chance.randint(1, 4))), question, side_by_side=True)
+        for question in QUESTIONS[:2]
+        for _ in range(4)
+    ]
+    kept = States(tmp_path / "kept")
+    cold, warm = opened(nothing_kept()), opened(kept)
+    small = opened(States(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
+    expected = [cold.logits(prompt, 3).tobytes() for prompt in asked]
+    # What each passage alone is, is kept for reading it alone and beside others.
+    warm.logits_each(prompts(PASSAGES, QUESTIONS[1]))
+    for engine in (warm, small, opened(States(tmp_path / "kept"))):
+        for number in chance.choices(range(len(asked)), k=16):
+            assert engine.logits(asked[number], 3).tobytes() == expected[number]
+    one = replace(asked[0], passages=asked[0].passages[:1])
+    assert warm.logits(one).tobytes() == warm.logits(replace(one, side_by_side=False)).tobytes()
+    digests = {
+        FrozenModel(warm).complete(replace(asked[0], side_by_side=way), DECODING).prompt_digest for way in (False, True)
+    }
+    assert len(digests) == 2
+
+
+def test_too_many_passages_side_by_side_are_refused(opened: Callable[..., MergedReader]) -> None:
+    engine = opened(nothing_kept())
+    short = Prompt("Answer.", ("Passage:\nIt rains.\n\n",) * (SIDE_BY_SIDE + 1), "Why?", side_by_side=True)
+    with pytest.raises(EngineError, match="At most 8 passages can lie side by side, not 9"):
+        engine.logits(short)
+    whole = replace(short, passages=short.passages[:SIDE_BY_SIDE])
+    system = len(engine.tokenize(whole)[0])
+    behind = engine.count_prompt_tokens(replace(whole, side_by_side=False))
+    assert engine.count_prompt_tokens(whole) == behind + (SIDE_BY_SIDE - 1) * system
+    with pytest.raises(ContextOverflow):
+        engine.logits(replace(whole, passages=("Passage:\n" + "It rains. " * 150,) * 3))
+
+
 def test_states_that_were_kept_give_the_bits_of_reading_anew(
     opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from openbook.training.batches import batch_of
 from openbook.training.examples import Branch, Tree, calls_of, fitted, row_of, steps_in_epoch, steps_of
 from openbook.training.objective import answer_logits, loss_sum, readings
-from tests.training.networks import small_network, small_trees
+from tests.training.networks import dense_logits, small_network, small_trees
 
 TREES = st.lists(
     st.builds(
@@ -26,7 +28,7 @@ TREES = st.lists(
 
 
 def apart(tree: Tree) -> list[Tree]:
-    return [Tree(tree.beginning, (branch,), tree.origin) for branch in tree.branches]
+    return [tree.with_branches([branch]) for branch in tree.branches]
 
 
 def test_a_tree_gives_what_its_branches_give_alone() -> None:
@@ -49,11 +51,33 @@ def test_a_tree_gives_the_gradients_that_its_branches_give_alone() -> None:
         torch.testing.assert_close(together, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_attending_by_pieces_gives_what_one_mask_of_all_tokens_gives() -> None:
+    network = small_network()
+    for tree in small_trees(12):
+        row = row_of(tree)
+        torch.testing.assert_close(
+            answer_logits(network, batch_of([row])), dense_logits(network, row), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_a_passage_is_read_without_the_others_and_the_question_behind_the_longest() -> None:
+    tree = Tree((1, 2), (Branch((7, 8), 1, reads=(0, 2)), Branch((7, 8), 1)), passages=((3,), (4, 4, 4, 4), (5, 5)))
+    row = row_of(tree)
+    assert row.positions == [0, 1, 2, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3]
+    assert row.seen == [(0,), (0, 1), (0, 2), (0, 3), (0, 1, 3, 4), (0, 5)]
+    assert tree.with_branches(tree.branches).passages == ((3,), (5, 5))
+    network = small_network()
+    other = replace(tree, passages=((3,), (6, 6), (5, 5)))
+    torch.testing.assert_close(
+        answer_logits(network, batch_of([row])), answer_logits(network, batch_of([row_of(other)])), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_no_branch_sees_another() -> None:
     network = small_network()
     tree = next(t for t in small_trees(20) if len(t.branches) > 2)
     other = Branch((5, 6, 7, 8), 2)
-    changed = Tree(tree.beginning, (other, *tree.branches[1:]))
+    changed = replace(tree, branches=(other, *tree.branches[1:]))
     skip = len(other.tokens) - 2
     before = answer_logits(network, batch_of([row_of(tree)]))[
         len(tree.branches[0].tokens) - tree.branches[0].answer_start :

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ import torch
 from openbook.errors import ConfigError
 from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
 from openbook.models import ModelReference
-from openbook.training.batches import batch_of, visible_of
+from openbook.training.attention import pieces_of
+from openbook.training.batches import batch_of
 from openbook.training.examples import Branch, Tree, row_of
 from openbook.training.instruction import ConversationLine, branch_of, conversation_trees
 from openbook.training.jsonl import read_lines
-from openbook.training.language import document_trees, packed, read_documents
+from openbook.training.language import document_trees, packed
 from openbook.training.objective import answer_logits
 from openbook.training.reader import PassageLine, reader_trees
-from openbook.training.recipe import Data, ReaderObjective, Recipe
-from openbook.training.sampling import last_turn
-from tests.training.networks import small_network, small_recipe
+from openbook.training.recipe import Data, ReaderObjective
+from tests.training.networks import Letters, small_network
 
 
 @pytest.fixture(scope="module")
@@ -151,63 +150,9 @@ def test_packed_sequences_do_not_see_each_other() -> None:
         torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_whole_sequences_without_a_mask_give_the_same_as_with_one() -> None:
-    from dataclasses import replace
-
-    network = small_network()
+def test_whole_sequences_need_no_mask() -> None:
     rows = [row_of(Tree((), (Branch(tuple(range(s, s + 12)), 0),))) for s in (1, 30, 50)]
-    batch = batch_of(rows)
-    assert batch.visible is None
-    masked = replace(batch, visible=visible_of(torch.ones(3, 12, dtype=torch.int64)))
-    torch.testing.assert_close(answer_logits(network, batch), answer_logits(network, masked), rtol=1e-4, atol=1e-4)
-
-
-def test_documents_are_read_from_text_and_from_lines(tmp_path: Path) -> None:
-    def data(name: str, content: bytes) -> Data:
-        (tmp_path / name).write_bytes(content)
-        return Data(file=name, sha256=hashlib.sha256(content).hexdigest())
-
-    assert list(read_documents(data("a.md", b"# Title\n\nText.\n"), tmp_path)) == [("a.md", "# Title\n\nText.\n")]
-    lines = gzip.compress(b'{"text": "one"}\n\n{"text": "two", "title": "2"}\n')
-    found = list(read_documents(data("b.jsonl.gz", lines), tmp_path))
-    assert found == [("b.jsonl.gz line 1", "one"), ("b.jsonl.gz line 3", "two")]
-    with pytest.raises(ConfigError, match="not UTF-8"):
-        list(read_documents(data("c.txt", b"\xff\xfe\x00"), tmp_path))
-    with pytest.raises(ConfigError, match="no text"):
-        list(read_documents(data("d.txt", b" \n"), tmp_path))
-
-
-def test_only_a_reader_has_a_score() -> None:
-    with pytest.raises(ValueError, match="only a reader has a score"):
-        Recipe.model_validate(
-            small_recipe().model_dump()
-            | {"objective": {"kind": "language-modeling"}, "evaluation": {"metric": "score"}}
-        )
-
-
-@pytest.mark.parametrize(
-    ("prompt", "turn"),
-    [([5, 6, 0, 7, 8], [5, 6]), ([5, 0, 7, 6, 0, 8], [7, 6]), ([5, 6], [5, 6]), ([], [])],
-)
-def test_what_was_said_last_is_shown(prompt: list[int], turn: list[int]) -> None:
-    assert list(last_turn(prompt, lambda token: token == 0)) == turn
-
-
-class Letters:
-    """A vocabulary of small letters and spaces; what it does not know is lost, as in vocabularies without bytes."""
-
-    chat_template = ""
-    end_token = 27
-    adds_bos, bos_token, bos_text, eos_text = False, -1, "", ""
-
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
-        return [ord(letter) - 96 if letter != " " else 0 for letter in text if letter == " " or "a" <= letter <= "z"]
-
-    def piece(self, token: int) -> bytes:
-        return b" " if token == 0 else bytes([token + 96])
-
-    def ends_generation(self, token: int) -> bool:
-        return token == self.end_token
+    assert [[piece.visible for piece in pieces_of(row)] for row in rows] == [[None]] * 3
 
 
 def test_an_answer_that_the_vocabulary_cannot_write_is_named_with_its_line() -> None:

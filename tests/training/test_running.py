@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,25 @@ import torch
 
 from openbook.errors import ModelNotVerified, TrainingError
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.tokenizing import open_tokenizer
+from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
 from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
 from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
 from openbook.runs import read_run
 from openbook.testing import PROMPT
 from openbook.training.network import load_network, permuted, unpermuted
-from openbook.training.reader import PassageLine, Question, negatives, reader_prompt, reader_trees
+from openbook.training.reader import (
+    PassageLine,
+    Question,
+    WordIndex,
+    asked_of,
+    negatives,
+    reader_prompt,
+    reader_trees,
+)
 from openbook.training.recipe import ReaderObjective, Recipe
 from openbook.training.report import report
 from openbook.training.running import Stopped, Watcher, _out_of_memory, numeric_class, train
-from tests.training.networks import small_recipe
+from tests.training.networks import Letters, small_recipe
 
 LINES = [
     PassageLine(
@@ -65,26 +75,69 @@ def test_a_tree_holds_the_tokens_that_the_engine_would_read(
     assert isinstance(objective, ReaderObjective)
     tree = reader_trees([("line 1", LINES[0])], objective, tokenizer, seed=1)[0]
     for branch, question in zip(tree.branches, LINES[0].questions, strict=True):
-        prompt = reader_prompt(objective.instruction, [LINES[0]], question.question)
+        prompt = reader_prompt(objective.instruction, LINES[0].texts, question.question)
         read = [token for block in engine.tokenize(prompt) for token in block]
-        assert [*tree.beginning, *branch.tokens[: branch.answer_start]] == read
+        assert [*tree.beginning, *tree.passages[0], *branch.tokens[: branch.answer_start]] == read
         answer = b"".join(tokenizer.model.piece(token) for token in branch.tokens[branch.answer_start :])
         assert answer.decode() == (question.answers[0] if question.answers else "Not stated.")
         assert tokenizer.model.ends_generation(branch.tokens[-1])
 
 
 def test_negatives_share_words_with_the_question_and_hold_no_answer() -> None:
-    asked = [(i, q) for i, line in enumerate(LINES) for q in line.questions]
-    from openbook.training.reader import asked_of
-
-    found = negatives(LINES, asked_of(LINES), 1.0, seed=2)
-    assert len(found) == sum(bool(q.answers) for _, q in asked)
+    texts, asked = asked_of(LINES)
+    index = WordIndex([text.text for text in texts])
+    found = negatives(texts, asked, 1.0, 2, index)
+    assert len(found) == sum(bool(each.answers) for each in asked)
     for each in found:
-        own = next(i for i, q in asked if q.question == each.question)
+        (own,) = next(other.own for other in asked if other.question == each.question)
         assert each.answers == ()
-        assert each.passage != own
-        assert f"at {own + 1} o'clock" not in LINES[each.passage].passage
-    assert negatives(LINES, asked_of(LINES), 1.0, seed=2) == found
+        assert each.own != (own,)
+        assert f"at {own + 1} o'clock" not in texts[each.own[0]].text
+    assert negatives(texts, asked, 1.0, 2, index) == found
+
+
+def test_passages_lie_side_by_side_with_those_that_are_like_them() -> None:
+    few: Any = Letters()
+    lines = [
+        ("line 1", PassageLine.model_validate({"passage": "pier one", "questions": [asks("who at pier", ["ann"])]})),
+        (
+            "line 2",
+            PassageLine.model_validate({"passage": "pier two", "questions": [asks("who at the pier", ["bob"])]}),
+        ),
+        (
+            "line 3",
+            PassageLine.model_validate(
+                {
+                    "passages": [{"text": "pier one"}, {"text": "pier three"}],
+                    "questions": [asks("both at pier", ["ann cid"])],
+                }
+            ),
+        ),
+    ]
+    objective = ReaderObjective(kind="reader", instruction="answer", abstention="not stated", passages=3, negatives=1.0)
+    sizes = set()
+    for seed in range(20):
+        trees = reader_trees(lines, objective, PromptTokenizer(few), seed)
+        assert trees == reader_trees(lines, objective, PromptTokenizer(few), seed)
+        branches = [(tree, branch) for tree in trees for branch in tree.branches]
+        assert sum(branch.kind == "answer" for _, branch in branches) == 3  # each question once
+        for tree, branch in branches:
+            read = {spelled(few, tree.passages[number]) for number in branch.reads}
+            assert 1 <= len(read) == len(branch.reads) <= 3
+            answer = spelled(few, branch.tokens[branch.answer_start : -1])
+            needed = {"ann": {"pier one"}, "bob": {"pier two"}, "ann cid": {"pier one", "pier three"}}
+            assert needed.get(answer, set()) <= read
+            sizes.add(len(read))
+    assert sizes == {1, 2, 3}
+
+
+def asks(question: str, answers: list[str]) -> dict[str, Any]:
+    return {"question": question, "answers": answers}
+
+
+def spelled(vocabulary: Any, tokens: Sequence[int]) -> str:
+    text = b"".join(map(vocabulary.piece, tokens)).decode()
+    return " ".join(text.removeprefix("assage").split())
 
 
 @pytest.fixture
