@@ -240,11 +240,11 @@ def summarise(rows: Sequence[dict[str, Any]], half: str, model: str) -> None:
         "answerable: right": share_of(answerable, lambda row: row["verdict"] == "right"),
         "answerable: wrong": share_of(answerable, lambda row: row["verdict"] == "wrong"),
         "answerable: declined": share_of(answerable, lambda row: row["verdict"] == "wrongly declined"),
-        "supported: wrong": share_of(supported, lambda row: row["verdict"] == "wrong"),
+        "every sentence quoted: wrong": share_of(supported, lambda row: row["verdict"] == "wrong"),
     }
     for word in sorted({row["confidence"] for row in rows if row["confidence"]}):
         called = [row for row in rows if row["confidence"] == word and row["verdict"] in ("right", "wrong")]
-        table[f"{word}: wrong"] = share_of(called, lambda row: row["verdict"] == "wrong")
+        table[f"called {word}: wrong"] = share_of(called, lambda row: row["verdict"] == "wrong")
     print(f"\n{model}, {half}")
     for name, value in table.items():
         print(f"{name:<32} {value}")

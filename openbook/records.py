@@ -235,11 +235,13 @@ class ReaderFormat:
     """How a trained reader is asked, part of the model: the system text, and what it says when the passages do not tell.
 
     `passages`: how many it learned to read side by side, each on its own and all of them seen by the question.
+    `declines_above`: how likely the first token of the abstention must be for it to abstain; None: the likeliest token of all.
     """
 
     instruction: str
     abstention: str
     passages: int = 1
+    declines_above: float | None = None
 
 
 FinishReason: TypeAlias = Literal["end", "stop", "length", "cancelled"]

@@ -89,7 +89,12 @@ class LlamaCppEngine:
         part = self._adapter or self._model
         instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
         learned = int(part.metadata(READER_KEYS + "passages") or 1)
-        self._reader_format = ReaderFormat(instruction, abstention, learned) if instruction and abstention else None
+        threshold = part.metadata(READER_KEYS + "declines_above")
+        self._reader_format = (
+            ReaderFormat(instruction, abstention, learned, float(threshold) if threshold else None)
+            if instruction and abstention
+            else None
+        )
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
@@ -144,10 +149,19 @@ class LlamaCppEngine:
             with self._context(cancelled) as context:
                 self._read(context, request)
                 logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
-                yield from _written(context, writing, logits)
+                yield from _written(context, writing, self._declining(prompt, logits))
         except Aborted:  # also while it waited for a context
             writing.cancel()
         return self._completion(request)
+
+    def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of a reader with a threshold the first token begins the abstention when that is likely enough, and else never."""
+        reader, abstention = self._reader_format, self._abstention_token
+        if not prompt.passages or reader is None or reader.declines_above is None or abstention is None:
+            return logits
+        declines = float(np.exp(sampling.log_softmax(logits)[abstention])) >= reader.declines_above
+        own = np.arange(len(logits)) == abstention
+        return np.where(own == declines, logits, -np.inf).astype(np.float32)
 
     def generate_each(
         self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never

@@ -162,6 +162,11 @@ def _check_reader(header: GgufHeader) -> None:
         raise InvalidModelFile(
             f"{READER_KEYS}passages is {str(passages.value)[:80]}. It must be a number from 1 to {MAX_READER_PASSAGES}."
         )
+    threshold = header.metadata.get(READER_KEYS + "declines_above")
+    if threshold is not None and (type(threshold.value) is not float or not 0 < threshold.value < 1):
+        raise InvalidModelFile(
+            f"{READER_KEYS}declines_above is {str(threshold.value)[:80]}. It must be a number between 0 and 1."
+        )
     for key in ("instruction", "abstention"):
         if len(header.text(READER_KEYS + key) or "") > MAX_READER_CHARS:
             raise InvalidModelFile(

@@ -36,8 +36,15 @@ def reader_of(path: Path) -> ReaderFormat | None:
     """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
     header = read_gguf(path)
     instruction, abstention = (header.text(READER_KEYS + key) for key in ("instruction", "abstention"))
-    passages = header.integer(READER_KEYS + "passages") or 1
-    return ReaderFormat(instruction, abstention, passages) if instruction and abstention else None
+    if not (instruction and abstention):
+        return None
+    threshold = header.metadata.get(READER_KEYS + "declines_above")
+    return ReaderFormat(
+        instruction,
+        abstention,
+        header.integer(READER_KEYS + "passages") or 1,
+        None if threshold is None else float(threshold.value),
+    )
 
 
 def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
@@ -46,6 +53,8 @@ def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
         writer.add_string(f"{READER_KEYS}abstention", reader.abstention)
         if reader.passages > 1:
             writer.add_uint32(f"{READER_KEYS}passages", reader.passages)
+        if reader.declines_above is not None:
+            writer.add_float32(f"{READER_KEYS}declines_above", reader.declines_above)
 
 
 def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:

@@ -19,8 +19,11 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
     """`trees` must not be empty."""
     network.eval()
     found: list[Reading] = []
+    # An abstention is known by its first token: the recipe's abstention begins with a word that answers rarely have.
+    silent = (b.tokens[b.answer_start] for tree in trees for b in tree.branches if b.kind == "abstention")
+    abstention = next(silent, None)
     for call in calls_of(trees, range(len(trees)), recipe.loop.call_tokens):
-        found += readings(network, [row_of(trees[i]) for i in call])
+        found += readings(network, [row_of(trees[i]) for i in call], abstention)
     loss = sum(r.loss for r in found) / max(1, sum(r.tokens for r in found))
     numbers = {"loss": loss}
     if recipe.objective.kind == "reader":
@@ -31,23 +34,42 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
 def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
     """Shares from 0 to 1; where there is nothing to count, none.
 
-    exact: of the answerable, those answered with an accepted answer; abstained_wrongly: of the answerable;
-    abstained_rightly: of the unanswerable; score: the mean of exact and abstained_rightly, as far as there are such.
+    declines_above: the likelihood of an abstention from which on abstaining serves best; exact: of the answerable, those
+    answered with an accepted answer; abstained_wrongly: of the answerable; abstained_rightly: of the unanswerable; score:
+    the mean of exact and abstained_rightly, as far as there are such.
     """
-    # An abstention is known by its first token: the recipe's abstention begins with a word that answers rarely have.
-    abstention = next((r.first_target for r in found if r.kind == "abstention"), None)
     answered: dict[str, list[Reading]] = {}
     for reading in found:
         if reading.kind == "answer":
             answered.setdefault(reading.question, []).append(reading)
-    unanswerable = [r for r in found if r.kind == "abstention"]
-    exact = [any(r.exact for r in each) for each in answered.values()]
-    silent = [each[0].first_token == abstention for each in answered.values()]
+    unanswerable = [r.abstention for r in found if r.kind == "abstention"]
+    answerable = [each[0].abstention for each in answered.values()]
+    threshold = best_threshold(answerable, unanswerable)
+    exact = [any(r.exact for r in each) and each[0].abstention < threshold for each in answered.values()]
     shares = {
         "exact": exact,
-        "abstained_wrongly": silent if unanswerable else [],
-        "abstained_rightly": [r.exact for r in unanswerable],
+        "abstained_wrongly": [chance >= threshold for chance in answerable] if unanswerable else [],
+        "abstained_rightly": [chance >= threshold for chance in unanswerable],
     }
     numbers = {name: sum(values) / len(values) for name, values in shares.items() if values}
     scored = [numbers[name] for name in ("exact", "abstained_rightly") if name in numbers]
-    return numbers | {"score": sum(scored) / len(scored)}
+    fitted = {"declines_above": threshold} if answerable and unanswerable else {}
+    return numbers | {"score": sum(scored) / len(scored)} | fitted
+
+
+def best_threshold(answerable: Sequence[float], unanswerable: Sequence[float]) -> float:
+    """How likely an abstention must be, so that most is right: as many as possible of both kinds, each kind weighing the same.
+
+    Of equal thresholds that in the middle. From 0.05 to 0.95; 0.5 where there is only one kind.
+    """
+    if not answerable or not unanswerable:
+        return 0.5
+    candidates = [i / 100 for i in range(5, 96)]
+
+    def right(threshold: float) -> float:
+        answers = sum(chance < threshold for chance in answerable) / len(answerable)
+        return answers + sum(chance >= threshold for chance in unanswerable) / len(unanswerable)
+
+    most = max(map(right, candidates))
+    best = [threshold for threshold in candidates if right(threshold) == most]
+    return best[len(best) // 2]

@@ -46,7 +46,8 @@ def loss_sum(network: Any, batch: Batch) -> Tensor:
 class Reading:
     """How one branch was read: the loss of its tokens and whether greedy decoding would give exactly them.
 
-    `first_token` is the one that would be chosen first, `first_target` the one that the branch begins with.
+    `exact` does not count the first token as wrong that is less likely than the beginning of an abstention alone: whether to
+    abstain is decided by `abstention`, how likely that is.
     """
 
     kind: str
@@ -54,19 +55,20 @@ class Reading:
     loss: float
     tokens: int
     exact: bool
-    first_token: int
-    first_target: int
+    abstention: float
 
 
 @torch.no_grad()
-def readings(network: Any, rows: Sequence[Row]) -> list[Reading]:
-    """One for each branch of each row, in order."""
+def readings(network: Any, rows: Sequence[Row], abstention: int | None = None) -> list[Reading]:
+    """One for each branch of each row, in order. `abstention`: the token that an abstention begins with."""
     batch = batch_of(rows)
     logits = answer_logits(network, batch)
     losses = functional.cross_entropy(logits, batch.targets, reduction="none").tolist()
-    chosen = logits.argmax(-1)
-    right = (chosen == batch.targets).tolist()
-    first = chosen.tolist()
+    chances = logits.softmax(-1)[:, abstention].tolist() if abstention is not None else [0.0] * len(losses)
+    right = (logits.argmax(-1) == batch.targets).tolist()
+    if abstention is not None:
+        logits[:, abstention] = -torch.inf
+    right_if_answered = (logits.argmax(-1) == batch.targets).tolist()
     found: list[Reading] = []
     place = 0
     for row in rows:
@@ -78,9 +80,8 @@ def readings(network: Any, rows: Sequence[Row]) -> list[Reading]:
                     question=f"{row.tree.origin}/{branch.key}",
                     loss=sum(losses[i] for i in span),
                     tokens=len(span),
-                    exact=all(right[i] for i in span),
-                    first_token=first[span.start],
-                    first_target=branch.tokens[branch.answer_start],
+                    exact=all(right[i] or (i == span.start and right_if_answered[i]) for i in span),
+                    abstention=chances[span.start],
                 )
             )
             place = span.stop

@@ -309,7 +309,8 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> Model
         objective = recipe.objective
         reader = None
         if objective.kind == "reader":
-            reader = ReaderFormat(objective.instruction, objective.abstention, objective.passages)
+            threshold = numbers.get("declines_above")
+            reader = ReaderFormat(objective.instruction, objective.abstention, objective.passages, threshold)
         base, kind = ready.base, recipe.export.quantisation
         if base is None or recipe.method.kind == "full":
             state = {name: value.float().numpy() for name, value in run.learned.items()}

@@ -103,10 +103,17 @@ def test_readings_tell_what_greedy_decoding_would_say() -> None:
         sequence.append(int(network(torch.tensor([sequence])).logits[0, -1].argmax()))
     right = Branch(tuple(sequence[3:]), 1, "answer", "0")
     wrong = Branch((*sequence[3:-1], (sequence[-1] + 1) % 97), 1, "answer", "1")
-    found = readings(network, [row_of(Tree(beginning, (right, wrong), "line 1"))])
+    rows = [row_of(Tree(beginning, (right, wrong), "line 1"))]
+    found = readings(network, rows)
     assert [r.exact for r in found] == [True, False]
-    assert found[0].first_token == sequence[4]
     assert [r.question for r in found] == ["line 1/0", "line 1/1"]
+    likely = readings(network, rows, sequence[4])
+    assert likely[0].abstention == max(likely[0].abstention, readings(network, rows, 5)[0].abstention)
+    # Whether to abstain is decided apart, so an answer is right that follows only the beginning of an abstention.
+    second = int(network(torch.tensor([sequence[:4]])).logits[0, -1].topk(2).indices[1])
+    one = Branch((sequence[3], second), 1, "answer", "0")
+    assert not readings(network, [row_of(Tree(beginning, (one,), "line 1"))])[0].exact
+    assert readings(network, [row_of(Tree(beginning, (one,), "line 1"))], sequence[4])[0].exact
 
 
 @given(TREES, st.integers(10, 100), st.integers(0, 3), st.integers(0, 3))

@@ -12,10 +12,11 @@ import torch
 from gguf import GGUFWriter
 
 from openbook.errors import InvalidModelFile
+from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import read_gguf
 from openbook.models.gguf_writing import copy_metadata
-from openbook.records import ModelIdentity, Prompt, ReaderFormat
+from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.batches import batch_of
 from openbook.training.examples import Branch, Tree, row_of
 from openbook.training.exporting import write_adapter, write_full
@@ -90,7 +91,7 @@ def test_an_adapter_changes_the_engine_as_it_changed_the_network(model: tuple[Pa
     for name, parameter in prepare(network, Method(rank=4, alpha=8, first_layer=1), seed=2).items():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    reader = ReaderFormat("Answer.", "Not stated.", 4)
+    reader = ReaderFormat("Answer.", "Not stated.", 4, 0.25)
     write_adapter(tmp_path / "a.gguf", network, path, "0" * 64, alpha=8, quantisation="F32", reader=reader)
     adapted, plain = engine(path, tmp_path / "a.gguf"), engine(path)
     assert adapted.reader_format == reader
@@ -106,3 +107,21 @@ def test_other_families_are_refused_by_name(model: tuple[Path, Any]) -> None:
     entry = header.metadata["general.architecture"]
     with pytest.raises(InvalidModelFile, match="llama and qwen2 can be trained, not 'gemma3'"):
         config_of(replace(header, metadata={**header.metadata, "general.architecture": replace(entry, value="gemma3")}))
+
+
+def test_a_reader_with_a_threshold_declines_by_it_alone(model: tuple[Path, Any], tmp_path: Path) -> None:
+    path, _ = model
+    said = {}
+    for threshold in (1e-6, 0.999, None):
+        network = load_network(path)
+        prepare(network, Method(rank=4, alpha=8), seed=2)
+        reader = ReaderFormat("Answer.", "Not stated.", 4, threshold)
+        target = tmp_path / f"{threshold}.gguf"
+        write_adapter(target, network, path, "0" * 64, alpha=8, quantisation="F32", reader=reader)
+        opened = engine(path, target)
+        said[threshold] = FrozenModel(opened).complete(PROMPT, Decoding(max_tokens=3)).text
+        again = replace(PROMPT, passages=())
+        assert FrozenModel(opened).complete(again).text == FrozenModel(engine(path)).complete(again).text
+        opened.close()
+    assert said[1e-6].strip().startswith("N")
+    assert said[0.999] == said[None] != said[1e-6]
