@@ -1,11 +1,11 @@
-"""Questions that need several passages: each read on its own, or all in one prompt?
+"""Questions that need several passages: each read on its own, all side by side, or all in one prompt?
 
     python -m benchmarks.several_passages --data FOLDER [--questions 60] [--model NAME ...]
 
 FOLDER holds `hotpotqa_train.json` and `musique_train.json` with their corpora, as in the HippoRAG repository (100 questions
 each, evaluation only). All paragraphs of both corpora are one knowledge base, one passage each. Read are the supporting
 paragraphs of each question (gold), and the 4 best found (found); exact match and token F1 by type of question, with 95 %
-intervals. A base that is no trained reader reads together only.
+intervals. A model that is no trained reader reads together only, and only some learned to read side by side.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.reading_strategies import knowledge_base
-from openbook.answer import Options, read_hits, said
+from openbook.answer import Options, decoding_for, read_hits, said
 from openbook.config import load_settings
 from openbook.diagnosis.scoring import exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
@@ -105,12 +105,13 @@ def measured(
     model: FrozenModel, base: KnowledgeBase, embedder: Embedder, hits: dict[str, Hit], asked: list[Asked]
 ) -> dict[str, Any]:
     scores: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
-    decoding = Options().decoding
+    decoding = decoding_for(model, Options().decoding)
+    strategies = ["together"] + ["each"] * model.reads_each + ["parallel"] * model.reads_parallel
     for each in asked:
         gold = [hits[text] for text in each.gold if text in hits]
         _, found = base.search(each.question, embedder, READ)
         for given, passages in (("gold", gold), ("found", found)):
-            for strategy in ("each", "together") if model.reads_each else ("together",):
+            for strategy in strategies:
                 text, abstained = said(read_hits(each.question, passages, strategy, model, decoding), model)
                 text = "" if abstained else text
                 row = (exact_match(text, each.answers), token_f1(text, each.answers), float(abstained))
