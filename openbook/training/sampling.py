@@ -60,7 +60,7 @@ def greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
     written: list[int] = []
     while len(written) < MAX_ANSWER_TOKENS:
         read = network.model(
-            input_ids=tokens, position_ids=positions, pieces=pieces, past_key_values=cache, use_cache=True
+            input_ids=tokens, position_ids=positions, pieces=pieces, cache=cache, use_cache=True
         )
         token = int(network.lm_head(read.last_hidden_state[:, -1]).argmax())
         if ends(token):
