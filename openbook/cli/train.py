@@ -27,11 +27,24 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 @click.option("--run", type=click.Path(path_type=Path), help="The run's folder (default: of your own, by the recipe).")
 @click.option("--from-kb", is_flag=True, help="Learn also from the documents of your knowledge base.")
 @click.option("--kb", type=click.Path(path_type=Path), help="The same with this knowledge base.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Compute on the CPU or on a GPU (auto: on a GPU where there is one).",
+)
 @click.option("--resume", is_flag=True, help="Go on where the run in this folder stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 def train(
-    recipe: Path, run: Path | None, from_kb: bool, kb: Path | None, resume: bool, dry_run: bool, as_json: bool
+    recipe: Path,
+    run: Path | None,
+    from_kb: bool,
+    kb: Path | None,
+    device: str,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Train the model that RECIPE (a TOML file) describes, and store it.
 
@@ -68,7 +81,7 @@ def train(
                 replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
         command += ["--documents", str(documents), "--knowledge-base", version]
-    command += ["--folder", str(folder), "--threads", str(current.threads)]
+    command += ["--folder", str(folder), "--threads", str(current.threads), "--device", device]
     command += [flag for flag, wanted in (("--resume", resume), ("--dry-run", dry_run), ("--json", as_json)) if wanted]
     with subprocess.Popen(command) as child:
         # Ctrl-C belongs to the child, which ends its step and writes a checkpoint first.

@@ -33,6 +33,7 @@ SAME_INTERRUPT_S = 1.0  # a terminal sends Ctrl-C to this process and to the one
 @click.option("--store", type=click.Path(path_type=Path), required=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
 @click.option("--threads", type=int, default=0)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--documents", type=click.Path(path_type=Path))
 @click.option("--knowledge-base")
 @click.option("--resume", is_flag=True)
@@ -43,6 +44,7 @@ def train(
     store: Path,
     folder: Path,
     threads: int,
+    device: str,
     documents: Path | None,
     knowledge_base: str | None,
     resume: bool,
@@ -74,7 +76,7 @@ def train(
             ready = running.prepared(loaded, recipe.parent, models, Path(scrap))
             for sentence in running.brief(ready.problems):
                 click.echo(sentence, err=True)
-            found = running.measure(loaded, ready)
+            found = running.measure(loaded, ready, running.checked_device(device))
         _print_measured(found, as_json=as_json)
         return
     with processes() as together:
@@ -88,6 +90,7 @@ def train(
                 resume=resume,
                 should_stop=lambda: bool(stop),
                 processes=together,
+                device=running.checked_device(device, together),
             )
         if not together.first:
             return

@@ -48,10 +48,10 @@ def write_adapter(
     heads = permuted_heads(config)
     for module, (a, b) in sorted(lora_pairs(network).items()):
         name = gguf_name(f"{module}.weight")
-        out = b.float().numpy()
+        out = b.float().cpu().numpy()
         if rotated := heads.get(module.rpartition(".")[2]):
             out = permuted(out, rotated)
-        add_tensor(writer, f"{name}.lora_a", a.float().numpy(), quantisation)
+        add_tensor(writer, f"{name}.lora_a", a.float().cpu().numpy(), quantisation)
         add_tensor(writer, f"{name}.lora_b", out, quantisation)
     finish(writer)
 
@@ -85,7 +85,7 @@ def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
     found = {}
     heads = permuted_heads(network.config)
     for module, (a, b) in lora_pairs(network).items():
-        update = (b.float() @ a.float() * (alpha / a.shape[0])).numpy()
+        update = (b.float() @ a.float() * (alpha / a.shape[0])).cpu().numpy()
         rotated = heads.get(module.rpartition(".")[2])
         found[gguf_name(f"{module}.weight")] = permuted(update, rotated) if rotated else update
     return found

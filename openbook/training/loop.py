@@ -93,8 +93,10 @@ class Run:
             if f"{name}/exp_avg" in checkpoint.moments:
                 self.optimiser.state[parameter] = {
                     "step": checkpoint.moments[f"{name}/step"],
-                    "exp_avg": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg"]),
-                    "exp_avg_sq": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg_sq"]),
+                    "exp_avg": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg"]).to(parameter.device),
+                    "exp_avg_sq": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg_sq"]).to(
+                        parameter.device
+                    ),
                 }
 
     def checkpoint(self) -> Checkpoint:

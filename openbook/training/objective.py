@@ -27,7 +27,10 @@ def answer_logits(network: Any, batch: Batch) -> Tensor:
     """Logits where answers are predicted: float32 [A, vocabulary]."""
     # A network that several processes share must be called by a method that fetches its parts (`processes.shard`).
     call = network.answer if hasattr(network, "answer") else functools.partial(answer, network)
-    logits: Tensor = call(batch.tokens, batch.positions, batch.pieces, batch.predictors)
+    tokens, positions, predictors = (
+        each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
+    )
+    logits: Tensor = call(tokens, positions, batch.pieces, predictors)
     return logits
 
 
@@ -39,7 +42,8 @@ def answer(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Pi
 
 def loss_sum(network: Any, batch: Batch) -> Tensor:
     """The sum over all answer tokens of -log p(token); a mean would weigh a token by the company it keeps."""
-    return functional.cross_entropy(answer_logits(network, batch), batch.targets, reduction="sum")
+    logits = answer_logits(network, batch)
+    return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Reading:
 def readings(network: Any, rows: Sequence[Row], abstention: int | None = None) -> list[Reading]:
     """One for each branch of each row, in order. `abstention`: the token that an abstention begins with."""
     batch = batch_of(rows)
-    logits = answer_logits(network, batch)
+    logits = answer_logits(network, batch).cpu()
     losses = functional.cross_entropy(logits, batch.targets, reduction="none").tolist()
     chances = logits.softmax(-1)[:, abstention].tolist() if abstention is not None else [0.0] * len(losses)
     right = (logits.argmax(-1) == batch.targets).tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import random
 import resource
@@ -156,20 +157,35 @@ def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
     return chosen
 
 
-def begin(recipe: Recipe, ready: Prepared) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+def begin(recipe: Recipe, ready: Prepared, device: str) -> tuple[Any, dict[str, torch.nn.Parameter]]:
     """The network as it is at step 0, and what is learned of it."""
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it products on a GPU come in another order each time
     torch.use_deterministic_algorithms(True)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     if ready.base is None:
         network = new_network(ready.described, recipe.loop.seed, dtype)
     else:
         network = load_network(ready.described, dtype=dtype)
-    return network, prepare(network, recipe.method, recipe.loop.seed)
+    prepare(network, recipe.method, recipe.loop.seed)  # before it moves: the beginning is the same everywhere
+    network.to(device)
+    return network, {name: p for name, p in sorted(network.named_parameters()) if p.requires_grad}
 
 
-def measure(recipe: Recipe, ready: Prepared) -> dict[str, float]:
+def checked_device(wanted: str, processes: Processes = ALONE) -> str:
+    """`cpu` or `cuda`; of `auto` the GPU where there is one. Raises ConfigError for a GPU that cannot be used."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("PyTorch finds no GPU here. Leave --device out, or install PyTorch with CUDA.")
+    if wanted == "cuda" and processes.count > 1:
+        raise ConfigError("Several processes train on CPUs only. Use --device cpu, or one process.")
+    gpu = torch.cuda.is_available() and processes.count == 1 and wanted != "cpu"
+    return "cuda" if gpu else "cpu"
+
+
+def measure(recipe: Recipe, ready: Prepared, device: str = "cpu") -> dict[str, float]:
     """A dry run: a few steps, nothing written. Tokens, steps, seconds for all of them, MiB at the highest."""
-    run = Run(recipe, *begin(recipe, ready), ready.trees)
+    run = Run(recipe, *begin(recipe, ready, device), ready.trees)
     seconds, tokens = [], 0
     for progress in run.steps_to_go():
         seconds.append(progress.seconds)
@@ -199,6 +215,7 @@ def train(
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     processes: Processes = ALONE,
+    device: str = "cpu",
 ) -> ModelReference:
     """Do the run in `folder` and store the model that it ends with. Of several processes the first one writes and shows.
 
@@ -218,7 +235,7 @@ def train(
         for sentence in brief(ready.problems):
             say(sentence)
         found = checkpoints.newest(folder / runs.CHECKPOINTS, recipe.digest, say) if started else None
-        network, parameters = begin(recipe, ready)
+        network, parameters = begin(recipe, ready, device)
         if processes.first:
             _open_files(recipe, ready, network, folder, found)
         processes.shard(network)
@@ -226,7 +243,7 @@ def train(
         run = Run(recipe, network, parameters, ready.trees, processes)
         if found is not None:
             run.restore(found)
-        run.computed_in(numeric_class(recipe, processes))
+        run.computed_in(numeric_class(recipe, processes, device))
         if found is not None:
             say(f"Going on after step {run.state.step} of {run.steps}.")
         _learn(run, ready, folder, watcher, should_stop)
@@ -288,7 +305,7 @@ def _whole(run: Run, ready: Prepared) -> Run | None:
     values = run.masters.whole_values()
     if not run.processes.first:
         return None
-    found = Run(run.recipe, *begin(run.recipe, ready), ready.trees)
+    found = Run(run.recipe, *begin(run.recipe, ready, "cpu"), ready.trees)
     found.masters.set(values)
     found.state = run.state
     return found
@@ -313,7 +330,7 @@ def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> Model
             reader = ReaderFormat(objective.instruction, objective.abstention, objective.passages, threshold)
         base, kind = ready.base, recipe.export.quantisation
         if base is None or recipe.method.kind == "full":
-            state = {name: value.float().numpy() for name, value in run.learned.items()}
+            state = {name: value.float().cpu().numpy() for name, value in run.learned.items()}
             write_full(exported, ready.described, state, quantisation=kind, reader=reader)
         elif recipe.exports_adapter:
             alpha = recipe.method.alpha
@@ -397,11 +414,13 @@ def code_version() -> str:
     return f"openbook {__version__}, training {digest[:12]}"
 
 
-def numeric_class(recipe: Recipe, processes: Processes = ALONE) -> str:
+def numeric_class(recipe: Recipe, processes: Processes = ALONE, device: str = "cpu") -> str:
     """Inside one class, the same recipe gives the same bytes."""
     import transformers
 
     features = " ".join([torch.backends.cpu.get_cpu_capability(), *_products()])
+    if device == "cuda":
+        features += f"; {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return (
         f"torch {torch.__version__}; transformers {transformers.__version__}; {platform.machine()} {features}; "
         f"{torch.get_num_threads()} threads; {recipe.loop.precision}"

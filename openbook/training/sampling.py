@@ -55,18 +55,16 @@ def greedy(network: Any, tree: Tree, ends: Callable[[int], bool]) -> list[int]:
 
     row = row_of(tree)
     batch, cache = batch_of([row]), DynamicCache()
-    tokens, positions = batch.tokens, batch.positions
+    tokens, positions = batch.tokens.to(network.device), batch.positions.to(network.device)
     pieces: Any = batch.pieces
     written: list[int] = []
     while len(written) < MAX_ANSWER_TOKENS:
-        read = network.model(
-            input_ids=tokens, position_ids=positions, pieces=pieces, cache=cache, use_cache=True
-        )
+        read = network.model(input_ids=tokens, position_ids=positions, pieces=pieces, cache=cache, use_cache=True)
         token = int(network.lm_head(read.last_hidden_state[:, -1]).argmax())
         if ends(token):
             break
         written.append(token)
-        tokens, positions, pieces = torch.tensor([[token]]), positions[:, -1:] + 1, None
+        tokens, positions, pieces = tokens.new_tensor([[token]]), positions[:, -1:] + 1, None
     return written
 
 

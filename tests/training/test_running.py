@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import ModelNotVerified, TrainingError
+from openbook.errors import ConfigError, ModelNotVerified, TrainingError
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
 from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
@@ -20,6 +20,7 @@ from openbook.models.training_record import TrainingRecord, read_training_record
 from openbook.runs import read_run
 from openbook.testing import PROMPT
 from openbook.training.network import load_network, permuted, unpermuted
+from openbook.training.processes import Processes
 from openbook.training.reader import (
     PassageLine,
     Question,
@@ -31,7 +32,7 @@ from openbook.training.reader import (
 )
 from openbook.training.recipe import ReaderObjective, Recipe
 from openbook.training.report import report
-from openbook.training.running import Stopped, Watcher, _out_of_memory, numeric_class, train
+from openbook.training.running import Stopped, Watcher, _out_of_memory, checked_device, numeric_class, train
 from tests.training.networks import Letters, small_recipe
 
 LINES = [
@@ -138,6 +139,19 @@ def asks(question: str, answers: list[str]) -> dict[str, Any]:
 def spelled(vocabulary: Any, tokens: Sequence[int]) -> str:
     text = b"".join(map(vocabulary.piece, tokens)).decode()
     return " ".join(text.removeprefix("assage").split())
+
+
+def test_the_device_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [checked_device(wanted) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(ConfigError, match="finds no GPU here"):
+        checked_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [checked_device(wanted) for wanted in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    two = Processes(0, 2)
+    assert checked_device("auto", two) == "cpu"
+    with pytest.raises(ConfigError, match="Several processes train on CPUs only"):
+        checked_device("cuda", two)
 
 
 @pytest.fixture
