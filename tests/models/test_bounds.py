@@ -61,6 +61,10 @@ def array(kind: ValueType, *items: Any) -> Array:
         ("tokenizer.ggml.scores", ARRAY, array(ValueType.INT32, *[1] * len(TOKENS)), r"scores must be .* FLOAT32"),
         ("tokenizer.ggml.model", ValueType.STRING, "none", r"tokenizer.ggml.model is 'none'"),
         ("openbook.reader.instruction", ValueType.STRING, "1" * 5000, r"reader.instruction has 5000 characters"),
+        ("openbook.reader.passages", NUMBER, 9, r"reader.passages is 9. It must be a number from 1 to 8"),
+        ("openbook.reader.passages", ValueType.STRING, "2", r"reader.passages is 2. It must be"),
+        ("openbook.reader.declines_above", ValueType.FLOAT32, 1.5, r"declines_above is 1.5. It must be .* 0 and 1"),
+        ("openbook.reader.declines_above", ValueType.FLOAT32, float("nan"), r"declines_above is nan"),
         ("tokenizer.chat_template", ValueType.STRING, "a" * (MAX_TEMPLATE_CHARS + 1), r"has 262145 characters"),
     ],
 )
