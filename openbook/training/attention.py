@@ -22,7 +22,7 @@ CHUNK_TOKENS = 256  # branches that are shorter are attended from together
 class Piece:
     """`tokens` in a row, which follow those of the piece before. They attend to the first `seen` pieces and to each other.
 
-    `visible`: bool [tokens, tokens of the pieces seen + tokens]; None: to all before and, of each other, to the earlier.
+    `visible`: bool [tokens, tokens of the pieces seen + tokens]; None: no piece is seen, and of each other the earlier.
     """
 
     tokens: int
@@ -36,7 +36,8 @@ def pieces_of(row: Row) -> list[Piece]:
     pieces = [Piece(lengths[0], 0, None)] if lengths[0] else []
     for length in lengths[1 : 1 + len(row.tree.passages)]:
         # Of the pieces so far a passage sees the beginning, which is the first.
-        pieces.append(Piece(length, 1 if lengths[0] else 0, None))
+        visible = torch.ones(length, lengths[0] + length, dtype=torch.bool).tril(lengths[0]) if lengths[0] else None
+        pieces.append(Piece(length, 1 if lengths[0] else 0, visible))
     seen, start = len(pieces), sum(piece.tokens for piece in pieces)
     sees = torch.zeros(len(row.seen), len(row.seen), dtype=torch.bool)
     for number, parts in enumerate(row.seen):
@@ -50,8 +51,8 @@ def pieces_of(row: Row) -> list[Piece]:
             continue
         tokens = sum(chunk)
         read = torch.cat([part[:start], part[place : place + tokens]])
-        visible = sees[part[place : place + tokens]][:, read].tril(start)
-        pieces.append(Piece(tokens, seen, visible if start or len(chunk) > 1 else None))
+        own = sees[part[place : place + tokens]][:, read].tril(start)
+        pieces.append(Piece(tokens, seen, own if start or len(chunk) > 1 else None))
         place += tokens
         chunk = []
     return pieces
@@ -106,17 +107,9 @@ def _row(
                 queries[i],
                 torch.cat([keys[j] for j in seen], 2),
                 torch.cat([values[j] for j in seen], 2),
-                attn_mask=_visible(piece, sum(sizes[j] for j in seen), query.device),
-                is_causal=piece.visible is None and not piece.seen,
+                attn_mask=None if piece.visible is None else piece.visible.to(query.device),
+                is_causal=piece.visible is None,
                 scale=scaling,
             )
         )
     return torch.cat([*found, torch.zeros_like(queries[-1])], 2)
-
-
-def _visible(piece: Piece, seen: int, device: torch.device) -> torch.Tensor | None:
-    if piece.visible is not None:
-        return piece.visible.to(device)
-    if not piece.seen:
-        return None
-    return torch.ones(piece.tokens, seen, dtype=torch.bool, device=device).tril(seen - piece.tokens)

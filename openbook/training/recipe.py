@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from openbook.errors import ConfigError, InvalidModelFile, StorageError, did_you_mean
+from openbook.models.bounds import MAX_READER_PASSAGES
 from openbook.models.manifest import checked_date
 from openbook.models.names import name_problem
 from openbook.models.training_record import recipe_digest
@@ -78,7 +79,7 @@ class ReaderObjective(Part):
     instruction: Annotated[str, Field(min_length=1)]
     abstention: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]  # one line, as answers are compared
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
-    passages: Annotated[int, Field(ge=1, le=8)] = 1
+    passages: Annotated[int, Field(ge=1, le=MAX_READER_PASSAGES)] = 1
 
 
 class InstructionObjective(Part):

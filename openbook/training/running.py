@@ -159,9 +159,8 @@ def sample(trees: Sequence[Tree], questions: int, seed: int) -> list[Tree]:
 
 def begin(recipe: Recipe, ready: Prepared, device: str) -> tuple[Any, dict[str, torch.nn.Parameter]]:
     """The network as it is at step 0, and what is learned of it."""
-    os.environ.setdefault(
-        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-    )  # without it products on a GPU come in another order each time
+    # Without it products on a GPU are added in another order each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
     if ready.base is None:
