@@ -181,11 +181,11 @@ def learn(
     }
     ready = prepared(Recipe.model_validate(value), scrap, ModelStore(scrap / "store"), scrap)
     # How many steps fit into the time is measured first, since the learning rate falls towards the last one.
-    probe = Run(Recipe.model_validate(value), *begin(Recipe.model_validate(value), ready), ready.trees)
+    probe = Run(Recipe.model_validate(value), *begin(Recipe.model_validate(value), ready, "cpu"), ready.trees)
     times = [progress.seconds for progress in probe.steps_to_go()]
     value["loop"]["steps"] = max(20, int(seconds / (sum(times[2:]) / len(times[2:]))))
     recipe = Recipe.model_validate(value)
-    run = Run(recipe, *begin(recipe, ready), ready.trees)
+    run = Run(recipe, *begin(recipe, ready, "cpu"), ready.trees)
     curve: list[tuple[float, float]] = []
     spent = 0.0
     for progress in run.steps_to_go():
