@@ -18,7 +18,7 @@ import torch
 
 from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.durable import make_folder, storage_errors

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.batches import batch_of
 from openbook.training.examples import Tree, row_of
 
