@@ -37,7 +37,7 @@ from openbook.answer import Options, ask, reading_prompt
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.models.gguf_writing import reader_of
@@ -116,7 +116,7 @@ def reader() -> ModelReference:
 
 @contextmanager
 def openbook() -> Iterator[Answerer]:
-    model = load_model(reader(), states=States(None, memory_bytes=1 << 30))
+    model = load_model(reader(), states=KVCache(None, memory_bytes=1 << 30))
     options = Options(decoding=Decoding(max_tokens=MAX_TOKENS))
     with documents() as (base, embedder):
 

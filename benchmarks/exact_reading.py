@@ -34,9 +34,9 @@ from typing import Any
 from openbook.answer import reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
+from openbook.inference.kv_cache import KVCache
 from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.reader import MergedReader
-from openbook.inference.states import States
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Decoding, Prompt, ReaderFormat
 
@@ -94,7 +94,7 @@ def digest(engine: MergedReader, reader: ReaderFormat, request: Request) -> str:
     return hashlib.sha256(engine.logits(prompt, STEPS).tobytes()).hexdigest()
 
 
-def opened(reference: ModelReference, states: States) -> tuple[MergedReader, ReaderFormat]:
+def opened(reference: ModelReference, states: KVCache) -> tuple[MergedReader, ReaderFormat]:
     model = load_model(reference, states=states)
     assert isinstance(model.engine, MergedReader)
     assert model.reader is not None
@@ -102,10 +102,10 @@ def opened(reference: ModelReference, states: States) -> tuple[MergedReader, Rea
 
 
 def trials(reference: ModelReference, requests: list[Request], count: int, folder: Path) -> dict[str, Any]:
-    engine, reader = opened(reference, States(None, memory_bytes=0))
+    engine, reader = opened(reference, KVCache(None, memory_bytes=0))
     expected = [digest(engine, reader, request) for request in requests]
     engine.close()
-    states = States(folder, memory_bytes=64 << 20, disk_bytes=256 << 20)
+    states = KVCache(folder, memory_bytes=64 << 20, disk_bytes=256 << 20)
     engine, _ = opened(reference, states)
     chance = random.Random(5)
     done, wrong = Counter[str](), Counter[str]()
@@ -115,7 +115,7 @@ def trials(reference: ModelReference, requests: list[Request], count: int, folde
         number += 1
         if number % RESTART_EVERY == 0:
             engine.close()
-            states = States(folder, memory_bytes=64 << 20, disk_bytes=256 << 20)
+            states = KVCache(folder, memory_bytes=64 << 20, disk_bytes=256 << 20)
             engine, _ = opened(reference, states)
             condition = "restarted"
         else:
@@ -168,7 +168,7 @@ def transformers(reference: ModelReference, requests: list[Request]) -> dict[str
     torch: Any = import_module("torch")
     cache: Any = import_module("transformers").DynamicCache
     network_module: Any = import_module("openbook.training.network")
-    tokenizing: Any = import_module("openbook.inference.tokenizing")
+    tokenizing: Any = import_module("openbook.inference.tokenizer")
     path = reference.needed_base.main_file
     network, tokenizer = network_module.load_network(path), tokenizing.open_tokenizer(path)
     together = [request for request in requests if request[1]]

@@ -32,9 +32,9 @@ from typing import Any
 from openbook.answer import reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
+from openbook.inference.kv_cache import KVCache
 from openbook.inference.prompting import passage_block, question_block
-from openbook.inference.states import States
-from openbook.inference.tokenizing import open_tokenizer
+from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Decoding, ReaderFormat
 
@@ -105,8 +105,8 @@ def pool(reference: ModelReference, size: int = POOL) -> tuple[list[tuple[str, s
 def openbook(counts: list[int], chance: random.Random) -> dict[str, Any]:
     reference = reader()
     texts, questions = pool(reference)
-    model = load_model(reference, states=States(None, memory_bytes=4 << 30))
-    cold_model = load_model(reference, states=States(None, memory_bytes=0))
+    model = load_model(reference, states=KVCache(None, memory_bytes=4 << 30))
+    cold_model = load_model(reference, states=KVCache(None, memory_bytes=0))
 
     def timed(chosen: list[tuple[str, str]], *, warm: bool) -> float:
         question = questions.pop()

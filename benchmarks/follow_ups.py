@@ -41,7 +41,7 @@ from openbook.answer import PASSAGES, ask
 from openbook.config import load_settings
 from openbook.conversation import Understood, condensed, content_words, refers_back, understood
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Embedder
@@ -87,7 +87,7 @@ def main() -> None:
     store = ModelStore(settings.models_dir)
     reference = ensure(store, options.model or settings.model)
     embedder = load_embedder(ensure(store, settings.embedder))
-    states = States(None, memory_bytes=1 << 30)
+    states = KVCache(None, memory_bytes=1 << 30)
     with tempfile.TemporaryDirectory() as folder, closing(
         load_model(reference, threads=settings.threads, states=states)
     ) as model, closing(KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)) as base:  # fmt: skip

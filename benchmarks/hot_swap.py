@@ -25,7 +25,7 @@ from benchmarks.examples_accuracy import share
 from openbook.answer import ask
 from openbook.config import load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Embedder
@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bases = [knowledge_base(Path(folder) / str(side), told, side, embedder) for side in range(2)]
         for name in options.models:
-            states = States(None, memory_bytes=1 << 30)
+            states = KVCache(None, memory_bytes=1 << 30)
             with closing(load_model(ensure(store, name), threads=settings.threads, states=states)) as model:
                 measure(name, model, told[: options.questions], bases, embedder)
         for base in bases:

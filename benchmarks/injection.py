@@ -30,8 +30,8 @@ from benchmarks.examples_accuracy import Share, holds, share, words
 from openbook.answer import ask, open_book_prompt
 from openbook.config import Settings, load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.states import States
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.kv_cache import KVCache
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
 from openbook.records import Answer, Embedder, Prompt
@@ -82,7 +82,7 @@ def measured(
 ) -> list[Row]:
     body = reference.needed_base if reference.manifest.kind == "adapter" else reference
     tokenizer = open_tokenizer(body.main_file)
-    kept = States(None, memory_bytes=1 << 29)
+    kept = KVCache(None, memory_bytes=1 << 29)
     rows = []
     with closing(load_model(reference, threads=settings.threads, states=kept)) as model:
         for case in cases:

@@ -22,7 +22,7 @@ from benchmarks.first_token import POOL, pool, reader
 from openbook.answer import Options, ask
 from openbook.config import load_settings
 from openbook.inference import load_embedder, load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Decoding
@@ -42,7 +42,7 @@ def main() -> None:
     embedder = load_embedder(ensure(ModelStore(load_settings().models_dir), "minilm-l6-int8"))
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(load_model(reference, states=States(memory_bytes=4 << 30))) as model,
+        closing(load_model(reference, states=KVCache(memory_bytes=4 << 30))) as model,
     ):
         base = KnowledgeBase.ensure(Path(folder) / "kb", embedder.identity)
 

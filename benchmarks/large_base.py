@@ -22,7 +22,7 @@ from pathlib import Path
 from openbook.answer import Options, ask
 from openbook.config import load_settings
 from openbook.inference import load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.testing import HashEmbedder
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base, texts = large_base(Path(folder), options.texts, options.passages, embedder)
         asked = questions(texts, options.questions)
-        states = States(Path(folder) / "states", memory_bytes=256 << 20, disk_bytes=options.disk_mb << 20)
+        states = KVCache(Path(folder) / "states", memory_bytes=256 << 20, disk_bytes=options.disk_mb << 20)
         largest, times = 0, []
         with closing(load_model(reference, states=states)) as model:
             for question in asked:

@@ -38,11 +38,11 @@ from openbook.config import load_settings
 from openbook.diagnosis.probes import Probe
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.choosing import RANK_PRICE, choose
+from openbook.inference.decoding import log_softmax
 from openbook.inference.frozen import never
-from openbook.inference.llamacpp import inclination
-from openbook.inference.sampling import log_softmax
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
+from openbook.inference.llamacpp import abstention_score
+from openbook.inference.passage_selection import RANK_PRICE, choose
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.sizing import Sizing
 from openbook.models import ModelStore, ensure
@@ -71,7 +71,7 @@ def main() -> None:
     started = time.perf_counter()
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(load_model(reference, threads=settings.threads, states=States(None, memory_bytes=4 << 30))) as model,
+        closing(load_model(reference, threads=settings.threads, states=KVCache(None, memory_bytes=4 << 30))) as model,
     ):
         base = knowledge_base(Path(folder), paragraphs, embedder)
         scores: dict[str, list[tuple[float, float, float]]] = {}
@@ -145,7 +145,7 @@ def mixed(question: str, hits: Sequence[Hit], model: FrozenModel, most: int) -> 
     ]
     with engine._in_use(), engine._context(never) as context:
         rows = engine._read_questions(context, requests, engine._states.begin())
-        inclined = [inclination(row, engine._abstention_token) for row in rows]
+        inclined = [abstention_score(row, engine._abstention_token) for row in rows]
         if choose(inclined) is None:
             return ""
         odds = np.array([-np.inf if i.abstains else i.answer_log_odds - RANK_PRICE * n for n, i in enumerate(inclined)])

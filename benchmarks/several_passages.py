@@ -25,7 +25,7 @@ from openbook.answer import Options, decoding_for, read_hits, said
 from openbook.config import load_settings
 from openbook.diagnosis.scoring import exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, Hit
@@ -63,7 +63,7 @@ def main() -> None:
         hits = {hit.passage.text: hit for hit in all_hits(base)}
         results = {}
         for name in options.model:
-            with closing(load_model(ensure(store, name), states=States(None, memory_bytes=1 << 30))) as model:
+            with closing(load_model(ensure(store, name), states=KVCache(None, memory_bytes=1 << 30))) as model:
                 results[name] = measured(model, base, embedder, hits, asked)
         base.close()
     print(json.dumps({"question": "each or together, where several passages are needed", "results": results}))

@@ -83,7 +83,7 @@ def child(contender: str, task: str, count: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    from openbook.inference.tokenizing import open_tokenizer
+    from openbook.inference.tokenizer import open_tokenizer
 
     base = _base()
     lines = _lines(count)

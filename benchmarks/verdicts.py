@@ -40,7 +40,7 @@ from openbook.diagnosis.results import observation_files, observations_path
 from openbook.diagnosis.scoring import Interval, bootstrap, interval
 from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, judge
 from openbook.inference import load_embedder, load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Embedder
@@ -91,7 +91,7 @@ def knowledge_base(folder: Path, documents: Sequence[Path], embedder: Embedder) 
 
 def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, options: argparse.Namespace) -> None:
     settings = load_settings()
-    states = States(None, memory_bytes=STATES_BYTES)
+    states = KVCache(None, memory_bytes=STATES_BYTES)
     started = time.perf_counter()
     with closing(
         load_model(ensure(ModelStore(settings.models_dir), name), threads=settings.threads, states=states)

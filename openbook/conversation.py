@@ -93,11 +93,11 @@ def condensed(earlier: Sequence[str], question: str) -> str:
 
 
 def rewrite(model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never) -> str:
-    """The question as the model writes it to stand alone, unchecked; "" from a trained reader, which only reads passages.
+    """The question as the model writes it to stand alone, unchecked. For a trained reader its base writes it.
 
-    Also "" when the question is longer than a rewrite may be, or nothing fits into the context. Raises EngineError.
+    "" when the question is longer than a rewrite may be, or nothing fits into the context. Raises EngineError.
     """
-    if model.reader is not None or len(question) > MOST_REWRITE_CHARS:
+    if len(question) > MOST_REWRITE_CHARS:
         return ""
     turns = "\n".join(f"- {' '.join(turn.split())[:MOST_REWRITE_CHARS]}" for turn in earlier[-MOST_EARLIER:])
     prompt = Prompt(_SYSTEM, (), _REWRITE.format(earlier=turns, question=" ".join(question.split())))

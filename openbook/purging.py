@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 from openbook import __version__
 from openbook.config import Settings
 from openbook.errors import KnowledgeBaseBusy
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
 from openbook.knowledge.cached import drop, holding
@@ -61,13 +61,13 @@ class Places:
     cache: Path
     runs: Path
     diagnoses: Path
-    states: States
+    states: KVCache
     store: ModelStore
     uploads: Path
     home: Path
 
     @classmethod
-    def of(cls, settings: Settings, states: States, store: ModelStore) -> Places:
+    def of(cls, settings: Settings, states: KVCache, store: ModelStore) -> Places:
         return cls(
             settings.cache_dir,
             settings.runs_dir,

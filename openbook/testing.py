@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.choosing import Choosing, Inclination
+from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
+from openbook.inference.passage_selection import AbstentionScore, PassageSelection
 from openbook.inference.prompting import LOOK_AGAIN, question_of_block
-from openbook.inference.stopping import TextStream
 from openbook.records import (
     Completion,
     Decoding,
@@ -93,16 +93,16 @@ class EchoEngine:
         return Completion("".join(pieces), finish, tokens, used, digest, self.numeric_class)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         """Inclined to answer by the share of the question's words in the best sentence."""
-        inclinations: list[Inclination] = []
+        scores: list[AbstentionScore] = []
         for p in prompts:
-            inclinations.append(Inclination(-8.0 * self._shared(p), self._answer(p) == self._otherwise))
-            if choosing.enough(inclinations):
+            scores.append(AbstentionScore(-8.0 * self._shared(p), self._answer(p) == self._otherwise))
+            if selection.enough(scores):
                 break
-        prompts = prompts[: len(inclinations)]
-        chosen = choosing.choose(inclinations)
+        prompts = prompts[: len(scores)]
+        chosen = selection.choose(scores)
         digest = sha256_hex(canonical_json([[p.system, list(p.passages), p.question] for p in prompts]))
         tokens = sum(map(self.count_prompt_tokens, prompts))
         if chosen is None:

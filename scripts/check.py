@@ -1,7 +1,8 @@
 """The one command that checks all: format, lint, types, import contracts, tests. Stops at the first that fails.
 
-python scripts/check.py             everything
-python scripts/check.py -k store    the same, with these arguments for pytest
+python scripts/check.py             what a change needs: minutes
+python scripts/check.py --all       the slow tests too: kills, browsers, several processes, long properties
+python scripts/check.py -k store    with these arguments for pytest
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("lint", ("ruff", "check", ".")),
     ("types", ("mypy",)),
     ("import contracts", ("lint-imports",)),
-    ("tests", ("pytest",)),
+    ("tests", ("pytest", "-n", "auto", "--dist", "worksteal")),
 )
 
 

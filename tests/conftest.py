@@ -1,4 +1,8 @@
-"""Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone."""
+"""Fixtures. No test sees the user's own settings or home; tests marked `model` share one home inside the clone.
+
+Under pytest-xdist each worker has one core: engines count the cores that their process may use, and threads that wait for each
+other on a shared core cost more than they give. `--all` also runs the tests marked `slow`, and properties with more examples.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from openbook.inference import load_embedder
@@ -18,9 +23,29 @@ from openbook.testing import HashEmbedder
 ROOT = Path(__file__).parent.parent
 MODEL_HOME = ROOT / ".cache" / "test-home"
 
-# No deadline: a time limit on a shared machine fails for reasons that are not in the code.
-settings.register_profile("openbook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("openbook")
+EXAMPLES, EXAMPLES_OF_ALL = 25, 100
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also run tests marked slow, and properties with more examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # No deadline: a time limit on a shared machine fails for reasons that are not in the code.
+    examples = EXAMPLES_OF_ALL if config.getoption("--all") else EXAMPLES
+    checks = [HealthCheck.too_slow]
+    settings.register_profile("openbook", deadline=None, suppress_health_check=checks, max_examples=examples)
+    settings.load_profile("openbook")
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all") and not any("::" in str(each) for each in config.args):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 @pytest.fixture(autouse=True)
@@ -43,24 +68,31 @@ def model_store() -> ModelStore:
     return ModelStore(MODEL_HOME / "models")
 
 
+def stored(store: ModelStore, name: str) -> ModelReference:
+    """The model, fetched by one process only."""
+    MODEL_HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(MODEL_HOME / "fetching.lock"):
+        return ensure(store, name)
+
+
 @pytest.fixture(scope="session")
 def model_reference(model_store: ModelStore) -> ModelReference:
-    return ensure(model_store, "smollm2-135m-instruct")
+    return stored(model_store, "smollm2-135m-instruct")
 
 
 @pytest.fixture(scope="session")
 def reader_reference(model_store: ModelStore) -> ModelReference:
-    return ensure(model_store, "reader")
+    return stored(model_store, "reader")
 
 
 @pytest.fixture(scope="session")
 def instruct_reference(model_store: ModelStore) -> ModelReference:
-    return ensure(model_store, "qwen2.5-coder-1.5b-instruct")
+    return stored(model_store, "qwen2.5-coder-1.5b-instruct")
 
 
 @pytest.fixture(scope="session")
 def embedder_reference(model_store: ModelStore) -> ModelReference:
-    return ensure(model_store, "minilm-l6-int8")
+    return stored(model_store, "minilm-l6-int8")
 
 
 @pytest.fixture(scope="session")

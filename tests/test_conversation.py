@@ -74,9 +74,9 @@ def test_what_is_asked_for_is_kept() -> None:
     assert not faithful("When does the ferry leave?", EARLIER, "Why?")
 
 
-def test_a_trained_reader_is_never_asked_to_write() -> None:
+def test_the_base_of_a_trained_reader_writes_since_the_prompt_has_no_passage() -> None:
     reader = ReaderFormat(instruction="Read.", abstention="No.")
-    assert not understood(echo_model(reader=reader, otherwise=REWRITE), EARLIER, QUESTION).rewritten
+    assert understood(echo_model(reader=reader, otherwise=REWRITE), EARLIER, QUESTION).question == REWRITE
 
 
 def test_where_nothing_fits_or_the_request_was_cancelled_the_rules_remain() -> None:

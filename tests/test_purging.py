@@ -14,7 +14,7 @@ import filelock
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.cached import for_documents
 from openbook.knowledge.forgetting import interrupted
@@ -54,12 +54,12 @@ class Home:
         purge_everywhere(self.base, [self.secret], self.places, copies=copies, lock_timeout_s=lock_timeout_s)
 
     def state_is_kept(self) -> bool:
-        states = States(self.places.states.folder)
+        states = KVCache(self.places.states.folder)
         states.begin()
         return states.get(b"k" * 32) is not None
 
     def keep_a_state(self) -> None:
-        states = States(self.places.states.folder)
+        states = KVCache(self.places.states.folder)
         digests = [passage.digest for passage in self.base.passages(self.secret)]
         states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
 
@@ -79,7 +79,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
     add(base, [docs], embedder)
     for_documents([docs], folder / "cache", embedder)[0].close()
-    states = States(folder / "states")
+    states = KVCache(folder / "states")
     places = Places(
         folder / "cache",
         folder / "runs",
@@ -245,7 +245,7 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
         patched.setattr(KnowledgeBase, "forget", killed)
         with pytest.raises(Killed):
             home.purge()
-    states = States(home.folder / "states")  # a request that found the passages before the documents left the versions
+    states = KVCache(home.folder / "states")  # a request that found the passages before the documents left the versions
     states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
     if another_writes:
         tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
@@ -388,7 +388,7 @@ def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
-    states = States(home.folder / "states", memory_bytes=0)
+    states = KVCache(home.folder / "states", memory_bytes=0)
     with alone(home.folder / "states" / "writing", 0.0):
         states.put(b"m" * 32, b"numbers", ["a"], states.begin())
     assert states.get(b"m" * 32) is None
@@ -396,11 +396,11 @@ def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
 
 
 def test_a_name_that_a_killed_purge_cut_off_spoils_no_other(home: Home) -> None:
-    states = States(home.folder / "states")
+    states = KVCache(home.folder / "states")
     states.put(b"m" * 32, b"numbers", ["a" * 64], states.begin())
     with (home.folder / "states" / "purged").open("a") as stream:
         stream.write("b" * 10)
-    States(home.folder / "states").forget(["a" * 64])
+    KVCache(home.folder / "states").forget(["a" * 64])
     states.begin()
     assert states.get(b"m" * 32) is None
 
@@ -449,20 +449,20 @@ def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
     Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
     add(home.base, [Path(home.secret)], home.embedder)
     prune(home.base, Retention(versions=1))
-    states = States(home.folder / "states")
+    states = KVCache(home.folder / "states")
     states.put(b"m" * 32, b"numbers", old, states.begin())
     bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
     states.put(b"n" * 32, b"numbers", bridge, states.begin())
     shutil.rmtree(home.folder / "cache")
     assert purged(home).proved
-    states = States(home.folder / "states")
+    states = KVCache(home.folder / "states")
     assert states.get(b"m" * 32) is None
     assert states.get(b"n" * 32) == b"numbers"
 
 
 def test_a_state_that_is_not_what_was_written_goes_though_its_header_names_another(home: Home) -> None:
     bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
-    states = States(home.folder / "states")
+    states = KVCache(home.folder / "states")
     states.put(b"m" * 32, b"numbers", bridge, states.begin())
     (path,) = (home.folder / "states").rglob(f"{(b'm' * 32).hex()}.state")
     path.write_bytes(path.read_bytes() + b"and others")

@@ -1,26 +1,46 @@
-"""Every command in the README works: those in `sh` blocks are run here, the two long ones by hand and by CI."""
+"""Every command in the README and in the pages of `docs/` works: those in `sh` blocks are run here, the two long ones by hand and by CI."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from openbook.cli import run
+from openbook.config import Settings
 from openbook.models import ModelReference
 from tests.conftest import MODEL_HOME, ROOT
 
 README = ROOT / "README.md"
+PAGES = (
+    README,
+    *(ROOT / "docs" / f"{name}.md" for name in ("knowledge-base", "asking", "diagnosis", "training", "models")),
+)
 LONG = ("python3 -m venv",)  # set up an environment: the second is what CI runs, and this test runs inside it
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    """Those of all pages in their order, each once."""
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
+    return list(dict.fromkeys(line for block in blocks for line in block.splitlines() if line.strip()))
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(re.findall(r"[^\s|-]\S*", README.read_text(encoding="utf-8"))) <= 1_200
+    for page in (README, *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_stands_on_its_page() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    named = {each.name for each in fields(Settings)} - {"home"}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == named
 
 
 def test_the_readme_opens_with_the_two_commands_of_one_line_each() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path, with_advice
 
 if TYPE_CHECKING:
-    from openbook.inference.states import Kept
+    from openbook.inference.kv_cache import Kept
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status
     from openbook.knowledge.checking import Checked

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openbook.answer import Strategy
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.inference.states import States
+    from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.knowledge.sizing import Sizing
     from openbook.knowledge.splitting import TokenCounter
@@ -189,11 +189,11 @@ def strategy(current: Settings) -> Strategy:
     return STRATEGIES[STRATEGIES.index(current.strategy)]
 
 
-def states(current: Settings) -> States:
+def states(current: Settings) -> KVCache:
     """What models computed of passages, kept for later processes."""
-    from openbook.inference.states import States
+    from openbook.inference.kv_cache import KVCache
 
-    return States(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
+    return KVCache(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
 
 
 def ready_model(current: Settings, name: str, *, full_check: bool = False) -> ModelReference:

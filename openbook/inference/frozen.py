@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
-from openbook.inference.choosing import CALIBRATED, Choosing
+from openbook.inference.passage_selection import CALIBRATED, PassageSelection
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
 
 if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
+    from openbook.inference.kv_cache import KVCache
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.reader import MergedReader
-    from openbook.inference.states import States
     from openbook.models import ModelReference
 
 Cancelled: TypeAlias = Callable[[], bool]
@@ -84,7 +84,7 @@ class ReadingEngine(Protocol):
     """What an engine can do besides that reads passages each on its own, and keeps what it computed of them."""
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
         """Evaluate prompts in their order until it is enough, and answer the chosen one as `generate` does.
 
@@ -140,13 +140,13 @@ class FrozenModel:
         prompts: Sequence[Prompt],
         decoding: Decoding = Decoding(),
         cancelled: Cancelled = never,
-        choosing: Choosing = CALIBRATED,
+        selection: PassageSelection = CALIBRATED,
     ) -> Generator[str, None, ReadEach]:
         """Read prompts on their own until one is surely to be answered, and answer the one that most surely is.
 
         Only for a trained reader in an engine that `reads_each`. Raises ContextOverflow, EngineError.
         """
-        return self._reading_engine.generate_each(prompts, choosing, decoding, cancelled)
+        return self._reading_engine.generate_each(prompts, selection, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares.
@@ -181,7 +181,7 @@ def load_model(
     *,
     context_tokens: int = 4096,
     threads: int = 0,
-    states: States | None = None,
+    states: KVCache | None = None,
     kv_bits: int = 16,
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
@@ -193,7 +193,7 @@ def load_model(
     names nor a process of its own has loaded yet is tried there first (`trial`). Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.tokenizing import rendered_here
+    from openbook.inference.tokenizer import rendered_here
     from openbook.inference.trial import tried
 
     manifest = reference.manifest

@@ -3,7 +3,7 @@
 Canonical order: every block is evaluated in calls of at most `CALL_TOKENS` tokens counted from the block's own start,
 then generated tokens one at a time, in a context that was cleared first. The shape of every call is therefore a
 function of the request alone, and so are the bits of its result. What was computed of the blocks before the last is kept
-(`States`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
+(`KVCache`) and put back when a request begins with the same blocks: the cache only skips what would give the same bits.
 
 Of passages that are read each on their own the first is read alone, and when that is not enough, the others lie side by
 side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together. A
@@ -25,14 +25,13 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference import sampling
-from openbook.inference.choosing import CALIBRATED, Choosing, Inclination
+from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
+from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection
 from openbook.inference.prompting import text_of_block
-from openbook.inference.states import States, next_key, root_key
-from openbook.inference.tokenizing import PromptTokenizer, rendered_here
-from openbook.inference.writing import Spans, Writing
+from openbook.inference.tokenizer import PromptTokenizer, rendered_here
 from openbook.models.digest import READER_KEYS
 from openbook.models.trials import TemplateText
 from openbook.records import (
@@ -71,7 +70,7 @@ class LlamaCppEngine:
         adapter: Path | None = None,
         context_tokens: int = 4096,
         threads: int = 0,
-        states: States | None = None,
+        states: KVCache | None = None,
         kv_bits: int = 16,
         note: str = "",
         template: Callable[[Model], TemplateText | None] = rendered_here,
@@ -81,7 +80,7 @@ class LlamaCppEngine:
         `template`: how it is known what the model's chat template writes.
         """
         self._identity, self._note, self._kv_bits = identity, note, kv_bits
-        self._states = states or States()
+        self._states = states or KVCache()
         self._lib: Library = library()
         self._model = Model(self._lib, path)
         # Freed with the model by llama.cpp.
@@ -144,14 +143,14 @@ class LlamaCppEngine:
 
     def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
         request = self._request(prompt, decoding)
-        writing = request.writing
+        decoder = request.decoder
         try:
             with self._context(cancelled) as context:
                 self._read(context, request)
                 logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
-                yield from _written(context, writing, self._declining(prompt, logits))
+                yield from _written(context, decoder, self._declining(prompt, logits))
         except Aborted:  # also while it waited for a context
-            writing.cancel()
+            decoder.cancel()
         return self._completion(request)
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -159,30 +158,33 @@ class LlamaCppEngine:
         reader, abstention = self._reader_format, self._abstention_token
         if not prompt.passages or reader is None or reader.declines_above is None or abstention is None:
             return logits
-        declines = float(np.exp(sampling.log_softmax(logits)[abstention])) >= reader.declines_above
+        declines = float(np.exp(log_softmax(logits)[abstention])) >= reader.declines_above
         own = np.arange(len(logits)) == abstention
         return np.where(own == declines, logits, -np.inf).astype(np.float32)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
         with self._in_use():
-            return (yield from self._generate_each(prompts, choosing, decoding, cancelled))
+            return (yield from self._generate_each(prompts, selection, decoding, cancelled))
 
     def reading_digest(
-        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(max_tokens=8), choosing: Choosing = CALIBRATED
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding = Decoding(max_tokens=8),
+        selection: PassageSelection = CALIBRATED,
     ) -> Digest:
         """Of all logits by which `generate_each` chooses a passage and then each token: equal digests, equal computation."""
         found = hashlib.sha256()
         with self._in_use():
-            for _ in self._generate_each(prompts, choosing, decoding, never, lambda row: found.update(row.tobytes())):
+            for _ in self._generate_each(prompts, selection, decoding, never, lambda row: found.update(row.tobytes())):
                 pass
         return found.hexdigest()
 
     def _generate_each(
         self,
         prompts: Sequence[Prompt],
-        choosing: Choosing,
+        selection: PassageSelection,
         decoding: Decoding,
         cancelled: Cancelled,
         look: Callable[[NDArray[np.float32]], object] = lambda row: None,
@@ -194,7 +196,7 @@ class LlamaCppEngine:
         requests = [self._request(prompt, decoding) for prompt in prompts]
         chosen: int | None = None
         rows: list[NDArray[np.float32]] = []
-        inclinations: list[Inclination] = []
+        scores: list[AbstentionScore] = []
         try:
             with self._context(cancelled) as context:
                 begun = self._states.begin()
@@ -204,19 +206,19 @@ class LlamaCppEngine:
                     rows += found
                     for row in found:
                         look(row)
-                    inclinations += [inclination(row, abstention) for row in found]
+                    scores += [abstention_score(row, abstention) for row in found]
                     last = group
-                    if choosing.enough(inclinations):
+                    if selection.enough(scores):
                         break
-                chosen = choosing.choose(inclinations)
+                chosen = selection.choose(scores)
                 if chosen is not None:
                     group = next(group for group in groups if requests[chosen] in group)
                     if group is not last:  # its passages have made room for others
                         self._read_questions(context, group, begun)
                     sequence = group.index(requests[chosen])
-                    yield from _written(context, requests[chosen].writing, rows[chosen], sequence, look)
+                    yield from _written(context, requests[chosen].decoder, rows[chosen], sequence, look)
         except Aborted:
-            requests[chosen or 0].writing.cancel()
+            requests[chosen or 0].decoder.cancel()
         read = max(1, len(rows))
         return ReadEach(read, chosen, self._completion_each(requests[:read], chosen))
 
@@ -316,20 +318,20 @@ class LlamaCppEngine:
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
-        request = sampling.request_digest(self._identity.digest, prompt_digest, decoding)
+        request = request_digest(self._identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
-        return _Request(prompt, blocks, prompt_digest, Writing(self._model, decoding, request, spans))
+        return _Request(prompt, blocks, prompt_digest, AnswerDecoder(self._model, decoding, request, spans))
 
     def _completion(self, request: _Request) -> Completion:
-        writing = request.writing
+        decoder = request.decoder
         return Completion(
-            text=writing.text,
-            finish_reason=writing.finish or "end",
+            text=decoder.text,
+            finish_reason=decoder.finish or "end",
             prompt_tokens=sum(map(len, request.blocks)),
-            answer_tokens=writing.answer_tokens,
+            answer_tokens=decoder.answer_tokens,
             prompt_digest=request.prompt_digest,
             numeric_class=self.numeric_class,
-            mean_logprob=writing.mean_logprob,
+            mean_logprob=decoder.mean_logprob,
         )
 
     def _completion_each(self, requests: Sequence[_Request], chosen: int | None) -> Completion:
@@ -448,18 +450,18 @@ class LlamaCppEngine:
 
 def _written(
     context: Context,
-    writing: Writing,
+    decoder: AnswerDecoder,
     logits: NDArray[np.float32],
     sequence: int = 0,
     look: Callable[[NDArray[np.float32]], object] = lambda row: None,
 ) -> Generator[str, None, None]:
     """Decode to the end what begins with `logits`, one token at a time; `look` gets those of each further one."""
     while True:
-        if piece := writing.take(logits):
+        if piece := decoder.take(logits):
             yield piece
-        if writing.finish:
+        if decoder.finish:
             return
-        logits = context.evaluate([writing.token], sequence)
+        logits = context.evaluate([decoder.token], sequence)
         look(logits)
 
 
@@ -470,7 +472,7 @@ class _Request:
     prompt: Prompt
     blocks: list[list[int]]
     prompt_digest: Digest
-    writing: Writing
+    decoder: AnswerDecoder
 
     @property
     def tokens_before(self) -> int:
@@ -502,9 +504,9 @@ def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
     return sum(map(len, blocks)) + copies * len(blocks[0])
 
 
-def inclination(logits: NDArray[np.float32], abstention: int) -> Inclination:
+def abstention_score(logits: NDArray[np.float32], abstention: int) -> AbstentionScore:
     """By the logits of the first token of an answer, and the first token of the abstention."""
-    return Inclination(float(sampling.log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
+    return AbstentionScore(float(log_softmax(logits)[abstention]), int(np.argmax(logits)) == abstention)
 
 
 def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Request]]:

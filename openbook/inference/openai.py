@@ -12,8 +12,8 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from openbook.errors import ConfigError, ContextOverflow, EngineError
+from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.stopping import TextStream
 from openbook.records import Completion, Decoding, FinishReason, ModelIdentity, Prompt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from openbook.errors import EngineError
-from openbook.inference.choosing import CALIBRATED, Choosing
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.passage_selection import CALIBRATED, PassageSelection
 from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat, sha256_hex
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class MergedReader:
         return (yield from self._engine(prompt).generate(prompt, decoding, cancelled))
 
     def generate_each(
-        self, prompts: Sequence[Prompt], choosing: Choosing, decoding: Decoding, cancelled: Cancelled = never
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, ReadEach]:
-        return self._reading.generate_each(prompts, choosing, decoding, cancelled)
+        return self._reading.generate_each(prompts, selection, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
         return self._engine(prompt).read_ahead(prompt)
@@ -75,9 +75,12 @@ class MergedReader:
         return self._reading.logits_each(prompts, steps, chosen)
 
     def reading_digest(
-        self, prompts: Sequence[Prompt], decoding: Decoding = Decoding(max_tokens=8), choosing: Choosing = CALIBRATED
+        self,
+        prompts: Sequence[Prompt],
+        decoding: Decoding = Decoding(max_tokens=8),
+        selection: PassageSelection = CALIBRATED,
     ) -> Digest:
-        return self._reading.reading_digest(prompts, decoding, choosing)
+        return self._reading.reading_digest(prompts, decoding, selection)
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
         return sha256_hex(self.logits(prompt, steps).tobytes())

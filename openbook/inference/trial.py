@@ -172,7 +172,7 @@ def _tried_here(
 ) -> TemplateText | None:
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.llamalib import Model, library
-    from openbook.inference.tokenizing import rendered_here
+    from openbook.inference.tokenizer import rendered_here
     from openbook.records import ModelIdentity
 
     _limit(VOCABULARY_MEMORY_MB, timeout_s)

@@ -134,7 +134,7 @@ class StreamOptions(Lenient):
     include_usage: bool | None = None
 
 
-class Choosing(Body):
+class PassageSelection(Body):
     """Which documents a request sees, beside what its key allows. Empty: the default of the server."""
 
     knowledge_base: str | None = None
@@ -142,7 +142,7 @@ class Choosing(Body):
     where: str = ""
 
 
-class AskOptions(Choosing):
+class AskOptions(PassageSelection):
     """OpenBook's own options of an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
@@ -262,7 +262,7 @@ class EmbeddingBody(Body):
     user: str | None = None
 
 
-class SearchBody(Choosing):
+class SearchBody(PassageSelection):
     query: str
     limit: int = Field(default=10, ge=1)
 

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from openbook.errors import KnowledgeError
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.locking import file_lock
@@ -34,9 +34,9 @@ from openbook.purging import Places, finish, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller
 from openbook.serving.bodies import (
-    Choosing,
     DocumentsBody,
     DocumentsQuery,
+    PassageSelection,
     PurgeBody,
     TextQuery,
     UploadBody,
@@ -61,7 +61,7 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
     """The documents that the caller may see, in the order of their paths."""
     query = query_of(request, DocumentsQuery)
     base = service.base(query.knowledge_base)
-    choosing = Choosing(as_of=query.as_of, where=query.where)
+    choosing = PassageSelection(as_of=query.as_of, where=query.where)
     limit = limit_of(query, service.configuration.bounds.listed)
 
     def work(stop: Stop) -> tuple[int, list[str]]:
@@ -106,7 +106,7 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
 
 def version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
     """The version asked for, in which the caller may see that document. Raises Refusal."""
-    version = base.kept_version(scope_of(base, caller, Choosing(as_of=as_of)).as_of)
+    version = base.kept_version(scope_of(base, caller, PassageSelection(as_of=as_of)).as_of)
     if path not in base.documents(caller.scope(version)):
         raise no_document(path, "path")
     return version
@@ -365,7 +365,7 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
 
 def places_of(configuration: Configuration) -> Places:
     settings = configuration.settings
-    states = States(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
+    states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
     return Places.of(settings, states, ModelStore(settings.models_dir))
 
 

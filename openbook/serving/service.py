@@ -17,7 +17,7 @@ from openbook.knowledge.scope import filter_of
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.access import Caller, Doorkeeper
-from openbook.serving.bodies import Choosing
+from openbook.serving.bodies import PassageSelection
 from openbook.serving.configuration import Configuration
 from openbook.serving.connections import Requests
 from openbook.serving.metrics import Metrics
@@ -100,7 +100,7 @@ class Service:
         return self.bases[name]
 
 
-def scope_of(base: KnowledgeBase, caller: Caller, choosing: Choosing, param: str = "as_of") -> Scope:
+def scope_of(base: KnowledgeBase, caller: Caller, choosing: PassageSelection, param: str = "as_of") -> Scope:
     """What the caller may see of what was chosen; `param` is where the version stood.
 
     Raises Refusal, QuestionError for a filter that is none.

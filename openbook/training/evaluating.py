@@ -14,6 +14,8 @@ from openbook.training.loop import Evaluated
 from openbook.training.objective import Reading, readings
 from openbook.training.recipe import Recipe
 
+MOST_WRONGLY = 0.1  # of the questions that have an answer
+
 
 def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> Evaluated:
     """`trees` must not be empty."""
@@ -34,7 +36,7 @@ def evaluate(network: Any, trees: Sequence[Tree], recipe: Recipe, step: int) -> 
 def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
     """Shares from 0 to 1; where there is nothing to count, none.
 
-    declines_above: the likelihood of an abstention from which on abstaining serves best; exact: of the answerable, those
+    declines_above: the likelihood of an abstention from which on it abstains (`threshold_of`); exact: of the answerable, those
     answered with an accepted answer; abstained_wrongly: of the answerable; abstained_rightly: of the unanswerable; score:
     the mean of exact and abstained_rightly, as far as there are such.
     """
@@ -44,7 +46,7 @@ def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
             answered.setdefault(reading.question, []).append(reading)
     unanswerable = [r.abstention for r in found if r.kind == "abstention"]
     answerable = [each[0].abstention for each in answered.values()]
-    threshold = best_threshold(answerable, unanswerable)
+    threshold = threshold_of(answerable, unanswerable)
     exact = [any(r.exact for r in each) and each[0].abstention < threshold for each in answered.values()]
     shares = {
         "exact": exact,
@@ -57,19 +59,13 @@ def reader_numbers(found: Sequence[Reading]) -> dict[str, float]:
     return numbers | {"score": sum(scored) / len(scored)} | fitted
 
 
-def best_threshold(answerable: Sequence[float], unanswerable: Sequence[float]) -> float:
-    """How likely an abstention must be, so that most is right: as many as possible of both kinds, each kind weighing the same.
+def threshold_of(answerable: Sequence[float], unanswerable: Sequence[float]) -> float:
+    """The lowest of 0.05 to 0.95 by which at most `MOST_WRONGLY` of the answerable questions are declined, 0.95 where none is so low.
 
-    Of equal thresholds that in the middle. From 0.05 to 0.95; 0.5 where there is only one kind.
+    So as many as possible of the unanswerable ones are declined, at a price that is known. 0.5 where there is only one kind.
     """
     if not answerable or not unanswerable:
         return 0.5
     candidates = [i / 100 for i in range(5, 96)]
-
-    def right(threshold: float) -> float:
-        answers = sum(chance < threshold for chance in answerable) / len(answerable)
-        return answers + sum(chance >= threshold for chance in unanswerable) / len(unanswerable)
-
-    most = max(map(right, candidates))
-    best = [threshold for threshold in candidates if right(threshold) == most]
-    return best[len(best) // 2]
+    most = MOST_WRONGLY * len(answerable)
+    return next((c for c in candidates if sum(chance >= c for chance in answerable) <= most), candidates[-1])

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from openbook.errors import ConfigError, EngineError
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.examples import Branch, Tree
 from openbook.training.jsonl import Line
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from openbook.errors import ConfigError
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.examples import Branch, Tree
 from openbook.training.jsonl import Line, checked_content, read_lines
 from openbook.training.recipe import Data

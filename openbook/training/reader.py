@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from openbook.errors import ConfigError, EngineError
 from openbook.inference.prompting import passage_block, question_block
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import Prompt

@@ -18,7 +18,7 @@ import torch
 
 from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.durable import make_folder, storage_errors
@@ -245,10 +245,10 @@ def train(
         run.computed_in(numeric_class(recipe, processes, device))
         if found is not None:
             say(f"Going on after step {run.state.step} of {run.steps}.")
-        _learn(run, ready, folder, watcher, should_stop)
+        evaluated = _learn(run, ready, folder, watcher, should_stop)
         run.keep_best()
         whole = _whole(run, ready)
-        stored = _finish(whole, ready, store, folder) if whole else None
+        stored = _finish(whole, ready, store, folder, evaluated) if whole else None
         processes.wait()
         return stored or store.resolve(recipe.candidate)
 
@@ -263,7 +263,10 @@ def _nothing(_: object) -> None:
     pass
 
 
-def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_stop: Callable[[], bool]) -> None:
+def _learn(
+    run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_stop: Callable[[], bool]
+) -> Evaluated | None:
+    """All steps to go. The last evaluation that was made."""
     every, processes = run.recipe.evaluation.every_steps, run.processes
     saved_at = time.monotonic()
 
@@ -271,22 +274,24 @@ def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_sto
         with storage_errors(f"write to {folder}"):
             runs.append_metrics(folder, value)
 
-    def look() -> None:
+    def look() -> Evaluated:
         evaluated = evaluate(run.network, ready.dev, run.recipe, run.state.step)
         run.note(evaluated)
         if processes.first:
             log({"kind": "evaluation", "step": evaluated.step, **evaluated.numbers})
             watcher.evaluation(evaluated)
+        return evaluated
 
+    last: Evaluated | None = None
     if ready.dev and run.state.step == 0 and run.state.best_metric is None:
-        look()
+        last = look()
     for progress in run.steps_to_go():
         if processes.first:
             log({"kind": "step", **asdict(progress)})
             watcher.step(progress)
         due = progress.step % every == 0 or progress.step == run.steps
         if due and ready.dev:
-            look()
+            last = look()
         stop = processes.any(should_stop())
         if due or stop or processes.any(time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
             checkpoint = run.checkpoint()  # by all: each has a part of it
@@ -295,6 +300,7 @@ def _learn(run: Run, ready: Prepared, folder: Path, watcher: Watcher, should_sto
             saved_at = time.monotonic()
         if stop and progress.step < run.steps:
             raise Stopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
+    return last
 
 
 def _whole(run: Run, ready: Prepared) -> Run | None:
@@ -310,15 +316,17 @@ def _whole(run: Run, ready: Prepared) -> Run | None:
     return found
 
 
-def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path) -> ModelReference:
-    """Export, store, and say so in the run's folder. Raises TrainingError when nothing was learned."""
+def _finish(run: Run, ready: Prepared, store: ModelStore, folder: Path, evaluated: Evaluated | None) -> ModelReference:
+    """Export, store, and say so in the run's folder. `evaluated`: the last evaluation. Raises TrainingError when nothing was learned."""
     recipe = run.recipe
     if run.kept_step == 0:
         raise TrainingError(
             "No evaluation was better than the one before training, so there is nothing to store. Lower "
             "optimiser.learning_rate, train longer, or look at the data."
         )
-    numbers = evaluate(run.network, ready.dev, recipe, run.kept_step).numbers if ready.dev else {}
+    if ready.dev and (evaluated is None or evaluated.step != run.kept_step):
+        evaluated = evaluate(run.network, ready.dev, recipe, run.kept_step)
+    numbers = evaluated.numbers if evaluated else {}
     numbers = {name: round(value, 4) for name, value in numbers.items()}  # as the record has them
     exported = folder / "export.gguf"
     with storage_errors(f"write to {folder}"):

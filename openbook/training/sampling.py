@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from openbook.inference.tokenizing import PromptTokenizer
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.batches import batch_of
 from openbook.training.examples import Tree, row_of
 
-SAMPLES = 12
+SAMPLES = 6
 MAX_ANSWER_TOKENS = 24
 PLAIN_PROMPT_TOKENS = 32
 

@@ -19,7 +19,7 @@ from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.summary import summarise
 from openbook.inference import FrozenModel
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference
 from openbook.records import Passage, Prompt, ReaderFormat

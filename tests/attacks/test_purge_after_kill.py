@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore
 from openbook.purging import Places, PurgedEverywhere, purge_everywhere
@@ -35,7 +35,7 @@ NUMBERS = b"".join(bytes([i, 255 - i]) * 5 for i in range(256))  # what a model 
 # Every scenario writes something of `docs/secret.txt` below `home`.
 SCENARIOS = {
     "state": """
-states = States(home / "states")
+states = KVCache(home / "states")
 digests = [passage.digest for passage in base.passages(base.documents()[0])]
 states.put(b"k" * 32, numbers, digests, states.begin())
 states.put(b"l" * 32, numbers * 2, digests, states.begin())
@@ -101,7 +101,7 @@ replace_file(run / DOCUMENTS, json.dumps({"text": secret}, ensure_ascii=False).e
 PROGRAM = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.testing import HashEmbedder
 folder, secret, numbers = Path(sys.argv[1]), sys.argv[2], bytes.fromhex(sys.argv[3])
@@ -162,7 +162,7 @@ def purged(home: Path) -> PurgedEverywhere:
         home / "cache",
         home / "runs",
         home / "diagnoses",
-        States(home / "states"),
+        KVCache(home / "states"),
         ModelStore(home / "models"),
         home / "uploads",
         home,
@@ -203,7 +203,7 @@ READING = """
 import os, signal, sys
 from pathlib import Path
 from openbook.inference import load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.models import ModelStore
 from openbook.records import Prompt
 def hook(event, arguments):
@@ -214,7 +214,7 @@ def hook(event, arguments):
 hook.left = int(sys.argv[4])
 sys.addaudithook(hook)
 reference = ModelStore(Path(sys.argv[1])).resolve("smollm2-135m-instruct")
-model = load_model(reference, context_tokens=1024, states=States(Path(sys.argv[2])), threads=1)
+model = load_model(reference, context_tokens=1024, states=KVCache(Path(sys.argv[2])), threads=1)
 model.read_ahead(Prompt("Answer.", (sys.argv[3],), "?"))
 model.close()
 """

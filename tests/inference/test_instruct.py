@@ -10,8 +10,8 @@ import pytest
 
 from openbook.answer import ask, open_book_prompt
 from openbook.inference import FrozenModel, load_model
+from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.states import States
 from openbook.knowledge import KnowledgeBase, RunOptions
 from openbook.knowledge.cached import for_documents
 from openbook.models import ModelReference
@@ -35,10 +35,10 @@ def base(tmp_path_factory: pytest.TempPathFactory, real_embedder: Embedder) -> K
 
 
 @pytest.fixture
-def opened(instruct_reference: ModelReference) -> Iterator[Callable[[States], FrozenModel]]:
+def opened(instruct_reference: ModelReference) -> Iterator[Callable[[KVCache], FrozenModel]]:
     models: list[FrozenModel] = []
 
-    def open_with(states: States) -> FrozenModel:
+    def open_with(states: KVCache) -> FrozenModel:
         models.append(load_model(instruct_reference, states=states))
         return models[-1]
 
@@ -48,14 +48,14 @@ def opened(instruct_reference: ModelReference) -> Iterator[Callable[[States], Fr
 
 
 def test_windows_give_the_same_bits_cold_warm_and_restarted(
-    opened: Callable[[States], FrozenModel], base: KnowledgeBase, real_embedder: Embedder, tmp_path: Path
+    opened: Callable[[KVCache], FrozenModel], base: KnowledgeBase, real_embedder: Embedder, tmp_path: Path
 ) -> None:
     windows = [hit.passage for hit in base.search_windows(QUESTION, real_embedder, 3)[1]]
     assert any(window.parts for window in windows)
     prompts = [open_book_prompt(question, windows) for question in (QUESTION, "Who may not approve a claim?")]
-    cold, warm = opened(States()), opened(States(tmp_path))
+    cold, warm = opened(KVCache()), opened(KVCache(tmp_path))
     digests = []
-    for model in (cold, warm, warm, opened(States(tmp_path))):
+    for model in (cold, warm, warm, opened(KVCache(tmp_path))):
         assert isinstance(model.engine, LlamaCppEngine)
         digests.append([model.engine.logits_digest(prompt, 4) for prompt in prompts])
     assert digests == [digests[0]] * 4
@@ -65,9 +65,9 @@ def test_windows_give_the_same_bits_cold_warm_and_restarted(
 
 
 def test_the_leave_policy_in_force_answers_in_a_sentence_and_the_answer_replays(
-    opened: Callable[[States], FrozenModel], base: KnowledgeBase, real_embedder: Embedder
+    opened: Callable[[KVCache], FrozenModel], base: KnowledgeBase, real_embedder: Embedder
 ) -> None:
-    model = opened(States())
+    model = opened(KVCache())
     answer = ask(QUESTION, model, base, real_embedder)
     assert "28 days" in answer.answer
     assert answer.citations

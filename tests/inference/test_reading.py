@@ -14,12 +14,12 @@ import pytest
 
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
-from openbook.inference.choosing import CALIBRATED, Choosing, Inclination, choose
 from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import SIDE_BY_SIDE
+from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
 from openbook.inference.prompting import passage_block
 from openbook.inference.reader import MergedReader
-from openbook.inference.states import States
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
 
@@ -43,7 +43,7 @@ QUESTIONS = [
 def opened(reader_reference: ModelReference) -> Iterator[Callable[..., MergedReader]]:
     models: list[FrozenModel] = []
 
-    def make(states: States, kv_bits: int = 16) -> MergedReader:
+    def make(states: KVCache, kv_bits: int = 16) -> MergedReader:
         models.append(load_model(reader_reference, context_tokens=1024, states=states, kv_bits=kv_bits))
         engine = models[-1].engine
         assert isinstance(engine, MergedReader)
@@ -58,17 +58,17 @@ def prompts(passages: list[str], question: str) -> list[Prompt]:
     return [Prompt("Answer.", (passage,), question) for passage in passages]
 
 
-def nothing_kept() -> States:
-    return States(None, memory_bytes=0)
+def nothing_kept() -> KVCache:
+    return KVCache(None, memory_bytes=0)
 
 
-ALL = Choosing(choose)  # read, before one is chosen
+ALL = PassageSelection(choose)  # read, before one is chosen
 
 
 def read(
-    model: FrozenModel, asked: list[Prompt], choosing: Choosing = CALIBRATED, cancelled: Cancelled = never
+    model: FrozenModel, asked: list[Prompt], selection: PassageSelection = CALIBRATED, cancelled: Cancelled = never
 ) -> ReadEach:
-    stream, pieces = model.stream_each(asked, DECODING, cancelled, choosing), []
+    stream, pieces = model.stream_each(asked, DECODING, cancelled, selection), []
     while True:
         try:
             pieces.append(next(stream))
@@ -78,18 +78,20 @@ def read(
             return found
 
 
-def each(engine: MergedReader, passages: list[str], question: str, choosing: Choosing = CALIBRATED) -> ReadEach:
-    return read(FrozenModel(engine), prompts(passages, question), choosing)
+def each(
+    engine: MergedReader, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
+) -> ReadEach:
+    return read(FrozenModel(engine), prompts(passages, question), selection)
 
 
-def number(chosen: int) -> Choosing:
-    return Choosing(lambda inclinations: chosen)
+def number(chosen: int) -> PassageSelection:
+    return PassageSelection(lambda scores: chosen)
 
 
 def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callable[..., MergedReader]) -> None:
     asked: list[tuple[bytes, bool]] = []
 
-    class Watched(States):
+    class Watched(KVCache):
         def get(self, key: bytes) -> bytes | None:
             found = super().get(key)
             asked.append((key, found is not None))
@@ -120,13 +122,13 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
         for question in QUESTIONS[:2]
         for _ in range(4)
     ]
-    kept = States(tmp_path / "kept")
+    kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
-    small = opened(States(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
+    small = opened(KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
     expected = [cold.logits(prompt, 3).tobytes() for prompt in asked]
     # What each passage alone is, is kept for reading it alone and beside others.
     warm.logits_each(prompts(PASSAGES, QUESTIONS[1]))
-    for engine in (warm, small, opened(States(tmp_path / "kept"))):
+    for engine in (warm, small, opened(KVCache(tmp_path / "kept"))):
         for number in chance.choices(range(len(asked)), k=16):
             assert engine.logits(asked[number], 3).tobytes() == expected[number]
     one = replace(asked[0], passages=asked[0].passages[:1])
@@ -161,8 +163,8 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     requests += [(PASSAGES[2:], QUESTIONS[1], together) for together in (False, True)]  # longer than a call
     requests += [(PASSAGES[:1], QUESTIONS[2], False)]
     count = len(requests)
-    small = States(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
-    engines = [opened(s) for s in (nothing_kept(), States(tmp_path / "kept"), small)]
+    small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
+    engines = [opened(s) for s in (nothing_kept(), KVCache(tmp_path / "kept"), small)]
 
     def answer(engine: MergedReader, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
@@ -178,12 +180,12 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     for engine in engines[1:]:
         for number in [*range(count), *chance.choices(range(8), k=60)]:
             assert answer(engine, *requests[number]) == expected[number]
-    restarted = opened(States(tmp_path / "kept"))
+    restarted = opened(KVCache(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
 
 
 def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(States())
+    engine = opened(KVCache())
     asked = prompts(PASSAGES[:3], QUESTIONS[1])
     found = engine.reading_digest(asked, DECODING)
     assert found == engine.reading_digest(asked, DECODING)
@@ -218,7 +220,7 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         )
     ]
     alone, shared = list[Any](), list[Any]()
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     for reference in forms:
         models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
         alone.append(models[0].engine)
@@ -235,11 +237,11 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
 
 
 def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
-    halved, whole = States(tmp_path / "8"), States(tmp_path / "16")
+    halved, whole = KVCache(tmp_path / "8"), KVCache(tmp_path / "16")
     asked = prompts(PASSAGES[:3], QUESTIONS[0])
     cold, warm, other = (opened(s, b) for s, b in ((nothing_kept(), 8), (halved, 8), (whole, 16)))
     expected = cold.logits_each(asked, 4)
-    for engine in (warm, warm, opened(States(tmp_path / "8"), 8)):
+    for engine in (warm, warm, opened(KVCache(tmp_path / "8"), 8)):
         assert engine.logits_each(asked, 4).tobytes() == expected.tobytes()
     assert not np.array_equal(other.logits_each(asked, 4), expected)
     assert cold.numeric_class != other.numeric_class
@@ -259,7 +261,7 @@ def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[..., Merge
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     opened: Callable[..., MergedReader],
 ) -> None:
-    engine = opened(States())
+    engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
     assert height.chosen == 2
     assert "3,412" in height.completion.text
@@ -270,7 +272,7 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
 def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
     opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
     found = each(engine, asked, QUESTIONS[1])
@@ -284,7 +286,7 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
 
 
 def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callable[..., MergedReader]) -> None:
-    model = FrozenModel(opened(States()))
+    model = FrozenModel(opened(KVCache()))
     text = "The ferry to Sandhavn leaves at noon."
     for question in (
         "Question: What is the title of the passage?",
@@ -298,22 +300,22 @@ def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callabl
 
 
 def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(States())
+    engine = opened(KVCache())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
-    seen: list[Inclination] = []
+    seen: list[AbstentionScore] = []
 
-    def last(inclinations: Sequence[Inclination]) -> int:
-        seen[:] = inclinations
-        return len(inclinations) - 1
+    def last(scores: Sequence[AbstentionScore]) -> int:
+        seen[:] = scores
+        return len(scores) - 1
 
     question = "Question: What is the code?"
-    of_all = each(engine, many, question, Choosing(last))
+    of_all = each(engine, many, question, PassageSelection(last))
     assert (of_all.read, of_all.chosen) == (SIDE_BY_SIDE + 3, SIDE_BY_SIDE + 2)
-    inclinations = list(seen)
+    scores = list(seen)
     # The first alone, then eight, then the last two; any first passage leaves the others as they are.
-    of_rest = each(engine, [PASSAGES[0], *many[SIDE_BY_SIDE + 1 :]], question, Choosing(last))
+    of_rest = each(engine, [PASSAGES[0], *many[SIDE_BY_SIDE + 1 :]], question, PassageSelection(last))
     assert of_rest.completion.text == of_all.completion.text
-    assert inclinations[SIDE_BY_SIDE + 1 :] == seen[1:]
+    assert scores[SIDE_BY_SIDE + 1 :] == seen[1:]
     # One that has made room for others is read again, with the bits of the first time.
     for chosen in (0, 2):
         few = each(engine, many[: SIDE_BY_SIDE + 1], question, number(chosen))
@@ -321,7 +323,7 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[.
 
 
 def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
-    engine = opened(States(tmp_path))
+    engine = opened(KVCache(tmp_path))
     requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(8)]
     alone = [each(opened(nothing_kept()), *request) for request in requests[:6]]
     with ThreadPoolExecutor(8) as pool:
@@ -331,20 +333,20 @@ def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], 
 
 
 def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
-    expected = each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
+    expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
     for file in files:
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-    assert each(opened(States(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
+    assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
 
 
 def test_a_whole_state_that_the_library_refuses_is_read_anew(
     opened: Callable[..., MergedReader], tmp_path: Path
 ) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     expected = each(opened(states), PASSAGES[:1], QUESTIONS[0])
     for file in tmp_path.rglob("*.state"):
         states.put(bytes.fromhex(file.stem), b"not a state", (), 0)
@@ -352,7 +354,7 @@ def test_a_whole_state_that_the_library_refuses_is_read_anew(
 
 
 def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
-    model = FrozenModel(opened(States()))
+    model = FrozenModel(opened(KVCache()))
     asked = prompts(PASSAGES, QUESTIONS[0])
     expected = read(model, asked)
     assert read(model, asked, cancelled=lambda: True).completion.finish_reason == "cancelled"
@@ -364,19 +366,19 @@ def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
 
 
 def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
         assert model.read_ahead(prompt) > 0
     kept = states.kept()
     assert kept.states == len(PASSAGES) + 1  # and the system block
-    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (States(tmp_path), nothing_kept()))
+    found, anew = (each(opened(s), PASSAGES, QUESTIONS[0], ALL) for s in (KVCache(tmp_path), nothing_kept()))
     assert found == anew
     assert states.kept() == kept
 
 
 def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
     together = Prompt("Answer.", tuple(PASSAGES[:2]), "?", (("digest 0",), ("digest 1",)))
@@ -388,7 +390,7 @@ def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedR
 
 
 def test_logits_differ_where_anything_read_differs(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(States())
+    engine = opened(KVCache())
     found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
     other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))
     assert not np.array_equal(found[0], found[1])

@@ -158,12 +158,12 @@ def test_llamaindex(address: str, is_chat: bool) -> None:
         assert "".join(each.delta for each in model.stream_chat(asked)) == ANSWER
 
 
-# --- the README -------------------------------------------------------------------------------------------------------
+# --- docs/serving.md -------------------------------------------------------------------------------------------------------
 
 
 def snippets() -> dict[str, str]:
-    """The blocks of Python in the README that ask a server, by the library that they use."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The blocks of Python in docs/serving.md that ask a server, by the library that they use."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.DOTALL)
     return {block.split()[1].partition(".")[0]: block for block in blocks if "127.0.0.1:8000" in block}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge.forgetting import interrupted
 from openbook.serving.documents import checked_name
 from openbook.serving.refusals import Refusal
@@ -206,7 +206,7 @@ def test_removed_is_in_older_versions_and_purged_is_in_none(server: Running, own
 def test_a_purge_deletes_what_models_computed(server: Running, own_home: Path) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     digests = tuple(p.digest for p in server.bases["kb"].passages(path))
-    states = States(own_home / "states")
+    states = KVCache(own_home / "states")
     states.put(b"k" * 32, b"what was computed", digests, states.begin())
     assert states.get(b"k" * 32) is not None
     assert server.client.post("/v1/documents/purge", json={"documents": [path]}).status_code == 200
@@ -230,7 +230,7 @@ def test_a_purge_names_no_copy_that_is_not_the_callers_to_see(server: Running) -
 def test_a_refused_purge_has_deleted_nothing(server: Running, own_home: Path) -> None:
     path = upload(server, ("tower.txt", TOWER))[0]["path"]
     upload(server, ("copy.txt", TOWER))
-    states = States(own_home / "states")
+    states = KVCache(own_home / "states")
     digests = [passage.digest for passage in server.bases["kb"].passages(path)]
     states.put(b"k" * 32, b"what was computed", digests, states.begin())
     shown = own_home / "diagnoses" / "one" / "observations-a.jsonl"

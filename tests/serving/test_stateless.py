@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from openbook.inference import load_model
-from openbook.inference.states import States
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
 from openbook.serving.configuration import Configuration
@@ -118,7 +118,7 @@ def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
     before = folder_digest(model_store.root)
 
     @contextmanager
-    def served(states: States) -> Iterator[Running]:
+    def served(states: KVCache) -> Iterator[Running]:
         model = load_model(reader_reference, context_tokens=1024, states=states)
         try:
             with running(configuration, model, {"kb": base}, embedder) as server:
@@ -126,16 +126,16 @@ def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
         finally:
             model.close()
 
-    with served(States(None, memory_bytes=0)) as server:
+    with served(KVCache(None, memory_bytes=0)) as server:
         cold = [answer(server, body) for body in bodies]
     assert len(set(cold)) > len(bodies) // 2
-    with served(States(tmp_path / "states")) as one, served(States(tmp_path / "states")) as other:
+    with served(KVCache(tmp_path / "states")) as one, served(KVCache(tmp_path / "states")) as other:
         order = [(server, i) for server in (one, other) for i in range(len(bodies))]
         random.Random(3).shuffle(order)
         with ThreadPoolExecutor(4) as clients:
             found = clients.map(lambda each: answer(each[0], bodies[each[1]]), order)
             for (_, i), text in zip(order, found, strict=True):
                 assert text == cold[i]
-    with served(States(tmp_path / "states")) as server:
+    with served(KVCache(tmp_path / "states")) as server:
         assert [answer(server, body) for body in bodies] == cold
     assert folder_digest(model_store.root) == before

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.training.evaluating import best_threshold, reader_numbers
+from openbook.training.evaluating import MOST_WRONGLY, reader_numbers, threshold_of
 from openbook.training.objective import Reading
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
@@ -24,11 +24,11 @@ def test_a_question_is_right_with_any_of_its_answers() -> None:
         reading("abstention", "e", False, abstention=0.9),
     ]
     numbers = reader_numbers(found)
-    assert 0.1 < numbers["declines_above"] <= 0.2
-    assert numbers["exact"] == 0.5
-    assert numbers["abstained_wrongly"] == 0.5
-    assert numbers["abstained_rightly"] == 1.0
-    assert numbers["score"] == pytest.approx(3 / 4)
+    assert 0.9 < numbers["declines_above"] <= 0.95  # lower, half of the answerable would be declined
+    assert numbers["exact"] == 1.0
+    assert numbers["abstained_wrongly"] == 0.0
+    assert numbers["abstained_rightly"] == 0.0
+    assert numbers["score"] == pytest.approx(1 / 2)
 
 
 def test_where_there_is_nothing_to_count_there_is_no_number() -> None:
@@ -38,11 +38,13 @@ def test_where_there_is_nothing_to_count_there_is_no_number() -> None:
 
 
 @given(CHANCES, CHANCES)
-def test_no_threshold_is_better(answerable: list[float], unanswerable: list[float]) -> None:
-    def right(threshold: float) -> float:
-        answers = sum(chance < threshold for chance in answerable) / len(answerable)
-        return answers + sum(chance >= threshold for chance in unanswerable) / len(unanswerable)
+def test_one_in_ten_is_declined_wrongly_and_no_lower_threshold_would_do(
+    answerable: list[float], unanswerable: list[float]
+) -> None:
+    def wrongly(threshold: float) -> float:
+        return sum(chance >= threshold for chance in answerable) / len(answerable)
 
-    found = best_threshold(answerable, unanswerable)
+    found = threshold_of(answerable, unanswerable)
     assert 0.05 <= found <= 0.95
-    assert right(found) == max(right(i / 100) for i in range(5, 96))
+    assert wrongly(found) <= MOST_WRONGLY or found == 0.95
+    assert found == 0.05 or wrongly(found - 0.01) > MOST_WRONGLY

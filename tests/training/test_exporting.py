@@ -12,7 +12,7 @@ import torch
 from openbook.errors import ConfigError, InvalidModelFile, ModelError, StorageError, UnknownModel
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.tokenizing import open_tokenizer
+from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
 from openbook.models.gguf_writing import checked_quantisation, reader_of
 from openbook.models.importing import merge, store_trained

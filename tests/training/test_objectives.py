@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from openbook.errors import ConfigError
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.models import ModelReference
 from openbook.training.attention import pieces_of
 from openbook.training.batches import batch_of

@@ -14,7 +14,7 @@ import torch
 
 from openbook.errors import ConfigError, ModelNotVerified, TrainingError
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.tokenizing import PromptTokenizer, open_tokenizer
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
 from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
 from openbook.runs import read_run

@@ -13,7 +13,7 @@ import torch
 from openbook.errors import ConfigError
 from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.tokenizing import open_tokenizer
+from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelStore
 from openbook.records import Decoding, Prompt
 from openbook.training.network import load_network

@@ -62,7 +62,7 @@ class Kept:
     tokens: int
 
 
-class States:
+class KVCache:
     """Bounded by `memory_bytes` in this process and `disk_bytes` in `folder`. Safe to use from several threads.
 
     Nothing here can fail a request: a folder that cannot be read or written is as good as none, and `problem` says why.

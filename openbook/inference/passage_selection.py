@@ -19,7 +19,7 @@ _NEVER = 1e-12  # probabilities are kept so far from 0 and 1
 
 
 @dataclass(frozen=True, slots=True)
-class Inclination:
+class AbstentionScore:
     """What a reader is inclined to do with one passage. `abstains`: the likeliest first token begins the abstention."""
 
     abstention_logprob: float
@@ -32,33 +32,33 @@ class Inclination:
 
 
 @dataclass(frozen=True, slots=True)
-class Choosing:
-    """`choose`: of inclinations, best found passage first, the number of the one to answer, or None.
+class PassageSelection:
+    """`choose`: of scores, best found passage first, the number of the one to answer, or None.
 
     `enough`: whether those read so far will do; by default all are read.
     """
 
-    choose: Callable[[Sequence[Inclination]], int | None]
-    enough: Callable[[Sequence[Inclination]], bool] = lambda read: False
+    choose: Callable[[Sequence[AbstentionScore]], int | None]
+    enough: Callable[[Sequence[AbstentionScore]], bool] = lambda read: False
 
 
-def choose(inclinations: Sequence[Inclination]) -> int | None:
+def choose(scores: Sequence[AbstentionScore]) -> int | None:
     """The number of the passage to answer from, which are given best found first; None when all do not hold the answer."""
-    score, number = _best(inclinations)
+    score, number = _best(scores)
     return number if score >= LEAST else None
 
 
-def enough(inclinations: Sequence[Inclination]) -> bool:
-    return _best(inclinations)[0] >= SURE
+def enough(scores: Sequence[AbstentionScore]) -> bool:
+    return _best(scores)[0] >= SURE
 
 
-def _best(inclinations: Sequence[Inclination]) -> tuple[float, int]:
+def _best(scores: Sequence[AbstentionScore]) -> tuple[float, int]:
     """(score, number) of the passage with the highest score, the better found of equal ones."""
     scored = [
-        (each.answer_log_odds - RANK_PRICE * rank, -rank) for rank, each in enumerate(inclinations) if not each.abstains
+        (each.answer_log_odds - RANK_PRICE * rank, -rank) for rank, each in enumerate(scores) if not each.abstains
     ]
     score, rank = max(scored, default=(-math.inf, 0))
     return score, -rank
 
 
-CALIBRATED = Choosing(choose, enough)
+CALIBRATED = PassageSelection(choose, enough)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.inference.states import ALL, States, next_key, root_key
+from openbook.inference.kv_cache import ALL, KVCache, next_key, root_key
 
 KEYS = [root_key(str(i)) for i in range(40)]
 MEBI = 1 << 20
@@ -26,16 +26,16 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_a_state_comes_back_in_this_process_and_the_next(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     states.put(KEYS[0], state_of(0), ["a"], states.begin(), 7)
     assert states.get(KEYS[0]) == state_of(0)
-    assert States(tmp_path).get(KEYS[0]) == state_of(0)
+    assert KVCache(tmp_path).get(KEYS[0]) == state_of(0)
     states.put(KEYS[2], state_of(2), ["b"], states.begin(), 35)
     kept = states.kept()
     assert (kept.states, kept.tokens) == (2, 42)
     assert 2000 < kept.bytes < 3000
-    assert States(tmp_path).get(KEYS[1]) is None
-    assert States().get(KEYS[0]) is None
+    assert KVCache(tmp_path).get(KEYS[1]) is None
+    assert KVCache().get(KEYS[0]) is None
 
 
 @given(
@@ -59,31 +59,31 @@ def test_a_file_that_is_not_as_it_was_written_is_never_used(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("states")
-    States(folder).put(KEYS[0], state_of(0), ["a"], 0)
+    KVCache(folder).put(KEYS[0], state_of(0), ["a"], 0)
     (file,) = files(folder)
     content = bytearray(file.read_bytes())
     at %= len(content)
     content[at] ^= 1 << bit
     file.write_bytes(content[:at] if cut else content)
-    states = States(folder)
+    states = KVCache(folder)
     assert states.get(KEYS[0]) is None
     assert not file.exists()
     states.put(KEYS[0], state_of(0), ["a"], 0)
-    assert States(folder).get(KEYS[0]) == state_of(0)
+    assert KVCache(folder).get(KEYS[0]) == state_of(0)
 
 
 def test_a_file_under_the_name_of_another_is_never_used(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     states.put(KEYS[0], state_of(0), ["a"], 0)
     states.put(KEYS[1], state_of(1), ["a"], 0)
     first, second = (next(tmp_path.rglob(f"{key.hex()}.state")) for key in KEYS[:2])
     second.write_bytes(first.read_bytes())
-    assert States(tmp_path).get(KEYS[1]) is None
-    assert States(tmp_path).get(KEYS[0]) == state_of(0)
+    assert KVCache(tmp_path).get(KEYS[1]) is None
+    assert KVCache(tmp_path).get(KEYS[0]) == state_of(0)
 
 
 def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_path: Path) -> None:
-    states = States(tmp_path, memory_bytes=5_000, disk_bytes=20_000)
+    states = KVCache(tmp_path, memory_bytes=5_000, disk_bytes=20_000)
     for number, key in enumerate(KEYS):
         states.put(key, state_of(number), ["a"], 0)
         assert sum(file.stat().st_size for file in files(tmp_path)) <= 20_000
@@ -91,14 +91,14 @@ def test_memory_and_disk_keep_to_their_bounds_and_the_least_used_goes_first(tmp_
         os.utime(file, (number, number))  # seconds are too coarse for this test
     assert states.get(KEYS[0]) is None
     assert states.get(KEYS[-1]) == state_of(len(KEYS) - 1)
-    assert States(tmp_path).kept().bytes <= 20_000
-    nothing = States(None, memory_bytes=0)
+    assert KVCache(tmp_path).kept().bytes <= 20_000
+    nothing = KVCache(None, memory_bytes=0)
     nothing.put(KEYS[0], state_of(0), [], 0)
     assert nothing.get(KEYS[0]) is None
 
 
 def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
-    several = [States(tmp_path, memory_bytes=0, disk_bytes=40_000) for _ in range(4)]
+    several = [KVCache(tmp_path, memory_bytes=0, disk_bytes=40_000) for _ in range(4)]
     for number in range(120):
         states = several[number % 4]
         states.put(KEYS[number % 40], state_of(number), ["a"], states.begin())
@@ -106,14 +106,14 @@ def test_several_processes_keep_to_one_bound_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_state_larger_than_the_room_is_not_kept_on_disk(tmp_path: Path) -> None:
-    states = States(tmp_path, disk_bytes=500)
+    states = KVCache(tmp_path, disk_bytes=500)
     states.put(KEYS[0], state_of(0), ["a"], 0)
     assert files(tmp_path) == []
     assert states.get(KEYS[0]) == state_of(0)  # but in memory
 
 
 def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
-    mine, other = States(tmp_path), States(tmp_path)
+    mine, other = KVCache(tmp_path), KVCache(tmp_path)
     for number, passages in enumerate((["a"], ["b"], ["a", "b"], [])):
         other.put(KEYS[number], state_of(number), passages, other.begin())
     assert mine.forget({"a"}) == 2
@@ -126,23 +126,23 @@ def test_what_was_purged_is_forgotten_by_every_process(tmp_path: Path) -> None:
 
 
 def test_a_process_that_writes_nothing_forgets_too(tmp_path: Path) -> None:
-    quiet = States(tmp_path / "states", disk_bytes=0)
+    quiet = KVCache(tmp_path / "states", disk_bytes=0)
     quiet.put(KEYS[0], state_of(0), ["a"], quiet.begin())
     assert not (tmp_path / "states").exists()
-    assert States(tmp_path / "states").forget({"a"}) == 0
+    assert KVCache(tmp_path / "states").forget({"a"}) == 0
     quiet.begin()
     assert quiet.get(KEYS[0]) is None
 
 
 def test_a_process_without_a_budget_deletes_what_others_wrote(tmp_path: Path) -> None:
-    States(tmp_path).put(KEYS[0], b"state", ("passage",), 0)
-    assert States(tmp_path, disk_bytes=0).forget({"passage"}) == 1
+    KVCache(tmp_path).put(KEYS[0], b"state", ("passage",), 0)
+    assert KVCache(tmp_path, disk_bytes=0).forget({"passage"}) == 1
     assert not list(tmp_path.rglob("*.state"))
-    assert States(tmp_path).get(KEYS[0]) is None
+    assert KVCache(tmp_path).get(KEYS[0]) is None
 
 
 def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path) -> None:
-    states, purger = States(tmp_path / "s"), States(tmp_path / "s")
+    states, purger = KVCache(tmp_path / "s"), KVCache(tmp_path / "s")
     begun = states.begin()
     purger.forget({"a"})
     states.put(KEYS[0], state_of(0), ["a"], begun)
@@ -154,7 +154,7 @@ def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path)
 
 
 def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = KVCache(tmp_path)
     states.put(KEYS[0], state_of(0), ["a"], 0)
     (file,) = files(tmp_path)
     content = file.read_bytes().replace(b'"a"', b'"c"')
@@ -166,7 +166,7 @@ def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp
 def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    states = States(blocked / "states")
+    states = KVCache(blocked / "states")
     states.put(KEYS[0], state_of(0), ["a"], states.begin())
     assert states.get(KEYS[0]) == state_of(0)
     assert "Not a directory" in states.problem
@@ -175,12 +175,12 @@ def test_a_folder_that_cannot_be_used_is_as_good_as_none(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no symbolic links")
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    states = States(tmp_path / "a")
+    states = KVCache(tmp_path / "a")
     states.put(KEYS[0], state_of(0), ["a"], 0)
     (file,) = files(tmp_path / "a")
     moved = file.rename(tmp_path / "elsewhere")
     file.symlink_to(moved)
-    assert States(tmp_path / "a").get(KEYS[0]) is None
+    assert KVCache(tmp_path / "a").get(KEYS[0]) is None
     assert moved.exists()
 
 
@@ -188,7 +188,7 @@ def _on_a_full_disk(folder: str) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-    states = States(Path(folder))
+    states = KVCache(Path(folder))
     states.put(KEYS[0], state_of(0), ["a"], states.begin())
     kept = states.get(KEYS[0]) == state_of(0)
     os._exit(0 if kept and "large" in states.problem and not list(Path(folder).rglob("*.*")) else 4)
@@ -203,7 +203,7 @@ def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
 
 
 def _hammer(folder: str, seed: int) -> None:
-    states = States(Path(folder), memory_bytes=3_000, disk_bytes=12_000)
+    states = KVCache(Path(folder), memory_bytes=3_000, disk_bytes=12_000)
     chance = random.Random(seed)
     for _ in range(300):
         number = chance.randrange(20)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
 from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template, template_text
 from openbook.models.trials import TemplateText
 from openbook.records import Prompt
+
+if TYPE_CHECKING:
+    from openbook.models import ModelReference
 
 
 def rendered_here(model: Model) -> TemplateText | None:
@@ -81,3 +85,12 @@ class PromptTokenizer:
 def open_tokenizer(path: Path) -> PromptTokenizer:
     """The tokenizer of the GGUF file at `path`, without its weights. Raises EngineError."""
     return PromptTokenizer(Model(library(), path, vocabulary_only=True))
+
+
+def token_counter(reference: ModelReference) -> Callable[[Sequence[str]], list[int]]:
+    """A function from texts to how many tokens each has inside a prompt, without the weights. Raises EngineError."""
+    from openbook.inference.trial import tried
+
+    tried(reference if reference.manifest.kind != "adapter" else reference.needed_base)
+    model = Model(library(), reference.vocabulary_file, vocabulary_only=True)
+    return lambda texts: [len(model.tokenize(text, control=False)) for text in texts]

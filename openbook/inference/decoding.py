@@ -1,0 +1,210 @@
+"""From logits to the text of an answer: a token, greedy or by chance; its bytes; whole characters; and where it ends.
+
+Shape legend: V vocabulary size.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from openbook.records import Decoding, Digest, FinishReason, canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CONSIDERED = 256  # tokens that are looked at first, where only some are allowed
+
+
+def request_digest(model: Digest, prompt: Digest, decoding: Decoding) -> Digest:
+    """Names one request: the same model, prompt tokens and decoding parameters always give the same digest."""
+    parts = {"model": model, "prompt": prompt, "temperature": decoding.temperature, "top_p": decoding.top_p}
+    parts |= {"seed": decoding.seed, "max_tokens": decoding.max_tokens, "stop": list(decoding.stop)}
+    parts |= {"quote": True} if decoding.quote else {}
+    return sha256_hex(canonical_json(parts))
+
+
+def uniform(request: Digest, step: int) -> float:
+    """A number in [0, 1) that is a function of the request and the step alone."""
+    digest = hashlib.sha256(f"{request}:{step}".encode()).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53  # 53 bits: exact in a float, so never rounded up to 1.0
+
+
+def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Digest, step: int) -> tuple[int, float]:
+    """The next token and its log-probability under the model (temperature 1). `logits` is float32 [V].
+
+    Greedy takes the lowest id among equals. Otherwise the smallest set of most probable tokens whose mass reaches
+    `top_p` is kept, and `uniform(request, step)` picks from it by inverse cumulative probability.
+    """
+    log_probs = log_softmax(logits)
+    if decoding.temperature <= 0:
+        token = int(np.argmax(logits))
+        return token, float(log_probs[token])
+    probs = np.exp(log_softmax(logits.astype(np.float64) / decoding.temperature))
+    order = np.argsort(-probs, kind="stable")
+    mass = np.cumsum(probs[order])
+    kept = int(np.searchsorted(mass, decoding.top_p * mass[-1], side="left")) + 1
+    kept = min(kept, len(order))
+    index = int(np.searchsorted(mass[:kept], uniform(request, step) * mass[kept - 1], side="right"))
+    token = int(order[min(index, kept - 1)])
+    return token, float(log_probs[token])
+
+
+def allowed_only(logits: NDArray[np.float32], allowed: Callable[[int], bool]) -> NDArray[np.float32] | None:
+    """The logits of the likeliest tokens that are `allowed`, up to `CONSIDERED` looked at; all others are impossible.
+
+    float32 [V] to float32 [V]. Where none of those is allowed, all tokens are looked at; None when none of all is.
+    """
+    order = np.argsort(-logits, kind="stable")
+    for candidates in (order[:CONSIDERED], order):
+        kept = [token for token in map(int, candidates) if allowed(token)]
+        if kept:
+            found = np.full_like(logits, -np.inf)
+            found[kept] = logits[kept]
+            return found
+    return None
+
+
+def log_softmax(x: NDArray[np.floating]) -> NDArray[np.float64]:
+    shifted = x.astype(np.float64) - np.max(x)
+    result: NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted)))
+    return result
+
+
+class TextStream:
+    """Feed bytes, get text that is safe to show: whole characters, and nothing that could still become a stop string."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = [s for s in stop if s]
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> str:
+        """Text that may be shown now. After a stop string was found, always empty; `final` releases what is held."""
+        if self.stopped:
+            return ""
+        self._held += self._decoder.decode(data, final)
+        found = [at for s in self._stop if (at := self._held.find(s)) >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        keep = 0 if final else self._longest_prefix_at_end()
+        cut = len(self._held) - keep
+        shown, self._held = self._held[:cut], self._held[cut:]
+        return shown
+
+    def _longest_prefix_at_end(self) -> int:
+        best = 0
+        for stop in self._stop:
+            for length in range(min(len(stop) - 1, len(self._held)), best, -1):
+                if self._held.endswith(stop[:length]):
+                    best = length
+                    break
+        return best
+
+
+class Vocabulary(Protocol):
+    def ends_generation(self, token: int) -> bool: ...
+    def piece(self, token: int) -> bytes: ...
+
+
+class Spans:
+    """The spans of a text, as what an answer may become: with `AnswerDecoder`, a quote that cannot be invented."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode()
+
+    def may_go_on(self, written: bytes, piece: bytes) -> bool:
+        begins_inside_a_letter = not written and piece[:1] and 0x80 <= piece[0] < 0xC0
+        return bool(piece) and not begins_inside_a_letter and written + piece in self._text
+
+    def may_end(self, written: bytes) -> bool:
+        """Whether `written` stands somewhere in the text with whole words at its end."""
+        at = self._text.find(written) if written.strip() and _is_whole(written) else -1
+        while at >= 0:
+            end = at + len(written)
+            before, after = written.decode()[-1], self._text[end:].decode()[:1]
+            if not (before.isalnum() and after.isalnum()):
+                return True
+            at = self._text.find(written, at + 1)
+        return False
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether no letter is cut."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class AnswerDecoder:
+    """`take` the logits after what was written so far, until `finish` says why it ends; `token` is the last one chosen."""
+
+    def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None = None) -> None:
+        self._vocabulary, self._decoding, self._request = vocabulary, decoding, request
+        self._spans, self._written = spans, b""
+        self._stream, self._pieces = TextStream(decoding.stop), list[str]()
+        self._log_probs: list[float] = []
+        self.token = -1
+        self.finish: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def answer_tokens(self) -> int:
+        return len(self._log_probs)
+
+    @property
+    def mean_logprob(self) -> float | None:
+        return sum(self._log_probs) / len(self._log_probs) if self._log_probs else None
+
+    def take(self, logits: NDArray[np.float32]) -> str:
+        """Choose the next token by `logits`, float32 [vocabulary]. The text that is decided by it, which may be none."""
+        if self._spans is not None:
+            possible = allowed_only(logits, self._allowed)
+            if possible is None:  # the text ends here
+                self.finish = "end"
+                return self._flushed("")
+            logits = possible
+        self.token, log_prob = choose_token(logits, self._decoding, self._request, len(self._log_probs))
+        self._log_probs.append(log_prob)
+        piece = ""
+        if self._vocabulary.ends_generation(self.token):
+            self.finish = "end"
+        else:
+            content = self._vocabulary.piece(self.token)
+            self._written += content
+            piece = self._stream.feed(content)
+            if self._stream.stopped:
+                self.finish = "stop"
+            elif len(self._log_probs) >= self._decoding.max_tokens:
+                self.finish = "length"
+        return self._flushed(piece)
+
+    def _flushed(self, piece: str) -> str:
+        """`piece` with all that was held back, if this is the end."""
+        if self.finish:
+            piece += self._stream.feed(b"", final=True)
+        self._pieces.append(piece)
+        return piece
+
+    def _allowed(self, token: int) -> bool:
+        if self._spans is None:
+            return True
+        if self._vocabulary.ends_generation(token):
+            return self._spans.may_end(self._written)
+        return self._spans.may_go_on(self._written, self._vocabulary.piece(token))
+
+    def cancel(self) -> None:
+        """Text that was held back, because it could have become a stop string, is lost."""
+        self.finish = "cancelled"
