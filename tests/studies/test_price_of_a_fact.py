@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -187,6 +188,11 @@ def test_the_readme_shows_the_finished_numbers() -> None:
     assert drawn == (STUDY / "price.svg").read_text(encoding="utf-8")
     marks = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(drawn).iter()]
     assert (marks.count("polyline"), marks.count("circle"), marks.count("rect")) == (3, 15 + 2 + 3, 12 + 1)
+
+
+def test_the_study_uses_what_everybody_may_use() -> None:
+    imports = re.findall(r"^ *(?:from|import) (openbook[.\w]*)", "".join(map(Path.read_text, STUDY.glob("*.py"))), re.M)
+    assert set(imports) == {"openbook"}
 
 
 def test_no_data_is_not_nothing_right() -> None:
