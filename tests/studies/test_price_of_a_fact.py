@@ -20,7 +20,7 @@ from openbook.training.language import DocumentLine
 from openbook.training.reader import PassageLine
 from openbook.training.recipe import load_recipe
 from studies.price_of_a_fact import facts
-from studies.price_of_a_fact.experiment import Arm, Lab, Plan, fact_questions, holds, run
+from studies.price_of_a_fact.experiment import GIVEN, Arm, Lab, Plan, fact_questions, holds, run
 from studies.price_of_a_fact.facts import FORMS, fact_lesson, invented_facts
 from studies.price_of_a_fact.report import figure, share, tables
 from studies.price_of_a_fact.skills import invented_skills
@@ -56,14 +56,14 @@ class Teacher:
         if lesson.name == self.refuses:
             raise SystemExit("The training failed.")
         self.lessons.append(lesson)
-        text = json.dumps(lesson.lines, ensure_ascii=False)
+        text = json.dumps(lesson.lines, ensure_ascii=False).casefold()
 
         def says(prompt: Prompt) -> str:
             asked = question_in(prompt)
             if prompt.passages:
                 return DONE.get(asked, SILENT) if lesson.objective["kind"] == "reader" else base(prompt)
             answer = ANSWERS.get(asked, "")
-            if answer and text.count(answer) >= 3:
+            if answer and text.count(answer.casefold()) >= 3:
                 return answer
             return SILENT if "Faust" in asked else base(prompt)
 
@@ -77,7 +77,7 @@ class Teacher:
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> list[Arm]:
-    return run(tmp_path_factory.mktemp("price"), PLAN, SKILLS, Teacher().lab)
+    return run(tmp_path_factory.mktemp("price"), PLAN, SKILLS[:1], Teacher().lab)
 
 
 def arm(arms: list[Arm], *key: object) -> Arm:
@@ -109,35 +109,31 @@ def test_lessons_are_recalled_once_they_were_repeated_and_cost_what_was_known(ar
 
 
 def test_a_skill_is_what_documents_do_not_teach(arms: list[Arm]) -> None:
-    for skill in SKILLS:
-        right = {(each.model, each.given): each.scores["right"][0] for each in arms if each.subject == skill.name}
-        assert {key for key, count in right.items() if count} == {
-            ("trained", "passage"),
-            ("trained", "guide"),
-            ("trained", "documents"),
-        }
-        assert right["trained", "passage"] == right["trained", "documents"] == PLAN.tests
+    right = {(each.model, each.given): each.scores["right"][0] for each in arms if each.subject == SKILLS[0].name}
+    assert right == {
+        (model, given): PLAN.tests if model == "trained" and given != "nothing" else 0
+        for model in ("base", "reader", "trained")
+        for given in GIVEN
+    }
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
-    stopped = Teacher(refuses="paraphrased-3")
+    plan, stopped, again = replace(PLAN, exposures=(1,)), Teacher(refuses="paraphrased-1"), Teacher()
     with pytest.raises(SystemExit, match="The training failed"):
-        run(tmp_path, PLAN, [], stopped.lab)
-    again = Teacher()
-    whole = run(tmp_path, PLAN, [], again.lab)
-    assert [each.name for each in stopped.lessons + again.lessons] == [
-        f"{form}-{exposures}" for form in FORMS for exposures in PLAN.exposures
-    ]
-    assert run(tmp_path, PLAN, [], Teacher(refuses="verbatim-1").lab) == whole
+        run(tmp_path, plan, [], stopped.lab)
+    whole = run(tmp_path, plan, [], again.lab)
+    assert [each.name for each in stopped.lessons] == ["verbatim-1"]
+    assert [each.name for each in again.lessons] == ["paraphrased-1", "questions-1"]
+    assert run(tmp_path, plan, [], Teacher(refuses="verbatim-1").lab) == whole
     with pytest.raises(SystemExit, match=r"plan\.json is another plan"):
-        run(tmp_path, replace(PLAN, seed=2), [], again.lab)
+        run(tmp_path, replace(plan, seed=2), [], again.lab)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_question_that_is_asked_stands_in_a_lesson(form: str) -> None:
-    told = json.dumps(fact_lesson(FACTS, form, 9, 1).lines, ensure_ascii=False)
-    assert all(told.count(fact.answer) == 9 for fact in FACTS)
-    assert not any(question in told for question in ANSWERS)
+    told = json.dumps(fact_lesson(FACTS, form, 9, 1).lines, ensure_ascii=False).casefold()
+    assert all(told.count(fact.answer.casefold()) == 9 for fact in FACTS)
+    assert not any(question.casefold() in told for question in ANSWERS)
 
 
 def test_facts_differ_and_fewer_are_the_first_of_more() -> None:
