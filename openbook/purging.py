@@ -246,7 +246,7 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
 
 def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _Derived:
     """Look for it, and whether it can be deleted. Raises KnowledgeBaseBusy, StorageError."""
-    for lock in (*places.runs.glob(f"*/{LOCK}"), *places.diagnoses.glob("*/**/*.lock")):
+    for lock in (*places.runs.glob(f"*/{LOCK}"), *places.diagnoses.glob("*/*.lock")):
         if is_held(lock):
             raise KnowledgeBaseBusy(
                 f"Another process works in {lock.parent} and may hold the text of these documents. Wait for it, or end it, "
@@ -403,7 +403,7 @@ def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> tupl
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
             return None, None
-        if path.suffix in _WEIGHTS and place in ("models", "runs", "diagnoses"):
+        if path.suffix in _WEIGHTS and place in ("models", "runs"):
             advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is said apart."
             return None, OutOfReach("weights", path, advice)
         if path.suffix == ".state" and place == "states":

@@ -21,7 +21,6 @@ from openbook.cli.asking import (
     surveyed,
 )
 from openbook.cli.scoping import scope_of
-from openbook.cli.teach import teach
 from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
@@ -37,12 +36,10 @@ if TYPE_CHECKING:
 
 
 class _RunIsMeant(click.Group):
-    """`openbook diagnose FILE` is short for `openbook diagnose run FILE`, and `--teach` is another word for `teach`."""
+    """`openbook diagnose FILE` is short for `openbook diagnose run FILE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] == "--teach":
-            args = ["teach", *args[1:]]
-        elif args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -54,7 +51,6 @@ def diagnose() -> None:
     \b
     openbook diagnose questions.jsonl --docs handbook/
     openbook diagnose run --help
-    openbook diagnose --teach --help   what does a fact cost, by training and by retrieval?
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
@@ -351,9 +347,6 @@ def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None
                 f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "
                 f"less than --fail-under {wanted:g}."
             )
-
-
-diagnose.add_command(teach)
 
 
 @diagnose.command()

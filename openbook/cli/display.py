@@ -276,13 +276,3 @@ def short_path(path: str) -> str:
 def printable(text: str) -> str:
     """Without control characters: a document must not be able to steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
-
-
-def sparkline(shares: Sequence[float], encoding: str = "utf-8") -> str:
-    """A block for each share (from 0 to 1), as high as it is; a digit (0 to 9) where the encoding has no blocks."""
-    blocks = "▁▂▃▄▅▆▇█"
-    try:
-        blocks.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        blocks = "0123456789"
-    return "".join(blocks[round(min(1.0, max(0.0, share)) * (len(blocks) - 1))] for share in shares)

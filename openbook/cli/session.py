@@ -248,9 +248,6 @@ def add_progress() -> Iterator[Callable[[str, int, int], None]]:
         "probe": "Probing answers",
         "judge": "Judging answers",
         "draft": "Drafting questions",
-        "teach": "Measuring, in parts",
-        "learn": "Learning, in steps",
-        "ask": "Asking questions",
     }
     with _bars("count") as show:
         yield lambda stage, done, total: show(titles[stage], done, total)
