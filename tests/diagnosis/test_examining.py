@@ -183,7 +183,8 @@ def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: Knowled
     def reads(prompt: Prompt) -> str:
         return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
 
-    engine = TableEngine(reads, context_tokens=PROMPT_TOKENS + 50)
+    empty = EchoEngine().count_prompt_tokens(reading_prompt(question.question, []))
+    engine = TableEngine(reads, context_tokens=empty + 42)
     options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
     ((observation, found),) = judged(
         run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
