@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ from openbook.cli.scoping import scope_of, scope_options
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openbook.diagnosis.drafting import Drafting
-    from openbook.diagnosis.reviewing import Review
+    from openbook.diagnosis.question_drafts import Drafts
+    from openbook.diagnosis.question_review import Review
     from openbook.knowledge import KnowledgeBase
 
-KEYS = "[a]ccept  edit [q]uestion  edit ans[w]ers  [r]eject  [s]kip  [x] stop: "
+KEYS = "[a]ccept  [e]dit  [r]eject  [s]kip  [x] stop: "
 
 
 @click.group()
@@ -29,7 +28,7 @@ def questions() -> None:
 @click.option("--kb", type=click.Path(path_type=Path), help="Draft from this knowledge base (default: your own).")
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, help="How many at most (default: 200).")
 @click.option("--seed", type=click.IntRange(0), default=0, help="The same seed, the same drafts.")
-@click.option("--model", help="Let this stored model pose questions too, where no rule does.")
+@click.option("--model", help="The model that writes them, such as qwen2.5-coder-1.5b-instruct (default: your own).")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write, one a line.")
 @click.option("--force", is_flag=True, help="Write over a file that exists, reviewed questions included.")
 @scope_options
@@ -44,73 +43,53 @@ def draft(
     where: str,
     labels: tuple[str, ...],
 ) -> None:
-    """Propose questions whose answers stand in a knowledge base. They are drafts: review them before you use them."""
+    """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
+
+    A run that was stopped goes on with the same command.
+    """
     from openbook.cli import display, session
-    from openbook.diagnosis import drafting
-    from openbook.diagnosis.drafts import write_questions
+    from openbook.diagnosis import question_drafts
+    from openbook.diagnosis.questions import write_questions
+    from openbook.knowledge import KnowledgeBase
+    from openbook.models.durable import check_replaceable, storage_errors
 
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
-    current = session.settings(kb=kb, model=model)
-    base, embedder = session.open_base(current)
+    # Each passage is read once, for questions only, so what is computed of it is not kept.
+    current = session.settings(kb=kb, model=model, kv_disk=0)
+    base = KnowledgeBase.open(current.default_kb)
     display.must_hold_documents(base, str(current.default_kb))
-    _check_writable(output)  # before the work, not after it
     scope = scope_of(base, as_of, where, labels)
-    opened = session.model_opener(current)() if model else None
+    with storage_errors(f"write {output}"):  # before the work, not after it
+        check_replaceable(output)
+    log = question_drafts.ReplyLog(output.with_name(f"{output.name}.part"))
+    opened = session.model_opener(current)()
     try:
         with session.add_progress() as progress:
-            found = drafting.draft(
-                base,
-                embedder,
-                count,
-                seed=seed,
-                model=opened,
-                scope=scope,
-                progress=lambda done, total: progress("draft", done, total),
+            found = question_drafts.draft(
+                base, opened, count, log, seed=seed, scope=scope, progress=lambda done, of: progress("draft", done, of)
             )
     finally:
-        if opened is not None:
-            opened.close()
-    if found.drafts:
-        write_questions(output, [each.to_json() for each in found.drafts])
+        opened.close()
+    if found.questions:
+        write_questions(output, found.questions)
+    log.path.unlink(missing_ok=True)
     _report(found, count, output)
 
 
-def _check_writable(path: Path) -> None:
-    """Raises StorageError where no file can be put there. Nothing is left behind, not even a folder."""
-    from openbook.models.durable import replace_file, storage_errors
-
-    new = [folder for folder in path.parents if not folder.exists()]
-    trial = path.with_name(f".{path.name}.trial")
-    with storage_errors(f"write {path}"):
-        try:
-            replace_file(trial, b"")
-        finally:
-            with suppress(OSError):
-                trial.unlink(missing_ok=True)
-                for folder in filter(Path.is_dir, new):
-                    folder.rmdir()
-
-
-def _report(found: Drafting, count: int, output: Path) -> None:
+def _report(found: Drafts, count: int, output: Path) -> None:
     from openbook.cli import display, session
 
-    notes = session.error_console()
-    for document in found.not_english[:5]:
-        text = f"Not in English, so the rules cannot ask about it: {display.short_path(document)}"
-        notes.print(display.printable(text), style="yellow", markup=False, soft_wrap=True)
-    if len(found.not_english) > 5:
-        notes.print(f"... and {len(found.not_english) - 5} more documents that are not in English.", markup=False)
     for reason, times in found.rejected.items():
-        notes.print(f"turned down {times:>5}: {reason}", style="dim", markup=False)
-    if not found.drafts:
+        session.error_console().print(f"turned down {times:>5}: {reason}", style="dim", markup=False)
+    if not found.questions:
         raise ConfigError(
-            f"No question could be drafted from {found.documents} documents. The rules read English statements and tables; "
-            "write questions by hand, one JSON object a line, or try --model."
+            f"No question could be drafted: the model read {found.passages:,} passages, and nothing that it wrote passed the "
+            "checks. Choose a larger model with --model, or write questions by hand, one JSON object a line."
         )
-    out, without = display.console(), sum(each.kind == "unanswerable" for each in found.drafts)
-    few = f" of {count:,} wanted; the documents gave no more" if len(found.drafts) < count else ""
-    display.say(out, f"{len(found.drafts):,} drafts{few}, {without:,} of them without an answer, in {output}.")
+    out = display.console()
+    few = f" of {count:,} wanted" if len(found.questions) < count else ""
+    display.say(out, f"{len(found.questions):,} drafts{few} from {found.passages:,} passages, in {output}.")
     display.say(out, f"Nobody has read them yet. Review them: openbook questions review {output}")
 
 
@@ -120,25 +99,21 @@ def _report(found: Drafting, count: int, output: Path) -> None:
 def review(file: Path, kb: Path | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
     from openbook.cli import display
-    from openbook.diagnosis.reviewing import Review
+    from openbook.diagnosis.question_review import Review
 
-    out = display.console()
-    with Review.open(file) as work:
-        base = _base_or_none(kb) if work.waiting() else None
-        total, stopped = len(work.waiting()), False
-        for number, at in enumerate(work.waiting(), start=1):
-            display.say(out, f"\n{number} of {total}", style="dim")
-            _show_place(base, work.questions[at])
-            if not _decide(work, at):
-                stopped = True
-                break
-        if base is not None:
-            base.close()
-    left = len(work.waiting())
-    kept = len(work.questions) - len(work.rejected) - left
-    end = "Stopped. " if stopped else ""
+    out, work = display.console(), Review.open(file)
+    drafts = work.drafts()
+    base = _base_or_none(kb) if drafts else None
+    for number, each in enumerate(drafts, start=1):
+        display.say(out, f"\n{number} of {len(drafts)}", style="dim")
+        _show_place(base, each)
+        if not _decide(work, each):
+            break
+    if base is not None:
+        base.close()
+    left = len(work.drafts())
     again = f" To go on: openbook questions review {file}" if left else ""
-    display.say(out, f"\n{end}Reviewed: {kept:,}; still drafts: {left:,}.{again}")
+    display.say(out, f"\nReviewed: {len(work.questions) - left:,}; still drafts: {left:,}.{again}")
 
 
 def _base_or_none(kb: Path | None) -> KnowledgeBase | None:
@@ -155,64 +130,62 @@ def _base_or_none(kb: Path | None) -> KnowledgeBase | None:
         return None
 
 
-def _show_place(base: KnowledgeBase | None, question: dict[str, Any]) -> None:
+def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     """The passage with the quote, and in it the answer, marked."""
     from rich.text import Text
 
     from openbook.cli import display
-    from openbook.diagnosis.drafts import answers_of
-    from openbook.diagnosis.reviewing import place
+    from openbook.diagnosis.question_review import around
+    from openbook.diagnosis.questions import texts
 
-    out, found = display.console(), place(base, question)
-    if found is None:
-        display.say(out, "No passage: the question is meant to have no answer in the documents.", style="yellow")
+    out, gold = display.console(), draft.get("gold")
+    if gold is None:
+        display.say(out, "No passage is named.", style="yellow")
         return
-    page = f" · page {found.page}" if found.page else ""
-    display.say(out, display.printable(f"{found.document}{page}"), style="cyan")
-    if found.note:
-        display.say(out, found.note, style="yellow")
+    page = f" · page {gold['page']}" if gold.get("page") else ""
+    display.say(out, display.printable(f"{gold.get('document', '')}{page}"), style="cyan")
+    beside = around(base, draft) if base is not None else ("", "")
+    if beside is None:
+        display.say(
+            out, "The quote does not stand there in this knowledge base; only the quote is shown.", style="yellow"
+        )
+    before, after = map(display.printable, beside or ("", ""))
     opened, closed = ("", "") if out.is_terminal else ("»", "«")  # where no colour can mark it
-    quote = Text(f"{opened}{display.printable(found.quote)}{closed}", style="reverse")
-    for answer in answers_of(question):
-        quote.highlight_words([answer], style="bold underline")
-    before, after = display.printable(found.before), display.printable(found.after)
+    quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
+    quote.highlight_words(texts(draft.get("answers"), "answers"), style="bold underline")
     display.say(out, Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
 
 
-def _decide(work: Review, at: int) -> bool:
-    """Ask for one draft until it is decided or skipped. False: stop."""
+def _decide(work: Review, draft: dict[str, Any]) -> bool:
+    """Ask about one draft until it is decided or skipped. False: stop."""
     from openbook.cli import display
-    from openbook.diagnosis.drafts import answers_of
+    from openbook.diagnosis.questions import texts
 
     out = display.console()
     while True:
-        question, problem = work.questions[at], ""
-        display.say(out, f"\nQuestion: {display.printable(question['question'])}", style="bold")
-        answers = " | ".join(answers_of(question)) or "none: unanswerable"
-        display.say(out, f"Answers:  {display.printable(answers)}")
-        key = _typed(KEYS)
-        if key is None or key.lower() in ("x", "exit", "quit"):
-            return False
-        match key.lower():
+        answers = texts(draft.get("answers"), "answers")
+        display.say(out, f"\nQuestion: {display.printable(draft['question'])}", style="bold")
+        display.say(out, f"Answers:  {display.printable(' | '.join(answers) or 'none: unanswerable')}")
+        match (key := _typed(KEYS)) and key.lower():
             case "a" | "accept":
-                problem = work.accept(at)
-                if not problem:
-                    return True
+                work.accept(draft)
+                return True
             case "r" | "reject":
-                work.reject(at)
+                work.reject(draft)
                 return True
             case "s" | "skip":
                 return True
-            case "q" | "question":
-                if text := _typed("New question (empty: as it is): "):
-                    problem = work.edit(at, question=text)
-            case "w" | "answers":
-                if text := _typed("New answers, with | between them (empty: as they are): "):
-                    problem = work.edit(at, answers=[part.strip() for part in text.split("|") if part.strip()])
+            case "e" | "edit":
+                question = _typed("Question (empty: as it is): ") or draft["question"]
+                given = _typed("Answers, with | between them (empty: as they are; |: none): ") or "|".join(answers)
+                try:
+                    work.edit(draft, question, [part.strip() for part in given.split("|") if part.strip()])
+                except ValueError as error:
+                    display.say(out, display.printable(f"It stays as it is: {error}"), style="yellow")
+            case "x" | "exit" | "quit" | None:
+                return False
             case _:
-                problem = f"{display.printable(key)!r} is none of a, q, w, r, s, x."
-        if problem:
-            display.say(out, display.printable(problem), style="yellow")
+                display.say(out, display.printable(f"{key!r} is none of a, e, r, s, x."), style="yellow")
 
 
 def _typed(prompt: str) -> str | None:
@@ -238,9 +211,9 @@ def _typed(prompt: str) -> str | None:
 def import_(source: Path, output: Path, documents: Path | None, split: str, file_format: str, force: bool) -> None:
     """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
     from openbook.cli import display
-    from openbook.diagnosis.drafts import write_questions
     from openbook.diagnosis.importing import to_import
     from openbook.diagnosis.importing_beir import is_beir, write_corpus
+    from openbook.diagnosis.questions import write_questions
     from openbook.knowledge.discovery import check_exists
     from openbook.models.durable import storage_errors
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from openbook.diagnosis.verdicts import NO_SPACES
 from openbook.knowledge.sentences import sentence_spans
 
 SHORTEST_CHARS = 20  # of a quote that is looked for in all documents
@@ -22,3 +25,11 @@ def sentence_at(text: str, start: int, length: int = 1) -> str:
         after = spans[last + 1][0] - spans[last][1] if last + 1 < len(spans) else len(text)
         first, last = (first - 1, last) if before < after else (first, last + 1)
     return text[spans[first][0] : spans[last][1]]
+
+
+def pattern_of(answer: str) -> re.Pattern[str] | None:
+    """A pattern for the words of an answer, whatever the spaces between them. None: it has no words."""
+    words = r"\s+".join(map(re.escape, answer.strip().rstrip(".").split()))
+    if not words:
+        return None
+    return re.compile(words if NO_SPACES.search(answer) else rf"(?<!\w){words}(?!\w)")

@@ -5,14 +5,12 @@ OpenBook's own files and RAGAS records in JSON Lines are read a line at a time; 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.drafts import line_of
-from openbook.diagnosis.gold_quotes import SHORTEST_CHARS, sentence_at
+from openbook.diagnosis.gold_quotes import SHORTEST_CHARS, pattern_of, sentence_at
 from openbook.diagnosis.importing_beir import beir_questions, is_beir
 from openbook.diagnosis.questions import (
     MAX_LINE_BYTES,
@@ -20,6 +18,7 @@ from openbook.diagnosis.questions import (
     Question,
     asked,
     decoded,
+    line_of,
     lines_in,
     opened,
     parsed,
@@ -28,7 +27,7 @@ from openbook.diagnosis.questions import (
     text_of,
     texts,
 )
-from openbook.diagnosis.verdicts import NO_SPACES, holds_any
+from openbook.diagnosis.verdicts import holds_any
 from openbook.errors import ConfigError, did_you_mean
 
 FORMATS = ("openbook", "squad", "ragas", "beir")
@@ -201,17 +200,9 @@ def _reference(contexts: tuple[str, ...], answers: tuple[str, ...]) -> Gold | No
     Without one the whole of a context that holds an answer in other words, or of the first.
     """
     for context in contexts:
-        for words in filter(None, map(_words, answers)):
+        for words in filter(None, map(pattern_of, answers)):
             if found := words.search(context):
                 return Gold("", quote=sentence_at(context, found.start(), len(found[0])))
     holding = (context for context in contexts if holds_any(context, answers))
     whole = next(holding, contexts[0] if contexts else "")
     return Gold("", quote=whole) if whole else None
-
-
-def _words(answer: str) -> re.Pattern[str] | None:
-    """A pattern for the words of an answer, whatever the spaces between them."""
-    words = r"\s+".join(map(re.escape, answer.strip().rstrip(".").split()))
-    if not words:
-        return None
-    return re.compile(words if NO_SPACES.search(answer) else rf"(?<!\w){words}(?!\w)")

@@ -21,6 +21,7 @@ from typing import IO, Any, Literal, TypeAlias
 
 from openbook.answer import checked_question
 from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
+from openbook.models.durable import replace_file, storage_errors
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]
@@ -313,3 +314,19 @@ def parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no valid JSON: {error}.") from error
+
+
+def line_of(question: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(question, ensure_ascii=False)}\n".encode("utf-8", "replace")
+
+
+def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
+    """What a file of that name holds with these questions: compressed where it ends in .gz."""
+    content = b"".join(map(line_of, questions))
+    return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+
+
+def write_questions(path: Path, questions: Iterable[Mapping[str, Any]]) -> None:
+    """Put them there in one step, one a line. Raises StorageError."""
+    with storage_errors(f"write {path}"):
+        replace_file(path, content_of(path, questions))

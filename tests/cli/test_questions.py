@@ -5,25 +5,33 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openbook.cli import run, session
-from openbook.diagnosis.drafts import unreviewed, write_questions
-from openbook.diagnosis.questions import load_questions
-from openbook.diagnosis.reviewing import Review
+from openbook.diagnosis.question_review import Review
+from openbook.diagnosis.questions import load_questions, write_questions
 from openbook.errors import StorageError
+from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from tests.diagnosis.bases import EMBEDDER, FERRIES, GERMAN, base_of
+from openbook.records import ReaderFormat
+from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, DraftEngine, base_of
 
 
 @pytest.fixture
 def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Knowledge bases are searched with an embedder that needs no file."""
-    monkeypatch.setattr(session, "open_base", lambda current: (KnowledgeBase.open(current.default_kb), EMBEDDER))
-    base_of(tmp_path, ferries=FERRIES).close()
+    """A knowledge base; models named `good`, `silent` and `reader` are there."""
+    reader = ReaderFormat("Answer.", "The passages do not say.")
+    models: dict[str, Callable[[], FrozenModel]] = {
+        "good": lambda: FrozenModel(DraftEngine()),
+        "silent": lambda: FrozenModel(DraftEngine(lambda text: "I cannot help.")),
+        "reader": lambda: FrozenModel(DraftEngine(), reader),
+    }
+    monkeypatch.setattr(session, "model_opener", lambda current: models[current.model])
+    base_of(tmp_path, ferries=FERRIES, harbour=HARBOUR).close()
     return tmp_path / "kb"
 
 
@@ -41,61 +49,71 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def unreviewed(path: Path) -> int:
+    return sum(not question.reviewed for question in load_questions(path))
+
+
 def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out" / "questions.jsonl"
-    code, stdout, stderr = out(capsys, "questions", "draft", "--kb", kb, "-n", "6", "-o", path)
+    command = ("questions", "draft", "--kb", kb, "--model", "good", "-o", path)
+    code, stdout, stderr = out(capsys, *command, "-n", "2")
     assert code == 0, stderr
+    assert "2 drafts from 2 passages" in stdout
     assert "Nobody has read them yet" in stdout
-    assert unreviewed(path) == len(read(path)) > 0
-    code, _, stderr = out(capsys, "questions", "draft", "--kb", kb, "-o", path)
+    assert unreviewed(path) == len(read(path)) == 2
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    code, _, stderr = out(capsys, *command)
     assert code == 2
     assert "--force" in stderr
-    assert out(capsys, "questions", "draft", "--kb", kb, "-n", "3", "-o", path, "--force")[0] == 0
+    code, stdout, _ = out(capsys, *command, "-n", "500", "--force")
+    assert (code, "of 500 wanted" in stdout) == (0, True)
 
 
-def test_few_drafts_are_said_to_be_few(kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, stdout, _ = out(capsys, "questions", "draft", "--kb", kb, "-n", "500", "-o", tmp_path / "q.jsonl")
-    assert "of 500 wanted" in stdout
-
-
-def test_another_language_and_an_empty_base_write_nothing(
+def test_a_model_that_cannot_draft_is_named_with_advice(
     kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    base_of(other, haus=GERMAN).close()
     path = tmp_path / "q.jsonl"
-    code, _, stderr = out(capsys, "questions", "draft", "--kb", other / "kb", "-o", path)
-    assert code == 2
-    assert "Not in English" in stderr
-    assert "No question could be drafted" in stderr
+    command = ("questions", "draft", "--kb", kb, "-o", path, "--model")
+    code, _, stderr = out(capsys, *command, "silent")
+    assert (code, "No question could be drafted" in stderr, "turned down" in stderr) == (2, True, True)
+    code, _, stderr = out(capsys, *command, "reader")
+    assert (code, "Choose a model that follows" in stderr) == (2, True)
     KnowledgeBase.ensure(tmp_path / "empty", EMBEDDER.identity).close()
-    assert out(capsys, "questions", "draft", "--kb", tmp_path / "empty", "-o", path)[0] == 4
-    assert not path.exists()
+    assert out(capsys, "questions", "draft", "--kb", tmp_path / "empty", "-o", path, "--model", "good")[0] == 4
+    assert list(tmp_path.glob("q.jsonl*")) == []
 
 
 def test_an_output_that_cannot_be_written_is_said_before_the_work(
     kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    code, _, stderr = out(capsys, "questions", "draft", "--kb", kb, "-o", tmp_path / "file" / "q.jsonl")
+    code, _, stderr = out(
+        capsys, "questions", "draft", "--kb", kb, "--model", "good", "-o", tmp_path / "file" / "q.jsonl"
+    )
     assert code == 5
     assert "Cannot write" in stderr
 
 
-def test_no_drafts_are_left_behind_by_a_failure(
+def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(text: str) -> str:
+        if len(first.read) == 2:
+            raise KeyboardInterrupt
+        return second.write(text)
 
-    before = sorted(tmp_path.iterdir())
-    path = tmp_path / "new" / "q.jsonl"
-    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path, "--where", "type = (")[0] == 2
-    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path, "--model", "nosuch")[0] == 3
-    monkeypatch.setattr("openbook.diagnosis.drafting.draft", interrupted)
-    assert out(capsys, "questions", "draft", "--kb", kb, "-o", path)[0] == 130
-    assert sorted(tmp_path.iterdir()) == before
+    first, second = DraftEngine(interrupted), DraftEngine()
+    path, whole = tmp_path / "q.jsonl", tmp_path / "whole.jsonl"
+    command = ("questions", "draft", "--kb", kb, "-n", "2", "-o")
+    assert out(capsys, *command, whole, "--model", "good")[0] == 0
+    monkeypatch.setattr(session, "model_opener", lambda current: lambda: FrozenModel(first))
+    assert out(capsys, *command, path)[0] == 130
+    assert not path.exists()
+    monkeypatch.setattr(session, "model_opener", lambda current: lambda: FrozenModel(second))
+    assert out(capsys, *command, path)[0] == 0
+    assert path.read_bytes() == whole.read_bytes()
+    assert len(second.read) == 1
+    assert list(tmp_path.glob("q.jsonl*")) == [path]
 
 
 DRAFTS: list[dict[str, Any]] = [
@@ -122,7 +140,7 @@ def drafts(tmp_path: Path) -> Path:
 def test_review_saves_every_decision(
     kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    type_in(monkeypatch, "a", "r", "q", "Is there a bar?", "w", "yes | one bar", "a", "s")
+    type_in(monkeypatch, "a", "r", "e", "Is there a bar?", "yes | one bar", "a", "s")
     code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
     assert code == 0
     assert "1 of 4" in stdout
@@ -141,81 +159,57 @@ def test_an_interrupted_review_goes_on_where_it_stopped(
     type_in(monkeypatch, "a")  # and the pipe ends
     code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
     assert code == 0
-    assert "Stopped. Reviewed: 2; still drafts: 3." in stdout
+    assert "Reviewed: 2; still drafts: 3." in stdout
     type_in(monkeypatch, "a", "x")
     assert "1 of 3" in out(capsys, "questions", "review", drafts, "--kb", kb)[1]
     assert unreviewed(drafts) == 2
-
-
-def test_what_is_wrong_cannot_be_accepted(
-    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    type_in(monkeypatch, "z", "q", "by hand?", "a", "q", "Is it?", "w", "|", "a", "x")
-    code, stdout, _ = out(capsys, "questions", "review", drafts)
-    assert code == 0
-    assert "'z' is none of a, q, w, r, s, x." in stdout
-    assert "The same question is there already" in stdout
-    assert read(drafts)[0]["kind"] == "unanswerable"
-    assert read(drafts)[0]["reviewed"] is True
-
-
-def test_review_without_the_passage_says_why(
-    kb: Path, drafts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    changed = [DRAFTS[0] | {"gold": DRAFTS[0]["gold"] | {"start": 12}}, DRAFTS[1] | {"gold": None, "answers": []}]
-    changed.append(DRAFTS[2] | {"gold": DRAFTS[2]["gold"] | {"document": "gone.md"}})
-    write_questions(drafts, changed)
-    type_in(monkeypatch, "s", "a", "s", "s")
-    _, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
-    assert "The document has changed" in stdout
-    assert "No passage" in stdout
-    assert "It has no accepted answer" in stdout
-    assert "no such document" in stdout
-
-
-def reviewed(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a review says; afterwards the file is one that a diagnosis reads."""
-    code, stdout, stderr = out(capsys, "questions", "review", path)
-    assert code == 0, stderr
-    assert list(load_questions(path))
-    return stdout
-
-
-def test_a_question_of_general_knowledge_stays_one(
-    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_questions(
-        drafts, [{"question": "Capital of France?", "answers": ["Lyon"], "kind": "world", "reviewed": False}]
-    )
-    type_in(monkeypatch, "w", "Paris", "a")
-    reviewed(drafts, capsys)
-    (question,) = load_questions(drafts)
-    assert (question.kind, question.answers, question.reviewed) == ("world", ("Paris",), True)
-
-
-def test_what_is_marked_unanswerable_can_be_accepted_or_answered(
-    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    marked = {"unanswerable": True, "reviewed": False}
-    write_questions(drafts, [{"question": "Who built it?"} | marked, {"question": "Who owns it?"} | marked])
-    type_in(monkeypatch, "a", "w", "Ada Brandl", "a")
-    assert "Reviewed: 2; still drafts: 0." in reviewed(drafts, capsys)
-    assert [(q.kind, q.answers) for q in load_questions(drafts)] == [
-        ("unanswerable", ()),
-        ("answerable", ("Ada Brandl",)),
-    ]
 
 
 def test_an_edit_that_would_spoil_the_file_is_refused(
     drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = drafts.read_bytes()
-    type_in(monkeypatch, "q", "???", "x")
-    assert "It stays as it is: The question is empty" in reviewed(drafts, capsys)
+    type_in(monkeypatch, "z", "e", "???", "", "x")
+    _, stdout, _ = out(capsys, "questions", "review", drafts)
+    assert "'z' is none of a, e, r, s, x." in stdout
+    assert "It stays as it is: The question is empty" in stdout
     assert drafts.read_bytes() == before
-    write_questions(drafts, [DRAFTS[0] | {"question": "?"}])
-    type_in(monkeypatch, "a", "q", "Where?", "a")
-    assert "It cannot be accepted: The question is empty" in reviewed(drafts, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "typed", "expected"),
+    [
+        ({}, ("e", "", "|", "a"), ("unanswerable", ())),
+        ({"answers": [], "kind": "unanswerable"}, ("a",), ("unanswerable", ())),
+        ({"answers": [], "kind": "unanswerable"}, ("e", "", "Ada", "a"), ("answerable", ("Ada",))),
+        ({"kind": "world", "gold": None}, ("e", "", "Paris", "a"), ("world", ("Paris",))),
+    ],
+)
+def test_an_edit_of_the_answers_decides_whether_it_has_any(
+    drafts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    typed: tuple[str, ...],
+    expected: tuple[str, tuple[str, ...]],
+) -> None:
+    write_questions(drafts, [DRAFTS[0] | changes])
+    type_in(monkeypatch, *typed)
+    assert out(capsys, "questions", "review", drafts)[0] == 0
+    (question,) = load_questions(drafts)
+    assert ((question.kind, question.answers), question.reviewed) == (expected, True)
+
+
+def test_review_without_the_passage_says_so(
+    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = DRAFTS[0] | {"gold": DRAFTS[0]["gold"] | {"start": 12}}
+    gone = DRAFTS[1] | {"gold": DRAFTS[1]["gold"] | {"document": "gone.md"}}
+    write_questions(drafts, [moved, gone, DRAFTS[2] | {"gold": None}])
+    type_in(monkeypatch, "s", "s", "s")
+    _, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    assert stdout.count("The quote does not stand there in this knowledge base") == 2
+    assert "No passage is named" in stdout
 
 
 def test_review_reads_what_a_diagnosis_reads(
@@ -226,46 +220,32 @@ def test_review_reads_what_a_diagnosis_reads(
     for path, content in ((drafts, line), (compressed, gzip.compress(line))):
         path.write_bytes(content)
         type_in(monkeypatch, "a")
-        assert "Answers:  09:40\n" in reviewed(path, capsys)
+        assert "Answers:  09:40\n" in out(capsys, "questions", "review", path)[1]
         assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
-    for bad in ({"mine": 1}, {"id": "d0"}, {"reviewed": False, "tags": 3}):
-        write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"]} | bad])
-        code, _, stderr = out(capsys, "questions", "review", drafts)
-        assert (code, "line 2 is no valid question" in stderr) == (2, True)
 
 
-def test_one_review_at_a_time(drafts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("bad", [{"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}])
+def test_a_line_that_is_no_question_is_named(
+    drafts: Path, capsys: pytest.CaptureFixture[str], bad: dict[str, Any]
+) -> None:
+    write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])
+    code, _, stderr = out(capsys, "questions", "review", drafts)
+    assert (code, "line 2 is no valid question" in stderr) == (2, True)
+
+
+def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.jsonl"
     link.symlink_to(drafts)
-    with Review.open(drafts) as first:
-        for path in (drafts, link):
-            code, _, stderr = out(capsys, "questions", "review", path)
-            assert (code, "is being reviewed already" in " ".join(stderr.split())) == (5, True)
-        assert first.accept(0) == ""
-    with Review.open(link) as second:
-        assert second.waiting() == [1, 2, 3]
-        assert second.accept(1) == ""
+    first, second = Review.open(drafts), Review.open(link)
+    second.accept(second.drafts()[1])
     assert link.is_symlink()
-    assert unreviewed(drafts) == 2
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_what_something_else_wrote_meanwhile_is_kept_and_so_is_what_was_decided(drafts: Path) -> None:
-    by_an_editor = drafts.read_text().replace("decks", "cranes")
-    with Review.open(drafts) as review:
-        review.accept(0)
-        drafts.write_text(by_an_editor)
-        with pytest.raises(StorageError, match=r"all that you decided are in review-1-of-drafts\.jsonl"):
-            review.reject(1)
-        with pytest.raises(StorageError, match=r"all that you decided are in review-2-of-drafts\.jsonl"):
-            review.accept(2)
-    assert drafts.read_text() == by_an_editor
-    kept = [line["reviewed"] for line in read(drafts.with_name("review-2-of-drafts.jsonl"))[:-1]]
-    assert kept == [True, True, False]
-    with Review.open(drafts) as review:
-        drafts.unlink()
-        with pytest.raises(StorageError, match="was changed"):
-            review.accept(0)
+    by_another = drafts.read_bytes()
+    with pytest.raises(StorageError, match="was changed by something else"):
+        first.reject(first.drafts()[0])
+    assert drafts.read_bytes() == by_another
+    drafts.unlink()
+    with pytest.raises(StorageError, match="was changed by something else"):
+        second.accept(second.drafts()[0])
     assert not drafts.exists()
 
 

@@ -15,12 +15,13 @@ from openbook.cli import main, session
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
-from openbook.testing import EchoEngine, HashEmbedder
+from openbook.testing import HashEmbedder
+from tests.diagnosis.bases import DraftEngine
 
 TAKES_S = 0.05
 
 
-class SlowEngine(EchoEngine):
+class SlowEngine(DraftEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:

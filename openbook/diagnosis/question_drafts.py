@@ -1,0 +1,241 @@
+"""Questions drafted by a model from a knowledge base, for a person to review: none is used before somebody has read it.
+
+The documents take turns, a passage each. The model reads the passage and writes one question with its answer; the draft is
+kept if the answer stands in the passage word for word and the question can be asked without it. Neither the retriever nor
+the reader is asked: a question that they fail must not be left out of what measures them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from openbook.diagnosis.gold_quotes import pattern_of
+from openbook.diagnosis.questions import line_of
+from openbook.diagnosis.scoring import plain_words
+from openbook.errors import ConfigError, ContextOverflow
+from openbook.inference import FrozenModel
+from openbook.inference.prompting import passage_block
+from openbook.knowledge import KnowledgeBase, Scope
+from openbook.knowledge.scope import EVERYTHING
+from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.words import is_function_word
+from openbook.models.durable import make_folder, storage_errors
+from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
+
+TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted
+SHORTEST_PASSAGE_CHARS = 60  # a heading alone says nothing to ask for
+LONGEST_ANSWER_CHARS, LONGEST_ANSWER_WORDS = 80, 10
+LONGEST_QUESTION_CHARS = 200
+
+ROLE = "You write questions that test how well somebody knows a text."
+REQUEST = (
+    "Write one question about a fact in the passage above, and its answer. The answer is copied from the passage word for "
+    "word: a name, a number, a date or a few words. The question names what it is about, so that it can be understood by "
+    "somebody who does not see the passage. Write two lines:\nQuestion: ...\nAnswer: ..."
+)
+DECODING = Decoding(max_tokens=96)
+
+_REPLY = re.compile(
+    r"question[\s*]*:[\s*]*(?P<question>.+?)[\s*]*answer[\s*]*:[\s*]*(?P<answer>[^\n]+)", re.IGNORECASE | re.DOTALL
+)
+_QUOTES = "\"'`“”‘’«»"
+_POINTING = re.compile(
+    r"\b(?:this|these|those)\b"
+    r"|\b(?:the|that|which)\s+(?:(?:given|provided|above|following)\s+)?(?:passage|excerpt|paragraph|snippet|text)\b"
+    r"|\b(?:given|provided|above)\s+(?:context|document|information|section|code|example)\b"
+    r"|\b(?:mentioned|described|given|shown|listed|stated|discussed)\s+(?:above|below|here)\b"
+    r"|^\W*\w+\s+\w+\s+(?:it|its|he|his|she|her|they|their|them)\b",  # "When did he ...?"
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """`questions`: as lines of a file of questions. `rejected`: how many the checks turned down, by reason.
+
+    `passages`: how many the model read.
+    """
+
+    questions: tuple[dict[str, Any], ...]
+    rejected: Mapping[str, int]
+    passages: int
+
+
+@dataclass(slots=True)
+class ReplyLog:
+    """What the model wrote, by a digest of all that decides it: a run that was stopped asks for nothing twice."""
+
+    path: Path
+    replies: dict[Digest, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises StorageError."""
+        with storage_errors(f"read {self.path}"):
+            content = self.path.read_bytes() if self.path.exists() else b""
+        for line in content.splitlines():
+            try:
+                self.replies |= json.loads(line)
+            except (ValueError, TypeError):  # the line at which the run was killed
+                continue
+
+    def add(self, key: Digest, reply: str) -> None:
+        """Raises StorageError."""
+        self.replies[key] = reply
+        with storage_errors(f"write {self.path}"):
+            make_folder(self.path.parent)
+            with self.path.open("ab") as stream:
+                stream.write(b"\n" + line_of({key: reply}))  # a line of its own, whatever stands before it
+
+
+def draft(
+    base: KnowledgeBase,
+    model: FrozenModel,
+    count: int,
+    log: ReplyLog,
+    *,
+    seed: int = 0,
+    scope: Scope = EVERYTHING,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Drafts:
+    """At most `count` drafts, spread over the documents that `scope` sees.
+
+    The same knowledge base, model, count, seed and scope give the same drafts, whatever `log` holds.
+    Raises ConfigError for a model that only answers; KnowledgeError, EngineError, StorageError.
+    """
+    if model.reader is not None:
+        raise ConfigError(
+            f"{model.identity.name!r} was trained to answer from passages and writes no questions. Choose a model that follows "
+            "instructions: --model qwen2.5-coder-1.5b-instruct."
+        )
+    scope = replace(scope, as_of=base.kept_version(scope.as_of))  # whatever is committed meanwhile
+    questions: dict[str, dict[str, Any]] = {}  # by their plain words
+    rejected: Counter[str] = Counter()
+    read = 0
+    for name, passage in passages_in_turn(base, scope, seed):
+        progress(len(questions), count)
+        if len(questions) == count or read == TRIED_FOR_EACH * count:
+            break
+        read += 1
+        question, answer = asked_and_answered(reply_to(passage, model, log))
+        reason = reason_against(question, answer, passage.text)
+        if not reason and plain_words(question) in questions:
+            reason = "the same question came before"
+        if reason:
+            rejected[reason] += 1
+        else:
+            questions[plain_words(question)] = _line(name, passage, question, answer)
+    return Drafts(tuple(questions.values()), dict(rejected.most_common()), read)
+
+
+def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[tuple[str, Passage]]:
+    """A passage of each document, then the next of each, with the document's name; `seed` decides the order.
+
+    Text that stands in several documents comes once. The order depends on names below the common folder, not on where it lies.
+    """
+    names, seen = _names(base.documents(scope)), set[Digest]()
+
+    def rank(name: str) -> Digest:
+        return sha256_hex(f"{seed}\0{name}".encode("utf-8", "replace"))
+
+    def of(document: str) -> Iterator[Passage]:
+        yield from sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id))
+
+    turns = [(names[document], of(document)) for document in sorted(names, key=lambda each: rank(names[each]))]
+    while turns:
+        for turn in list(turns):
+            name, passages = turn
+            for passage in passages:
+                if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
+                    seen.add(passage.digest)
+                    yield name, passage
+                    break
+            else:
+                turns.remove(turn)
+
+
+def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog) -> str:
+    """What the model writes about the passage, greedily; nothing where the passage does not fit into its context."""
+    place = " > ".join(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
+    block = passage_block(place, passage.text)
+    prompt = Prompt(ROLE, (block,), REQUEST, (passage.origins,), passage.labels)
+    asked = [asdict(model.identity), model.engine.numeric_class, ROLE, block, REQUEST, asdict(DECODING)]
+    key = sha256_hex(canonical_json(asked))
+    if key not in log.replies:
+        try:
+            log.add(key, model.complete(prompt, DECODING).text)
+        except ContextOverflow:
+            return ""
+    return log.replies[key]
+
+
+def asked_and_answered(reply: str) -> tuple[str, str]:
+    """(question, answer) as the model wrote them; both empty where it kept to no form."""
+    found = _REPLY.search(reply)
+    if found is None:
+        return "", ""
+    answer = found["answer"].strip().rstrip(".").strip(_QUOTES).rstrip(".")
+    return " ".join(found["question"].split()).strip(_QUOTES), answer
+
+
+def reason_against(question: str, answer: str, text: str) -> str:
+    """Why a draft from a passage with this text is not kept; empty when nothing speaks against it."""
+    if not (re.search(r"\w", question) and re.search(r"\w", answer)):
+        return "no question with an answer was written"
+    if not _places(answer, text):
+        return "the answer does not stand in the passage"
+    if len(answer) > LONGEST_ANSWER_CHARS or len(answer.split()) > LONGEST_ANSWER_WORDS:
+        return "the answer is too long"
+    if len(question) > LONGEST_QUESTION_CHARS or question.count("?") > 1 or not question.endswith(("?", "？")):
+        return "it is not one short question"
+    if _POINTING.search(question):
+        return "the question points at its passage"
+    if _telling(answer) <= _telling(question):
+        return "the question gives the answer away"
+    return ""
+
+
+def _telling(text: str) -> set[str]:
+    words = set(plain_words(text).split())
+    return {word for word in words if not is_function_word(word)} or words
+
+
+def _places(answer: str, text: str) -> list[tuple[int, int]]:
+    pattern = pattern_of(answer)
+    return [found.span() for found in pattern.finditer(text)] if pattern else []
+
+
+def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, Any]:
+    """The draft as a line of a file of questions: its gold is the sentence with the answer that is likest the question."""
+    sentences = sentence_spans(passage.text, 0, len(passage.text))
+    golds = []
+    for start, end in _places(answer, passage.text):
+        around = [span for span in sentences if span[0] < end and span[1] > start] or [(start, end)]
+        golds.append((around[0][0], around[-1][1]))
+    start, end = max(golds, key=lambda span: len(_telling(question) & _telling(passage.text[slice(*span)])))
+    quote = passage.text[start:end]
+    start, end, kind = passage.start + start, passage.start + end, PurePath(name).suffix.lstrip(".").lower()
+    return {
+        "id": "d" + sha256_hex(f"{question}\0{quote}".encode("utf-8", "replace"))[:10],
+        "question": question,
+        "kind": "answerable",
+        "answers": [" ".join(answer.split())],
+        "gold": {"document": name, "page": passage.page, "start": start, "end": end, "quote": quote},
+        "tags": [kind] if kind else [],
+        "reviewed": False,
+    }
+
+
+def _names(documents: Sequence[str]) -> dict[str, str]:
+    """The path of each document below the folder that holds them all."""
+    try:
+        folder = os.path.commonpath([PurePath(each).parent for each in documents]) if documents else ""
+    except ValueError:  # on different drives, or not all absolute
+        folder = ""
+    return {each: PurePath(each).relative_to(folder).as_posix() if folder else each for each in documents}

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from openbook.diagnosis.question_drafts import (
+    TRIED_FOR_EACH,
+    Drafts,
+    ReplyLog,
+    asked_and_answered,
+    draft,
+    reason_against,
+)
+from openbook.diagnosis.questions import load_questions, write_questions
+from openbook.errors import ConfigError, StorageError
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, Scope
+from openbook.records import ReaderFormat
+from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, OLD, DraftEngine, base_of
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> KnowledgeBase:
+    return base_of(tmp_path, ferries=FERRIES, old=OLD, harbour=HARBOUR)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> ReplyLog:
+    return ReplyLog(tmp_path / "log")
+
+
+def drafted(
+    base: KnowledgeBase, log: ReplyLog, engine: DraftEngine | None = None, count: int = 20, seed: int = 0
+) -> Drafts:
+    return draft(base, FrozenModel(engine or DraftEngine()), count, log, seed=seed)
+
+
+def test_each_draft_has_its_answer_in_its_quote_and_its_quote_in_the_document(
+    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+) -> None:
+    found = drafted(base, log)
+    path = tmp_path / "questions.jsonl"
+    write_questions(path, found.questions)
+    questions = list(load_questions(path))
+    assert {each.gold.document for each in questions if each.gold} == {"ferries.md", "harbour.md", "old.md"}
+    for each in questions:
+        assert each.gold is not None
+        text = base.text(str(tmp_path / "docs" / each.gold.document))
+        assert text is not None
+        assert text[each.gold.start : each.gold.end] == each.gold.quote
+        assert each.answers[0] in " ".join(each.gold.quote.split())
+        assert not each.reviewed
+    assert "Found items are kept for 30 days." in {each.gold.quote for each in questions if each.gold}
+
+
+def test_a_draft_has_the_keys_of_the_examples(base: KnowledgeBase, log: ReplyLog) -> None:
+    examples = Path(__file__).parents[2] / "examples" / "questions.jsonl"
+    example = json.loads(examples.read_text(encoding="utf-8").splitlines()[0])
+    value = drafted(base, log).questions[0]
+    assert list(value) == [*example, "reviewed"]
+    assert list(value["gold"]) == list(example["gold"])
+
+
+def test_documents_take_turns_and_the_seed_decides_the_order(base: KnowledgeBase, log: ReplyLog) -> None:
+    three = [drafted(base, log, count=3, seed=seed).questions for seed in range(5)]
+    for questions in three:
+        assert {each["gold"]["document"] for each in questions} == {"ferries.md", "harbour.md", "old.md"}
+    assert len({questions[0]["id"] for questions in three}) > 1
+
+
+def test_the_same_base_model_and_seed_give_the_same_drafts_wherever_the_documents_lie(tmp_path: Path) -> None:
+    files = {"ferries": FERRIES, "old": OLD, "harbour": HARBOUR}
+    found = [
+        drafted(base_of(tmp_path / place, **files), ReplyLog(tmp_path / f"{place}.log"), seed=3)
+        for place in ("a", "b/c")
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_text_that_stands_in_two_documents_is_read_once(tmp_path: Path, log: ReplyLog) -> None:
+    assert drafted(base_of(tmp_path, one=OLD, two=OLD), log).passages == 1
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_drafts(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
+    def stopped(text: str) -> str:
+        if "2020" in text or "fadder" in text:
+            raise KeyboardInterrupt
+        return DraftEngine().write(text)
+
+    whole = drafted(base, log)
+    path = tmp_path / "stopped"
+    first, second = DraftEngine(stopped), DraftEngine()
+    with pytest.raises(KeyboardInterrupt):
+        drafted(base, ReplyLog(path), first)
+    path.write_bytes(path.read_bytes() + b'\n{"cut of')
+    assert drafted(base, ReplyLog(path), second) == whole
+    assert len(second.read) == whole.passages - len(first.read) + 1
+    third = DraftEngine()
+    assert drafted(base, ReplyLog(path), third) == whole
+    assert third.read == []
+
+
+def test_another_model_is_asked_itself(base: KnowledgeBase, log: ReplyLog) -> None:
+    class Other(DraftEngine):
+        numeric_class = "other"
+
+    drafted(base, log)
+    other = Other()
+    assert drafted(base, log, other).passages == len(other.read)
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path: Path, base: KnowledgeBase) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Cannot write"):
+        drafted(base, ReplyLog(tmp_path / "file" / "log"))
+    with pytest.raises(StorageError, match="Cannot read"):
+        ReplyLog(tmp_path)
+
+
+def always(reply: str) -> Callable[[str], str]:
+    return lambda text: reply
+
+
+def test_what_is_turned_down_is_counted_with_the_reason(tmp_path: Path, log: ReplyLog) -> None:
+    base = base_of(tmp_path, one=FERRIES, two=f"{FERRIES}\nAll else is thrown away.\n", three=HARBOUR)
+    found = drafted(base, log, DraftEngine(always("Question: How many days are found items kept?\nAnswer: 60 days")))
+    assert len(found.questions) == 1
+    assert found.rejected["the same question came before"] == 1
+    assert found.rejected["the answer does not stand in the passage"] == found.passages - 2
+
+
+def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyLog) -> None:
+    parts = [
+        f"## Part {i}\n\nThe quay of part {i} has {i} cranes, and {i} lamps hang on its longest wall.\n"
+        for i in range(9)
+    ]
+    found = drafted(base_of(tmp_path, many="\n".join(parts)), log, DraftEngine(always("I cannot help.")), count=1)
+    assert found == Drafts((), {"no question with an answer was written": TRIED_FOR_EACH}, TRIED_FOR_EACH)
+
+
+def test_a_passage_that_does_not_fit_is_left_out(base: KnowledgeBase, log: ReplyLog) -> None:
+    assert drafted(base, log, DraftEngine(context_tokens=100)).questions == ()
+
+
+def test_a_trained_reader_is_refused_with_advice(base: KnowledgeBase, log: ReplyLog) -> None:
+    reader = FrozenModel(DraftEngine(), ReaderFormat("Answer.", "The passages do not say."))
+    with pytest.raises(ConfigError, match="'echo' was trained to answer"):
+        draft(base, reader, 1, log)
+
+
+def test_only_documents_in_scope_are_read(base: KnowledgeBase, log: ReplyLog) -> None:
+    found = draft(base, FrozenModel(DraftEngine()), 20, log, scope=Scope(where="name = 'old.md'"))
+    assert {each["gold"]["document"] for each in found.questions} == {"old.md"}
+
+
+def test_an_empty_knowledge_base_gives_none(tmp_path: Path, log: ReplyLog) -> None:
+    assert drafted(KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity), log) == Drafts((), {}, 0)
+
+
+def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Path, log: ReplyLog) -> None:
+    text = "# Fees\n\nA boat waits for 60\ndays at the outer pier. Found items are kept for 60\ndays in the office.\n"
+    reply = "Question: How long are found items kept in the office?\nAnswer: 60 days"
+    (found,) = drafted(base_of(tmp_path, fees=text), log, DraftEngine(always(reply))).questions
+    assert (found["gold"]["quote"], found["answers"]) == (
+        "Found items are kept for 60\ndays in the office.",
+        ["60 days"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Question: Who signs?\nAnswer: Ada", ("Who signs?", "Ada")),
+        ("**Question:** Who\nsigns?\n\n**Answer:** “Ada Brandl.”\nIt is so.", ("Who signs?", "Ada Brandl")),
+        ('question: "Who signs?" answer: `ada`', ("Who signs?", "ada")),
+        ("Who signs? Ada.", ("", "")),
+    ],
+)
+def test_a_reply_is_taken_apart(reply: str, expected: tuple[str, str]) -> None:
+    assert asked_and_answered(reply) == expected
+
+
+TEXT = (
+    "The harbour master of Kilverry, Ada Brandl, keeps found items\nfor 60 days in the red house. 港は九時に開きます。"
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        ("Who is the harbour master of Kilverry?", "Ada Brandl", ""),
+        ("Where does the harbour master keep found items?", "items for 60 days in the red house", ""),
+        ("港はいつ開きますか？", "九時", ""),
+        ("Who is the harbour master of Kilverry?", "Ada", ""),
+        ("Who is the harbour master of Kilverry?", "Ad", "does not stand in the passage"),
+        ("Who is the harbour master of Kilverry?", "ada brandl", "does not stand in the passage"),
+        ("Who is the harbour master of Kilverry?", "Ada Brandl, keeps found items for 60 days in the red", "too long"),
+        ("Who is the harbour master, Ada Brandl?", "Ada Brandl", "gives the answer away"),
+        ("Where in the house that is red are found items?", "the red house", "gives the answer away"),
+        ("What keeps the harbour master for 60 of the days?", "60 days", "gives the answer away"),
+        ("Name the harbour master of Kilverry.", "Ada Brandl", "not one short question"),
+        ("Who is it? And where?", "Ada Brandl", "not one short question"),
+        ("Who, " + "very " * 50 + "briefly, is it?", "Ada Brandl", "not one short question"),
+        ("Who is the harbour master in the passage?", "Ada Brandl", "points at its passage"),
+        ("According to the given text, who is the master?", "Ada Brandl", "points at its passage"),
+        ("Who keeps these items?", "Ada Brandl", "points at its passage"),
+        ("Where does she keep found items?", "the red house", "points at its passage"),
+        ("Who is the person mentioned above?", "Ada Brandl", "points at its passage"),
+        ("?", "Ada Brandl", "no question"),
+        ("Who is the harbour master of Kilverry?", "—", "no question"),
+    ],
+)  # fmt: skip
+def test_drafts_are_checked(question: str, answer: str, reason: str) -> None:
+    said = reason_against(question, answer, TEXT)
+    assert reason in said
+    assert bool(reason) == bool(said)
