@@ -163,7 +163,7 @@ def run(
         results.write_csv(csv_file, files, limit)
     if export_parquet is not None:
         results.write_parquet(export_parquet, files, limit)
-    _must_have_measured(summaries, files, more)
+    _must_have_measured(summaries, files)
     _must_reach(summaries, fail_under)
 
 
@@ -290,8 +290,8 @@ def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:
 def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
     """What else was measured, with what the model of the settings says of the answers in these observations."""
     from openbook.cli import session
+    from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.opinions import ask_judge, second_opinion
     from openbook.diagnosis.results import More, opinions_path
 
     found = dict(more)
@@ -301,8 +301,10 @@ def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], 
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
             with session.add_progress() as progress:
-                ask_judge(file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of))
-            found[model.name] = replace(found.get(model.name, More()), opinion=second_opinion(file, path, limit))
+                opinion = second_opinion(
+                    file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of)
+                )
+            found[model.name] = replace(found.get(model.name, More()), opinion=opinion)
         return found
     finally:
         judge.close()
@@ -317,8 +319,8 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
     return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
-def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path], more: Mapping[str, More]) -> None:
-    """Raises EngineError for a model, or a judge, that failed on everything."""
+def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
+    """Raises EngineError for a model that failed on everything."""
     from openbook.diagnosis.observations import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
@@ -327,12 +329,6 @@ def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]
             raise EngineError(
                 f"Nothing was measured: {summary.name} failed on all {summary.overall.failed} questions. {why} "
                 "When that is put right, run the same command: it asks them again."
-            )
-        opinion = more[summary.name].opinion if summary.name in more else None
-        if opinion and opinion.failed and not (opinion.agreed.same.of or opinion.unclear):
-            raise EngineError(
-                f"The judge {opinion.judge} failed on all {opinion.failed} answers of {summary.name}. "
-                "When that is put right, run the same command: it asks again."
             )
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
+from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.observations import Header, Observation, Said, Seen
-from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
@@ -204,8 +204,8 @@ def opinion_section(opinion: SecondOpinion) -> str:
         [
             each.question.question,
             " · ".join(each.question.answers),
-            each.opinion.answer,
-            _MODE_NAMES[each.opinion.mode],
+            each.answer,
+            _MODE_NAMES[each.mode],
             "right" if each.right else "wrong",
         ]
         for each in opinion.disagreements

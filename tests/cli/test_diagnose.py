@@ -305,12 +305,10 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
     assert "failed" not in stdout
 
 
-def test_a_judge_that_fails_on_every_answer_is_an_error(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path
-) -> None:
+def test_a_judge_that_fails_is_an_error(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
     code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--judge", "fails")
     assert code == 3
-    assert "The judge fails failed on all 7 answers of good." in error
+    assert "The judge fails failed on an answer to 'bridge': The engine fell over." in " ".join(error.split())
 
 
 def test_compare(out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path) -> None:
