@@ -69,18 +69,12 @@ class _Share(click.FloatRange):
 
 
 def _more_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What else is measured: `probes`, `probe_results` and `judge`."""
+    """What else is measured: `probes` and `judge`."""
     for option in (
         click.option(
             "--probes",
             is_flag=True,
             help="Put the probes of openbook probe to the same questions, into the same report.",
-        ),
-        click.option(
-            "--probe-results",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="Show the result of openbook probe --json in this file, too (repeatable: one for each model).",
         ),
         click.option(
             "--judge", help="Let this model say of each answer whether it is right, and report how far it agrees."
@@ -121,7 +115,6 @@ def run(
     file_format: str,
     with_drafts: bool,
     probes: bool,
-    probe_results: tuple[Path, ...],
     judge: str | None,
     limit: int | None,
     out: Path | None,
@@ -138,7 +131,7 @@ def run(
     from openbook.cli import session
     from openbook.diagnosis import results
 
-    check_places(docs, kb, questions, *probe_results)
+    check_places(docs, kb, questions)
     _check_tables(csv_file, export_parquet)  # before the work, not after it
     found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
@@ -154,8 +147,6 @@ def run(
         file, probed = _examined(job, session.settings(kb=kb, model=name, **kept, **reading), base, embedder, scope)
         files.append(file)
         more |= probed
-    for path in probe_results:
-        more |= _shown(path, files)
     if judge is not None:
         more = _judged(session.settings(kb=kb, model=judge, **reading), files, more, limit)
     summaries = _reported(job, files, more, as_json=as_json)
@@ -229,8 +220,7 @@ def _probed(job: _Job, bench: Bench) -> Probed:
     """Put the probes to the questions. What was seen is kept beside the observations, and not asked again."""
     from openbook.cli import session
     from openbook.diagnosis.examining import header_for
-    from openbook.diagnosis.probe_record import keeping
-    from openbook.diagnosis.probe_run import probe
+    from openbook.diagnosis.probe_run import keeping, probe
     from openbook.diagnosis.results import probes_path
 
     digest = job.survey.digest
@@ -269,22 +259,6 @@ def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_
         names = ", ".join(f"{display.printable(each.name)} ({each.overall.questions} questions)" for each in before)
         click.echo(f"Also in the report, because they were asked before: {names}.", err=True)
     return asked
-
-
-def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:
-    """The result of probes in a file, by the name of its model. Raises ConfigError when that is none of those diagnosed."""
-    from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.probe_run import read_probed
-    from openbook.diagnosis.results import More
-
-    probed = read_probed(path)
-    diagnosed = [read_observations(file)[0].model for file in files]
-    if probed.header.model not in diagnosed:
-        raise ConfigError(
-            f"The probes in {path} are of the model {probed.header.model.name} ({probed.header.model.digest[:12]}), "
-            f"which is not diagnosed here. Give --model {probed.header.model.name}."
-        )
-    return {probed.header.model.name: More(probed)}
 
 
 def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:

@@ -367,6 +367,10 @@ def keep(words: str) -> str:
 
 
 def text(value: object) -> str:
-    """Escaped for HTML, with a space for each character that is not to be seen."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))
-    return html.escape(shown)
+    """Escaped for HTML."""
+    return html.escape(visible(value))
+
+
+def visible(value: object) -> str:
+    """With a space for each character that is not to be seen."""
+    return "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))

@@ -3,7 +3,7 @@
 <folder>/observations-<model>.jsonl   what each model was seen to do (see `observations`)
          diagnosis.json               the numbers, and the verdict of each question (docs/formats/diagnosis.md)
          report.html                  the same to look at
-         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probe_record`)
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probe_run`)
          opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `llm_judge`)
 """
 
