@@ -56,11 +56,11 @@ def probe(
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.cli import INTERRUPTED, display, display_diagnosis, session
-    from openbook.diagnosis import probe_report, probe_run
+    from openbook.diagnosis import passage_probes, probe_report, probe_run
     from openbook.diagnosis.questions import load_questions, unchanged
     from openbook.models.durable import check_replaceable, storage_errors
 
-    names = probe_run.checked(probes or probe_run.PROBES)
+    names = probe_run.checked(probes or passage_probes.PROBES)
     check_places(docs, kb, questions)
     found = surveyed(questions, "", with_drafts=False)
     # Now, since the file may be another one when the last of them comes to its turn.
