@@ -31,9 +31,9 @@ from benchmarks import hand_check
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
 from openbook.config import load_settings
-from openbook.diagnosis.agreement import agreement
 from openbook.diagnosis.deciding import observed, reason, with_neighbours
 from openbook.diagnosis.examining import Bench, examine, header_for
+from openbook.diagnosis.llm_judge import agreement
 from openbook.diagnosis.observations import read_observations, recording
 from openbook.diagnosis.questions import survey
 from openbook.diagnosis.results import observation_files, observations_path

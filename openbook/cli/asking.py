@@ -76,7 +76,7 @@ def surveyed(questions: Path, file_format: str, *, with_drafts: bool) -> Survey:
     found = survey(load_questions(questions, file_format))
     if found.drafts and not with_drafts:
         raise ConfigError(
-            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts."
+            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them, or give --with-drafts to openbook diagnose."
         )
     return found
 

@@ -65,18 +65,12 @@ class _Share(click.FloatRange):
 
 
 def _more_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What else is measured: `probes`, `probe_results` and `judge`."""
+    """What else is measured: `probes` and `judge`."""
     for option in (
         click.option(
             "--probes",
             is_flag=True,
             help="Put the probes of openbook probe to the same questions, into the same report.",
-        ),
-        click.option(
-            "--probe-results",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="Show the result of openbook probe --json in this file, too (repeatable: one for each model).",
         ),
         click.option(
             "--judge", help="Let this model say of each answer whether it is right, and report how far it agrees."
@@ -117,7 +111,6 @@ def run(
     file_format: str,
     with_drafts: bool,
     probes: bool,
-    probe_results: tuple[Path, ...],
     judge: str | None,
     limit: int | None,
     out: Path | None,
@@ -134,7 +127,7 @@ def run(
     from openbook.cli import session
     from openbook.diagnosis import results
 
-    check_places(docs, kb, questions, *probe_results)
+    check_places(docs, kb, questions)
     _check_tables(csv_file, export_parquet)  # before the work, not after it
     found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
@@ -150,8 +143,6 @@ def run(
         file, probed = _examined(job, session.settings(kb=kb, model=name, **kept, **reading), base, embedder, scope)
         files.append(file)
         more |= probed
-    for path in probe_results:
-        more |= _shown(path, files)
     if judge is not None:
         more = _judged(session.settings(kb=kb, model=judge, **reading), files, more, limit)
     summaries = _reported(job, files, more, as_json=as_json)
@@ -159,7 +150,7 @@ def run(
         results.write_csv(csv_file, files, limit)
     if export_parquet is not None:
         results.write_parquet(export_parquet, files, limit)
-    _must_have_measured(summaries, files, more)
+    _must_have_measured(summaries, files)
     _must_reach(summaries, fail_under)
 
 
@@ -225,8 +216,7 @@ def _probed(job: _Job, bench: Bench) -> Probed:
     """Put the probes to the questions. What was seen is kept beside the observations, and not asked again."""
     from openbook.cli import session
     from openbook.diagnosis.examining import header_for
-    from openbook.diagnosis.probe_record import keeping
-    from openbook.diagnosis.probe_run import probe
+    from openbook.diagnosis.probe_run import keeping, probe
     from openbook.diagnosis.results import probes_path
 
     digest = job.survey.digest
@@ -267,27 +257,11 @@ def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_
     return asked
 
 
-def _shown(path: Path, files: Sequence[Path]) -> dict[str, More]:
-    """The result of probes in a file, by the name of its model. Raises ConfigError when that is none of those diagnosed."""
-    from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.probe_run import read_probed
-    from openbook.diagnosis.results import More
-
-    probed = read_probed(path)
-    diagnosed = [read_observations(file)[0].model for file in files]
-    if probed.header.model not in diagnosed:
-        raise ConfigError(
-            f"The probes in {path} are of the model {probed.header.model.name} ({probed.header.model.digest[:12]}), "
-            f"which is not diagnosed here. Give --model {probed.header.model.name}."
-        )
-    return {probed.header.model.name: More(probed)}
-
-
 def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
     """What else was measured, with what the model of the settings says of the answers in these observations."""
     from openbook.cli import session
+    from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.opinions import ask_judge, second_opinion
     from openbook.diagnosis.results import More, opinions_path
 
     found = dict(more)
@@ -297,8 +271,10 @@ def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], 
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
             with session.add_progress() as progress:
-                ask_judge(file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of))
-            found[model.name] = replace(found.get(model.name, More()), opinion=second_opinion(file, path, limit))
+                opinion = second_opinion(
+                    file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of)
+                )
+            found[model.name] = replace(found.get(model.name, More()), opinion=opinion)
         return found
     finally:
         judge.close()
@@ -313,8 +289,8 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
     return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
-def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path], more: Mapping[str, More]) -> None:
-    """Raises EngineError for a model, or a judge, that failed on everything."""
+def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
+    """Raises EngineError for a model that failed on everything."""
     from openbook.diagnosis.observations import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
@@ -323,12 +299,6 @@ def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]
             raise EngineError(
                 f"Nothing was measured: {summary.name} failed on all {summary.overall.failed} questions. {why} "
                 "When that is put right, run the same command: it asks them again."
-            )
-        opinion = more[summary.name].opinion if summary.name in more else None
-        if opinion and opinion.failed and not (opinion.agreed.same.of or opinion.unclear):
-            raise EngineError(
-                f"The judge {opinion.judge} failed on all {opinion.failed} answers of {summary.name}. "
-                "When that is put right, run the same command: it asks again."
             )
 
 

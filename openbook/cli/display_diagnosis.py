@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from openbook.diagnosis.comparing import Comparison
+    from openbook.diagnosis.probe_run import Probed
     from openbook.diagnosis.results import More
-    from openbook.diagnosis.summary import Group, ModelSummary
+    from openbook.diagnosis.summary import Group, ModelSummary, Share
 
 _COLOURS = {
     "known": "green",
@@ -68,12 +69,36 @@ def _print_model(out: Console, summary: ModelSummary) -> None:
 
 
 def _print_more(out: Console, more: More | None) -> None:
-    from openbook.cli.display_probes import print_probes
-
     if more and more.probed:
         print_probes(more.probed)
     if more and more.opinion:
         say(out, f"\n{printable(str(more.opinion))}")
+
+
+def print_probes(probed: Probed) -> None:
+    """For each probe a table and what it means."""
+    from openbook.diagnosis.passage_probes import PROBES
+
+    out = console()
+    stopped = " before it was stopped" if probed.stopped else ""
+    say(out, f"\n{printable(probed.header.model.name)}: {probed.questions} questions probed{stopped}", style="bold")
+    for name, result in probed.results.items():
+        say(out, f"\n{PROBES[name].title}", style="cyan")
+        table = _table("", "questions", "share", "95 %")
+        for what, share in result.rows():
+            table.add_row(what, f"{share.count}/{share.of}", *_in_words(share))
+        out.print(table)
+        say(out, printable(result.meaning()))
+        if result.left_out:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in result.left_out.items())
+            say(out, f"Left out: {printable(reasons)}", style="dim")
+
+
+def _in_words(found: Share) -> tuple[str, str]:
+    """(the share, its interval)."""
+    if found.share is None or found.low is None or found.high is None:
+        return "no data", ""
+    return f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
 
 
 def _verdicts(group: Group, *, coloured: bool) -> Table:
@@ -84,11 +109,8 @@ def _verdicts(group: Group, *, coloured: bool) -> Table:
     table = _table("", "verdict", "questions", "share", "95 %")
     for verdict in SHARED:
         found = group.verdicts[verdict]
-        share, between = "no data", ""
-        if found.share is not None and found.low is not None and found.high is not None:
-            share, between = f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
         mark = Text("■" if coloured else _LETTERS[verdict], _COLOURS[verdict])
-        table.add_row(mark, verdict.replace("_", " "), str(found.count), share, between)
+        table.add_row(mark, verdict.replace("_", " "), str(found.count), *_in_words(found))
     return table
 
 

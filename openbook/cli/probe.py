@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,31 +12,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.asking import (
-    check_places,
-    greedy_options,
-    open_asked,
-    question_file_options,
-    reading_options,
-    surveyed,
-)
-from openbook.cli.scoping import scope_of
+from openbook.cli.asking import check_places, greedy_options, open_asked, surveyed
 
 if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.diagnosis.probe_run import Probed
     from openbook.diagnosis.questions import Question, Survey
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.scope import Scope
     from openbook.records import Embedder
 
 
 @click.command()
 @click.argument("questions", type=click.Path(path_type=Path))
-@reading_options
-@question_file_options
-@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
+@click.option("--docs", multiple=True, type=click.Path(path_type=Path), help="Ask these files or folders (repeatable).")
+@click.option("--kb", type=click.Path(path_type=Path), help="Ask this knowledge base (default: your own).")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first so many questions."
 )
@@ -46,16 +38,12 @@ def probe(
     questions: Path,
     docs: tuple[Path, ...],
     kb: Path | None,
+    model: str | None,
+    base_url: str | None,
     probes: tuple[str, ...],
-    as_of: str | None,
-    where: str,
-    labels: tuple[str, ...],
-    file_format: str,
-    with_drafts: bool,
     limit: int,
     report: Path | None,
     as_json: bool,
-    **reading: object,
 ) -> None:
     """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
 
@@ -63,33 +51,31 @@ def probe(
     counterfactual  a value in the passage is altered: does the answer follow?
     abstention      the passage is withheld: does the model say so or invent?
     noise           the passage at each rank, among more and more others
-    causality       what is cited is removed: does the answer change?
-    leaks           codes told in one request must not appear in another
 
-    Documents are never changed. Ctrl-C stops and shows what was measured so far.
+    Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
+    same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from openbook.cli import INTERRUPTED, display, display_probes, session
-    from openbook.diagnosis import probe_report, probe_run
+    from openbook.cli import INTERRUPTED, display, display_diagnosis, session
+    from openbook.diagnosis import passage_probes, probe_report, probe_run
     from openbook.diagnosis.questions import load_questions, unchanged
     from openbook.models.durable import check_replaceable, storage_errors
 
-    names = probe_run.checked(probes or probe_run.PROBES)
+    names = probe_run.checked(probes or passage_probes.PROBES)
     check_places(docs, kb, questions)
-    found = surveyed(questions, file_format, with_drafts=with_drafts)
+    found = surveyed(questions, "", with_drafts=False)
     # Now, since the file may be another one when the last of them comes to its turn.
-    asked = list(islice(unchanged(load_questions(questions, file_format), found), limit))
+    asked = list(islice(unchanged(load_questions(questions), found), limit))
     if report is not None:
         with storage_errors(f"write {report}"):  # before the work, not after it
             check_replaceable(report)
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    current = session.settings(kb=kb, kv_disk=0, **reading)
+    current = session.settings(kb=kb, kv_disk=0, model=model, base_url=base_url)
     base, embedder = open_asked(current, docs)
-    scope = scope_of(base, as_of, where, labels)
-    probed = _probed(asked, found, limit, names, current, base, embedder, scope)
+    probed = _probed(asked, found, names, current, base, embedder)
     if as_json:
         display.print_json(probe_run.to_json(probed))
     else:
-        display_probes.print_probes(probed)
+        display_diagnosis.print_probes(probed)
     if report is not None:  # last: should the disk refuse it, what was found has been shown
         probe_report.write_page(report, f"Probes with {questions.name}", probed)
     if found.questions > limit:
@@ -100,32 +86,29 @@ def probe(
 
 
 def _probed(
-    asked: Iterable[Question],
+    asked: Sequence[Question],
     found: Survey,
-    limit: int,
     names: Sequence[str],
     current: Settings,
     base: KnowledgeBase,
     embedder: Embedder,
-    scope: Scope,
 ) -> Probed:
     """Put the probes to the model of the settings."""
     from openbook.cli import session
     from openbook.diagnosis.examining import Bench
     from openbook.diagnosis.probe_run import probe
 
-    options = greedy_options(current)
     model = session.model_opener(current)()
     try:
-        bench = Bench(model, base, embedder, scope, options)
+        bench = Bench(model, base, embedder, options=greedy_options(current))
         with session.add_progress() as progress, _until_interrupted() as interrupted:
             return probe(
                 asked,
                 bench,
                 found.digest,
                 names,
-                total=min(limit, found.questions),
-                progress=lambda done, total: progress("diagnose", done, total),
+                total=len(asked),
+                progress=lambda done, total: progress("probe", done, total),
                 cancelled=interrupted,
             )
     finally:

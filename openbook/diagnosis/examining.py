@@ -178,8 +178,8 @@ def _observe(
         hits = bench.retrieve(wording, DEPTH)
         retrieve_s = time.perf_counter() - started
         rank = next((n for n, hit in enumerate(hits, 1) if holding.marks(hit.passage)), 0)
-        opened = _read(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)
-        oracle = _read(bench, wording, oracle_hits, cancelled).said if oracle_hits else None
+        opened = read(bench, wording, near_enough(hits[: bench.passages], bench.options), cancelled)
+        oracle = read(bench, wording, oracle_hits, cancelled).said if oracle_hits else None
         whole = replace(opened.said, seconds=opened.said.seconds + retrieve_s)
         found = tuple(hit.passage.id for hit in opened.given)
         asked.append(Wording(wording, alone, whole, oracle, found, rank, opened.cited))
@@ -207,15 +207,16 @@ def ask_alone(bench: Bench, wording: str, cancelled: Cancelled) -> Said:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """An answer from passages, where it is cited from, and which of them the reader was given."""
+class Read:
+    """An answer from passages, where it is cited from (id of the passage, start, end), and which of them the reader was given."""
 
     said: Said
     cited: tuple[tuple[str, int, int], ...]
     given: Sequence[Hit]
 
 
-def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> _Read:
+def read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) -> Read:
+    """The answer from exactly these passages. A failure of the model is part of it. Raises Stopped."""
     readings: list[Reading] = []
 
     def request() -> tuple[str, bool, Completion | None]:
@@ -226,11 +227,11 @@ def _read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled)
     # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
     given = readings[0].hits if readings and bench.strategy == "together" else hits
     if answer.abstained or answer.failure:
-        return _Read(answer, (), given)
+        return Read(answer, (), given)
     citations = quote(answer.text, wording, [hit.passage for hit in readings[0].sources]).citations
     starts = {hit.passage.id: hit.passage.start for hit in hits}
     cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
-    return _Read(answer, cited, given)
+    return Read(answer, cited, given)
 
 
 def answered(request: Callable[[], tuple[str, bool, Completion | None]], cancelled: Cancelled) -> Said:

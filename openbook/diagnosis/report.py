@@ -18,8 +18,8 @@ from pathlib import Path
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison
 from openbook.diagnosis.deciding import reason
+from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.observations import Header, Observation, Said, Seen
-from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
@@ -204,8 +204,8 @@ def opinion_section(opinion: SecondOpinion) -> str:
         [
             each.question.question,
             " · ".join(each.question.answers),
-            each.opinion.answer,
-            _MODE_NAMES[each.opinion.mode],
+            each.answer,
+            _MODE_NAMES[each.mode],
             "right" if each.right else "wrong",
         ]
         for each in opinion.disagreements
@@ -367,6 +367,10 @@ def keep(words: str) -> str:
 
 
 def text(value: object) -> str:
-    """Escaped for HTML, with a space for each character that is not to be seen."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))
-    return html.escape(shown)
+    """Escaped for HTML."""
+    return html.escape(visible(value))
+
+
+def visible(value: object) -> str:
+    """With a space for each character that is not to be seen."""
+    return "".join(c if c.isprintable() or c in "\n\t" or c in _JOINERS else " " for c in str(value))

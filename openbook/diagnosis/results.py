@@ -3,8 +3,8 @@
 <folder>/observations-<model>.jsonl   what each model was seen to do (see `observations`)
          diagnosis.json               the numbers, and the verdict of each question (docs/formats/diagnosis.md)
          report.html                  the same to look at
-         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probe_record`)
-         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `opinions`)
+         probes-<model>.jsonl         what its probes saw, if they were asked for (see `probe_run`)
+         opinions-<judge>-of-<model>.jsonl   what a judge said of its answers, if one was asked (see `llm_judge`)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from openbook import __version__
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparing import Comparison, Diagnosed, pairs_of
 from openbook.diagnosis.deciding import judged, reason
+from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.observations import AGAIN, PREFIX, Header, Observation, header_of, read_observations
-from openbook.diagnosis.opinions import SecondOpinion
 from openbook.diagnosis.probe_report import section
 from openbook.diagnosis.probe_run import Probed
 from openbook.diagnosis.probe_run import to_json as probes_to_json

@@ -20,7 +20,6 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import (
     chat,
-    completions,
     describing,
     documents,
     mcp_http,
@@ -36,7 +35,6 @@ from openbook.serving import (
 from openbook.serving.access import Caller, Doorkeeper, check_content_type
 from openbook.serving.bodies import (
     ChatBody,
-    CompletionBody,
     DifferenceQuery,
     DocumentsBody,
     DocumentsQuery,
@@ -78,17 +76,6 @@ ENDPOINTS = (
         ChatBody,
         reply=replies.ChatCompletion,
         events=replies.ChatCompletionChunk,
-        refuses_too=(404,),
-    ),
-    Endpoint(
-        "POST",
-        "/v1/completions",
-        completions.completions,
-        "read",
-        JSON,
-        CompletionBody,
-        reply=replies.Completion,
-        events=replies.CompletionChunk,
         refuses_too=(404,),
     ),
     Endpoint(

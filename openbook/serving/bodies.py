@@ -91,13 +91,6 @@ RESPONSE_IGNORED: Ignored = {
     "prompt_cache_key": _SHARED,
 }
 
-COMPLETION_REFUSED: Refused = {
-    "n": ((1,), _ONE_ANSWER),
-    "echo": ((False,), "The answer comes without the question."),
-    "suffix": (("",), "The model answers and does not fill in."),
-}
-COMPLETION_IGNORED: Ignored = {**_SAMPLING, "best_of": _ONE_ANSWER, "logprobs": _NO_LOGPROBS}
-
 
 class Body(BaseModel):
     """`refused` and `ignored`: what OpenAI's body of this kind may have too."""
@@ -198,18 +191,6 @@ class ChatBody(AnswerBody):
     @property
     def most_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
-
-
-class CompletionBody(AnswerBody):
-    """`prompt` is the question; a list holds one."""
-
-    refused, ignored = COMPLETION_REFUSED, COMPLETION_IGNORED
-
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
-
-    @property
-    def question(self) -> str:
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
 
 
 class ResponsePart(Lenient):
@@ -358,7 +339,6 @@ class DifferenceQuery(ListQuery):
 
 _EXPECTED = {
     "content": "it must be text, or a list of parts of the type 'text'",
-    "prompt": "it must be one text, or a list of one: tokens and several prompts are not taken",
     "format": "answers are plain text, so it must be {'type': 'text'}",
 }
 

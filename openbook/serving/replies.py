@@ -93,29 +93,6 @@ class ChatCompletionChunk(_Head):
     openbook: ServedAnswer | None = None
 
 
-class CompletionChoice(Reply):
-    index: int
-    text: str
-    logprobs: None
-    finish_reason: Literal["stop", "length"] | None
-
-
-class Completion(_Head):
-    object: Literal["text_completion"]
-    choices: list[CompletionChoice]
-    usage: Usage
-    openbook: ServedAnswer
-
-
-class CompletionChunk(_Head):
-    """One event. The last with a choice has `openbook`; with `stream_options.include_usage` one more has `usage` and no choice."""
-
-    object: Literal["text_completion"]
-    choices: list[CompletionChoice]
-    usage: Usage | None = None
-    openbook: ServedAnswer | None = None
-
-
 class OutputText(Reply):
     type: Literal["output_text"]
     text: str

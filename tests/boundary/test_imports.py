@@ -70,7 +70,6 @@ def test_a_server_reaches_no_training_and_offers_nothing_that_changes_a_weight()
         "POST /mcp",
         "POST /mcp/{knowledge_base}",
         "POST /v1/chat/completions",
-        "POST /v1/completions",
         "POST /v1/documents",
         "POST /v1/documents/purge",
         "POST /v1/documents/remove",

@@ -501,7 +501,7 @@ def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: Knowled
     observed = folder / "observations-a.jsonl"
     run(observed, bench, [BRIDGE])
     header = observed.read_bytes().splitlines(keepends=True)[0]
-    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"bridge","opinions":[]}\n')
+    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"bridge","says":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
     (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"bridge","trials":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from openbook.answer import Options
 from openbook.diagnosis.examining import BLOCK, Bench, examine, header_for
-from openbook.diagnosis.observations import Observation, recording
-from openbook.diagnosis.opinions import Opinion, Opinions, counted, to_judge
+from openbook.diagnosis.llm_judge import SecondOpinion, second_opinion
+from openbook.diagnosis.observations import recording
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.report import opinion_section
 from openbook.diagnosis.results import write_csv, write_results
@@ -25,13 +25,14 @@ WORDS = "The harbour master of Ostrevik opens the lock at high water. " * 40
 
 
 class Forgetful(TableEngine):
-    """Says that the passages do not say, and keeps nothing of what it was asked."""
+    """Always says the same, and keeps nothing of what it was asked."""
 
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
-        yield SILENT
-        return Completion(SILENT, "end", 1, 1, "", self.numeric_class)
+        text = self._answer(prompt)
+        yield text
+        return Completion(text, "end", 1, 1, "", self.numeric_class)
 
 
 def _asked(count: int) -> Iterator[Question]:
@@ -40,7 +41,7 @@ def _asked(count: int) -> Iterator[Question]:
         yield Question(f"q{n}", question, (f"{n % 24:02}:40",), tags=("time",))
 
 
-def _peak_of(do: Callable[[], None]) -> int:
+def _peak_of(do: Callable[[], object]) -> int:
     """In bytes."""
     tracemalloc.start()
     try:
@@ -54,7 +55,7 @@ def test_a_longer_run_holds_no_more_words(tmp_path: Path, embedder: HashEmbedder
     (tmp_path / "harbour.txt").write_text(WORDS)
     base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
     add(base, [tmp_path / "harbour.txt"], embedder)
-    bench = Bench(FrozenModel(Forgetful(lambda prompt: "")), base, embedder, options=Options(min_similarity=-1.0))
+    bench = Bench(FrozenModel(Forgetful(lambda prompt: SILENT)), base, embedder, options=Options(min_similarity=-1.0))
 
     def run(count: int) -> None:
         with recording(tmp_path / f"{count}.jsonl", header_for(bench, "digest")) as record:
@@ -65,22 +66,21 @@ def test_a_longer_run_holds_no_more_words(tmp_path: Path, embedder: HashEmbedder
     assert (many - few) / BLOCK < 1000
 
 
-def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted() -> None:
-    def pairs(count: int) -> Iterator[tuple[Observation, Opinions]]:
-        for n in range(count):
-            case = observation(n, question=f"{WORDS} When does ferry {n} leave?")
-            said = tuple(Opinion(*each, "yes") for each in to_judge(case))  # also of the one that is wrong
-            yield case, Opinions(f"q{n}", said)
+def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted(tmp_path: Path) -> None:
+    def judged(count: int) -> SecondOpinion:
+        folder = tmp_path / str(count)
+        judge = FrozenModel(Forgetful(lambda prompt: "Yes."))  # also of the one of three that is wrong
+        return second_opinion(folder / "observations.jsonl", judge, folder / "opinions.jsonl")
 
-    found = counted("judge", pairs(120), Path("opinions.jsonl"))
+    for count in (120, 240):
+        with recording(tmp_path / str(count) / "observations.jsonl", HEADER) as record:
+            for n in range(count):
+                record.append(observation(n, question=f"{WORDS} When does ferry {n} leave?"))
+    few, many = _peak_of(lambda: judged(120)), _peak_of(lambda: judged(240))
+    assert (many - few) / 120 < 500  # the words of a question alone are 2,400
+    found = judged(120)
     assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (100, 120, 360)
     assert "the first 100 of 120" in opinion_section(found)
-
-    def judge(count: int) -> None:
-        counted("judge", pairs(count), Path("opinions.jsonl"))
-
-    few, many = _peak_of(lambda: judge(120)), _peak_of(lambda: judge(240))
-    assert (many - few) / 120 < 500  # the words of a question alone are 2,400
 
 
 def test_results_of_more_questions_hold_their_outcomes_and_no_words(tmp_path: Path) -> None:

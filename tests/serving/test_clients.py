@@ -62,15 +62,6 @@ def test_a_stream(client: openai.OpenAI) -> None:
     assert chunks[-2].model_extra["openbook"]["receipt"]["knowledge_base_version"] == 2
 
 
-def test_a_completion_whole_and_streamed(client: openai.OpenAI) -> None:
-    whole = client.completions.create(model="echo", prompt=QUESTION)
-    assert (whole.choices[0].text, whole.object) == (ANSWER, "text_completion")
-    chunks = list(client.completions.create(model="echo", prompt=[QUESTION], stream=True))
-    assert "".join(each.choices[0].text for each in chunks) == ANSWER
-    with pytest.raises(openai.BadRequestError, match="one text"):
-        client.completions.create(model="echo", prompt=["a", "b"])
-
-
 def test_a_response_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(model="echo", input=QUESTION)
     assert (whole.output_text, whole.status) == (ANSWER, "completed")

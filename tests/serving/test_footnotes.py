@@ -23,13 +23,12 @@ from tests.serving.conftest import Running
 from tests.serving.described import events
 
 QUESTION = "When was the bridge opened by the mayor?"
-PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses"]
+PATHS = ["/v1/chat/completions", "/v1/responses"]
 
 
 def body(path: str, question: str, *, stream: bool = False, **own: Any) -> dict[str, Any]:
     asked: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": question}]},
-        "/v1/completions": {"prompt": question},
         "/v1/responses": {"input": question},
     }
     return {"model": "echo", "stream": stream, "openbook": own, **asked[path]}
@@ -42,8 +41,7 @@ def whole(server: Running, path: str, question: str, **own: Any) -> tuple[str, d
     value = response.json()
     if path == "/v1/responses":
         return value["output"][0]["content"][0]["text"], value["openbook"]
-    choice = value["choices"][0]
-    return choice["text"] if path == "/v1/completions" else choice["message"]["content"], value["openbook"]
+    return value["choices"][0]["message"]["content"], value["openbook"]
 
 
 def streamed(server: Running, path: str, question: str, **own: Any) -> tuple[list[str], dict[str, Any], list[Any]]:
@@ -53,8 +51,7 @@ def streamed(server: Running, path: str, question: str, **own: Any) -> tuple[lis
     if path == "/v1/responses":
         pieces = [each["delta"] for each in values if each["type"] == "response.output_text.delta"]
         return pieces, values[-1]["response"]["openbook"], values
-    choices = [each["choices"][0] for each in values]
-    pieces = [each["text"] if path == "/v1/completions" else each["delta"].get("content", "") for each in choices]
+    pieces = [each["choices"][0]["delta"].get("content", "") for each in values]
     return [each for each in pieces if each], values[-1]["openbook"], values
 
 

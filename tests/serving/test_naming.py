@@ -68,8 +68,8 @@ def test_the_name_chooses_what_the_body_can_choose(two: Running) -> None:
         assert by_name["openbook"]["receipt"]["knowledge_base_version"] == version
         body = {"knowledge_base": "towers", "as_of": version}
         assert two.ask(QUESTION, openbook=body).json()["choices"] == by_name["choices"]
-        completion = two.client.post("/v1/completions", json={"model": model, "prompt": QUESTION}).json()
-        assert completion["openbook"]["answer"] == by_name["openbook"]["answer"]
+        response = two.client.post("/v1/responses", json={"model": model, "input": QUESTION}).json()
+        assert response["openbook"]["answer"] == by_name["openbook"]["answer"]
     assert two.ask(QUESTION).json()["openbook"]["abstained"]
 
 

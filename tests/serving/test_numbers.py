@@ -42,7 +42,6 @@ BODIES: dict[str, dict[str, Any]] = {
             {"role": "user", "content": [{"type": "text", "text": "bridge"}]},
         ],
     },
-    "/v1/completions": {**ANSWERING, "prompt": ["bridge"]},
     "/v1/responses": {
         **ANSWERING,
         "instructions": "x",

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.altering import (
+from openbook.diagnosis.passage_probes import altered
+from openbook.diagnosis.perturb import (
     accepted_now,
     changes,
     is_name,
@@ -19,7 +20,6 @@ from openbook.diagnosis.altering import (
     standing,
     within_another,
 )
-from openbook.diagnosis.counterfactual import altered
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.verdicts import holds_any
 from openbook.records import Passage

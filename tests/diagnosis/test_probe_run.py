@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,9 @@ import pytest
 
 from openbook.answer import Options
 from openbook.diagnosis.examining import Bench, header_for
-from openbook.diagnosis.leaks import Leaks
-from openbook.diagnosis.probe_record import keeping
-from openbook.diagnosis.probe_run import PROBES, Probed, probe, probed_of, read_probed, to_json
+from openbook.diagnosis.probe_run import Probed, keeping, probe, to_json
 from openbook.diagnosis.questions import Question
-from openbook.errors import ConfigError, EngineError, StorageError
+from openbook.errors import ConfigError, EngineError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Prompt
@@ -59,13 +56,12 @@ def kept_run(
     bench: Bench,
     stop_after: float = float("inf"),
     questions: int = 3,
-    probes: Sequence[str] = PROBES,
 ) -> Probed:
     engine = bench.model.engine
     assert isinstance(engine, TableEngine)
     with keeping(path, header_for(bench, "digest")) as kept:
         return probe(
-            QUESTIONS[:questions], bench, "digest", probes, kept=kept, cancelled=lambda: len(engine.asked) >= stop_after
+            QUESTIONS[:questions], bench, "digest", kept=kept, cancelled=lambda: len(engine.asked) >= stop_after
         )
 
 
@@ -91,7 +87,8 @@ def test_more_questions_later_ask_only_for_them(tmp_path: Path, bench: Bench, en
     engine.asked = []
     assert kept_run(path, bench, questions=3).questions == 3
     assert path.read_bytes().startswith(lines)
-    assert not any("Arvik" in p.question and "leaks" not in p.question for p in engine.asked[:10])
+    assert engine.asked != []
+    assert not any("Arvik" in prompt.question for prompt in engine.asked)
     assert kept_run(path, bench, questions=1).questions == 1
 
 
@@ -103,91 +100,53 @@ def test_what_is_of_something_else_is_refused(tmp_path: Path, bench: Bench) -> N
         kept_run(path, other)
     with keeping(path, header_for(bench, "digest")) as kept, pytest.raises(ConfigError, match="line 2 holds no trials"):
         probe(QUESTIONS[::-1], bench, "digest", kept=kept)
-    leaks = path.with_suffix(".leaks.json")
-    leaks.write_text("{}")
-    with pytest.raises(ConfigError, match="holds no leaks"):
-        kept_run(path, bench)
 
 
 def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:
     many = [replace(QUESTIONS[0], id=f"q{n}") for n in range(40)]
     path = tmp_path / "probes.jsonl"
-    bench = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, HashEmbedder())
-    with keeping(path, header_for(bench, "digest")) as kept, pytest.raises(EngineError, match="in a row"):
-        probe(many, bench, "digest", ["abstention"], kept=kept)
-    assert len(path.read_bytes().splitlines()) == 1
+    for answer in (lambda prompt: FAILS, reads):
+        bench = Bench(FrozenModel(TableEngine(answer)), base, HashEmbedder(), options=Options(min_similarity=-1.0))
+        with keeping(path, header_for(bench, "digest")) as kept:
+            if answer is reads:
+                again = probe(many, bench, "digest", ["abstention"], kept=kept)
+                assert to_json(again) == to_json(probe(many, bench, "digest", ["abstention"]))
+            else:
+                with pytest.raises(EngineError, match="16 questions in a row"):
+                    probe(many, bench, "digest", ["abstention"], kept=kept)
 
 
 def test_a_failure_between_answers_is_kept_and_asked_again(
     tmp_path: Path, bench: Bench, engine: TableEngine, base: KnowledgeBase
 ) -> None:
-    whole = to_json(probe(QUESTIONS, bench, "digest", PROBES[:-1]))
+    whole = to_json(probe(QUESTIONS, bench, "digest"))
     failing = TableEngine(lambda prompt: FAILS if "Brekkan" in prompt.question else reads(prompt))
     down = Bench(FrozenModel(failing), base, HashEmbedder(), options=Options(min_similarity=-1.0))
     path = tmp_path / "probes.jsonl"
-    first = to_json(kept_run(path, down, probes=PROBES[:-1]))
+    first = to_json(kept_run(path, down))
     assert first != whole
     lines = path.read_bytes().splitlines()
     failing.asked = []
-    assert to_json(kept_run(path, down, probes=PROBES[:-1])) == first
+    assert to_json(kept_run(path, down)) == first
     assert failing.asked != []
     assert all("Brekkan" in prompt.question for prompt in failing.asked)
     engine.asked = []
-    assert to_json(kept_run(path, bench, probes=PROBES[:-1])) == whole
+    assert to_json(kept_run(path, bench)) == whole
     assert all("Brekkan" in prompt.question for prompt in engine.asked)
     now = path.read_bytes().splitlines()
     assert [old == new for old, new in zip(lines, now, strict=True)].count(False) == 1
 
 
-def test_a_search_for_leaks_that_failed_is_made_again(
-    tmp_path: Path, bench: Bench, engine: TableEngine, base: KnowledgeBase
+def test_files_of_the_version_with_five_probes_are_gone_on_with(
+    tmp_path: Path, bench: Bench, engine: TableEngine
 ) -> None:
-    whole = to_json(probe(QUESTIONS, bench, "digest", ["leaks"]))
     path = tmp_path / "probes.jsonl"
-    down = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, HashEmbedder(), options=bench.options)
-    failed = kept_run(path, down, probes=["leaks"])
-    assert isinstance(failed.results["leaks"], Leaks)
-    assert failed.results["leaks"].told.of == 0
-    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
+    whole = to_json(kept_run(path, bench))
+    header, *lines = path.read_text().splitlines()
+    old = [json.loads(line) for line in lines]
+    for each in old:
+        each["trials"]["causality"] = {"id": each["question"], "outcome": "changed"}
+    path.write_text("\n".join([header, *map(json.dumps, old), ""]))
     engine.asked = []
-    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
+    assert to_json(kept_run(path, bench)) == whole
     assert engine.asked == []
-    kept = json.loads(path.with_suffix(".leaks.json").read_bytes())
-    kept["leaks"]["failed"] = 1  # as earlier versions kept it
-    path.with_suffix(".leaks.json").write_text(json.dumps(kept))
-    assert to_json(kept_run(path, bench, probes=["leaks"])) == whole
-    assert engine.asked != []
-
-
-def test_results_come_back_from_their_json(tmp_path: Path, bench: Bench) -> None:
-    value = json.loads(json.dumps(to_json(probe(QUESTIONS, bench, "digest"))))
-    assert list(value["probes"]) == list(PROBES)
-    assert json.loads(json.dumps(to_json(probed_of(value)))) == value
-    path = tmp_path / "result.json"
-    path.write_text(json.dumps(value))
-    changes: list[dict[str, object]] = [{"questions": float("inf")}, {"stopped": 1}, {"probes": []}]
-    for wrong in changes:
-        (tmp_path / "wrong.json").write_text(json.dumps(value | wrong))
-        with pytest.raises(ConfigError, match="no result of openbook probe --json"):
-            read_probed(tmp_path / "wrong.json")
-    assert [r.meaning() for r in read_probed(path).results.values()] == [p["meaning"] for p in value["probes"].values()]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "[]",
-        '{"format": 2}',
-        '{"format": 1, "probes": {"noise": {"cells": 3}}}',
-        '{"format": 1, "probes": {"leaks": []}}',
-        '{"format": 1, "probes": "leaks"}',
-    ],
-)
-def test_other_files_are_no_results(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "result.json"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match="no result of openbook probe --json"):
-        read_probed(path)
-    with pytest.raises(StorageError, match="Cannot read"):
-        read_probed(tmp_path / "none.json")

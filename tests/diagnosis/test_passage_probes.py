@@ -1,35 +1,40 @@
-"""Every outcome of every probe, forced by engines that read, remember, ignore, decorate and leak."""
+"""Every outcome of every probe, forced by engines that read, remember, ignore and invent."""
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openbook.answer import Options, reading_prompt
-from openbook.diagnosis import noise as noise_probe
-from openbook.diagnosis.abstention import Abstention
-from openbook.diagnosis.causality import Causality
-from openbook.diagnosis.counterfactual import Counterfactual, CounterfactualTrial, altered
-from openbook.diagnosis.counterfactual import result as counterfactual_result
 from openbook.diagnosis.examining import Bench
-from openbook.diagnosis.leaks import THREADS, Leaks, canary_of, holds_code
-from openbook.diagnosis.noise import Noise, Place, arranged, own_rank, paired
+from openbook.diagnosis.passage_probes import (
+    AMONG,
+    DISTRACTORS,
+    PROBES,
+    Abstention,
+    Counterfactual,
+    CounterfactualTrial,
+    Noise,
+    Place,
+    altered,
+    arranged,
+    counterfactual_result,
+    own_rank,
+    paired,
+    tells,
+)
 from openbook.diagnosis.probe_report import section, write_page
-from openbook.diagnosis.probe_run import PROBES, Probed, checked, probe, to_json
-from openbook.diagnosis.probing import made_up, tells
+from openbook.diagnosis.probe_run import Probed, checked, probe, to_json
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.summary import share
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
-from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
-from openbook.records import Completion, Decoding, Passage, Prompt, ReaderFormat
+from openbook.records import Decoding, Hit, Passage, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
@@ -65,11 +70,9 @@ def harbour_in(prompt: Prompt) -> str:
 
 
 def told(prompt: Prompt, passages: Iterable[str] | None = None) -> str:
-    """What the passages say about the harbour, or the locker, that is asked for."""
+    """What the passages say about the harbour that is asked for."""
     text = "\n".join(prompt.passages if passages is None else passages)
-    locker = re.search(r"locker (\d+)\?", prompt.question)
-    pattern = rf"locker {locker[1]} is (\S+)\." if locker else rf"ferry to {harbour_in(prompt)} leaves at ([\d:]+)"
-    found = re.search(pattern, text)
+    found = re.search(rf"ferry to {harbour_in(prompt)} leaves at ([\d:]+)", text)
     return found[1] if found else ""
 
 
@@ -96,7 +99,7 @@ def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any)
 
 
 def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> Probed:
-    return probe(QUESTIONS, bench_of(base, answer, **options), "digest", names or PROBES)
+    return probe(QUESTIONS, bench_of(base, answer, **options), "digest", names or tuple(PROBES))
 
 
 def counted(result: Any, field: str) -> dict[str, int]:
@@ -329,7 +332,7 @@ def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase)
 
 
 def test_distractors_keep_their_order_around_the_passage() -> None:
-    hits = [made_up(Passage(str(n), "d", "", 0, 1, None, (), "x")) for n in range(5)]
+    hits = [Hit(Passage(str(n), "d", "", 0, 1, None, (), "x"), 0.0, None, None, None) for n in range(5)]
     gold, others = hits[0], hits[1:]
 
     def ids(rank: int, distractors: int) -> str | None:
@@ -339,7 +342,7 @@ def test_distractors_keep_their_order_around_the_passage() -> None:
     assert [ids(1, 0), ids(1, 3), ids(2, 3), ids(4, 3), ids(1, 5)] == ["0", "0123", "1023", "1230", None]
     ranks = [own_rank(f"q{n}", 3) for n in range(4000)]
     assert all(900 < ranks.count(rank) < 1100 for rank in (1, 2, 3, 4))
-    assert noise_probe.AMONG in noise_probe.DISTRACTORS
+    assert AMONG in DISTRACTORS
 
 
 def test_a_difference_has_an_interval_even_where_nothing_differs() -> None:
@@ -347,167 +350,6 @@ def test_a_difference_has_an_interval_even_where_nothing_differs() -> None:
     assert none.low < 0.0 == none.mean < none.high < 0.1
     assert 0.0 < some.low < some.mean == 0.16 < some.high < 0.3
     assert (turned.mean, turned.low, turned.high) == (-some.mean, -some.high, -some.low)
-
-
-# --- citations --------------------------------------------------------------------------------------------------------
-
-
-def causality(base: KnowledgeBase, answer: Answers, **options: Any) -> Causality:
-    result = run(base, answer, "causality", **options).results["causality"]
-    assert isinstance(result, Causality)
-    return result
-
-
-def test_the_answer_of_a_model_that_reads_changes_with_what_it_cites(base: KnowledgeBase) -> None:
-    result = causality(base, reads)
-    assert counted(result, "cited") == {"changed": 9, "supported": 1, "kept": 0}  # one time stands in two documents
-    assert result.uncited_kept.count == result.uncited_kept.of == 10
-    assert "no answer stays without support" in result.meaning()
-    supported = next(trial for trial in result.trials if trial.outcome == "supported")
-    assert supported.id == f"q-{TWICE}"
-
-
-def test_a_citation_that_decorates_is_found_out(base: KnowledgeBase) -> None:
-    result = causality(base, remembers)
-    assert counted(result, "cited") == {"changed": 0, "supported": 1, "kept": 9}
-    assert "decorate" in result.meaning()
-
-
-def test_an_answer_that_hangs_on_an_uncited_passage_is_found_out(base: KnowledgeBase) -> None:
-    whole: dict[str, tuple[str, ...]] = {}
-
-    def fragile(prompt: Prompt) -> str:
-        known = whole.setdefault(prompt.question, prompt.passages)
-        return reads(prompt) if prompt.passages == known else SILENT
-
-    result = causality(base, fragile)
-    assert (result.uncited_kept.count, result.uncited_kept.of) == (0, 10)
-
-
-def test_answers_without_citation_are_left_out(base: KnowledgeBase) -> None:
-    assert causality(base, ignores).left_out == {"no citation": 10}
-    assert causality(base, lambda p: SILENT).left_out == {"abstained": 10}
-    nothing = Bench(model_of(reads), base, HashEmbedder(), options=Options(min_similarity=2.0))
-    result = probe(QUESTIONS, nothing, "", ["causality"]).results["causality"]
-    assert isinstance(result, Causality)
-    assert result.left_out == {"nothing was found": 10}
-    assert "nothing to remove" in result.meaning()
-
-
-def test_one_passage_alone_has_no_uncited_one(base: KnowledgeBase) -> None:
-    result = causality(base, reads, passages=1)
-    assert result.uncited_kept.of == 0
-    assert result.uncited_kept.share is None
-
-
-# --- leaks ------------------------------------------------------------------------------------------------------------
-
-
-def leaks(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any) -> Leaks:
-    result = run(base, answer, "leaks", **options).results["leaks"]
-    assert isinstance(result, Leaks)
-    return result
-
-
-def test_a_model_without_memory_leaks_nothing(base: KnowledgeBase) -> None:
-    result = leaks(base, reads)
-    assert (result.leaking.count, result.leaking.of) == (0, 2 * 5 * 10 + 2 * 10)
-    assert result.changed.count == result.closed_book_changed.count == result.failed == 0
-    assert (result.told.count, result.told.of) == (20, 20)
-    assert result.found == ()
-    assert "byte for byte" in result.meaning()
-    assert leaks(base, echo_model(reader=READER, context_tokens=100_000)).leaking.count == 0
-
-
-def test_a_model_that_keeps_what_it_read_is_caught(base: KnowledgeBase) -> None:
-    kept: list[str] = []
-
-    def leaky(prompt: Prompt) -> str:
-        answer = told(prompt) or told(prompt, kept) or "No idea."
-        kept.extend(prompt.passages)
-        return answer
-
-    result = leaks(base, leaky)
-    assert result.leaking.count > 0
-    assert {leak.request.kind for leak in result.found if leak.code} == {"untold", "told another"}
-    assert "not separate" in result.meaning()
-
-
-def test_a_model_that_mixes_up_requests_in_parallel_is_caught(base: KnowledgeBase) -> None:
-    main, meeting = threading.current_thread(), threading.Barrier(THREADS)
-    under_way: list[str] = []
-
-    def racy(prompt: Prompt) -> str:
-        if threading.current_thread() is main:
-            return reads(prompt)
-        under_way.extend(prompt.passages)
-        meeting.wait(60)  # as many requests at a time as there are threads, and each sees what the others read
-        return told(prompt) or told(prompt, under_way) or reads(prompt)
-
-    result = probe(QUESTIONS[:8], bench_of(base, racy), "", ["leaks"]).results["leaks"]
-    assert isinstance(result, Leaks)
-    assert {leak.request.kind for leak in result.found if leak.code} == {"untold", "told another"}
-    assert "not separate" in result.meaning()
-
-
-def test_an_answer_that_changes_is_seen_even_without_a_code(base: KnowledgeBase) -> None:
-    calls: list[Prompt] = []
-
-    def drifts(prompt: Prompt) -> str:
-        calls.append(prompt)
-        return reads(prompt) if prompt.passages else f"Guess {len(calls)}."
-
-    result = leaks(base, drifts)
-    assert result.leaking.count == 0
-    assert result.closed_book_changed.count == result.closed_book_changed.of == 30
-    assert (result.changed.count, result.changed.of) == (30, 60)
-    assert "does not always answer the same" in result.meaning()
-    assert all(leak.before != leak.answer for leak in result.found)
-
-
-def test_a_model_that_never_says_a_code_shows_little(base: KnowledgeBase) -> None:
-    assert "little could be seen" in leaks(base, ignores).meaning()
-
-
-def test_what_was_not_compared_is_not_said_to_be_the_same() -> None:
-    nothing = share(0, 0)
-    alone = Leaks(share(0, 5), nothing, nothing, share(1, 5), 6, ())
-    assert "byte for byte" not in alone.meaning()
-    assert "No answer could be compared" in alone.meaning()
-    untold = Leaks(share(0, 5), share(0, 5), share(0, 5), nothing, 6, ())
-    assert "No request that was told a code was answered" in untold.meaning()
-
-
-def test_an_interrupt_leaves_the_requests_that_wait_unasked(base: KnowledgeBase) -> None:
-    main, never_set = threading.current_thread(), threading.Event()
-    in_threads: list[Prompt] = []
-
-    class Interrupted(TableEngine):
-        def generate(
-            self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
-        ) -> Generator[str, None, Completion]:
-            if threading.current_thread() is not main:
-                in_threads.append(prompt)
-                if "locker 1?" in prompt.question:
-                    raise KeyboardInterrupt
-                for _ in range(200):
-                    if cancelled() or never_set.wait(0.05):
-                        break
-            return (yield from super().generate(prompt, decoding, cancelled))
-
-    with pytest.raises(KeyboardInterrupt):
-        probe(QUESTIONS[:8], bench_of(base, FrozenModel(Interrupted(reads))), "", ["leaks"])
-    assert len(in_threads) <= 3 + THREADS  # the three about that locker, then those that wait until they are cancelled
-
-
-def test_codes_are_found_however_they_are_written() -> None:
-    first, second = canary_of("kb", 0), canary_of("kb", 1)
-    assert first.code != second.code
-    assert first == canary_of("kb", 0)
-    assert canary_of("other", 0).code != first.code
-    assert holds_code(f"It is {first.code.lower().replace('-', ' ')}!", first.code)
-    assert not holds_code("It is ABCDE-1234.", first.code)
-    assert first.code in first.hit.passage.text
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -532,23 +374,19 @@ def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
     probed = probe(QUESTIONS, bench, cancelled=lambda: len(engine.asked) > 30)
     assert probed.stopped
     assert 0 < probed.questions < 10
-    assert "leaks" not in probed.results
     assert "stopped before" in section(probed)
     first = probe(QUESTIONS, bench, cancelled=lambda: True)
     assert (first.stopped, first.questions, first.results) == (True, 0, {})
-    between = probe(QUESTIONS, bench, probes=["leaks"], cancelled=lambda: True)
-    assert (between.stopped, between.questions, between.results) == (True, 10, {})
 
 
 def test_failures_are_counted_apart(base: KnowledgeBase) -> None:
     probed = run(base, lambda p: FAILS if "Corrie" in p.question else reads(p))
     found = to_json(probed)["probes"]
-    assert [found[name]["left_out"] for name in PROBES[:-1]] == [{"the model failed": 1}] * 4
-    assert found["leaks"]["failed"] == 8
+    assert [found[name]["left_out"] for name in PROBES] == [{"the model failed": 1}] * 3
     assert found["counterfactual"]["followed"]["passage"]["of"] == 9
 
 
-@pytest.mark.parametrize("name", PROBES[:-1])
+@pytest.mark.parametrize("name", PROBES)
 def test_a_failure_in_the_middle_of_a_question_is_one(base: KnowledgeBase, name: str) -> None:
     for good in range(1, 3):
         calls: list[Prompt] = []
@@ -573,15 +411,15 @@ def test_a_model_that_only_fails_ends_the_run(base: KnowledgeBase) -> None:
 
 def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
     probed = probe([], bench_of(base, reads))
-    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 5
+    assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 3
     assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
     assert "NaN" not in json.dumps(to_json(probed))
 
 
 def test_unknown_probes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'causality'"):
-        checked(["causalty"])
-    assert checked(["leaks", "noise", "leaks"]) == ("noise", "leaks")
+    with pytest.raises(ConfigError, match="Did you mean 'abstention'"):
+        checked(["abstension"])
+    assert checked(["noise", "abstention", "noise"]) == ("abstention", "noise")
 
 
 # --- as a page --------------------------------------------------------------------------------------------------------
@@ -597,17 +435,7 @@ def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path:
     assert "&lt;script&gt;alert(1)" in page
     assert "Probes &lt;b&gt;" in page
     assert not re.search(r"https?://|src=|href=|url\(", page)
-    for title in ("Counterfactual", "Abstention", "Position and noise", "Citations", "Leaks"):
+    for title in ("Counterfactual", "Abstention", "Position and noise"):
         assert f"<h3>{title}" in page
     with pytest.raises(StorageError):
         write_page(tmp_path / "probes.html" / "page.html", "", probed)
-
-
-def test_leaks_are_shown(base: KnowledgeBase) -> None:
-    kept: list[str] = []
-
-    def leaky(prompt: Prompt) -> str:
-        kept.extend(prompt.passages)
-        return told(prompt, kept) or "No idea."
-
-    assert "told another" in section(run(base, leaky, "leaks"))

@@ -1,0 +1,169 @@
+"""A second opinion: another model says of each answer whether it is right. The verdicts stay those of the rules.
+
+Nobody knows how good such a judge is before it has been compared. So the result is how far it agrees with the rules
+(`verdicts.is_right`), and where it does not: each disagreement is a mistake of the one or of the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from openbook.diagnosis.examining import Progress
+from openbook.diagnosis.observations import Observation, read_observations, read_records, recording
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.reading_back import record_of
+from openbook.diagnosis.summary import MODES, Share, answer_in, share
+from openbook.diagnosis.verdicts import is_right
+from openbook.errors import ContextOverflow, EngineError
+from openbook.inference import FrozenModel
+from openbook.records import Decoding, Prompt
+
+Says: TypeAlias = Literal["yes", "no", "unclear"]
+DECODING = Decoding(max_tokens=8, stop=("\n",))
+MOST_SHOWN = 100  # disagreements
+INSTRUCTION = (
+    "You check answers. You are given a question, the accepted answers, and the answer of a student. Say yes if the "
+    "student's answer means the same as an accepted answer, otherwise say no. Say nothing else."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`kappa`: 1 for full agreement, 0 for that of chance; None without data, or where both always said the same one thing."""
+
+    same: Share
+    kappa: float | None
+
+    def __str__(self) -> str:
+        return f"{self.same}, {'no kappa' if self.kappa is None else f'kappa {self.kappa:.2f}'}"
+
+
+def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
+    """Of two judges of the same things; a pair is what each of them said of one thing. Source of kappa: Cohen (1960)."""
+    counts, one, other = Counter(pairs), Counter[Hashable](), Counter[Hashable]()
+    for (a, b), n in counts.items():
+        one[a] += n
+        other[b] += n
+    same = share(sum(n for (a, b), n in counts.items() if a == b), counts.total())
+    if same.share is None:
+        return Agreement(same, None)
+    by_chance = sum(one[said] * other[said] for said in one) / counts.total() ** 2
+    return Agreement(same, None if by_chance == 1.0 else (same.share - by_chance) / (1.0 - by_chance))
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """What the judge says of each different answer to one question, whose id is `question`."""
+
+    question: str
+    says: Mapping[str, Says]
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    question: Question
+    mode: str
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecondOpinion:
+    """`agreed`: on the answers of which the judge said yes or no; those of which it is `unclear` are in no share.
+
+    `too_mild`: it calls right what the rules call wrong; `too_strict`: the other way round. `disagreements`: the first of them.
+    """
+
+    judge: str
+    agreed: Agreement
+    too_mild: int
+    too_strict: int
+    unclear: int
+    disagreements: tuple[Disagreement, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"The judge {self.judge} agrees with the rules on {self.agreed}; it calls {self.too_mild} answers right that they "
+            f"call wrong, and {self.too_strict} wrong that they call right. Of {self.unclear} it said neither yes nor no."
+        )
+
+
+def to_judge(observation: Observation) -> list[tuple[str, str]]:
+    """(mode, answer) of what can be right or wrong: not failed, no abstention, and the question has accepted answers."""
+    asked = observation.asked if observation.question.answers else ()
+    answers = [(mode, answer_in(wording, mode)) for wording in asked for mode in MODES]
+    return [(m, a.text) for m, a in answers if a is not None and a.text.strip() and not (a.failure or a.abstained)]
+
+
+def ask(judge: FrozenModel, question: Question, answer: str) -> Says:
+    """Raises EngineError."""
+    asked = f"Question: {question.question}\nAccepted answers: {' | '.join(question.answers)}"
+    line = " ".join(answer.split())  # cannot look like what follows it
+    try:
+        said = judge.complete(Prompt(INSTRUCTION, (), f"{asked}\nStudent's answer: {line}"), DECODING).text
+    except ContextOverflow:
+        return "unclear"
+    found = re.match(r"\W*(yes|no)\b", said, re.IGNORECASE)
+    return "unclear" if found is None else "yes" if found[1].lower() == "yes" else "no"
+
+
+def second_opinion(
+    observed: Path,
+    judge: FrozenModel,
+    path: Path,
+    *,
+    limit: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> SecondOpinion:
+    """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
+
+    What stands there is not asked again, unless an answer is another one now. Raises EngineError when the judge fails: what
+    it said before is kept, and the next run goes on. Raises ConfigError, StorageError.
+    """
+    header, observations = read_observations(observed)
+    header = replace(
+        header,
+        model=judge.identity,
+        numeric_class=judge.engine.numeric_class,
+        decoding=DECODING,
+        context_tokens=judge.context_tokens,
+    )
+    with recording(path, header) as record:
+        for _, observation in record.missing(islice(observations, limit), _opinions_of, _stands):
+            question, answers = observation.question, dict.fromkeys(answer for _, answer in to_judge(observation))
+            try:
+                says = {answer: ask(judge, question, answer) for answer in answers}
+            except EngineError as error:
+                raise EngineError(
+                    f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "
+                    "What it said before is kept. When that is put right, run the same command to go on."
+                ) from error
+            progress(record.append(Opinions(question.id, says)), limit or 0)
+
+    counts = Counter[tuple[bool, Says]]()  # (right by the rules, what the judge says)
+    differ: list[Disagreement] = []
+    both = zip(read_observations(observed)[1], read_records(path, _opinions_of)[1], strict=False)
+    for observation, there in islice(both, limit):
+        for mode, answer in to_judge(observation):
+            right, said = is_right(answer, observation.question), there.says[answer]
+            counts[right, said] += 1
+            if said == ("no" if right else "yes") and len(differ) < MOST_SHOWN:
+                differ.append(Disagreement(observation.question, mode, answer, right))
+    unclear = counts.pop((True, "unclear"), 0) + counts.pop((False, "unclear"), 0)
+    agreed = agreement((right, said == "yes") for right, said in counts.elements())
+    return SecondOpinion(judge.identity.name, agreed, counts[False, "yes"], counts[True, "no"], unclear, tuple(differ))
+
+
+def _opinions_of(value: Any) -> Opinions:
+    return record_of(Opinions, value)
+
+
+def _stands(observation: Observation, there: Opinions) -> bool:
+    answers = {answer for _, answer in to_judge(observation)}
+    return (there.question, set(there.says)) == (observation.question.id, answers)

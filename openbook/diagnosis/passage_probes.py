@@ -1,0 +1,494 @@
+"""Three probes: what becomes of the answer to one question when what the model reads is changed.
+
+- counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
+- abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
+- noise: the passage that holds the answer stands at each rank, among more and more others. How much do they disturb?
+
+The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed, a
+result what all of them come to; every share has its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openbook.answer import Strategy, near_enough, open_book_prompt
+from openbook.diagnosis.examining import Bench, Read, ask_alone, read
+from openbook.diagnosis.holding import LOOKED_THROUGH, Finder
+from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.scoring import Interval
+from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.verdicts import holds_any, is_right, same_answer
+from openbook.inference.frozen import Cancelled
+from openbook.knowledge.values import accepted_value, same_value, stated_values
+from openbook.records import Hit, Passage, sha256_hex
+
+NO_PASSAGE = "no passage holds the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question with its passages. `gold`: one that holds the answer, if one is known to.
+
+    `rest`: what the retriever finds, best first, without all that holds an accepted answer.
+    """
+
+    question: Question
+    gold: Hit | None
+    rest: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`outcome`: what one question showed, or why it shows nothing; `failure`: why the model gave no answer."""
+
+    id: str
+    outcome: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result(ABC):
+    """`left_out`: how many questions show nothing, by the reason."""
+
+    left_out: Mapping[str, int]
+    trials: tuple[Any, ...]
+
+    @abstractmethod
+    def rows(self) -> list[tuple[str, Share]]:
+        """What was counted, and how often it was so."""
+
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the numbers mean, in a sentence or two."""
+
+
+def case_of(question: Question, bench: Bench, finder: Finder) -> Case:
+    """Raises KnowledgeError."""
+    holding = finder.find(question)
+    ranked = bench.retrieve(question.question, LOOKED_THROUGH)
+    rest = [hit for hit in ranked if not (holding.marks(hit.passage) or tells(hit.passage, question.answers))]
+    whole = (hit for hit in holding.hits if holds_any(hit.passage.text, question.answers))
+    return Case(question, next(whole, holding.hits[0] if holding.hits else None), tuple(rest))
+
+
+def tells(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
+    values = [value for value in map(accepted_value, answers) if value is not None]
+    return any(
+        holds_any(text, answers) or any(same_value(stated, value) for stated in stated_values(text) for value in values)
+        for text in (passage.text, passage.title, *passage.headings)
+    )
+
+
+def _right(answer: Read, question: Question) -> bool:
+    return not answer.said.abstained and is_right(answer.said.text, question)
+
+
+def _shares(trials: Iterable[Trial], outcomes: Sequence[str]) -> dict[str, Share]:
+    """Of the trials that had one of these outcomes."""
+    counted = Counter(trial.outcome for trial in trials if not trial.failure)
+    whole = sum(counted[outcome] for outcome in outcomes)
+    return {outcome: share(counted[outcome], whole) for outcome in outcomes}
+
+
+def _left_out(trials: Iterable[Trial], outcomes: Sequence[str]) -> Mapping[str, int]:
+    counted = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
+    return {reason: n for reason, n in sorted(counted.items()) if reason not in outcomes}
+
+
+# --- counterfactual ---------------------------------------------------------------------------------------------------
+
+FOLLOWED = {
+    "passage": "followed the altered passage",
+    "weights": "followed the weights",
+    "neither": "neither",
+    "abstained": "abstained",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CounterfactualTrial(Trial):
+    """`before`: the answer from the passage as it is; `after`: from the copy in which `old` became `new`."""
+
+    kind: str = ""
+    old: str = ""
+    new: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual(Result):
+    """Over the questions that the model answers right from the passage as it is."""
+
+    followed: Mapping[str, Share]
+
+    def rows(self) -> list[tuple[str, Share]]:
+        return [(name, self.followed[outcome]) for outcome, name in FOLLOWED.items()]
+
+    def meaning(self) -> str:
+        passage, weights = self.followed["passage"], self.followed["weights"]
+        if not passage.of:
+            return "No question has an answer that the model reads right and whose value could be altered."
+        text = f"When a value in the passage is altered, the answer follows the passage in {passage} and the weights in {weights}."
+        if weights.count > passage.count:
+            return text + " It is the model's memory that answers: changing a document would not change what it says."
+        if weights.count:
+            return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
+        return text + " No answer came from memory against the passage."
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredPassage:
+    """A copy of a passage with another value in the answer's place, and what says that value."""
+
+    passage: Passage
+    change: Change
+    answers: tuple[str, ...]
+
+
+def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
+    """A copy in which no accepted answer is left, and whose new value did not stand there before; None where there is none.
+
+    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
+    """
+    if holds_any(question.question, question.answers):
+        return None  # an answer that repeats the question would look like one from memory
+    for answer in sorted(question.answers, key=len, reverse=True):
+        spans = standing(passage.text, answer)
+        if not spans or any(within_another(passage.text, span) for span in spans):
+            continue
+        start, end = spans[0]
+        for change in changes(passage.text[start:end], names, question.id):
+            answers = accepted_now(change, question.answers)
+            text, title = put(passage.text, change), put(passage.title, change)
+            headings = tuple(put(heading, change) for heading in passage.headings)
+            copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=headings)
+            if not (tells(copy, question.answers) or tells(passage, answers) or holds_any(question.question, answers)):
+                return AlteredPassage(copy, change, answers)
+    return None
+
+
+def counterfactual_trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
+    """Raises Stopped."""
+    question = case.question
+    if case.gold is None:
+        return CounterfactualTrial(question.id, NO_PASSAGE)
+    copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
+    if copy is None:
+        return CounterfactualTrial(question.id, "no value that can be altered")
+    before = read(bench, question.question, [case.gold], cancelled)
+    trial = CounterfactualTrial(
+        question.id,
+        failure=before.said.failure,
+        kind=copy.change.kind,
+        old=copy.change.old,
+        new=copy.change.new,
+        before=before.said.text,
+    )
+    if trial.failure or not _right(before, question):
+        return trial if trial.failure else replace(trial, outcome="not read right as it is")
+    after = read(bench, question.question, [Hit(copy.passage, 0.0, None, None, None)], cancelled)
+    if after.said.failure:
+        return replace(trial, failure=after.said.failure)
+    return replace(trial, after=after.said.text, outcome=_followed(after, copy, question, bench, cancelled))
+
+
+def _followed(after: Read, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
+    if after.said.abstained:
+        return "abstained"
+    text, change = after.said.text, copy.change
+    new, old = is_right(text, replace(question, answers=copy.answers)), is_right(text, question)
+    if new and old:  # most words of an accepted sentence are there; the altered ones decide
+        new, old = bool(standing(text, change.new_part)), bool(standing(text, change.part))
+    if new != old:
+        return "passage" if new else "weights"
+    if not new and not tells(copy.passage, [text]):
+        alone = ask_alone(bench, question.question, cancelled)
+        if not (alone.failure or alone.abstained) and same_answer(text, alone.text):
+            return "weights"
+    return "neither"
+
+
+def counterfactual_result(trials: Sequence[CounterfactualTrial]) -> Counterfactual:
+    return Counterfactual(_left_out(trials, [*FOLLOWED]), tuple(trials), _shares(trials, [*FOLLOWED]))
+
+
+# --- abstention -------------------------------------------------------------------------------------------------------
+
+WITHHELD = {
+    "abstained": "abstained",
+    "invented": "invented an answer",
+    "recalled": "answered right, from memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AbstentionTrial(Trial):
+    """`cited`: the answer was cited from a passage that does not hold it."""
+
+    answer: str = ""
+    cited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention(Result):
+    """Over the questions of which a passage is known to hold the answer. `cited` is over what was invented."""
+
+    outcomes: Mapping[str, Share]
+    cited: Share
+
+    def rows(self) -> list[tuple[str, Share]]:
+        rows = [(name, self.outcomes[outcome]) for outcome, name in WITHHELD.items()]
+        return [*rows, ("of the invented ones, with a citation", self.cited)]
+
+    def meaning(self) -> str:
+        abstained, invented = self.outcomes["abstained"], self.outcomes["invented"]
+        if not abstained.of:
+            return "No question has a passage that could be withheld while others are left to read."
+        text = f"Without the passage that holds the answer, the model abstains in {abstained} and invents an answer in {invented}."
+        if self.cited.count:
+            text += f" {self.cited.count} of the invented answers even carry a citation."
+        if invented.count > abstained.count:
+            return text + " Where the documents do not hold an answer, do not rely on it to say so."
+        return text
+
+
+def abstention_trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
+    """The best of the rest are read, as many as `openbook ask` reads. Raises Stopped."""
+    question = case.question
+    if case.gold is None:
+        return AbstentionTrial(question.id, NO_PASSAGE)
+    rest = near_enough(case.rest[: bench.passages], bench.options)
+    if not rest:
+        return AbstentionTrial(question.id, "no other passage is near the question")
+    answer = read(bench, question.question, rest, cancelled)
+    if answer.said.failure:
+        return AbstentionTrial(question.id, failure=answer.said.failure)
+    if answer.said.abstained:
+        return AbstentionTrial(question.id, "abstained", answer=answer.said.text)
+    outcome = "recalled" if _right(answer, question) else "invented"
+    return AbstentionTrial(question.id, outcome, answer=answer.said.text, cited=bool(answer.cited))
+
+
+def abstention_result(trials: Sequence[AbstentionTrial]) -> Abstention:
+    invented = [trial.cited for trial in trials if trial.outcome == "invented"]
+    cited = share(sum(invented), len(invented))
+    return Abstention(_left_out(trials, [*WITHHELD]), tuple(trials), _shares(trials, [*WITHHELD]), cited)
+
+
+# --- position and noise -----------------------------------------------------------------------------------------------
+
+DISTRACTORS = (0, 1, 3, 7)
+AMONG = 3  # distractors, where each rank is tried
+READ = ("read",)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rank of the passage that holds the answer, from 1, among so many distractors."""
+
+    strategy: Strategy
+    rank: int
+    distractors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`evens_out`: the rank is the question's own, so that over many questions each rank comes as often."""
+
+    place: Place
+    evens_out: bool
+    right: bool
+    abstained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseTrial(Trial):
+    seen: tuple[Seen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`rank` 0: at ranks that even out over the questions."""
+
+    strategy: Strategy
+    rank: int
+    distractors: int
+    right: Share
+    abstained: Share
+
+    def __str__(self) -> str:
+        if self.rank:
+            return f"{self.strategy}, at rank {self.rank} of {self.distractors + 1}"
+        if not self.distractors:
+            return f"{self.strategy}, alone"
+        return f"{self.strategy}, among {self.distractors} distractor{'s' if self.distractors > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Noise(Result):
+    """By strategy, over the questions that were read in both ways (None: there is none): `noise_costs`, right with no
+    distractor less right with most; `position_costs`, right at the first rank less right at the last.
+    """
+
+    cells: tuple[Cell, ...]
+    noise_costs: Mapping[Strategy, Interval | None]
+    position_costs: Mapping[Strategy, Interval | None]
+
+    def rows(self) -> list[tuple[str, Share]]:
+        return [(str(cell), cell.right) for cell in self.cells]
+
+    def meaning(self) -> str:
+        parts = []
+        for strategy in self.noise_costs:
+            costs = [
+                _points(self.noise_costs[strategy], f"{DISTRACTORS[-1]} distractors"),
+                _points(self.position_costs[strategy], f"rank {AMONG + 1} instead of 1"),
+            ]
+            if any(costs):
+                parts.append(f"Read {strategy}, {'; '.join(filter(None, costs))}.")
+        if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
+            parts.append("Fewer passages (--passages) disturb less, if the retriever ranks the right one high.")
+        return " ".join(parts) or "No question has enough passages around it to measure."
+
+
+def _points(cost: Interval | None, by: str) -> str:
+    """What it does to the share of right answers, in points with their interval."""
+    if cost is None:
+        return ""
+    chance = ", which may be chance" if cost.low <= 0.0 <= cost.high else ""
+    return f"{by}: {-100 * cost.mean + 0.0:+.0f} points [{-100 * cost.high:+.0f}, {-100 * cost.low:+.0f}]{chance}"
+
+
+def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
+    """In each strategy that the model has, each way in which all passages fit into the context. Raises Stopped."""
+    question, gold = case.question, case.gold
+    if gold is None:
+        return NoiseTrial(question.id, NO_PASSAGE)
+    others = [hit for hit in case.rest if hit.passage.id != gold.passage.id]
+    strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
+    seen: list[Seen] = []
+    for strategy in strategies:
+        to_read = replace(bench, options=replace(bench.options, strategy=strategy))
+        for distractors in DISTRACTORS:
+            own = own_rank(question.id, distractors)
+            for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
+                place = Place(strategy, rank, distractors)
+                hits = arranged(gold, others, place)
+                if hits is None or not _fits(to_read, question.question, hits):
+                    continue
+                answer = read(to_read, question.question, hits, cancelled)
+                if answer.said.failure:
+                    return NoiseTrial(question.id, failure=answer.said.failure)
+                seen.append(Seen(place, rank == own, _right(answer, question), answer.said.abstained))
+    outcome = "read" if seen else "the passage does not fit into the context"
+    return NoiseTrial(question.id, outcome, seen=tuple(seen))
+
+
+def own_rank(key: str, distractors: int) -> int:
+    """From 1 to `distractors` + 1, each as often over many keys."""
+    return 1 + int(sha256_hex(key.encode())[:8], 16) % (distractors + 1)
+
+
+def arranged(gold: Hit, others: Sequence[Hit], place: Place) -> list[Hit] | None:
+    """The best distractors in their order, the passage at its rank among them; None where there are too few."""
+    distractors = list(others[: place.distractors])
+    if len(distractors) < place.distractors:
+        return None
+    return [*distractors[: place.rank - 1], gold, *distractors[place.rank - 1 :]]
+
+
+def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
+    """Whether all of these passages can be read: none would be left out for want of room."""
+    model, passages = bench.model, [hit.passage for hit in hits]
+    prompts = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
+    room = model.context_tokens - bench.decoding.max_tokens
+    return all(model.count_prompt_tokens(open_book_prompt(question, each, model.reader)) <= room for each in prompts)
+
+
+def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
+    seen = [each for trial in trials for each in trial.seen]
+    strategies = sorted({each.place.strategy for each in seen})
+    places = [Place(s, 0, n) for s in strategies for n in DISTRACTORS]
+    places += [Place(s, rank, AMONG) for s in strategies for rank in range(1, AMONG + 2)]
+    cells = []
+    for place in places:
+        here = [each for each in seen if _is_at(each, place)]
+        right, abstained = sum(each.right for each in here), sum(each.abstained for each in here)
+        cell = Cell(place.strategy, place.rank, place.distractors, share(right, len(here)), share(abstained, len(here)))
+        cells += [cell] if here else []
+    most, last = DISTRACTORS[-1], AMONG + 1
+    return Noise(
+        _left_out(trials, READ),
+        tuple(trials),
+        tuple(cells),
+        {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
+        {s: _difference(trials, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+    )
+
+
+def _is_at(seen: Seen, place: Place) -> bool:
+    """`place.rank` 0: at the question's own rank."""
+    same = (seen.place.strategy, seen.place.distractors) == (place.strategy, place.distractors)
+    return same and (seen.place.rank == place.rank if place.rank else seen.evens_out)
+
+
+def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:
+    """How much more often right at one place than at the other, question by question."""
+    pairs = Counter[tuple[bool | None, ...]]()
+    for trial in trials:
+        pairs[tuple(next((s.right for s in trial.seen if _is_at(s, place)), None) for place in (one, other))] += 1
+    questions = sum(n for pair, n in pairs.items() if None not in pair)
+    return paired(pairs[True, False], pairs[False, True], questions) if questions else None
+
+
+def paired(better: int, worse: int, questions: int) -> Interval:
+    """The difference of two shares over the same questions, with its 95 % interval: Wald's, half a question added to each
+    of the four combinations. Source: Agresti & Min 2005.
+    """
+    n, gained, lost = questions + 2, better + 0.5, worse + 0.5
+    middle, spread = (gained - lost) / n, 1.96 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return Interval((better - worse) / questions, max(-1.0, middle - spread), min(1.0, middle + spread), questions)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeKind:
+    """`outcomes`: those that count; a trial with another one shows nothing."""
+
+    title: str
+    trial: Callable[[Case, Bench, Cancelled], Trial]
+    trial_type: type[Trial]
+    result: Callable[[Sequence[Any]], Result]
+    outcomes: Sequence[str]
+
+
+PROBES = {
+    "counterfactual": ProbeKind(
+        "Counterfactual: does the answer follow the passage or the weights?",
+        counterfactual_trial,
+        CounterfactualTrial,
+        counterfactual_result,
+        [*FOLLOWED],
+    ),
+    "abstention": ProbeKind(
+        "Abstention: what does it say when the passage is withheld?",
+        abstention_trial,
+        AbstentionTrial,
+        abstention_result,
+        [*WITHHELD],
+    ),
+    "noise": ProbeKind(
+        "Position and noise: how much do other passages disturb?", noise_trial, NoiseTrial, noise_result, READ
+    ),
+}
