@@ -1,4 +1,4 @@
-"""POST /v1/completions: answers in the older shape of OpenAI's API, for clients that know no chat."""
+"""POST /v1/completions: answers in the older shape of OpenAI's API, for clients without chat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openbook.serving.streaming import DONE, event
 
 
 async def completions(service: Service, request: Request, caller: Caller) -> ASGIApp:
-    """The prompt is the question: it is answered, from the knowledge base, and not continued."""
+    """The prompt is the question. It is answered from the knowledge base, not continued."""
     body = parsed(CompletionBody, await request.body())
     shape = CompletionShape(
         "cmpl-" + request_id(body, caller), int(time.time()), body.model, fingerprint(service), body.wants_usage
