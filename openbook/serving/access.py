@@ -61,7 +61,7 @@ class Doorkeeper:
         return name in own
 
     def caller(self, headers: Headers, right: Right) -> Caller:
-        """Raises Refusal when nobody may come in so, when the key's right is not enough, or when the page of another site asks."""
+        """The caller of a request. Raises Refusal if the key is missing or wrong, its right is too low, or another site asks."""
         _check_site(headers)
         token = _token(headers)
         if token is not None and looks_like_key(token):
@@ -79,24 +79,24 @@ class Doorkeeper:
             message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new"
             raise Refusal(401, message, code="missing_api_key" if token is None else "invalid_api_key")
         elif any(name in headers for name in _FORWARDED):
-            message = "This request came through a proxy; it needs an API key. Make one with: openbook keys new"
+            message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new"
             raise Refusal(401, message, code="missing_api_key")
         else:
             # On this machine only. Clients that insist on some key send any word; it means nothing.
             caller = Caller(ANONYMOUS, "admin", self.configuration.labels)
         if not caller.may(right):
-            message = f"This key has the right {caller.right!r}; {right!r} is needed."
+            message = f"This key has the right {caller.right!r}, but the request needs {right!r}."
             raise Refusal(403, message, code="insufficient_permissions")
         return caller
 
 
 def _check_site(headers: Headers) -> None:
-    """Browsers say from where a request comes, also where they send no Origin, as for a picture. Programs say nothing.
+    """Browsers name the site that asks, even where they send no Origin, as for a picture. Other programs do not.
 
     Raises Refusal.
     """
     if not set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}:
-        message = "Pages of other sites may not ask this server."
+        message = "Pages of other sites may not use this server."
         raise Refusal(403, message, code="foreign_site")
 
 
@@ -126,7 +126,7 @@ def _is_address(name: str) -> bool:
 
 
 def check_content_type(headers: Headers, wanted: Iterable[str]) -> None:
-    """Raises Refusal: what changes something comes as a type that no page of another origin can send unasked, or with the Origin check."""
+    """Raises Refusal for a type not in `wanted`. A page of another origin cannot send those, or the Origin check stops it."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in wanted:
         message = f"The content type must be {' or '.join(wanted)}, not {kind[:100]!r}."

@@ -1,4 +1,4 @@
-"""A request for an answer, whatever the shape in which it comes and goes: the core flow, whole or as events."""
+"""A request for an answer in any of OpenAI's shapes: the core flow, as one response or as events."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Work: TypeAlias = Callable[[Stop, Callable[[str], None]], Answer]
 
 
 class Shape(Protocol):
-    """How an answer is told in one of OpenAI's shapes, with `text`: that of the answer, and what else is appended to it."""
+    """How one of OpenAI's shapes shows an answer. `text` is the answer's text with anything appended to it."""
 
     def whole(self, answer: Answer, text: str) -> dict[str, Any]: ...
 
     def piece(self, text: str, *, first: bool) -> Iterable[bytes]:
-        """The events that tell of a part of the text; `first`: with those that begin."""
+        """The events for a part of the text; with `first`, the opening events come before them."""
 
     def end(self, answer: Answer, text: str, *, begun: bool) -> Iterable[bytes]:
-        """The events after the text, to the last."""
+        """The events after the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ async def _events(
 
 
 def request_id(body: AnswerBody, caller: Caller) -> str:
-    """A function of the request: the same one asked twice, whole or as a stream, has the same id."""
+    """A function of the request: equal requests have equal ids, whole or streamed."""
     asked = body.model_dump(exclude={"stream", "stream_options"})
     return sha256_hex(canonical_json([asked, sorted(caller.labels)]))[:24]
 

@@ -64,7 +64,10 @@ from openbook.serving.service import ServedEmbedder, Service
 from openbook.serving.traces import Traces
 
 _TEXT = "text/plain"
-_RPC_ALSO = {202: {"description": "A notification was taken."}, 406: {"description": "The client takes no JSON."}}
+_RPC_ALSO = {
+    202: {"description": "The notification was accepted."},
+    406: {"description": "The client does not accept JSON."},
+}
 
 ENDPOINTS = (
     Endpoint(

@@ -1,4 +1,4 @@
-"""What requests may say, and how bytes become it: strict models, in which an unknown name is an error, or ignored and told."""
+"""The bodies and parameters of requests: strict models, in which an unknown name is an error, or is ignored with a warning."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from openbook.serving.refusals import Refusal, without_refused
 _INT64 = 2**63
 
 
-# What OpenAI's bodies may say and this server cannot do: the values that change nothing, and why no other is taken.
+# Parameters of OpenAI's bodies that this server does not support: the values that change nothing, and why it accepts no other.
 Refused: TypeAlias = dict[str, tuple[tuple[object, ...], str]]
-# What is not heeded, and why. The answer is the one asked for all the same, and a warning in it names these.
+# Parameters that are ignored, and why. The answer is still the one asked for, and a warning in it names them.
 Ignored: TypeAlias = dict[str, str]
 
-_NO_TOOLS = "The model answers from passages and calls nothing."
-_ONE_WAY = "Tokens are chosen by temperature, top_p and seed alone."
-_ONE_ANSWER = "One request gives one answer; ask again with another seed."
-_NO_LOGPROBS = "Log-probabilities are not given out."
+_NO_TOOLS = "The model answers from passages and calls no tools."
+_ONE_WAY = "Only temperature, top_p and seed decide how tokens are chosen."
+_ONE_ANSWER = "One request gives one answer. For another, ask again with another seed."
+_NO_LOGPROBS = "Log probabilities are not available."
 _NO_REASONING = "The model answers without reasoning first."
 _NOTHING_KEPT = "The server keeps nothing between requests."
 _PLAIN_TEXT = "Answers are plain text."
-_ONE_TIER = "There is one tier."
-_BY_KEY = "Callers are told apart by their key."
-_SHARED = "What is computed of passages is shared by all requests that may read them."
-_UNKNOWN = "This server knows no such parameter."
+_ONE_TIER = "There is only one tier."
+_BY_KEY = "The API key identifies the caller."
+_SHARED = "All requests that may read a passage share its cache."
+_UNKNOWN = "This server does not know it."
 
 _MOST_NAMED = 10  # in one warning, and so many characters of each
 
@@ -53,13 +53,13 @@ CHAT_IGNORED: Ignored = {
     "tools": _NO_TOOLS,
     "parallel_tool_calls": _NO_TOOLS,
     "functions": _NO_TOOLS,
-    "web_search_options": "Nothing is fetched from the web; answers come from the knowledge base.",
+    "web_search_options": "Answers come from the knowledge base, not from the web.",
     "logprobs": _NO_LOGPROBS,
     "top_logprobs": _NO_LOGPROBS,
-    "verbosity": "How long an answer is follows from the question.",
+    "verbosity": "The question decides how long the answer is.",
     "reasoning_effort": _NO_REASONING,
     "audio": _PLAIN_TEXT,
-    "prediction": "Nothing is predicted ahead.",
+    "prediction": "Predicted output is not supported.",
     "store": _NOTHING_KEPT,
     "metadata": _NOTHING_KEPT,
     "service_tier": _ONE_TIER,
@@ -70,7 +70,7 @@ CHAT_IGNORED: Ignored = {
 
 RESPONSE_REFUSED: Refused = {
     "tool_choice": (("none", "auto"), _NO_TOOLS),
-    "background": ((False,), "An answer is given at once."),
+    "background": ((False,), "Answers are not made in the background."),
     "previous_response_id": ((), _NOTHING_KEPT),
     "conversation": ((), _NOTHING_KEPT),
     "prompt": ((), _NOTHING_KEPT),
@@ -83,7 +83,7 @@ RESPONSE_IGNORED: Ignored = {
     "include": "There is nothing to include.",
     "reasoning": _NO_REASONING,
     "top_logprobs": _NO_LOGPROBS,
-    "truncation": "What does not fit is left out, and said to be.",
+    "truncation": "What does not fit is left out, with a warning.",
     "store": _NOTHING_KEPT,
     "metadata": _NOTHING_KEPT,
     "service_tier": _ONE_TIER,
@@ -93,7 +93,7 @@ RESPONSE_IGNORED: Ignored = {
 
 
 class Body(BaseModel):
-    """`refused` and `ignored`: what OpenAI's body of this kind may have too."""
+    """`refused` and `ignored`: other parameters of OpenAI's body of this kind."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     refused: ClassVar[Refused] = {}
@@ -101,7 +101,7 @@ class Body(BaseModel):
 
 
 class Lenient(Body):
-    """A body, or a part of one, that clients fill for servers of many kinds: what is not known in it is ignored."""
+    """A body, or a part of one, that clients fill for many kinds of servers: unknown names in it are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -128,7 +128,7 @@ class StreamOptions(Lenient):
 
 
 class PassageSelection(Body):
-    """Which documents a request sees, beside what its key allows. Empty: the default of the server."""
+    """Which of the documents that its key allows a request sees. Empty: the server's default."""
 
     knowledge_base: str | None = None
     as_of: str | int | None = None
@@ -136,7 +136,7 @@ class PassageSelection(Body):
 
 
 class AskOptions(PassageSelection):
-    """OpenBook's own options of an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
+    """OpenBook's own options for an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Literal["auto", "each", "parallel", "together"] | None = None
@@ -145,7 +145,7 @@ class AskOptions(PassageSelection):
 
 
 class AnswerBody(Lenient):
-    """What every request for an answer may say. In `openbook`, which is this server's own, an unknown name is an error."""
+    """The parameters of every request for an answer. In `openbook`, an unknown name is an error."""
 
     model: str
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
@@ -173,7 +173,7 @@ class AnswerBody(Lenient):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What of the body was ignored, a sentence for each reason. What asks for nothing (null, false, 0, empty) is passed over."""
+        """The ignored parts of the body, one sentence for each reason. Values that ask for nothing (null, false, 0, empty) are left out."""
         places: dict[str, list[str]] = {}
         for place in _unknown_places(self):
             places.setdefault(self.ignored.get(place, _UNKNOWN), []).append(place[:60])
@@ -199,7 +199,7 @@ class ResponsePart(Lenient):
 
 
 class ResponseMessage(Lenient):
-    """`id` and `status` are what clients send back of an answer."""
+    """Clients send `id` and `status` of an earlier answer back."""
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
@@ -221,7 +221,7 @@ class TextOptions(Lenient):
 
 
 class ResponseBody(AnswerBody):
-    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, and honoured."""
+    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
 
     refused, ignored = RESPONSE_REFUSED, RESPONSE_IGNORED
 
@@ -249,7 +249,7 @@ class SearchBody(PassageSelection):
 
 
 class DocumentsBody(Body):
-    """Documents by the paths under which the list shows them."""
+    """Documents by their paths, as the list shows them."""
 
     documents: list[str] = Field(min_length=1, max_length=1000)
     knowledge_base: str | None = None
@@ -264,14 +264,14 @@ class ReplayBody(Body):
 
 
 class UploadBody(Body):
-    """The fields of an upload beside its files. `labels`: access labels for all of them, of those that the key holds."""
+    """The fields of an upload besides its files. `labels`: access labels for all files; the key must hold them."""
 
     labels: list[str] = []
     knowledge_base: str | None = None
 
 
 class JsonRpcBody(BaseModel):
-    """A request of the Model Context Protocol, whose own SDK says what it may hold. Without an `id` it is a notification."""
+    """A request of the Model Context Protocol, whose SDK defines its content. Without an `id` it is a notification."""
 
     jsonrpc: Literal["2.0"]
     method: str
@@ -283,11 +283,11 @@ class JsonRpcBody(BaseModel):
 
 
 class Query(Body):
-    """The parameters of an address, which are texts and come once each."""
+    """The parameters of an address: texts, each at most once."""
 
 
 def _whole(value: object) -> object:
-    """Digits as a number; longer ones than any bound, and signs and spaces, are none."""
+    """Digits as a number. Signs, spaces and more digits than any bound has are refused."""
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 14):
         raise PydanticCustomError("whole_number", "a whole number")
     return int(value)
@@ -349,7 +349,7 @@ Json: TypeAlias = Any
 def parse_json(data: bytes) -> dict[str, Json]:
     """The object in a request's body. Raises Refusal for anything else.
 
-    Also for what parsers read in different ways: a key that stands twice, half a surrogate pair, numbers like 1e999.
+    It also refuses what parsers read in different ways: a duplicate key, half a surrogate pair, numbers like 1e999.
     """
     try:
         text = data.decode("utf-8")
@@ -359,11 +359,11 @@ def parse_json(data: bytes) -> dict[str, Json]:
     except UnicodeDecodeError as error:
         raise _not_json(f"byte {error.start} is not UTF-8") from error
     except UnicodeEncodeError as error:
-        raise _not_json("a text holds half a surrogate pair") from error
+        raise _not_json("a text contains half a surrogate pair") from error
     except (ValueError, RecursionError) as error:
         raise _not_json(str(error)) from error
     if not isinstance(value, dict):
-        raise _not_json("it is no object")
+        raise _not_json("it is not an object")
     return value
 
 
@@ -373,7 +373,9 @@ def parsed(kind: type[_Body], data: bytes) -> _Body:
     for name in (body.model_extra or {}) if isinstance(body, AnswerBody) else ():
         # Not ignored: a filter in the wrong place would answer from documents that were not meant.
         if name in AskOptions.model_fields:
-            message = f"{name!r} is OpenBook's own: give it under 'openbook', as {{'openbook': {{{name!r}: ...}}}}."
+            message = (
+                f"{name!r} is an option of OpenBook: put it under 'openbook', as {{'openbook': {{{name!r}: ...}}}}."
+            )
             raise Refusal(400, message, code="unknown_parameter", param=name)
         if hint := did_you_mean(name, ["openbook"]):
             message = f"Unrecognized request argument supplied: {name[:200]}.{hint}"
@@ -390,7 +392,7 @@ def validated(kind: type[_Body], value: object) -> _Body:
 
 
 def _unknown_places(part: BaseModel, place: str = "") -> Iterator[str]:
-    """Where `part` says something that its kind does not know, such as `messages[0].cache_control`."""
+    """The places of unknown names in `part`, such as `messages[0].cache_control`."""
     for name, value in (part.model_extra or {}).items():
         if value:
             yield place + name
@@ -408,7 +410,7 @@ def _ignored(places: list[str], why: str) -> str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(digits: str) -> float:
@@ -443,5 +445,5 @@ def unknown_parameter(name: str) -> Refusal:
 
 
 def _is_alternative(part: int | str) -> bool:
-    """Whether this names one of several types that a value may have, and no place in the body."""
+    """Whether this names one of several types of a value, not a place in the body."""
     return isinstance(part, str) and (part in ("str", "int") or "[" in part)

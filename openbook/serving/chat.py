@@ -20,7 +20,7 @@ from openbook.serving.streaming import DONE, event
 
 
 async def chat(service: Service, request: Request, caller: Caller) -> ASGIApp:
-    """The last message is the question; answered from the knowledge base, with citations and receipt under `openbook`."""
+    """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`."""
     body = parsed(ChatBody, await request.body())
     check_at_most(len(body.messages), service.configuration.bounds.messages, "messages")
     shape = ChatShape(
@@ -31,7 +31,7 @@ async def chat(service: Service, request: Request, caller: Caller) -> ASGIApp:
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
-    """Of what every part of one answer says only `created` differs between two equal requests."""
+    """The fields that all parts of an answer share. Between two equal requests only `created` differs."""
 
     id: str
     created: int

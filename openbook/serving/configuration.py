@@ -15,10 +15,10 @@ from openbook.knowledge.adding import RunOptions
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request may cost, and all together. A request over a bound is refused with a sentence.
+    """What one request, and all together, may cost. A request over a bound is refused with a message.
 
     `running` requests compute at a time and `waiting` wait for their turn, shared out among callers (`running.Gate`); more
-    are answered 429; `uploads` are received and taken in at a time, half of them of one caller, each within `upload_s`. Who has no key is one caller with all others who have none. A key
+    are answered 429; `uploads` are received and taken in at a time, half of them of one caller, each within `upload_s`. All callers without a key count as one. A key
     may send `requests_per_minute` (0: any number). There are so many `connections` with a request under way, three quarters of them of one address,
     and as many without one. `head_s` and `body_s` bound slow
     senders; a client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds
@@ -89,7 +89,7 @@ class Configuration:
 
     @property
     def needs_key(self) -> bool:
-        """Only what answers to this machine alone may go without: behind another name there is a network or a proxy."""
+        """Only a server for this machine alone may go without keys: behind another name there is a network or a proxy."""
         return self.require_key or bool(self.allowed_hosts) or not is_loopback(self.host)
 
 

@@ -44,7 +44,7 @@ class Crowd:
         self._members.pop(member, None)
 
     def close_oldest(self, of: str | None = None) -> object | None:
-        """Close the oldest of a network (None: of that which has the most); it is a member no more. None: there is none."""
+        """Close the oldest of a network (None: of the one with the most), and remove it. None: there is nothing to close."""
         counts = Counter(network for network, _ in self._members.values())
         wanted = max(counts, key=lambda each: counts[each], default=None) if of is None else of
         for member, (network, close) in self._members.items():
@@ -98,7 +98,7 @@ class Requests:
         self._incomplete.add(request, address, close)
 
     def is_complete(self, request: object) -> None:
-        """Its body has come: it does not give way any more."""
+        """Its body is complete, so it no longer gives way."""
         self._incomplete.discard(request)
 
     def leave(self, request: object) -> None:
@@ -113,5 +113,5 @@ class Requests:
 
 
 def no_place() -> Refusal:
-    message = "The server has as many connections as it takes. Try again in a moment."
+    message = "The server has too many connections. Try again in a moment."
     return Refusal(503, message, code="too_many_connections", retry_after_s=RETRY_AFTER_S)

@@ -16,7 +16,7 @@ MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`turns`: of the user, before the question. `instruction`: how the caller wishes to be answered. `earlier`: so many turns came before."""
+    """`turns`: the user's, before the question. `instruction`: how the caller wants to be answered. `earlier`: the number of earlier turns."""
 
     question: str
     turns: tuple[str, ...] = ()
@@ -24,19 +24,19 @@ class Asked:
     earlier: int = 0
 
     def warnings(self, *, closed_book: bool, trained: bool, rewritten: bool = False) -> tuple[str, ...]:
-        """What of the transcript is not heeded: by a reader that was `trained` to one instruction, or without passages."""
+        """What is ignored in the transcript: by a reader `trained` on one instruction, or without passages."""
         found = []
         if self.instruction and trained:
             found.append(
-                "The system message is ignored. This model reads passages under the one instruction that it was trained with."
+                "The system message is ignored. This model follows only the instruction that it was trained with."
             )
         elif len(self.instruction) > MAX_INSTRUCTION_CHARS:
             found.append(
-                f"The system message is ignored. It has {len(self.instruction):,} characters, and at most "
-                f"{MAX_INSTRUCTION_CHARS:,} are followed."
+                f"The system message is ignored. It has {len(self.instruction):,} characters; the limit is "
+                f"{MAX_INSTRUCTION_CHARS:,}."
             )
         if closed_book and self.earlier and not rewritten:
-            found.append("The earlier turns are ignored. Without passages the model is asked the last question alone.")
+            found.append("The earlier turns are ignored. Without passages, the model gets only the last question.")
         return tuple(found)
 
     def heeded(self, *, trained: bool) -> str:
@@ -51,7 +51,7 @@ def asked(messages: Sequence[Message], param: str = "messages", instructions: st
     """
     last = messages[-1]
     if last.role != "user":
-        message = f"The last message must be of the role 'user', not {last.role!r}: it is the question."
+        message = f"The last message is the question, so its role must be 'user', not {last.role!r}."
         raise Refusal(400, message, code="invalid_value", param=f"{param}[{len(messages) - 1}].role")
     earlier = [m.text for m in messages[:-1] if m.role == "user" and m.text.strip()]
     told = [instructions or "", *(m.text for m in messages if m.role in ("system", "developer"))]

@@ -25,9 +25,9 @@ _SCHEMAS = "#/components/schemas/{model}"
 _KEY = "key"
 _BINARY = {"type": "string", "format": "binary"}
 _ABOUT = (
-    "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. What is refused says why, as "
-    "`{error: {message, type, param, code}}`. A limit that a schema does not name is refused with the code `above_limit`. "
-    "Bytes that are not HTTP are answered with 400 (`invalid_http`), and the connection is closed."
+    "Answers from a frozen model and a knowledge base, in the shape of OpenAI's API. A refusal says why, as "
+    "`{error: {message, type, param, code}}`. A value above a limit that no schema states gets the code `above_limit`. "
+    "Bytes that are not HTTP get 400 (`invalid_http`), and the connection is closed."
 )
 
 
@@ -43,7 +43,7 @@ def description(endpoints: Iterable[Endpoint], configuration: Configuration) -> 
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         paths.setdefault(_shown(each.path), {})[each.method.lower()] = _operation(each, configuration, refs)
-    key = {"type": "http", "scheme": "bearer", "description": "Made by: openbook keys new"}
+    key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "OpenBook", "version": __version__, "description": _ABOUT},
@@ -75,7 +75,7 @@ def _responses(endpoint: Endpoint, refs: Mapping[type, dict[str, Any]]) -> dict[
     told = "Done."
     if endpoint.events is not None:
         content["text/event-stream"] = {"x-event": refs[endpoint.events]}
-        told += " In a stream the data of each event is an `x-event`, or an error, which is the last; `[DONE]` ends those of older shapes."
+        told += " In a stream, the data of each event is an `x-event`; an error is the last event; `[DONE]` ends a stream of an older shape."
     found: dict[str, Any] = {"200": {"description": told, "content": content}}
     refusals = [refs[each] for each in endpoint.refusals]
     refusal = refusals[0] if len(refusals) == 1 else {"anyOf": refusals}
@@ -112,9 +112,9 @@ def _schemas(
 
 
 def _of_openai(body: type[Body]) -> dict[str, Any]:
-    """What OpenAI's body may have too: null or a value that changes nothing; or anything, which is ignored."""
+    """Other parameters of OpenAI's body: null or a value that changes nothing; or anything, which is ignored."""
     refused = {
-        name: {"enum": [*allowed, None], "description": f"Nothing else is taken. {why}"}
+        name: {"enum": [*allowed, None], "description": f"No other value is accepted. {why}"}
         for name, (allowed, why) in body.refused.items()
     }
     return refused | {name: {"description": f"Ignored. {why}"} for name, why in body.ignored.items()}
@@ -128,7 +128,7 @@ def _form(body: type[BaseModel]) -> dict[str, Any]:
         "type": "array",
         "items": file,
         "minItems": 1,
-        "description": "Each under a plain name of its own; one that is not gets the verdict `failed`.",
+        "description": "Names must be plain and unique within one upload. A file with another name gets the verdict `failed`.",
     }
     fields = {name: _not_null(each) for name, each in schema["properties"].items()}
     return {**schema, "properties": {"file": files, **fields}, "required": ["file"]}
@@ -142,7 +142,7 @@ def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Addresses and forms have no null: what may be left out is left out."""
+    """Addresses and forms have no null: an optional value is left out."""
     options = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
     return options[0] if len(options) == 1 else {k: v for k, v in schema.items() if k != "default"}
 

@@ -1,6 +1,6 @@
 """The documents of a knowledge base over HTTP: list, read, add by upload, remove, purge.
 
-Whoever asks sees and touches only documents that its labels allow. To it the others do not exist.
+A caller sees and changes only documents that its labels allow. The others do not exist for that caller.
 """
 
 from __future__ import annotations
@@ -126,9 +126,9 @@ def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> lis
 
 
 async def upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Read files and add them, as one new version. Each gets a verdict; one that cannot be taken or read keeps none of the others out.
+    """Read files and add them as one new version. Each file gets a verdict; one that fails does not stop the others.
 
-    A name that is none, or that an earlier file of the form has, is a verdict too. A form in which no name is one is refused.
+    Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is refused.
     """
     async with service.receiving.place():  # so that only so many uploads are on the disk at a time
         return await _upload(service, request, caller)
@@ -140,7 +140,9 @@ async def _upload(service: Service, request: Request, caller: Caller) -> JSONRes
         base, options = service.base(fields.knowledge_base), run_options(service, fields.knowledge_base)
         labels = checked_labels(fields.labels)
         if not labels <= caller.labels:
-            raise Refusal(403, "A document may only get labels that you hold.", code="label_not_held", param="labels")
+            raise Refusal(
+                403, "You can give a document only labels that your key holds.", code="label_not_held", param="labels"
+            )
         options = replace(options, labels=labels)
         folder = service.configuration.settings.uploads_dir / base.id / caller.id
 
@@ -165,7 +167,7 @@ class Form:
 
 @asynccontextmanager
 async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[Form]:
-    """Raises Refusal where it is no form, or one without a file that can be taken."""
+    """Raises Refusal if it is not a form, or has no file with a valid name."""
     parser = _Parser(
         request.headers, request.stream(), max_files=bounds.upload_files, max_fields=64, max_part_size=10_000
     )
@@ -180,9 +182,9 @@ async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[Form]:
 
 
 class _Parser(MultiPartParser):
-    """Starlette's, but a form that is cut off is refused, where Starlette gives what came before and keeps a file open.
+    """Starlette's, but a form that is cut off is refused. Starlette returns what came before and keeps a file open.
 
-    So is one whose charset cannot read its names; of those that Python knows, some fail in ways of their own.
+    A form whose names cannot be decoded with its charset is refused too; some of Python's codecs fail in their own ways.
     """
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **bounds: int) -> None:
@@ -204,7 +206,7 @@ class _Parser(MultiPartParser):
         async for chunk in stream:
             yield chunk
         if not self._ended:
-            raise MultiPartException("it is cut off.")
+            raise MultiPartException("it is incomplete.")
 
 
 @contextmanager
@@ -212,7 +214,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except UnicodeError as error:
-        raise MultiPartException("its charset cannot read it.") from error
+        raise MultiPartException("its text does not match its charset.") from error
 
 
 def add_uploads(
@@ -241,7 +243,7 @@ def add_uploads(
 
 
 def _told(verdict: Verdict) -> Verdict:
-    """Without what it says of other documents: which of them has the same text is not everybody's business."""
+    """Without what it says about other documents: the caller may not see the one with the same text."""
     if verdict.outcome in ("failed", "skipped"):
         return verdict
     return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)
@@ -261,7 +263,7 @@ def _parts(form: FormData) -> Form:
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
             if key not in ("file", "files"):
-                message = f"Send files as parts named 'file'; not {key[:60]!r}."
+                message = f"Send files as parts named 'file', not {key[:60]!r}."
                 raise Refusal(400, message, code="invalid_form", param="file")
             name = value.filename or ""
             if (reason := _reason_against(name, files)) is None:
@@ -285,7 +287,7 @@ def _parts(form: FormData) -> Form:
 def _reason_against(name: str, taken: Collection[str]) -> str | None:
     """Why a file cannot come in under this name beside those that are `taken`, or None."""
     if name in taken:
-        return "An earlier file of the form has this name; only that one was taken."
+        return "Names must be unique within one upload. Only the first file with this name was added."
     try:
         checked_name(name)
     except Refusal as refusal:
@@ -294,24 +296,24 @@ def _reason_against(name: str, taken: Collection[str]) -> str | None:
 
 
 def _shown(name: str) -> str:
-    """As it can be told: some charsets make half surrogates."""
+    """The name as it can be sent: some charsets make half surrogates."""
     return name[:MAX_NAME_BYTES].encode("utf-8", "replace").decode()
 
 
 def checked_name(name: str) -> str:
-    """A name that is one file in one folder on every system, and shown as it is. Raises Refusal."""
+    """A name that is one file in one folder on every system, and is printable. Raises Refusal."""
     plain = not _BAD_IN_NAME.search(name) and name.isprintable() and not name.startswith(".")
     if not plain or not 0 < len(name.encode()) <= MAX_NAME_BYTES or name != name.strip(" .") or is_sidecar(name):
         message = (
-            f"{name[:100]!r} is no name for an upload: 1 to {MAX_NAME_BYTES} bytes, a plain file name without folders, not "
-            "beginning with a dot, and not that of a sidecar."
+            f"{name[:100]!r} is not a valid name for an upload. Use a plain file name of 1 to {MAX_NAME_BYTES} bytes, without "
+            "folders, that does not begin with a dot and is not the name of a sidecar."
         )
         raise Refusal(400, message, code="invalid_file_name", param="file")
     return name
 
 
 def run_options(service: Service, name: str | None) -> RunOptions:
-    """How files of the knowledge base of that name (default: the first) are read."""
+    """How to read files for the knowledge base of that name (default: the first)."""
     name = name if name is not None else next(iter(service.bases), "")
     settings = service.configuration.settings
     return service.configuration.reading.get(name, RunOptions(lock_timeout_s=settings.lock_timeout_s))
@@ -375,21 +377,21 @@ def _ever_seen(base: KnowledgeBase, caller: Caller) -> set[str]:
 
 
 def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
-    """Raises Refusal, the same whether a document is not there or is not the caller's to see."""
+    """Raises the same Refusal for a missing document and for one that the caller may not see."""
     for path in wanted:
         if path not in seen:
             raise no_document(path, "documents")
 
 
 def no_document(path: str, param: str) -> Refusal:
-    """The refusal of what is not there and of what is not the caller's to see."""
+    """The refusal for a missing document and for one that the caller may not see."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return Refusal(404, message, code="document_not_found", param=param)
 
 
 def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
-    """Its sentence names the other documents that hold the text, which may not be the caller's to know."""
+    """Without its message, which names the other documents with the text: the caller may not see them."""
     if "--copies" not in str(error) or copies:
         return error
-    message = "The same text is in another document too. To purge every copy of it, send copies: true."
+    message = "Another document holds the same text. To purge every copy, send copies: true."
     return Refusal(409, message, code="text_is_elsewhere", param="copies")

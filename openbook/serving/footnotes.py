@@ -1,4 +1,4 @@
-"""Citations in the text of an answer, for clients that show nothing else: numbered footnotes, in which nothing is markup."""
+"""Citations in the text of an answer, for clients that show only text: numbered footnotes without markup."""
 
 from __future__ import annotations
 

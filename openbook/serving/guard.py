@@ -1,4 +1,4 @@
-"""What stands before every route: the names in the head, bounds on size and time, one line in the log.
+"""The checks before every route: the names in the head, bounds on size and time, one line in the log.
 
 The line has the method, the route (not the address, which may name a document), the status, the time and the id of the
 key. It never has a question, a text or a path of a document.
@@ -114,7 +114,7 @@ class _Body:
             requests.is_complete(self)
 
     def _give_way(self) -> None:
-        """To another request, which has come whole: what is missing of this one is not waited for."""
+        """To a complete request: the server no longer waits for the rest of this one."""
         self._gives_way = self._is_hopeless = True
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())

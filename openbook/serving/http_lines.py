@@ -1,4 +1,4 @@
-"""The lines of a request, without what h11 forgives in them and others read in another way.
+"""The lines of a request, parsed more strictly than by h11, which forgives what others read differently.
 
 A proxy and a server that do not agree where a request ends can be made to see two where there is one. So each line ends in
 CR LF, none goes on in the next, and a head says once how long its body is (RFC 9112: 2.2, 2.3, 5.2, 6.1 to 6.3, 7.1).
@@ -71,4 +71,4 @@ def _check_framing(lines: list[bytearray]) -> None:
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
         raise LocalProtocolError("the first line does not end with HTTP/1.1 or HTTP/1.0")
     if version == b"HTTP/1.0" and any(line.lower().startswith(b"t") for line in framing):
-        raise LocalProtocolError("HTTP/1.0 has no Transfer-Encoding")
+        raise LocalProtocolError("HTTP/1.0 does not allow Transfer-Encoding")

@@ -168,7 +168,7 @@ def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
             raise ValueError("two keys of one id")
     except (ValueError, KeyError, TypeError, RecursionError, QuestionError) as error:
         raise ConfigError(
-            f"{path} is not a file of keys ({error}). Delete it and make new ones: openbook keys new"
+            f"{path} is not a valid key file ({error}). Delete it and make new ones: openbook keys new"
         ) from error
     return keys
 

@@ -70,7 +70,7 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
 
 
 async def mcp(service: Service, request: Request, caller: Caller) -> ASGIApp:
-    """The tools search, ask and read_document by the Model Context Protocol (streamable HTTP), over what the caller may see."""
+    """The tools search, ask and read_document over the Model Context Protocol (streamable HTTP), for documents that the caller may see."""
     call = _Call(service, caller, request.headers, service.base(request.path_params.get("knowledge_base")))
     body = await request.body()  # here, where what is wrong with it is told in the shape of all refusals
     parse_json(body)

@@ -23,7 +23,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "openbook_request_seconds",
-            "From the head of a request to the last byte of its answer.",
+            "Seconds from the head of a request to the last byte of its answer.",
             ["route"],
             buckets=_SECONDS,
             registry=self._registry,

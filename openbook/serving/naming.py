@@ -1,6 +1,6 @@
 """What the name of a model in a request asks for: `reader`, `reader:closed-book`, `reader:handbook`, `reader:handbook@3`.
 
-So a client that can choose nothing but a model can choose a knowledge base, and a version of it, too.
+So a client that can choose only a model can also choose a knowledge base and its version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Named:
         chosen = {"knowledge_base": self.knowledge_base, "as_of": self.as_of}
         for key, value in chosen.items():
             if value is not None and getattr(also, key) is not None:
-                message = f"{key} is in the name of the model and in openbook.{key}; send it in one place."
+                message = f"{key} is in the model's name and in openbook.{key}; send it in one place only."
                 raise Refusal(400, message, code="invalid_value", param=f"openbook.{key}")
         return also.model_copy(update={key: value for key, value in chosen.items() if value is not None})
 

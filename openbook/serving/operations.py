@@ -1,4 +1,4 @@
-"""What operators and clients ask about the server itself: /v1/models, their lineage, /health, /ready, /metrics."""
+"""Routes about the server itself: /v1/models, their lineage, /health, /ready, /metrics."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from openbook.serving.service import Service, scope_of
 
 
 async def models(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """The model, open-book and closed-book, the same for each knowledge base where there are several, and the embedder."""
+    """The model, open-book and closed-book (for each knowledge base, if there are several), and the embedder."""
     return JSONResponse({"object": "list", "data": _models(service)})
 
 
 async def model(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """One by any name that a request may use, `MODEL:KNOWLEDGE_BASE@VERSION` included."""
+    """One model, by any name that a request may use, `MODEL:KNOWLEDGE_BASE@VERSION` included."""
     name = request.path_params["name"]
     for each in _models(service):
         if each["id"] == name:
@@ -43,7 +43,7 @@ async def model(service: Service, request: Request, caller: Caller) -> JSONRespo
 
 
 async def lineage(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """What the answering model was trained from and on: itself first, then what it was made of."""
+    """How the answering model was trained: itself first, then the models it was made from."""
     name, identity = request.path_params["name"], service.model.identity
     named(name, identity.name, service.bases)
 
@@ -52,7 +52,7 @@ async def lineage(service: Service, request: Request, caller: Caller) -> JSONRes
         for each in stopping.each(store.everything(), stop):
             if each.digest == identity.digest:
                 return line_of(store, each)
-        message = f"It is not known what {name} was trained on: the model is not in the store of this server."
+        message = f"This server does not know what {name} was trained on: the model is not in this server's store."
         raise Refusal(404, message, code="lineage_unknown", param="model")
 
     nodes = await service.read(request.receive, work)
@@ -90,14 +90,14 @@ def _described(name: str, extra: dict[str, Any]) -> dict[str, Any]:
 
 
 async def health(service: Service, request: Request, caller: Caller | None) -> JSONResponse:
-    """Whether the process answers at all."""
+    """Whether the process answers."""
     return JSONResponse({"status": "ok"})
 
 
 async def ready(service: Service, request: Request, caller: Caller | None) -> JSONResponse:
     """Whether it takes requests: the model is open, each knowledge base can be read, and the server is not ending."""
     if service.ends.is_set():
-        raise Refusal(503, "The server is ending.", code="shutting_down", retry_after_s=5)
+        raise Refusal(503, "The server is stopping.", code="shutting_down", retry_after_s=5)
     for base in service.bases.values():
         base.kept_version()
     return JSONResponse({"status": "ready"})

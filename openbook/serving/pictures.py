@@ -23,10 +23,10 @@ from openbook.serving.service import Service
 
 
 async def page_picture(service: Service, request: Request, caller: Caller) -> Response:
-    """A page of a document as a picture, where the document is a PDF whose file is still what its text was read from.
+    """A page of a PDF as a picture, if its file has not changed since its text was read.
 
-    Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (it is gone,
-    mostly), `file_changed` (it has not the bytes that were read) and `page_not_drawn` (damaged, or over a limit).
+    Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (usually it
+    is gone), `file_changed` (its bytes differ from those that were read) and `page_not_drawn` (damaged, or over a limit).
     """
     query = query_of(request, PageQuery)
     base = service.base(query.knowledge_base)
@@ -53,9 +53,7 @@ def _refusal(error: NoPicture, *, was_uploaded: bool) -> Refusal:
     if error.code == "page_not_found":
         return Refusal(404, str(error), code=error.code, param="page")
     if was_uploaded and error.code in ("file_unreadable", "file_changed"):
-        message = (
-            "The page cannot be shown as a picture: this document was uploaded, and of uploads only the text is kept."
-        )
+        message = "The page cannot be shown as a picture: this document was uploaded, and the server keeps only the text of uploads."
         return Refusal(409, message, code="file_not_kept", param="path")
     return Refusal(409, str(error), code=error.code, param="path")
 

@@ -1,4 +1,4 @@
-"""The parameters of an address: each known, each once, each within its bounds."""
+"""The parameters of an address. Each must be known, given once and within its bounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def query_of(request: Request, kind: type[_Query]) -> _Query:
 
 
 def limit_of(query: ListQuery, most: int, default: int | None = None) -> int:
-    """How many are to be listed. Raises Refusal for more than `most`."""
+    """How many entries to list. Raises Refusal for more than `most`."""
     limit = query.limit or default or most
     check_at_most(limit, most, "limit")
     return limit

@@ -1,7 +1,7 @@
 """GET /v1/receipts/{id} and POST /v1/replay: only where the server keeps a log of receipts.
 
-A receipt is found by its digest, which whoever got the answer has and nobody can guess. It is shown to who may see every
-document that it names, and answered again for who may read every passage, through whichever document.
+A receipt is found by its digest, which comes with the answer and cannot be guessed. It is shown to callers who may see
+every document that it names, and answered again for callers who may read every passage, through any document.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _found(
     stop: Stop,
     may: Callable[[KnowledgeBase, Caller, Receipt], bool],
 ) -> Receipt:
-    """Raises Refusal, the same whether there is none or it is not the caller's."""
+    """Raises the same Refusal for a missing receipt and for one that the caller may not see."""
     found = lookup.find(digest, lambda: go_on(stop))
     if found is None or not _is_open(service, caller, found, may):
         raise _no_such_receipt()

@@ -22,26 +22,26 @@ from openbook.errors import (
 )
 
 REASONS = {
-    400: "The request says something that cannot be done.",
-    401: "An API key is needed, or this one is none.",
-    403: "The key's right is not enough, or a page of another origin asks.",
-    404: "What the request names does not exist, or is not the caller's to see.",
-    408: "The body did not come in time.",
-    409: "It cannot be done as things are.",
+    400: "The request is invalid.",
+    401: "The API key is missing, invalid or expired.",
+    403: "The key does not have the right for this, or the request comes from a page of another origin.",
+    404: "What the request names does not exist, or the caller may not see it.",
+    408: "The body did not arrive in time.",
+    409: "The request conflicts with the current state.",
     413: "The body is too large.",
-    415: "The body is of another type.",
-    421: "The server is asked under a name that is not its own.",
-    429: "The server has as many requests as it takes, or the key has sent as many as it may; Retry-After says when to try again.",
+    415: "The body has the wrong content type.",
+    421: "The Host header does not name this server.",
+    429: "The server is full, or the key has sent too many requests. Retry-After says when to try again.",
     500: "The server failed; its log says where.",
-    503: "The server is ending or has as many connections as it takes, or something else is writing (Retry-After says when to try again), or the knowledge base is damaged.",
-    504: "The answer took too long and was broken off.",
+    503: "The server is stopping, has too many connections, is waiting for another writer (Retry-After says when to try again), or its knowledge base is damaged.",
+    504: "The answer took too long and was stopped.",
 }
 
 _LOG = logging.getLogger("openbook.serving")
 
 
 class Refusal(Exception):
-    """A request that is not done. `code` is for programs, `message` for people, `param` names the part that is wrong."""
+    """A refused request. `code` is for programs, `message` is for people, `param` names the part that is wrong."""
 
     def __init__(
         self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
@@ -64,14 +64,14 @@ class Refusal(Exception):
 
 
 class ClientGone(Exception):
-    """Nobody is there to read the answer."""
+    """The client has left, so nobody reads the answer."""
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """How an error of the core, or one that nobody expected, is told to a client.
+    """The refusal that a client gets for an error of the core, or for an unexpected one.
 
-    What the caller did wrong is said in full. What is wrong on this side goes into the log, since such a sentence may
-    hold what the caller has no right to know; of errors that may quote a text, the log gets the kind and the place only.
+    It describes the caller's own mistakes in full. The server's errors go to the log, since their messages may hold
+    what the caller has no right to know. If a message may quote a text, the log gets only its kind and place.
     """
     if isinstance(error, Refusal):
         return error
@@ -89,8 +89,8 @@ def refusal_of(error: Exception) -> Refusal:
     _LOG.error("failed: %s%s at %s", type(error).__name__, f": {error}" if known else "", where)
     if damaged:
         message = (
-            "What this would be answered from is damaged on the server's disk. Its operator can see what with: openbook "
-            "status --check"
+            "The data for this answer is damaged on the server's disk. The server's operator can find out what is damaged: "
+            "openbook status --check"
         )
         return Refusal(503, message, code="knowledge_base_damaged")
     message = "The server could not do this. Its log says what failed and where."
@@ -102,9 +102,9 @@ def not_found(path: str, method: str) -> Refusal:
 
 
 def without_refused(body: dict[str, Any], refused: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
-    """`body` without the parameters in `refused`, each of which may only have one of the values that change nothing.
+    """`body` without the parameters in `refused`, which may only have values that change nothing.
 
-    `refused` is `{parameter: (allowed values, why no other)}`; null always is allowed. Raises Refusal.
+    `refused` is `{parameter: (allowed values, why no other)}`; null is always allowed. Raises Refusal.
     """
     for name, (allowed, why) in refused.items():
         value = body.get(name)

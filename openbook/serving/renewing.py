@@ -136,9 +136,9 @@ class Models:
             if model is not None:
                 self._replace(model)
         except OpenBookError as error:
-            _LOG.error("the model's name means another one now, which cannot be opened; the old one stays: %s", error)
+            _LOG.error("the model's name now means another model, which cannot be opened; the old one stays: %s", error)
         except Exception:  # noqa: BLE001  a thread that nobody waits for; told in the log
-            _LOG.exception("the model's name means another one now, which cannot be opened; the old one stays")
+            _LOG.exception("the model's name now means another model, which cannot be opened; the old one stays")
         finally:
             self._opening = False
 

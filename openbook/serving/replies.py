@@ -32,7 +32,7 @@ class Error(Reply):
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer(Answer):
-    """`warnings`: what of the request was not heeded, and why, a sentence each."""
+    """`warnings`: what was ignored in the request, and why, a sentence each."""
 
     warnings: tuple[str, ...] = ()
 
@@ -85,7 +85,7 @@ class ChunkChoice(Reply):
 
 
 class ChatCompletionChunk(_Head):
-    """One event. The last with a choice has `openbook`; with `stream_options.include_usage` one more has `usage` and no choice."""
+    """One event. The last event with a choice has `openbook`. With `stream_options.include_usage`, one more event has `usage` and no choice."""
 
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
@@ -109,7 +109,7 @@ class OutputMessage(Reply):
 
 
 class ResponseUsage(Reply):
-    """Nothing is counted as cached: what is computed of passages costs no token less."""
+    """No token counts as cached: the cache of passages saves time, not tokens."""
 
     input_tokens: int
     input_tokens_details: dict[Literal["cached_tokens"], int]
@@ -119,7 +119,7 @@ class ResponseUsage(Reply):
 
 
 class Response(Reply):
-    """`openbook` comes when it is complete."""
+    """`openbook` is there when the response is complete."""
 
     id: str
     object: Literal["response"]
@@ -146,7 +146,7 @@ class Response(Reply):
 
 
 class ResponseEvent(Reply):
-    """One event, which is named by its `type`; the rest is as the type has it."""
+    """One event, named by its `type`; the other fields depend on the type."""
 
     type: str
     sequence_number: int
@@ -212,7 +212,7 @@ class Ancestor(Reply):
 
 
 class Lineage(Reply):
-    """The model itself first, then what it was made of."""
+    """The model itself first, then the models it was made from."""
 
     object: Literal["list"]
     id: str
@@ -228,7 +228,7 @@ class Embedding(Reply):
 
 
 class EmbeddingUsage(Reply):
-    """The tokens that the embedder read, those of its own (as for begin and end) included; what it cut off is not counted."""
+    """The tokens that the embedder read, its begin and end tokens included; truncated tokens are not counted."""
 
     prompt_tokens: int
     total_tokens: int
@@ -250,7 +250,7 @@ class Embeddings(Reply):
 
 
 class FoundPassage(Reply):
-    """Ranks count from 1; null where that retriever did not find it."""
+    """Ranks count from 1; null if that retriever did not find it."""
 
     object: Literal["hit"]
     passage: Passage
@@ -261,7 +261,7 @@ class FoundPassage(Reply):
 
 
 class _OfVersion(Reply):
-    """`knowledge_base` is its id, `version` the one that was looked at or made."""
+    """`knowledge_base` is its id, `version` the one that was read or made."""
 
     object: Literal["list"]
     knowledge_base: str
@@ -278,14 +278,14 @@ class Document(Reply):
 
 
 class Documents(_OfVersion):
-    """`has_more`: ask on with `after` set to the last path."""
+    """`has_more`: to get more, ask again with `after` set to the last path."""
 
     data: list[Document]
     has_more: bool
 
 
 class FileVerdict(Reply):
-    """`path`: that of the document; of a file whose name was refused, the name that was sent."""
+    """`path`: the document's path, or the name that was sent if it was refused."""
 
     object: Literal["verdict"]
     path: str
@@ -294,13 +294,13 @@ class FileVerdict(Reply):
 
 
 class FileVerdicts(_OfVersion):
-    """On each file or path of the request, in its order."""
+    """One verdict for each file or path, in the order of the request."""
 
     data: list[FileVerdict]
 
 
 class Version(Reply):
-    """`documents`: how many of it the caller may see."""
+    """`documents`: how many of its documents the caller may see."""
 
     object: Literal["version"]
     version: int
@@ -321,9 +321,9 @@ class Page(Reply):
 
 
 class DocumentText(Reply):
-    """The characters from `start` to `end` of `total`; `pages`: those of which something is in it, and where each begins.
+    """The characters from `start` to `end` of `total`; `pages`: the pages in it, and where each begins.
 
-    `media_type`: what the file was that the text was read from.
+    `media_type`: the type of the file from which the text was read.
     """
 
     object: Literal["document.text"]
@@ -360,7 +360,7 @@ class Difference(Reply):
 
 
 class Purged(Reply):
-    """`proved`: no file that is out of reach may hold a trace of the documents. `out_of_reach`: how many files, by the reason."""
+    """`proved`: no file out of reach may hold a trace of the documents. `out_of_reach`: the number of files, by reason."""
 
     object: Literal["purged"]
     knowledge_base: str
@@ -383,7 +383,7 @@ class KeptReceipt(Reply):
 
 
 class Replay(Reply):
-    """`answer`: null when the text of a passage is not that of the receipt."""
+    """`answer`: null if a passage's text differs from the receipt's."""
 
     object: Literal["replay"]
     id: str
@@ -411,7 +411,7 @@ class Description(BaseModel):
 
 
 class JsonRpc(BaseModel):
-    """What the Model Context Protocol answers a request, by the rules of JSON-RPC: a result, or in its older versions an error."""
+    """The answer of the Model Context Protocol, by the rules of JSON-RPC: a result, or in older versions an error."""
 
     jsonrpc: Literal["2.0"]
     id: int | str

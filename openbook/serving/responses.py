@@ -20,7 +20,7 @@ from openbook.serving.streaming import named_event
 
 
 async def responses(service: Service, request: Request, caller: Caller) -> ASGIApp:
-    """The last message of the input is the question; answered from the knowledge base, and kept nowhere."""
+    """The last message of the input is the question. It is answered from the knowledge base and kept nowhere."""
     body = parsed(ResponseBody, await request.body())
     shape = ResponseShape(request_id(body, caller), int(time.time()), body)
     return await respond(service, request, caller, body, _asked(service, body), shape)

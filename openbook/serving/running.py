@@ -49,7 +49,7 @@ class Gate:
         self._each = running if each is None else each
         self._held: Counter[str] = Counter()  # places by caller
         self._queue: list[_Turn] = []  # in the order of coming; short, so a list will do
-        self._last: Counter[str] = Counter()  # when each caller got a place: the how-manieth it was
+        self._last: Counter[str] = Counter()  # when each caller last got a place, as a running number
         self._given = 0
 
     @property
@@ -116,7 +116,7 @@ class Gate:
 
 
 def _full() -> Refusal:
-    message = "The server has as many requests as it takes. Try again in a moment."
+    message = "The server has too many requests. Try again in a moment."
     return Refusal(429, message, code="rate_limit_exceeded", retry_after_s=RETRY_AFTER_S)
 
 

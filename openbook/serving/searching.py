@@ -21,7 +21,7 @@ from openbook.serving.stopping import each, go_on
 
 
 async def search(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Passages for a query, best first, of what the caller may see."""
+    """Passages for a query, best first, from documents that the caller may see."""
     body = parsed(SearchBody, await request.body())
     check_at_most(body.limit, service.configuration.bounds.hits, "limit")
     query = checked_question(body.query)
@@ -38,7 +38,7 @@ async def search(service: Service, request: Request, caller: Caller) -> JSONResp
 
 
 async def embeddings(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Vectors as the knowledge base has them of passages. `usage` counts the tokens that were read."""
+    """Vectors like those of the passages in the knowledge base. `usage` counts the tokens that were read."""
     body = parsed(EmbeddingBody, await request.body())
     identity = service.embedder.identity
     if body.model != identity.name:
@@ -52,7 +52,10 @@ async def embeddings(service: Service, request: Request, caller: Caller) -> JSON
     check_at_most(max(map(len, texts), default=0), service.configuration.bounds.embedding_chars, "input")
     if not texts or not all(texts):
         raise Refusal(
-            400, "Invalid 'input': there must be a text, and none may be empty.", code="invalid_value", param="input"
+            400,
+            "Invalid 'input': it must have at least one text, and no text may be empty.",
+            code="invalid_value",
+            param="input",
         )
 
     def work(stop: Stop) -> tuple[list[Any], int]:

@@ -103,7 +103,7 @@ class Service:
 def scope_of(base: KnowledgeBase, caller: Caller, choosing: PassageSelection, param: str = "as_of") -> Scope:
     """What the caller may see of what was chosen; `param` is where the version stood.
 
-    Raises Refusal, QuestionError for a filter that is none.
+    Raises Refusal, and QuestionError for an invalid filter.
     """
     scope = caller.scope(where=choosing.where.strip())
     if scope.where:
@@ -115,7 +115,9 @@ def scope_of(base: KnowledgeBase, caller: Caller, choosing: PassageSelection, pa
     except KnowledgeBaseDamaged:
         raise
     except KnowledgeError as error:
-        message = f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists those that are kept."
+        message = (
+            f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists the versions that are kept."
+        )
         raise Refusal(400, message, code="version_not_found", param=param) from error
 
 

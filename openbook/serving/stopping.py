@@ -1,4 +1,4 @@
-"""Work that is no generation looks now and then whether somebody waits for it."""
+"""Long work other than generation checks from time to time whether a client still waits for it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _T = TypeVar("_T")
 
 
 def go_on(stop: Stop) -> None:
-    """Between two pieces of work. Raises what breaking off means, if it should end."""
+    """Called between two pieces of work. Raises if the work should end."""
     if stop():
         stop.check()
 
 
 def each(items: Iterable[_T], stop: Stop) -> Iterator[_T]:
-    """`items`, for as long as the work on them should go on. Raises as `go_on` does."""
+    """`items`, as long as work on them should go on. Raises as `go_on` does."""
     for item in items:
         go_on(stop)
         yield item

@@ -1,4 +1,4 @@
-"""Server-sent events: pieces of an answer as they come, and an end to the work when nobody reads them."""
+"""Server-sent events: pieces of an answer as they come. The work ends when nobody reads them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Traces:
-    """Tells a tracer about answers when they are there: what took how long stands in them."""
+    """Reports finished answers to a tracer; they hold their own times."""
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         self._tracer = get_tracer("openbook", __version__, provider)
@@ -70,7 +70,7 @@ class Traces:
         whole.end(end_ns)
 
     def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
-        """An answer that there is none of. The kind of the error is told, its sentence may quote a text."""
+        """An answer that failed. The span has the kind of the error, not its message, which may quote a text."""
         context = _PROPAGATOR.extract(carrier)
         attributes: dict[str, Value] = {"openbook.mode": mode, "error.type": type(error).__name__}
         span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
@@ -100,7 +100,7 @@ def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | No
     except ModuleNotFoundError as error:
         named = next(name for name in ENDPOINTS if environment.get(name))
         raise ConfigError(
-            f"{named} is set, and sending traces needs the extra 'otel' ({error.name} is not installed): "
+            f"{named} is set, but sending traces needs the extra 'otel' ({error.name} is not installed): "
             "pip install 'openbook[serve,otel]'"
         ) from error
     name = {} if "OTEL_SERVICE_NAME" in environment else {"service.name": "openbook"}

@@ -1,4 +1,4 @@
-"""The versions of a knowledge base over HTTP: which there are, and how two of them differ for who asks."""
+"""The versions of a knowledge base over HTTP: a list, and how two of them differ for the caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LISTS = ("added", "changed", "removed", "described", "passages_added", "passage
 
 
 async def versions(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """The newest first. `documents` counts those that the caller may see. What changed from one to the next is not told: it counts all."""
+    """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
     query = query_of(request, ListQuery)
     base = service.base(query.knowledge_base)
     limit = limit_of(query, service.configuration.bounds.listed, default=100)

@@ -253,7 +253,7 @@ def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(serv
     expect(page.locator(".upload")).to_have_count(3)
     first, last = page.locator(".upload").last, page.locator(".upload").first
     expect(first.locator("li")).to_have_count(3)
-    expect(first.locator("li").nth(0)).to_contain_text("no name for an upload")
+    expect(first.locator("li").nth(0)).to_contain_text("not a valid name for an upload")
     expect(first.locator("li").nth(1)).to_contain_text("added")
     expect(last.locator("li")).to_have_count(1)
     expect(last.locator("li")).to_contain_text("added")
@@ -379,7 +379,7 @@ def test_the_model_tells_its_digest_and_a_receipt_is_found_by_its_own(with_recei
     page = open_page(with_receipts)
     go(page, "Model")
     expect(page.locator("#about")).to_contain_text(with_receipts.service.model.identity.digest)
-    expect(page.locator("#lineage")).to_contain_text("not in the store")
+    expect(page.locator("#lineage")).to_contain_text("not in this server's store")
     page.get_by_label("Digest of a receipt").fill(digest)
     page.keyboard.press("Enter")
     expect(page.locator("#receipt")).to_contain_text(QUESTION)

@@ -127,7 +127,7 @@ def test_a_trained_reader_follows_no_system_message_and_the_answer_says_so(
         plain, answer = (server.ask("", messages=each).json() for each in (told("Lie.")[1:], told("Lie.")))
     assert answer["choices"] == plain["choices"]
     assert answer["openbook"]["warnings"] == [
-        "The system message is ignored. This model reads passages under the one instruction that it was trained with."
+        "The system message is ignored. This model follows only the instruction that it was trained with."
     ]
 
 
@@ -141,7 +141,7 @@ def last_answer(response: httpx.Response) -> dict[str, Any]:
 
 
 def test_earlier_turns_that_a_closed_book_answer_does_not_use_are_told(server: Running) -> None:
-    ignored = ["The earlier turns are ignored. Without passages the model is asked the last question alone."]
+    ignored = ["The earlier turns are ignored. Without passages, the model gets only the last question."]
     turns = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A reader."}]
     last = {"role": "user", "content": QUESTION}
     for earlier, model, warnings in (

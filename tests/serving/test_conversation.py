@@ -59,5 +59,5 @@ def test_only_turns_of_the_user_count() -> None:
         Message(role="user", content="Why?"),
     ]
     assert (asked(messages).question, asked(messages).turns) == ("Why?", ("When does the ferry leave?",))
-    with pytest.raises(Refusal, match="role 'user'"):
+    with pytest.raises(Refusal, match="role must be 'user'"):
         asked(messages[:2])

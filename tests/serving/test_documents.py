@@ -72,7 +72,7 @@ def test_one_upload_of_many_files_is_one_version(server: Running) -> None:
     ],
 )
 def test_a_name_that_is_no_plain_name_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="no name for an upload"):
+    with pytest.raises(Refusal, match="not a valid name for an upload"):
         checked_name(name)
 
 
@@ -120,8 +120,8 @@ def test_one_bad_name_keeps_none_of_the_others_out(server: Running) -> None:
             assert each["path"] in listed(server)
         else:
             assert each["path"] == name
-    assert all("no name for an upload" in verdicts[i]["reason"] for i in (1, 3, 5))
-    assert "only that one was taken" in verdicts[4]["reason"]
+    assert all("not a valid name for an upload" in verdicts[i]["reason"] for i in (1, 3, 5))
+    assert "must be unique within one upload" in verdicts[4]["reason"]
     assert server.bases["kb"].version == before + 1
     text = server.client.get("/v1/documents/text", params={"path": verdicts[0]["path"]}).json()["text"]
     assert text == "Number 0."

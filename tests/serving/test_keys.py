@@ -192,7 +192,7 @@ def test_a_file_of_keys_that_may_be_read_in_two_ways_lets_nobody_in(tmp_path: Pa
     (tmp_path / FILE_NAME).write_text(text.replace(old, new, 1))
     keys = KeyFile(tmp_path)
     for attempt in (keys.keys, lambda: keys.find(TOKEN_1), lambda: keys.new("Eve", "admin")):
-        with pytest.raises(ConfigError, match="is not a file of keys"):
+        with pytest.raises(ConfigError, match="is not a valid key file"):
             attempt()
 
 
