@@ -86,7 +86,7 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running) -> 
     plain, told = complete(server).json(), complete(server, logprobs=5, best_of=3, echo=False, user="someone").json()
     assert told["choices"] == plain["choices"]
     warnings = [
-        "'logprobs' is ignored. Log-probabilities are not given out.",
+        "'logprobs' is ignored. Log probabilities are not available.",
         "'best_of' is ignored. One request gives one answer; ask again with another seed.",
     ]
     assert told["openbook"]["warnings"] == warnings
