@@ -87,7 +87,7 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running) -> 
     assert told["choices"] == plain["choices"]
     warnings = [
         "'logprobs' is ignored. Log probabilities are not available.",
-        "'best_of' is ignored. One request gives one answer; ask again with another seed.",
+        "'best_of' is ignored. One request gives one answer. For another, ask again with another seed.",
     ]
     assert told["openbook"]["warnings"] == warnings
     streamed = events_of(complete(server, logprobs=5, best_of=3, stream=True).text)
