@@ -12,13 +12,13 @@ from openbook.errors import KnowledgeError
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
-@click.option("--label", "labels", multiple=True, help="Only who holds this access label may see them (repeatable).")
+@click.option("--label", "labels", multiple=True, help="Only callers with this access label may see them (repeatable).")
 @click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
-@click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
+@click.option("--retry", is_flag=True, help="Also retry unchanged files that failed before.")
 @click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-@click.option("--warm", is_flag=True, help="Then let the model read ahead what is new, as openbook warm does.")
+@click.option("--warm", is_flag=True, help="Then let the model read new passages ahead, like openbook warm.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that did not go in.")
+@click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that were not added.")
 def add(
     paths: tuple[Path, ...],
     kb: Path | None,

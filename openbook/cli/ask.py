@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("question")
 @reading_options
-@click.option("--closed-book", is_flag=True, help="Ask the model alone, without any document.")
+@click.option("--closed-book", is_flag=True, help="Ask the model alone, without documents.")
 @click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
-@click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the likeliest word.")
+@click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the most likely token.")
 @click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
 @click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
-@click.option("--quote", is_flag=True, help="Answer with a verbatim span of a passage and nothing else.")
+@click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
 @click.option(
@@ -56,7 +56,7 @@ def ask(
     as_json: bool,
     **reading: object,
 ) -> None:
-    """Answer QUESTION from documents, with citations, or say that they do not hold the answer."""
+    """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.answer import Options, checked_question
     from openbook.answer import ask as answer_question
     from openbook.cli import display, session

@@ -40,7 +40,7 @@ def chat(
 ) -> None:
     """Ask questions one after the other; one may refer back to those before it.
 
-    Everything said stands in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
+    The conversation is kept in the file TRANSCRIPT and nowhere else (default: a new one in this folder). Read it, change
     it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
     come from the terminal or, one a line, from standard input. Ctrl-D ends.
     """

@@ -60,7 +60,7 @@ class _Share(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found: float = super().convert(value, param, ctx)
         if math.isnan(found):
-            self.fail(f"{value!r} is no number from 0 to 1.", param, ctx)
+            self.fail(f"{value!r} is not a number from 0 to 1.", param, ctx)
         return found
 
 
@@ -70,10 +70,10 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--probes",
             is_flag=True,
-            help="Put the probes of openbook probe to the same questions, into the same report.",
+            help="Also run the probes of openbook probe on these questions, for the same report.",
         ),
         click.option(
-            "--judge", help="Let this model say of each answer whether it is right, and report how far it agrees."
+            "--judge", help="Let this model judge each answer, and report how often it agrees with the rules."
         ),
     ):
         command = option(command)
@@ -86,9 +86,11 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
 @question_file_options
 @click.option("--model", "models", multiple=True, help="A stored model (repeatable: they are compared).")
 @_more_options
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
+@click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path), help="Write a table with a line for each question.")
+@click.option(
+    "--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV table with a line for each question."
+)
 @click.option(
     "--export-parquet",
     type=click.Path(path_type=Path),

@@ -40,7 +40,7 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("documents", nargs=-1, required=True)
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
-@click.option("--copies", is_flag=True, help="Also documents elsewhere that hold the same text.")
+@click.option("--copies", is_flag=True, help="Also purge other documents that hold the same text.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "--proof",
@@ -102,6 +102,6 @@ def purge(
         display_kb.print_purged(done)
     if not done.proved:
         raise KnowledgeError(
-            f"It is not proved that nothing of the documents is left: {len(done.not_clean)} of the files and folders below "
+            f"The purge is not proved: {len(done.not_clean)} of the files and folders below "
             f"{current.home} may hold traces of them. They are listed with what to do."
         )

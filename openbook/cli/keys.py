@@ -89,4 +89,4 @@ def revoke(key_id: str) -> None:
     from openbook.serving.keys import KeyFile
 
     key = KeyFile(session.settings().home).revoke(key_id)
-    click.echo(f"The key {key.id} of {key.name!r} opens nothing any more.")
+    click.echo(f"The key {key.id} of {key.name!r} no longer works.")

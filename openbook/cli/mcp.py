@@ -21,7 +21,7 @@ from openbook.errors import ConfigError
 def mcp(
     kb: Path | None, model: str | None, as_of: str | None, where: str, labels: tuple[str, ...], port: int | None
 ) -> None:
-    """Offer the knowledge base to another program by the Model Context Protocol: search, ask, read_document."""
+    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document."""
     import functools
 
     from openbook.answer import Options

@@ -22,7 +22,9 @@ def models() -> None:
 
 
 @models.command("list")
-@click.option("--available", is_flag=True, help="Those that can be had by name: size, memory needed, licence.")
+@click.option(
+    "--available", is_flag=True, help="Show models that can be fetched by name: size, memory needed, license."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_models(available: bool, as_json: bool) -> None:
     """Show the models here."""
@@ -51,7 +53,7 @@ def list_models(available: bool, as_json: bool) -> None:
     for name, reason in damaged.items():
         display.say(out, f"{name:<24} damaged: {reason}", style="red")
     if offered:
-        text = f"{len(offered)} more can be had by name: openbook models list --available"
+        text = f"{len(offered)} more can be fetched by name: openbook models list --available"
         display.say(out, text, style="dim")
 
 
@@ -100,7 +102,7 @@ def pull(name: str) -> None:
 
 @models.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", help="What to call it (default: the file's name).")
+@click.option("--name", help="Its name in the store (default: the file's name).")
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
@@ -129,7 +131,7 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, without its list of tensors.")
 def show(name: str, as_json: bool) -> None:
-    """Show what NAME (or a digest) is: its manifest in short."""
+    """Show a summary of the manifest of NAME (or a digest)."""
     from openbook.cli import display, session
 
     summary = _summary(session.store(session.settings()).resolve(name))
@@ -189,9 +191,13 @@ def remove(name: str, yes: bool) -> None:
 @click.option("--reading", type=click.Path(path_type=Path), help="Questions with passages for the gate (JSON Lines).")
 @click.option("--known", type=click.Path(path_type=Path), help="Questions to answer from memory (JSON Lines).")
 @click.option(
-    "--margin", type=click.FloatRange(0.0, 1.0), default=0.02, show_default=True, help="How much worse is no worse."
+    "--margin",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.02,
+    show_default=True,
+    help="The largest loss that still counts as no loss.",
 )
-@click.option("--without-gate", is_flag=True, help="Do not compare; the name then says nothing about quality.")
+@click.option("--without-gate", is_flag=True, help="Skip the comparison; the name then says nothing about quality.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def promote(
     name: str, digest: str, reading: Path | None, known: Path | None, margin: float, without_gate: bool, as_json: bool
@@ -226,7 +232,7 @@ def promote(
             holder = store.resolve(held)
         except UnknownModel as error:
             raise UnknownModel(
-                f"There is nothing to compare with: {error} Or promote it --without-gate, and the name says nothing of quality."
+                f"There is nothing to compare with: {error} Or promote it with --without-gate; the name then says nothing about quality."
             ) from error
     checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
@@ -260,7 +266,7 @@ def promote(
 
 @models.command()
 @click.argument("model")
-@click.option("--name", required=True, help="What to call the new model.")
+@click.option("--name", required=True, help="The name of the new model.")
 @click.option("--quantisation", default="q8_0", show_default=True, help="f32, f16, bf16, q8_0, q4_1 or q4_0.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:

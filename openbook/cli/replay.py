@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
 
-    `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 when all is
-    identical, and with 1 when something differs, which is then said.
+    `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 if all
+    answers are identical, else with 1, and says what differs.
     """
     from openbook.cli import display, session
     from openbook.receipts import receipts_in
@@ -125,7 +125,7 @@ def log() -> None:
 
 @log.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--head", default="", help="Look also whether the line of this digest is still in it.")
+@click.option("--head", default="", help="Also check that the line with this digest is still in the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify(folder: Path, head: str, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""

@@ -18,7 +18,7 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def list_runs(as_json: bool) -> None:
-    """Show every run: how far it is, and what came of it."""
+    """Show every run: its progress and its result."""
     from openbook import runs as files
     from openbook.cli import display, session
 

@@ -15,7 +15,7 @@ def scope_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable)."),
         click.option(
-            "--where", default="", help="Only documents that fit, such as \"type = 'pdf' and date >= 2025-01-01\"."
+            "--where", default="", help="Only documents that match, such as \"type = 'pdf' and date >= 2025-01-01\"."
         ),
         click.option(
             "--as-of",

@@ -18,7 +18,7 @@ from openbook.cli.scoping import scope_of, scope_options
 def search(
     query: str, kb: Path | None, limit: int, as_of: str | None, where: str, labels: tuple[str, ...], as_json: bool
 ) -> None:
-    """Find the passages that fit QUERY best, by meaning and by words."""
+    """Find the passages that match QUERY best, by meaning and by words."""
     import dataclasses
 
     from openbook.answer import checked_question

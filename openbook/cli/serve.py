@@ -43,10 +43,10 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     "--allow-host",
     "allowed_hosts",
     multiple=True,
-    help="A name under which clients reach the server, say through a proxy (repeatable); demands an API key. "
+    help="A name by which clients reach the server, for example through a proxy (repeatable); demands an API key. "
     "Behind a proxy or a port forward, give this or --require-key.",
 )
-@click.option("--require-key", is_flag=True, help="Demand an API key also on this machine.")
+@click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
 @click.option(
     "--rate",
     type=click.IntRange(0),
@@ -54,7 +54,7 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     show_default=True,
     help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
 )
-@click.option("--label", "labels", multiple=True, help="An access label that callers without a key hold (repeatable).")
+@click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option(
     "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
 )
@@ -70,7 +70,7 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="So many processes at one address; they share out cores, memory for what was read, and limits.",
+    help="The number of processes at one address. They divide cores, cache memory and limits.",
 )
 @click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
 def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: int | None, **options: Any) -> None:
@@ -272,7 +272,8 @@ def _first_key(configuration: Configuration) -> None:
     if configuration.needs_key and not keys.keys():
         _, token = keys.new("first", "admin", configuration.labels)
         click.echo(
-            "An API key is needed here. This one may do everything; it is shown this once and kept as a hash:", err=True
+            "This server needs an API key. This key may do everything. It is shown only once; the server keeps a hash:",
+            err=True,
         )
         click.echo(token)
 

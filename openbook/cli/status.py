@@ -15,7 +15,7 @@ from openbook.errors import KnowledgeBaseDamaged
 @click.option("--check", is_flag=True, help="Also compare the indexes with the truth, byte by byte.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
-    """Show the knowledge base's version and size, its embedder, and the files that did not go in."""
+    """Show the knowledge base's version and size, its embedder, and the files that were not added."""
     import dataclasses
 
     from openbook.cli import display, display_kb, private, session

@@ -25,18 +25,20 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
-@click.option("--include", multiple=True, help="Only files that fit this glob (repeatable; the syntax of .gitignore).")
-@click.option("--exclude", multiple=True, help="No files that fit this glob (repeatable).")
-@click.option("--label", "labels", multiple=True, help="Only who holds this access label may see them (repeatable).")
-@click.option("--reset", is_flag=True, help="Do not go on with the rules and labels that FOLDER had before.")
-@click.option("--forget", is_flag=True, help="Do not keep FOLDER equal any more. Its documents stay.")
-@click.option("--watch", is_flag=True, help="Go on: follow changes until interrupted.")
+@click.option(
+    "--include", multiple=True, help="Only files that match this glob (repeatable; the syntax of .gitignore)."
+)
+@click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
+@click.option("--label", "labels", multiple=True, help="Only callers with this access label may see them (repeatable).")
+@click.option("--reset", is_flag=True, help="Forget the rules and labels that FOLDER had before.")
+@click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
+@click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
 @click.option("--allow-empty", is_flag=True, help="Remove everything when the folder is empty.")
-@click.option("--retry", is_flag=True, help="Read files again that failed before, though they did not change.")
+@click.option("--retry", is_flag=True, help="Also retry unchanged files that failed before.")
 @click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
-@click.option("--warm", is_flag=True, help="Then let the model read ahead what is new, as openbook warm does.")
+@click.option("--warm", is_flag=True, help="Then let the model read new passages ahead, like openbook warm.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document for each run.")
-@click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that did not go in.")
+@click.option("-v", "--verbose", is_flag=True, help="List every file, not only those that were not added.")
 def sync(
     folder: Path | None,
     kb: Path | None,
@@ -71,7 +73,7 @@ def sync(
         from openbook.knowledge import KnowledgeBase
 
         forget_source(KnowledgeBase.open(current.default_kb), folder, lock_timeout_s=current.lock_timeout_s)
-        click.echo(f"{folder} is not kept equal any more. To take its documents out: openbook remove {folder}")
+        click.echo(f"{folder} is no longer synced. To remove its documents: openbook remove {folder}")
         return
     if folder is not None:
         check_exists(folder)

@@ -24,16 +24,18 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="The run's folder (default: of your own, by the recipe).")
-@click.option("--from-kb", is_flag=True, help="Learn also from the documents of your knowledge base.")
-@click.option("--kb", type=click.Path(path_type=Path), help="The same with this knowledge base.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="The run's folder (default: in your home folder, by recipe)."
+)
+@click.option("--from-kb", is_flag=True, help="Also learn from the documents of your knowledge base.")
+@click.option("--kb", type=click.Path(path_type=Path), help="Like --from-kb, with this knowledge base.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    help="Compute on the CPU or on a GPU (auto: on a GPU where there is one).",
+    help="Compute on the CPU or on a GPU (auto: on a GPU if there is one).",
 )
-@click.option("--resume", is_flag=True, help="Go on where the run in this folder stopped.")
+@click.option("--resume", is_flag=True, help="Continue the run in this folder where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
 def train(
@@ -72,7 +74,7 @@ def train(
             documents = Path(scrap.name) / DOCUMENTS
         elif (folder / METRICS).is_file() and not resume:
             raise TrainingError(
-                f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
+                f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
@@ -104,7 +106,7 @@ def ended_by(number: int) -> str:
     said = f"The training process was ended by signal {number}."
     if number != signal.SIGKILL:
         return said
-    return f"{said} If nobody killed it, memory ran out: lower loop.call_tokens in the recipe, or close other programs."
+    return f"{said} If nobody killed it, it ran out of memory: lower loop.call_tokens in the recipe, or close other programs."
 
 
 def check_installed() -> None:

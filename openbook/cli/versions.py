@@ -16,7 +16,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @click.command()
 @_KB
 @_JSON
-@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="How many versions to list, newest first.",
+)
 def history(kb: Path | None, as_json: bool, limit: int) -> None:
     """List the kept versions: when, what changed, how many documents, tags."""
     import dataclasses
@@ -59,7 +66,7 @@ def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None
 @click.argument("name")
 @click.argument("version", required=False)
 @_KB
-@click.option("--drop", is_flag=True, help="Forget the tag instead.")
+@click.option("--drop", is_flag=True, help="Delete the tag instead.")
 def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
     from openbook.knowledge import versions
@@ -90,14 +97,12 @@ def restore(version: str, kb: Path | None) -> None:
 
 @click.command()
 @_KB
-@click.option("--keep", type=click.IntRange(1), help="Keep the newest so many versions.")
-@click.option(
-    "--keep-days", type=click.FloatRange(0.0), help="Keep the versions that were in use in the last so many days."
-)
+@click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
+@click.option("--keep-days", type=click.FloatRange(0.0), help="Keep versions that were in use in the last N days.")
 @click.option("--save", is_flag=True, help="Apply this after every later change too.")
 @_JSON
 def prune(kb: Path | None, keep: int | None, keep_days: float | None, save: bool, as_json: bool) -> None:
-    """Let go of old versions and of what only they hold. The newest and tagged ones always stay."""
+    """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.cli import display
     from openbook.knowledge import versions
 
@@ -106,7 +111,7 @@ def prune(kb: Path | None, keep: int | None, keep_days: float | None, save: bool
     if policy == versions.Retention():
         policy = versions.retention(base.connection)
         if policy == versions.Retention():
-            raise ConfigError("Nothing says what to keep. Give --keep N, --keep-days N or both.")
+            raise ConfigError("Say what to keep: give --keep N, --keep-days N or both.")
     pruned = versions.prune(base, policy, lock_timeout_s=timeout_s)
     if save:
         versions.set_retention(base, policy, lock_timeout_s=timeout_s)
@@ -115,7 +120,7 @@ def prune(kb: Path | None, keep: int | None, keep_days: float | None, save: bool
         display.print_json(value)
     else:
         click.echo(
-            f"{pruned.versions} versions and {pruned.contents} texts let go. Kept: {versions.kept_in_words(pruned.kept)}."
+            f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {versions.kept_in_words(pruned.kept)}."
         )
 
 

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--kb", type=click.Path(path_type=Path), help="The knowledge base (default: your own).")
 @click.option("--model", help="Name of the stored model that will be asked.")
-@click.option("--top", type=click.IntRange(1), help="At most so many passages, of the newest documents first.")
+@click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
 @scope_options
 def warm(
     kb: Path | None, model: str | None, top: int | None, as_of: str | None, where: str, labels: tuple[str, ...]
 ) -> None:
     """Read passages ahead, so that the first question on them is answered as fast as the second.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. Interrupted, it goes on
-    where it was.
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. If interrupted, the same command
+    continues.
     """
     from openbook.cli import session
     from openbook.knowledge import KnowledgeBase
@@ -47,7 +47,7 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     from openbook.knowledge.windows import in_windows
 
     if current.base_url:
-        raise ConfigError("A model behind a server keeps nothing that could be read ahead; unset base_url.")
+        raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
     documents = base.documents(scope, newest_first=True)
     states = session.states(current)
     reference = session.ready_model(current, current.model)

@@ -32,7 +32,7 @@ _PLAIN_TEXT = "Answers are plain text."
 _ONE_TIER = "There is only one tier."
 _BY_KEY = "The API key identifies the caller."
 _SHARED = "All requests that may read a passage share its cache."
-_UNKNOWN = "This server does not know it."
+_UNKNOWN = "This server has no such parameter."
 
 _MOST_NAMED = 10  # in one warning, and so many characters of each
 

@@ -145,7 +145,7 @@ def test_models_verbs(home: Path, model_reference: ModelReference, capsys: pytes
     code, stdout, _ = out(capsys, "models", "list")
     assert code == 0
     assert "smollm2-135m-instruct" in stdout
-    assert "more can be had by name: openbook models list --available" in stdout
+    assert "more can be fetched by name: openbook models list --available" in stdout
     code, stdout, _ = out(capsys, "models", "show", "smollm2-135m-instruct", "--json")
     shown = json.loads(stdout)
     assert shown["digest"] == model_reference.digest

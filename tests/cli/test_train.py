@@ -145,7 +145,7 @@ def test_a_run_from_beginning_to_end(home: Path, recipe: Path, capsys: pytest.Ca
 
     code, _, stderr = done(recipe)
     assert code == 6
-    assert "holds a run already. Go on with --resume" in stderr
+    assert "already holds a run. Continue it with --resume" in stderr
 
 
 def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:

@@ -114,9 +114,7 @@ def test_a_system_message_that_is_too_long_is_ignored_and_the_answer_says_so(ser
     assert server.ask("", messages=told("x" * 2000)).json()["openbook"]["warnings"] == []
     for stream in (False, True):
         answer = last_answer(server.ask("", messages=told("x" * 2001), stream=stream))
-        assert answer["warnings"] == [
-            "The system message is ignored. It has 2,001 characters, and at most 2,000 are followed."
-        ]
+        assert answer["warnings"] == ["The system message is ignored. It has 2,001 characters; the limit is 2,000."]
 
 
 def test_a_trained_reader_follows_no_system_message_and_the_answer_says_so(
@@ -255,10 +253,10 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, str
     body: dict[str, Any] = {"tools": [TOOL], "tool_choice": "auto", "top_k": 40, "min_p": 0.1, "logprobs": True}
     answer = last_answer(server.ask("", messages=[message], stream=stream, **body, frobnicate={"x": 1}))
     assert answer.pop("warnings") == [
-        "'tools' is ignored. The model answers from passages and calls nothing.",
-        "'top_k', 'min_p' are ignored. Tokens are chosen by temperature, top_p and seed alone.",
-        "'logprobs' is ignored. Log-probabilities are not given out.",
-        "'frobnicate', 'messages[0].content[0].cache_control' are ignored. This server knows no such parameter.",
+        "'tools' is ignored. The model answers from passages and calls no tools.",
+        "'top_k', 'min_p' are ignored. Only temperature, top_p and seed decide how tokens are chosen.",
+        "'logprobs' is ignored. Log probabilities are not available.",
+        "'frobnicate', 'messages[0].content[0].cache_control' are ignored. This server has no such parameter.",
     ]
     assert answer == {each: plain[each] for each in plain if each != "warnings"}
 

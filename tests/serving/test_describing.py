@@ -60,7 +60,7 @@ def test_bodies_are_those_that_are_validated(server: Running) -> None:
     assert set(schema["properties"]) == set(ChatBody.model_fields) | {*ChatBody.refused, *ChatBody.ignored}
     assert schema["properties"]["n"]["enum"] == [1, None]
     assert schema["properties"]["tools"] == {
-        "description": "Ignored. The model answers from passages and calls nothing."
+        "description": "Ignored. The model answers from passages and calls no tools."
     }
     assert schema["additionalProperties"] is True
     assert described(server)["components"]["schemas"]["AskOptions"]["additionalProperties"] is False

@@ -104,9 +104,9 @@ def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running) -> 
     for answer in answers:
         assert answer["output"][0]["content"] == respond(server).json()["output"][0]["content"]
         assert answer["openbook"]["warnings"] == [
-            "'tools' is ignored. The model answers from passages and calls nothing.",
+            "'tools' is ignored. The model answers from passages and calls no tools.",
             "'store' is ignored. The server keeps nothing between requests.",
-            "'text.verbosity' is ignored. This server knows no such parameter.",
+            "'text.verbosity' is ignored. This server has no such parameter.",
         ]
     for name in RESPONSE_IGNORED:
         assert name in respond(server, **{name: [1]}).json()["openbook"]["warnings"][0]
