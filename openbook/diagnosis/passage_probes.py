@@ -301,7 +301,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class NoiseReading:
     """`evens_out`: the rank is the question's own, so that over many questions each rank comes as often."""
 
     place: Place
@@ -312,7 +312,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class NoiseTrial(Trial):
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[NoiseReading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +375,7 @@ def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
         return NoiseTrial(question.id, NO_PASSAGE)
     others = [hit for hit in case.rest if hit.passage.id != gold.passage.id]
     strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
-    seen: list[Seen] = []
+    seen: list[NoiseReading] = []
     for strategy in strategies:
         to_read = replace(bench, options=replace(bench.options, strategy=strategy))
         for distractors in DISTRACTORS:
@@ -388,7 +388,7 @@ def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
                 answer = read(to_read, question.question, hits, cancelled)
                 if answer.said.failure:
                     return NoiseTrial(question.id, failure=answer.said.failure)
-                seen.append(Seen(place, rank == own, _right(answer, question), answer.said.abstained))
+                seen.append(NoiseReading(place, rank == own, _right(answer, question), answer.said.abstained))
     outcome = "read" if seen else "the passage does not fit into the context"
     return NoiseTrial(question.id, outcome, seen=tuple(seen))
 
@@ -435,7 +435,7 @@ def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
     )
 
 
-def _is_at(seen: Seen, place: Place) -> bool:
+def _is_at(seen: NoiseReading, place: Place) -> bool:
     """`place.rank` 0: at the question's own rank."""
     same = (seen.place.strategy, seen.place.distractors) == (place.strategy, place.distractors)
     return same and (seen.place.rank == place.rank if place.rank else seen.evens_out)

@@ -35,7 +35,7 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class ProbeLine:
     """A line of the file: what was seen of one question, whose id is `question`, by the name of the probe."""
 
     question: str
@@ -45,7 +45,7 @@ class Tried:
 class ProbeRecord:
     """The trials of earlier runs, and those of this one. Nothing that was answered is asked twice."""
 
-    def __init__(self, record: Recording, before: Sequence[Tried]) -> None:
+    def __init__(self, record: Recording, before: Sequence[ProbeLine]) -> None:
         self._record, self._before = record, before
 
     def before(self, number: int, question: str, names: Sequence[str]) -> dict[str, Trial] | None:
@@ -67,14 +67,14 @@ class ProbeRecord:
 
     def add(self, number: int, question: str, trials: Mapping[str, Trial]) -> None:
         """Raises StorageError."""
-        self._record.append(Tried(question, trials), number)
+        self._record.append(ProbeLine(question, trials), number)
 
 
 @contextmanager
 def keeping(path: Path, header: Header) -> Iterator[ProbeRecord]:
     """Go on with the trials in `path`, or begin. Raises ConfigError when they are of something else, StorageError."""
     with recording(path, header) as record:
-        yield ProbeRecord(record, list(read_records(path, lambda value: record_of(Tried, value))[1]))
+        yield ProbeRecord(record, list(read_records(path, lambda value: record_of(ProbeLine, value))[1]))
 
 
 def probe(

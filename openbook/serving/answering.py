@@ -70,14 +70,14 @@ async def respond(
     if not asks_for.closed_book and not service.bases:
         message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
         raise Refusal(404, message, code="no_knowledge_base", param="model")
-    choosing = asks_for.choosing(body.openbook)
-    base = None if asks_for.closed_book else service.base(choosing.knowledge_base)
+    asked_scope = asks_for.scope_options(body.openbook)
+    base = None if asks_for.closed_book else service.base(asked_scope.knowledge_base)
     trained = service.model.reader is not None
     options = replace(_options(service, body), instruction=made.heeded(trained=trained))
     place = "model" if asks_for.as_of is not None else "as_of"
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> Answer:
-        scope = scope_of(base, caller, choosing, place) if base else Scope()
+        scope = scope_of(base, caller, asked_scope, place) if base else Scope()
         answer = answered(service, Job(made, base, scope, options, request.headers), stop, show)
         shows_timings = base is None or base.shows_all_to(caller.labels)
         rewritten = answer.question != checked_question(made.question)

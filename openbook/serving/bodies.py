@@ -127,7 +127,7 @@ class StreamOptions(Lenient):
     include_usage: bool | None = None
 
 
-class PassageSelection(Body):
+class ScopeOptions(Body):
     """Which of the documents that its key allows a request sees. Empty: the server's default."""
 
     knowledge_base: str | None = None
@@ -135,7 +135,7 @@ class PassageSelection(Body):
     where: str = ""
 
 
-class AskOptions(PassageSelection):
+class AskOptions(ScopeOptions):
     """OpenBook's own options for an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
@@ -243,7 +243,7 @@ class EmbeddingBody(Body):
     user: str | None = None
 
 
-class SearchBody(PassageSelection):
+class SearchBody(ScopeOptions):
     query: str
     limit: int = Field(default=10, ge=1)
 

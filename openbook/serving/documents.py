@@ -36,8 +36,8 @@ from openbook.serving.access import Caller
 from openbook.serving.bodies import (
     DocumentsBody,
     DocumentsQuery,
-    PassageSelection,
     PurgeBody,
+    ScopeOptions,
     TextQuery,
     UploadBody,
     parsed,
@@ -61,11 +61,11 @@ async def list_documents(service: Service, request: Request, caller: Caller) -> 
     """The documents that the caller may see, in the order of their paths."""
     query = query_of(request, DocumentsQuery)
     base = service.base(query.knowledge_base)
-    choosing = PassageSelection(as_of=query.as_of, where=query.where)
+    asked_scope = ScopeOptions(as_of=query.as_of, where=query.where)
     limit = limit_of(query, service.configuration.bounds.listed)
 
     def work(stop: Stop) -> tuple[int, list[str]]:
-        scope = scope_of(base, caller, choosing)
+        scope = scope_of(base, caller, asked_scope)
         go_on(stop)
         return base.kept_version(scope.as_of), base.documents(scope)
 
@@ -106,7 +106,7 @@ async def document_text(service: Service, request: Request, caller: Caller) -> J
 
 def version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
     """The version asked for, in which the caller may see that document. Raises Refusal."""
-    version = base.kept_version(scope_of(base, caller, PassageSelection(as_of=as_of)).as_of)
+    version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=as_of)).as_of)
     if path not in base.documents(caller.scope(version)):
         raise no_document(path, "path")
     return version

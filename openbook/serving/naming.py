@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from openbook.serving.bodies import PassageSelection
+from openbook.serving.bodies import ScopeOptions
 from openbook.serving.refusals import Refusal
 
 CLOSED_BOOK = "closed-book"
@@ -22,7 +22,7 @@ class Named:
     knowledge_base: str | None = None
     as_of: str | None = None
 
-    def choosing(self, also: PassageSelection) -> PassageSelection:
+    def scope_options(self, also: ScopeOptions) -> ScopeOptions:
         """Together with what the body chooses. Raises Refusal when the same is chosen in both places."""
         chosen = {"knowledge_base": self.knowledge_base, "as_of": self.as_of}
         for key, value in chosen.items():

@@ -13,7 +13,7 @@ from openbook.models import ModelStore
 from openbook.models.lineage import Node, line_of
 from openbook.serving import stopping
 from openbook.serving.access import Caller
-from openbook.serving.bodies import PassageSelection
+from openbook.serving.bodies import ScopeOptions
 from openbook.serving.metrics import CONTENT_TYPE
 from openbook.serving.naming import CLOSED_BOOK, named
 from openbook.serving.refusals import Refusal
@@ -36,7 +36,7 @@ async def model(service: Service, request: Request, caller: Caller) -> JSONRespo
     base = service.base(asks_for.knowledge_base)
 
     def work(stop: Stop) -> int | None:
-        return scope_of(base, caller, asks_for.choosing(PassageSelection()), "name").as_of
+        return scope_of(base, caller, asks_for.scope_options(ScopeOptions()), "name").as_of
 
     version = await service.read(request.receive, work)
     return JSONResponse(_open_book(service, name, {asks_for.knowledge_base or "": base}, version))

@@ -17,7 +17,7 @@ from openbook.knowledge.scope import filter_of
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.access import Caller, Doorkeeper
-from openbook.serving.bodies import PassageSelection
+from openbook.serving.bodies import ScopeOptions
 from openbook.serving.configuration import Configuration
 from openbook.serving.connections import Requests
 from openbook.serving.metrics import Metrics
@@ -100,23 +100,23 @@ class Service:
         return self.bases[name]
 
 
-def scope_of(base: KnowledgeBase, caller: Caller, choosing: PassageSelection, param: str = "as_of") -> Scope:
+def scope_of(base: KnowledgeBase, caller: Caller, asked_scope: ScopeOptions, param: str = "as_of") -> Scope:
     """What the caller may see of what was chosen; `param` is where the version stood.
 
     Raises Refusal, and QuestionError for an invalid filter.
     """
-    scope = caller.scope(where=choosing.where.strip())
+    scope = caller.scope(where=asked_scope.where.strip())
     if scope.where:
         filter_of(scope)
-    if choosing.as_of is None:
+    if asked_scope.as_of is None:
         return scope
     try:
-        return caller.scope(resolve_version(base, str(choosing.as_of)), scope.where)
+        return caller.scope(resolve_version(base, str(asked_scope.as_of)), scope.where)
     except KnowledgeBaseDamaged:
         raise
     except KnowledgeError as error:
         message = (
-            f"There is no version {str(choosing.as_of)[:60]!r}; GET /v1/versions lists the versions that are kept."
+            f"There is no version {str(asked_scope.as_of)[:60]!r}; GET /v1/versions lists the versions that are kept."
         )
         raise Refusal(400, message, code="version_not_found", param=param) from error
 

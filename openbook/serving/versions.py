@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from openbook.knowledge.versions import diff, history
 from openbook.serving import stopping
 from openbook.serving.access import Caller
-from openbook.serving.bodies import DifferenceQuery, ListQuery, PassageSelection
+from openbook.serving.bodies import DifferenceQuery, ListQuery, ScopeOptions
 from openbook.serving.queries import limit_of, query_of
 from openbook.serving.running import Stop
 from openbook.serving.service import Service, scope_of
@@ -53,7 +53,7 @@ async def difference(service: Service, request: Request, caller: Caller) -> JSON
 
     def work(stop: Stop) -> dict[str, Any]:
         before, after = (
-            base.kept_version(scope_of(base, caller, PassageSelection(as_of=side), param=param).as_of)
+            base.kept_version(scope_of(base, caller, ScopeOptions(as_of=side), param=param).as_of)
             for side, param in zip(sides, ("before", "after"), strict=True)
         )
         found = asdict(diff(base, before, after, caller.scope(), lambda: stopping.go_on(stop)))
