@@ -227,7 +227,7 @@ def train(
         started = processes.any(processes.first and begun)
         if started and not resume:
             raise TrainingError(
-                f"{folder} holds a run already. Go on with --resume, or choose another folder with --run."
+                f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
             )
         say = watcher.say if processes.first else _nothing
         ready = prepared(recipe, recipe_folder, store, folder, processes)

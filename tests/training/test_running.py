@@ -195,7 +195,7 @@ def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
     whole = train(recipe, tmp_path, store, tmp_path / "whole", watcher)
     with pytest.raises(Stopped, match="Stopped after step 1 of 3"):
         train(recipe, tmp_path, store, tmp_path / "parts", watcher, should_stop=lambda: True)
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already holds a run"):
         train(recipe, tmp_path, store, tmp_path / "parts", watcher)
     assert not said
     parts = train(recipe, tmp_path, store, tmp_path / "parts", watcher, resume=True)
