@@ -21,7 +21,7 @@ _ABSTAINS = re.compile(
     r"|^\W*(?:i (?:do not|don['\u2019]t) know|unknown|not (?:stated|mentioned|specified|given|available|known))\W*$",
     re.IGNORECASE,
 )
-_LABEL = re.compile(r"^(?:answer|a)\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"\s*(?:answer|a)\s*:\s*", re.IGNORECASE)
 _PART_OF_LABEL = re.compile(r"\s*(?:a|an|ans|answ|answe|answer)?\s*:?\s*", re.IGNORECASE)
 
 # Code, in which "[1]" is an index; or a mark: "[1]", "[1, 3]", after a space or a full stop, or after a word that ends a sentence.
@@ -31,7 +31,7 @@ _CODE_OR_MARK = re.compile(
     rf"|(?:(?<=[\s.,;:!?)\]\"'*\u201d\u2019])|^)[ \t]*(?P<mark>{_NUMBERS})|(?<=\w)(?P<close>{_NUMBERS})(?=[.!?,;:]+(?:\s|\Z)|\s*(?:\n|\Z))",
     re.DOTALL,
 )
-_UNDECIDED = re.compile(r"\s*(?:\[[\d,;\s]*\]?)*[.!?,;:]*\s*\Z")
+_UNDECIDED = re.compile(r"\s*+(?:\[[\d,;\s]*+\]?+[.!?,;:]*+)*+[.!?,;:]*+\s*+\Z")
 
 
 def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
@@ -51,9 +51,15 @@ def tidy(text: str) -> str:
 
 def tidied(text: str) -> tuple[str, list[Mark]]:
     """The text as `tidy` gives it, and its marks."""
-    plain, marks = without_marks(_LABEL.sub("", text.strip()))
-    lead = len(plain) - len(plain.lstrip())
-    return plain.strip(), [(max(at - lead, 0), numbers) for at, numbers in marks]
+    plain, marks = without_marks(text[_label_end(text) :].strip())
+    lead, left = len(plain) - len(plain.lstrip()), len(plain.strip())
+    return plain.strip(), [(min(max(at - lead, 0), left), numbers) for at, numbers in marks]
+
+
+def _label_end(text: str) -> int:
+    """Where the label "Answer:" before an answer ends; 0 where there is none."""
+    label = _LABEL.match(text)
+    return label.end() if label else 0
 
 
 def without_marks(text: str) -> tuple[str, list[Mark]]:
@@ -92,8 +98,8 @@ class TextPreview:
 
     def _end(self) -> int:
         """Where text begins that may still become a mark or code, or white space at the end."""
-        line = self._raw.rfind("\n") + 1
+        line, end = self._raw.rfind("\n") + 1, len(self._raw)
         if self._raw.count("`", line) % 2:
-            return self._raw.rindex("`")
-        match = _UNDECIDED.search(self._raw)
-        return match.start() if match else len(self._raw)
+            end = self._raw.rindex("`")
+        match = _UNDECIDED.search(self._raw, _label_end(self._raw), end)
+        return match.start() if match else end

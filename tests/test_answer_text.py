@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from openbook.answer_text import ABSTENTION, TextPreview, tidied, tidy
@@ -43,11 +43,15 @@ def shown(pieces: list[str]) -> str:
     return "".join(found)
 
 
+@example(pieces=["A", "[2, 3]", ":", "[2, 3]"])
+@example(pieces=["A", "[2, 3]", ":", "`"])
+@example(pieces=["A", ":", ":"])
 @given(PIECES)
 def test_what_was_shown_is_the_beginning_of_the_answer(pieces: list[str]) -> None:
     assert tidy("".join(pieces)).startswith(shown(pieces))
 
 
+@example(pieces=["A", "\n", "[2, 3]"])
 @given(PIECES)
 def test_what_is_tidy_stays_so_and_marks_stand_within_it(pieces: list[str]) -> None:
     text, marks = tidied("".join(pieces))
