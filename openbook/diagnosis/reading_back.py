@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -17,7 +18,7 @@ def record_of(kind: type[_Record], value: object) -> _Record:
     """
     if not (is_dataclass(kind) and isinstance(value, Mapping)):
         raise ValueError(f"no {kind.__name__}: {ascii(value)[:60]}")
-    hints, wanted = get_type_hints(kind), {field.name: field for field in fields(kind)}
+    hints, wanted = _hints(kind), {field.name: field for field in fields(kind)}
     if unknown := value.keys() - wanted.keys():
         raise ValueError(f"{kind.__name__} has no field {sorted(map(str, unknown))[0][:60]!r}")
     found = {}
@@ -27,6 +28,11 @@ def record_of(kind: type[_Record], value: object) -> _Record:
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{kind.__name__} needs {name!r}")
     return cast(_Record, kind(**found))
+
+
+@functools.cache  # they are computed from source text, which takes longer than reading a record
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _value_of(kind: Any, value: Any, where: str) -> Any:
