@@ -285,6 +285,15 @@ def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere a worker does not count its parent's memory")
+def test_a_worker_reads_on_whatever_the_process_that_started_it_has_used(tmp_path: Path) -> None:
+    used = bytearray(b"x") * (320 << 20)
+    with ReaderPool(Limits(memory_mb=512), workers=1) as pool:
+        list(pool.read_all(files(tmp_path / "docs", *(f"{i}.txt" for i in range(5)))))
+        assert [worker.files for worker in pool._all] == [5]
+    del used
+
+
 def test_a_paths_bytes_arrive_as_they_are(tmp_path: Path) -> None:
     names = [b"caf\xe9.txt", b"line\nbreak.txt", b"-option.txt", "Fähre 🚢.txt".encode()]
     paths = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in names]

@@ -171,6 +171,10 @@ def _limit_seconds(timeout_s: float) -> None:
 
 
 def _peak_mb() -> int:
+    """The most memory that this program used. `getrusage` would count what the process that started it used, on Linux."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) >> 10
     try:
         import resource
     except ImportError:
