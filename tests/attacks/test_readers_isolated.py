@@ -285,7 +285,9 @@ def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere a worker does not count its parent's memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="elsewhere a worker does not count its parent's memory"
+)
 def test_a_worker_reads_on_whatever_the_process_that_started_it_has_used(tmp_path: Path) -> None:
     used = bytearray(b"x") * (320 << 20)
     with ReaderPool(Limits(memory_mb=512), workers=1) as pool:

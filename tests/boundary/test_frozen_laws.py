@@ -86,6 +86,7 @@ def a_request(chance: random.Random, engine: LlamaCppEngine) -> str:
     return "dropped"
 
 
+@pytest.mark.slow
 def test_200_mixed_requests_leave_the_model_as_it_was(model_reference: ModelReference, model_store: ModelStore) -> None:
     engine = open_engine(model_reference, context_tokens=1024)
     files, logits = folder_digest(model_reference.path), engine.logits_digest(PROMPT)

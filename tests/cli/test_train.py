@@ -153,6 +153,7 @@ def test_a_process_that_the_system_killed_is_told_with_what_to_lower() -> None:
     assert ended_by(signal.SIGTERM) == "The training process was ended by signal 15."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, steps=40)

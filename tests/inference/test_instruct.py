@@ -47,6 +47,7 @@ def opened(instruct_reference: ModelReference) -> Iterator[Callable[[KVCache], F
         model.close()
 
 
+@pytest.mark.slow
 def test_windows_give_the_same_bits_cold_warm_and_restarted(
     opened: Callable[[KVCache], FrozenModel], base: KnowledgeBase, real_embedder: Embedder, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_the_adapter_on_its_base_computes_what_the_network_computed(network: Any
 
 
 # With weights of 8 bits the engine also rounds activations to 8 bits, which is most of the difference.
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantisation", "tolerance"), [("F32", 0.02), ("F16", 0.05), ("Q8_0", 0.6)])
 def test_merged_it_computes_the_same(
     quantisation: str, tolerance: float, network: Any, adapter: ModelReference, home: ModelStore, tmp_path: Path
@@ -267,6 +268,7 @@ def test_merging_stores_a_model_of_its_own(network: Any, adapter: ModelReference
 # --- for other programs -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(
     model_reference: ModelReference, tmp_path: Path
 ) -> None:
@@ -286,6 +288,7 @@ def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(
         write_files(model_reference, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks Transformers for it
 def test_as_safetensors_an_adapter_on_its_base_is_the_merged_model(
     adapter: ModelReference, home: ModelStore, tmp_path: Path

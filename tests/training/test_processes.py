@@ -15,6 +15,8 @@ from openbook.runs import RunSummary, read_run
 from tests.cli.test_train import write_recipe
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 ONE = [sys.executable, "-m"]
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
