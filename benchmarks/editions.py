@@ -28,10 +28,10 @@ from openbook.inference import load_embedder
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.editions import Edition, Editions, editions, marked
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
-from openbook.knowledge.reading import read_file
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
 from openbook.models import ModelStore, ensure
+from openbook.parsers import read_file
 from openbook.records import Citation, Embedder, Hit
 
 FOUND = 20

@@ -50,7 +50,7 @@ def _openbook() -> Callable[[Path], str]:
 
     def read(path: Path) -> str:
         name = modules.get(path.suffix, path.suffix[1:])
-        module = import_module(f"openbook.knowledge.reading.{name}")
+        module = import_module(f"openbook.parsers.{name}")
         return str(getattr(module, f"read_{name}")(path.read_bytes(), path.name).text)
 
     return read

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from openbook.codec import convert, unique_keys
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
-from openbook.models.durable import make_folder, storage_errors, sync_folder
-from openbook.models.liveness import beginning
-from openbook.receipts import is_altered, receipt_of, record_of
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
+from openbook.files import make_folder, storage_errors, sync_folder
+from openbook.locks import beginning
+from openbook.receipts import is_altered, receipt_of
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -183,8 +184,7 @@ def _content(kind: object, content: object) -> Content:
         raise ProofError(f"It is of the kind {str(kind)[:60]!r}; this version of OpenBook reads {', '.join(_KINDS)}.")
     try:
         if kind == "purge":
-            proof: PurgeProof = record_of(PurgeProof, content, "content")
-            return proof
+            return convert(content, PurgeProof, "content", ReceiptError)
         receipt = receipt_of(content)
     except ReceiptError as error:
         raise ProofError(f"The signed content does not match its kind: {error}") from error

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from openbook import __version__
 from openbook.config import Settings
 from openbook.errors import KnowledgeBaseBusy
+from openbook.files import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
@@ -35,11 +36,10 @@ from openbook.knowledge.forgetting import (
 from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scanning import TELLING, Needles
 from openbook.knowledge.schema import FILE_NAME
+from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
-from openbook.models.durable import check_deletable, delete_folder, delete_left_over, is_unfinished, storage_errors
 from openbook.models.incoming import PREFIX, clear_leftovers
 from openbook.models.lineage import Learned, carrying
-from openbook.models.liveness import delete_abandoned, is_held
 from openbook.proofs import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex

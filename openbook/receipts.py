@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openbook.errors import ReceiptError, StorageError, did_you_mean
-from openbook.records import Digest, Receipt, canonical_json, sha256_hex, unique_keys
+from openbook.codec import convert, parse_json, unique_keys
+from openbook.errors import ReceiptError, StorageError
+from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
 FORMATS = (1, 2, 3)
 MAX_RECEIPT_BYTES = 1 << 24
@@ -34,10 +33,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
     """
     if len(text) > MAX_RECEIPT_BYTES:
         raise ReceiptError(f"This has more than {MAX_RECEIPT_BYTES:,} bytes, so it is no receipt.")
-    try:
-        value = json.loads(text, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise ReceiptError(f"This is no JSON document, so it is no receipt: {error}.") from error
+    value = parse_json(text, "The receipt", ReceiptError)
     if isinstance(value, dict) and "receipt" in value and "answer" in value:
         value = value["receipt"]
     if isinstance(value, dict) and "signature" in value and "content" in value:
@@ -47,7 +43,7 @@ def parse_receipt(text: str | bytes) -> Receipt:
 
 def receipt_of(value: object) -> Receipt:
     """Raises ReceiptError."""
-    found: Receipt = record_of(Receipt, value, "receipt")
+    found = convert(value, Receipt, "receipt", ReceiptError)
     if found.format not in FORMATS:
         raise ReceiptError(
             f"The receipt has format {found.format}; this version of OpenBook reads {', '.join(map(str, FORMATS))}."
@@ -62,46 +58,6 @@ def is_altered(receipt: Receipt) -> bool:
     if receipt.format < 3 and receipt.instruction:
         return True
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
-
-
-def record_of(cls: type, value: object, where: str) -> Any:
-    """`value` as a record of `cls`, whose fields may be texts, numbers, records, tuples of those, or None."""
-    if not isinstance(value, Mapping):
-        raise ReceiptError(f"{where} must be an object, not {_shown(value)}.")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in value:
-        if key not in fields:
-            raise ReceiptError(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), fields)}")
-    kinds = typing.get_type_hints(cls)
-    found: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name in value:
-            found[name] = _typed(kinds[name], value[name], f"{where}.{name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ReceiptError(f"{where} lacks {name!r}.")
-    return cls(**found)
-
-
-def _typed(kind: Any, value: object, where: str) -> Any:
-    origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in options:
-            return None
-        return _typed(next(option for option in options if option is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ReceiptError(f"{where} must be a list, not {_shown(value)}.")
-        return tuple(_typed(options[0], each, f"{where}[{i}]") for i, each in enumerate(value))
-    if origin is typing.Literal:
-        if value not in options:
-            raise ReceiptError(f"{where} must be one of {', '.join(map(repr, options))}, not {_shown(value)}.")
-        return value
-    if dataclasses.is_dataclass(kind):
-        return record_of(typing.cast("type", kind), value, where)
-    allowed = (int, float) if kind is float else (kind,)
-    if type(value) not in allowed:
-        raise ReceiptError(f"{where} must be {kind.__name__}, not {_shown(value)}.")
-    return kind(value)
 
 
 def _shown(value: object) -> str:
@@ -212,10 +168,7 @@ def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
 
 
 def _fields(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line, object_pairs_hook=unique_keys)
-    except (ValueError, RecursionError) as error:
-        raise ReceiptError(f"{where} is no JSON: {error}.") from error
+    value = parse_json(line, where, ReceiptError)
     if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
         raise ReceiptError(f"{where} is no line of a log of receipts.")
     if value["format"] != LOG_FORMAT:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -22,15 +21,6 @@ Metadata: TypeAlias = tuple[tuple[str, MetadataValue], ...]  # sorted by key; ke
 
 def sha256_hex(data: bytes) -> Digest:
     return hashlib.sha256(data).hexdigest()
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For `json.loads`: an object whose key stands twice has no one meaning. Raises ValueError, naming the key."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"duplicate key {twice[:80]!r} in a JSON object")
-    return value
 
 
 def canonical_json(value: object) -> bytes:

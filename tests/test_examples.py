@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openbook.knowledge.editions import marked
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
-from openbook.knowledge.reading import read_file
+from openbook.parsers import read_file
 from tests.conftest import ROOT
 
 HANDBOOK = ROOT / "examples" / "handbook"

@@ -157,7 +157,7 @@ def _signed_anew(home: Path, **changes: object) -> bytes:
         ({"content": {}}, "lacks"),
         ({"content": {**dataclasses.asdict(PROOF), "more": 1}}, "unknown key"),
         ({"content": None}, "must be an object"),
-        ({"kind": "receipt"}, "unknown key"),
+        ({"kind": "receipt"}, "lacks the key"),
         ({"fingerprint": "0" * 64}, "fingerprint"),
     ],
 )

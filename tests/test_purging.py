@@ -14,15 +14,15 @@ import filelock
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
+from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add, schema
 from openbook.knowledge.cached import for_documents
 from openbook.knowledge.forgetting import interrupted
 from openbook.knowledge.locking import file_lock
 from openbook.knowledge.versions import Retention, prune, tag
+from openbook.locks import alone, among
 from openbook.models import ModelStore
-from openbook.models.durable import replacing
-from openbook.models.liveness import alone, among
 from openbook.purging import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
@@ -223,7 +223,7 @@ def test_a_folder_that_was_half_deleted_goes_with_the_next_purge(
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("openbook.models.durable.shutil.rmtree", killed)
+        patched.setattr("openbook.files.shutil.rmtree", killed)
         with pytest.raises(Killed):
             home.purge()
     assert list(home.folder.rglob(".deleting-*"))

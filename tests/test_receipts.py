@@ -108,11 +108,11 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda v: v.pop("model"), "lacks 'model'"),
+        (lambda v: v.pop("model"), "lacks the key 'model'"),
         (lambda v: v.update(modle=1), "unknown key 'modle'. Did you mean 'model'?"),
         (lambda v: v.update(format=99), "format 99"),
-        (lambda v: v.update(format=True), "must be int"),
-        (lambda v: v["model"].update(evidence="believed"), "must be one of"),
+        (lambda v: v.update(format=True), "must be an integer"),
+        (lambda v: v["model"].update(evidence="believed"), "Invalid enum value 'believed'"),
         (lambda v: v.update(passages={}), "must be a list"),
         (lambda v: v.update(decoding=[]), "must be an object"),
     ],

@@ -159,7 +159,7 @@ def run(
 def _check_tables(csv_file: Path | None, export_parquet: Path | None) -> None:
     """Raises ConfigError where Parquet cannot be written, StorageError where no file can be put."""
     from openbook.diagnosis import results
-    from openbook.models.durable import check_replaceable, storage_errors
+    from openbook.files import check_replaceable, storage_errors
 
     if export_parquet is not None:
         results.parquet_library()

@@ -363,8 +363,8 @@ def why(name: str, document: Path, as_json: bool) -> None:
 
     from openbook.cli import display, session
     from openbook.knowledge.discovery import check_exists
-    from openbook.knowledge.reading import read_file
     from openbook.models.lineage import learned
+    from openbook.parsers import read_file
 
     check_exists(document)
     current = session.settings()

@@ -58,7 +58,7 @@ def probe(
     from openbook.cli import INTERRUPTED, display, display_diagnosis, session
     from openbook.diagnosis import passage_probes, probe_report, probe_run
     from openbook.diagnosis.questions import load_questions, unchanged
-    from openbook.models.durable import check_replaceable, storage_errors
+    from openbook.files import check_replaceable, storage_errors
 
     names = probe_run.checked(probes or passage_probes.PROBES)
     check_places(docs, kb, questions)

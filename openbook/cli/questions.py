@@ -50,8 +50,8 @@ def draft(
     from openbook.cli import display, session
     from openbook.diagnosis import question_drafts
     from openbook.diagnosis.questions import write_questions
+    from openbook.files import check_replaceable, storage_errors
     from openbook.knowledge import KnowledgeBase
-    from openbook.models.durable import check_replaceable, storage_errors
 
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
@@ -214,8 +214,8 @@ def import_(source: Path, output: Path, documents: Path | None, split: str, file
     from openbook.diagnosis.importing import to_import
     from openbook.diagnosis.importing_beir import is_beir, write_corpus
     from openbook.diagnosis.questions import write_questions
+    from openbook.files import storage_errors
     from openbook.knowledge.discovery import check_exists
-    from openbook.models.durable import storage_errors
 
     check_exists(source)
     if output.exists() and not force:

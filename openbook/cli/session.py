@@ -67,7 +67,7 @@ def open_base(current: Settings, *, full_check: bool = False) -> tuple[Knowledge
 
 def remember_place(current: Settings, base: KnowledgeBase) -> None:
     """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
-    from openbook.models.durable import make_folder, replace_file
+    from openbook.files import make_folder, replace_file
 
     note, place = current.bases_dir / base.id, os.fsencode(base.folder)
     with suppress(OSError):  # a home that cannot be written still answers
@@ -140,8 +140,8 @@ def run_options(
 ) -> Iterator[RunOptions]:
     """How a run over files reads, by the settings, with bars on standard error."""
     from openbook.knowledge import RunOptions
-    from openbook.knowledge.reading.isolated import Limits
     from openbook.knowledge.scope import checked_labels
+    from openbook.parsers.isolated import Limits
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
     held, dropped = checked_labels(labels), checked_labels(unlabel)

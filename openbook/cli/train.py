@@ -53,8 +53,8 @@ def train(
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
     from openbook.cli import session
+    from openbook.files import make_folder, replace_file, storage_errors
     from openbook.knowledge.discovery import check_exists
-    from openbook.models.durable import make_folder, replace_file, storage_errors
 
     check_exists(recipe)
     check_installed()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.errors import ConversationError, did_you_mean
-from openbook.models.durable import replace_file, storage_errors
+from openbook.files import replace_file, storage_errors
 from openbook.records import Answer
 
 FORMAT = "openbook conversation 1"

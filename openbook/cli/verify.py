@@ -57,7 +57,7 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
 
 def check_signing(file: Path, home: Path) -> None:
     """Before work is done that shall be signed. Raises ConfigError, StorageError where that, or writing it, is not possible."""
-    from openbook.models.durable import check_replaceable, storage_errors
+    from openbook.files import check_replaceable, storage_errors
     from openbook.proofs import public_key
 
     with storage_errors(f"write {file}"):
@@ -67,7 +67,7 @@ def check_signing(file: Path, home: Path) -> None:
 
 def write_signed(file: Path, home: Path, content: Content) -> None:
     """Raises ConfigError, StorageError."""
-    from openbook.models.durable import replace_file, storage_errors
+    from openbook.files import replace_file, storage_errors
     from openbook.proofs import sign
 
     with storage_errors(f"write {file}"):

@@ -19,8 +19,8 @@ from openbook.diagnosis.gold_quotes import sentence_at
 from openbook.diagnosis.questions import Gold, Question, asked, decoded, lines_in, opened, parsed, shown, text_of, texts
 from openbook.diagnosis.verdicts import holds_any
 from openbook.errors import ConfigError
+from openbook.files import storage_errors
 from openbook.knowledge.sentences import sentence_spans
-from openbook.models.durable import storage_errors
 from openbook.records import sha256_hex
 
 PREFERRED_SPLITS = ("test", "dev", "validation", "train")

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from openbook.diagnosis.questions import Gold, Question
 from openbook.errors import ConfigError, StorageError
-from openbook.models.durable import make_folder, storage_errors, sync_folder
+from openbook.files import make_folder, storage_errors, sync_folder
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from openbook.diagnosis.passage_probes import PROBES, Result
 from openbook.diagnosis.probe_run import Probed
 from openbook.diagnosis.report import visible
 from openbook.diagnosis.report_style import STYLE
-from openbook.models.durable import replace_file, storage_errors
+from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -8,8 +8,8 @@ from typing import Any
 
 from openbook.diagnosis.questions import content_of, lines_in, parsed, question_of
 from openbook.errors import ConfigError, StorageError
+from openbook.files import replace_file, storage_errors
 from openbook.knowledge import KnowledgeBase
-from openbook.models.durable import replace_file, storage_errors
 
 
 @dataclass(slots=True)

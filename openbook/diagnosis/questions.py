@@ -21,7 +21,7 @@ from typing import IO, Any, Literal, TypeAlias
 
 from openbook.answer import checked_question
 from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
-from openbook.models.durable import replace_file, storage_errors
+from openbook.files import replace_file, storage_errors
 from openbook.records import Digest, canonical_json
 
 Kind: TypeAlias = Literal["answerable", "unanswerable", "world"]

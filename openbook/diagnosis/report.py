@@ -23,7 +23,7 @@ from openbook.diagnosis.observations import Header, Observation, Said, Seen
 from openbook.diagnosis.report_style import SCRIPT, STYLE
 from openbook.diagnosis.summary import MODES, SHARED, Group, ModelSummary, answer_in
 from openbook.diagnosis.verdicts import VERDICTS, Judged, is_right
-from openbook.models.durable import replacing, storage_errors
+from openbook.files import replacing, storage_errors
 
 MOST_SHOWN = 250  # questions of one verdict and model
 PATH_PARTS = 3  # of a document's path are shown

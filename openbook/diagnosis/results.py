@@ -41,7 +41,7 @@ from openbook.diagnosis.summary import (
 )
 from openbook.diagnosis.verdicts import Judged
 from openbook.errors import ConfigError, StorageError
-from openbook.models.durable import replace_file, storage_errors
+from openbook.files import replace_file, storage_errors
 from openbook.records import ModelIdentity, sha256_hex
 
 NUMBERS, REPORT = "diagnosis.json", "report.html"

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.errors import StorageError
-from openbook.models.durable import make_folder
-from openbook.models.liveness import alone, among, beginning, delete_abandoned
+from openbook.files import make_folder
+from openbook.locks import alone, among, beginning, delete_abandoned
 from openbook.records import Digest, canonical_json
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens

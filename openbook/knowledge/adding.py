@@ -19,12 +19,12 @@ from openbook.knowledge.committing import commit, write_verdicts
 from openbook.knowledge.discovery import Found, Rules, discover, display_path
 from openbook.knowledge.embedding import embed_missing
 from openbook.knowledge.intake import Change, Intake, Progress, Taken
-from openbook.knowledge.reading import needs_ocr
-from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.renames import follow_renames
 from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.versions import apply_retention, drop_unused_contents
+from openbook.parsers import needs_ocr
+from openbook.parsers.isolated import Limits
 from openbook.records import Embedder, Outcome, Verdict
 
 OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed")

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
-from openbook.knowledge import integrity, metadata, schema
+from openbook.files import make_folder
+from openbook.knowledge import integrity, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.locking import file_lock, write_lock
@@ -27,7 +28,7 @@ from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.tables import table_header
 from openbook.knowledge.upgrading import upgrade
 from openbook.knowledge.windows import joined, passages_in, passages_of_id, windows_around
-from openbook.models.durable import make_folder
+from openbook.parsers import metadata
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
 if TYPE_CHECKING:

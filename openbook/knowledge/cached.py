@@ -12,14 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
+from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import adding, intake, schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import Found, discover, display_path
 from openbook.knowledge.forgetting import named
-from openbook.knowledge.reading.ocr import available
 from openbook.knowledge.sizing import Sizing
-from openbook.models.durable import delete_folder, delete_left_over, make_folder
-from openbook.models.liveness import among, is_held
+from openbook.locks import among, is_held
+from openbook.parsers.ocr import available
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
 MAX_TRIES = 3  # when files change while they are read

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from openbook.errors import ConfigError, KnowledgeError, UnreadableFile, did_you_mean
-from openbook.knowledge.metadata import is_sidecar, sidecar_of
-from openbook.knowledge.reading import opened, os_reason, unsupported, unusual_kind
 from openbook.knowledge.schema import FILE_NAME as KB_FILE
+from openbook.parsers import opened, os_reason, unsupported, unusual_kind
+from openbook.parsers.metadata import is_sidecar, sidecar_of
 from openbook.records import Outcome, Verdict
 
 IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from openbook.knowledge.metadata import key_name, normalised
 from openbook.knowledge.sentences import sentence_spans
+from openbook.parsers.metadata import key_name, normalised
 from openbook.records import Metadata
 
 BEGINNING_CHARS = 600

@@ -20,14 +20,14 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import Found, display_path
 from openbook.knowledge.identities import Identity, identities
 from openbook.knowledge.locking import Overtaken
-from openbook.knowledge.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
-from openbook.knowledge.reading import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
-from openbook.knowledge.reading.cleaning import title_from_name
-from openbook.knowledge.reading.isolated import Limits, ReaderPool
-from openbook.knowledge.reading.ocr import available
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.tables import table_header
+from openbook.parsers import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
+from openbook.parsers.cleaning import title_from_name
+from openbook.parsers.isolated import Limits, ReaderPool
+from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
+from openbook.parsers.ocr import available
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
 from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.intake import content_key
-from openbook.knowledge.reading import file_bytes
-from openbook.knowledge.reading.drawing import draw_page
-from openbook.knowledge.reading.isolated import Limits
+from openbook.parsers import file_bytes
+from openbook.parsers.drawing import draw_page
+from openbook.parsers.isolated import Limits
 from openbook.records import sha256_hex
 
 PDF = "application/pdf"

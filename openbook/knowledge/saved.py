@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from openbook.errors import KnowledgeBaseInvalid, StorageError
+from openbook.files import replace_file, sync_folder
 from openbook.knowledge import facts, segments, words
 from openbook.knowledge.facts import Source
 from openbook.knowledge.segments import FileFacts, Kept, Segment
-from openbook.models.durable import replace_file, sync_folder
 from openbook.records import canonical_json, sha256_hex
 
 FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew

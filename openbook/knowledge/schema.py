@@ -16,8 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
+from openbook.files import replace_file
 from openbook.knowledge import integrity
-from openbook.models.durable import replace_file
 
 FORMAT = 3
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file

@@ -304,6 +304,6 @@ def _save(folder: Path, name: str, shape: tuple[int, ...], blocks: Iterable[NDAr
 
 
 def _sync_folder(folder: Path) -> None:
-    from openbook.models.durable import sync_folder
+    from openbook.files import sync_folder
 
     sync_folder(folder)

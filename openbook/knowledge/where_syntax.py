@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal, NoReturn, TypeAlias, cast
 
 from openbook.errors import QuestionError
-from openbook.knowledge.metadata import MAX_VALUE_CHARS, key_name, rounded
+from openbook.parsers.metadata import MAX_VALUE_CHARS, key_name, rounded
 
 MAX_CHARS = 4000
 MAX_DEPTH = 100

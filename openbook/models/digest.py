@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from openbook.codec import unique_keys
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.models.gguf import GgufHeader, MetadataValue
-from openbook.records import Digest, canonical_json, sha256_hex, unique_keys
+from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
 READER_KEYS = "openbook.reader."  # how a trained reader is asked; see records.ReaderFormat

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openbook.errors import PullError, StorageError
+from openbook.files import is_disk_refusal, storage_errors
 from openbook.models.digest import Progress
-from openbook.models.durable import is_disk_refusal, storage_errors
 from openbook.models.sources import HubSource, folder_bytes
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from openbook import __version__
 from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
+from openbook.files import storage_errors
 from openbook.models import writer
 from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
@@ -27,7 +28,6 @@ from openbook.models.describe import (
     with_training_record,
 )
 from openbook.models.digest import Progress
-from openbook.models.durable import storage_errors
 from openbook.models.gguf import read_gguf
 from openbook.models.gguf_writing import Quantisation, reader_of
 from openbook.models.incoming import incoming_folder

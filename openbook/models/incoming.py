@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from openbook.models.durable import make_folder, storage_errors
-from openbook.models.liveness import delete_abandoned, hold_new_folder
+from openbook.files import make_folder, storage_errors
+from openbook.locks import delete_abandoned, hold_new_folder
 
 PREFIX = ".incoming-"
 ABANDONED_AFTER_S = 24 * 3600.0  # on Windows, which locks no folder, only age tells

@@ -13,11 +13,12 @@ from dataclasses import fields as fields_of
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from openbook.codec import unique_keys
 from openbook.errors import InvalidModelFile
 from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, tensors_digest
 from openbook.models.fields import Fields
 from openbook.models.names import name_problem
-from openbook.records import Digest, canonical_json, unique_keys
+from openbook.records import Digest, canonical_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

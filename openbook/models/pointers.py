@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from openbook.codec import unique_keys
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError
-from openbook.models.durable import make_folder, replace_file, storage_errors, sync_folder
+from openbook.files import make_folder, replace_file, storage_errors, sync_folder
 from openbook.models.fields import Fields
 from openbook.models.names import is_digest, name_problem
-from openbook.records import Digest, canonical_json, unique_keys
+from openbook.records import Digest, canonical_json
 
 FORMAT = 1
 MAX_FILE_BYTES = 1 << 20

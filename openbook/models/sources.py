@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from openbook.errors import PullError
+from openbook.files import storage_errors
 from openbook.models.digest import Progress
-from openbook.models.durable import storage_errors
 from openbook.records import Digest
 
 PIECE_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from openbook.errors import InvalidModelFile, StorageError
-from openbook.models.durable import replace_file
+from openbook.files import replace_file
 from openbook.models.fields import Fields
 from openbook.models.manifest import Manifest
 from openbook.records import Digest, canonical_json

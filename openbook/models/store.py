@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
+from openbook.files import replace_file, storage_errors
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
-from openbook.models.durable import replace_file, storage_errors
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import Manifest
 from openbook.models.names import checked_name, is_digest, name_problem

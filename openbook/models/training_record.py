@@ -15,9 +15,10 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
+from openbook.codec import unique_keys
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.models.fields import Fields
-from openbook.records import Digest, canonical_json, sha256_hex, unique_keys
+from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
 MAX_RECORD_BYTES = 256 << 20

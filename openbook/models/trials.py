@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from openbook.errors import InvalidModelFile
-from openbook.models.durable import replace_file
+from openbook.files import replace_file
 from openbook.models.fields import Fields
 from openbook.records import Digest, canonical_json
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openbook.errors import PullError
+from openbook.files import storage_errors
 from openbook.models.digest import Progress
-from openbook.models.durable import storage_errors
 from openbook.models.sources import (
     Expected,
     Readable,

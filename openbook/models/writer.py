@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from openbook.models.durable import storage_errors, sync_file, sync_folder
+from openbook.files import storage_errors, sync_file, sync_folder
 from openbook.models.incoming import incoming_folder
 from openbook.models.manifest import Manifest
 from openbook.models.verify import MANIFEST_NAME, full_findings

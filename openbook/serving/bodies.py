@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, TypeV
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from openbook.codec import unique_keys
 from openbook.errors import did_you_mean
-from openbook.records import unique_keys
 from openbook.serving.refusals import Refusal, without_refused
 
 _INT64 = 2**63

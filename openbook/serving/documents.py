@@ -21,15 +21,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from openbook.errors import KnowledgeError
+from openbook.files import make_folder, storage_errors
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.locking import file_lock
-from openbook.knowledge.metadata import is_sidecar
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.versions import history
 from openbook.models import ModelStore
-from openbook.models.durable import make_folder, storage_errors
+from openbook.parsers.metadata import is_sidecar
 from openbook.purging import Places, finish, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from openbook.errors import TrainingError
-from openbook.models.durable import make_folder, storage_errors, sync_file, sync_folder
+from openbook.files import make_folder, storage_errors, sync_file, sync_folder
 from openbook.records import Digest, canonical_json, sha256_hex
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import torch
 
 from openbook import runs
 from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
+from openbook.files import make_folder, storage_errors
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
-from openbook.models.durable import make_folder, storage_errors
 from openbook.models.importing import store_trained
 from openbook.models.lineage import record_beside
 from openbook.models.merging import write_merged

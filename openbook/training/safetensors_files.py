@@ -16,8 +16,8 @@ import click
 import numpy as np
 
 from openbook.errors import OpenBookError, StorageError
+from openbook.files import storage_errors
 from openbook.models import ModelReference, ModelStore, read_gguf
-from openbook.models.durable import storage_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

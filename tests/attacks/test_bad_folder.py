@@ -18,12 +18,12 @@ import pytest
 from openbook.knowledge import KnowledgeBase, RunOptions, add, sync
 from openbook.knowledge.checking import check
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.reading.isolated import Limits
 from openbook.models import ModelReference
+from openbook.parsers.isolated import Limits
 from openbook.records import Embedder
 from openbook.testing import HashEmbedder
 from tests.conftest import MODEL_HOME, ROOT
-from tests.knowledge.reading.samples import body_xml, docx_of_xml, make_pdf
+from tests.parsers.samples import body_xml, docx_of_xml, make_pdf
 
 FIXTURES = ROOT / "tests" / "knowledge" / "reading" / "fixtures"
 GOOD = "The ferry leaves at nine."

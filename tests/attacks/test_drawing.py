@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.knowledge.reading.drawing import draw_page
-from openbook.knowledge.reading.isolated import NONSENSE, Limits
-from openbook.knowledge.reading.pdf_picture import MOST_HEIGHT, WIDTH, draw
-from tests.knowledge.reading.hostile_pdfs import inflating, nested, slow_to_draw
-from tests.knowledge.reading.pngs import decoded
-from tests.knowledge.reading.samples import make_pdf
+from openbook.parsers.drawing import draw_page
+from openbook.parsers.isolated import NONSENSE, Limits
+from openbook.parsers.pdf_picture import MOST_HEIGHT, WIDTH, draw
+from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw
+from tests.parsers.pngs import decoded
+from tests.parsers.samples import make_pdf
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 

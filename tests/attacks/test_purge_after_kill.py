@@ -41,7 +41,7 @@ states.put(b"k" * 32, numbers, digests, states.begin())
 states.put(b"l" * 32, numbers * 2, digests, states.begin())
 """,
     "half a state": """
-from openbook.models.liveness import beginning
+from openbook.locks import beginning
 place = home / "states" / "6b"
 place.mkdir(parents=True)
 with beginning(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
@@ -65,7 +65,7 @@ from openbook.knowledge.cached import for_documents
 for_documents([home.parent / "docs"], home / "cache", embedder)
 """,
     "diagnosis": """
-from openbook.models.durable import replace_file
+from openbook.files import replace_file
 place = home / "diagnoses" / "one"
 place.mkdir(parents=True)
 with (place / "observations-a.jsonl").open("wb", buffering=0) as stream:
@@ -78,7 +78,7 @@ with (place / "observations-a.jsonl").open("wb", buffering=0) as stream:
 replace_file(place / "report.html", secret.encode())
 """,
     "replace": """
-from openbook.models.durable import replacing
+from openbook.files import replacing
 with replacing(home / "diagnoses" / "two" / "report.html") as stream:
     stream.write(secret.encode()[:1000])
     stream.flush()
@@ -87,7 +87,7 @@ with replacing(home / "diagnoses" / "two" / "report.html") as stream:
 (home / "diagnoses" / "two" / "report.html").unlink()
 """,
     "run": """
-from openbook.models.durable import replace_file
+from openbook.files import replace_file
 from openbook.runs import DOCUMENTS, write_json
 run = home / "runs" / "one"
 run.mkdir(parents=True)

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import UnreadableFile
-from openbook.knowledge.reading.isolated import Limits, ReaderPool
+from openbook.parsers.isolated import Limits, ReaderPool
 from openbook.records import Content
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
 HOSTILE = """
 import ctypes, os, subprocess, sys, time
-from openbook.knowledge.reading import READERS as REAL
+from openbook.parsers import READERS as REAL
 from openbook.records import Content
 
 def hang(data, name):
@@ -67,7 +67,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "hostile.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    return [sys.executable, "-m", "openbook.knowledge.reading.worker", "--readers", "hostile:READERS"]
+    return [sys.executable, "-m", "openbook.parsers.worker", "--readers", "hostile:READERS"]
 
 
 def files(folder: Path, *names: str) -> list[Path]:
@@ -249,7 +249,7 @@ def test_closing_while_another_thread_waits(tmp_path: Path, command: list[str]) 
 PARENT = """
 import sys, time
 from pathlib import Path
-from openbook.knowledge.reading.isolated import Limits, ReaderPool
+from openbook.parsers.isolated import Limits, ReaderPool
 pool = ReaderPool(Limits(timeout_s=600), workers=1, command=sys.argv[2:])
 readings = pool.read_all([Path(sys.argv[1] + "/a.txt"), Path(sys.argv[1] + "/b.hang")])
 import threading

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.reading import read_bytes
 from openbook.knowledge.splitting import split
+from openbook.parsers import read_bytes
 from openbook.records import PassageSpan
 
 PROSE = "The harbour office sells tickets for the ferry every day from seven in the morning until the last boat leaves."

@@ -14,13 +14,13 @@ from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.intake import content_key
 from openbook.knowledge.pictures import page_picture
-from openbook.knowledge.reading.isolated import Limits
-from openbook.knowledge.reading.pdf_picture import draw
+from openbook.parsers.isolated import Limits
+from openbook.parsers.pdf_picture import draw
 from openbook.records import sha256_hex
 from openbook.testing import HashEmbedder
-from tests.knowledge.reading.pngs import decoded
-from tests.knowledge.reading.samples import make_pdf
 from tests.knowledge.small_bases import reseal
+from tests.parsers.pngs import decoded
+from tests.parsers.samples import make_pdf
 
 SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
 

@@ -13,11 +13,11 @@ from openbook.knowledge import KnowledgeBase, Report, Rules, RunOptions, Scope, 
 from openbook.knowledge.adding import SyncedFolder, forget_source, resolve, sources, sync_folders
 from openbook.knowledge.discovery import discover, display_path
 from openbook.knowledge.intake import Intake, Taken
-from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.versions import Retention, prune, restore
 from openbook.knowledge.watching import changes
+from openbook.parsers.isolated import Limits
 from openbook.testing import HashEmbedder
 
 

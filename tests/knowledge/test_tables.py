@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.reading import read_bytes
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
+from openbook.parsers import read_bytes
 
 MARKDOWN = """Fares of all ferries:
 

@@ -9,7 +9,6 @@ from openbook.errors import KnowledgeError, QuestionError
 from openbook.knowledge import KnowledgeBase, Scope, committing, sync
 from openbook.knowledge.discovery import discover
 from openbook.knowledge.intake import Intake
-from openbook.knowledge.reading.isolated import Limits
 from openbook.knowledge.slices import in_slices
 from openbook.knowledge.versions import (
     Retention,
@@ -22,6 +21,7 @@ from openbook.knowledge.versions import (
     set_retention,
     tag,
 )
+from openbook.parsers.isolated import Limits
 from openbook.records import Hit
 from openbook.testing import HashEmbedder
 

@@ -6,8 +6,8 @@ import sqlite3
 import pytest
 
 from openbook.errors import QuestionError
-from openbook.knowledge.metadata import normalised, to_json
 from openbook.knowledge.where import parse
+from openbook.parsers.metadata import normalised, to_json
 
 DOCUMENT = {
     "type": "pdf",

@@ -14,9 +14,9 @@ import filelock
 import pytest
 
 from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
+from openbook.files import replace_file
 from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf, pointers
 from openbook.models.digest import hash_file
-from openbook.models.durable import replace_file
 from openbook.models.gguf import ValueType, read_gguf
 from openbook.models.stamps import stamp_path
 from tests.models.gguf_files import TENSORS, Recipe, Tensor, flip

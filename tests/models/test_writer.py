@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError
+from openbook.files import storage_errors
 from openbook.models import ModelReference, ModelStore, import_gguf
-from openbook.models.durable import storage_errors
 from openbook.models.incoming import clear_leftovers, incoming_folder
 from openbook.models.writer import install
 from tests.models.gguf_files import Recipe, Tensor

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from openbook.errors import QuestionError
-from openbook.knowledge.metadata import normalised, to_json
 from openbook.knowledge.where import parse
+from openbook.parsers.metadata import normalised, to_json
 from openbook.records import MetadataValue
 
 KEYS = ["a", "b", "date", "größe", "c"]

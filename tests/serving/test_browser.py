@@ -22,8 +22,8 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.knowledge.reading.samples import make_pdf
 from tests.knowledge.small_bases import reseal
+from tests.parsers.samples import make_pdf
 from tests.serving.conftest import Running, running
 from tests.serving.test_running import WaitingEngine
 

@@ -14,9 +14,9 @@ import pytest
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.knowledge.reading.hostile_pdfs import slow_to_draw
-from tests.knowledge.reading.pngs import decoded
-from tests.knowledge.reading.samples import make_pdf
+from tests.parsers.hostile_pdfs import slow_to_draw
+from tests.parsers.pngs import decoded
+from tests.parsers.samples import make_pdf
 from tests.serving.conftest import Running, running
 from tests.serving.test_running import bounded, connected, eventually, everything
 

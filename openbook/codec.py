@@ -1,0 +1,88 @@
+"""The one way from JSON to records. Types are strict, an unknown key is an error, and so is a key that stands twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from openbook.errors import did_you_mean
+
+T = TypeVar("T")
+_KINDS = {
+    "str": "text",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def parse_json(data: str | bytes, where: str, error: type[Exception]) -> Any:
+    """The value of one JSON document in UTF-8. `where` leads the message of the error, such as `manifest.json`."""
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode(), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{where} is not a JSON document: {str(reason)[:200]}.") from reason
+
+
+def convert(value: object, kind: type[T], where: str, error: type[Exception]) -> T:
+    """`value`, as JSON gave it, as a record of `kind`: a dataclass of plain values, records, tuples and mappings.
+
+    Law: `convert(json.loads(json.dumps(asdict(x))), type(x), ...) == x`. What `__post_init__` of a record refuses with a
+    ValueError is an `error` too.
+    """
+    try:
+        record = msgspec.convert(value, kind)
+    except msgspec.ValidationError as reason:
+        raise error(f"{where}{_in_our_words(str(reason), value)}") from reason
+    _refuse_unknown_keys(value, record, where, error)
+    return record
+
+
+def decode(data: str | bytes, kind: type[T], where: str, error: type[Exception]) -> T:
+    return convert(parse_json(data, where, error), kind, where, error)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: an object whose key stands twice has no one meaning. Raises ValueError, naming the key."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"duplicate key {twice[:80]!r} in a JSON object")
+    return value
+
+
+def _in_our_words(reason: str, value: Any) -> str:
+    """``Expected `int`, got `str` - at `$.p.a` `` as ````"""
+    what, _, place = reason.partition(" - at `$")
+    place = place.rstrip("`")
+    if lacking := re.fullmatch(r"Object missing required field `(.*)`", what):
+        return f"{place} lacks the key {lacking[1]!r}."
+    for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+        value = value[int(index) if index else key]
+    if what.startswith("Expected ") and "[...]" not in place:
+        kind = what.removeprefix("Expected ").partition(", got ")[0].strip("`")
+        return f"{place} must be {_KINDS.get(kind, kind)}, not {repr(value)[:60]}."
+    return f"{place}: {what}."
+
+
+def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exception]) -> None:
+    if is_dataclass(record) and isinstance(value, Mapping):
+        names = [field.name for field in fields(record)]
+        for key, inner in value.items():
+            if key not in names:
+                raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")
+            _refuse_unknown_keys(inner, getattr(record, key), f"{where}.{key}", error)
+    elif isinstance(record, Mapping) and isinstance(value, Mapping):
+        for key, inner in zip(value, record.values(), strict=True):
+            _refuse_unknown_keys(value[key], inner, f"{where}.{key}", error)
+    elif isinstance(record, Sequence) and isinstance(value, list):
+        for at, (each, inner) in enumerate(zip(value, record, strict=True)):
+            _refuse_unknown_keys(each, inner, f"{where}[{at}]", error)

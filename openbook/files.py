@@ -1,0 +1,138 @@
+"""Writes that are whole or absent, and the disk's refusals as sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from openbook.errors import StorageError
+from openbook.locks import beginning
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space and try again",
+    errno.EDQUOT: "your disk quota is used up; free some space and try again",
+    errno.EFBIG: "the file is larger than this disk or your limits allow",
+    errno.EROFS: "the disk is read-only; set OPENBOOK_HOME to a folder that can be written",
+    errno.EACCES: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
+    errno.EPERM: "permission denied; correct the folder's permissions or set OPENBOOK_HOME to a folder of yours",
+}
+
+
+_UNFINISHED = re.compile(r"\..+\.\d+-[0-9a-f]{8}")
+_GOING = ".deleting-"  # what the name of a folder begins with while it is deleted
+
+
+def is_disk_refusal(error: OSError) -> bool:
+    return error.errno in _ADVICE
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a StorageError: `Cannot <doing>: <why, and what to do>.`"""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(f"Cannot {doing}: {advice}.") from error
+
+
+def sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the folder's entries durable, where the system lets a folder be opened (Windows does not)."""
+    if os.name == "posix":
+        sync_file(path)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it that are not there yet, each for its owner alone (0700), whatever the umask.
+
+    What is in such a folder is private, whatever its own mode. One that is there is left as it is. Raises OSError.
+    """
+    for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(exist_ok=True)  # raises where it is a file
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Puts `data` at `path` in one step: a reader, or a crash, meets the old content or the new, never a part.
+
+    `mode` is what the umask allows at most, as for any new file; what was at `path` before does not matter.
+    """
+    with replacing(path, mode=mode) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """As `replace_file`, of what is written to the stream. Nothing changes when the block raises.
+
+    Others may replace the file meanwhile: the last one stays, whole.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    with beginning(temporary, path, mode) as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+    sync_folder(path.parent)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether the name is one that `replacing` gives to a file until it is whole."""
+    return _UNFINISHED.fullmatch(path.name) is not None
+
+
+def check_replaceable(path: Path) -> None:
+    """Makes the folder that `replace_file` will write into. Raises OSError when it cannot put a file at `path`."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {path / 'page.html'}")
+    try:
+        make_folder(path.parent)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder; choose another place") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+
+
+def check_deletable(path: Path) -> None:
+    """Raises OSError when permissions forbid to delete the file, or the folder with all in it, or it is a link to a folder."""
+    if path.is_symlink() and path.is_dir():
+        raise OSError(errno.ENOTDIR, "it is a link to a folder; delete that folder and the link yourself")
+    folders = [path.parent]
+    folders += [Path(folder) for folder, _, _ in os.walk(path)] if path.is_dir() else []
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def delete_folder(folder: Path) -> None:
+    """Under its name it is whole or gone, whenever this process is killed. Raises OSError."""
+    going = folder.with_name(f"{_GOING}{secrets.token_hex(4)}-{folder.name}")
+    folder.rename(going)
+    _delete(going)
+
+
+def delete_left_over(parent: Path) -> None:
+    """What killed processes left of the folders in `parent` that they were deleting. Raises OSError."""
+    for going in sorted(parent.glob(f"{_GOING}*")):
+        _delete(going)
+
+
+def _delete(folder: Path) -> None:
+    while folder.exists():
+        with suppress(FileNotFoundError):  # another process deletes it, too
+            shutil.rmtree(folder)

@@ -1,0 +1,322 @@
+"""Files to text with structure: what citations point into.
+
+A reader is a function `(data, name) -> Content`. The text it returns holds line feeds and tabs, and no other control
+character. `READER_VERSION` changes whenever a reader returns something else for the same bytes.
+
+What a file is, its bytes say first, then its name; text of an unknown name is plain text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import itertools
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import BinaryIO, TypeAlias
+
+from openbook.errors import NotReadNow, UnreadableFile
+from openbook.parsers.cleaning import one_line
+from openbook.records import Content, Digest, sha256_hex
+
+Reader: TypeAlias = Callable[[bytes, str], Content]
+
+READER_VERSION = "5"
+DEEPEST_ATTACHMENT = 3
+MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a reader to repeat has no other bound
+
+_HERE = "openbook.parsers."
+_PDF = _HERE + "pdf:read_pdf"
+_RTF = _HERE + "rtf:read_rtf"
+_HTML = _HERE + "html:read_html"
+_PLAIN = _HERE + "text:read_plain"
+_SOURCE = _HERE + "source:read_source"
+_MAIL = _HERE + "mail:read_mail"
+_OUTLOOK = _HERE + "outlook:read_outlook"
+_OCR_IMAGE = _HERE + "ocr:ocr_image"
+_OCR_PDF = _HERE + "ocr:ocr_pdf"
+_HOLD_OTHERS = frozenset({_MAIL, _OUTLOOK})
+
+# Late, so that a knowledge base of plain text never loads a PDF library.
+_BY_READER = {
+    _PLAIN: "txt text log",
+    _HERE + "text:read_markdown": "md markdown mdown mkd mdx qmd rmd",
+    _HERE + "text:read_rst": "rst rest",
+    _HERE + "asciidoc:read_asciidoc": "adoc asciidoc asc",
+    _HTML: "html htm xhtml",
+    _HERE + "delimited:read_delimited": "csv tsv tab",
+    _HERE + "jsons:read_json": "json geojson webmanifest",
+    _HERE + "jsons:read_json_lines": "jsonl ndjson",
+    _HERE + "notebook:read_notebook": "ipynb",
+    _MAIL: "eml",
+    _HERE + "mail:read_mailbox": "mbox",
+    _OUTLOOK: "msg",
+    _HERE + "xmls:read_xml": "xml nxml rss atom",
+    _HERE + "subtitles:read_subtitles": "vtt srt",
+    _SOURCE: "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
+    "sh bash zsh fish ps1 psm1 sql r jl lua pl pm m mm css scss sass less yaml yml toml ini cfg conf properties env tex "
+    "sty cls bib dockerfile mk cmake gradle groovy proto graphql tf hcl nix ex exs erl hs ml mli clj dart vue svelte zig",
+    _PDF: "pdf",
+    _RTF: "rtf",
+    _HERE + "docx:read_docx": "docx docm",
+    _HERE + "pptx:read_pptx": "pptx pptm",
+    _HERE + "xlsx:read_xlsx": "xlsx xlsm",
+    _HERE + "odf:read_odf": "odt odp ods",
+    _HERE + "epub:read_epub": "epub",
+}
+READERS: Mapping[str, str | Reader] = {f".{end}": reader for reader, ends in _BY_READER.items() for end in ends.split()}
+SUFFIXES = frozenset(READERS)
+_SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
+_PACKAGES = frozenset({".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".odt", ".odp", ".ods", ".epub"})
+
+_IMAGE = "an image: needs OCR"
+_ARCHIVE = "an archive: unpack it"
+_MEDIA = "audio or video"
+NOT_TEXT = "binary data, not text"
+_LEGACY = "a legacy Office file: save it as .docx, .xlsx or .pptx"
+_UNREADABLE_ENDS = {
+    _IMAGE: "png jpg jpeg jpe gif tif tiff bmp webp heic heif avif ico psd jp2",
+    _ARCHIVE: "zip gz tgz bz2 tbz xz txz zst 7z rar tar lz4 lzma cab iso dmg jar war whl deb rpm apk crate",
+    _MEDIA: "mp3 wav flac ogg oga opus m4a aac wma mid midi mp4 m4v mov avi mkv webm wmv flv mpg mpeg 3gp",
+    NOT_TEXT: "exe dll so dylib a o obj lib class pyc pyo pyd wasm bin com msi ttf otf woff woff2 eot db sqlite sqlite3 mdb "
+    "pkl pickle npy npz pt pth onnx gguf safetensors h5 hdf5 parquet arrow feather avro swp",
+}
+_UNREADABLE = {f".{end}": reason for reason, ends in _UNREADABLE_ENDS.items() for end in ends.split()}
+
+# What the first bytes say, whatever the name does. Each begins with something that no text begins with.
+_MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), reason)
+    for pattern, reason in (
+        (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|BM....\0\0\0\0", _IMAGE),
+        (rb"PK\x03\x04|\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|7z\xbc\xaf\x27|Rar!\x1a\x07|\x28\xb5\x2f\xfd|.{257}ustar", _ARCHIVE),
+        (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....(?:WAVE|AVI )|....ftyp|\x1a\x45\xdf\xa3|\xff\xfb[\x30-\xee]", _MEDIA),
+    )
+)  # fmt: skip
+_ZIP = b"PK\x03\x04"
+_OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_PDF_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}%PDF-\d")
+_HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]", re.IGNORECASE)
+
+
+def read_file(
+    path: Path, *, max_bytes: int, ocr: str = "", readers: Mapping[str, str | Reader] = READERS
+) -> tuple[Content, Digest]:
+    """The content of the file at `path` and the SHA-256 of the very bytes it was read from.
+
+    `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
+
+    Raises:
+        UnreadableFile: the file cannot become a document; the text is the reason, without the path.
+
+    """
+    reason = unsupported(path, ocr=bool(ocr))
+    if reason:
+        raise UnreadableFile(reason)
+    data = file_bytes(path, max_bytes)
+    return read_bytes(data, path.name, ocr=ocr, readers=readers), sha256_hex(data)
+
+
+def read_bytes(
+    data: bytes, name: str, depth: int = 0, *, ocr: str = "", readers: Mapping[str, str | Reader] = READERS
+) -> Content:
+    """The content of a file of this name, which may be inside another one, `depth` deep.
+
+    Raises:
+        UnreadableFile: there is none.
+
+    """
+    if depth > DEEPEST_ATTACHMENT:
+        raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
+    if not data:
+        raise UnreadableFile("the file is empty")
+    content = _read(data, name, depth, ocr, readers)
+    if not content.text.strip():
+        raise UnreadableFile("holds no text")
+    if len(content.text) > MOST_TEXT_CHARS:
+        millions = (f"{chars / 1e6:g} million" for chars in (len(content.text), MOST_TEXT_CHARS))
+        raise UnreadableFile("{} characters of text, over the limit of {}".format(*millions))
+    return _orderly(content)
+
+
+def unsupported(path: Path, *, ocr: bool = False) -> str:
+    """Why no file of this name is read, by the name alone; else an empty string."""
+    reason = _UNREADABLE.get(path.suffix.lower(), "")
+    return "" if ocr and reason == _IMAGE else reason
+
+
+def may_need_ocr(path: Path) -> bool:
+    """Whether OCR may find more in a file of this name."""
+    return path.suffix.lower() == ".pdf" or needs_ocr(unsupported(path))
+
+
+def needs_ocr(reason: str) -> bool:
+    """Whether a file was not read for want of OCR alone."""
+    return reason == _IMAGE
+
+
+def unusual_kind(mode: int) -> str:
+    """What a thing with this `st_mode` is, when it is neither a regular file nor a folder; else an empty string."""
+    kinds = (
+        (stat.S_ISFIFO, "a named pipe, not a file"),
+        (stat.S_ISSOCK, "a socket, not a file"),
+        (stat.S_ISBLK, "a device, not a file"),
+        (stat.S_ISCHR, "a device, not a file"),
+    )
+    return next((words for test, words in kinds if test(mode)), "")
+
+
+def os_reason(error: OSError) -> str:
+    """An operating system's refusal as a short clause."""
+    known = {
+        errno.ENOENT: "does not exist any more",
+        errno.EACCES: "no permission to read it",
+        errno.EPERM: "no permission to read it",
+        errno.ELOOP: "a link that leads back to itself",
+        errno.EIO: "the disk could not read it",
+    }
+    return known.get(error.errno or 0) or (error.strerror or type(error).__name__).lower()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, for reading.
+
+    Raises:
+        NotReadNow: the operating system refuses, here or while the file is read.
+        UnreadableFile: it is no regular file.
+
+    """
+    try:
+        _check_kind(path.stat().st_mode)
+        # Not blocking, in case a named pipe took the file's place meanwhile.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            _check_kind(os.fstat(file.fileno()).st_mode)
+            yield file
+    except FileNotFoundError as error:
+        raise NotReadNow("does not exist") from error
+    except OSError as error:
+        raise NotReadNow(os_reason(error)) from error
+    except ValueError as error:  # a path with a NUL
+        raise UnreadableFile("not a valid path") from error
+
+
+def file_bytes(path: Path, max_bytes: int) -> bytes:
+    """All bytes of a regular file. Raises NotReadNow, UnreadableFile as `opened`, and for a larger one."""
+    with opened(path) as file:
+        check_size(os.fstat(file.fileno()).st_size, max_bytes)
+        data = file.read(max_bytes + 1)
+    check_size(len(data), max_bytes)
+    return data
+
+
+def _check_kind(mode: int) -> None:
+    kind = "a folder, not a file" if stat.S_ISDIR(mode) else unusual_kind(mode)
+    if kind:
+        raise UnreadableFile(kind)
+
+
+def check_size(size: int, max_bytes: int) -> None:
+    """Raises UnreadableFile."""
+    if size > max_bytes:
+        raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
+
+
+# --- which reader ------------------------------------------------------------------------------------------------------
+
+
+def _read(data: bytes, name: str, depth: int, ocr: str, readers: Mapping[str, str | Reader]) -> Content:
+    target = _target(data, PurePath(name.lower()), readers, ocr=bool(ocr))
+    if target == _OCR_IMAGE:
+        return _with_ocr(target, data, name, ocr)
+    if target == _PDF and ocr:
+        return _read_pdf_with_ocr(data, name, ocr)
+    reader = _load(target) if isinstance(target, str) else target
+    if target in _HOLD_OTHERS:
+        nested: Callable[[bytes, str, int], Content] = reader  # type: ignore[assignment]  # these take the depth too
+        return nested(data, name, depth)
+    return reader(data, name)
+
+
+def _target(data: bytes, name: PurePath, readers: Mapping[str, str | Reader], *, ocr: bool) -> str | Reader:
+    """By what the bytes say first: a PDF that is named .txt is a PDF."""
+    if _PDF_MARK.match(data):
+        return _PDF
+    if data.startswith(b"{\\rtf"):
+        return _RTF
+    if data.startswith(_OLE2):
+        return _compound(data)
+    if data.startswith(_ZIP) and (target := _package(data, name.suffix)):
+        return target
+    reason = next((reason for pattern, reason in _MAGIC if pattern.match(data)), "")
+    if reason == _IMAGE and ocr:
+        return _OCR_IMAGE
+    if reason:
+        raise UnreadableFile(reason)
+    if name.suffix in readers:
+        return readers[name.suffix]
+    if _HTML_MARK.match(data):
+        return _HTML
+    return _SOURCE if data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES else _PLAIN
+
+
+def _package(data: bytes, suffix: str) -> str | Reader:
+    """The reader of an office document or book; empty for a ZIP file that is none."""
+    from openbook.parsers.packages import package_kind
+
+    kind = package_kind(data)
+    # Not recognised, but named like one: its reader knows best what is wrong with it.
+    return READERS.get(kind or (suffix if suffix in _PACKAGES else ""), "")
+
+
+def _compound(data: bytes) -> str:
+    """OLE2: Outlook messages, Office files of before 2007, and newer ones that are encrypted."""
+    if "__properties_version1.0".encode("utf-16-le") in data:
+        return _OUTLOOK
+    if "EncryptedPackage".encode("utf-16-le") in data:
+        raise UnreadableFile("encrypted with a password")
+    raise UnreadableFile(_LEGACY)
+
+
+def _with_ocr(target: str, data: bytes, name: str, languages: str) -> Content:
+    module, _, function = target.partition(":")
+    content: Content = getattr(importlib.import_module(module), function)(data, name, languages=languages)
+    return content
+
+
+def _read_pdf_with_ocr(data: bytes, name: str, languages: str) -> Content:
+    try:
+        content = _load(_PDF)(data, name)
+    except UnreadableFile as error:
+        if "OCR" not in str(error):
+            raise
+        return _with_ocr(_OCR_PDF, data, name, languages)
+    if "pages_needing_ocr" in dict(content.metadata):
+        return _with_ocr(_OCR_PDF, data, name, languages)
+    return content
+
+
+def _load(target: str) -> Reader:
+    module, _, function = target.partition(":")
+    reader: Reader = getattr(importlib.import_module(module), function)
+    return reader
+
+
+def _orderly(content: Content) -> Content:
+    """In the form that every document has: titles on one line, headings in order, metadata within its bounds."""
+    headings = content.headings
+    if any(a.start > b.start for a, b in itertools.pairwise(headings)):
+        headings = tuple(sorted(headings, key=lambda mark: mark.start))
+    if headings and headings[-1].start >= len(content.text):
+        headings = tuple(mark for mark in headings if mark.start < len(content.text))
+    metadata = content.metadata
+    if metadata:
+        from openbook.parsers.metadata import normalised
+
+        metadata = normalised(dict(metadata))
+    return replace(content, title=one_line(content.title), headings=headings, metadata=metadata)

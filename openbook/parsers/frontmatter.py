@@ -1,0 +1,183 @@
+"""What a text file says about itself: front matter and header fields, as metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.metadata import LABEL_KEY, key_name, normalised
+from openbook.records import Metadata, MetadataValue
+
+LONGEST_BLOCK_CHARS = 65_536
+_DEEPEST = 4
+_LONGEST_KEY_CHARS = 64
+
+_SYNONYMS = {
+    "author": ("authors", "by", "creator"),
+    "date": ("updated", "last_modified", "modified", "lastmod", "published", "created"),
+    "language": ("lang", "locale"),
+}
+_LABELS = re.compile(r"^[ \t\"']*access[-_ ]labels\b", re.MULTILINE | re.IGNORECASE)
+_OPENING = re.compile(r"(---|\+\+\+)[ \t]*\n")
+_FIELD = re.compile(r"([A-Z][\w-]{0,40}):(?:[ \t]+(\S.*))?$")
+_RST_FIELD = re.compile(r":([A-Za-z][\w -]{0,40}):(?:[ \t]+(\S.*))?$")
+
+
+def make_metadata(fields: Iterable[tuple[str, object]]) -> Metadata:
+    """`fields` as a document may keep them; the first of two with one name counts, empty ones do not."""
+    return _with_synonyms(normalised(_first_of_each(fields)))
+
+
+def front_matter(text: str) -> tuple[Metadata, int]:
+    """The fields of the YAML (`---`) or TOML (`+++`) block at the top of `text`, and where what follows it begins.
+
+    0 where there is no such block, or where metadata cannot hold all of its fields whole: the block then stays part of
+    the text, so that nothing is lost.
+
+    Raises:
+        UnreadableFile: labels that cannot be read.
+
+    """
+    opening = _OPENING.match(text)
+    end = _block_end(text, opening) if opening else None
+    if opening is None or end is None:
+        _refuse_labels_in_what_is_no_block(text)
+        return (), 0
+    block = text[opening.end() : end.start()]
+    found = _toml(block) if text.startswith("+") else _yaml(block)
+    fields = list(_flat(found)) if found is not None else []
+    # Twice, empty or inside another field: nobody can tell what was meant.
+    if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
+        raise UnreadableFile("its front matter names labels and cannot be read")
+    if found is None:
+        return (), 0
+    kept = normalised(_first_of_each(fields))
+    begin = min(end.end() + 1, len(text)) if _is_whole(fields) else 0
+    return _with_synonyms(kept), begin
+
+
+def header_fields(text: str) -> Metadata:
+    """A block of `Key: value` lines at the top, as in Python's enhancement proposals, or of `:key: value` lines."""
+    top = text[:LONGEST_BLOCK_CHARS].lstrip("\n")
+    blocks = re.split(r"\n[ \t]*\n", top, maxsplit=4)[:4]
+    plain = _read_block(blocks[0], _FIELD)
+    if len(plain) >= 2:
+        return make_metadata(plain)
+    return make_metadata(next((found for block in blocks if (found := _read_block(block, _RST_FIELD))), []))
+
+
+def _first_of_each(fields: Iterable[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in fields:
+        if value is not None and value != "":
+            found.setdefault(name, value)
+    return found
+
+
+def _is_whole(fields: list[tuple[str, object]]) -> bool:
+    try:
+        normalised(_first_of_each(fields), strict=True)
+    except UnreadableFile:
+        return False
+    return len({name for name, _ in fields}) == len(fields)
+
+
+def _with_synonyms(metadata: Metadata) -> Metadata:
+    fields: dict[str, MetadataValue] = dict(metadata)
+    for key, others in _SYNONYMS.items():
+        found = next((fields[other] for other in others if other in fields), None)
+        if key not in fields and found is not None and (key != "date" or re.match(r"\d{4}(?:-|$)", str(found))):
+            fields[key] = found
+    return normalised(fields)
+
+
+def _block_end(text: str, opening: re.Match[str]) -> re.Match[str] | None:
+    fence = {"---": r"(?:---|\.\.\.)", "+++": r"\+\+\+"}[opening[1]]
+    return re.compile(rf"^{fence}[ \t]*$", re.MULTILINE).search(text, opening.end(), LONGEST_BLOCK_CHARS)
+
+
+def _refuse_labels_in_what_is_no_block(text: str) -> None:
+    """A block that is not closed, is too long or does not begin on the first line is text; its labels would be lost."""
+    top = text.lstrip("\ufeff \t\n")
+    opening = _OPENING.match(top)
+    if opening is None:
+        return
+    end = re.compile(r"^(?:---|\.\.\.|\+\+\+)[ \t]*$", re.MULTILINE).search(top, opening.end())
+    if _LABELS.search(top, opening.end(), end.start() if end else len(top)):
+        raise UnreadableFile(
+            "its front matter names labels and cannot be read: it must begin on the first line, be closed and have at "
+            f"most {LONGEST_BLOCK_CHARS:,} characters"
+        )
+
+
+def _toml(block: str) -> Mapping[Any, Any] | None:
+    import tomllib
+
+    try:
+        return tomllib.loads(block)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _yaml(block: str) -> Mapping[Any, Any] | None:
+    import yaml
+
+    try:
+        value = yaml.load(block, _yaml_loader())  # noqa: S506  a safe loader, made narrower
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):
+        return None
+    return value if isinstance(value, dict) and value else None
+
+
+def _yaml_loader() -> Any:
+    """PyYAML's safe loader without aliases (one could stand for a billion), and with `no` and `1:30` as text."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not read")
+            return super().compose_node(parent, index)
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, _YAML_FORMS.get(tag, pattern)) for tag, pattern in resolvers if tag not in _YAML_LEFT_OUT]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+_YAML_FORMS = {
+    "tag:yaml.org,2002:bool": re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"),
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0|[1-9][0-9]{0,300})$"),
+    "tag:yaml.org,2002:float": re.compile(r"^[-+]?[0-9]{1,300}\.[0-9]{1,300}(?:[eE][-+]?[0-9]{1,3})?$"),
+}
+_YAML_LEFT_OUT = frozenset({"tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"})
+
+
+def _flat(fields: Mapping[Any, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+    """Fields of inner mappings get the outer name in front: `params: {layout: wide}` is `params_layout`."""
+    for key, value in fields.items():
+        name = f"{prefix}{key if isinstance(key, str) else str(key)[:_LONGEST_KEY_CHARS]}"
+        if isinstance(value, Mapping) and depth < _DEEPEST:
+            yield from _flat(value, f"{name}_", depth + 1)
+        else:
+            yield name, value
+
+
+def _read_block(block: str, form: re.Pattern[str]) -> list[tuple[str, str | int]]:
+    """Name and value of each line; an indented line goes on with the one before. Nothing if one line is neither."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.split("\n"):
+        if field := form.match(line):
+            found.append((field[1], [field[2] or ""]))
+        elif found and line[:1] in {" ", "\t"}:
+            found[-1][1].append(line.strip())
+        else:
+            return []
+    return [(name, _number_or_text(" ".join(part for part in parts if part))) for name, parts in found]
+
+
+def _number_or_text(value: str) -> str | int:
+    return int(value) if re.fullmatch(r"0|[1-9]\d{0,14}", value, re.ASCII) else value

@@ -1,0 +1,338 @@
+"""What is known about a document besides its text: facts of its file, what the file says, what a sidecar says.
+
+A sidecar stands beside its document: `report.pdf.meta.toml` or `report.pdf.meta.json`. It wins over what the file says;
+neither can change a fact of the file (`SYSTEM_KEYS`). The key `access_labels` is reserved: a document
+is visible to a query only when all its labels are among the query's. So labels that cannot be read are an error wherever
+they stand: left out, they would show the document to everyone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import tomllib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time
+from pathlib import Path, PurePosixPath
+
+from openbook.errors import UnreadableFile
+from openbook.records import Metadata, MetadataValue, canonical_json
+
+MAX_KEYS = 64
+MAX_VALUE_CHARS = 1000
+MAX_LIST_ITEMS = 64
+MAX_KEY_CHARS = 64
+MAX_SIDECAR_BYTES = 64_000
+SYSTEM_KEYS = frozenset({"path", "name", "type", "bytes", "modified"})
+LABEL_KEY = "access_labels"
+
+_SIDECAR_ENDS = (".meta.toml", ".meta.json")
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
+_DATE_KEY = re.compile(r"(?:.*_)?(?:date|created|modified|updated|published)")
+_PDF_DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(?:(\d\d)(\d\d)(\d\d)?)?(?:(Z)|([+-])(\d\d)'?(\d\d)?'?)?")
+_PARTIAL_DATE = re.compile(r"\d{4}(?:-\d\d)?")
+_WRITTEN_DATES = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", "%Y/%m/%d", "%d.%m.%Y")
+_INT64 = 2**63
+
+
+def merged(system: Metadata, file: Metadata = (), sidecar: Metadata = ()) -> Metadata:
+    """One document's metadata: the sidecar wins over the file, and facts of the file win over both."""
+    return tuple(sorted({**dict(file), **dict(sidecar), **dict(system)}.items()))
+
+
+def system_metadata(path: str, size_bytes: int, modified_ns: int) -> Metadata:
+    """`path`, `name`, `type` (suffix without its dot, lower-case), `bytes` and `modified` (UTC, to the second)."""
+    name = PurePosixPath(path).name
+    try:
+        modified = datetime.fromtimestamp(modified_ns // 10**9, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a file date no calendar has
+        modified = ""
+    suffix = PurePosixPath(name).suffix[1:].lower()
+    facts: Metadata = (("bytes", size_bytes), ("modified", modified), ("name", name), ("path", path), ("type", suffix))
+    return tuple(fact for fact in facts if fact != ("modified", ""))
+
+
+def labels_of(*parts: Metadata) -> frozenset[str]:
+    """The access labels that any of `parts` states: what one of them asks for, no other can take away."""
+    found = set[str]()
+    for part in parts:
+        for key, value in part:
+            if key == LABEL_KEY:
+                found |= set(_labels(value))
+    return frozenset(found)
+
+
+# --- sidecars ---------------------------------------------------------------------------------------------------------
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file of this name says something about another file."""
+    return any(name.endswith(end) and name != end for end in _SIDECAR_ENDS)
+
+
+def sidecar_of(path: Path) -> Path | None:
+    """The sidecar beside the document at `path`, whether or not it can be read.
+
+    Raises:
+        UnreadableFile: there are two.
+
+    """
+    found = [side for side in (path.with_name(path.name + end) for end in _SIDECAR_ENDS) if os.path.lexists(side)]
+    if len(found) > 1:
+        raise UnreadableFile(f"has two sidecars, {found[0].name} and {found[1].name}; keep one")
+    return found[0] if found else None
+
+
+def read_sidecar(path: Path) -> Metadata:
+    """What the sidecar at `path` says.
+
+    Raises:
+        UnreadableFile: it cannot be read or says what a document cannot have; the text is the reason.
+
+    """
+    from openbook.parsers import os_reason
+
+    try:
+        data = _read_bounded(path)
+        found = _parse(path.name, data.decode("utf-8-sig"))
+        said = normalised(found, strict=True)
+    except OSError as error:
+        raise UnreadableFile(f"its sidecar {path.name}: {os_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"its sidecar {path.name} is not UTF-8 text") from error
+    except RecursionError as error:
+        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
+    except UnreadableFile as error:
+        raise UnreadableFile(f"its sidecar {path.name}: {error}") from error
+    except ValueError as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise UnreadableFile(f"its sidecar {path.name} is not valid {kind}: {error}") from error
+    for key, _ in said:
+        if key in SYSTEM_KEYS:
+            raise UnreadableFile(f"its sidecar {path.name}: {key!r} is a fact of the file and cannot be set")
+    return said
+
+
+def _read_bounded(path: Path) -> bytes:
+    # A link is not followed: it would bring text from outside the folder into the knowledge base. Not blocking, in
+    # case it is a named pipe.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    if path.is_symlink():
+        raise UnreadableFile("is a link, not a file")
+    with os.fdopen(os.open(path, flags | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UnreadableFile("is not a regular file")
+        data = file.read(MAX_SIDECAR_BYTES + 1)
+    if len(data) > MAX_SIDECAR_BYTES:
+        raise UnreadableFile(f"is over the limit of {MAX_SIDECAR_BYTES // 1000} KB")
+    return data
+
+
+def _parse(name: str, text: str) -> dict[str, object]:
+    if name.endswith(".toml"):
+        return tomllib.loads(text)
+    value: object = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+    if not isinstance(value, dict):
+        raise UnreadableFile("must hold one object, { ... }")
+    return value
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is no number")
+
+
+# --- one form for all -------------------------------------------------------------------------------------------------
+
+
+def normalised(said: Mapping[str, object], *, strict: bool = False) -> Metadata:
+    """Any mapping as metadata: keys to lower-case identifiers, dates to ISO 8601 (UTC where they name a zone).
+
+    Text loses control characters and is in Unicode's form C; numbers keep 15 digits, which every reader of JSON keeps.
+    What does not fit is an error when `strict` (somebody wrote it for OpenBook), otherwise left out or cut. Labels are
+    always strict. Law: `normalised(dict(normalised(x))) == normalised(x)`.
+
+    Raises:
+        UnreadableFile: a label that is none, or with `strict` a key or value that cannot be kept.
+
+    """
+    kept: dict[str, MetadataValue] = {}
+    for raw_key, raw in said.items():
+        key = key_name(str(raw_key))
+        if key != LABEL_KEY and (raw is None or (isinstance(raw, str) and not clean_text(raw))):
+            continue  # a field that was left empty
+        try:
+            if not key:
+                raise UnreadableFile(f"{str(raw_key)[:40]!r} is no key; use letters, digits and _")
+            if key in kept:
+                raise UnreadableFile(f"the key {key!r} stands twice")
+            if len(kept) >= MAX_KEYS and key != LABEL_KEY:
+                raise UnreadableFile(f"more than {MAX_KEYS} keys")
+            kept[key] = _labels(raw) if key == LABEL_KEY else _value(key, raw, strict=strict)
+        except UnreadableFile:
+            if strict or key == LABEL_KEY:
+                raise
+    return tuple(sorted(kept.items()))
+
+
+def key_name(raw: str) -> str:
+    """An identifier for any key, `last_updated` for `Last-Updated`; empty when nothing is left. Idempotent."""
+    word = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", raw).casefold())
+    word = "".join(c if f"a{c}".isidentifier() else " " for c in word)
+    word = re.sub(r"\W+", "_", word).strip("_")
+    word = f"n{word}" if word[:1].isnumeric() else word
+    return word[:MAX_KEY_CHARS].strip("_")
+
+
+def to_json(metadata: Metadata) -> str:
+    """The text of a document's row. Law: `from_json(to_json(x)) == x`."""
+    return canonical_json(dict(metadata)).decode()
+
+
+def from_json(text: str) -> Metadata:
+    found = json.loads(text)
+    return tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in found.items()))
+
+
+def rounded(number: float) -> float:
+    """To 15 significant digits: SQLite, Python and JSON agree on all of these."""
+    return float(f"{number:.15g}")
+
+
+def clean_text(text: str) -> str:
+    """One line, without control characters and halves of characters, in Unicode's form C."""
+    shown = "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in text)
+    whole = shown.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return " ".join(unicodedata.normalize("NFC", whole).split())
+
+
+def _value(key: str, raw: object, *, strict: bool) -> MetadataValue:
+    if isinstance(raw, datetime | date | time):
+        return _iso(raw)
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, int | float):
+        return _number(key, raw)
+    if isinstance(raw, str):
+        text = _bounded(key, clean_text(raw), strict=strict)
+        return (_date_text(text) or text) if _DATE_KEY.fullmatch(key) else text
+    if isinstance(raw, list | tuple | set | frozenset):
+        items = sorted(raw, key=str) if isinstance(raw, set | frozenset) else list(raw)
+        if strict and len(items) > MAX_LIST_ITEMS:
+            raise UnreadableFile(f"{key!r} has {len(items)} items, the limit is {MAX_LIST_ITEMS}")
+        texts = (_item(key, item, strict=strict) for item in items[:MAX_LIST_ITEMS])
+        return tuple(text for text in texts if text)
+    raise UnreadableFile(f"{key!r} must be a text, a number, true, false or a list of texts")
+
+
+def _item(key: str, raw: object, *, strict: bool) -> str:
+    if isinstance(raw, str | int | float | date | time):
+        value = _value("", raw, strict=strict)
+        text = json.dumps(value) if isinstance(value, bool | int | float) else str(value)
+        return _bounded(key, text, strict=strict)
+    if strict:
+        raise UnreadableFile(f"{key!r} must be a list of texts")
+    return ""
+
+
+def _bounded(key: str, text: str, *, strict: bool) -> str:
+    if strict and len(text) > MAX_VALUE_CHARS:
+        raise UnreadableFile(f"{key!r} has {len(text)} characters, the limit is {MAX_VALUE_CHARS}")
+    return text[:MAX_VALUE_CHARS].rstrip()
+
+
+def _number(key: str, raw: float) -> MetadataValue:
+    if isinstance(raw, int):
+        if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
+            return str(raw)  # `date: 2025`
+        if not -_INT64 <= raw < _INT64:
+            raise UnreadableFile(f"{key!r} is a number too large to keep; write it as a text")
+        return raw
+    if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
+        raise UnreadableFile(f"{key!r} is no finite number")
+    return rounded(raw)
+
+
+def _labels(raw: object) -> tuple[str, ...]:
+    words: Iterable[object] = (raw,) if isinstance(raw, str) else raw if isinstance(raw, list | tuple | set) else (raw,)
+    labels = set()
+    for word in words:
+        if not isinstance(word, str) or not _LABEL.fullmatch(word):
+            raise UnreadableFile(
+                f"the label {str(word)[:40]!r} is none: use up to 64 of a-z, 0-9 and _ . : -, beginning with a letter or digit"
+            )
+        labels.add(word)
+    if len(labels) > MAX_LIST_ITEMS:
+        raise UnreadableFile(f"has {len(labels)} labels, the limit is {MAX_LIST_ITEMS}")
+    return tuple(sorted(labels))
+
+
+# --- dates ------------------------------------------------------------------------------------------------------------
+
+
+def _iso(moment: datetime | date | time) -> str:
+    """ISO 8601 to the second, in UTC when it names a zone."""
+    if isinstance(moment, datetime):
+        if moment.tzinfo is not None:
+            try:
+                moment = moment.astimezone(UTC)
+            except OverflowError:  # within a day of the calendar's ends
+                moment = moment.replace(tzinfo=UTC)
+        return moment.isoformat(timespec="seconds")
+    return moment.isoformat()
+
+
+def _date_text(text: str) -> str:
+    """A date as files write it, as ISO 8601; empty when it is none."""
+    if _PARTIAL_DATE.fullmatch(text):
+        return text
+    if found := _PDF_DATE.fullmatch(text):
+        return _pdf_date(*found.groups())
+    try:
+        return _iso(_parsed_iso(text))
+    except ValueError:
+        pass
+    for form in _WRITTEN_DATES:
+        try:
+            return datetime.strptime(text, form).date().isoformat()  # noqa: DTZ007  a day, in no zone
+        except ValueError:
+            continue
+    return _mail_date(text)
+
+
+def _parsed_iso(text: str) -> datetime | date:
+    return date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)
+
+
+def _mail_date(text: str) -> str:
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return _iso(parsedate_to_datetime(text))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return ""
+
+
+def _pdf_date(*parts: str | None) -> str:
+    """`D:20240105103000+01'00'` as its seven or fewer parts."""
+    year, month, day, hour, minute, second, utc, sign, zone_hours, zone_minutes = parts
+    text = "-".join(part for part in (year, month, day) if part)
+    if hour and minute:
+        text += f"T{hour}:{minute}:{second or '00'}"
+        text += "+00:00" if utc else f"{sign}{zone_hours}:{zone_minutes or '00'}" if sign else ""
+    if _PARTIAL_DATE.fullmatch(text):
+        return text
+    try:
+        return _iso(_parsed_iso(text))
+    except ValueError:
+        return ""

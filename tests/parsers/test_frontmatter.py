@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.frontmatter import front_matter, header_fields, make_metadata
+from openbook.parsers.text import read_markdown, read_rst
+from openbook.records import MetadataValue
+
+
+def fields(text: str) -> dict[str, MetadataValue]:
+    found, begin = front_matter(text)
+    assert text[begin:].startswith("body")
+    return dict(found)
+
+
+def test_yaml() -> None:
+    text = (
+        "---\ntitle: Fares\nAuthor: Ada\ntags: [sea, north]\ndate: 2024-03-01\nLast-Updated: 2024-03-05T10:00:00Z\n"
+        "draft: false\nweight: 3\nratio: 0.5\ncountry: no\ntime: 1:30\nempty:\nparams:\n  layout: wide\n---\nbody"
+    )
+    assert fields(text) == {
+        "title": "Fares",
+        "author": "Ada",
+        "tags": ("sea", "north"),
+        "date": "2024-03-01",
+        "last_updated": "2024-03-05T10:00:00+00:00",
+        "draft": False,
+        "weight": 3,
+        "ratio": 0.5,
+        "country": "no",  # Norway, and not false
+        "time": "1:30",  # and not 90
+        "params_layout": "wide",
+    }
+
+
+def test_toml() -> None:
+    text = '+++\ntitle = "Fares"\ndate = 2024-03-01\n[extra]\nowner = "Ada"\n+++\nbody'
+    assert fields(text) == {"title": "Fares", "date": "2024-03-01", "extra_owner": "Ada"}
+
+
+def test_other_names_for_author_date_and_language() -> None:
+    assert fields("---\nauthors: [Ada, Bob]\ncreated: 2023-01-01\nupdated: 2024-01-01\nlang: en\n---\nbody") == {
+        "authors": ("Ada", "Bob"),
+        "author": ("Ada", "Bob"),
+        "created": "2023-01-01",
+        "updated": "2024-01-01",
+        "date": "2024-01-01",
+        "lang": "en",
+        "language": "en",
+    }
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "a: [unclosed",
+        "just words",
+        "- a\n- b",
+        "a: &x [1, 2]\nb: [*x, *x]",
+        "a: !!python/object/apply:os.system ['true']",
+        "a: " + "[" * 5_000 + "]" * 5_000,
+        "? [a, b]\n: c\n? {d: e}\n: f",
+    ],
+)
+def test_a_block_that_is_no_mapping_of_plain_values_stays_text(block: str) -> None:
+    text = f"---\n{block}\n---\nbody"
+    assert front_matter(text)[1] == 0
+    assert read_markdown(text.encode(), "a.md").text == text
+
+
+@pytest.mark.parametrize(
+    "block", ["a: [[x]]", "a: " + "x" * 1_001, "\n".join(f"k{i}: {i}" for i in range(65)), "a-b: 1\na_b: 2"]
+)
+def test_a_block_that_does_not_fit_stays_text_and_gives_what_fits(block: str) -> None:
+    text = f"---\ntitle: Fares\n{block}\n---\nbody"
+    found, begin = front_matter(text)
+    assert begin == 0
+    assert dict(found)["title"] == "Fares"
+    assert len(found) <= 64
+
+
+def test_a_block_without_end_or_over_the_bound_is_text() -> None:
+    assert front_matter("---\ntitle: a\n\nbody") == ((), 0)
+    assert front_matter("---\ntitle: a\n" + "# filler\n" * 10_000 + "---\nbody") == ((), 0)
+    assert front_matter("----\ntitle: a\n---\n") == ((), 0)
+    assert front_matter("text\n---\na: b\n---\n") == ((), 0)
+
+
+def test_a_bomb_of_aliases_is_not_unpacked() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    assert front_matter("---\n" + "\n".join(lines) + "\n---\nbody") == ((), 0)
+
+
+@pytest.mark.parametrize(
+    "block", ["access_labels: [a b]", "access-labels: 3", "access_labels: [unclosed", "x: &a b\naccess_labels: *a"]
+)
+def test_labels_that_cannot_be_read_are_an_error(block: str) -> None:
+    with pytest.raises(UnreadableFile, match="label"):
+        front_matter(f"---\n{block}\n---\nbody")
+
+
+@given(st.text(max_size=200), st.sampled_from(["---", "+++"]))
+def test_any_block_gives_bounded_metadata_and_a_begin_inside_the_text(block: str, fence: str) -> None:
+    text = f"{fence}\n{block}\n{fence}\nbody"
+    try:
+        found, begin = front_matter(text)
+    except UnreadableFile:
+        return
+    assert 0 <= begin <= len(text)
+    assert list(found) == sorted(found, key=lambda field: field[0])
+    assert make_metadata(found) == found
+
+
+# --- header fields ----------------------------------------------------------------------------------------------------
+
+PEP = (
+    "PEP: 8\nTitle: Style Guide for Python Code\nAuthor: Guido van Rossum <guido@python.org>,\n"
+    "        Barry Warsaw <barry@python.org>\nStatus: Active\nType: Process\nCreated: 05-Jul-2001\n"
+    "Post-History: 05-Jul-2001, 01-Aug-2013\n\n\nIntroduction\n============\n\ntext\n"
+)
+
+
+def test_headers_of_an_enhancement_proposal() -> None:
+    content = read_rst(PEP.encode(), "pep-0008.rst")
+    assert content.text == PEP
+    assert dict(content.metadata) == {
+        "pep": 8,
+        "title": "Style Guide for Python Code",
+        "author": "Guido van Rossum <guido@python.org>, Barry Warsaw <barry@python.org>",
+        "status": "Active",
+        "type": "Process",
+        "created": "2001-07-05",
+        "date": "2001-07-05",
+        "post_history": "05-Jul-2001, 01-Aug-2013",
+    }
+
+
+def test_a_field_list_below_the_title() -> None:
+    found = header_fields("Title\n=====\n\n:Author: Ada\n:Date: 2024-01-02\n:Version: 1.2\n\nText.\n")
+    assert dict(found) == {"author": "Ada", "date": "2024-01-02", "version": "1.2"}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Note: this is prose.\n\nMore.", "Title\n=====\n\nText: more\ntext\n", ":unclosed\n"]
+)
+def test_text_without_fields(text: str) -> None:
+    assert header_fields(text) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\naccess_labels: [hr]\naccess_labels: []\n---\nbody",
+        "---\naccess_labels:\n---\nbody",
+        "---\nmeta:\n  access_labels: [hr]\n---\nbody",
+        '+++\n[extra]\naccess_labels = ["hr"]\n+++\nbody',
+        "---\naccess_labels: [hr]\n\nnot closed",
+        "\n---\naccess_labels: [hr]\n---\nbody",
+        "---\n" + "# filler\n" * 10_000 + "access_labels: [hr]\n---\nbody",
+    ],
+)
+def test_labels_that_cannot_be_told_are_refused(text: str) -> None:
+    with pytest.raises(UnreadableFile, match="names labels and cannot be read"):
+        front_matter(text)
+
+
+def test_a_blank_behind_the_fence_changes_nothing() -> None:
+    assert fields("--- \naccess_labels: [hr]\n---\nbody") == {"access_labels": ("hr",)}
+    assert front_matter("A text about\n\n---\naccess_labels: [hr]\n---\n") == ((), 0)

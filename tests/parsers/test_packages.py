@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import zipfile
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.packages import (
+    attribute,
+    child,
+    core_properties,
+    local,
+    open_package,
+    package_kind,
+    parse_xml,
+    resolve,
+    text_chars,
+)
+from openbook.parsers.properties import iso_date, pdf_date, stated
+
+from .samples import body_xml, docx_of_xml
+
+RELATIONS = (
+    '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
+    '<Relationship Id="rId1" Type="http://x/officeDocument" Target="{target}"/>'
+    '<Relationship Id="rId2" Type="http://x/hyperlink" Target="http://e.org" TargetMode="External"/></Relationships>'
+)
+
+
+def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(UnreadableFile) as caught:
+        open_package(data, "a package").xml("a.xml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("members", "kind"),
+    [
+        ({"_rels/.rels": RELATIONS.format(target="word/document2.xml"), "word/document2.xml": "<x/>"}, ".docx"),
+        ({"_rels/.rels": RELATIONS.format(target="/ppt/presentation.xml"), "ppt/presentation.xml": "<x/>"}, ".pptx"),
+        ({"xl/workbook.xml": "<x/>"}, ".xlsx"),
+        ({"mimetype": "application/vnd.oasis.opendocument.text"}, ".odt"),
+        ({"mimetype": "application/vnd.oasis.opendocument.presentation-template"}, ".odp"),
+        ({"mimetype": "application/vnd.oasis.opendocument.spreadsheet\n"}, ".ods"),
+        ({"mimetype": "application/epub+zip"}, ".epub"),
+        ({"META-INF/container.xml": "<x/>"}, ".epub"),
+        ({"mimetype": "application/zip", "word.txt": "word/document.xml"}, ""),
+        ({}, ""),
+    ],
+)
+def test_kinds(members: dict[str, str], kind: str) -> None:
+    assert package_kind(packed(members)) == kind
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_have_a_kind_or_none(data: bytes) -> None:
+    assert package_kind(data) == ""
+    assert package_kind(b"PK\x03\x04" + data) == ""
+
+
+def test_names_ignore_case_and_the_way_of_slashes() -> None:
+    package = open_package(packed({"Word\\Document.XML": "<x/>"}), "a package")
+    assert "word/document.xml" in package
+    assert local(package.xml("/word/document.xml")) == "x"
+
+
+def test_relations_stay_inside_the_package() -> None:
+    members = {"_rels/.rels": RELATIONS.format(target="../../../etc/passwd"), "../../evil.xml": "<evil/>"}
+    package = open_package(packed(members), "a package")
+    assert {relation.target for relation in package.relations("").values()} == {"etc/passwd"}
+    assert package.main_part("a.xml") == "a.xml"
+
+
+@given(st.text(max_size=40), st.text(alphabet="./\\%2eab#?", max_size=40))
+def test_no_reference_leaves_the_package(folder: str, target: str) -> None:
+    part = resolve(folder, target)
+    assert not part.startswith("/")
+    assert ".." not in part.split("/")
+
+
+def test_references_resolve_against_their_folder() -> None:
+    assert resolve("ppt/slides", "../media/a%20b.png#x") == "ppt/media/a b.png"
+    assert resolve("ppt", "/xl/a.xml") == "xl/a.xml"
+
+
+def test_bounds() -> None:
+    assert "like a zip bomb" in refusal(packed({"a.xml": bytes(30_000_000)}))
+    assert "over the limit of 10000" in refusal(packed({str(i): b"" for i in range(10_001)}))
+    assert refusal(packed({"a.xml": "<x/>"}, zipfile.ZIP_LZMA)) == "packed in an unusual way"
+    assert refusal(packed({"b.xml": "<x/>"})) == "a damaged package"
+    assert refusal(b"PK\x03\x04") == "not a package"
+
+
+def test_a_directory_that_claims_to_be_huge_is_not_read() -> None:
+    data = bytearray(packed({"a.xml": "<x/>"}))
+    at = data.rfind(b"PK\x05\x06")
+    data[at + 12 : at + 16] = b"\xff\xff\xff\x7f"
+    assert "too many parts" in refusal(bytes(data))
+
+
+def test_encrypted_members() -> None:
+    data = bytearray(packed({"a.xml": "<x/>"}))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.find(mark) + offset] |= 1
+    assert refusal(bytes(data)) == "encrypted with a password"
+
+
+def test_entities_are_refused_and_a_bare_doctype_is_not() -> None:
+    bomb = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]><a>&c;</a>'
+    assert refusal(packed({"a.xml": bomb})) == "declares XML entities, which no package does"
+    assert refusal(packed({"a.xml": '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><a>&b;</a>'}))
+    assert parse_xml(b'<!DOCTYPE a PUBLIC "x" "http://e.org/a.dtd"><a>t</a>', "a package").text == "t"
+
+
+def test_deep_xml_is_refused() -> None:
+    assert refusal(packed({"a.xml": "<x>" * 50_000 + "</x>" * 50_000})) == "a damaged package"
+
+
+def test_any_flipped_byte_is_text_or_a_reason() -> None:
+    data = docx_of_xml(body_xml("<w:p/>"))
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+        package_kind(changed)
+        with contextlib.suppress(UnreadableFile):
+            package = open_package(changed, "a package")
+            for part in package:
+                package.optional_xml(part)
+
+
+def test_core_properties() -> None:
+    core = (
+        '<c:coreProperties xmlns:c="c" xmlns:dc="dc" xmlns:t="t"><dc:title> Winter\nrules </dc:title>'
+        "<dc:creator>Ada; Grace</dc:creator><t:created>2020-01-02T03:04:05Z</t:created>"
+        "<t:modified>2024-05-06T07:08:09Z</t:modified><dc:language>en-GB</dc:language></c:coreProperties>"
+    )
+    title, metadata = core_properties(open_package(packed({"docProps/core.xml": core}), "a package"))
+    assert title == "Winter rules"
+    assert metadata == (("author", ("Ada", "Grace")), ("date", "2024-05-06T07:08:09Z"), ("language", "en-GB"))
+    assert core_properties(open_package(packed({"docProps/core.xml": "<broken"}), "a package")) == ("", ())
+
+
+def test_a_librarys_template_states_no_date() -> None:
+    core = (
+        '<p xmlns:t="t"><description>generated by python-docx</description><creator>python-docx</creator>'
+        "<modified>2013-12-23T23:15:00Z</modified></p>"
+    )
+    assert core_properties(open_package(packed({"docProps/core.xml": core}), "a package")) == ("", ())
+
+
+def test_small_helpers() -> None:
+    root = parse_xml(b'<a xmlns:n="n"><n:b n:id="7"> t <c>u</c>\n</n:b></a>', "a package")
+    assert attribute(child(root, "b"), "id") == "7"
+    assert child(root, "b", "none") is None
+    assert text_chars(root) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2024-02-29", "2024-02-29"),
+        ("2024-02-30", ""),
+        (" 2024-02 ", "2024-02"),
+        ("2024", "2024"),
+        ("20240229", ""),
+        ("2024-02-29T10:11:12.123Z", "2024-02-29T10:11:12Z"),
+        ("2024-02-29 10:11", "2024-02-29T10:11:00"),
+        ("2024-02-29T10:11:12+0130", "2024-02-29T10:11:12+01:30"),
+        ("2024-02-29T25:11:12", ""),
+        ("yesterday", ""),
+        ("0000-00-00", ""),
+    ],
+)
+def test_iso_dates(text: str, date: str) -> None:
+    assert iso_date(text) == date
+    assert iso_date(date) == date
+
+
+@given(st.datetimes())
+def test_iso_dates_keep_what_is_one(moment: object) -> None:
+    text = str(moment).partition(".")[0].replace(" ", "T")
+    assert iso_date(text) == text
+
+
+def test_pdf_dates() -> None:
+    assert pdf_date("D:20240131093005+01'00'") == "2024-01-31T09:30:05+01:00"
+    assert pdf_date("D:20240131093005Z") == "2024-01-31T09:30:05Z"
+    assert pdf_date("D:2024") == "2024-01-01"
+    assert pdf_date("D:20249931") == ""
+    assert pdf_date("2024-01-31") == "2024-01-31"
+    assert pdf_date("") == ""
+
+
+def test_stated_leaves_out_what_says_nothing() -> None:
+    assert stated(authors=("", "  ", "Unknown"), dates=("", "soon"), language="und", own=[("a", "")]) == ()
+    assert stated(authors=("A", "A", "B"), language="pt_BR") == (("author", ("A", "B")), ("language", "pt-BR"))
