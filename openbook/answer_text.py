@@ -8,8 +8,6 @@ from typing import TypeAlias
 
 from openbook.records import ReaderFormat
 
-ABSTENTION = "The passages do not say."
-
 _SOURCE = r"(?:(?:provided|given|above|numbered) )?(?:passages?|text|context|excerpts?|documents)|(?:provided|given|above) (?:documents?|information)"
 _ABSTAINS = re.compile(
     # "The passage does not mention ...": the sources are the subject.

@@ -22,7 +22,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
-from openbook.inference.prompting import LOOK_AGAIN, question_of_block
+from openbook.prompts import LOOK_AGAIN, question_of_block
 from openbook.records import (
     Completion,
     Decoding,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, answer_again, ask, checked_question, open_book_prompt, pack, reading_prompt
-from openbook.answer_text import ABSTENTION, says_nothing_found
+from openbook.answer import Options, answer_again, ask, checked_question, pack
+from openbook.answer_text import says_nothing_found
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
-from openbook.inference.prompting import LOOK_AGAIN
 from openbook.knowledge import KnowledgeBase, add
+from openbook.prompts import ABSTENTION, LOOK_AGAIN, reading_prompt
 from openbook.records import Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -285,17 +285,6 @@ def test_a_reranker_orders_what_is_read_and_stands_in_the_receipt(base: Knowledg
     assert [h.passage.document.rpartition("/")[2] for h in plain.passages] == ["library.md"]
     assert [h.passage.document.rpartition("/")[2] for h in longest.passages] == ["bridge.txt"]
     assert (plain.receipt.reranker, longest.receipt.reranker) == (None, LongestFirst.identity)
-
-
-def test_prose_broken_for_width_is_shown_whole_and_rows_stay_rows() -> None:
-    text = (
-        "The nightly backup starts at 01:40 and is usually\nover by 03:15.\n\nVessel | Station\nisolde | a\n"
-        "name,days\nada,24\nIn short lines\nnothing changes."
-    )
-    passage = Passage("p1", "a.txt", "", 0, len(text), None, (), text)
-    assert open_book_prompt("When?", [passage]).passages == (
-        "[1]\n" + text.replace("usually\nover", "usually over") + "\n\n",
-    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.answer_text import ABSTENTION, TextPreview, tidied, tidy
+from openbook.answer_text import TextPreview, tidied, tidy
+from openbook.prompts import ABSTENTION
 
 PIECES = st.lists(
     st.sampled_from(

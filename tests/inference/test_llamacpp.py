@@ -18,7 +18,7 @@ from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel, load_embedder
 from openbook.inference.llamacpp import CALL_TOKENS, PARALLEL_CONTEXTS, LlamaCppEngine
 from openbook.inference.llamalib import block_calls, is_marker
-from openbook.inference.prompting import Segment
+from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
 from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
 from openbook.testing import PROMPT, EmbedderSuite, EngineSuite

@@ -18,9 +18,9 @@ from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import SIDE_BY_SIDE
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
-from openbook.inference.prompting import passage_block
 from openbook.inference.reader import MergedReader
 from openbook.models import ModelReference
+from openbook.prompts import passage_block
 from openbook.records import Decoding, Prompt
 
 pytestmark = pytest.mark.model
