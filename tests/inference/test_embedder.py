@@ -33,12 +33,7 @@ TEXTS = (
 
 def write_embedder(folder: Path, *, dimensions: int = DIMENSIONS) -> None:
     """A model of another kind: every word has a vector of its own."""
-    words = [
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *"a at boats chromodynamics does ferries ferry leave leaves nine of the".split(),
-    ]
+    words = "[UNK] [CLS] [SEP] a at boats chromodynamics does ferries ferry leave leaves nine of the".split()
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -94,28 +89,29 @@ def test_what_is_no_model_is_refused_with_its_name(tmp_path: Path, content: byte
         open_embedder(tmp_path).embed_query("ferry")
 
 
-def test_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
-    write_embedder(tmp_path)
+def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    write_embedder(tmp_path, dimensions=DIMENSIONS + 1)
+    with pytest.raises(EngineError, match="gave 9 numbers, not 8"):
+        open_embedder(tmp_path).embed_query("ferry")
+    Tokenizer(models.WordLevel({"[UNK]": 99}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(EngineError, match="cannot be evaluated"):
+        open_embedder(tmp_path).embed_query("ferry")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EngineError, match="The tokenizer of the embedder 'small'"):
         open_embedder(tmp_path).embed_query("ferry")
 
 
-def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
-    write_embedder(tmp_path, dimensions=DIMENSIONS + 1)
-    with pytest.raises(EngineError, match="gave 9 numbers, not 8"):
-        open_embedder(tmp_path).embed_query("ferry")
-
-
-def test_a_token_that_the_model_does_not_know_is_an_error(tmp_path: Path) -> None:
-    write_embedder(tmp_path)
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 99}, unk_token="[UNK]"))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(EngineError, match="cannot be evaluated"):
-        open_embedder(tmp_path).embed_query("ferry")
-
-
 # --- the default model ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+class TestOnnxEmbedder(EmbedderSuite):
+    @pytest.fixture(autouse=True)
+    def reference(self, embedder_reference: ModelReference) -> None:
+        self.embedder_reference = embedder_reference
+
+    def make_embedder(self) -> Embedder:
+        return load_embedder(self.embedder_reference)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +146,7 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     similarities = [float(row @ vector) for row, vector in zip(rows, plain, strict=True)]
     assert min(similarities) > 0.99, similarities
     assert max(similarities) < 0.99999, "the file was run as it is"
+    assert np.array_equal([load_embedder(embedder_reference).embed_query(text) for text in TEXTS[:3]], rows[:3])
 
 
 @pytest.mark.model
@@ -162,12 +159,6 @@ def test_signed_and_unsigned_weights_give_the_same_bits(embedder_reference: Mode
         assert np.array_equal(vectors[True], vectors[False])
     rows = load_embedder(embedder_reference).embed_passages(TEXTS)
     assert np.allclose(rows, vectors[False], atol=1e-6)
-
-
-@pytest.mark.model
-def test_queries_and_passages_share_one_function(embedder_reference: ModelReference) -> None:
-    embedder = load_embedder(embedder_reference)
-    assert np.array_equal([embedder.embed_query(text) for text in TEXTS], embedder.embed_passages(TEXTS))
 
 
 @pytest.mark.model

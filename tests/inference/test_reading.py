@@ -120,7 +120,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
     asked = [
         Prompt("Answer.", tuple(chance.sample(PASSAGES, chance.randint(1, 4))), question, side_by_side=True)
         for question in QUESTIONS[:2]
-        for _ in range(4)
+        for _ in range(2)
     ]
     kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
@@ -129,7 +129,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
     # What each passage alone is, is kept for reading it alone and beside others.
     warm.logits_each(prompts(PASSAGES, QUESTIONS[1]))
     for engine in (warm, small, opened(KVCache(tmp_path / "kept"))):
-        for number in chance.choices(range(len(asked)), k=16):
+        for number in chance.choices(range(len(asked)), k=6):
             assert engine.logits(asked[number], 3).tobytes() == expected[number]
     one = replace(asked[0], passages=asked[0].passages[:1])
     assert warm.logits(one).tobytes() == warm.logits(replace(one, side_by_side=False)).tobytes()
@@ -158,7 +158,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     chance = random.Random(7)
     requests = [
         (chance.sample(PASSAGES[:3], chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
-        for _ in range(8)
+        for _ in range(4)
     ]
     requests += [(PASSAGES[2:], QUESTIONS[1], together) for together in (False, True)]  # longer than a call
     requests += [(PASSAGES[:1], QUESTIONS[2], False)]
@@ -178,7 +178,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
-        for number in [*range(count), *chance.choices(range(8), k=60)]:
+        for number in [*range(count), *chance.choices(range(4), k=12)]:
             assert answer(engine, *requests[number]) == expected[number]
     restarted = opened(KVCache(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
@@ -186,6 +186,9 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
 
 def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Callable[..., MergedReader]) -> None:
     engine = opened(KVCache())
+    alone = FrozenModel(engine).complete(prompts(PASSAGES[:1], QUESTIONS[1])[0], DECODING)
+    first = read(FrozenModel(engine), prompts(PASSAGES[:1], QUESTIONS[1]), number(0)).completion
+    assert replace(first, prompt_digest=alone.prompt_digest) == alone
     asked = prompts(PASSAGES[:3], QUESTIONS[1])
     found = engine.reading_digest(asked, DECODING)
     assert found == engine.reading_digest(asked, DECODING)
@@ -249,15 +252,6 @@ def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., Mer
     assert halved.kept().bytes < 0.6 * whole.kept().bytes
 
 
-def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(nothing_kept())
-    for prompt in prompts(PASSAGES, QUESTIONS[0]):
-        alone = FrozenModel(engine).complete(prompt, DECODING)
-        found = read(FrozenModel(engine), [prompt], number(0))
-        assert found.chosen == 0
-        assert replace(found.completion, prompt_digest=alone.prompt_digest) == alone
-
-
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     opened: Callable[..., MergedReader],
 ) -> None:
@@ -288,15 +282,11 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
 def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callable[..., MergedReader]) -> None:
     model = FrozenModel(opened(KVCache()))
     text = "The ferry to Sandhavn leaves at noon."
-    for question in (
-        "Question: What is the title of the passage?",
-        "Question: When does it leave?",
-        "Question: Passage?",
-    ):
-        prompt = Prompt("Answer.", (passage_block("Harbour > Timetable", text),), question)
-        found = model.complete(prompt, replace(DECODING, quote=True)).text
-        assert found.strip()
-        assert found.strip() in text
+    for question in ("What is the title of the passage?", "When does it leave?"):
+        prompt = Prompt("Answer.", (passage_block("Harbour > Timetable", text),), f"Question: {question}")
+        found = model.complete(prompt, replace(DECODING, quote=True)).text.strip()
+        assert found
+        assert found in text
 
 
 def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:
@@ -324,15 +314,16 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[.
 
 def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
     engine = opened(KVCache(tmp_path))
-    requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(8)]
-    alone = [each(opened(nothing_kept()), *request) for request in requests[:6]]
+    requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(6)]
+    cold = opened(nothing_kept())
+    alone = [each(cold, *request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda request: each(engine, *request), requests))
-    assert found[:6] == alone
-    assert found[6:] == alone[:2]
+        assert list(pool.map(lambda request: each(engine, *request), requests)) == alone
 
 
-def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_a_state_that_is_damaged_or_that_the_library_refuses_is_read_anew(
+    opened: Callable[..., MergedReader], tmp_path: Path
+) -> None:
     expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
@@ -341,16 +332,10 @@ def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
-
-
-def test_a_whole_state_that_the_library_refuses_is_read_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
     states = KVCache(tmp_path)
-    expected = each(opened(states), PASSAGES[:1], QUESTIONS[0])
-    for file in tmp_path.rglob("*.state"):
+    for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes
         states.put(bytes.fromhex(file.stem), b"not a state", (), 0)
-    assert each(opened(states), PASSAGES[:1], QUESTIONS[0]) == expected
+    assert each(opened(states), PASSAGES[:2], QUESTIONS[0], ALL) == expected
 
 
 def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
@@ -387,11 +372,3 @@ def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedR
     assert states.kept().states == len(PASSAGES) + 2
     assert states.forget({"digest 1"}) == 2  # alone, and after another
     assert states.kept().states == len(PASSAGES)
-
-
-def test_logits_differ_where_anything_read_differs(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(KVCache())
-    found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
-    other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))
-    assert not np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], other[0])
