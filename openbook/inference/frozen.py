@@ -191,7 +191,6 @@ def load_model(
     Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.reader import MergedReader
     from openbook.inference.tokenizer import rendered_here
     from openbook.inference.trial import tried
 
@@ -200,7 +199,12 @@ def load_model(
     adapter = reference if reference.manifest.kind == "adapter" else None
     base = reference.needed_base if adapter else reference
 
-    def opened(model: ModelReference, adapter: ModelReference | None = None, note: str = "") -> LlamaCppEngine:
+    def opened(
+        model: ModelReference,
+        adapter: ModelReference | None = None,
+        note: str = "",
+        open_base: Callable[[], LlamaCppEngine] | None = None,
+    ) -> LlamaCppEngine:
         trial = tried(model, adapter)
         return LlamaCppEngine(
             model.main_file,
@@ -212,14 +216,15 @@ def load_model(
             kv_bits=kv_bits,
             note=note,
             template=(lambda _: trial.template) if trial else rendered_here,
+            open_base=open_base,
         )
 
     if adapter is None or adapter.merged is None:
-        engine: LlamaCppEngine | MergedReader = opened(base, adapter)
+        engine = opened(base, adapter)
     else:
         tried(base)  # now, since it is only opened when it is needed
-        merged = opened(adapter.merged, note=f"adapter merged as {adapter.merged.digest[:12]}")
-        engine = MergedReader(merged, partial(opened, base))
+        note = f"adapter merged as {adapter.merged.digest[:12]}"
+        engine = opened(adapter.merged, note=note, open_base=partial(opened, base))
     return FrozenModel(engine, engine.reader_format)
 
 

@@ -58,6 +58,10 @@ _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 class LlamaCppEngine:
     """One GGUF file, and maybe an adapter on it, opened read-only. Safe to use from several threads: requests share nothing but the weights.
 
+    A trained reader's adapter is for reading: a prompt without passages goes to the base alone, whose knowledge it is. With
+    the adapter beside the base, that is the same file; when the file holds both merged, which reads twice as fast
+    (docs/benchmarks.md), it is the file that `open_base` opens, once it is needed.
+
     `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
     somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
     """
@@ -74,13 +78,16 @@ class LlamaCppEngine:
         kv_bits: int = 16,
         note: str = "",
         template: Callable[[Model], TemplateText | None] = rendered_here,
+        open_base: Callable[[], LlamaCppEngine] | None = None,
     ) -> None:
-        """`kv_bits`: in which keys and values are held, 16 or 8. `note`: what besides belongs to the numeric class.
+        """`kv_bits`: 16 or 8 for each key and value. `note`: what else belongs to the numeric class.
 
-        `template`: how it is known what the model's chat template writes.
+        `template` says what the model's chat template writes.
         """
         self._identity, self._note, self._kv_bits = identity, note, kv_bits
         self._states = states or KVCache()
+        self._open_base, self._opening = open_base, threading.Lock()
+        self._base: LlamaCppEngine | None = None
         self._lib: Library = library()
         self._model = Model(self._lib, path)
         # Freed with the model by llama.cpp.
@@ -138,6 +145,8 @@ class LlamaCppEngine:
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
+        if (base := self._base_for(prompt)) is not None:
+            return (yield from base.generate(prompt, decoding, cancelled))
         with self._in_use():
             request = self._request(prompt, decoding)
             try:
@@ -219,6 +228,8 @@ class LlamaCppEngine:
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
+        if (base := self._base_for(prompt)) is not None:
+            return base.read_ahead(prompt)
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
             with self._context(never) as context:
@@ -340,6 +351,8 @@ class LlamaCppEngine:
 
         The probe behind every claim that nothing changed: equal bytes, equal function.
         """
+        if (base := self._base_for(prompt)) is not None:
+            return base.logits(prompt, steps)
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=steps))
             rows: list[NDArray[np.float32]] = []
@@ -369,14 +382,26 @@ class LlamaCppEngine:
         return sha256_hex(self.logits(prompt, steps).tobytes())
 
     def _adapts(self, prompt: Prompt) -> bool:
-        """A reader's adapter is for reading: what has no passages goes to the base alone, whose knowledge it is."""
         return self._adapter is not None and (bool(prompt.passages) or self._reader_format is None)
 
+    def _base_for(self, prompt: Prompt) -> LlamaCppEngine | None:
+        """The engine of the base, where that answers this prompt and is another file."""
+        if prompt.passages or self._open_base is None:
+            return None
+        with self._opening:
+            self._check_open()
+            if self._base is None:
+                self._base = self._open_base()
+            return self._base
+
     def close(self) -> None:
-        with self._state:
-            self._closed = True
-            self._state.notify_all()  # requests that wait for a context end now
-            self._free_if_unused()
+        with self._opening:
+            with self._state:
+                self._closed = True
+                self._state.notify_all()  # requests that wait for a context end now
+                self._free_if_unused()
+            if self._base is not None:
+                self._base.close()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

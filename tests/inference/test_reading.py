@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -16,9 +16,8 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import SIDE_BY_SIDE
+from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
-from openbook.inference.reader import MergedReader
 from openbook.models import ModelReference
 from openbook.prompts import passage_block
 from openbook.records import Decoding, Prompt
@@ -39,14 +38,17 @@ QUESTIONS = [
 ]
 
 
+Opened: TypeAlias = Callable[..., LlamaCppEngine]
+
+
 @pytest.fixture
-def opened(reader_reference: ModelReference) -> Iterator[Callable[..., MergedReader]]:
+def opened(reader_reference: ModelReference) -> Iterator[Opened]:
     models: list[FrozenModel] = []
 
-    def make(states: KVCache, kv_bits: int = 16) -> MergedReader:
+    def make(states: KVCache, kv_bits: int = 16) -> LlamaCppEngine:
         models.append(load_model(reader_reference, context_tokens=1024, states=states, kv_bits=kv_bits))
         engine = models[-1].engine
-        assert isinstance(engine, MergedReader)
+        assert isinstance(engine, LlamaCppEngine)
         return engine
 
     yield make
@@ -79,7 +81,7 @@ def read(
 
 
 def each(
-    engine: MergedReader, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
+    engine: LlamaCppEngine, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
 ) -> ReadEach:
     return read(FrozenModel(engine), prompts(passages, question), selection)
 
@@ -88,7 +90,7 @@ def number(chosen: int) -> PassageSelection:
     return PassageSelection(lambda scores: chosen)
 
 
-def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callable[..., MergedReader]) -> None:
+def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened) -> None:
     asked: list[tuple[bytes, bool]] = []
 
     class Watched(KVCache):
@@ -113,9 +115,7 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callab
     assert is_found()
 
 
-def test_passages_side_by_side_give_the_bits_of_reading_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(5)
     asked = [
         Prompt("Answer.", tuple(chance.sample(PASSAGES, chance.randint(1, 4))), question, side_by_side=True)
@@ -139,7 +139,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
     assert len(digests) == 2
 
 
-def test_too_many_passages_side_by_side_are_refused(opened: Callable[..., MergedReader]) -> None:
+def test_too_many_passages_side_by_side_are_refused(opened: Opened) -> None:
     engine = opened(nothing_kept())
     short = Prompt("Answer.", ("Passage:\nIt rains.\n\n",) * (SIDE_BY_SIDE + 1), "Why?", side_by_side=True)
     with pytest.raises(EngineError, match="At most 8 passages can lie side by side, not 9"):
@@ -152,9 +152,7 @@ def test_too_many_passages_side_by_side_are_refused(opened: Callable[..., Merged
         engine.logits(replace(whole, passages=("Passage:\n" + "It rains. " * 150,) * 3))
 
 
-def test_states_that_were_kept_give_the_bits_of_reading_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(7)
     requests = [
         (chance.sample(PASSAGES[:3], chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
@@ -166,7 +164,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
     engines = [opened(s) for s in (nothing_kept(), KVCache(tmp_path / "kept"), small)]
 
-    def answer(engine: MergedReader, passages: list[str], question: str, together: bool) -> list[bytes]:
+    def answer(engine: LlamaCppEngine, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
             return [engine.logits(Prompt("Answer.", tuple(passages), question), 3).tobytes()]
         # As answers are made, and side by side whichever passage is chosen.
@@ -184,7 +182,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
     assert [answer(restarted, *request) for request in requests] == expected
 
 
-def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Callable[..., MergedReader]) -> None:
+def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Opened) -> None:
     engine = opened(KVCache())
     alone = FrozenModel(engine).complete(prompts(PASSAGES[:1], QUESTIONS[1])[0], DECODING)
     first = read(FrozenModel(engine), prompts(PASSAGES[:1], QUESTIONS[1]), number(0)).completion
@@ -239,7 +237,7 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Opened, tmp_path: Path) -> None:
     halved, whole = KVCache(tmp_path / "8"), KVCache(tmp_path / "16")
     asked = prompts(PASSAGES[:3], QUESTIONS[0])
     cold, warm, other = (opened(s, b) for s, b in ((nothing_kept(), 8), (halved, 8), (whole, 16)))
@@ -253,7 +251,7 @@ def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., Mer
 
 
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Callable[..., MergedReader],
+    opened: Opened,
 ) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
@@ -263,9 +261,7 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
 
 
-def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
@@ -279,7 +275,7 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
 
 
-def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callable[..., MergedReader]) -> None:
+def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Opened) -> None:
     model = FrozenModel(opened(KVCache()))
     text = "The ferry to Sandhavn leaves at noon."
     for question in ("What is the title of the passage?", "When does it leave?"):
@@ -289,7 +285,7 @@ def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callabl
         assert found in text
 
 
-def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:
+def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Opened) -> None:
     engine = opened(KVCache())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
     seen: list[AbstentionScore] = []
@@ -312,7 +308,7 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[.
         assert each(engine, many, question, number(chosen)).completion.text == few.completion.text
 
 
-def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_requests_side_by_side_do_not_meet(opened: Opened, tmp_path: Path) -> None:
     engine = opened(KVCache(tmp_path))
     requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(6)]
     cold = opened(nothing_kept())
@@ -321,9 +317,7 @@ def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], 
         assert list(pool.map(lambda request: each(engine, *request), requests)) == alone
 
 
-def test_a_state_that_is_damaged_or_that_the_library_refuses_is_read_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_a_state_that_is_damaged_or_that_the_library_refuses_is_read_anew(opened: Opened, tmp_path: Path) -> None:
     expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
@@ -338,7 +332,7 @@ def test_a_state_that_is_damaged_or_that_the_library_refuses_is_read_anew(
     assert each(opened(states), PASSAGES[:2], QUESTIONS[0], ALL) == expected
 
 
-def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
+def test_cancelling_and_overflow(opened: Opened) -> None:
     model = FrozenModel(opened(KVCache()))
     asked = prompts(PASSAGES, QUESTIONS[0])
     expected = read(model, asked)
@@ -350,7 +344,7 @@ def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -362,7 +356,7 @@ def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], t
     assert states.kept() == kept
 
 
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_what_was_read_of_a_purged_passage_is_gone(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
