@@ -152,7 +152,7 @@ class LlamaCppEngine:
             try:
                 with self._context(cancelled) as context:
                     self._read(context, request)
-                    logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
+                    logits = context.evaluate_block(request.blocks[-1])
                     yield from _decode(context, request.decoder, self._declining(prompt, logits))
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
@@ -251,7 +251,7 @@ class LlamaCppEngine:
             raise EngineError("The prompt has no tokens.")
         context.adapt(self._adapts(group[0].prompt))
         self._lay_side_by_side(context, group, begun)
-        calls = [block_calls([request.blocks[-1]], CALL_TOKENS) for request in group]
+        calls = [block_calls(request.blocks[-1], CALL_TOKENS) for request in group]
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(group)
         for round_number in range(max(map(len, calls))):
             going = [(i, own[round_number]) for i, own in enumerate(calls) if round_number < len(own)]
@@ -302,8 +302,7 @@ class LlamaCppEngine:
             self._states.drop(keys[number - 1])  # the library knows better
             context.clear()
         for number in range(start, len(before)):
-            for call in block_calls([before[number]], CALL_TOKENS):
-                context.read(call)
+            context.read_block(before[number])
             if tokens := sum(map(len, before[: number + 1])):
                 read = [digest for each in request.origins[:number] for digest in each]
                 self._states.put(keys[number], context.state(), read, begun, tokens)
@@ -358,7 +357,7 @@ class LlamaCppEngine:
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:
                 self._read(context, request)
-                rows.append(context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS))
+                rows.append(context.evaluate_block(request.blocks[-1]))
                 while len(rows) < steps:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
         return np.stack(rows)

@@ -156,7 +156,8 @@ def test_a_marker_looks_so_or_stands_in_the_template(texts: list[str], steers: b
 
 
 def test_calls_are_a_function_of_each_block_alone() -> None:
-    assert block_calls([[1] * 300, [2] * 10, [3] * 256], 256) == [[1] * 256, [1] * 44, [2] * 10, [3] * 256]
+    calls = [block_calls(block, 256) for block in ([1] * 300, [2] * 10, [3] * 256, [])]
+    assert calls == [[[1] * 256, [1] * 44], [[2] * 10], [[3] * 256], []]
 
 
 def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: ModelReference) -> None:
