@@ -24,7 +24,7 @@ from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quoting import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
-from openbook.prompts import ABSTENTION, closed_book_prompt, look_again, open_book_prompt, with_instruction
+from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
 from openbook.records import (
     Answer,
     Citation,
@@ -42,16 +42,19 @@ from openbook.records import (
 
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
-Strategy: TypeAlias = Literal["auto", "each", "parallel", "together"]
+Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
 
-STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "parallel", "together")
+STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "parallel", "checked", "together")
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 FOUND = 12  # passages or windows among which an older document is told from the one that took its place
 READER_TOKENS = 160  # a trained reader answers in one line
-SAYS_YES = 0.65  # how likely the model's "yes" to its own answer must be
+# How likely the model's "yes" is, when it is asked whether the excerpts state the answer (docs/log.md). From this on an answer
+# with a quote is called supported; below the other, which is of the default model, by its digest, it declines.
+SURELY_STATED = 0.75
+HARDLY_STATED = {"d7cc5a47f504073649c3d9ccff350ae36d087e55dcd9c044bfec1b6b3afc5741": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,9 @@ class Options:
 
     `passages`: the most that the model reads; 0 means `PASSAGES`. `min_similarity`: passages below it do not count as found.
     `strategy`: "each" reads passages one by one until one surely holds the answer, and answers from the surest;
-    "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt;
-    "auto" is the way in which a trained reader learned to read, and "together" for any other model.
+    "parallel" reads windows side by side and answers from all of them; "together" reads windows in one prompt; "checked"
+    does so too, after the model was asked whether they state the answer. "auto" is the way in which a trained reader learned to
+    read, "together" for a server, and "checked" for any other model.
     `instruction`: how the user wants the answer, for models that are not trained readers.
     """
 
@@ -85,7 +89,10 @@ class Retrieved:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model read and wrote. `hits`: what was read; `sources`: those of it that the answer may be cited from."""
+    """What a model read and wrote. `hits`: what was read; `sources`: those of it that the answer may be cited from.
+
+    `stated`: how likely the model holds it that the hits state the answer, where it was asked.
+    """
 
     strategy: str
     hits: Sequence[Hit] = ()
@@ -93,6 +100,7 @@ class Reading:
     sources: Sequence[Hit] = ()
     notes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
+    stated: float | None = None
 
 
 def ask(
@@ -141,8 +149,9 @@ def ask(
     quoted, nearest, sure = Quoted(), tuple[Citation, ...](), False
     if embedder and base:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
-        sure = not abstained and is_sure(text, question, quoted)
-        sure = sure and (found.strategy in KINDS or looks_right(text, question, reading, model, cancelled))
+        stated = (reading.stated or 0.0) >= SURELY_STATED
+        doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
+        sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
     older = found.editions.older_note(quoted.citations) if found.editions else None
 
     receipt = _receipt(question, text, reading, model, decoding, options.instruction)
@@ -246,8 +255,17 @@ def read_hits(
         return Reading(strategy, hits, combined([*parts, completion]), hits, (), timings)
     if strategy != "each":
         kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-        completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
-        return Reading(strategy, kept, completion, kept, notes, timings)
+        checked, stated, check_s = None, None, 0.0
+        if strategy == "checked":
+            started = time.perf_counter()
+            check = replace(prompt, question=whether_stated(question))
+            checked = model.complete(check, Decoding(max_tokens=1), cancelled)
+            stated, check_s = _says_yes(checked), time.perf_counter() - started
+        if checked and stated is not None and stated < HARDLY_STATED.get(model.identity.digest, 0.0):
+            declined = replace(checked, text="", finish_reason="end")
+            return Reading(strategy, kept, declined, kept, notes, Timings(read_s=check_s), stated)
+        completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text, check_s)
+        return Reading(strategy, kept, completion, kept, notes, timings, stated)
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
     sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
     fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
@@ -258,6 +276,12 @@ def read_hits(
     sources = [] if read.chosen is None else [kept[read.chosen]]
     notes = _left_out(hits, kept, model)
     return Reading(strategy, kept[: read.read], read.completion, sources, notes, timings)
+
+
+def _says_yes(completion: Completion) -> float:
+    """The probability of "yes" in one token that was asked for yes or no; 0.5 when it is neither."""
+    word, likely = completion.text.strip().lower(), math.exp(completion.mean_logprob or 0.0)
+    return likely if word.startswith("yes") else 1 - likely if word.startswith("no") else 0.5
 
 
 def pack(
@@ -302,23 +326,6 @@ def cite(
     return quote(text, question, sources, embed=embedder.embed_passages, marks=marks), ()
 
 
-def looks_right(text: str, question: str, reading: Reading, model: FrozenModel, cancelled: Cancelled) -> bool:
-    """Whether the model, shown its answer beside the excerpts, says that it is right, and is sure of that.
-
-    What it read is kept, so this costs the tokens of the answer only. A trained reader was not taught it, and a server would
-    read everything again: they are not asked.
-    """
-    if model.reader is not None or model.identity.evidence == "claimed":
-        return True
-    prompt = open_book_prompt(question, [hit.passage for hit in reading.hits])
-    prompt = replace(prompt, question=look_again(question, text))
-    if model.count_prompt_tokens(prompt) >= model.context_tokens:
-        return False
-    verdict = model.complete(prompt, Decoding(max_tokens=1), cancelled)
-    sure = verdict.mean_logprob is None or verdict.mean_logprob >= math.log(SAYS_YES)
-    return sure and verdict.text.strip().lower().startswith("yes")
-
-
 def answer_again(
     receipt: Receipt, model: FrozenModel, hits: Sequence[Hit], cancelled: Cancelled = never
 ) -> tuple[str, Completion | None]:
@@ -344,11 +351,15 @@ def decoding_for(model: FrozenModel, decoding: Decoding) -> Decoding:
     return replace(decoding, stop=stops, max_tokens=min(decoding.max_tokens, READER_TOKENS))
 
 
-def strategy_of(wanted: Strategy, model: FrozenModel, decoding: Decoding) -> Literal["each", "parallel", "together"]:
+def strategy_of(
+    wanted: Strategy, model: FrozenModel, decoding: Decoding
+) -> Literal["each", "parallel", "checked", "together"]:
     """Raises QuestionError when the model cannot read that way."""
-    if decoding.quote and (wanted == "together" or not model.reads_each):
+    if decoding.quote and (wanted in ("checked", "together") or not model.reads_each):
         raise QuestionError("Only a trained reader that reads each passage on its own can quote; use --model reader.")
     if wanted == "auto":
+        if model.reader is None and model.identity.evidence == "verified":
+            return "checked"
         return "parallel" if model.reads_parallel else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
@@ -399,9 +410,11 @@ def _cut_short(completion: Completion | None) -> tuple[str, ...]:
     return ("The answer was cut off at the longest length allowed (max_tokens).",)
 
 
-def _streamed(stream: Generator[str, None, _Result], on_text: Callable[[str], None]) -> tuple[_Result, Timings]:
-    """What the stream returns, after every piece of it was shown."""
-    started = time.perf_counter()
+def _streamed(
+    stream: Generator[str, None, _Result], on_text: Callable[[str], None], before_s: float = 0.0
+) -> tuple[_Result, Timings]:
+    """What the stream returns, after every piece of it was shown. `before_s`: what the reading took before it."""
+    started = time.perf_counter() - before_s
     first_token_s: float | None = None
     with closing(stream):  # also when on_text raises
         while True:

@@ -24,7 +24,7 @@ CLOSED_BOOK = "Answer the question directly and completely, in one to three sent
 # A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
 # of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
 _SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
-LOOK_AGAIN = "Do the excerpts above say that this answer is right? Answer yes or no."
+IS_STATED = "Do the excerpts above state the answer to this question? Answer yes or no."
 # Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
 _SENTENCES = "Answer in one to three sentences, from the excerpts above: "
 # Asked for the answer first, small models say yes.
@@ -83,9 +83,9 @@ def question_about_excerpts(question: str) -> str:
     return f"{shape}{question.strip()}"
 
 
-def look_again(question: str, answer: str) -> str:
-    """Behind the excerpts: whether an answer is right."""
-    return f"Question: {question.strip()}\nProposed answer: {answer.strip()}\n{LOOK_AGAIN}"
+def whether_stated(question: str) -> str:
+    """Behind the excerpts: whether they hold the answer at all."""
+    return f"Question: {question.strip()}\n{IS_STATED}"
 
 
 def question_of_block(block: str) -> str:

@@ -22,7 +22,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
-from openbook.prompts import LOOK_AGAIN, question_of_block
+from openbook.prompts import IS_STATED, question_of_block
 from openbook.records import (
     Completion,
     Decoding,
@@ -118,7 +118,7 @@ class EchoEngine:
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
 
     def _answer(self, prompt: Prompt) -> str:
-        if prompt.question.endswith(LOOK_AGAIN):
+        if prompt.question.endswith(IS_STATED):
             return "Yes."
         asked = set(_words(question_of_block(prompt.question)))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, answer_again, ask, checked_question, pack
+from openbook.answer import HARDLY_STATED, Options, answer_again, ask, checked_question, pack
 from openbook.errors import ContextOverflow, QuestionError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, add
-from openbook.prompts import ABSTENTION, LOOK_AGAIN, reading_prompt
+from openbook.prompts import ABSTENTION, IS_STATED, reading_prompt
 from openbook.records import Answer, Completion, Decoding, Hit, ModelIdentity, Passage, Prompt, ReaderFormat, sha256_hex
 from openbook.replay import replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
@@ -52,7 +52,7 @@ class Says(EchoEngine):
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         self.prompts.append(prompt)
-        text = self._verdict if prompt.question.endswith(LOOK_AGAIN) else self._text
+        text = self._verdict if prompt.question.endswith(IS_STATED) else self._text
         yield text
         return Completion(text, "end", 1, 1, sha256_hex(b"prompt"), "says", math.log(self._likely))
 
@@ -109,12 +109,30 @@ def test_an_answer_says_how_sure_it_is(
     ("verdict", "likely", "confidence"),
     [("Yes", 0.9, "supported"), ("Yes", 0.4, "check it"), ("No", 0.9, "check it")],
 )
-def test_an_answer_that_the_model_does_not_stand_by_is_to_be_checked(
+def test_an_answer_that_the_model_does_not_find_stated_is_to_be_checked(
     asked: partial[Answer], verdict: str, likely: float, confidence: str
 ) -> None:
     engine = Says("Mayor Lila Ortega opened the bridge.", verdict, likely)
     answer = asked(OPENED, FrozenModel(engine), options=ALL)
     assert (answer.supported, answer.confidence) == (True, confidence)
+    assert [prompt.question.endswith(IS_STATED) for prompt in engine.prompts] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "likely", "abstains"), [("No", 0.6, True), ("Yes", 0.4, True), ("No", 0.4, False), ("To", 0.9, False)]
+)
+def test_the_default_model_declines_what_it_finds_hardly_stated(
+    asked: partial[Answer], base: KnowledgeBase, verdict: str, likely: float, abstains: bool
+) -> None:
+    class Default(Says):
+        identity = ModelIdentity("qwen2.5-coder-1.5b-instruct", next(iter(HARDLY_STATED)), "verified")
+
+    engine = Default("Mayor Lila Ortega opened the bridge.", verdict, likely)
+    answer = asked(OPENED, FrozenModel(engine), options=ALL)
+    assert (answer.abstained, bool(answer.closest), len(engine.prompts)) == (abstains, abstains, 1 if abstains else 2)
+    assert replay(answer.receipt, FrozenModel(engine), base).identical
+    forced = asked(OPENED, FrozenModel(engine), options=replace(ALL, strategy="together"))
+    assert not forced.abstained
 
 
 def test_nothing_near_the_question_is_an_abstention_without_reading(asked: partial[Answer]) -> None:

@@ -225,7 +225,7 @@ def read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) 
 
     answer = answered(request, cancelled)
     # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
-    given = readings[0].hits if readings and bench.strategy == "together" else hits
+    given = readings[0].hits if readings and bench.strategy in ("checked", "together") else hits
     if answer.abstained or answer.failure:
         return Read(answer, (), given)
     citations = quote(answer.text, wording, [hit.passage for hit in readings[0].sources]).citations
