@@ -18,12 +18,13 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from openbook.answer import decoding_for, reading_prompt
+from openbook.answer import decoding_for
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.diagnosis.scoring import exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
+from openbook.prompts import reading_prompt
 from openbook.records import Decoding
 from openbook.training.reader import Asked, PassageLine, Text, WordIndex, asked_of
 

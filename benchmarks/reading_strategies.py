@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reader_accuracy import squad
-from openbook.answer import Options, open_book_prompt, read_hits, said
+from openbook.answer import Options, read_hits, said
 from openbook.config import load_settings
 from openbook.diagnosis.probes import Probe
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
@@ -46,6 +46,7 @@ from openbook.inference.passage_selection import RANK_PRICE, choose
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.sizing import Sizing
 from openbook.models import ModelStore, ensure
+from openbook.prompts import open_book_prompt
 from openbook.records import Decoding, Embedder, Hit
 
 READ = 4

@@ -41,7 +41,7 @@ class Settings:
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
-    strategy: str = "auto"  # "each", "parallel", "together", or what suits the model
+    strategy: str = "auto"  # "each", "parallel", "checked", "together", or what suits the model
     passage_chars: int = 450  # longest passage of a new knowledge base
     passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters
     passage_overlap: int = 0  # how much of a passage also ends the one before, in the same unit

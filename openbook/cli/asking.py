@@ -33,7 +33,7 @@ def reading_options(command: _Command) -> _Command:
         click.option("--passages", type=int, help="How many passages the model reads."),
         click.option(
             "--strategy",
-            type=click.Choice(["auto", "each", "parallel", "together"]),
+            type=click.Choice(["auto", "each", "parallel", "checked", "together"]),
             help="Read each passage on its own and answer from one, or from all (parallel), or all in one prompt (auto: what suits the model).",
         ),
         click.option("--max-tokens", type=int, help="Longest answer, in tokens."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from openbook.cli.display import console, print_json, print_verdicts, printable, say, short_path, with_advice
 
 if TYPE_CHECKING:
-    from openbook.inference.kv_cache import Kept
+    from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status
     from openbook.knowledge.checking import Checked
@@ -95,7 +95,7 @@ def print_status(folder: Path, status: Status) -> None:
             say(out, printable(f"  {line}"))
 
 
-def print_states(kept: Kept, most_mb: int) -> None:
+def print_states(kept: CacheStats, most_mb: int) -> None:
     """What models computed of passages, of all knowledge bases together."""
     mean = f", {kept.bytes / kept.states / 1e6:.1f} MB each" if kept.states else ""
     mean += f", {kept.bytes / kept.tokens / 1e3:.1f} kB a token" if kept.tokens else ""

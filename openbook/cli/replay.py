@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase
     from openbook.records import Receipt
-    from openbook.replay import Replayed
+    from openbook.replay import ReplayResult
 
 
 @click.command()
@@ -68,7 +68,7 @@ def _read(path: Path) -> Receipt:
         raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], Replayed]:
+def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.cli import session
     from openbook.errors import ReceiptError
@@ -85,7 +85,7 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
         store.check_fast(reference)
         return to_close.enter_context(closing(load_model(reference, states=states, **session.engine_sizes(current))))
 
-    def again(receipt: Receipt) -> Replayed:
+    def again(receipt: Receipt) -> ReplayResult:
         if receipt.model.evidence != "verified":
             raise ReceiptError(
                 f"The answer is from {receipt.model.name}, a model that a server claimed to have; only a local one can be "

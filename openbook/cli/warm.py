@@ -40,11 +40,11 @@ def warm(
 
 def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | None = None) -> list[str]:
     """Let the model of the settings read what `scope` sees, as far as there is room. What was done, in sentences."""
-    from openbook.answer import open_book_prompt
     from openbook.cli import session
     from openbook.errors import ConfigError, ContextOverflow
     from openbook.inference import load_model
     from openbook.knowledge.windows import in_windows
+    from openbook.prompts import open_book_prompt
 
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")

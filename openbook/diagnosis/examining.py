@@ -15,7 +15,6 @@ from openbook.answer import (
     PASSAGES,
     Options,
     Reading,
-    closed_book_prompt,
     decoding_for,
     near_enough,
     read_hits,
@@ -33,6 +32,7 @@ from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.quoting import quote
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
@@ -71,7 +71,7 @@ class Bench:
 
     @property
     def passages(self) -> int:
-        return self.options.passages or PASSAGES[self.strategy]
+        return self.options.passages or PASSAGES
 
     def pinned(self) -> Bench:
         """The same on the version that is the newest now. Raises KnowledgeError when that asked for is not kept."""
@@ -225,7 +225,7 @@ def read(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancelled) 
 
     answer = answered(request, cancelled)
     # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
-    given = readings[0].hits if readings and bench.strategy == "together" else hits
+    given = readings[0].hits if readings and bench.strategy in ("checked", "together") else hits
     if answer.abstained or answer.failure:
         return Read(answer, (), given)
     citations = quote(answer.text, wording, [hit.passage for hit in readings[0].sources]).citations

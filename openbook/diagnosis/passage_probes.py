@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from openbook.answer import Strategy, near_enough, open_book_prompt
+from openbook.answer import Strategy, near_enough
 from openbook.diagnosis.examining import Bench, Read, ask_alone, read
 from openbook.diagnosis.holding import LOOKED_THROUGH, Finder
 from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
@@ -27,6 +27,7 @@ from openbook.diagnosis.summary import Share, share
 from openbook.diagnosis.verdicts import holds_any, is_right, same_answer
 from openbook.inference.frozen import Cancelled
 from openbook.knowledge.values import accepted_value, same_value, stated_values
+from openbook.prompts import open_book_prompt
 from openbook.records import Hit, Passage, sha256_hex
 
 NO_PASSAGE = "no passage holds the answer"

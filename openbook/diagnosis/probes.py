@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import closed_book_prompt, reading_prompt
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.diagnosis.questions import text_of, texts
 from openbook.diagnosis.scoring import exact_match, holds_answer, token_f1
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
+from openbook.prompts import closed_book_prompt, reading_prompt
 from openbook.records import Decoding
 
 DECODING = Decoding(max_tokens=64, stop=("\n",))

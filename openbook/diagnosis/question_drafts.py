@@ -22,11 +22,11 @@ from openbook.diagnosis.scoring import plain_words
 from openbook.errors import ConfigError, ContextOverflow
 from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
-from openbook.inference.prompting import passage_block
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
 from openbook.knowledge.words import is_function_word
+from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
 TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted

@@ -1,12 +1,13 @@
 """The embedder: a frozen ONNX model that turns text into unit vectors.
 
-Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else; two
+Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else. Two
 single-threaded evaluations at a time keep two cores busier than one batched evaluation with two threads (docs/log.md).
+
+Shape legend: N texts, T tokens of one text, D dimensions.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,14 +19,11 @@ from typing import TYPE_CHECKING, Any
 from openbook.config import available_cores
 from openbook.errors import EngineError
 from openbook.inference import int8bert
-from openbook.inference.onnxfile import Constant
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# Shape legend: N texts, T tokens of one text, D dimensions.
 
 
 class OnnxEmbedder:
@@ -48,8 +46,7 @@ class OnnxEmbedder:
         passage_prefix: str = "",
         threads: int = 0,
     ) -> None:
-        self._folder = folder
-        self._name, self._dimensions = name, dimensions
+        self._folder, self._name, self._dimensions = folder, name, dimensions
         self.model_digest = digest  # by which the store names the model
         self._max_tokens = max_tokens
         self._query_prefix, self._passage_prefix = query_prefix, passage_prefix
@@ -60,7 +57,8 @@ class OnnxEmbedder:
     def identity(self) -> EmbedderIdentity:
         """The digest covers the model and, where it is not the file's own, the computation. Raises EngineError."""
         with self._opening:
-            return self._identity
+            digest = _in_int8(self.model_digest) if self._computes_in_int8 else self.model_digest
+        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         with self._opening:
@@ -90,7 +88,11 @@ class OnnxEmbedder:
         return len(tokenizer.encode(self._passage_prefix + text).ids)
 
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
+        import numpy as np
+
+        mean = self._hidden(session, text).mean(axis=0, keepdims=True)
+        length = np.linalg.norm(mean, axis=1, keepdims=True)
+        vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
         if vector.shape != (self._dimensions,):
             raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
         return vector
@@ -110,22 +112,20 @@ class OnnxEmbedder:
             raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
         return hidden
 
-    # What is opened once, under the lock.
-
-    @cached_property
-    def _identity(self) -> EmbedderIdentity:
-        digest = self.model_digest if self._bert is None else _in_int8(self.model_digest)
-        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
+    # --- opened once, under the lock ---
 
     @cached_property
     def _bert(self) -> int8bert.Bert | None:
         try:
-            with (self._folder / "model.onnx").open("rb") as file:
-                return int8bert.recognised(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            return int8bert.Bert((self._folder / "model.onnx").read_bytes())
         except int8bert.NotThisBert:
             return None
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        except OSError as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+    @cached_property
+    def _computes_in_int8(self) -> bool:
+        return self._bert is not None
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -141,27 +141,21 @@ class OnnxEmbedder:
 
     @cached_property
     def _query_session(self) -> Any:
-        return self._session(optimised=False) if self._bert is None else self._int8_session
+        return self._passage_session if self._computes_in_int8 else self._open(str(self._folder / "model.onnx"))
 
     @cached_property
     def _passage_session(self) -> Any:
-        return self._session(optimised=True) if self._bert is None else self._int8_session
-
-    @cached_property
-    def _int8_session(self) -> Any:
-        if self._bert is None:
-            raise EngineError(f"The embedder {self._name!r} does not compute in int8.")
-        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model().data))
+        if not self._computes_in_int8 or self._bert is None:
+            return self._open(str(self._folder / "model.onnx"), optimised=True)
+        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model()))
         try:
-            self._int8_model = int8bert.int8_model(self._bert, signed=signed)  # the session reads its constants
+            session = self._open(int8bert.int8_model(self._bert, signed=signed))
         except int8bert.NotThisBert as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-        return self._open(self._int8_model.data, apart=self._int8_model.apart)
+        del self._bert  # the whole file, which the session no longer needs
+        return session
 
-    def _session(self, *, optimised: bool) -> Any:
-        return self._open(str(self._folder / "model.onnx"), optimised=optimised)
-
-    def _open(self, model: str | bytes, *, optimised: bool = False, apart: Sequence[Constant] = ()) -> Any:
+    def _open(self, model: str | int8bert.Model, *, optimised: bool = False) -> Any:
         # Set before its library is loaded: it would write records of what is run into the user's home.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
@@ -173,9 +167,11 @@ class OnnxEmbedder:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         try:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(item.array()) for item in apart]
-            options.add_external_initializers([item.name for item in apart], values)
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            if isinstance(model, int8bert.Model):
+                tensors = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
+                options.add_external_initializers(list(model.apart), tensors)
+            source = model if isinstance(model, str) else model.data
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
 
@@ -187,12 +183,3 @@ def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Dig
 
 def _in_int8(model: Digest) -> Digest:
     return sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": model}))
-
-
-def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[T, D]; a row of zeros stays one."""
-    import numpy as np
-
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: NDArray[np.float32] = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    return result

@@ -1,7 +1,7 @@
-"""A model behind any OpenAI-compatible server. What it is can only be claimed, and answers carry that.
+"""A model behind any OpenAI-compatible server. The server can only claim which model it is, and answers say so.
 
-Its name is the one that the user gave, `qwen3:8b` for instance. Where the server stands is nobody's business but the user's:
-no name and no error holds the address, since both may be shown to others.
+The model's name is the one that the user gave, `qwen3:8b` for instance. No name and no error holds the server's address,
+since both may be shown to others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from openbook.errors import ConfigError, ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
@@ -24,11 +26,27 @@ _CONNECT_TIMEOUT_S = 10.0
 _MAX_LINE_BYTES = 2**20
 _MAX_ANSWER_CHARS = 10_000_000
 # How servers are asked for an answer without thinking: Ollama and OpenAI by the first, llama.cpp, vLLM and SGLang by the
-# second. One that knows a parameter not, and refuses it by this word, is not sent it again.
+# second. A server that refuses a parameter by this word does not get it again.
 _NO_THINKING = {"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": False}}
 _REFUSED_BY = {"reasoning_effort": "reasoning", "chat_template_kwargs": "chat_template_kwargs"}
 _THINK, _THOUGHT = "<think>", "</think>"
 _FINISH: dict[str, FinishReason] = {"stop": "end", "length": "length"}
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    """One piece of an answer. The closing event, with the usage, has no choices."""
+
+    choices: list[_Choice] = []
+    error: Any = None
 
 
 class OpenAIEngine:
@@ -163,83 +181,58 @@ class OpenAIEngine:
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
         """The stream's events. Raises EngineError when it is none, too large, or breaks off before its end."""
-        events = size = 0
+        name, size = self._identity.name, -1
         for line in lines:
             if not line.startswith("data:"):
                 continue
             data = line[5:].strip()
             if data == "[DONE]":
                 return
-            text, reason = self._parse(data)
-            events, size = events + 1, size + len(text)
+            try:
+                event = msgspec.convert(json.loads(data), _Event)
+            except (ValueError, RecursionError) as error:
+                shown = self._without_address(data[:200])
+                raise EngineError(f"{name} sent an event that is not a chat completion: {shown!r}.") from error
+            if event.error is not None:
+                raise EngineError(f"{name} failed while answering: {self._without_address(_error_message(data))}.")
+            choice = event.choices[0] if event.choices else _Choice()
+            text, reason = (choice.delta and choice.delta.content) or "", choice.finish_reason or ""
+            size = max(size, 0) + len(text)
             if size > _MAX_ANSWER_CHARS:
-                raise EngineError(
-                    f"{self._identity.name} sent more than {_MAX_ANSWER_CHARS:,} characters for one answer."
-                )
+                raise EngineError(f"{name} sent more than {_MAX_ANSWER_CHARS:,} characters for one answer.")
             yield text, reason
             if reason:
                 return
-        if not events:
-            raise EngineError(
-                f"{self._identity.name} did not answer with a stream of chat completions. Is base_url right?"
-            )
-        raise EngineError(f"{self._identity.name} broke off before the end of its answer. Ask again.")
-
-    def _parse(self, line: str) -> tuple[str, str]:
-        try:
-            event = json.loads(line)
-            if "error" in event:
-                raise EngineError(
-                    f"{self._identity.name} failed while answering: {self._without_address(_error_message(line))}."
-                )
-            choices = event["choices"]
-            if not choices:  # the closing usage event has none
-                return "", ""
-            delta, reason = choices[0].get("delta") or {}, choices[0].get("finish_reason")
-            content = delta.get("content")
-            if content is not None and not isinstance(content, str):
-                raise TypeError(content)
-            return content or "", str(reason or "")
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise EngineError(
-                f"{self._identity.name} sent an event that is not a chat completion: {self._without_address(line[:200])!r}."
-            ) from error
+        if size < 0:
+            raise EngineError(f"{name} did not answer with a stream of chat completions. Is base_url right?")
+        raise EngineError(f"{name} broke off before the end of its answer. Ask again.")
 
 
 class LeadingThoughts:
     """Drops what a model thinks before it answers: `<think>...</think>` at the beginning, and the space around it."""
 
     def __init__(self) -> None:
-        self._held = ""
-        self._at: Literal["beginning", "thoughts", "space", "answer"] = "beginning"
+        self._held, self._answering = "", False
 
     def drop(self, text: str, *, final: bool = False) -> str:
         """What belongs to the answer, of `text` and of what was held back before; `final`: nothing follows."""
-        if self._at == "answer":
+        if self._answering:
             return text
         self._held += text
-        if self._at == "beginning":
-            begun = self._held.lstrip()
-            if not begun.startswith(_THINK):
-                if _THINK.startswith(begun) and not final:
-                    return ""
-                self._at = "answer"
-                return self._held
-            self._at, self._held = "thoughts", begun.removeprefix(_THINK)
-        if self._at == "thoughts":
-            _, ended, rest = self._held.partition(_THOUGHT)
-            self._held = rest if ended else self._held[1 - len(_THOUGHT) :]  # of which it may be the beginning
+        begun = self._held.lstrip()
+        if begun.startswith(_THINK):
+            thoughts, ended, answer = begun.partition(_THOUGHT)
             if not ended:
-                return ""
-            self._at = "space"
-        self._held = self._held.lstrip()
-        if self._held:
-            self._at = "answer"
-        return self._held
+                self._held = _THINK + thoughts[len(_THINK) :][1 - len(_THOUGHT) :]  # may hold the beginning of the end
+            answer = answer.lstrip()
+        else:
+            answer = "" if _THINK.startswith(begun) and not final else self._held
+        self._answering = bool(answer)
+        return answer
 
 
 def _check_key(api_key: str) -> None:
-    """Found here, it is a sentence; found by the HTTP library, it is an error that shows the key."""
+    """Refuses here what the HTTP library would refuse with an error that shows the key."""
     wrong = next((i for i, character in enumerate(api_key, 1) if not "!" <= character <= "~"), None)
     if wrong is not None:
         raise ConfigError(

@@ -97,9 +97,12 @@ def quote(
     )
 
 
-def is_sure(answer: str, question: str, quoted: Quoted) -> bool:
-    """Whether each sentence of the answer is surely supported, and together they say more than the question."""
-    sure = all(each.score >= SURE and each.citation is not None for each in quoted.sentences if each.states)
+def is_sure(answer: str, question: str, quoted: Quoted, *, stated: bool = False) -> bool:
+    """Whether each sentence of the answer is surely supported, and together they say more than the question.
+
+    Where it is known that the passages have the answer `stated`, a quote of one sentence will do.
+    """
+    sure = stated or all(each.score >= SURE and each.citation is not None for each in quoted.sentences if each.states)
     said, asked = claims.statement(answer), claims.statement(question)
     return sure and bool(quoted.citations) and (not said.stems <= asked.stems or said.values != asked.values)
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
-from openbook.replay import Replayed, passage_of, replay
+from openbook.replay import ReplayResult, passage_of, replay
 from openbook.serving.access import Caller
 from openbook.serving.bodies import ReplayBody, parsed
 from openbook.serving.lookup import ReceiptLookup
@@ -36,7 +36,7 @@ async def replay_receipt(service: Service, request: Request, caller: Caller) -> 
     """Answers again, with the model of this server and the passages of the receipt."""
     body, lookup = parsed(ReplayBody, await request.body()), request.app.state.receipts
 
-    def work(stop: Stop) -> Replayed:
+    def work(stop: Stop) -> ReplayResult:
         found = _found(service, lookup, caller, body.id, stop, _may_read)
         go_on(stop)
         result = replay(found, service.model, _base_of(service, found), caller.labels, stop)

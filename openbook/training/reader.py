@@ -23,10 +23,10 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from openbook.errors import ConfigError, EngineError
-from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.words import Vocabulary, query_terms
+from openbook.prompts import passage_block, question_block
 from openbook.records import Prompt
 from openbook.training.examples import Branch, Tree
 from openbook.training.jsonl import Line

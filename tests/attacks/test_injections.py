@@ -12,7 +12,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from openbook.answer import ask, open_book_prompt
+from openbook.answer import ask
 from openbook.cli import display
 from openbook.config import Settings
 from openbook.diagnosis.deciding import judged
@@ -22,6 +22,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference
+from openbook.prompts import open_book_prompt
 from openbook.records import Passage, Prompt, ReaderFormat
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder

@@ -10,7 +10,7 @@ from openbook.diagnosis.questions import Question
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.prompting import question_of_block
+from openbook.prompts import question_of_block
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 
 FAILS = "<fails>"

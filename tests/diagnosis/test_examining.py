@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import Options, ask, reading_prompt
+from openbook.answer import Options, ask
 from openbook.diagnosis import examining
 from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.examining import Bench, examine, header_for
@@ -26,6 +26,7 @@ from openbook.diagnosis.results import More, write_results
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
+from openbook.prompts import reading_prompt
 from openbook.purging import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
 from openbook.testing import EchoEngine, HashEmbedder, echo_model

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.answer import Options, reading_prompt
+from openbook.answer import Options
 from openbook.diagnosis.examining import Bench
 from openbook.diagnosis.passage_probes import (
     AMONG,
@@ -34,6 +34,7 @@ from openbook.diagnosis.questions import Question
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
+from openbook.prompts import reading_prompt
 from openbook.records import Decoding, Hit, Passage, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.answer import Options, ask, open_book_prompt
+from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.windows import WINDOW_CHARS, in_windows, joined, partition
+from openbook.prompts import open_book_prompt
 from openbook.records import Completion, Decoding, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from openbook.answer import ask
-from openbook.answer_text import ABSTENTION
 from openbook.knowledge import KnowledgeBase
+from openbook.prompts import ABSTENTION
 from openbook.records import Answer, ReaderFormat
 from openbook.serving import answering
 from openbook.serving.bodies import CHAT_IGNORED, CHAT_REFUSED

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.answer import ask
-from openbook.answer_text import ABSTENTION
 from openbook.knowledge import add
+from openbook.prompts import ABSTENTION
 from openbook.records import Answer, Citation
 from openbook.serving.footnotes import footnotes
 from openbook.testing import HashEmbedder, echo_model

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from openbook.answer import ask
-from openbook.answer_text import ABSTENTION, TextPreview, tidy
+from openbook.answer_text import TextPreview, tidy
+from openbook.prompts import ABSTENTION
 from openbook.records import Answer
 from openbook.serving.bodies import UploadBody
 from openbook.serving.chat import ChatShape

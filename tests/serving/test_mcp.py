@@ -19,9 +19,9 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from openbook.answer import Options
-from openbook.answer_text import ABSTENTION
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of
 from openbook.serving.mcp import MAX_CHARS, make_server
 from openbook.testing import HashEmbedder, echo_model

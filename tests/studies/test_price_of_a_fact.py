@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from openbook.answer import CLOSED_BOOK
 from openbook.inference import FrozenModel
+from openbook.prompts import CLOSED_BOOK
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
 from openbook.training.instruction import ConversationLine
