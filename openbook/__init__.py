@@ -61,14 +61,14 @@ A model behind an OpenAI-compatible server can only claim what it is:
 With real models, which are fetched once and checked by their digests:
 
     >>> store = openbook.ModelStore(Path("models"))
-    >>> reference = openbook.ensure(store, "reader")
+    >>> reference = openbook.ensure(store, "qwen2.5-coder-1.5b-instruct")
     >>> embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
     >>> embedder.embed_query("Who signs travel expenses?").shape
     (384,)
-    >>> reader = openbook.load_model(reference)
-    >>> reader.identity.evidence
+    >>> model = openbook.load_model(reference)
+    >>> model.identity.evidence
     'verified'
-    >>> reader.close()
+    >>> model.close()
 
 The command line `openbook` does the same. Importing this package does nothing else: names load when they are used.
 """

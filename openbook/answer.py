@@ -132,7 +132,7 @@ def ask(
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     decoding = decoding_for(model, options.decoding)
     found = Retrieved(CLOSED)
-    if base and embedder:
+    if base is not None and embedder is not None:
         found = find(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
     elif decoding.quote:
         raise QuestionError("Without passages there is nothing to quote; ask without --quote.")
@@ -140,22 +140,22 @@ def ask(
 
     # 2) Read: as many of the best as fit into the model's context, and say so when some do not.
     abstentions = [ABSTENTION, *([model.reader.abstention] if model.reader else [])]
-    preview = TextPreview(on_text, abstentions if base else [])
+    preview = TextPreview(on_text, abstentions if base is not None else [])
     asked = with_instruction(question, options.instruction)
     reading = read_hits(asked, found.hits, found.strategy, model, decoding, preview.feed, cancelled, progress)
     text, abstained = said(reading, model)
 
     # 3) Cite: every sentence of the answer gets a verbatim quote, or the answer says that it has none.
     quoted, nearest, sure = Quoted(), tuple[Citation, ...](), False
-    if embedder and base:
+    if base is not None and embedder is not None:
         quoted, nearest = cite(text, question, reading, embedder, abstained=abstained)
         stated = (reading.stated or 0.0) >= SURELY_STATED
         doubtful = found.strategy in ("checked", "together") and model.identity.evidence == "verified" and not stated
         sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
-    older = found.editions.older_note(quoted.citations) if found.editions else None
+    older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
     receipt = _receipt(question, text, reading, model, decoding, options.instruction)
-    if base:
+    if base is not None:
         receipt = replace(
             receipt,
             embedder=base.embedder,

@@ -44,7 +44,7 @@ def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.model
 def test_the_tour_runs_with_real_models(monkeypatch: pytest.MonkeyPatch, model_store: ModelStore) -> None:
-    for name in ("reader", "minilm-l6-int8"):
+    for name in ("qwen2.5-coder-1.5b-instruct", "minilm-l6-int8"):
         stored(model_store, name)
     monkeypatch.chdir(MODEL_HOME)
     run(WITH_MODELS)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from openbook.models import EmbeddingSpec
+
 
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
@@ -34,22 +36,9 @@ class OnnxEmbedder:
     text follows from its kind, so a vector never depends on what was open first.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        digest: Digest,
-        dimensions: int,
-        max_tokens: int,
-        query_prefix: str = "",
-        passage_prefix: str = "",
-        threads: int = 0,
-    ) -> None:
-        self._folder, self._name, self._dimensions = folder, name, dimensions
+    def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
+        self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
         self.model_digest = digest  # by which the store names the model
-        self._max_tokens = max_tokens
-        self._query_prefix, self._passage_prefix = query_prefix, passage_prefix
         self._workers = threads or available_cores()
         self._opening = threading.RLock()  # cached_property alone would let two threads open a session twice
 
@@ -63,7 +52,7 @@ class OnnxEmbedder:
     def embed_query(self, text: str) -> NDArray[np.float32]:
         with self._opening:
             session = self._query_session
-        return self._embed(session, self._query_prefix + text)
+        return self._embed(session, self._spec.query_prefix + text)
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
@@ -76,7 +65,7 @@ class OnnxEmbedder:
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
-            embedded = pool.map(lambda i: self._embed(session, self._passage_prefix + texts[i]), order)
+            embedded = pool.map(lambda i: self._embed(session, self._spec.passage_prefix + texts[i]), order)
             for i, vector in zip(order, embedded, strict=True):
                 rows[i] = vector
         return rows
@@ -85,7 +74,7 @@ class OnnxEmbedder:
         """How many tokens of a passage are read, its prefix and the tokenizer's own included; what is cut off is not."""
         with self._opening:
             tokenizer = self._tokenizer
-        return len(tokenizer.encode(self._passage_prefix + text).ids)
+        return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
 
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
         import numpy as np
@@ -134,7 +123,7 @@ class OnnxEmbedder:
         try:
             tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
             tokenizer.no_padding()
-            tokenizer.enable_truncation(self._max_tokens)
+            tokenizer.enable_truncation(self._spec.max_tokens)
         except Exception as error:
             raise EngineError(f"The tokenizer of the embedder {self._name!r} cannot be loaded: {error}.") from error
         return tokenizer

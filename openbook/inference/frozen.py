@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
@@ -245,13 +244,4 @@ def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedde
             f"{reference.name!r} is a language model, not an embedder; "
             "set OPENBOOK_EMBEDDER to an embedder, for instance minilm-l6-int8."
         )
-    return OnnxEmbedder(
-        Path(reference.path),
-        name=reference.name,
-        digest=reference.digest,
-        dimensions=spec.dimensions,
-        max_tokens=spec.max_tokens,
-        query_prefix=spec.query_prefix,
-        passage_prefix=spec.passage_prefix,
-        threads=threads,
-    )
+    return OnnxEmbedder(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -84,7 +84,8 @@ class LlamaCppEngine:
 
         `template` says what the model's chat template writes.
         """
-        self._identity, self._note, self._kv_bits = identity, note, kv_bits
+        self.identity: Final = identity
+        self._kv_bits = kv_bits
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
         self._base: LlamaCppEngine | None = None
@@ -96,14 +97,20 @@ class LlamaCppEngine:
         instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
         learned = int(part.metadata(READER_KEYS + "passages") or 1)
         threshold = part.metadata(READER_KEYS + "declines_above")
-        self._reader_format = (
+        # How this model was trained to be asked about passages; None for one that was not.
+        self.reader_format: Final = (
             ReaderFormat(instruction, abstention, learned, float(threshold) if threshold else None)
             if instruction and abstention
             else None
         )
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
-        self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
+        self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
+        rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
+        rule += f"; {'f16' if kv_bits == 16 else 'q8_0'} cache, flash attention{note and f'; {note}'}"
+        self.numeric_class: Final = (
+            f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
+        )
         # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
         self._state = threading.Condition(threading.RLock())
         self._closed, self._users = False, 0
@@ -113,26 +120,6 @@ class LlamaCppEngine:
         self._tokenizer = PromptTokenizer(self._model, template)
         abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
         self._abstention_token = abstention_tokens[0] if abstention_tokens else None
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self._identity
-
-    @property
-    def numeric_class(self) -> str:
-        rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
-        cache = "f16" if self._kv_bits == 16 else "q8_0"
-        rule += f"; {cache} cache, flash attention{self._note and f'; {self._note}'}"
-        return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
-
-    @property
-    def context_tokens(self) -> int:
-        return self._context_tokens
-
-    @property
-    def reader_format(self) -> ReaderFormat | None:
-        """How this model was trained to be asked about passages; None for one that was not."""
-        return self._reader_format
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return cells_of(prompt, self.tokenize(prompt))
@@ -160,7 +147,7 @@ class LlamaCppEngine:
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of an answer's first token. A reader with a threshold abstains if that is likely enough, and only then."""
-        reader, abstention = self._reader_format, self._abstention_token
+        reader, abstention = self.reader_format, self._abstention_token
         if not prompt.passages or reader is None or reader.declines_above is None or abstention is None:
             return logits
         declines = float(np.exp(log_softmax(logits)[abstention])) >= reader.declines_above
@@ -196,7 +183,7 @@ class LlamaCppEngine:
         """`look` gets every row of logits that decides something, in order."""
         abstention = self._abstention_token
         if abstention is None or not prompts:
-            raise EngineError(f"{self._identity.name!r} is no trained reader, which reading each passage alone needs.")
+            raise EngineError(f"{self.identity.name!r} is no trained reader, which reading each passage alone needs.")
         requests = [self._request(prompt, decoding) for prompt in prompts]
         chosen: int | None = None
         rows: list[NDArray[np.float32]] = []
@@ -310,7 +297,7 @@ class LlamaCppEngine:
     def _keys(self, request: _Request) -> list[bytes]:
         """The key of the state after each block but the last."""
         weights = "adapter" if self._adapts(request.prompt) else "base"
-        key = root_key(self._identity.digest, self.numeric_class, weights, *request.prompt.labels)
+        key = root_key(self.identity.digest, self.numeric_class, weights, *request.prompt.labels)
         keys = []
         for block in request.blocks[:-1]:
             keys.append(key := next_key(key, block))
@@ -319,16 +306,16 @@ class LlamaCppEngine:
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow."""
         blocks = self._tokenizer.blocks(prompt)
-        if (tokens := cells_of(prompt, blocks)) + decoding.max_tokens > self._context_tokens:
+        if (tokens := cells_of(prompt, blocks)) + decoding.max_tokens > self.context_tokens:
             raise ContextOverflow(
                 f"The prompt has {tokens} tokens and the answer may take {decoding.max_tokens}, but the context of "
-                f"{self._identity.name!r} holds {self._context_tokens}. Ask with fewer passages, a shorter question or a "
+                f"{self.identity.name!r} holds {self.context_tokens}. Ask with fewer passages, a shorter question or a "
                 "smaller max_tokens."
             )
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
-        request = request_digest(self._identity.digest, prompt_digest, decoding)
+        request = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         return _Request(prompt, blocks, prompt_digest, AnswerDecoder(self._model, decoding, request, spans))
 
@@ -381,7 +368,7 @@ class LlamaCppEngine:
         return sha256_hex(self.logits(prompt, steps).tobytes())
 
     def _adapts(self, prompt: Prompt) -> bool:
-        return self._adapter is not None and (bool(prompt.passages) or self._reader_format is None)
+        return self._adapter is not None and (bool(prompt.passages) or self.reader_format is None)
 
     def _base_for(self, prompt: Prompt) -> LlamaCppEngine | None:
         """The engine of the base, where that answers this prompt and is another file."""
@@ -446,14 +433,14 @@ class LlamaCppEngine:
         raise Aborted
 
     def _new_context(self) -> Context:
-        cells = max(self._context_tokens, SHARED_CELLS)
+        cells = max(self.context_tokens, SHARED_CELLS)
         return Context(
             self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE, self._kv_bits
         )
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError(f"The model {self._identity.name!r} was closed; load it again.")
+            raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
 
 
 def _decode(

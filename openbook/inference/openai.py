@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -58,25 +58,14 @@ class OpenAIEngine:
         if not re.match(r"https?://[^/\s]", base_url):
             raise ConfigError(f"base_url must begin with http:// or https:// and a host, not {base_url!r}.")
         self._base_url = base_url.rstrip("/")
-        self._identity = ModelIdentity(name=name, digest="", evidence="claimed")
-        self._context_tokens = context_tokens
+        self.identity: Final = ModelIdentity(name=name, digest="", evidence="claimed")
+        self.numeric_class: Final = ""
+        self.context_tokens: Final = context_tokens
         self._no_thinking: dict[str, Any] = _NO_THINKING
         _check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
         self._closed = False
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self._identity
-
-    @property
-    def numeric_class(self) -> str:
-        return ""
-
-    @property
-    def context_tokens(self) -> int:
-        return self._context_tokens
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
@@ -87,7 +76,8 @@ class OpenAIEngine:
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         self._check_open()
-        messages = self._messages(prompt)
+        user = "".join(prompt.passages) + prompt.question
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}]
         stream, thinking, pieces = TextStream(decoding.stop), LeadingThoughts(), []
         finish: FinishReason = "end"
         for text, reason in self._events(messages, decoding):
@@ -108,7 +98,7 @@ class OpenAIEngine:
             yield rest
         if finish == "length" and not pieces:
             raise EngineError(
-                f"{self._identity.name} thought until its {decoding.max_tokens} tokens were used up, and gave no answer. Allow "
+                f"{self.identity.name} thought until its {decoding.max_tokens} tokens were used up, and gave no answer. Allow "
                 "more (max_tokens), or turn its thinking off where it runs."
             )
         return Completion(
@@ -126,21 +116,17 @@ class OpenAIEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError(f"The connection to {self._identity.name} was closed; connect again.")
-
-    def _messages(self, prompt: Prompt) -> list[dict[str, str]]:
-        user = "".join(prompt.passages) + prompt.question
-        return [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}]
+            raise EngineError(f"The connection to {self.identity.name} was closed; connect again.")
 
     def _events(self, messages: list[dict[str, str]], decoding: Decoding) -> Iterator[tuple[str, str]]:
         """Pairs of text and finish reason ("" while it goes on)."""
         import httpx
 
         # Stop strings are looked for here, and the connection then closed: a server would find them in thoughts, too.
-        body: dict[str, Any] = {"model": self._identity.name, "messages": messages, "stream": True, **self._no_thinking}
+        body: dict[str, Any] = {"model": self.identity.name, "messages": messages, "stream": True, **self._no_thinking}
         body |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": decoding.seed}
         body["max_tokens"] = decoding.max_tokens
-        server = f"The server of {self._identity.name}"
+        server = f"The server of {self.identity.name}"
         try:
             with self._client.stream("POST", f"{self._base_url}/chat/completions", json=body) as response:
                 refused = self._check_status(response)
@@ -175,13 +161,13 @@ class OpenAIEngine:
         if status in (400, 422) and (refused := [key for key in self._no_thinking if _REFUSED_BY[key] in detail]):
             return refused
         if status == 400 and "context" in message.lower():
-            raise ContextOverflow(f"{self._identity.name} says: {message}. Ask with fewer passages.")
+            raise ContextOverflow(f"{self.identity.name} says: {message}. Ask with fewer passages.")
         hints = {401: " Set the key in the environment (api_key_env).", 404: " Check the model's name and base_url."}
-        raise EngineError(f"{self._identity.name} answered {status}: {message}.{hints.get(status, '')}")
+        raise EngineError(f"{self.identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
         """The stream's events. Raises EngineError when it is none, too large, or breaks off before its end."""
-        name, size = self._identity.name, -1
+        name, size = self.identity.name, -1
         for line in lines:
             if not line.startswith("data:"):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from openbook.errors import EngineError
 from openbook.inference import int8bert as int8
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder, model_digest_of
-from openbook.models import ModelReference
+from openbook.models import EmbeddingSpec, ModelReference
 from openbook.records import Embedder
 from openbook.testing import EmbedderSuite
 
@@ -47,8 +48,8 @@ def write_embedder(folder: Path, *, dimensions: int = DIMENSIONS) -> None:
 
 
 def open_embedder(folder: Path, **changes: Any) -> OnnxEmbedder:
-    options: dict[str, Any] = {"name": "small", "digest": "d1", "dimensions": DIMENSIONS, "max_tokens": 32}
-    return OnnxEmbedder(folder, **options | changes)
+    spec = replace(EmbeddingSpec(DIMENSIONS, max_tokens=32), **changes)
+    return OnnxEmbedder(folder, name="small", digest="d1", spec=spec)
 
 
 class TestAnotherModel(EmbedderSuite):

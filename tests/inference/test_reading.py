@@ -25,12 +25,13 @@ from openbook.records import Decoding, Prompt
 pytestmark = pytest.mark.model
 
 DECODING = Decoding(max_tokens=6)
+# Small, since every token is evaluated many times. `LONG` and the last question are longer than a call.
 PASSAGES = [
     "Passage:\nThe ferry leaves at noon from pier 4.\n\n",
     "Passage:\nThe ferry leaves at noon from pier 4. Tickets cost 9 crowns and are sold on board.\n\n",
     "Passage:\nMount Kessin is 3,412 metres high.\n\n",
-    "Passage:\n" + "The library closes on Mondays and was founded in 1874 by the city council. " * 17 + "\n\n",
 ]
+LONG = "Passage:\n" + "The library closes on Mondays and was founded in 1874 by the city council. " * 17 + "\n\n"
 QUESTIONS = [
     "Question: When does the ferry leave?",
     "Question: How high is Mount Kessin?",
@@ -118,10 +119,9 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened
 def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(5)
     asked = [
-        Prompt("Answer.", tuple(chance.sample(PASSAGES, chance.randint(1, 4))), question, side_by_side=True)
-        for question in QUESTIONS[:2]
-        for _ in range(2)
+        Prompt("Answer.", tuple(chance.sample(PASSAGES, n)), QUESTIONS[n % 2], side_by_side=True) for n in (1, 2, 3)
     ]
+    asked.append(Prompt("Answer.", (PASSAGES[0], LONG), QUESTIONS[0], side_by_side=True))
     kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
     small = opened(KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
@@ -155,10 +155,10 @@ def test_too_many_passages_side_by_side_are_refused(opened: Opened) -> None:
 def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(7)
     requests = [
-        (chance.sample(PASSAGES[:3], chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
+        (chance.sample(PASSAGES, chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
         for _ in range(4)
     ]
-    requests += [(PASSAGES[2:], QUESTIONS[1], together) for together in (False, True)]  # longer than a call
+    requests += [([PASSAGES[2], LONG], QUESTIONS[1], together) for together in (False, True)]
     requests += [(PASSAGES[:1], QUESTIONS[2], False)]
     count = len(requests)
     small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
@@ -176,7 +176,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
-        for number in [*range(count), *chance.choices(range(4), k=12)]:
+        for number in [*range(count), *chance.choices(range(4), k=6)]:
             assert answer(engine, *requests[number]) == expected[number]
     restarted = opened(KVCache(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
@@ -187,14 +187,14 @@ def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Opened) -> None:
     alone = FrozenModel(engine).complete(prompts(PASSAGES[:1], QUESTIONS[1])[0], DECODING)
     first = read(FrozenModel(engine), prompts(PASSAGES[:1], QUESTIONS[1]), number(0)).completion
     assert replace(first, prompt_digest=alone.prompt_digest) == alone
-    asked = prompts(PASSAGES[:3], QUESTIONS[1])
+    asked = prompts(PASSAGES, QUESTIONS[1])
     found = engine.reading_digest(asked, DECODING)
     assert found == engine.reading_digest(asked, DECODING)
     others = [
         engine.reading_digest(asked[:2], DECODING),
         engine.reading_digest([*asked[1:], asked[0]], DECODING),
         engine.reading_digest(asked, replace(DECODING, max_tokens=1)),
-        engine.reading_digest(prompts(PASSAGES[:3], QUESTIONS[0]), DECODING),
+        engine.reading_digest(prompts(PASSAGES, QUESTIONS[0]), DECODING),
         engine.reading_digest(asked, DECODING, number(0)),
     ]
     assert len({found, *others}) == 6
@@ -226,10 +226,10 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
         alone.append(models[0].engine)
         shared.append(models[1].engine)
-    expected = [[engine.logits_digest(prompt) for prompt in asked] for engine in alone]
+    expected = [[engine.logits_digest(prompt, 2) for prompt in asked] for engine in alone]
     for _ in range(2):
         for number, prompt in enumerate(asked):
-            assert [engine.logits_digest(prompt) for engine in shared] == [each[number] for each in expected]
+            assert [engine.logits_digest(prompt, 2) for engine in shared] == [each[number] for each in expected]
     for engine in (*alone, *shared):
         engine.close()
     with_passages = [number for number, prompt in enumerate(asked) if prompt.passages]
@@ -239,7 +239,7 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
 
 def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Opened, tmp_path: Path) -> None:
     halved, whole = KVCache(tmp_path / "8"), KVCache(tmp_path / "16")
-    asked = prompts(PASSAGES[:3], QUESTIONS[0])
+    asked = prompts(PASSAGES, QUESTIONS[0])
     cold, warm, other = (opened(s, b) for s, b in ((nothing_kept(), 8), (halved, 8), (whole, 16)))
     expected = cold.logits_each(asked, 4)
     for engine in (warm, warm, opened(KVCache(tmp_path / "8"), 8)):
@@ -271,7 +271,7 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(opened: Op
     assert found == each(engine, asked[:1], QUESTIONS[1])  # so it can be replayed from what was read
     of_all = each(engine, asked, QUESTIONS[1], ALL)
     assert (of_all.read, of_all.chosen, of_all.completion.text) == (3, 0, found.completion.text)
-    late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[1]] * SIDE_BY_SIDE], QUESTIONS[1])
+    late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[0]] * SIDE_BY_SIDE], QUESTIONS[1])
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
 
 
