@@ -214,7 +214,7 @@ def promote(
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
     from openbook.models import CATALOGUE
-    from openbook.models.names import checked_name
+    from openbook.models.aliases import checked_name
 
     current = session.settings()
     store = session.store(current)
@@ -277,8 +277,8 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     from openbook.diagnosis.gate import flips, load_sets
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
-    from openbook.models.gguf_writing import checked_quantisation
-    from openbook.models.importing import merge as merge_models
+    from openbook.models.gguf_writer import checked_quantisation
+    from openbook.models.importer import merge as merge_models
 
     current = session.settings()
     store = session.store(current)

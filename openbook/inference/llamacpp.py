@@ -33,7 +33,7 @@ from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, Pa
 from openbook.inference.prompting import text_of_block
 from openbook.inference.tokenizer import PromptTokenizer, rendered_here
 from openbook.models.digest import READER_KEYS
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.records import (
     Completion,
     Decoding,

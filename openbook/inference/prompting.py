@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
 from openbook.errors import EngineError
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.records import Prompt
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
 from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template, template_text
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.records import Prompt
 
 if TYPE_CHECKING:

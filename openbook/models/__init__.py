@@ -27,7 +27,7 @@ from __future__ import annotations
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from openbook.models.digest import EmbeddingSpec, Progress, TensorDigest, model_digest
 from openbook.models.gguf import GgufHeader, read_gguf
-from openbook.models.importing import ensure, import_gguf, pull
+from openbook.models.importer import ensure, import_gguf, pull
 from openbook.models.manifest import FileEntry, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.models.store import ModelReference, ModelStore
 

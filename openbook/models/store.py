@@ -20,22 +20,23 @@ from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
 from openbook.files import replace_file, storage_errors
-from openbook.models.catalogue import CATALOGUE
-from openbook.models.digest import Progress
-from openbook.models.incoming import incoming_folder
-from openbook.models.manifest import Manifest
-from openbook.models.names import checked_name, is_digest, name_problem
-from openbook.models.pointers import (
+from openbook.models.aliases import (
     all_names,
     append_history,
     changing,
+    checked_name,
     delete_name,
     forget_in_histories,
+    is_digest,
+    name_problem,
     read_history,
 )
-from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
-from openbook.models.trials import trial_path
-from openbook.models.verify import full_findings, quick_findings, read_manifest
+from openbook.models.catalogue import CATALOGUE
+from openbook.models.digest import Progress
+from openbook.models.manifest import Manifest, read_manifest
+from openbook.models.staging import staging_folder
+from openbook.models.verify import full_findings, quick_findings
+from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
@@ -176,7 +177,7 @@ class ModelStore:
         before = _stamp(reference)
         found = full_findings(reference.path, reference.digest, progress)
         if not found and before is not None and _stamp(reference) == before:
-            write_stamp(stamp_path(self.root, reference.digest), before)
+            write_cached(stamp_path(self.root, reference.digest), before)
         return found
 
     def verify(self, reference: ModelReference, progress: Progress | None = None) -> None:
@@ -192,7 +193,7 @@ class ModelStore:
         Raises ModelNotVerified.
         """
         found = quick_findings(reference.path, reference.digest)
-        stamp = None if found else read_stamp(stamp_path(self.root, reference.digest))
+        stamp = None if found else read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == _stamp(reference)
         if not fresh and (found := self.findings(reference, progress) or found):
             refuse(reference.name, found)
@@ -315,7 +316,7 @@ class ModelStore:
             ):
                 path.unlink(missing_ok=True)
         if (self.root / digest).is_dir():
-            with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
+            with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)
 
 

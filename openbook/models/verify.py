@@ -7,10 +7,11 @@ that was edited to match a swapped file is found out, because its digest no long
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from openbook.errors import InvalidModelFile, StorageError
+from openbook.errors import InvalidModelFile
+from openbook.files import storage_errors
 from openbook.models.digest import (
     MAX_TOKENIZER_BYTES,
     Progress,
@@ -22,10 +23,9 @@ from openbook.models.digest import (
     model_digest,
 )
 from openbook.models.gguf import read_gguf
-from openbook.models.manifest import MAX_MANIFEST_BYTES, TRAINING_RECORD, Manifest, inconsistencies
+from openbook.models.manifest import TRAINING_RECORD, Manifest, inconsistencies, read_manifest
 from openbook.records import Digest
 
-MANIFEST_NAME = "manifest.json"
 MAX_NAMED_TENSORS = 20
 _SECTION_DIFFERS = {
     "architecture": "architecture differs",
@@ -36,30 +36,18 @@ _SECTION_DIFFERS = {
 }
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`. Raises InvalidModelFile if it is missing or damaged, StorageError if unreadable."""
-    path = folder / MANIFEST_NAME
-    try:
-        with path.open("rb") as stream:
-            return Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
-    except FileNotFoundError:
-        raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-
-
 def quick_findings(folder: Path, digest: Digest) -> tuple[str, ...]:
     """What milliseconds show to be wrong: in the manifest, the files' sizes, the GGUF header. Empty if nothing."""
     manifest, findings = _checked_manifest(folder, digest)
     if manifest is None:
         return findings
     findings += tuple(_size_findings(folder, manifest))
-    if (
-        not findings
-        and manifest.header_bytes is not None
-        and _header_sha256(folder, manifest) != manifest.header_sha256
-    ):
-        findings += (f"the header of {manifest.main_file} differs",)
+    if not findings and manifest.header_bytes is not None:
+        path = folder / manifest.main_file
+        with storage_errors(f"read {path}"), path.open("rb") as stream:
+            header = stream.read(min(manifest.header_bytes, manifest.files[path.name].bytes))
+        if hashlib.sha256(header).hexdigest() != manifest.header_sha256:
+            findings += (f"the header of {path.name} differs",)
     return findings
 
 
@@ -69,14 +57,11 @@ def full_findings(folder: Path, digest: Digest, progress: Progress | None = None
     if manifest is None:
         return findings
     findings += tuple(_size_findings(folder, manifest))
-    missing = [name for name in manifest.files if not (folder / name).is_file()]
-    if missing:
+    if not all((folder / name).is_file() for name in manifest.files):
         return findings
     try:
-        if manifest.is_gguf:
-            content = tuple(_gguf_findings(folder, manifest, digest, progress))
-        else:
-            content = tuple(_embedder_findings(folder, manifest, digest, progress))
+        find = _gguf_findings if manifest.is_gguf else _embedder_findings
+        content = tuple(find(folder, manifest, digest, progress))
     except InvalidModelFile as error:
         # A size that is wrong already says why the file cannot be read to its end.
         content = () if findings else (str(error).rstrip("."),)
@@ -96,28 +81,16 @@ def _checked_manifest(folder: Path, digest: Digest) -> tuple[Manifest | None, tu
 
 def _size_findings(folder: Path, manifest: Manifest) -> Iterator[str]:
     for name, entry in manifest.files.items():
-        try:
-            size = (folder / name).stat().st_size
-        except FileNotFoundError:
-            yield f"{name} is missing"
-            continue
-        except OSError as error:
-            raise StorageError(f"Cannot read {folder / name}: {error.strerror or error}.") from error
+        with storage_errors(f"read {folder / name}"):
+            try:
+                size = (folder / name).stat().st_size
+            except FileNotFoundError:
+                yield f"{name} is missing"
+                continue
         if size < entry.bytes:
             yield f"{name}: the file is truncated: {size} of {entry.bytes} bytes"
         elif size > entry.bytes:
             yield f"{name}: the file has {size} bytes instead of {entry.bytes}"
-
-
-def _header_sha256(folder: Path, manifest: Manifest) -> Digest:
-    path = folder / manifest.main_file
-    try:
-        with path.open("rb") as stream:
-            return hashlib.sha256(
-                stream.read(min(manifest.header_bytes or 0, manifest.files[path.name].bytes))
-            ).hexdigest()
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
 def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
@@ -125,7 +98,7 @@ def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: P
     header = read_gguf(path)
     hashes = hash_gguf(path, header, progress)
     sections = gguf_sections(header, hashes.tensors)
-    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections) if name != "tensors"]
+    named = _section_findings(manifest.sections, sections)
     named += _tensor_findings(manifest.tensors, hashes.tensors)
     yield from named
     if not named and model_digest(sections) != digest:
@@ -147,7 +120,7 @@ def _embedder_findings(folder: Path, manifest: Manifest, digest: Digest, progres
     with (folder / "tokenizer.json").open("rb") as stream:
         tokenizer = stream.read(MAX_TOKENIZER_BYTES + 1)
     sections = embedder_sections(weights, tokenizer, manifest.embedding)
-    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections)]
+    named = _section_findings(manifest.sections, sections)
     yield from named
     if not named and model_digest(sections) != digest:
         yield f"the content of the files is the model {model_digest(sections)[:12]}, not {digest[:12]}"
@@ -155,8 +128,8 @@ def _embedder_findings(folder: Path, manifest: Manifest, digest: Digest, progres
         yield "tokenizer.json differs, in its layout only"
 
 
-def _differing(manifest: Manifest, sections: dict[str, Digest]) -> list[str]:
-    return [name for name, found in sections.items() if manifest.sections[name] != found]
+def _section_findings(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
+    return [words for name, words in _SECTION_DIFFERS.items() if expected.get(name) != found.get(name)]
 
 
 def _tensor_findings(expected: Iterable[TensorDigest], found: Iterable[TensorDigest]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The one door through which a model enters the store. Only `openbook.models.importing` may use it.
+"""The one door through which a model enters the store. Only `openbook.models.importer` may use it.
 
 A model is put together in a folder that is never listed, made durable, closed to writing and then renamed to its digest
 in one step. Whatever stops the process, the store holds the whole model or none of it.
@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from openbook.files import storage_errors, sync_file, sync_folder
-from openbook.models.incoming import incoming_folder
-from openbook.models.manifest import Manifest
-from openbook.models.verify import MANIFEST_NAME, full_findings
+from openbook.models.manifest import MANIFEST_NAME, Manifest
+from openbook.models.staging import staging_folder
+from openbook.models.verify import full_findings
 
 READ_ONLY = 0o444
 
@@ -31,7 +31,7 @@ def install(store_dir: Path, manifest: Manifest, files: Mapping[str, Path], *, m
     target = store_dir / manifest.digest
     if target.is_dir():
         return _reuse(target, manifest)
-    with incoming_folder(store_dir) as incoming, storage_errors(f"store the model {manifest.name!r} in {store_dir}"):
+    with staging_folder(store_dir) as incoming, storage_errors(f"store the model {manifest.name!r} in {store_dir}"):
         staged = incoming / manifest.digest
         staged.mkdir()
         for name, path in files.items():

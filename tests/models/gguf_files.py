@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from openbook.models.ggml import GGML_TYPES
-from openbook.models.gguf import ValueType
+from openbook.models.gguf import GGML_TYPES, ValueType
 
 FORMATS = {
     ValueType.UINT8: "<B",
@@ -25,7 +24,7 @@ FORMATS = {
     ValueType.INT64: "<q",
     ValueType.FLOAT64: "<d",
 }
-CODES = {kind.name: code for code, kind in GGML_TYPES.items()}
+CODES = {name: code for code, (name, *_) in GGML_TYPES.items()}
 
 
 @dataclass(frozen=True)

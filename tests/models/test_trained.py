@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.importing import store_trained
+from openbook.models.importer import store_trained
 from openbook.models.lineage import carrying, learned, tree_of
 from openbook.models.training_record import TrainingRecord, text_digests
 from tests.models.gguf_files import Recipe, Tensor

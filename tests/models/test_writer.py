@@ -14,7 +14,7 @@ import pytest
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError
 from openbook.files import storage_errors
 from openbook.models import ModelReference, ModelStore, import_gguf
-from openbook.models.incoming import clear_leftovers, incoming_folder
+from openbook.models.staging import clear_leftovers, staging_folder
 from openbook.models.writer import install
 from tests.models.gguf_files import Recipe, Tensor
 
@@ -96,19 +96,19 @@ def test_killed_at_a_random_moment(store: ModelStore, tmp_path: Path) -> None:
 
 
 def test_the_living_keep_their_folders(store: ModelStore) -> None:
-    with incoming_folder(store.root) as mine:
+    with staging_folder(store.root) as mine:
         clear_leftovers(store.root)
         assert mine.is_dir()
         dead = store.root / ".incoming-999999999-x"
         dead.mkdir()
-        with incoming_folder(store.root):
+        with staging_folder(store.root):
             assert not dead.exists()
     assert list(store.root.iterdir()) == []
 
 
 def test_a_lock_counts_more_than_a_process_number(store: ModelStore) -> None:
     """A living process of another container: its number means nothing here."""
-    with incoming_folder(store.root) as mine:
+    with staging_folder(store.root) as mine:
         other = mine.rename(store.root / ".incoming-999999999-y")
         clear_leftovers(store.root)
         assert other.is_dir()

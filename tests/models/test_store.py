@@ -15,10 +15,10 @@ import pytest
 
 from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
 from openbook.files import replace_file
-from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf, pointers
+from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, aliases, import_gguf
 from openbook.models.digest import hash_file
 from openbook.models.gguf import ValueType, read_gguf
-from openbook.models.stamps import stamp_path
+from openbook.models.verify_cache import stamp_path
 from tests.models.gguf_files import TENSORS, Recipe, Tensor, flip
 
 
@@ -167,10 +167,10 @@ def test_two_that_name_a_model_at_once_lose_no_history(
             both_have_read.wait(0.5)
         replace_file(path, data)
 
-    monkeypatch.setattr(pointers, "replace_file", replace_late)
+    monkeypatch.setattr(aliases, "replace_file", replace_late)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda other: store.point("tiny", other.digest), others))
-    history = pointers.read_history(store.root, "tiny")
+    history = aliases.read_history(store.root, "tiny")
     assert history[0] == tiny.digest
     assert set(history[1:]) == {other.digest for other in others}
 
@@ -179,7 +179,7 @@ def test_while_another_process_changes_names_reading_works_and_changing_waits(
     store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = other_model(store, "other", tmp_path)
-    monkeypatch.setattr(pointers, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(aliases, "LOCK_TIMEOUT_S", 0.05)
     with filelock.FileLock(store.root / "names" / ".lock"):
         assert store.resolve("tiny") == tiny
         assert store.point("tiny", tiny.digest) == tiny  # it means that already
@@ -296,7 +296,7 @@ def test_a_manifest_edited_to_match_a_swapped_file_is_found_out(store: ModelStor
     assert store.findings(tiny) == ("tensor blk.0.attn_q.weight differs",)
 
     # Everything is edited, the digest too.
-    full = describe_gguf(tiny.path / "model.gguf", name="tiny", source=tiny.manifest.source)
+    full = describe_gguf(tiny.path / "model.gguf", name="tiny", trust="local-file", origin="Tiny Model.gguf")
     manifest_for(tiny, evil, lambda m: full)
     found = store.findings(tiny)
     assert found[0].startswith("manifest.json is damaged: it is for the model")
