@@ -336,17 +336,20 @@ def rollback(name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lineage(name: str, as_json: bool) -> None:
     """Show what NAME was trained from, how, and what was trained from it."""
+    import dataclasses
+
     from openbook.cli import display, session
     from openbook.models.lineage import tree_of
 
     store = session.store(session.settings())
-    tree = tree_of(store, store.resolve(name))
+    reference = store.resolve(name)
+    tree = tree_of(store, reference)
     if as_json:
-        display.print_json(tree.to_json())
+        display.print_json({"asked": reference.digest, "tree": dataclasses.asdict(tree)})
         return
     out = display.console()
     for depth, node in tree.walk():
-        mark = " <" if node.digest == tree.asked else ""
+        mark = " <" if node.digest == reference.digest else ""
         names = f" ({', '.join(node.names)})" if node.names else ""
         display.say(out, f"{node.digest[:12]}{names}: {node.what}{mark}", indent=3 * depth)
         for line in node.details:

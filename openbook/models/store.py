@@ -159,8 +159,11 @@ class ModelStore:
         """
         self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
         with changing(self.root):
-            named, candidates = self._removable(name)
-            gone = self._only_meant_by(name, candidates, past=named)
+            found, digest = self._meaning(name)
+            named = found == name
+            if found and not named:
+                raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+            gone = self._only_meant_by(name, read_history(self.root, name) if named else (digest,), past=named)
             merged = [each.digest for digest in gone if (each := self._merged_of(digest)) is not None]
             gone += self._only_meant_by(name, tuple(merged), past=True)
             if named:
@@ -224,36 +227,17 @@ class ModelStore:
             hint = f" Known are {', '.join(sorted({*names, *CATALOGUE}))}."
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
-    def _removable(self, text: str) -> tuple[bool, tuple[Digest, ...]]:
-        """(whether it is a name, the models that it means or has meant)."""
-        found, digest = self._meaning(text)
-        if found == text:
-            return True, read_history(self.root, text)
-        if found:
-            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
-        return False, (digest,)
-
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
         """Those that no other name means (`past`: or has meant) and no adapter needs; none while another name is damaged."""
         others = [other for other in all_names(self.root) if other != name]
         try:
             histories = [read_history(self.root, other) for other in others]
             kept = {digest for history in histories for digest in (history if past else history[-1:])}
-            staying = (digest for digest in self._stored("") if digest not in candidates)
-            kept |= {base for digest in staying if (base := self._base_digest(digest))}
+            staying = [self._manifest(digest) for digest in self._stored("") if digest not in candidates]
+            kept |= {each.lineage for each in staying if each.kind == "adapter" and each.lineage}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
-
-    def _base_digest(self, digest: Digest) -> Digest | None:
-        """The base of the stored adapter `digest`; None for another kind, or a model that is not here."""
-        try:
-            manifest = read_manifest(self.root / digest)
-        except InvalidModelFile as error:
-            if not (self.root / digest).is_dir():
-                return None
-            raise ModelNotVerified(str(error)) from error
-        return manifest.lineage if manifest.kind == "adapter" else None
 
     def _stored(self, prefix: str) -> tuple[Digest, ...]:
         if not is_digest(prefix.ljust(64, "0")):
@@ -262,18 +246,21 @@ class ModelStore:
             folders = sorted(path.name for path in self.root.glob(f"{prefix}*") if path.is_dir())
         return tuple(name for name in folders if is_digest(name))
 
-    def _reference(self, name: str, digest: Digest) -> ModelReference:
-        folder = self.root / digest
-        if not folder.is_dir():
+    def _manifest(self, digest: Digest, name: str = "") -> Manifest:
+        """Raises UnknownModel, and ModelNotVerified for a damaged one."""
+        if not (self.root / digest).is_dir():
             raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
         try:
-            manifest = read_manifest(folder)
+            return read_manifest(self.root / digest)
         except InvalidModelFile as error:
             refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+
+    def _reference(self, name: str, digest: Digest) -> ModelReference:
+        manifest = self._manifest(digest, name)
+        found = ModelReference(name or manifest.name, digest, self.root / digest, manifest)
         if manifest.kind != "adapter":
-            return ModelReference(name or manifest.name, digest, folder, manifest)
-        base, merged = self.base_of(manifest), self._merged_of(digest)
-        return ModelReference(name or manifest.name, digest, folder, manifest, base, merged)
+            return found
+        return replace(found, base=self.base_of(manifest), merged=self._merged_of(digest))
 
     def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
         """From now on `adapter` is resolved with `merged`, which was made from it and its base. Raises StorageError."""
@@ -294,26 +281,18 @@ class ModelStore:
 
     def base_of(self, adapter: Manifest) -> ModelReference | None:
         """The stored model that an adapter belongs to; None while it is not here. Raises ModelNotVerified."""
-        digest = adapter.lineage or ""
-        folder = self.root / digest
-        if not is_digest(digest) or not folder.is_dir():
+        digest = adapter.lineage
+        if not digest or not (self.root / digest).is_dir():
             return None
-        try:
-            manifest = read_manifest(folder)
-        except InvalidModelFile as error:
-            refuse(digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+        manifest = self._manifest(digest)
         if manifest.kind != "language-model":
             refuse(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
-        return ModelReference(manifest.name, digest, folder, manifest)
+        return ModelReference(manifest.name, digest, self.root / digest, manifest)
 
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
         with storage_errors(f"delete the model {digest[:12]}"):
-            for path in (
-                stamp_path(self.root, digest),
-                trial_path(self.root, digest),
-                self.root / "merged" / digest,
-            ):
+            for path in (stamp_path(self.root, digest), trial_path(self.root, digest), self.root / "merged" / digest):
                 path.unlink(missing_ok=True)
         if (self.root / digest).is_dir():
             with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):

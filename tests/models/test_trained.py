@@ -181,13 +181,12 @@ def test_lineage_shows_the_tree(store: ModelStore, tiny: ModelReference, tmp_pat
     tree = tree_of(store, found)
     rows = list(tree.walk())
     assert [(depth, node.digest) for depth, node in rows] == [(0, tiny.digest), (1, found.digest)]
-    assert tree.asked == found.digest
     assert rows[1][1].names == ("small",)
     text = "\n".join(rows[1][1].details)
     assert "1,000 tokens" in text
     assert "exact 0.6000" in text
     assert "kb@3" in text
-    assert tree.to_json()["tree"]["children"][0]["digest"] == found.digest
+    assert tree.children[0].digest == found.digest
     assert [depth for depth, _ in tree_of(store, tiny).walk()] == [0, 1]
 
 
