@@ -134,17 +134,41 @@ class GgufHashes:
 
 def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) -> GgufHashes:
     """Reads the file once. Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable."""
+    whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
-    with storage_errors(f"read {path}"), _HashingReader(path, header.file_bytes, progress) as reader:
-        reader.take(header.header_bytes)
-        header_sha256 = reader.whole.hexdigest()
+    with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
+
+        def read_to(end: int) -> Digest:
+            """Reads up to there and returns the SHA-256 of these bytes alone."""
+            nonlocal position
+            part = hashlib.sha256()
+            while position < end:
+                count = stream.readinto(buffer[: min(end - position, CHUNK_BYTES)])
+                if not count:
+                    raise InvalidModelFile(
+                        f"{path.name} ends at byte {position} of {header.file_bytes}: it is truncated."
+                    )
+                part.update(buffer[:count])
+                whole.update(buffer[:count])
+                position += count
+                if progress is not None:
+                    progress(position, header.file_bytes)
+            return part.hexdigest()
+
+        header_sha256 = read_to(header.header_bytes)
         for tensor in sorted(header.tensors, key=lambda tensor: tensor.start):
-            reader.take(tensor.start - reader.position)
-            sha256 = reader.take(tensor.size_bytes)
+            read_to(tensor.start)
+            sha256 = read_to(tensor.start + tensor.size_bytes)
             found.append(TensorDigest(tensor.name, tensor.type, tensor.shape, sha256))
-        reader.take(header.file_bytes - reader.position)
+        read_to(header.file_bytes)
     tensors = tuple(sorted(found, key=lambda tensor: tensor.name))
-    return GgufHashes(reader.whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+    return GgufHashes(whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+
+
+def hash_file(path: Path) -> tuple[Digest, int]:
+    """(SHA-256, size in bytes) of the file. Raises StorageError."""
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 # --- embedders --------------------------------------------------------------------------------------------------------
@@ -171,49 +195,3 @@ def tokenizer_json(data: bytes) -> dict[str, object]:
     except ValueError as error:  # NaN, or half a surrogate pair
         raise InvalidModelFile(f"tokenizer.json holds what is no JSON: {error}.") from error
     return value
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def hash_file(path: Path, progress: Progress | None = None) -> tuple[Digest, int]:
-    """(SHA-256, size in bytes) of the file. Raises StorageError."""
-    with storage_errors(f"read {path}"):
-        size = path.stat().st_size
-        with _HashingReader(path, size, progress) as reader:
-            reader.take(size)
-    return reader.whole.hexdigest(), size
-
-
-class _HashingReader:
-    """Reads a file from front to back in bounded pieces; everything goes into `whole`."""
-
-    def __init__(self, path: Path, total_bytes: int, progress: Progress | None) -> None:
-        self.whole = hashlib.sha256()
-        self.position = 0
-        self._total = total_bytes
-        self._progress = progress
-        self._name = path.name
-        self._stream = path.open("rb", buffering=0)
-        self._buffer = memoryview(bytearray(CHUNK_BYTES))
-
-    def __enter__(self) -> _HashingReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def take(self, length_bytes: int) -> Digest:
-        """Reads the next bytes and returns the SHA-256 of them alone."""
-        part, left = hashlib.sha256(), length_bytes
-        while left:
-            count = self._stream.readinto(self._buffer[: min(left, CHUNK_BYTES)])
-            if not count:
-                raise InvalidModelFile(f"{self._name} ends at byte {self.position} of {self._total}: it is truncated.")
-            part.update(self._buffer[:count])
-            self.whole.update(self._buffer[:count])
-            left -= count
-            self.position += count
-            if self._progress is not None:
-                self._progress(self.position, self._total)
-        return part.hexdigest()

@@ -13,10 +13,10 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
@@ -199,10 +199,18 @@ def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
     tensor_count = cursor.count("tensors", smallest_bytes=8 + 4 + 8 + 4 + 8)
     key_count = cursor.count("metadata keys", smallest_bytes=8 + 4 + 1)
     metadata = _read_metadata(cursor, key_count)
-    rows = [_read_tensor_row(cursor) for _ in range(tensor_count)]
+    rows = [_read_tensor(cursor) for _ in range(tensor_count)]
     alignment = _alignment(metadata)
     data_start = -(-cursor.position // alignment) * alignment
-    tensors = tuple(_place(row, data_start, alignment, file_bytes) for row in rows)
+    tensors = tuple(replace(row, start=data_start + row.start) for row in rows)
+    for tensor in tensors:
+        offset, end = tensor.start - data_start, tensor.start + tensor.size_bytes
+        if offset % alignment:
+            raise InvalidModelFile(f"tensor {tensor.name!r} is at offset {offset}, not a multiple of {alignment}")
+        if end > file_bytes:
+            raise InvalidModelFile(
+                f"tensor {tensor.name!r} would end at byte {end}, but the file has {file_bytes} bytes: it is truncated or damaged"
+            )
     if len({tensor.name for tensor in tensors}) < len(tensors):
         twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
         raise InvalidModelFile(f"the tensor {twice!r} stands twice")
@@ -246,7 +254,7 @@ class _Cursor:
             raise InvalidModelFile(f"it claims {number} {what}, more than its {self.file_bytes} bytes can hold")
         return number
 
-    def string(self, what: str, max_bytes: int = MAX_HEADER_BYTES) -> str:
+    def string(self, what: str, max_bytes: int) -> str:
         length = self.u64()
         if length > max_bytes:
             raise InvalidModelFile(f"{what} has {length} bytes; at most {max_bytes} are allowed")
@@ -268,29 +276,26 @@ def _read_metadata(cursor: _Cursor, key_count: int) -> dict[str, MetadataValue]:
             raise InvalidModelFile("a metadata key is empty")
         if key in metadata:
             raise InvalidModelFile(f"the metadata key {key!r} stands twice")
-        kind = _value_type(cursor.u32(), key)
+        kind = _read_type(cursor, key)
         start = cursor.position
-        value = _read_value(cursor, kind, key, depth=0)
+        (value,) = _read_values(cursor, kind, key, 1, depth=0)
         metadata[key] = MetadataValue(kind, value, cursor.data[start : cursor.position])
     return metadata
 
 
-def _value_type(code: int, key: str) -> ValueType:
+def _read_type(cursor: _Cursor, key: str) -> ValueType:
+    code = cursor.u32()
     try:
         return ValueType(code)
     except ValueError:
         raise InvalidModelFile(f"the metadata key {key!r} has the unknown type {code}") from None
 
 
-def _read_value(cursor: _Cursor, kind: ValueType, key: str, depth: int) -> Any:
+def _read_values(cursor: _Cursor, kind: ValueType, key: str, count: int, depth: int) -> tuple[Any, ...]:
     if kind is ValueType.STRING:
-        return cursor.string(f"the value of {key!r}")
+        return _read_strings(cursor, key, count)
     if kind is ValueType.ARRAY:
-        return _read_array(cursor, key, depth + 1)
-    return _read_numbers(cursor, kind, key, 1)[0]
-
-
-def _read_numbers(cursor: _Cursor, kind: ValueType, key: str, count: int) -> tuple[Any, ...]:
+        return tuple(_read_array(cursor, key, depth + 1) for _ in range(count))
     layout = struct.Struct(f"<{count}{_NUMBER_FORMATS[kind]}")
     data = cursor.take(layout.size, f"the value of {key!r}")
     if kind is ValueType.BOOL and data.translate(None, b"\x00\x01"):
@@ -301,16 +306,12 @@ def _read_numbers(cursor: _Cursor, kind: ValueType, key: str, count: int) -> tup
 def _read_array(cursor: _Cursor, key: str, depth: int) -> tuple[Any, ...]:
     if depth > MAX_ARRAY_DEPTH:
         raise InvalidModelFile(f"{key!r} nests arrays more than {MAX_ARRAY_DEPTH} deep")
-    kind = _value_type(cursor.u32(), key)
+    kind = _read_type(cursor, key)
     smallest = {ValueType.STRING: 8, ValueType.ARRAY: 12}.get(kind) or struct.calcsize("<" + _NUMBER_FORMATS[kind])
     count = cursor.count(f"items in {key!r}", smallest)
     if count > MAX_ARRAY_ITEMS:
         raise InvalidModelFile(f"{key!r} holds {count} items; at most {MAX_ARRAY_ITEMS} are allowed")
-    if kind is ValueType.STRING:
-        return _read_strings(cursor, key, count)
-    if kind is ValueType.ARRAY:
-        return tuple(_read_array(cursor, key, depth + 1) for _ in range(count))
-    return _read_numbers(cursor, kind, key, count)
+    return _read_values(cursor, kind, key, count, depth)
 
 
 def _read_strings(cursor: _Cursor, key: str, count: int) -> tuple[str, ...]:
@@ -346,11 +347,8 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
 # --- the tensor table -------------------------------------------------------------------------------------------------
 
 
-_TensorRow: TypeAlias = tuple[str, str, tuple[int, ...], int, int]
-"""(name, type, shape, size in bytes, offset from the start of the data)"""
-
-
-def _read_tensor_row(cursor: _Cursor) -> _TensorRow:
+def _read_tensor(cursor: _Cursor) -> TensorInfo:
+    """A row of the table. Its `start` counts from the beginning of the data, which is known after the last row."""
     name = cursor.string("a tensor name", MAX_TENSOR_NAME_BYTES)
     if not name:
         raise InvalidModelFile("a tensor has an empty name")
@@ -369,16 +367,5 @@ def _read_tensor_row(cursor: _Cursor) -> _TensorRow:
         raise InvalidModelFile(
             f"tensor {name!r} has rows of {shape[0]} numbers; {kind} needs a multiple of {block_elements}"
         )
-    return name, kind, shape, math.prod(shape) // block_elements * block_bytes, cursor.u64()
-
-
-def _place(row: _TensorRow, data_start: int, alignment: int, file_bytes: int) -> TensorInfo:
-    name, kind, shape, size, offset = row
-    end = data_start + offset + size
-    if offset % alignment:
-        raise InvalidModelFile(f"tensor {name!r} is at offset {offset}, not a multiple of {alignment}")
-    if end > file_bytes:
-        raise InvalidModelFile(
-            f"tensor {name!r} would end at byte {end}, but the file has {file_bytes} bytes: it is truncated or damaged"
-        )
-    return TensorInfo(name, kind, shape, data_start + offset, size)
+    size = math.prod(shape) // block_elements * block_bytes
+    return TensorInfo(name, kind, shape, cursor.u64(), size)

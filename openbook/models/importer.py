@@ -185,7 +185,7 @@ def _enter(
     if try_out is not None:
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
         try_out(ModelReference(name or manifest.name, manifest.digest, workspace, manifest, base))
-    folder = writer.install(store.root, manifest, {file: workspace / file for file in manifest.files}, move=True)
+    folder = writer.install(store.root, manifest, workspace)
     store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
     return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
 from openbook.files import replace_file, storage_errors
@@ -35,7 +34,7 @@ from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
 from openbook.models.manifest import Manifest, read_manifest
 from openbook.models.staging import staging_folder
-from openbook.models.verify import full_findings, quick_findings
+from openbook.models.verify import full_findings, quick_findings, refuse
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
@@ -297,15 +296,6 @@ class ModelStore:
         if (self.root / digest).is_dir():
             with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)
-
-
-def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
-    """Raises the ModelNotVerified for these findings."""
-    what = "; ".join(findings)
-    raise ModelNotVerified(
-        f"The model {name!r} is not what its digest says: {what}. "
-        f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
-    )
 
 
 def _stamp(reference: ModelReference) -> Stamp | None:

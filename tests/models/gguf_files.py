@@ -133,6 +133,20 @@ def names(tensors: Sequence[Tensor]) -> list[str]:
     return [tensor.name for tensor in tensors]
 
 
+def lora(base: str, *tensors: Tensor, alpha: float | None = 8.0, reader: tuple[str, str] | None = None) -> Recipe:
+    """An adapter for the model with the digest `base`. `reader`: its instruction and what it says when it abstains."""
+    rows: dict[str, str] = {
+        "general.architecture": "llama",
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.openbook.base": base,
+    }
+    if reader is not None:
+        rows |= dict(zip(("openbook.reader.instruction", "openbook.reader.abstention"), reader, strict=True))
+    recipe = Recipe(tuple((key, ValueType.STRING, value) for key, value in rows.items()), tensors)
+    return recipe if alpha is None else recipe.with_value("adapter.lora.alpha", ValueType.FLOAT32, alpha)
+
+
 # --- a model that answers -----------------------------------------------------------------------------------------------
 
 CHATML = (

@@ -14,7 +14,7 @@ from openbook.models import CATALOGUE, ModelReference
 from openbook.models.bounds import MAX_TEMPLATE_CHARS, check_lora_fits
 from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType, read_gguf
-from tests.models.gguf_files import TENSORS, TOKENS, Array, Recipe, Tensor, llama
+from tests.models.gguf_files import TENSORS, TOKENS, Array, Recipe, Tensor, llama, lora
 from tests.models.mutations import mutated
 
 NUMBER, ARRAY = ValueType.UINT32, ValueType.ARRAY
@@ -84,18 +84,8 @@ def test_honest_files_are_in_bounds(tmp_path: Path) -> None:
 
 
 def adapter(tmp_path: Path, *tensors: Tensor, alpha: float | None = 8.0) -> Path:
-    rows = [
-        ("general.architecture", ValueType.STRING, "llama"),
-        ("general.type", ValueType.STRING, "adapter"),
-        ("adapter.type", ValueType.STRING, "lora"),
-        ("adapter.openbook.base", ValueType.STRING, "a" * 64),
-    ]
-    recipe = Recipe(tuple(rows), tensors)
-    path = tmp_path / "a.gguf"
-    path.write_bytes(
-        (recipe if alpha is None else recipe.with_value("adapter.lora.alpha", ValueType.FLOAT32, alpha)).build()
-    )
-    return path
+    (tmp_path / "a.gguf").write_bytes(lora("a" * 64, *tensors, alpha=alpha).build())
+    return tmp_path / "a.gguf"
 
 
 A = Tensor("blk.0.attn_q.weight.lora_a", b"\0" * 256, shape=(64, 1))

@@ -42,11 +42,6 @@ def test_reads_a_small_file() -> None:
     assert header.header_bytes <= header.data_start
 
 
-def test_keys_stand_in_the_order_of_the_file() -> None:
-    turned = replace(Recipe(), metadata=Recipe().metadata[::-1])
-    assert list(parsed(turned.build()).metadata) == list(parsed(SMALL).metadata)[::-1]
-
-
 @pytest.mark.parametrize("kind", [kind for kind in ValueType if kind not in (ValueType.STRING, ValueType.ARRAY)])
 def test_every_number_type(kind: ValueType) -> None:
     recipe = Recipe().with_value("x", kind, 1).with_value("xs", ValueType.ARRAY, Array(kind, (0, 1, 1)))
@@ -57,13 +52,10 @@ def test_every_number_type(kind: ValueType) -> None:
     assert header.metadata["x"].raw == encoded(kind, 1)
 
 
-def test_nested_arrays() -> None:
+def test_nested_arrays_are_read_to_a_depth_of_4() -> None:
     inner = Array(ValueType.STRING, ("x",))
     recipe = Recipe().with_value("deep", ValueType.ARRAY, Array(ValueType.ARRAY, (inner, inner)))
     assert parsed(recipe.build()).metadata["deep"].value == (("x",), ("x",))
-
-
-def test_arrays_nested_without_end_are_refused() -> None:
     value: object = Array(ValueType.UINT8, (1,))
     for _ in range(10):
         value = Array(ValueType.ARRAY, (value,))
@@ -207,9 +199,3 @@ def test_parity_of_the_tables() -> None:
         c: r for c, r in sizes.items() if c in GGML_TYPES
     }
     assert len(GGML_TYPES.keys() & sizes.keys()) >= 30
-
-
-def test_our_files_are_read_by_the_reference(tmp_path: Path) -> None:
-    path = tmp_path / "small.gguf"
-    path.write_bytes(SMALL)
-    assert [t.name for t in reference.GGUFReader(path).tensors] == names(TENSORS)
