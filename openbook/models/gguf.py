@@ -104,8 +104,6 @@ GGML_TYPES: dict[int, tuple[str, int, int]] = {
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
 }
-# Codes of layouts that ggml has removed: a file that uses one must be made again.
-REMOVED_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +358,9 @@ def _read_tensor(cursor: _Cursor) -> TensorInfo:
         raise InvalidModelFile(f"tensor {name!r} has the shape {shape}; every dimension must be 1 or more")
     code = cursor.u32()
     if code not in GGML_TYPES:
-        why = "removed from ggml; the file must be made again" if code in REMOVED_TYPES else "unknown to this version"
-        raise InvalidModelFile(f"tensor {name!r} has the type {code}, which is {why}")
+        raise InvalidModelFile(
+            f"tensor {name!r} has the type {code}, which llama.cpp does not know; convert the file again"
+        )
     kind, block_elements, block_bytes = GGML_TYPES[code]
     if shape[0] % block_elements:
         raise InvalidModelFile(

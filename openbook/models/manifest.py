@@ -133,7 +133,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises InvalidModelFile for anything but a manifest of a known format."""
+        """Raises InvalidModelFile for anything but a whole manifest of a known format: no key more, none less."""
         if len(data) > MAX_MANIFEST_BYTES:
             raise InvalidModelFile(f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are allowed.")
         value = parse_json(data, MANIFEST_NAME, InvalidModelFile)
@@ -146,6 +146,11 @@ class Manifest:
         manifest = convert(value, cls, MANIFEST_NAME, InvalidModelFile)
         if problem := _problem(manifest, version):
             raise InvalidModelFile(f"manifest.json: {problem}.")
+        try:
+            if canonical_json(value | {"format": version}) != manifest.to_json():
+                raise InvalidModelFile("manifest.json lacks a key. Every key must be there.")
+        except UnicodeEncodeError as error:
+            raise InvalidModelFile("manifest.json: a text holds half a surrogate pair.") from error
         return manifest
 
 
@@ -213,8 +218,4 @@ def _problem(manifest: Manifest, version: int) -> str:
     names = [tensor.name for tensor in manifest.tensors]
     if names != sorted(set(names)):
         return "the tensors are not in the order of their names, each once"
-    try:
-        manifest.to_json()
-    except UnicodeEncodeError:
-        return "a text holds half a surrogate pair"
     return ""

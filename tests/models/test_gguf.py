@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,10 +106,11 @@ def test_bad_bytes_are_refused_with_the_reason() -> None:
     refused(one + text("k") + struct.pack("<IIQQ", 9, 8, 1, 1) + b"\xff" * 8, "item 0 of 'k' is not UTF-8")
 
 
-def test_removed_and_unknown_tensor_types_are_refused() -> None:
+def test_unknown_tensor_types_are_refused() -> None:
     row = text("output_norm.weight") + struct.pack("<IQ", 1, 5)
-    for code, match in ((4, "removed from ggml"), (200, "unknown to this version")):
-        refused(SMALL.replace(row + struct.pack("<I", 1), row + struct.pack("<I", code)), match)
+    for code in (4, 200):
+        changed = SMALL.replace(row + struct.pack("<I", 1), row + struct.pack("<I", code))
+        refused(changed, f"has the type {code}, which llama.cpp does not know")
 
 
 @given(st.data())
@@ -125,20 +126,12 @@ def test_any_mutation_gives_a_result_or_the_error(data: st.DataObject) -> None:
         changed[at : at + data.draw(st.integers(0, 9))] = piece
         if not changed:
             changed = bytearray(b"G")
-    started = time.monotonic()
-    try:
-        header = parsed(bytes(changed))
-    except InvalidModelFile:
-        pass
-    else:
-        assert all(t.start + t.size_bytes <= len(changed) for t in header.tensors)
-    assert time.monotonic() - started < 5, "a hostile file must not cost more than it is large"
+    with suppress(InvalidModelFile):
+        assert all(t.start + t.size_bytes <= len(changed) for t in parsed(bytes(changed)).tensors)
 
 
-@given(st.integers(0, len(SMALL) - 1))
-def test_every_truncation_is_refused(length: int) -> None:
-    last = max(parsed(SMALL).tensors, key=lambda t: t.start)
-    if length < last.start + last.size_bytes:
+def test_every_truncation_is_refused() -> None:
+    for length in range(max(t.start + t.size_bytes for t in parsed(SMALL).tensors)):
         with pytest.raises(InvalidModelFile):
             parsed(SMALL[:length])
 
