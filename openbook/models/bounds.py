@@ -1,7 +1,7 @@
 """What the header of a model file may claim: each number that sizes something is in its bounds and agrees with the tensors.
 
-An engine makes room by these numbers before it looks at a tensor, and some of them end its process. So they are
-compared here, from the header alone, with what a refusal then says: the key, its value and what is allowed.
+An engine allocates memory by these numbers before it looks at a tensor, and some of them end its process. So they are
+checked here, from the header alone. An error names the key, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def _pairs(header: GgufHeader) -> dict[str, tuple[tuple[int, ...], tuple[int, ..
     for tensor in header.tensors:
         parts = re.fullmatch(r"(.+)\.lora_([ab])", tensor.name)
         if parts is None:
-            raise InvalidModelFile(f"The adapter holds the tensor {tensor.name}, which is no .lora_a and no .lora_b.")
+            raise InvalidModelFile(
+                f"The adapter holds the tensor {tensor.name}, whose name ends in neither .lora_a nor .lora_b."
+            )
         found.setdefault(parts[1], {})[parts[2]] = tensor.shape
     for name, pair in found.items():
         if pair.keys() != {"a", "b"}:

@@ -1,4 +1,4 @@
-"""From a model's files to its manifest: what can be read off them, and what was claimed about them."""
+"""From a model's files to its manifest: what the files say, and what was claimed about them."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def describe_embedder(
     architecture: str = "",
     quantisation: str = "",
 ) -> Manifest:
-    """The manifest of an embedder. What its ONNX file holds is not looked into. Raises InvalidModelFile."""
+    """The manifest of an embedder. The content of its ONNX file is not examined. Raises InvalidModelFile."""
     files = {"model.onnx": FileEntry(*hash_file(weights)), "tokenizer.json": FileEntry(*hash_file(tokenizer))}
     with storage_errors(f"read {tokenizer}"), tokenizer.open("rb") as stream:
         content = stream.read(MAX_TOKENIZER_BYTES + 1)

@@ -1,8 +1,8 @@
 """Models on their way into the store: pulled by name, imported from a file, written by training, or merged.
 
-What the catalogue does not name as tried goes to the caller's `try_out` before it enters the store, which raises a
-ModelError for a model that no engine can load (`openbook.inference.trial.try_model`). It gets a reference to files that
-are not in the store yet. Without `try_out` a model enters untried; whoever opens it then has to try it.
+Before a model enters the store, the caller's `try_out` loads it (`openbook.inference.trial.try_model`) and raises a
+ModelError if no engine can. Models that the catalogue marks as tried need no trial. `try_out` gets a reference to files
+that are not in the store yet. Without `try_out` a model enters untried, and whoever opens it has to try it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def store_trained(
 ) -> ModelReference:
     """Copies the GGUF file that training wrote into the store, with its record.
 
-    Only `as_name` gets a meaning; without it the model can be found by its digest. Raises InvalidModelFile, StorageError.
+    `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
     """
     with staging_folder(store.root) as workspace, storage_errors(f"copy {path.name} into {store.root}"):
         copy, written = workspace / FILES[kind][0], workspace / TRAINING_RECORD
@@ -142,7 +142,7 @@ def merge(
     base = reference.needed_base if is_adapter else reference
     if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
         check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
-    # What it has learned, and what it was asked to reach, it has from where it comes from.
+    # The new model has learned what the old one learned, and must reach what the old one had to reach.
     before = record_beside(reference)
     record = TrainingRecord(
         recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
@@ -178,10 +178,7 @@ def merge(
 def _enter(
     store: ModelStore, name: str | None, manifest: Manifest, workspace: Path, try_out: TryOut | None
 ) -> ModelReference:
-    """Writes the model, reads back and verifies what was written, and only then gives it its name, if it gets one.
-
-    Its files lie in `workspace`, a folder inside the store. They are tried before anything else.
-    """
+    """Tries the model whose files lie in `workspace`, moves it into the store, verifies it, and only then names it."""
     if try_out is not None:
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
         try_out(ModelReference(name or manifest.name, manifest.digest, workspace, manifest, base))
@@ -272,7 +269,9 @@ def _present(store: ModelStore, name: str) -> ModelReference | None:
 def _complete(
     store: ModelStore, reference: ModelReference, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    """`reference`; a reader's adapter with what it makes with its base. Where that cannot be stored, without."""
+    """`reference`; if it is a reader's adapter, with its base and the model that both make. If the disk has no room for
+    that model, the adapter is returned without it, and is slower.
+    """
     entry = CATALOGUE.get(reference.name)
     if reference.manifest.kind == "adapter" and reference.base is None and entry is not None and entry.base:
         ensure(store, entry.base, progress=progress, announce=announce)
@@ -299,16 +298,10 @@ def _pull_entry(
         )
     with staging_folder(store.root) as workspace:
         origins: dict[str, str] = {}
-        before_bytes = 0
         for file in entry.files:
-
-            def shifted(done: int, _: int, before_bytes: int = before_bytes) -> None:
-                progress(before_bytes + done, entry.download_bytes)
-
             folder = workspace / f"{file.target}.download"
-            origins[file.target] = fetch_first(file, folder, shifted, announce)
+            origins[file.target] = fetch_first(file, folder, progress, announce)
             (folder / file.target).rename(workspace / file.target)
-            before_bytes += file.download_bytes
         cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
         if entry.embedding is None:
             file_name = FILES[entry.kind][0]

@@ -92,19 +92,7 @@ def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Lea
     """
     stored = {each.digest: each for each in store.everything()}
     wanted = set(text_digests([text]))
-    found = []
-    for digest in ancestors(stored, reference):
-        here = stored.get(digest)
-        name = here.name if here else "a model"
-        if record := record_beside(here):
-            both = len(wanted & set(record.texts))
-            found.append(Learned(digest, name, both, len(wanted), record.recipe_digest))
-        else:
-            note = "it is not in the store any more; unknown."
-            if here is not None:
-                note = "unknown. Nobody recorded its training data; see its knowledge cutoff."
-            found.append(Learned(digest, name, None, len(wanted), note=note))
-    return found
+    return [_learned(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
 
 
 def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
@@ -113,17 +101,22 @@ def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
     One whose record cannot be read is among them, with a note.
     """
     wanted = set(text_digests(texts))
-    found = []
-    for each in store.everything():
-        try:
-            record = record_beside(each)
-        except OpenBookError as error:
-            note = f"unknown, because its record cannot be read ({error})"
-            found.append(Learned(each.digest, each.name, None, len(wanted), note=note))
-            continue
-        if record is not None and (both := len(wanted & set(record.texts))):
-            found.append(Learned(each.digest, each.name, both, len(wanted), record.recipe_digest))
-    return found
+    recorded = [each for each in store.everything() if TRAINING_RECORD in each.manifest.files]
+    found = [_learned(each.digest, each, wanted) for each in recorded]
+    return [each for each in found if each.found != 0]
+
+
+def _learned(digest: Digest, reference: ModelReference | None, wanted: set[str]) -> Learned:
+    name = reference.name if reference else "a model"
+    try:
+        if record := record_beside(reference):
+            return Learned(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
+        note = "unknown. Nobody recorded its training data; see its knowledge cutoff."
+        if reference is None:
+            note = "it is not in the store any more; unknown."
+    except OpenBookError as error:
+        note = f"unknown, because its record cannot be read ({error})"
+    return Learned(digest, name, None, len(wanted), note=note)
 
 
 def record_beside(reference: ModelReference | None) -> TrainingRecord | None:

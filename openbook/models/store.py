@@ -150,10 +150,10 @@ class ModelStore:
         return tuple(found)
 
     def remove(self, name: str) -> tuple[Digest, ...]:
-        """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
+        """Removes the name and deletes each model that only this name means or has meant. Returns the digests deleted.
 
-        A model that no name means now can be given by its digest; names that meant it once forget it. What a damaged other
-        name means is unknown, so it might be any model: while there is one, a name is dropped but no model deleted.
+        A model without a name can be given by its digest; names that meant it once forget it. While another name is damaged,
+        no model is deleted, because that name might mean it.
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
         self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it

@@ -98,7 +98,7 @@ B = Tensor("blk.0.attn_q.weight.lora_b", b"\0" * 256, shape=(1, 64))
         ((A, B), None, r"adapter\.lora\.alpha is absent. It must be a number between 0 and"),
         ((A, B), float("nan"), r"adapter\.lora\.alpha is nan"),
         ((A,), 8.0, r"holds only blk\.0\.attn_q\.weight\.lora_a. It must hold .lora_a and .lora_b"),
-        ((A, B, TENSORS[0]), 8.0, r"token_embd\.weight, which is no \.lora_a and no \.lora_b"),
+        ((A, B, TENSORS[0]), 8.0, r"token_embd\.weight, whose name ends in neither \.lora_a nor \.lora_b"),
         (
             (A, replace(B, shape=(2, 32))),
             8.0,
