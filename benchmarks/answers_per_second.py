@@ -40,7 +40,7 @@ from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.models.gguf_writing import reader_of
+from openbook.models.gguf_writer import reader_of
 from openbook.prompts import reading_prompt
 from openbook.records import Decoding
 

@@ -38,8 +38,8 @@ from openbook.knowledge.scanning import TELLING, Needles
 from openbook.knowledge.schema import FILE_NAME
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
-from openbook.models.incoming import PREFIX, clear_leftovers
 from openbook.models.lineage import Learned, carrying
+from openbook.models.staging import PREFIX, clear_leftovers
 from openbook.proofs import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex

@@ -214,7 +214,7 @@ def promote(
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
     from openbook.models import CATALOGUE
-    from openbook.models.names import checked_name
+    from openbook.models.aliases import checked_name
 
     current = session.settings()
     store = session.store(current)
@@ -277,8 +277,8 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     from openbook.diagnosis.gate import flips, load_sets
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
-    from openbook.models.gguf_writing import checked_quantisation
-    from openbook.models.importing import merge as merge_models
+    from openbook.models.gguf_writer import checked_quantisation
+    from openbook.models.importer import merge as merge_models
 
     current = session.settings()
     store = session.store(current)
@@ -336,17 +336,20 @@ def rollback(name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def lineage(name: str, as_json: bool) -> None:
     """Show what NAME was trained from, how, and what was trained from it."""
+    import dataclasses
+
     from openbook.cli import display, session
     from openbook.models.lineage import tree_of
 
     store = session.store(session.settings())
-    tree = tree_of(store, store.resolve(name))
+    reference = store.resolve(name)
+    tree = tree_of(store, reference)
     if as_json:
-        display.print_json(tree.to_json())
+        display.print_json({"asked": reference.digest, "tree": dataclasses.asdict(tree)})
         return
     out = display.console()
     for depth, node in tree.walk():
-        mark = " <" if node.digest == tree.asked else ""
+        mark = " <" if node.digest == reference.digest else ""
         names = f" ({', '.join(node.names)})" if node.names else ""
         display.say(out, f"{node.digest[:12]}{names}: {node.what}{mark}", indent=3 * depth)
         for line in node.details:

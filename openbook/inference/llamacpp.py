@@ -32,7 +32,7 @@ from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Mode
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection
 from openbook.inference.tokenizer import PromptTokenizer, rendered_here
 from openbook.models.digest import READER_KEYS
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.prompts import text_of_block
 from openbook.records import (
     Completion,

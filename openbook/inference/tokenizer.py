@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.records import Prompt
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from openbook.codec import decode
 from openbook.config import available_cores
 from openbook.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.models.trials import TemplateText, Trial, read_trial, trial_path, write_trial
+from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
 
 if TYPE_CHECKING:
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -77,10 +77,10 @@ def tried(model: ModelReference, adapter: ModelReference | None = None) -> Trial
     if KNOWN_FILES.issuperset(files):
         return None
     path = trial_path(parts[-1].path.parent, parts[-1].digest)
-    engine, found = library().build, read_trial(path)
+    engine, found = library().build, read_cached(path, Trial)
     if found is None or (found.engine, found.files) != (engine, files):
         found = Trial(engine, files, _try(parts[-1].name, [part.main_file for part in parts]))
-        write_trial(path, found)
+        write_cached(path, found)
     return found
 
 

@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
 from openbook.models import ModelStore
-from openbook.models.names import name_problem
-from openbook.models.pointers import name_path
+from openbook.models.aliases import name_path, name_problem
 from openbook.records import Digest
 
 _LOG = logging.getLogger("openbook.serving")

@@ -1,7 +1,7 @@
 """From a finished run to a model in the store: the only crossing, and it is a file.
 
 A LoRA run gives an adapter, a small GGUF file that stands beside its base, or one model of both
-(`openbook.models.merging`); a full run a model. All that is not a weight (vocabulary, chat template, hyperparameters) is
+(`openbook.models.gguf_writer`); a full run a model. All that is not a weight (vocabulary, chat template, hyperparameters) is
 copied from the base's file.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from openbook.models import read_gguf
 from openbook.models.describe import BASE_KEY
-from openbook.models.gguf_writing import Quantisation, add_reader, add_tensor, copy_metadata, finish
+from openbook.models.gguf_writer import Quantisation, add_reader, add_tensor, copy_metadata, finish
 from openbook.training.network import config_of, gguf_name, permuted, permuted_heads
 from openbook.training.trainable import lora_pairs
 

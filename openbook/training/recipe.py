@@ -11,10 +11,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from openbook.errors import ConfigError, InvalidModelFile, StorageError, did_you_mean
+from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.models.aliases import name_problem
 from openbook.models.bounds import MAX_READER_PASSAGES
 from openbook.models.manifest import checked_date
-from openbook.models.names import name_problem
 from openbook.models.training_record import recipe_digest
 from openbook.records import Digest
 
@@ -205,10 +205,7 @@ class Recipe(Part):
         if problem := name_problem(self.candidate):
             raise ValueError(f"name: {problem}")
         if self.knowledge_cutoff:
-            try:
-                checked_date(self.knowledge_cutoff)
-            except InvalidModelFile as error:
-                raise ValueError(f"knowledge_cutoff: {error}") from error
+            checked_date(self.knowledge_cutoff)
         if self.objective.kind != "reader" and self.evaluation.metric == "score":
             raise ValueError("evaluation.metric: only a reader has a score; use loss")
         if (self.base is None) == (self.architecture is None):

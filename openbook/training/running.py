@@ -22,9 +22,9 @@ from openbook.files import make_folder, storage_errors
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
-from openbook.models.importing import store_trained
+from openbook.models.gguf_writer import write_merged
+from openbook.models.importer import store_trained
 from openbook.models.lineage import record_beside
-from openbook.models.merging import write_merged
 from openbook.models.training_record import TrainingRecord, text_digests
 from openbook.records import ReaderFormat, canonical_json, sha256_hex
 from openbook.training import checkpoints

@@ -14,10 +14,9 @@ from openbook.inference import load_model
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
-from openbook.models.gguf_writing import checked_quantisation, reader_of
-from openbook.models.importing import merge, store_trained
+from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, reader_of, write_merged
+from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
-from openbook.models.merging import AdapterUpdates, write_merged
 from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.exporting import lora_updates, write_adapter

