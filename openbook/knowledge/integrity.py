@@ -74,6 +74,12 @@ def whole(rows: Iterable[Sequence[Any]], of: StoredContent) -> Iterator[Sequence
         raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
 
 
+def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence[Any]]:
+    """`whole`, of all passages of a content that is stored."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
+    return list(whole(connection.execute(sql, (of.id,)), of))
+
+
 def check_document(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:
     """A row of `SELECT d.*`, by column. Raises sqlite3.DatabaseError when it is not what was stored."""
     values = dict(zip((column[0] for column in cursor.description), row, strict=True))

@@ -20,10 +20,6 @@ _LOOK_S = 0.01  # how often who waits looks again
 _ASK_S = 0.1  # and how often it asks whether to go on
 
 
-class Overtaken(Exception):
-    """Another writer changed what a run compared with or refers to. The run does that part again (`slices`)."""
-
-
 @contextmanager
 def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
     """Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""

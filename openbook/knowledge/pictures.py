@@ -11,7 +11,7 @@ from collections.abc import Callable
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
 from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import path_displayed
-from openbook.knowledge.intake import content_key
+from openbook.knowledge.ingest import content_key
 from openbook.parsers import file_bytes
 from openbook.parsers.drawing import draw_page
 from openbook.parsers.isolated import Limits
