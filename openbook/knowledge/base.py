@@ -49,7 +49,7 @@ _ViewKey: TypeAlias = tuple[int, int, str, frozenset[str]]  # newest version, ve
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`texts`: different contents among the documents. `characters` read of `source_characters` that the files hold."""
+    """`texts` counts different contents. `characters` were read of the `source_characters` that the files hold."""
 
     id: str
     version: int
@@ -137,8 +137,8 @@ class KnowledgeBase:
     def open(cls, folder: Path, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
         """Open an existing one; with `embedder`, only if it was made with exactly that one.
 
-        One whose tables are damaged opens only with `damaged`, for `check`. Raises KnowledgeBaseMissing,
-        KnowledgeBaseInvalid, StorageError.
+        With `damaged` it opens even if its tables are damaged, for `check`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid,
+        StorageError.
         """
         folder = folder.absolute()
         if folder.exists() and not folder.is_dir():
@@ -233,7 +233,7 @@ class KnowledgeBase:
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises KnowledgeError.
 
-        Whoever reads a version asks here first, so here the tables that decide what it sees are compared with their digests.
+        Every reader of a version calls this first, so this compares the small tables with their digests.
         """
         with schema.storage_errors(self.folder):
             connection = self.connection
@@ -338,7 +338,7 @@ class KnowledgeBase:
             return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
-        """Whether no document is closed to whoever holds these labels."""
+        """Whether somebody who holds these labels may see every document."""
         with schema.storage_errors(self.folder):
             self.kept_version()
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
@@ -429,14 +429,14 @@ class KnowledgeBase:
             schema.put_away(connection, self.folder)
 
     def check_tables(self, connection: sqlite3.Connection) -> None:
-        """What a writer does before it compares and changes. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
+        """Call this before you compare and change rows. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
         with schema.storage_errors(self.folder):
             integrity.check(connection)
             newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
             schema.check_newest(self.folder, self.id, newest)
 
     def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
-        """What whoever has just got the write lock does first. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
+        """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do

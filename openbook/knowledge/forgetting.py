@@ -88,7 +88,7 @@ def purge(
         _drop_what_stays(connection, traces)
         files, scanned = _scan(base.folder, traces)
         afterwards(traces)
-        # Only now: whoever is killed before has proved nothing.
+        # Only now: a purge that is killed before this has proved nothing.
         connection.execute("DELETE FROM meta WHERE key IN ('purging', 'purging_elsewhere')")
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
@@ -138,9 +138,9 @@ def interrupted(base: KnowledgeBase) -> bool:
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
-    """Do what an interrupted purge left to do in the knowledge base; whether there was one. Whoever writes next does it too.
+    """Finish an interrupted purge in the knowledge base; whether there was one. The next writer finishes it too.
 
-    Call it when all is done elsewhere: nobody is told of it again.
+    Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """
     if not interrupted(base):
         return False
@@ -174,8 +174,8 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
-        # Should this process be killed before it is done, whoever writes next finishes the work here, and the next purge that
-        # elsewhere. Runs in slices that have read something before must not store it any more.
+        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
+        # elsewhere. Runs that have read one of these texts must not store it any more.
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', ''), ('purging_elsewhere', '')")
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purged_in', ?)", (str(version),))
         add_version(connection, version, f"{len(paths | others)} purged")

@@ -137,7 +137,7 @@ def _is_of(segment: Segment, source: Source) -> bool:
         rows = slice(int(segment.starts[at]), int(segment.starts[at + 1]))
         try:
             found = index_builder.identities(source, int(segment.contents[at]))
-        except sqlite3.DatabaseError:  # whoever reads that content will be told; the index is of it all the same
+        except sqlite3.DatabaseError:  # reading that content will say so; the index is still of it
             continue
         if found is None or (not found and rows.start == rows.stop):
             continue

@@ -2,9 +2,9 @@
 
 Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
 it is read. The tables in `TABLES` are small and decide together what an answer may see, so that a row that is missing
-counts like one that is wrong: they are compared as a whole, with the exclusive or of the digests of their rows in `sums`.
+is as bad as one that is wrong. So each is compared as a whole: `sums` holds the exclusive or of its rows' digests.
 
-This notices accidents of disks, memory and copies. Whoever changes a file on purpose can change its digests too.
+This notices accidents of disks, memory and copies. Somebody who changes a file on purpose can change its digests too.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def seal(connection: sqlite3.Connection) -> None:
 
 
 def watch(connection: sqlite3.Connection) -> None:
-    """Keep the digests of `TABLES` true to every change that is made through this connection, whoever makes it.
+    """Update the digests of `TABLES` with every change that is made through this connection.
 
-    A change of a damaged row does not make it whole: what it was stays in the sum.
+    Changing a damaged row does not hide the damage: the old value stays in the sum.
     """
     connection.create_function("row_digest", -1, row_digest, deterministic=True)
     connection.create_function("exclusive_or", 2, lambda a, b: a ^ b, deterministic=True)

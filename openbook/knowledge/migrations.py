@@ -100,7 +100,7 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
 
 
 def _identify(connection: sqlite3.Connection) -> None:
-    """Say of each row which document it is of: the one that was at its path, or the one that was renamed to it then."""
+    """Give each row the identity of its document: the one that was at its path, or the one that was renamed to it then."""
     columns = "id, path, content_id, labels, given_labels, added_in, removed_in"
     rows = connection.execute(f"SELECT {columns} FROM documents ORDER BY id").fetchall()
     came = {(path, added_in) for _, path, *_, added_in, _ in rows}

@@ -31,10 +31,10 @@ def page_picture(
 ) -> bytes:
     """Page `page` (from 1) of a document (its path), whose text was read from `origin`, as PNG.
 
-    It does not ask who may see the document. Broken off when `stop` says so.
+    The caller checks who may see the document. Ends early when `stop` returns true.
 
     Raises:
-        NoPicture: there is none; it says why.
+        NoPicture: it says why there is no picture.
 
     """
     if origin.media_type != PDF:

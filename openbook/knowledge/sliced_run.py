@@ -153,7 +153,7 @@ def _last_purge(connection: sqlite3.Connection) -> object:
 
 
 def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:
-    """What a run compares files with. Whoever changes a document's row makes a version."""
+    """What a run compares files with. Every change of a document's row makes a version."""
     newest = connection.execute("SELECT max(version) FROM versions").fetchone()
     known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
     return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()

@@ -179,7 +179,7 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
         names = dict(base.connection.execute("SELECT name, version FROM tags").fetchall())
         if text not in names:
             raise KnowledgeError(
-                f"No version {text!r}: it is no number, no tag and no time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
+                f"No version {text!r}: it is not a number, a tag or a time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
             )
         return int(names[text])
 
