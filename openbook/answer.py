@@ -28,7 +28,7 @@ from openbook.inference.prompting import (
 )
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.quoting import Quoted, closest, is_sure, quote
+from openbook.knowledge.quotes import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, Kind, overview_of, read_overview, windows_of
 from openbook.records import (

@@ -25,7 +25,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
 from openbook.knowledge.byte_search import TELLING, Needles
 from openbook.knowledge.docs_cache import drop, holding
-from openbook.knowledge.forgetting import (
+from openbook.knowledge.erasure import (
     PurgeResult,
     finish_purge,
     in_no_version,
@@ -34,8 +34,8 @@ from openbook.knowledge.forgetting import (
     purge,
     texts_of,
 )
-from openbook.knowledge.locking import file_lock
 from openbook.knowledge.schema import FILE_NAME
+from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.incoming import PREFIX, clear_leftovers

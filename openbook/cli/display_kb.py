@@ -162,7 +162,7 @@ def print_difference(found: Difference) -> None:
 
 
 def print_purged(done: PurgedEverywhere) -> None:
-    from openbook.knowledge.forgetting import BEYOND_REACH
+    from openbook.knowledge.erasure import BEYOND_REACH
 
     out, purged = console(), done.purged
     many = len(purged.documents)

@@ -59,7 +59,7 @@ def purge(
 
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.forgetting import named
+    from openbook.knowledge.erasure import named
     from openbook.purging import Places, finish, proof_of, purge_everywhere
 
     current = session.settings(kb=kb)

@@ -20,7 +20,7 @@ _HOMES = {
     "RunOptions": "ingest",
     "Scope": "scope",
     "add": "updates",
-    "purge": "forgetting",
+    "purge": "erasure",
     "remove": "updates",
     "sync": "updates",
 }
@@ -29,7 +29,7 @@ __all__ = [*_HOMES]
 if TYPE_CHECKING:
     from openbook.knowledge.base import KnowledgeBase as KnowledgeBase
     from openbook.knowledge.discovery import Rules as Rules
-    from openbook.knowledge.forgetting import purge as purge
+    from openbook.knowledge.erasure import purge as purge
     from openbook.knowledge.ingest import RunOptions as RunOptions
     from openbook.knowledge.scope import Scope as Scope
     from openbook.knowledge.updates import Report as Report

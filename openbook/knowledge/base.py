@@ -22,7 +22,6 @@ from openbook.files import make_folder
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
-from openbook.knowledge.locking import file_lock, write_lock
 from openbook.knowledge.migrations import upgrade
 from openbook.knowledge.passages import (
     beginning_of,
@@ -34,6 +33,7 @@ from openbook.knowledge.passages import (
 )
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.write_lock import file_lock, write_lock
 from openbook.parsers import metadata
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 

@@ -16,7 +16,7 @@ from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.forgetting import contents_of, named
+from openbook.knowledge.erasure import contents_of, named
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import among, is_held

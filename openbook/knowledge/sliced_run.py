@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.locking import write_lock
+from openbook.knowledge.write_lock import write_lock
 
 MOST_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"

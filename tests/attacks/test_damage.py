@@ -18,7 +18,7 @@ from openbook.errors import KnowledgeBaseDamaged
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, integrity, remove, schema, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import embed_missing, reembed
-from openbook.knowledge.forgetting import purge
+from openbook.knowledge.erasure import purge
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.versions import Retention, diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.records import PassageReference

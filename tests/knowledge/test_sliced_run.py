@@ -22,9 +22,9 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.embeddings import BATCH, reembed
-from openbook.knowledge.locking import TURN, file_lock, write_lock
 from openbook.knowledge.sliced_run import MOST_TRIES, SlicedRun, in_slices
 from openbook.knowledge.versions import Retention, prune
+from openbook.knowledge.write_lock import TURN, file_lock, write_lock
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 

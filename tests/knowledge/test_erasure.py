@@ -11,7 +11,7 @@ import pytest
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, purge, schema, sync
 from openbook.knowledge.docs_cache import drop, for_documents, holding
-from openbook.knowledge.forgetting import finish_purge
+from openbook.knowledge.erasure import finish_purge
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
