@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
-from openbook.knowledge.splitting import split
+from openbook.knowledge.splitter import split
 from openbook.knowledge.words import query_terms
 from openbook.models import EmbeddingSpec, ModelReference, ModelStore, ensure
 from openbook.records import Content

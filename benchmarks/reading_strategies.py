@@ -44,7 +44,7 @@ from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import abstention_score
 from openbook.inference.passage_selection import RANK_PRICE, choose
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.sizing import Sizing
+from openbook.knowledge.splitter import Sizing
 from openbook.models import ModelStore, ensure
 from openbook.prompts import open_book_prompt
 from openbook.records import Decoding, Embedder, Hit
@@ -111,7 +111,7 @@ def knowledge_base(folder: Path, paragraphs: Sequence[tuple[str, str]], embedder
         own.mkdir(parents=True)
         (own / f"{title.replace('/', '-')}.txt").write_text(text, encoding="utf-8")
     longest = max(len(text) for _, text in paragraphs) + 1
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, sizing=Sizing("characters", longest, 0))
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, sizing=Sizing(longest))
     add(base, [folder / "documents"], embedder)
     return base
 

@@ -21,7 +21,7 @@ from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.editions import Editions, editions
-from openbook.knowledge.quoting import Quoted, closest, is_sure, quote
+from openbook.knowledge.quotes import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction

@@ -20,7 +20,6 @@ ENV_PREFIX = "OPENBOOK_"
 _BOUNDS = {
     "passages": (0, 100),
     "passage_chars": (20, 100_000),
-    "passage_tokens": (0, 100_000),
     "passage_overlap": (0, 50_000),
     "context_tokens": (128, 2**24),
     "threads": (0, 1024),
@@ -43,8 +42,7 @@ class Settings:
     passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
     strategy: str = "auto"  # "each", "parallel", "checked", "together", or what suits the model
     passage_chars: int = 450  # longest passage of a new knowledge base
-    passage_tokens: int = 0  # the same in tokens of the model; 0: counted in characters
-    passage_overlap: int = 0  # how much of a passage also ends the one before, in the same unit
+    passage_overlap: int = 0  # how much of a passage also ends the one before, in characters
     context_tokens: int = 4096  # upper bound; a model trained on fewer uses fewer
     threads: int = 0  # 0: one for each core this process may use
     max_tokens: int = 400  # longest answer

@@ -23,9 +23,10 @@ from openbook.files import check_deletable, delete_folder, delete_left_over, is_
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.base import now
-from openbook.knowledge.cached import drop, holding
-from openbook.knowledge.forgetting import (
-    Purged,
+from openbook.knowledge.byte_search import TELLING, Needles
+from openbook.knowledge.docs_cache import drop, holding
+from openbook.knowledge.erasure import (
+    PurgeResult,
     finish_purge,
     in_no_version,
     interrupted,
@@ -33,9 +34,8 @@ from openbook.knowledge.forgetting import (
     purge,
     texts_of,
 )
-from openbook.knowledge.locking import file_lock
-from openbook.knowledge.scanning import TELLING, Needles
 from openbook.knowledge.schema import FILE_NAME
+from openbook.knowledge.write_lock import file_lock
 from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.lineage import Learned, carrying
@@ -96,7 +96,7 @@ class PurgedEverywhere:
     processes left `unfinished`.
     """
 
-    purged: Purged
+    purged: PurgeResult
     texts: tuple[Digest, ...]
     caches: int
     runs: int

@@ -17,10 +17,10 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add, schema
-from openbook.knowledge.cached import for_documents
-from openbook.knowledge.forgetting import interrupted
-from openbook.knowledge.locking import file_lock
+from openbook.knowledge.docs_cache import for_documents
+from openbook.knowledge.erasure import interrupted
 from openbook.knowledge.versions import Retention, prune, tag
+from openbook.knowledge.write_lock import file_lock
 from openbook.locks import alone, among
 from openbook.models import ModelStore
 from openbook.purging import Places, PurgedEverywhere, finish, purge_everywhere

@@ -41,7 +41,7 @@ def add(
     for path in paths:
         check_exists(path)
     base, embedder = session.ensure_base(current)
-    with session.run_options(current, base.sizing, labels=labels, unlabel=unlabel, retry=retry) as options:
+    with session.run_options(current, labels=labels, unlabel=unlabel, retry=retry) as options:
         report = add_files(base, paths, embedder, options)
     display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
     if not any(v.outcome in ("added", "updated", "unchanged", "duplicate") for v in report.verdicts):

@@ -93,7 +93,7 @@ def greedy_options(current: Settings) -> Options:
 def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = False) -> tuple[KnowledgeBase, Embedder]:
     """The knowledge base of exactly these documents, or without any that of the settings; it holds something."""
     from openbook.cli import display, session
-    from openbook.knowledge.cached import for_documents
+    from openbook.knowledge.docs_cache import for_documents
 
     if not docs:
         base, embedder = session.open_base(current, full_check=full_check)
@@ -101,7 +101,7 @@ def open_asked(current: Settings, docs: tuple[Path, ...], full_check: bool = Fal
         return base, embedder
     embedder = session.open_embedder(current, full_check=full_check)
     sizing = session.sizing_of(current)
-    with session.run_options(current, sizing) as options:
+    with session.run_options(current) as options:
         base, report = for_documents(docs, current.cache_dir, embedder, options, sizing)
     if report is not None:
         display.print_verdicts(report.verdicts, only_problems=True)

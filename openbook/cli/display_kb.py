@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status
-    from openbook.knowledge.checking import Checked
+    from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
     from openbook.models.lineage import Learned
     from openbook.purging import PurgedEverywhere
@@ -55,7 +55,7 @@ def _told(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def print_tally(report: Report, folder: Path) -> None:
-    from openbook.knowledge.adding import verdict_counts
+    from openbook.knowledge.updates import verdict_counts
 
     tally = ", ".join(f"{count} {outcome}" for outcome, count in verdict_counts(report.verdicts)) or "no files found"
     read = _characters(report.characters, report.source_characters)
@@ -162,7 +162,7 @@ def print_difference(found: Difference) -> None:
 
 
 def print_purged(done: PurgedEverywhere) -> None:
-    from openbook.knowledge.forgetting import BEYOND_REACH
+    from openbook.knowledge.erasure import BEYOND_REACH
 
     out, purged = console(), done.purged
     many = len(purged.documents)
@@ -217,7 +217,7 @@ def _carried(learned: Learned) -> str:
     )
 
 
-def print_check(checked: Checked) -> None:
+def print_check(checked: CheckResult) -> None:
     out = console()
     if checked.damaged:
         say(out, "\nDamaged:", style="red")
@@ -234,6 +234,3 @@ def print_check(checked: Checked) -> None:
             else "The indexes could not be written; answers come from the truth."
         )
         say(out, mended)
-    if checked.recall_at_10 is not None:
-        how = "exact" if checked.exact else "approximate"
-        say(out, f"Vector search is {how}: recall@10 {checked.recall_at_10:.3f} against exact search.")

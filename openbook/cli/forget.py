@@ -21,8 +21,8 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge import remove as remove_documents
-    from openbook.knowledge.adding import sources
     from openbook.knowledge.discovery import display_path
+    from openbook.knowledge.updates import sources
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)
@@ -59,7 +59,7 @@ def purge(
 
     from openbook.cli import display, display_kb, session
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.forgetting import named
+    from openbook.knowledge.erasure import named
     from openbook.purging import Places, finish, proof_of, purge_everywhere
 
     current = session.settings(kb=kb)

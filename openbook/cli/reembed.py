@@ -14,7 +14,7 @@ def reembed(embedder: str, kb: Path | None) -> None:
     """Embed all passages with another embedder, beside the old vectors, then switch at once."""
     from openbook.cli import session
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.reembedding import reembed as embed_anew
+    from openbook.knowledge.embeddings import reembed as embed_anew
 
     current = session.settings(kb=kb)
     base = KnowledgeBase.open(current.default_kb)

@@ -30,13 +30,14 @@ def scope_of(base: KnowledgeBase, as_of: str | None, where: str, labels: tuple[s
     """Raises QuestionError or KnowledgeError for what is not valid; says so when no document has a key of the filter."""
     from openbook.cli.session import error_console
     from openbook.errors import did_you_mean
-    from openbook.knowledge.scope import Scope, checked_labels, filter_of
+    from openbook.knowledge.filter_parser import parse_filter
+    from openbook.knowledge.scope import Scope, checked_labels
     from openbook.knowledge.versions import resolve_version
 
     scope = Scope(resolve_version(base, as_of) if as_of is not None else None, where.strip(), checked_labels(labels))
     if scope.where:
         known = base.metadata_keys(scope)
-        asked = filter_of(scope).keys()
+        asked = parse_filter(scope.where).keys
         for key in asked:
             if key not in known:
                 note = f"No document has {key!r}.{did_you_mean(key, known)} Keys: {', '.join(sorted(known)[:30])}"

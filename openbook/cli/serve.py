@@ -109,7 +109,7 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
     door = SharedSocket(fileno=inherited) if is_worker else listen(configuration.host, configuration.port)
     with door:
         bases, embedder = _open_bases(current, folders, full_check)
-        reading = {name: _reading(current, base) for name, base in bases.items()}
+        reading = {name: _reading(current) for name in bases}
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
         tracers = provider_of()
         opened = session.model_opener(current, full_check=full_check)()
@@ -255,12 +255,12 @@ def _open_bases(
     return bases, embedder
 
 
-def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
+def _reading(current: Settings) -> RunOptions:
     """How uploads are read, without the bars of a terminal."""
     from openbook.cli import session
     from openbook.knowledge import RunOptions
 
-    with session.run_options(current, base.sizing) as options:
+    with session.run_options(current) as options:
         return dataclasses.replace(options, progress=RunOptions().progress)
 
 

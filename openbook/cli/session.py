@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.knowledge import KnowledgeBase, RunOptions
-    from openbook.knowledge.sizing import Sizing
-    from openbook.knowledge.splitting import TokenCounter
+    from openbook.knowledge.splitter import Sizing
     from openbook.models import ModelReference, ModelStore
     from openbook.records import Embedder
 
@@ -104,35 +103,14 @@ def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBa
 
 def sizing_of(current: Settings) -> Sizing:
     """How large the passages of a new knowledge base are."""
-    from openbook.knowledge.sizing import Sizing
+    from openbook.knowledge.splitter import Sizing
 
-    if not current.passage_tokens:
-        return Sizing("characters", current.passage_chars, current.passage_overlap)
-    reader = ready_model(current, current.model)
-    reader = reader.base or reader  # an adapter has no tokenizer of its own
-    return Sizing("tokens", current.passage_tokens, current.passage_overlap, reader.digest, reader.name)
-
-
-def token_counter(current: Settings, sizing: Sizing) -> TokenCounter | None:
-    """Counts tokens as the knowledge base's reader does; None when it counts characters. Raises ConfigError."""
-    if sizing.unit == "characters":
-        return None
-    from openbook.inference import token_counter as counter
-    from openbook.knowledge.splitting import remembering
-
-    reader = ready_model(current, sizing.reader)
-    if reader.digest != sizing.tokenizer:
-        raise ConfigError(
-            f"The passages are counted in tokens of {sizing.reader} ({sizing.tokenizer[:12]}), but that name is now "
-            f"{reader.digest[:12]}. Import the model of then under this name."
-        )
-    return remembering(counter(reader))
+    return Sizing(current.passage_chars, current.passage_overlap)
 
 
 @contextmanager
 def run_options(
     current: Settings,
-    sizing: Sizing,
     *,
     labels: tuple[str, ...] = (),
     unlabel: tuple[str, ...] = (),
@@ -145,9 +123,8 @@ def run_options(
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
     held, dropped = checked_labels(labels), checked_labels(unlabel)
-    count = token_counter(current, sizing)
     with add_progress() as progress:
-        yield RunOptions(limits, held, dropped, retry, current.ocr, current.lock_timeout_s, count, progress)
+        yield RunOptions(limits, held, dropped, retry, current.ocr, current.lock_timeout_s, progress)
 
 
 def model_opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:

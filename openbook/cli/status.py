@@ -21,7 +21,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     from openbook.cli import display, display_kb, private, session
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.checking import check as check_base
+    from openbook.knowledge.check import check as check_base
 
     settings = session.settings(kb=kb)
     folder, states = settings.default_kb, session.states(settings).kept()

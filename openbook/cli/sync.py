@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from openbook.knowledge import KnowledgeBase
-    from openbook.knowledge.adding import SyncedFolder
+    from openbook.knowledge.discovery import SyncedFolder
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
@@ -62,9 +62,9 @@ def sync(
     """
     from openbook.cli import display_kb, session
     from openbook.cli.warm import read_ahead
-    from openbook.knowledge.adding import forget_source, sync_folders
     from openbook.knowledge.discovery import check_exists, display_path
     from openbook.knowledge.scope import EVERYTHING, checked_labels
+    from openbook.knowledge.updates import forget_source, sync_folders
 
     current = session.settings(kb=kb, ocr=ocr)
     if folder is None and (include or exclude or labels or reset or forget):
@@ -85,7 +85,7 @@ def sync(
         raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
 
     def run_all() -> None:
-        with session.run_options(current, base.sizing, retry=retry) as options:
+        with session.run_options(current, retry=retry) as options:
             report = sync_folders(base, folders, embedder, options, allow_empty=allow_empty)
         display_kb.show_report(report, current.default_kb, as_json=as_json, verbose=verbose)
         if closed := [v for v in report.verdicts if v.outcome == "failed" and v.path in roots]:
@@ -103,7 +103,7 @@ def sync(
 
 
 def _remembered(base: KnowledgeBase) -> list[SyncedFolder]:
-    from openbook.knowledge.adding import sources
+    from openbook.knowledge.updates import sources
 
     return sources(base)
 
@@ -120,7 +120,7 @@ def _merged(
 ) -> SyncedFolder:
     """What is asked of `folder`, and where nothing is asked what was remembered of it."""
     from openbook.knowledge import Rules
-    from openbook.knowledge.adding import SyncedFolder
+    from openbook.knowledge.discovery import SyncedFolder
 
     folder = Path(os.path.abspath(folder))
     before = next((each for each in known if each.folder == folder and not reset), SyncedFolder(folder))
@@ -131,12 +131,12 @@ def _merged(
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
     """Run once, and again whenever something changed; what is refused now is tried again."""
     from openbook.cli.session import error_console
-    from openbook.knowledge.watching import changes
+    from openbook.knowledge.updates import folder_changes
 
     console = error_console()
     first = due = True
     not_before = 0.0
-    for changed in changes(folders):
+    for changed in folder_changes(folders):
         due = due or changed > 0
         if not due or time.monotonic() < not_before:
             continue

@@ -105,6 +105,7 @@ def prune(kb: Path | None, keep: int | None, keep_days: float | None, save: bool
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.cli import display
     from openbook.knowledge import versions
+    from openbook.knowledge.base import spans
 
     base, timeout_s = _open(kb), _timeout_s(kb)
     policy = versions.Retention(keep, keep_days)
@@ -119,9 +120,7 @@ def prune(kb: Path | None, keep: int | None, keep_days: float | None, save: bool
         value: dict[str, Any] = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": list(pruned.kept)}
         display.print_json(value)
     else:
-        click.echo(
-            f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {versions.kept_in_words(pruned.kept)}."
-        )
+        click.echo(f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {spans(pruned.kept)}.")
 
 
 def _open(kb: Path | None) -> Any:

@@ -30,7 +30,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.quoting import quote
+from openbook.knowledge.quotes import quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage

@@ -14,8 +14,8 @@ from datetime import date, timedelta
 from itertools import count, islice
 from typing import Literal, TypeAlias
 
-from openbook.knowledge.bm25 import is_function_word
 from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
+from openbook.knowledge.words import is_function_word
 from openbook.records import sha256_hex
 
 Kind: TypeAlias = Literal["date", "time", "amount", "number", "name"]

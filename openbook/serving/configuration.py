@@ -10,7 +10,7 @@ from pathlib import Path
 from openbook.answer import STRATEGIES, Strategy
 from openbook.config import Settings
 from openbook.errors import ConfigError
-from openbook.knowledge.adding import RunOptions
+from openbook.knowledge import RunOptions
 
 
 @dataclass(frozen=True, slots=True)

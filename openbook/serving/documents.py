@@ -25,9 +25,9 @@ from openbook.files import make_folder, storage_errors
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.versions import history
+from openbook.knowledge.write_lock import file_lock
 from openbook.models import ModelStore
 from openbook.parsers.metadata import is_sidecar
 from openbook.purging import Places, finish, purge_everywhere

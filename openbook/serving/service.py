@@ -13,7 +13,7 @@ from starlette.types import Receive
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.scope import filter_of
+from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.access import Caller, Doorkeeper
@@ -107,7 +107,7 @@ def scope_of(base: KnowledgeBase, caller: Caller, asked_scope: ScopeOptions, par
     """
     scope = caller.scope(where=asked_scope.where.strip())
     if scope.where:
-        filter_of(scope)
+        parse_filter(scope.where)
     if asked_scope.as_of is None:
         return scope
     try:

@@ -61,7 +61,7 @@ folder = home / "uploads" / base.id / "local"
 add_uploads(base, service, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
 """,
     "docs": """
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 for_documents([home.parent / "docs"], home / "cache", embedder)
 """,
     "diagnosis": """

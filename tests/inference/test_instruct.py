@@ -13,7 +13,7 @@ from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, RunOptions
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
 from openbook.prompts import open_book_prompt
 from openbook.records import Embedder

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.splitting import split
+from openbook.knowledge.splitter import split
 from openbook.parsers import read_bytes
 from openbook.records import PassageSpan
 

@@ -12,7 +12,7 @@ from openbook.errors import NoPicture
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.intake import content_key
+from openbook.knowledge.ingest import content_key
 from openbook.knowledge.pictures import page_picture
 from openbook.parsers.isolated import Limits
 from openbook.parsers.pdf_picture import draw

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge.forgetting import interrupted
+from openbook.knowledge.erasure import interrupted
 from openbook.serving.documents import checked_name
 from openbook.serving.refusals import Refusal
 from tests.serving.conftest import SECRET, Running

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError
-from openbook.knowledge import KnowledgeBase, Scope, forgetting, purge, schema, sync
-from openbook.knowledge.cached import drop, for_documents, holding
-from openbook.knowledge.forgetting import finish_purge
+from openbook.knowledge import KnowledgeBase, Scope, purge, schema, sync
+from openbook.knowledge.docs_cache import drop, for_documents, holding
+from openbook.knowledge.erasure import finish_purge
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
@@ -221,18 +221,6 @@ def test_vectors_of_files_that_are_gone_are_in_no_cache(docs: Path, tmp_path: Pa
     (docs / "very-secret-plan.txt").unlink()
     base, _ = for_documents([docs], cache, embedder)
     assert not any(vector in all_bytes(base.folder) for vector in vectors)
-
-
-def test_a_purge_that_was_killed_is_finished_when_it_is_run_again(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    path, contents = f"{docs}/very-secret-plan.txt", set[int]()
-    with base.writing(5.0) as connection:
-        contents = forgetting._contents_of(connection, {path})
-        forgetting._delete(connection, {path}, frozenset(), contents)  # and killed here
-    assert forgetting.finish_purge(KnowledgeBase.open(base.folder))
-    assert not forgetting.finish_purge(base)
-    assert b"zeppelin" not in all_bytes(base.folder)
 
 
 def test_a_scan_takes_no_lock_of_sqlite_away(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:

@@ -1,10 +1,9 @@
-"""A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its
-version, and not while files are read or passages embedded; so others write in between, and a purge need not wait for it.
+"""A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its version,
+but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
 
-What a run has seen may then be gone, or changed, when it commits. It looks, under the lock, whether what it compared files
-with is still what it was and whether all that it refers to is there; if not, it is overtaken and does its work again, which
-costs what was lost: the rest is found by its key. After MOST_TRIES it compares and commits with the lock kept, and so comes
-to an end; where it would have to read or embed for that, it gives up, so that nobody ever waits for that.
+What a run has seen may be gone, or changed, when it commits. So it looks, under the lock, whether what it compared files with
+is unchanged and whether all that it refers to is there. If not, it was overtaken and does its work again, which costs only what
+was lost. After MOST_TRIES it keeps the lock while it compares and commits; if it would then have to read or embed, it gives up.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import TypeAlias, TypeVar
 from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.locking import Overtaken, write_lock
+from openbook.knowledge.write_lock import write_lock
 
 MOST_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
@@ -27,6 +26,10 @@ TABLE = "embeddings"
 IsOurs: TypeAlias = Callable[[sqlite3.Connection], bool]
 
 _T = TypeVar("_T")
+
+
+class Overtaken(Exception):
+    """Another writer changed what a run compared with or refers to. The run does that part again."""
 
 
 def always(connection: sqlite3.Connection) -> bool:
@@ -58,10 +61,9 @@ class SlicedRun:
     def begin_long_work(self) -> None:
         """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
         if self._keeps_lock:
-            message = (
+            raise KnowledgeBaseBusy(
                 f"What this run stored was deleted {MOST_TRIES} times by others before it could commit. Run it again."
             )
-            raise KnowledgeBaseBusy(message)
 
     @contextmanager
     def slice(self) -> Iterator[sqlite3.Connection]:
@@ -151,7 +153,7 @@ def _last_purge(connection: sqlite3.Connection) -> object:
 
 
 def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:
-    """What a run compares files with. Whoever changes a document's row makes a version."""
+    """What a run compares files with. Every change of a document's row makes a version."""
     newest = connection.execute("SELECT max(version) FROM versions").fetchone()
     known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
     return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()

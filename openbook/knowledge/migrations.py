@@ -7,9 +7,9 @@ import sqlite3
 
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.identities import write_identity
-from openbook.knowledge.intake import passage_id
+from openbook.knowledge.passages import passage_id
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.records import PassageSpan, sha256_hex
+from openbook.records import sha256_hex
 
 # SQLite cannot change a primary key, so a table is made anew and its rows are copied.
 _REMADE = ("contents", "passages", "documents", "verdicts")
@@ -100,7 +100,7 @@ def _from_2_to_3(connection: sqlite3.Connection) -> None:
 
 
 def _identify(connection: sqlite3.Connection) -> None:
-    """Say of each row which document it is of: the one that was at its path, or the one that was renamed to it then."""
+    """Give each row the identity of its document: the one that was at its path, or the one that was renamed to it then."""
     columns = "id, path, content_id, labels, given_labels, added_in, removed_in"
     rows = connection.execute(f"SELECT {columns} FROM documents ORDER BY id").fetchall()
     came = {(path, added_in) for _, path, *_, added_in, _ in rows}
@@ -144,7 +144,7 @@ def _add_digests(connection: sqlite3.Connection) -> None:
             continue
         title, text = row[4], row[3]
         digest = sha256_hex(text.encode())
-        if all(each[2] == passage_id(digest, PassageSpan(each[3], each[4], each[5], ())) for each in passages):
+        if all(each[2] == passage_id(digest, each[3], each[4]) for each in passages):
             connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (integrity.row_digest(*row), content_id))
             connection.executemany(
                 "UPDATE passages SET digest = ? WHERE id = ?",

@@ -1,4 +1,4 @@
-"""One writer at a time, on every platform, and nobody who waits is passed over for ever."""
+"""One writer at a time, on every platform; every waiting writer gets its turn."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ _LOOK_S = 0.01  # how often who waits looks again
 _ASK_S = 0.1  # and how often it asks whether to go on
 
 
-class Overtaken(Exception):
-    """Another writer changed what a run compared with or refers to. The run does that part again (`slices`)."""
-
-
 @contextmanager
 def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
     """Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
@@ -33,11 +29,11 @@ def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
 
 @contextmanager
 def write_lock(folder: Path, timeout_s: float, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """`file_lock`, but who gives it back and wants it again at once lets another in before, of whatever process.
+    """`file_lock`, but fair: a writer that releases it and wants it again at once lets a waiting one in first.
 
-    One takes the turn, then the lock, then gives the turn back. So it is held by one that waits for the lock, and
-    whoever gives the lock back cannot have it again before that one. Several that wait get in in no fixed order.
-    `go_on` is called now and then while it waits; what it raises ends the waiting.
+    A writer takes the turn, then the lock, then gives the turn back. So the waiting writer holds the turn, and nobody else can
+    take the lock before it. Several waiting writers get in in no fixed order. `go_on` is called now and then while it waits;
+    what it raises ends the waiting.
     """
     until = time.monotonic() + timeout_s
     with ExitStack() as held:

@@ -1,4 +1,23 @@
-"""How a metadata filter is written: its tree, and the parser. What it means stands in `where.py`."""
+"""A filter over documents' metadata: `date >= 2025-01-01 and type = 'pdf' and not status in ('draft', 'old')`.
+
+    filter   any of `or`, `and`, `not`, ( ), in rising order of how strongly they bind
+    term     key = value, with = != < <= > >=
+             key in (value, value, ...)
+             key contains 'text'     a part of a text, or a whole item of a list; capitals do not matter
+             key matches 'docs/*.md' all of a text, or of an item of a list; * is any run of characters, ? is any one
+             exists key, key exists
+    value    'text' or "text" (the quote doubled inside), a number, true, false, a date such as 2025-01-31
+
+A term is true only for a document that has the key with a value of the same kind: text against text, number against
+number. For all others it is false, `!=` too, and its `not` is true. Nothing is converted: '8' is not 8. Text compares
+by code points, capitals before small letters. Lists have no order and no equality: use `contains` or `matches`.
+
+A date without quotes (2025-01, 2025-01-31, 2025-01-31T10:30, with Z or +01:00; 2025 too) compares with a text that is
+an ISO 8601 date, to the precision that both have: `date = 2025-01` is true of 2025-01-31T10:00:00+00:00, and
+`date >= 2025-01-31` of 2025. Times with a zone are compared in UTC, as they are stored.
+
+A filter becomes SQL whose values and keys are bound parameters; nothing of the user's text is in the statement.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +27,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, NoReturn, TypeAlias, cast
+from typing import NoReturn, TypeAlias
 
 from openbook.errors import QuestionError
 from openbook.parsers.metadata import MAX_VALUE_CHARS, key_name, rounded
@@ -16,54 +35,6 @@ from openbook.parsers.metadata import MAX_VALUE_CHARS, key_name, rounded
 MAX_CHARS = 4000
 MAX_DEPTH = 100
 MAX_TERMS = 256
-
-Comparison: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "matches"]
-
-
-# --- the tree ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Date:
-    """An ISO 8601 date of 4, 7, 10, 16 or 19 characters."""
-
-    text: str
-
-
-Value: TypeAlias = str | int | float | bool | Date
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """`key comparison value`; for `contains` and `matches` the value is a text."""
-
-    key: str
-    comparison: Comparison
-    value: Value
-
-
-@dataclass(frozen=True, slots=True)
-class Exists:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Not:
-    part: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """True when `all` or `any` of its parts are."""
-
-    kind: Literal["all", "any"]
-    parts: tuple[Node, ...]
-
-
-Node: TypeAlias = Term | Exists | Not | Group
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
 
 _EXAMPLE = """for instance: --where "date >= 2025-01-01 and type = 'pdf'\""""
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "exists", "true", "false"})
@@ -78,6 +49,39 @@ _TOKEN = re.compile(
     |(?P<mark>[(),])""",
     re.VERBOSE,
 )
+_DATE_GLOBS = (
+    "[0-9][0-9][0-9][0-9]",
+    "[0-9][0-9][0-9][0-9]-[0-9][0-9]",
+    "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]",
+    "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*",
+)
+
+
+class _Date(str):
+    """An ISO 8601 date of 4, 7, 10, 16 or 19 characters."""
+
+    __slots__ = ()
+
+
+_Value: TypeAlias = str | int | float | bool | _Date
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """`sql`: a condition on the column `d.metadata` (a JSON object as text), with the values that are bound as `where_...`.
+
+    `keys`: those that it asks for, sorted: what to warn of when no document has one.
+    """
+
+    sql: str
+    values: dict[str, object]
+    keys: tuple[str, ...]
+
+
+def parse_filter(text: str) -> Filter:
+    """Raises QuestionError, which shows the place, for what is not a filter."""
+    parser = _Parser(text)
+    return Filter(parser.filter(), parser.values, tuple(sorted(parser.keys)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,12 @@ class _Token:
     end: int
 
 
-class Parser:
-    """Recursive descent, one function for each rule of the grammar."""
+class _Parser:
+    """Recursive descent, one function for each rule of the grammar; each gives the SQL of what it read."""
 
     def __init__(self, text: str) -> None:
+        self.values: dict[str, object] = {}
+        self.keys: set[str] = set()
         self._text = text
         self._at = self._depth = self._terms = 0
         self._tokens: list[_Token] = []
@@ -104,65 +110,64 @@ class Parser:
                 self._fail(f"{character!a} cannot stand in a filter", at)
         self._tokens = list(self._scan())
 
-    def filter(self) -> Node:
-        tree = self._any()
+    def filter(self) -> str:
+        sql = self._any()
         if self._next.kind != "end":
             self._expected("'and', 'or' or the end")
-        return tree
+        return sql
 
-    def _any(self) -> Node:
+    def _any(self) -> str:
         parts = [self._all()]
         while self._take("or"):
             parts.append(self._all())
-        return Group("any", tuple(parts)) if len(parts) > 1 else parts[0]
+        return f"({' OR '.join(parts)})" if len(parts) > 1 else parts[0]
 
-    def _all(self) -> Node:
+    def _all(self) -> str:
         parts = [self._not()]
         while self._take("and"):
             parts.append(self._not())
-        return Group("all", tuple(parts)) if len(parts) > 1 else parts[0]
+        return f"({' AND '.join(parts)})" if len(parts) > 1 else parts[0]
 
-    def _not(self) -> Node:
+    def _not(self) -> str:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self._fail(f"nested more than {MAX_DEPTH} deep", self._next.start)
         if self._take("not"):
-            node: Node = Not(self._not())
+            sql = f"NOT {self._not()}"
         elif self._take("("):
-            node = self._any()
+            sql = self._any()
             if not self._take(")"):
                 self._expected("'and', 'or' or ')'")
         else:
-            node = self._term()
+            sql = self._term()
         self._depth -= 1
-        return node
+        return sql
 
-    def _term(self) -> Node:
+    def _term(self) -> str:
         self._count_term()
         if self._take("exists"):
-            return Exists(self._key())
+            return self._exists(self._key())
         key = self._key()
         if self._take("exists"):
-            return Exists(key)
+            return self._exists(key)
         if self._take("in"):
             return self._in(key)
         token = self._next
         if token.kind != "sign" and token.text not in ("contains", "matches"):
             self._expected(_COMPARISON)
         self._at += 1
-        comparison = cast(Comparison, token.text)
-        return Term(key, comparison, self._value(comparison))
+        return self._compare(key, token.text, self._value(token.text))
 
-    def _in(self, key: str) -> Node:
+    def _in(self, key: str) -> str:
         if not self._take("("):
             self._expected("'('")
-        found: list[Node] = [Term(key, "=", self._value("="))]
+        parts = [self._compare(key, "=", self._value("="))]
         while self._take(","):
             self._count_term()
-            found.append(Term(key, "=", self._value("=")))
+            parts.append(self._compare(key, "=", self._value("=")))
         if not self._take(")"):
             self._expected("',' or ')'")
-        return Group("any", tuple(found))
+        return f"({' OR '.join(parts)})"
 
     def _key(self) -> str:
         token = self._next
@@ -172,7 +177,7 @@ class Parser:
         self._at += 1
         return key
 
-    def _value(self, comparison: Comparison) -> Value:
+    def _value(self, comparison: str) -> _Value:
         token = self._next
         if token.kind == "word":
             self._expected(f"a value (a text needs quotes: '{token.text}')")
@@ -188,7 +193,7 @@ class Parser:
         self._at += 1
         return value
 
-    def _literal(self, token: _Token) -> Value:
+    def _literal(self, token: _Token) -> _Value:
         if token.kind == "text":
             quote = token.text[0]
             text = unicodedata.normalize("NFC", token.text[1:-1].replace(quote * 2, quote))
@@ -209,7 +214,7 @@ class Parser:
             self._fail("a number that is too large", token.start)
         return rounded(number)
 
-    def _date(self, token: _Token) -> Date:
+    def _date(self, token: _Token) -> _Date:
         text = token.text
         try:
             moment = datetime.fromisoformat(text + "-01" if len(text) == 7 else text)
@@ -218,7 +223,44 @@ class Parser:
         except (ValueError, OverflowError):
             self._fail(f"{text!r} is not in the calendar", token.start)
         chars = len(text) if len(text) <= 10 else 19 if text[16:17] == ":" else 16
-        return Date(moment.isoformat()[:chars])
+        return _Date(moment.isoformat()[:chars])
+
+    # --- SQL
+
+    def _exists(self, key: str) -> str:
+        return f"(json_type(d.metadata, {self._path(key)}) IS NOT NULL)"
+
+    def _compare(self, key: str, sign: str, asked: _Value) -> str:
+        path = self._path(key)
+        kind, value = f"json_type(d.metadata, {path})", f"json_extract(d.metadata, {path})"
+        if sign in ("contains", "matches"):
+            inner, whole = (self._bind(_glob(sign, str(asked), part=part)) for part in (True, False))
+            item = f"SELECT 1 FROM json_each(d.metadata, {path}) i WHERE i.type = 'text' AND i.value GLOB {whole}"
+            found = [f"CASE {kind} WHEN 'text' THEN {value} GLOB {inner} WHEN 'array' THEN EXISTS ({item}) END"]
+        elif isinstance(asked, bool):
+            found = [f"{kind} IN ('true', 'false') AND {value} {sign} {self._bind(int(asked))}"]
+        else:
+            found = []
+            if isinstance(asked, _Date) or (isinstance(asked, int) and 1000 <= asked <= 9999):  # a number can be a year
+                day = self._bind(str(asked))
+                both = f"min(length({value}), length({day}))"
+                is_date = " OR ".join(f"{value} GLOB '{glob}'" for glob in _DATE_GLOBS)
+                compared = f"substr({value}, 1, {both}) {sign} substr({day}, 1, {both})"
+                found.append(f"{kind} = 'text' AND ({is_date}) AND {compared}")
+            if not isinstance(asked, _Date):
+                kinds = "('text')" if isinstance(asked, str) else "('integer', 'real')"
+                found.append(f"{kind} IN {kinds} AND {value} {sign} {self._bind(asked)}")
+        return f"(({' OR '.join(found)}) IS TRUE)"  # a missing key gives NULL
+
+    def _path(self, key: str) -> str:
+        # A key is letters, digits and _ alone, so that in a path it is one member's name and nothing else.
+        self.keys.add(key)
+        return self._bind(f'$."{key}"')
+
+    def _bind(self, value: object) -> str:
+        name = f"where_{len(self.values)}"
+        self.values[name] = value
+        return f":{name}"
 
     # --- tokens and complaints
 
@@ -276,3 +318,17 @@ class Parser:
 
 def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text.strip())
+
+
+def _glob(comparison: str, text: str, *, part: bool) -> str:
+    if comparison == "matches":
+        return text.replace("[", "[[]")
+    forms = ((c, _cases(c)) for c in text)
+    body = "".join(f"[{''.join(cases)}]" if len(cases) > 1 or c in "*?[" else c for c, cases in forms)
+    return f"*{body}*" if part else body
+
+
+def _cases(character: str) -> list[str]:
+    """A character in capitals and small: those forms of it that are one character."""
+    forms = {form for c in (character, character.lower(), character.upper()) for form in (c, c.lower(), c.upper())}
+    return sorted(form for form in forms if len(form) == 1)

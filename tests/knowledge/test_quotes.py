@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.knowledge.quoting import closest, quote
+from openbook.knowledge.quotes import closest, quote
 from openbook.records import Embedder, Passage
 from openbook.testing import HashEmbedder
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge import scanning
-from openbook.knowledge.scanning import STRIDE, TELLING, WINDOW, Needles
+from openbook.knowledge import byte_search
+from openbook.knowledge.byte_search import STRIDE, TELLING, WINDOW, Needles
 
 TEXT = "".join(f"Sentence number {i} says something of its own. " for i in range(40)).encode()
 
@@ -70,7 +70,9 @@ def test_every_run_of_79_bytes_is_a_telling_one(start: int, before: bytes, after
         assert needles.find_in(path, TELLING)[0] is not None
 
 
-@pytest.mark.parametrize("cut", [scanning._BLOCK - 90, scanning._BLOCK - 40, scanning._BLOCK - 1, scanning._BLOCK])
+@pytest.mark.parametrize(
+    "cut", [byte_search._BLOCK - 90, byte_search._BLOCK - 40, byte_search._BLOCK - 1, byte_search._BLOCK]
+)
 def test_a_run_across_two_blocks_is_found_and_a_phrase_is_not(tmp_path: Path, cut: int) -> None:
     needles, path = Needles(), tmp_path / "file"
     needles.add(TEXT)

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import schema
-from openbook.knowledge.adding import resolve
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.committing import add_version, newest
+from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
-from openbook.knowledge.saved import index_folder
-from openbook.knowledge.scanning import Needles
+from openbook.knowledge.index_store import index_folder
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.versions import drop_unused_contents
+from openbook.knowledge.updates import resolve
+from openbook.knowledge.versions import add_version, drop_unused_contents, newest
 from openbook.records import Digest, sha256_hex
 
 BEYOND_REACH = (
@@ -31,7 +30,7 @@ _BETWEEN = bytes(16)  # no window of text spans it
 
 
 @dataclass(frozen=True, slots=True)
-class Purged:
+class PurgeResult:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
     `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
@@ -55,7 +54,7 @@ def purge(
     lock_timeout_s: float = 30.0,
     elsewhere: Callable[[], None] = lambda: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
-) -> Purged:
+) -> PurgeResult:
     """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
 
     With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
@@ -70,28 +69,30 @@ def purge(
         index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
         schema.wait_for_readers(connection, base.folder, lock_timeout_s)
         paths = set(named(base, documents))
-        contents = _contents_of(connection, paths)
-        others = _paths_of(connection, contents) - paths
+        contents = contents_of(connection, paths)
+        sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
+        holders = _for_each(connection, sql, contents).fetchall()
+        others = {path for path, _ in holders} - paths
         if others and not copies:
             raise KnowledgeError(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
         traces = _traces(connection, paths | others, contents)
-        passages = _count_passages(connection, contents)
+        (passages,) = _for_each(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given for each in identities(connection)}
         elsewhere()
-        there = paths | (others & _live_paths_of(connection, contents))
+        there = paths | {path for path, is_live in holders if is_live}
         version = _delete(connection, paths, others, contents)
         paths |= others
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
         files, scanned = _scan(base.folder, traces)
         afterwards(traces)
-        # Only now: whoever is killed before has proved nothing.
+        # Only now: a purge that is killed before this has proved nothing.
         connection.execute("DELETE FROM meta WHERE key IN ('purging', 'purging_elsewhere')")
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
-    return Purged(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
+    return PurgeResult(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
 
 
 def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
@@ -104,14 +105,13 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
-    sql = "SELECT text FROM contents WHERE id = ?"
-    contents = _contents_of(base.connection, named(base, documents))
-    return [str(base.connection.execute(sql, (content,)).fetchone()[0]) for content in sorted(contents)]
+    contents = contents_of(base.connection, named(base, documents))
+    return [text for (text,) in _for_each(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
     """Of every passage that the documents have in any kept version. Raises as `named` does."""
-    contents = _contents_of(base.connection, named(base, documents))
+    contents = contents_of(base.connection, named(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
 
@@ -138,9 +138,9 @@ def interrupted(base: KnowledgeBase) -> bool:
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
-    """Do what an interrupted purge left to do in the knowledge base; whether there was one. Whoever writes next does it too.
+    """Finish an interrupted purge in the knowledge base; whether there was one. The next writer finishes it too.
 
-    Call it when all is done elsewhere: nobody is told of it again.
+    Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """
     if not interrupted(base):
         return False
@@ -149,36 +149,17 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     return True
 
 
-def _contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
+def _for_each(connection: sqlite3.Connection, sql: str, values: Iterable[int | str]) -> sqlite3.Cursor:
+    """The rows of a query that ends in `IN`, for any number of values."""
+    return connection.execute(f"{sql} (SELECT value FROM json_each(?))", (json.dumps(sorted(values)),))
+
+
+def contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
-    found: set[int] = set()
-    for path in paths:
-        found.update(c for (c,) in connection.execute("SELECT content_id FROM documents WHERE path = ?", (path,)))
-    ids = json.dumps(sorted(found))
+    held = {c for (c,) in _for_each(connection, "SELECT content_id FROM documents WHERE path IN", paths)}
     texts = "SELECT text FROM contents WHERE id IN (SELECT value FROM json_each(?))"
-    return {c for (c,) in connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (ids,))}
-
-
-def _live_paths_of(connection: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
-    found: set[str] = set()
-    for content in contents:
-        sql = "SELECT path FROM documents WHERE content_id = ? AND removed_in IS NULL"
-        found.update(p for (p,) in connection.execute(sql, (content,)))
-    return found
-
-
-def _paths_of(connection: sqlite3.Connection, contents: Iterable[int]) -> set[str]:
-    found: set[str] = set()
-    for content in contents:
-        found.update(p for (p,) in connection.execute("SELECT path FROM documents WHERE content_id = ?", (content,)))
-    return found
-
-
-def _count_passages(connection: sqlite3.Connection, contents: Iterable[int]) -> int:
-    counts = (
-        connection.execute("SELECT count(*) FROM passages WHERE content_id = ?", (c,)).fetchone()[0] for c in contents
-    )
-    return sum(counts)
+    same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
+    return {c for (c,) in same}
 
 
 def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
@@ -193,8 +174,8 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         purge_identities(connection, paths | others)
         connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
         drop_unused_contents(connection)
-        # Should this process be killed before it is done, whoever writes next finishes the work here, and the next purge that
-        # elsewhere. Runs in slices that have read something before must not store it any more.
+        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
+        # elsewhere. Runs that have read one of these texts must not store it any more.
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', ''), ('purging_elsewhere', '')")
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purged_in', ?)", (str(version),))
         add_version(connection, version, f"{len(paths | others)} purged")

@@ -19,13 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseInvalid
-from openbook.knowledge import KnowledgeBase, Rules, RunOptions, Scope, add, purge, remove, sync
-from openbook.knowledge.checking import check
-from openbook.knowledge.embedding import BATCH
-from openbook.knowledge.locking import TURN, file_lock, write_lock
-from openbook.knowledge.reembedding import reembed
-from openbook.knowledge.slices import MOST_TRIES, SlicedRun, in_slices
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, remove, sync
+from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import BATCH, reembed
+from openbook.knowledge.sliced_run import MOST_TRIES, SlicedRun, in_slices
 from openbook.knowledge.versions import Retention, prune
+from openbook.knowledge.write_lock import TURN, file_lock, write_lock
 from openbook.records import Vectors
 from openbook.testing import HashEmbedder
 
@@ -200,33 +199,6 @@ def test_labels_that_were_given_meanwhile_are_not_taken_away(
     assert "safe.txt" not in [Path(p).name for p in base.documents(Scope(None, "", frozenset()))]
 
 
-def test_what_was_removed_meanwhile_stays_removed(base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path) -> None:
-    docs = written(tmp_path / "more", long=long_text("The ferry"))
-    report = add(base, [docs], Interrupted(lambda: remove(other, ["bridge.txt"])))
-    assert names(base) == ["safe.txt", "long.txt"]
-    assert report.version == 3
-
-
-def test_what_was_pruned_meanwhile_is_read_again(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    remove(base, ["safe.txt"])
-    docs = written(tmp_path / "more", copy=SECRET, long=long_text("The ferry"))
-    add(base, [docs], Interrupted(lambda: prune(other, Retention(versions=1))))
-    assert names(base) == ["bridge.txt", "copy.txt", "long.txt"]
-    assert check(base).damaged == ()
-
-
-def test_a_folder_that_is_synced_by_two_at_once_is_in_once(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    docs = written(tmp_path / "more", long=long_text("The ferry"), short="The ferry is white.")
-    report = sync(base, docs, Interrupted(lambda: sync(other, docs, embedder, Rules(exclude=("short.txt",)))))
-    assert report.version == 3
-    assert names(base) == ["bridge.txt", "safe.txt", "long.txt", "short.txt"]
-    assert check(base).damaged == ()
-
-
 def test_two_that_bring_the_same_text_both_end(base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path) -> None:
     meet = threading.Barrier(2)
     one, two = (written(tmp_path / name, long=long_text("The ferry")) for name in ("one", "two"))
@@ -288,27 +260,6 @@ def test_wherever_a_run_is_told_to_end_it_leaves_nothing(
 def contents(base: KnowledgeBase) -> list[int]:
     tables = ("contents", "passages", "embeddings")
     return [base.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
-
-
-def test_what_another_refers_to_stays_when_the_run_that_stored_it_is_told_to_end(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    wanted = True
-
-    def go_on() -> None:
-        if not wanted:
-            raise Unwanted
-
-    def bring_the_same() -> None:
-        nonlocal wanted
-        add(other, [written(tmp_path / "two", long=long_text("The ferry"))], embedder)
-        wanted = False
-
-    docs = written(tmp_path / "one", long=long_text("The ferry"))
-    with pytest.raises(Unwanted):
-        add(base, [docs], Interrupted(bring_the_same), RunOptions(go_on=go_on))
-    assert names(base).count("long.txt") == 1
-    assert check(base).damaged == ()
 
 
 def test_who_waits_for_the_lock_is_told_to_end_too(base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder) -> None:

@@ -1,30 +1,30 @@
-"""Documents to passages, passages to sentences. Everything here is a function of the text and its marks alone.
+"""Documents to passages. Everything here is a function of the text and its marks alone.
 
-Passages are packed greedily, by characters or by the tokens of a model that is to read them. Where one must end, the best place within reach wins: before a heading, after a blank
-line, before a sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a
-page does, since it is cited with one page.
+Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank line, before a
+sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a page does, since it is
+cited with one page.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import Protocol, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
 
+from openbook.codec import convert, parse_json
+from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.knowledge.sentences import sentence_spans
 from openbook.records import Content, HeadingMark, PageSpan, PassageSpan
 
-__all__ = ["SPLITTER_VERSION", "TokenCounter", "remembering", "sentence_spans", "split"]
-
 SPLITTER_VERSION = "2"
 
-Span: TypeAlias = tuple[int, int]
-TokenCounter: TypeAlias = Callable[[Sequence[str]], Sequence[int]]  # how many tokens each text has
+PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
+
+_Span: TypeAlias = tuple[int, int]
 
 _SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
 
@@ -33,158 +33,80 @@ _VISIBLE = re.compile(r"\S")
 _SPACE = re.compile(r"\s")
 
 
-def split(
-    content: Content,
-    *,
-    passage_chars: int = 900,
-    overlap_chars: int = 0,
-    passage_tokens: int | None = None,
-    overlap_tokens: int = 0,
-    count: TokenCounter | None = None,
-) -> list[PassageSpan]:
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """At most `size` characters a passage, of which up to `overlap` also end the passage before.
+
+    It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could count in tokens;
+    such a knowledge base can still be read.
+    """
+
+    size: int = PASSAGE_CHARS
+    overlap: int = 0
+    unit: Literal["characters", "tokens"] = "characters"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.overlap <= self.size // 2:
+            raise ConfigError(
+                f"Passages of {self.size} {self.unit} with an overlap of {self.overlap} make no sense: "
+                "the size must be at least 1 and the overlap at most half of it."
+            )
+
+    @property
+    def code(self) -> str:
+        """What a content depends on besides its bytes and the parser."""
+        overlap = f" overlap {self.overlap}" if self.overlap else ""
+        return f"splitter {SPLITTER_VERSION} {self.size}{overlap}"
+
+    def split(self, content: Content) -> list[PassageSpan]:
+        """The passages of `content`. Raises ConfigError for a knowledge base whose passages are counted in tokens."""
+        if self.unit == "tokens":
+            raise ConfigError(
+                "The passages of this knowledge base are counted in tokens, which this OpenBook does not do any more. "
+                "Add the documents to a new knowledge base."
+            )
+        return split(content, passage_chars=self.size, overlap_chars=self.overlap)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sizing:
+        where = "The knowledge base is damaged: its passage size"
+        value = parse_json(text, where, KnowledgeBaseInvalid)
+        if isinstance(value, dict):
+            value = {key: each for key, each in value.items() if key not in ("tokenizer", "reader")}
+        return convert(value, cls, where, KnowledgeBaseInvalid)
+
+
+def split(content: Content, *, passage_chars: int = 900, overlap_chars: int = 0) -> list[PassageSpan]:
     """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
     A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only
     inside a run of it that is at least `passage_chars` long, or one less before the text's last visible character, where
     that must keep the white space after it.
 
-    With `passage_tokens` and `count` no span has more tokens than that, counted whole and without the white space
-    around it, unless it is one character; characters then do not count. Each text is counted about twice.
-
-    Without overlap the spans cover the text exactly. With `overlap_chars` or `overlap_tokens` a span begins up to that
-    much earlier, at a sentence of the same page and section, and still keeps the limit; starts still rise strictly.
+    Without overlap the spans cover the text exactly. With `overlap_chars` a span begins up to that much earlier, at a sentence
+    of the same page and section, and still keeps the limit; starts still rise strictly.
     """
-    tokens = passage_tokens is not None
-    limit, overlap = (passage_tokens or 0, overlap_tokens) if tokens else (passage_chars, overlap_chars)
-    name = "passage_tokens" if tokens else "passage_chars"
-    if limit < 1:
-        raise ValueError(f"{name} is {limit}, it must be at least 1")
-    if not 0 <= overlap < limit:
-        raise ValueError(f"the overlap is {overlap}, it must be at least 0 and below {name} ({limit})")
-    if tokens != (count is not None):
-        raise ValueError("passage_tokens and count need each other")
-    ruler: _Ruler = _Tokens(content.text, count) if count else _Characters()
+    if passage_chars < 1:
+        raise ValueError(f"passage_chars is {passage_chars}, it must be at least 1")
+    if not 0 <= overlap_chars < passage_chars:
+        raise ValueError(
+            f"the overlap is {overlap_chars}, it must be at least 0 and below passage_chars ({passage_chars})"
+        )
     marks = _Marks(content)
-    packer = _Packer(content.text, marks, limit - overlap, _visible_end(content.text, 0, len(content.text)), ruler)
+    packer = _Packer(
+        content.text, marks, passage_chars - overlap_chars, _visible_end(content.text, 0, len(content.text))
+    )
     spans = list(packer.spans())
-    if count:
-        spans = _within(spans, packer, limit - overlap, count)
-    if overlap:
-        spans = _overlapping(spans, packer, overlap, limit, count)
-    return [marks.passage(start, end) for start, end in spans]
-
-
-# --- sizes ------------------------------------------------------------------------------------------------------------
-
-
-class _Ruler(Protocol):
-    """How large a span of the text is; what it says of two spans side by side is the sum of what it says of each."""
-
-    def size(self, start: int, end: int) -> float: ...
-
-    def reach(self, start: int, size: float) -> int:
-        """The largest `end` with `size(start, end) <= size`, or past the end of the text."""
-        ...
-
-
-class _Characters:
-    def size(self, start: int, end: int) -> float:
-        return end - start
-
-    def reach(self, start: int, size: float) -> int:
-        return start + int(size)
-
-
-# Small enough to be cut between: words with the space before them, parts of long ones, and of scripts that are written
-# without spaces.
-_CJK = r"\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
-_PIECE = re.compile(rf"\s{{0,16}}(?:[{_CJK}]{{1,8}}|[^\s{_CJK}]{{1,24}})|\s{{1,16}}")
-
-
-class _Tokens:
-    """Tokens, estimated: each different piece of the text is counted once, and a part of a piece in proportion.
-
-    The sum over the pieces of a text differs from its own count by little (docs/log.md); `_within` sees to the rest.
-    """
-
-    def __init__(self, text: str, count: TokenCounter) -> None:
-        pieces = _PIECE.findall(text)
-        different = list(dict.fromkeys(pieces))
-        tokens = dict(zip(different, count(different), strict=True))
-        self._ends: array[int] = array("q", accumulate(map(len, pieces), initial=0))
-        self._sums: array[int] = array("q", accumulate(map(tokens.__getitem__, pieces), initial=0))
-
-    def size(self, start: int, end: int) -> float:
-        return self._to(end) - self._to(start)
-
-    def _to(self, at: int) -> float:
-        piece = bisect_right(self._ends, at) - 1
-        if piece + 1 == len(self._ends):
-            return self._sums[piece]
-        share = (at - self._ends[piece]) / (self._ends[piece + 1] - self._ends[piece])
-        return self._sums[piece] + share * (self._sums[piece + 1] - self._sums[piece])
-
-    def reach(self, start: int, size: float) -> int:
-        wanted = self._to(start) + size
-        piece = bisect_right(self._sums, wanted) - 1
-        if piece + 1 == len(self._sums):
-            return self._ends[piece]
-        share = (wanted - self._sums[piece]) / (self._sums[piece + 1] - self._sums[piece])
-        return self._ends[piece] + int(share * (self._ends[piece + 1] - self._ends[piece]))
-
-
-def _within(spans: list[Span], packer: _Packer, limit: int, count: TokenCounter) -> list[Span]:
-    """Counts each span whole, and cuts those over the limit again until none is."""
-    fit: list[Span] = []
-    while spans:
-        counts = _whole(packer.text, spans, count)
-        large = [
-            (start, end, tokens)
-            for (start, end), tokens in zip(spans, counts, strict=True)
-            if tokens > limit and end - start > 1
+    if overlap_chars:
+        befores = [0, *(start for start, _ in spans)]
+        spans = [
+            (packer.sentence_before(before, start, end, overlap_chars), end)
+            for before, (start, end) in zip(befores, spans, strict=False)
         ]
-        known = {(start, end) for start, end, _ in large}
-        fit += [span for span in spans if span not in known]
-        spans = [part for start, end, tokens in large for part in packer.parts(start, end, -(-tokens // limit))]
-    return sorted(fit)
-
-
-def _overlapping(
-    spans: list[Span], packer: _Packer, overlap: int, limit: int, count: TokenCounter | None
-) -> list[Span]:
-    befores = [0, *(start for start, _ in spans)]
-    longer = [
-        (packer.sentence_before(before, start, end, overlap), end)
-        for before, (start, end) in zip(befores, spans, strict=False)
-    ]
-    if count is None:
-        return longer
-    counts = _whole(packer.text, longer, count)
-    return [span if tokens > limit else long for span, long, tokens in zip(spans, longer, counts, strict=True)]
-
-
-def _whole(text: str, spans: Sequence[Span], count: TokenCounter) -> Sequence[int]:
-    return count([text[start:end].strip() for start, end in spans])
-
-
-def remembering(count: TokenCounter, *, longest: int = 40, most: int = 500_000) -> TokenCounter:
-    """The same counter, which asks once for each short text: the words of many documents are mostly the same."""
-    known: dict[str, int] = {}
-
-    def counted(texts: Sequence[str]) -> Sequence[int]:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        fresh = dict(zip(new, count(new), strict=True))
-        found = [known[text] if text in known else fresh[text] for text in texts]
-        short = {text: tokens for text, tokens in fresh.items() if len(text) <= longest}
-        if len(known) + len(short) > most:
-            known.clear()
-        known.update(short)
-        return found
-
-    return counted
-
-
-# --- passages ---------------------------------------------------------------------------------------------------------
+    return [marks.passage(start, end) for start, end in spans]
 
 
 class _Marks:
@@ -234,15 +156,14 @@ def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
 class _Packer:
     text: str
     marks: _Marks
-    limit: float
+    limit: int
     visible: int  # where the white space at the end of the text begins
-    ruler: _Ruler
 
-    def spans(self) -> Iterator[Span]:
+    def spans(self) -> Iterator[_Span]:
         start = end = 0  # the passage under way
         for atom_start, atom_end in self._atoms():
             visible_end = _visible_end(self.text, atom_start, atom_end)
-            if atom_end == len(self.text) and self.ruler.size(visible_end, atom_end) < self.limit:
+            if atom_end == len(self.text) and atom_end - visible_end < self.limit:
                 visible_end = atom_end  # nothing follows that could take the last white space
             if end > start and self._ends_before(start, end, atom_start, visible_end):
                 yield start, end
@@ -253,16 +174,15 @@ class _Packer:
                     yield start, cut
                     start = cut
             while self._too_large(start, end):  # white space that does not fit goes to the next passage
-                cut = max(self.ruler.reach(start, self.limit), start + 1)
-                yield start, cut
-                start = cut
+                yield start, start + self.limit
+                start += self.limit
         if end > start:
             yield start, end
 
     def _too_large(self, start: int, end: int) -> bool:
-        return self.ruler.size(start, end) > self.limit
+        return end - start > self.limit
 
-    def _atoms(self) -> Iterator[Span]:
+    def _atoms(self) -> Iterator[_Span]:
         """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
         marked = (at for at in (*self.marks.heading_starts, *self.marks.page_starts) if at < self.visible)
         forced = sorted({*marked, len(self.text)})
@@ -286,7 +206,7 @@ class _Packer:
             return False
         if self._other_page(visible.start(), atom, visible_end):
             return True
-        small = self.ruler.size(start, end) < self.limit * _SMALL
+        small = end - start < self.limit * _SMALL
         if self._too_large(start, visible_end) and not (small and self._too_large(atom, visible_end)):
             return True  # it does not fit, unless it has to be cut somewhere anyway
         section = self.marks.section(atom)
@@ -318,7 +238,7 @@ class _Packer:
         """Where to cut text that does not fit, until the rest does."""
         while self._too_large(start, end):
             # Something visible is left for the last passage.
-            start = self._cut(start, max(min(self.ruler.reach(start, self.limit), self.visible - 1), start + 1))
+            start = self._cut(start, max(min(start + self.limit, self.visible - 1), start + 1))
             yield start
 
     def _cut(self, start: int, end: int) -> int:
@@ -326,7 +246,7 @@ class _Packer:
         visible = _VISIBLE.search(self.text, start, end)
         if not visible:
             return end
-        low = max(self.ruler.reach(start, self.limit * _SMALL), visible.start()) + 1
+        low = max(start + int(self.limit * _SMALL), visible.start()) + 1
         if low >= end:
             return self._hard(start, end)
         sentences = [at for at, _ in sentence_spans(self.text, low - 1, end) if at >= low]
@@ -340,18 +260,7 @@ class _Packer:
                 return at
         return self._hard(start, end)
 
-    def parts(self, start: int, end: int, number: int) -> Iterator[Span]:
-        """[start, end), of two or more characters, cut into at least `number` parts of about one length."""
-        room = max((end - start - 1) // number + 1, 1) if number < end - start else 1
-        smaller = replace(self, limit=self.limit / number)
-        visible = _visible_end(self.text, start, end)
-        while end - start > room:
-            cut = smaller._cut(start, max(min(start + room, visible - 1), start + 1))
-            yield start, cut
-            start = cut
-        yield start, end
-
-    def sentence_before(self, low: int, start: int, end: int, overlap: float) -> int:
+    def sentence_before(self, low: int, start: int, end: int, overlap: int) -> int:
         """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
         visible = _VISIBLE.search(self.text, start, end)
         if not visible:
@@ -362,11 +271,7 @@ class _Packer:
             self.marks.heading_starts[section] if section >= 0 else 0,
             self.marks.page_starts[page] if self.marks.pages else 0,
         )
-        fitting = (
-            at
-            for at, _ in sentence_spans(self.text, low, start)
-            if at >= first and self.ruler.size(at, start) <= overlap
-        )
+        fitting = (at for at, _ in sentence_spans(self.text, low, start) if at >= first and start - at <= overlap)
         return next(fitting, start)
 
     def _line_start(self, at: int, low: int) -> int:

@@ -9,8 +9,8 @@ import pytest
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, Scope, schema
-from openbook.knowledge.checking import check
-from openbook.knowledge.forgetting import named
+from openbook.knowledge.check import check
+from openbook.knowledge.erasure import named
 from openbook.knowledge.versions import history
 from openbook.testing import HashEmbedder
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from openbook.knowledge.splitting import SPLITTER_VERSION, remembering, sentence_spans, split
+from openbook.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.splitter import SPLITTER_VERSION, Sizing, split
 from openbook.records import Content, HeadingMark, PageSpan
+from openbook.testing import HashEmbedder
 
 
 def content(text: str, *headings: tuple[str, int], pages: tuple[PageSpan, ...] = ()) -> Content:
@@ -26,16 +29,6 @@ def passages(document: Content, passage_chars: int = 100) -> list[str]:
     return [document.text[span.start : span.end].strip() for span in spans]
 
 
-def letters(texts: Sequence[str]) -> list[int]:
-    """A tokenizer of words, long ones in parts of four characters, with the space before them."""
-    return [len(re.findall(r"\s?\w{1,4}|\s?[^\w\s]|\s", text)) for text in texts]
-
-
-def by_tokens(text: str, limit: int, overlap: int = 0) -> list[str]:
-    spans = split(content(text), passage_tokens=limit, overlap_tokens=overlap, count=letters)
-    return [text[span.start : span.end].strip() for span in spans]
-
-
 def sentences(text: str) -> list[str]:
     return [text[start:end] for start, end in sentence_spans(text, 0, len(text))]
 
@@ -50,25 +43,45 @@ def test_empty_and_short_texts() -> None:
     assert SPLITTER_VERSION
 
 
-def test_a_limit_below_one_is_an_error() -> None:
-    with pytest.raises(ValueError, match="passage_chars is 0"):
-        split(content("x"), passage_chars=0)
-
-
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        ({"passage_tokens": 0, "count": letters}, "passage_tokens is 0"),
-        ({"passage_tokens": 5}, "need each other"),
-        ({"count": letters}, "need each other"),
+        ({"passage_chars": 0}, "passage_chars is 0"),
         ({"passage_chars": 5, "overlap_chars": 5}, "the overlap is 5"),
         ({"overlap_chars": -1}, "the overlap is -1"),
-        ({"passage_tokens": 5, "overlap_tokens": 6, "count": letters}, "the overlap is 6"),
     ],
 )
-def test_sizes_that_fit_nothing_are_errors(size: dict[str, Any], words: str) -> None:
+def test_sizes_that_fit_nothing_are_errors(size: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         split(content("x"), **size)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(0, 0), (10, 6), (10, -1)])
+def test_sizes_that_make_no_sense_are_refused(size: int, overlap: int) -> None:
+    with pytest.raises(ConfigError, match="make no sense"):
+        Sizing(size=size, overlap=overlap)
+
+
+def test_the_record_of_a_size() -> None:
+    assert Sizing.from_json(Sizing(9, 2).to_json()) == Sizing(9, 2)
+    of_tokens = '{"overlap": 2, "reader": "b", "size": 9, "tokenizer": "a", "unit": "tokens"}'
+    with pytest.raises(ConfigError, match="counted in tokens"):
+        Sizing.from_json(of_tokens).split(content("x"))
+    for text in ("", "[]", '{"siz": 3}'):
+        with pytest.raises(KnowledgeBaseInvalid, match="passage size"):
+            Sizing.from_json(text)
+
+
+def test_the_size_is_that_of_the_knowledge_base_ever_after(tmp_path: Path, embedder: HashEmbedder) -> None:
+    text = " ".join(f"Sentence number {i} is about harbour {i % 7}." for i in range(100))
+    (tmp_path / "a.txt").write_text(text)
+    KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, sizing=Sizing(200, 60)).close()
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
+    add(base, [tmp_path / "a.txt"], embedder)
+    passages = base.passages(str(tmp_path / "a.txt"))
+    assert max(p.end - p.start for p in passages) <= 200
+    assert any(b.start < a.end for a, b in pairwise(passages))
+    assert (passages[0].start, passages[-1].end) == (0, len(text))
 
 
 def test_paragraphs_are_packed_and_kept_whole() -> None:
@@ -197,63 +210,10 @@ def test_trailing_white_space_belongs_to_the_passage_before() -> None:
 )
 def test_hostile_texts_take_linear_time(text: str) -> None:
     assert sum(span.end - span.start for span in split(content(text))) == len(text)
-    half = text[: len(text) // 4]
-    spans = split(content(half), passage_tokens=200, overlap_tokens=30, count=letters)
-    assert (spans[0].start, spans[-1].end) == (0, len(half))
     sentence_spans(text[:2_000_000], 0, min(len(text), 2_000_000))
 
 
-# --- tokens and overlap -----------------------------------------------------------------------------------------------
-
-
-def test_passages_by_tokens() -> None:
-    text = "One two six ten. Red tea is hot. Go on.\n\nA new day."
-    assert letters([text]) == [18]
-    assert by_tokens(text, 18) == [text]
-    assert by_tokens(text, 17) == ["One two six ten. Red tea is hot. Go on.", "A new day."]
-    assert by_tokens(text, 12) == ["One two six ten. Red tea is hot.", "Go on.\n\nA new day."]
-    assert by_tokens("Antidisestablishmentarianism", 3) == ["Antidisestab", "lishmentaria", "nism"]
-    assert by_tokens("日本語の文" * 3, 2)[0] == "日本語の文日本語"
-
-
-def test_a_sum_that_was_too_low_is_made_good() -> None:
-    def first_word_costs_three(texts: Sequence[str]) -> list[int]:
-        # As tokenizers do that know a word best with the space before it.
-        return [sum(1 for _ in text.split()) + 2 * bool(text[:1].strip()) for text in texts]
-
-    text = "one two three. " * 40
-    for limit in (3, 4, 5, 9):
-        spans = split(content(text), passage_tokens=limit, count=first_word_costs_three)
-        counts = first_word_costs_three([text[span.start : span.end].strip() for span in spans])
-        assert max(counts) <= limit
-        assert [span.start for span in spans[1:]] == [span.end for span in spans[:-1]]
-
-
-def test_each_text_is_counted_once_for_its_pieces_and_once_whole() -> None:
-    asked: list[list[str]] = []
-
-    def count(texts: Sequence[str]) -> list[int]:
-        asked.append(list(texts))
-        return letters(texts)
-
-    text = "the cat and the dog and the cow. " * 200
-    split(content(text), passage_tokens=40, count=count)
-    assert len(asked) <= 3
-    assert len(asked[0]) < 10  # each word once, however often it stands there
-    assert sum(map(len, asked[1])) <= len(text)
-
-
-def test_counts_are_remembered() -> None:
-    asked: list[str] = []
-
-    def count(texts: Sequence[str]) -> list[int]:
-        asked.extend(texts)
-        return letters(texts)
-
-    remembered = remembering(count)
-    assert remembered(["a", "b", "a", "x" * 50]) == [1, 1, 1, 13]
-    assert remembered(["b", "x" * 50]) == [1, 13]
-    assert asked == ["a", "b", "x" * 50, "x" * 50]  # long texts come once and would only take memory
+# --- overlap ---------------------------------------------------------------------------------------------------------
 
 
 def test_overlap_begins_at_a_sentence() -> None:
@@ -268,20 +228,6 @@ def test_overlap_begins_at_a_sentence() -> None:
     assert [text[s.start : s.end].strip() for s in split(content(text), passage_chars=62, overlap_chars=10)][1] == (
         "The third is here. The fourth is here."
     )
-    assert by_tokens(text, 22, 9) == shown
-
-
-def test_overlap_that_would_be_too_many_tokens_counted_whole_is_left_out() -> None:
-    def plain(texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
-
-    def dear_when_long(texts: Sequence[str]) -> list[int]:
-        return [words + 3 * (words > 6) for words in plain(texts)]
-
-    text = "One two three. " * 5
-    ends = [[(span.start, span.end) for span in split(content(text), passage_tokens=11, overlap_tokens=4, count=count)]
-            for count in (plain, dear_when_long)]  # fmt: skip
-    assert ends == [[(0, 30), (15, 60), (45, 75)], [(0, 30), (30, 60), (45, 75)]]
 
 
 def test_overlap_stays_in_its_section_and_page() -> None:

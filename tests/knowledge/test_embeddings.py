@@ -6,7 +6,7 @@ import pytest
 
 from openbook.errors import KnowledgeBaseInvalid
 from openbook.knowledge import KnowledgeBase, Scope, sync
-from openbook.knowledge.reembedding import reembed
+from openbook.knowledge.embeddings import reembed
 from openbook.records import EmbedderIdentity, Vectors
 from openbook.testing import HashEmbedder
 

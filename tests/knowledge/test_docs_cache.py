@@ -6,7 +6,7 @@ import pytest
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, RunOptions
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 from openbook.testing import HashEmbedder
 
 
@@ -62,7 +62,7 @@ def test_two_folders_with_equal_files_keep_their_own_paths(docs: Path, tmp_path:
 
 
 def test_old_ones_are_dropped(tmp_path: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openbook.knowledge.cached.KEPT", 2)
+    monkeypatch.setattr("openbook.knowledge.docs_cache.KEPT", 2)
     file = tmp_path / "a.txt"
     bases: list[KnowledgeBase] = []
     for i in range(4):
