@@ -24,7 +24,7 @@ from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.versions import apply_retention, drop_unused_contents
 from openbook.parsers import needs_ocr
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder, Outcome, Verdict
 
 OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed")

@@ -23,11 +23,11 @@ from openbook.knowledge.locking import Overtaken
 from openbook.knowledge.sizing import Sizing
 from openbook.knowledge.splitting import TokenCounter
 from openbook.knowledge.tables import table_header
-from openbook.parsers import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
-from openbook.parsers.cleaning import title_from_name
-from openbook.parsers.isolated import Limits, ReaderPool
+from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
+from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import available
+from openbook.parsers.sandbox import Limits, ParserPool
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 def code_of(sizing: Sizing) -> str:
     """What a content depends on besides the file's bytes."""
-    return f"reader {READER_VERSION} {sizing.code}"
+    return f"reader {PARSER_VERSION} {sizing.code}"
 
 
 def content_key(path: Path, digest: Digest, code: str) -> Digest:
@@ -190,8 +190,8 @@ class Intake:
             return
         self.run.begin_long_work()
         by_path = {item.path: item for item in unknown}
-        with ReaderPool(self.limits, ocr=self.ocr) as pool:
-            for done, result in enumerate(pool.read_all([item.path for item in unknown])):
+        with ParserPool(self.limits, ocr=self.ocr) as pool:
+            for done, result in enumerate(pool.parse_all([item.path for item in unknown])):
                 self.progress("read", done, len(unknown))
                 item = by_path[result.path]
                 if isinstance(result.outcome, UnreadableFile):

@@ -19,7 +19,7 @@ from openbook.knowledge import KnowledgeBase, RunOptions, add, sync
 from openbook.knowledge.checking import check
 from openbook.knowledge.discovery import display_path
 from openbook.models import ModelReference
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.records import Embedder
 from openbook.testing import HashEmbedder
 from tests.conftest import MODEL_HOME, ROOT

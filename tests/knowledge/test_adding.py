@@ -185,7 +185,7 @@ def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
     base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(base, [docs], embedder)
-    monkeypatch.setattr("openbook.knowledge.intake.READER_VERSION", "99")
+    monkeypatch.setattr("openbook.knowledge.intake.PARSER_VERSION", "99")
     assert set(outcomes(add(base, [docs], embedder)).values()) == {"updated"}
 
 

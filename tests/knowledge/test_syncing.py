@@ -17,7 +17,7 @@ from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.slices import SlicedRun, in_slices
 from openbook.knowledge.versions import Retention, prune, restore
 from openbook.knowledge.watching import changes
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.testing import HashEmbedder
 
 

@@ -21,7 +21,7 @@ from openbook.knowledge.versions import (
     set_retention,
     tag,
 )
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.records import Hit
 from openbook.testing import HashEmbedder
 

@@ -46,14 +46,8 @@ ALL = (*OFFICE, ".odt", ".odp", ".ods", ".epub", ".html", ".pdf")
 
 
 def _openbook() -> Callable[[Path], str]:
-    modules = {".html": "html", ".pdf": "pdf", ".odt": "odf", ".odp": "odf", ".ods": "odf"}
-
-    def read(path: Path) -> str:
-        name = modules.get(path.suffix, path.suffix[1:])
-        module = import_module(f"openbook.parsers.{name}")
-        return str(getattr(module, f"read_{name}")(path.read_bytes(), path.name).text)
-
-    return read
+    parse_bytes = import_module("openbook.parsers").parse_bytes
+    return lambda path: str(parse_bytes(path.read_bytes(), path.name).text)
 
 
 def _markitdown() -> Callable[[Path], str]:
