@@ -32,7 +32,7 @@ from openbook.parsers.worker import HELLO, NAME_BYTES, read_frame
 from openbook.records import Content, Digest, HeadingMark, PageSpan
 
 MOST_ANSWER_BYTES = 512_000_000
-MOST_FILES_A_WORKER = 2_000
+MOST_FILES_A_WORKER = 500  # the memory that libraries keep must not pile up
 NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
@@ -120,14 +120,12 @@ class ParserPool:
 
     def _ask(self, worker: Worker, path: Path) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
-        peak_mb = 0
         try:
             answer = worker.ask([os.fsencode(path)], self._limits.timeout_s)
-            outcome, peak_mb = _checked(answer) if answer is not None else (None, 0)
+            outcome = None if answer is None else _outcome(answer)
         except ValueError:  # taken over, or broken: not to be asked again
             outcome, worker.files = UnreadableFile(NONSENSE), MOST_FILES_A_WORKER
-        tired = worker.files >= MOST_FILES_A_WORKER or peak_mb >= self._limits.memory_mb / 2
-        if outcome is None or worker.is_late or tired:
+        if outcome is None or worker.is_late or worker.files >= MOST_FILES_A_WORKER:
             self._discard(worker)
         else:
             with self._lock:
@@ -252,7 +250,7 @@ class Worker:
         code = self.process.returncode
         if not self._is_ready:
             return NotReadNow(f"the parser did not start{f' ({said})' if said and not self.is_late else ''}")
-        if self.is_late or code == -getattr(signal, "SIGXCPU", 0):
+        if self.is_late or code == -getattr(signal, "SIGALRM", 0):
             return UnreadableFile(f"took longer than {limits.timeout_s:g} s to read")
         if any(word in said.lower() for word in ("memory", "bad_alloc", "cannot allocate")):
             return UnreadableFile(f"needs more than {limits.memory_mb} MB of memory to read")
@@ -311,19 +309,13 @@ class _Content(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True):
-    peak_mb: _Count
     content: _Content | None = None
     digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")] = ""
     reason: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     kind: Literal["unreadable", "not now", "no such page"] = "unreadable"
 
 
-def refusal(answer: _Answer) -> UnreadableFile:
-    kinds = {"unreadable": UnreadableFile, "not now": NotReadNow, "no such page": NoSuchPage}
-    return kinds[answer.kind](one_line(answer.reason) or "not readable")
-
-
-def decoded(body: bytes) -> _Answer:
+def decode_answer(body: bytes) -> _Answer:
     """Raises ValueError: it is not what an honest worker says."""
     try:
         return msgspec.json.decode(body, type=_Answer)
@@ -331,32 +323,40 @@ def decoded(body: bytes) -> _Answer:
         raise ValueError(NONSENSE) from error
 
 
-def _checked(body: bytes) -> tuple[Outcome, int]:
-    """What an answer says, and its worker's peak of memory in MB. Raises ValueError as `decoded`."""
-    answer = decoded(body)
+def refusal(answer: _Answer) -> UnreadableFile:
+    """Raises ValueError: it gives no reason."""
+    if not answer.reason:
+        raise ValueError(NONSENSE)
+    kinds = {"unreadable": UnreadableFile, "not now": NotReadNow, "no such page": NoSuchPage}
+    return kinds[answer.kind](one_line(answer.reason) or "not readable")
+
+
+def _outcome(body: bytes) -> Outcome:
+    """What an answer says. Raises ValueError as `decode_answer`."""
+    answer = decode_answer(body)
     said = answer.content
     if said is None:
-        return refusal(answer), answer.peak_mb
+        return refusal(answer)
     size = len(said.text)
     edges = [edge for page in said.pages for edge in (page.start, page.end)] + [size]
-    starts = [mark.start for mark in said.headings]
     numbers = [0, *(page.number for page in said.pages)]
+    starts = [mark.start for mark in said.headings]
+    metadata = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in said.metadata)
     try:
-        metadata = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in said.metadata)
         is_orderly = (
-            bool(answer.digest)
+            answer.digest != ""
             and clean(said.text) == said.text
             and all(a <= b for a, b in pairwise(edges))
             and all(a < b for a, b in pairwise(numbers))
             and all(a <= b for a, b in pairwise(starts))
-            and (not starts or starts[-1] < size)
+            and max(starts, default=-1) < size
             and normalised(dict(metadata)) == metadata
         )
-    except UnreadableFile as error:  # a label that cannot be one
-        raise ValueError(NONSENSE) from error
+    except UnreadableFile:  # a label that cannot be one
+        is_orderly = False
     if not is_orderly:
         raise ValueError(NONSENSE)
     pages = tuple(PageSpan(page.number, page.start, page.end) for page in said.pages)
     headings = tuple(HeadingMark(mark.start, mark.level, mark.title) for mark in said.headings)
     content = Content(said.text, said.media_type, said.title, pages, headings, said.source_chars, metadata)
-    return (content, answer.digest), answer.peak_mb
+    return content, answer.digest

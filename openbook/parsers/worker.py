@@ -16,7 +16,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,18 +35,17 @@ _LONGEST_REASON_CHARS = 300
 
 def main(arguments: list[str]) -> None:
     settings: dict[str, Any] = msgspec.json.decode(arguments[-1])
-    memory_mb = settings["memory_mb"]
     questions, answers = _take_standard_streams()
-    _limit_memory(memory_mb)
+    _limit_memory(settings["memory_mb"])
     _end_with_parent(questions.fileno())
     parsers = _table(arguments[1]) if arguments[0] == "--parsers" else PARSERS
     draws = arguments[0] == PAGE_IMAGE
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, NAME_BYTES + PAGE_BYTES + settings["max_file_bytes"] if draws else 1_000_000):
-        _limit_seconds(settings["timeout_s"])
-        name, body = frame[:NAME_BYTES], frame[NAME_BYTES:]
-        work = _drawn if draws else _parsed
-        _write_frame(answers, name, _or_reason(lambda w=work, b=body: w(b, settings, parsers), memory_mb))  # type: ignore[misc]
+        if hasattr(signal, "alarm"):  # a little more than the parent's patience, so that the parent's clock speaks
+            signal.alarm(int(settings["timeout_s"]) + 3)
+        answer = _answer(frame[NAME_BYTES:], settings, None if draws else parsers)
+        _write_frame(answers, frame[:NAME_BYTES], answer)
         if draws:
             return
 
@@ -73,24 +72,15 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _parsed(body: bytes, settings: Mapping[str, Any], parsers: Mapping[str, str | Parser]) -> bytes:
-    path = Path(os.fsdecode(body))
-    content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=settings["ocr"], parsers=parsers)
-    return _encoded({"content": content, "digest": digest})
-
-
-def _drawn(body: bytes, settings: Mapping[str, Any], parsers: Mapping[str, str | Parser]) -> bytes:
-    from openbook.parsers.page_image import draw  # late: not for those that parse plain text
-
-    made = draw(body[PAGE_BYTES:], int.from_bytes(body[:PAGE_BYTES], "big"))
-    return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height)) + made.pixels
-
-
-def _or_reason(work: Callable[[], bytes], memory_mb: int) -> bytes:
-    """What `work` gives, or as JSON why it gives nothing."""
+def _answer(question: bytes, settings: Mapping[str, Any], parsers: Mapping[str, str | Parser] | None) -> bytes:
+    """A content as JSON, or without `parsers` a picture; else as JSON why there is none."""
     kind = "unreadable"
     try:
-        return work()
+        if parsers is None:
+            return _drawing(question)
+        path, ocr = Path(os.fsdecode(question)), settings["ocr"]
+        content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr, parsers=parsers)
+        return msgspec.json.encode({"content": content, "digest": digest})
     except NotReadNow as error:
         kind, reason = "not now", str(error)
     except NoSuchPage as error:
@@ -98,18 +88,21 @@ def _or_reason(work: Callable[[], bytes], memory_mb: int) -> bytes:
     except UnreadableFile as error:
         reason = str(error)
     except MemoryError:
-        reason = f"needs more than {memory_mb} MB of memory to read"
+        reason = f"needs more than {settings['memory_mb']} MB of memory to read"
     except RecursionError:
         reason = "nested too deeply to read"
     except Exception as error:  # noqa: BLE001  a bug in a format's library costs this file only
         reason = f"the parser failed ({type(error).__name__}: {error})"
     # Half a character is no JSON.
     shown = reason[:_LONGEST_REASON_CHARS].encode("utf-8", "replace").decode()
-    return _encoded({"reason": shown, "kind": kind})
+    return msgspec.json.encode({"reason": shown, "kind": kind})
 
 
-def _encoded(answer: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode({**answer, "peak_mb": _peak_mb()})
+def _drawing(question: bytes) -> bytes:
+    from openbook.parsers.page_image import draw  # late: not for those that parse plain text
+
+    made = draw(question[PAGE_BYTES:], int.from_bytes(question[:PAGE_BYTES], "big"))
+    return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height)) + made.pixels
 
 
 def _table(target: str) -> Mapping[str, str | Parser]:
@@ -138,30 +131,6 @@ def _limit_memory(memory_mb: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-
-
-def _limit_seconds(timeout_s: float) -> None:
-    """From now on: the limit counts all that the process has used."""
-    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
-        import resource
-
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        # A little more than the parent's patience, so that the parent's clock is the one that speaks.
-        seconds = int(usage.ru_utime + usage.ru_stime + timeout_s) + 3
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _peak_mb() -> int:
-    """The most memory that this program used. `getrusage` would count what the process that started it used, on Linux."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) >> 10
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak >> 20 if sys.platform == "darwin" else peak >> 10
 
 
 def _end_with_parent(questions: int) -> None:

@@ -106,12 +106,6 @@ def test_one_bad_file_costs_only_itself(kind: str, reason: str, tmp_path: Path, 
     assert [each[: len(words)] for each, words in zip(found, expected, strict=True)] == expected
 
 
-def test_all_of_them_in_one_run(tmp_path: Path, command: list[str]) -> None:
-    kinds = ["segfault", "leave", "allocate", "fail", "hang", "chatty"]
-    paths = files(tmp_path / "docs", *(name for i, kind in enumerate(kinds) for name in (f"{i}.{kind}", f"{i}.txt")))
-    assert outcomes(paths, command)[1::2] == [f"The text of {i}.txt." for i in range(len(kinds))]
-
-
 def test_a_killed_reader_leaves_no_children_behind(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +173,7 @@ def good(drop=None, extra=None, digest="0" * 64, **other):
     content = {{"media_type": "text/plain", "title": "", "pages": [], "headings": [], "source_chars": None,
                "metadata": [], "text": "text.", **other}}
     content.pop(drop, None)
-    answer = {{"content": content, "digest": digest, "peak_mb": 1}}
+    answer = {{"content": content, "digest": digest}}
     return json.dumps(answer if extra is None else {{**answer, "extra": extra}}).encode()
 def hello():
     answer(b"openbook", b"")
@@ -284,17 +278,6 @@ def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
     for thread in set(threading.enumerate()) - before:
         thread.join(timeout=5)
     assert set(threading.enumerate()) <= before
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="elsewhere a worker does not count its parent's memory"
-)
-def test_a_worker_reads_on_whatever_the_process_that_started_it_has_used(tmp_path: Path) -> None:
-    used = bytearray(b"x") * (320 << 20)
-    with ParserPool(Limits(memory_mb=512), workers=1) as pool:
-        list(pool.parse_all(files(tmp_path / "docs", *(f"{i}.txt" for i in range(5)))))
-        assert [worker.files for worker in pool._workers] == [5]
-    del used
 
 
 def test_a_paths_bytes_arrive_as_they_are(tmp_path: Path) -> None:
