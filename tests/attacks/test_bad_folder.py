@@ -25,7 +25,7 @@ from openbook.testing import HashEmbedder
 from tests.conftest import MODEL_HOME, ROOT
 from tests.parsers.samples import body_xml, docx_of_xml, make_pdf
 
-FIXTURES = ROOT / "tests" / "knowledge" / "reading" / "fixtures"
+FIXTURES = ROOT / "tests" / "parsers" / "fixtures"
 GOOD = "The ferry leaves at nine."
 LAUGHS = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol"}">' for i in range(10))
 
