@@ -15,8 +15,8 @@ from typing import Literal, TypeAlias
 
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
-from openbook.prompts import excerpt_block
 from openbook.knowledge.passages import in_windows
+from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MOST_WINDOWS = 32  # of all documents together

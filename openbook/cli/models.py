@@ -367,12 +367,12 @@ def why(name: str, document: Path, as_json: bool) -> None:
     from openbook.cli import display, session
     from openbook.knowledge.discovery import check_exists
     from openbook.models.lineage import learned
-    from openbook.parsers import read_file
+    from openbook.parsers import parse_file
 
     check_exists(document)
     current = session.settings()
     store = session.store(current)
-    content, _ = read_file(document, max_bytes=current.max_file_mb * 1_000_000)
+    content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)
     found = learned(store, store.resolve(name), content.text)
     if as_json:
         display.print_json({"document": str(document), "models": [dataclasses.asdict(each) for each in found]})

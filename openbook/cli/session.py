@@ -119,7 +119,7 @@ def run_options(
     """How a run over files reads, by the settings, with bars on standard error."""
     from openbook.knowledge import RunOptions
     from openbook.knowledge.scope import checked_labels
-    from openbook.parsers.isolated import Limits
+    from openbook.parsers.sandbox import Limits
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
     held, dropped = checked_labels(labels), checked_labels(unlabel)

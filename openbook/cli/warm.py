@@ -43,8 +43,8 @@ def read_ahead(current: Settings, base: KnowledgeBase, scope: Scope, top: int | 
     from openbook.cli import session
     from openbook.errors import ConfigError, ContextOverflow
     from openbook.inference import load_model
-    from openbook.prompts import open_book_prompt
     from openbook.knowledge.passages import in_windows
+    from openbook.prompts import open_book_prompt
 
     if current.base_url:
         raise ConfigError("A model behind a server cannot read ahead; unset base_url.")

@@ -24,11 +24,11 @@ from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import Overtaken, SlicedRun
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.versions import Change
-from openbook.parsers import NOT_TEXT, READER_VERSION, SUFFIXES, may_need_ocr, opened
-from openbook.parsers.cleaning import title_from_name
-from openbook.parsers.isolated import Limits, ReaderPool
+from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
+from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import available
+from openbook.parsers.sandbox import Limits, ParserPool
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 _STAYS = "; the text read before stays"
@@ -99,7 +99,7 @@ def ingest(run: SlicedRun, sizing: Sizing, options: RunOptions, part: Part) -> I
 
 def code_of(sizing: Sizing) -> str:
     """What a content depends on besides the file's bytes."""
-    return f"reader {READER_VERSION} {sizing.code}"
+    return f"reader {PARSER_VERSION} {sizing.code}"
 
 
 def content_key(path: Path, digest: Digest, code: str) -> Digest:
@@ -200,8 +200,8 @@ class _Ingest:
         if not unknown:
             return
         self._run.begin_long_work()
-        with ReaderPool(self._options.limits, ocr=self._part.ocr) as pool:
-            for done, result in enumerate(pool.read_all(list(unknown))):
+        with ParserPool(self._options.limits, ocr=self._part.ocr) as pool:
+            for done, result in enumerate(pool.parse_all(list(unknown))):
                 progress("read", done, len(unknown))
                 item = unknown[result.path]
                 if isinstance(result.outcome, UnreadableFile):

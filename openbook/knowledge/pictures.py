@@ -13,8 +13,8 @@ from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import path_displayed
 from openbook.knowledge.ingest import content_key
 from openbook.parsers import file_bytes
-from openbook.parsers.drawing import draw_page
-from openbook.parsers.isolated import Limits
+from openbook.parsers.page_image import draw_page
+from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 
 PDF = "application/pdf"

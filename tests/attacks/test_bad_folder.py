@@ -15,7 +15,7 @@ import pytest
 from openbook.knowledge import KnowledgeBase, RunOptions, sync
 from openbook.knowledge.check import check
 from openbook.knowledge.discovery import display_path
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
 from tests.parsers.samples import body_xml, docx_of_xml, make_pdf

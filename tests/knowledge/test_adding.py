@@ -151,7 +151,7 @@ def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
     base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(base, [docs], embedder)
-    monkeypatch.setattr("openbook.knowledge.ingest.READER_VERSION", "99")
+    monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
     assert set(outcomes(add(base, [docs], embedder)).values()) == {"updated"}
 
 

@@ -11,9 +11,9 @@ from openbook.answer import Options, ask
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add
-from openbook.prompts import open_book_prompt
 from openbook.knowledge.passages import WINDOW_CHARS, in_windows, joined, partition
 from openbook.knowledge.splitter import Sizing
+from openbook.prompts import open_book_prompt
 from openbook.records import Completion, Decoding, PassageSpan, Prompt
 from openbook.replay import knowledge_base_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model

@@ -16,7 +16,7 @@ from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.updates import folder_changes, forget_source, resolve, sources, sync_folders
 from openbook.knowledge.versions import Retention, prune, restore
-from openbook.parsers.isolated import Limits
+from openbook.parsers.sandbox import Limits
 from openbook.testing import HashEmbedder
 
 

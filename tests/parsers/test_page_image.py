@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import NoSuchPage, UnreadableFile
-from openbook.parsers.drawing import png
-from openbook.parsers.pdf_picture import MOST_HEIGHT, WIDTH, Drawn, draw
+from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, Drawing, draw, png
 
 from .hostile_pdfs import pdf_of, with_box
 from .pngs import decoded
@@ -18,7 +17,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 WHITE = b"\xff\xff\xff"
 
 
-def is_whole(drawn: Drawn) -> bool:
+def is_whole(drawn: Drawing) -> bool:
     return len(drawn.pixels) == 3 * drawn.width * drawn.height
 
 

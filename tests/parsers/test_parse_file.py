@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import READER_VERSION, READERS, SUFFIXES, read_bytes, read_file, unsupported
-from openbook.parsers.cleaning import clean
+from openbook.parsers import PARSER_VERSION, PARSERS, SUFFIXES, parse_bytes, parse_file, unsupported
+from openbook.parsers.characters import clean
 
 from .samples import docx_bytes, make_pdf, new_docx
 
@@ -22,21 +22,21 @@ MB = 1_000_000
 
 def refusal(path: Path, max_bytes: int = MB) -> str:
     with pytest.raises(UnreadableFile) as caught:
-        read_file(path, max_bytes=max_bytes)
+        parse_file(path, max_bytes=max_bytes)
     return str(caught.value)
 
 
 def test_content_and_digest_come_from_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"The ferry leaves at nine.\r\n")
-    content, digest = read_file(path, max_bytes=MB)
+    content, digest = parse_file(path, max_bytes=MB)
     assert content.text == "The ferry leaves at nine.\n"
     assert content.title == "notes"
     assert digest == hashlib.sha256(b"The ferry leaves at nine.\r\n").hexdigest()
 
 
 NEEDS_MORE = {".pdf", ".rtf", ".json", ".ipynb", ".eml", ".mbox", ".msg", ".vtt", ".srt"} | {
-    f".{end}" for end in "docx docm pptx pptm xlsx xlsm odt odp ods epub".split()
+    f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb xls odt odp ods epub".split()
 }
 
 
@@ -44,13 +44,13 @@ def test_every_suffix_has_a_reader(tmp_path: Path) -> None:
     for suffix in SUFFIXES - NEEDS_MORE:
         path = tmp_path / f"a{suffix.upper()}"
         path.write_text("Some text.")
-        assert read_file(path, max_bytes=MB)[0].text.strip() == "Some text."
+        assert parse_file(path, max_bytes=MB)[0].text.strip() == "Some text."
     assert NEEDS_MORE <= SUFFIXES
-    assert READER_VERSION
+    assert PARSER_VERSION
 
 
 def test_every_named_reader_exists() -> None:
-    for target in set(READERS.values()):
+    for target in set(PARSERS.values()):
         assert isinstance(target, str)
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -62,7 +62,7 @@ def test_every_named_reader_exists() -> None:
 def test_text_of_a_name_that_tells_no_format(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("Some text.")
     assert unsupported(Path(name)) == ""
-    assert read_file(tmp_path / name, max_bytes=MB)[0].text == "Some text."
+    assert parse_file(tmp_path / name, max_bytes=MB)[0].text == "Some text."
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_what_the_bytes_say_counts(data: bytes, reason: str, name: str, tmp_path
 
 def test_other_formats_under_a_wrong_name() -> None:
     page = b"<!DOCTYPE html><title>Fares</title><p>Nine euros.</p>"
-    assert read_bytes(page, "page").media_type == "text/html"
-    assert read_bytes(page, "page.txt").media_type == "text/plain"  # named as what it is to be read as
-    assert read_bytes(b"#!/usr/bin/env python3\ndef go():\n    pass\n", "go").headings[0].title == "def go"
-    assert read_bytes(b"{\\rtf1 Nine euros.}", "a.doc").text.strip() == "Nine euros."
+    assert parse_bytes(page, "page").media_type == "text/html"
+    assert parse_bytes(page, "page.txt").media_type == "text/plain"  # named as what it is to be read as
+    assert parse_bytes(b"#!/usr/bin/env python3\ndef go():\n    pass\n", "go").headings[0].title == "def go"
+    assert parse_bytes(b"{\\rtf1 Nine euros.}", "a.doc").text.strip() == "Nine euros."
 
 
 def test_attachments_inside_attachments_end() -> None:
-    assert read_bytes(b"text", "a.txt", 3).text == "text"
+    assert parse_bytes(b"text", "a.txt", 3).text == "text"
     with pytest.raises(UnreadableFile, match="more than 3 attachments inside one another"):
-        read_bytes(b"text", "a.txt", 4)
+        parse_bytes(b"text", "a.txt", 4)
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(SUFFIXES)))
@@ -124,7 +124,7 @@ def test_attachments_inside_attachments_end() -> None:
 def test_no_bytes_make_a_reader_fail(data: bytes, suffix: str) -> None:
     for body in (data, b"From: a@b\n\n" + data, b"WEBVTT\n\n" + data, b"---\n" + data + b"\n---\n"):
         with contextlib.suppress(UnreadableFile):
-            content = read_bytes(body, f"a{suffix}")
+            content = parse_bytes(body, f"a{suffix}")
             assert clean(content.text) == content.text
             assert all(0 <= mark.start < len(content.text) for mark in content.headings)
             assert list(content.headings) == sorted(content.headings, key=lambda mark: mark.start)
@@ -161,7 +161,7 @@ def test_too_large(tmp_path: Path) -> None:
 def test_a_file_of_exactly_the_limit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("abcde")
-    assert read_file(path, max_bytes=5)[0].text == "abcde"
+    assert parse_file(path, max_bytes=5)[0].text == "abcde"
     assert "over the limit" in refusal(path, 4)
 
 
@@ -216,7 +216,7 @@ def test_binary_data_under_a_text_suffix(tmp_path: Path, data: bytes) -> None:
 def test_a_pdf_named_txt_is_read_as_a_pdf(tmp_path: Path) -> None:
     path = tmp_path / "report.txt"
     path.write_bytes(make_pdf([["The crane lifts nine tons."]]))
-    content, _ = read_file(path, max_bytes=MB)
+    content, _ = parse_file(path, max_bytes=MB)
     assert content.media_type == "application/pdf"
     assert content.text == "The crane lifts nine tons."
 
@@ -226,7 +226,7 @@ def test_a_word_document_named_md_is_read_as_one(tmp_path: Path) -> None:
     document.add_paragraph("The crane lifts nine tons.")
     path = tmp_path / "report.md"
     path.write_bytes(docx_bytes(document))
-    assert read_file(path, max_bytes=MB)[0].text == "The crane lifts nine tons."
+    assert parse_file(path, max_bytes=MB)[0].text == "The crane lifts nine tons."
 
 
 def test_any_other_archive_named_txt_is_refused(tmp_path: Path) -> None:
@@ -238,10 +238,10 @@ def test_any_other_archive_named_txt_is_refused(tmp_path: Path) -> None:
 def test_reading_twice_gives_equal_content(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
     path.write_bytes(make_pdf([["One."], ["Two."]]))
-    assert read_file(path, max_bytes=MB) == read_file(path, max_bytes=MB)
+    assert parse_file(path, max_bytes=MB) == parse_file(path, max_bytes=MB)
 
 
 def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n.txt"))
     path.write_text("Some text.")
-    assert read_file(path, max_bytes=MB)[0].title == "caf"
+    assert parse_file(path, max_bytes=MB)[0].title == "caf"
