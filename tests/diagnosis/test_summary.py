@@ -12,25 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.deciding import judged
-from openbook.diagnosis.observations import Observation
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
     RANKS,
     ModelSummary,
+    Outcome,
     Share,
-    outcomes_of,
     share,
     summarise,
     to_json,
 )
+from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 WRONG = "It leaves at noon."
 
 
 def summary_of(cases: Sequence[Observation]) -> ModelSummary:
-    return summarise(HEADER, judged(cases))
+    return summarise(HEADER, judge_all(cases))
 
 
 def mixed() -> list[Observation]:
@@ -150,7 +150,7 @@ def test_more_passages_are_advised_where_most_misses_stand_behind_those_given(
     ranks: list[int], strategy: str, what: str, do: str
 ) -> None:
     cases = [observation(n, opened=WRONG, found=(), rank=rank) for n, rank in enumerate(ranks)]
-    found = advice(summarise(replace(HEADER, strategy=strategy), judged(cases)))[1]
+    found = advice(summarise(replace(HEADER, strategy=strategy), judge_all(cases)))[1]
     assert what in found.what
     assert do in found.do
 
@@ -193,6 +193,4 @@ def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
     for cases in (mixed(), []):
         summary = summary_of(cases)
         value = json.loads(json.dumps(to_json(summary), allow_nan=False))
-        assert tuple(outcomes_of(value)) == summary.outcomes
-    with pytest.raises(ValueError, match="is no verdict"):
-        list(outcomes_of({"outcomes": [{"id": "a", "verdict": "great", "right": True}]}))
+        assert tuple(Outcome(**each) for each in value["outcomes"]) == summary.outcomes
