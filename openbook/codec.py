@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -73,9 +74,14 @@ def _in_our_words(reason: str, value: Any) -> str:
     return f"{place}: {what}."
 
 
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exception]) -> None:
     if is_dataclass(record) and isinstance(value, Mapping):
-        names = [field.name for field in fields(record)]
+        names = _field_names(type(record))
         for key, inner in value.items():
             if key not in names:
                 raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from openbook.codec import convert
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
 from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, open_run_log, read_run_log
+from openbook.diagnosis.run_log import Header, Reply, open_run_log, read_run_log
 from openbook.diagnosis.runner import Bench, FailureStreak, PassageReply, Progress, Stopped, ask_alone, ask_with
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, same_answer
 from openbook.diagnosis.summary import Share, share
@@ -38,17 +38,22 @@ from openbook.records import Hit, Passage, sha256_hex
 
 FORMAT = 1
 NO_PASSAGE = "no passage holds the answer"
+FAILED = "the model failed"
+
+
+class _RequestFailed(Exception):
+    """The model gave no answer; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question with its passages. `gold`: one that holds the answer, if one is known to.
+    """A question with its passages. `gold`: one that holds the answer.
 
     `rest`: what the retriever finds, best first, without all that holds an accepted answer.
     """
 
     question: Question
-    gold: Hit | None
+    gold: Hit
     rest: tuple[Hit, ...]
 
 
@@ -78,13 +83,15 @@ class Result(ABC):
         """What the numbers mean, in a sentence or two."""
 
 
-def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case:
-    """Raises KnowledgeError."""
+def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None:
+    """None: no passage is known to hold the answer. Raises KnowledgeError."""
     gold = finder.find(question)
+    if not gold.hits:
+        return None
     ranked = bench.retrieve(question.question, LOOKED_THROUGH)
     rest = [hit for hit in ranked if not (gold.marks(hit.passage) or tells(hit.passage, question.answers))]
     whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
-    return Case(question, next(whole, gold.hits[0] if gold.hits else None), tuple(rest))
+    return Case(question, next(whole, gold.hits[0]), tuple(rest))
 
 
 def tells(passage: Passage, answers: Sequence[str]) -> bool:
@@ -96,20 +103,23 @@ def tells(passage: Passage, answers: Sequence[str]) -> bool:
     )
 
 
+def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
+    """Raises Stopped, _RequestFailed."""
+    answer = ask_with(bench, case.question.question, hits, cancelled)
+    if answer.reply.failure:
+        raise _RequestFailed(answer.reply.failure)
+    return answer
+
+
 def _right(answer: PassageReply, question: Question) -> bool:
     return not answer.reply.abstained and is_right(answer.reply.text, question)
 
 
-def _shares(trials: Iterable[Trial], outcomes: Sequence[str]) -> dict[str, Share]:
-    """Of the trials that had one of these outcomes."""
-    counted = Counter(trial.outcome for trial in trials if not trial.failure)
-    whole = sum(counted[outcome] for outcome in outcomes)
-    return {outcome: share(counted[outcome], whole) for outcome in outcomes}
-
-
-def _left_out(trials: Iterable[Trial], outcomes: Sequence[str]) -> Mapping[str, int]:
-    counted = Counter("the model failed" if trial.failure else trial.outcome for trial in trials)
-    return {reason: n for reason, n in sorted(counted.items()) if reason not in outcomes}
+def _count(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
+    """(how many trials show nothing, by reason; the share of each outcome among those that show something)."""
+    counted = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+    shown = {outcome: counted.pop(outcome, 0) for outcome in outcomes}
+    return dict(sorted(counted.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
 
 # --- counterfactual ---------------------------------------------------------------------------------------------------
@@ -188,48 +198,37 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
 
 
 def counterfactual_trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
-    """Raises Stopped."""
     question = case.question
-    if case.gold is None:
-        return CounterfactualTrial(question.id, NO_PASSAGE)
     copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
     if copy is None:
         return CounterfactualTrial(question.id, "no value that can be altered")
-    before = ask_with(bench, question.question, [case.gold], cancelled)
-    trial = CounterfactualTrial(
-        question.id,
-        failure=before.reply.failure,
-        kind=copy.change.kind,
-        old=copy.change.old,
-        new=copy.change.new,
-        before=before.reply.text,
-    )
-    if trial.failure or not _right(before, question):
-        return trial if trial.failure else replace(trial, outcome="not read right as it is")
-    after = ask_with(bench, question.question, [Hit(copy.passage, 0.0, None, None, None)], cancelled)
-    if after.reply.failure:
-        return replace(trial, failure=after.reply.failure)
-    return replace(trial, after=after.reply.text, outcome=_followed(after, copy, question, bench, cancelled))
+    change = copy.change
+    before = _ask(case, bench, [case.gold], cancelled)
+    trial = CounterfactualTrial(question.id, "", "", change.kind, change.old, change.new, before.reply.text)
+    if not _right(before, question):
+        return replace(trial, outcome="not read right as it is")
+    after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled)
+    return replace(trial, after=after.reply.text, outcome=_followed(after.reply, copy, question, bench, cancelled))
 
 
-def _followed(after: PassageReply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
-    if after.reply.abstained:
+def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
+    if after.abstained:
         return "abstained"
-    text, change = after.reply.text, copy.change
-    new, old = is_right(text, replace(question, answers=copy.answers)), is_right(text, question)
+    new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
     if new and old:  # most words of an accepted sentence are there; the altered ones decide
-        new, old = bool(standing(text, change.new_part)), bool(standing(text, change.part))
+        new, old = bool(standing(after.text, copy.change.new_part)), bool(standing(after.text, copy.change.part))
     if new != old:
         return "passage" if new else "weights"
-    if not new and not tells(copy.passage, [text]):
+    if not new and not tells(copy.passage, [after.text]):
         alone = ask_alone(bench, question.question, cancelled)
-        if not (alone.failure or alone.abstained) and same_answer(text, alone.text):
+        if not (alone.failure or alone.abstained) and same_answer(after.text, alone.text):
             return "weights"
     return "neither"
 
 
 def counterfactual_result(trials: Sequence[CounterfactualTrial]) -> Counterfactual:
-    return Counterfactual(_left_out(trials, [*FOLLOWED]), tuple(trials), _shares(trials, [*FOLLOWED]))
+    left_out, shares = _count(trials, FOLLOWED)
+    return Counterfactual(left_out, tuple(trials), shares)
 
 
 # --- abstention -------------------------------------------------------------------------------------------------------
@@ -274,26 +273,19 @@ class Abstention(Result):
 
 
 def abstention_trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
-    """The best of the rest are read, as many as `openbook ask` reads. Raises Stopped."""
-    question = case.question
-    if case.gold is None:
-        return AbstentionTrial(question.id, NO_PASSAGE)
+    """The best of the rest are read, as many as `openbook ask` reads."""
     rest = near_enough(case.rest[: bench.passages], bench.options)
     if not rest:
-        return AbstentionTrial(question.id, "no other passage is near the question")
-    answer = ask_with(bench, question.question, rest, cancelled)
-    if answer.reply.failure:
-        return AbstentionTrial(question.id, failure=answer.reply.failure)
-    if answer.reply.abstained:
-        return AbstentionTrial(question.id, "abstained", answer=answer.reply.text)
-    outcome = "recalled" if _right(answer, question) else "invented"
-    return AbstentionTrial(question.id, outcome, answer=answer.reply.text, cited=bool(answer.cited))
+        return AbstentionTrial(case.question.id, "no other passage is near the question")
+    answer = _ask(case, bench, rest, cancelled)
+    outcome = "recalled" if _right(answer, case.question) else "abstained" if answer.reply.abstained else "invented"
+    return AbstentionTrial(case.question.id, outcome, "", answer.reply.text, bool(answer.cited))
 
 
 def abstention_result(trials: Sequence[AbstentionTrial]) -> Abstention:
+    left_out, shares = _count(trials, WITHHELD)
     invented = [trial.cited for trial in trials if trial.outcome == "invented"]
-    cited = share(sum(invented), len(invented))
-    return Abstention(_left_out(trials, [*WITHHELD]), tuple(trials), _shares(trials, [*WITHHELD]), cited)
+    return Abstention(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
 
 
 # --- position and noise -----------------------------------------------------------------------------------------------
@@ -381,26 +373,20 @@ def _points(cost: Interval | None, by: str) -> str:
 
 
 def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-    """In each strategy that the model has, each way in which all passages fit into the context. Raises Stopped."""
-    question, gold = case.question, case.gold
-    if gold is None:
-        return NoiseTrial(question.id, NO_PASSAGE)
-    others = [hit for hit in case.rest if hit.passage.id != gold.passage.id]
+    """In each strategy that the model has, each way in which all passages fit into the context."""
+    question, seen = case.question, list[NoiseReading]()
+    others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
     strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
-    seen: list[NoiseReading] = []
-    for strategy in strategies:
+    for strategy, distractors in product(strategies, DISTRACTORS):
         to_read = replace(bench, options=replace(bench.options, strategy=strategy))
-        for distractors in DISTRACTORS:
-            own = own_rank(question.id, distractors)
-            for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
-                place = Place(strategy, rank, distractors)
-                hits = arranged(gold, others, place)
-                if hits is None or not _fits(to_read, question.question, hits):
-                    continue
-                answer = ask_with(to_read, question.question, hits, cancelled)
-                if answer.reply.failure:
-                    return NoiseTrial(question.id, failure=answer.reply.failure)
-                seen.append(NoiseReading(place, rank == own, _right(answer, question), answer.reply.abstained))
+        own = own_rank(question.id, distractors)
+        for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
+            hits = [*others[: rank - 1], case.gold, *others[rank - 1 : distractors]]
+            if len(hits) <= distractors or not _fits(to_read, question.question, hits):
+                continue
+            answer = _ask(case, to_read, hits, cancelled)
+            place = Place(strategy, rank, distractors)
+            seen.append(NoiseReading(place, rank == own, _right(answer, question), answer.reply.abstained))
     outcome = "read" if seen else "the passage does not fit into the context"
     return NoiseTrial(question.id, outcome, seen=tuple(seen))
 
@@ -408,14 +394,6 @@ def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
 def own_rank(key: str, distractors: int) -> int:
     """From 1 to `distractors` + 1, each as often over many keys."""
     return 1 + int(sha256_hex(key.encode())[:8], 16) % (distractors + 1)
-
-
-def arranged(gold: Hit, others: Sequence[Hit], place: Place) -> list[Hit] | None:
-    """The best distractors in their order, the passage at its rank among them; None where there are too few."""
-    distractors = list(others[: place.distractors])
-    if len(distractors) < place.distractors:
-        return None
-    return [*distractors[: place.rank - 1], gold, *distractors[place.rank - 1 :]]
 
 
 def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
@@ -427,19 +405,18 @@ def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
 
 
 def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
-    seen = [each for trial in trials for each in trial.seen]
-    strategies = sorted({each.place.strategy for each in seen})
-    places = [Place(s, 0, n) for s in strategies for n in DISTRACTORS]
-    places += [Place(s, rank, AMONG) for s in strategies for rank in range(1, AMONG + 2)]
+    strategies = sorted({each.place.strategy for trial in trials for each in trial.seen})
+    ways = [(0, distractors) for distractors in DISTRACTORS] + [(rank, AMONG) for rank in range(1, AMONG + 2)]
     cells = []
-    for place in places:
-        here = [each for each in seen if _is_at(each, place)]
+    for strategy, (rank, distractors) in product(strategies, ways):
+        here = [seen for trial in trials if (seen := _seen_at(trial, Place(strategy, rank, distractors))) is not None]
         right, abstained = sum(each.right for each in here), sum(each.abstained for each in here)
-        cell = Cell(place.strategy, place.rank, place.distractors, share(right, len(here)), share(abstained, len(here)))
-        cells += [cell] if here else []
+        if here:
+            shares = share(right, len(here)), share(abstained, len(here))
+            cells.append(Cell(strategy, rank, distractors, *shares))
     most, last = DISTRACTORS[-1], AMONG + 1
     return Noise(
-        _left_out(trials, READ),
+        _count(trials, READ)[0],
         tuple(trials),
         tuple(cells),
         {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
@@ -447,19 +424,20 @@ def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
     )
 
 
-def _is_at(seen: NoiseReading, place: Place) -> bool:
+def _seen_at(trial: NoiseTrial, place: Place) -> NoiseReading | None:
     """`place.rank` 0: at the question's own rank."""
-    same = (seen.place.strategy, seen.place.distractors) == (place.strategy, place.distractors)
-    return same and (seen.place.rank == place.rank if place.rank else seen.evens_out)
+    for seen in trial.seen:
+        rank = 0 if place.rank == 0 and seen.evens_out else seen.place.rank
+        if Place(seen.place.strategy, rank, seen.place.distractors) == place:
+            return seen
+    return None
 
 
 def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:
     """How much more often right at one place than at the other, question by question."""
-    pairs = Counter[tuple[bool | None, ...]]()
-    for trial in trials:
-        pairs[tuple(next((s.right for s in trial.seen if _is_at(s, place)), None) for place in (one, other))] += 1
-    questions = sum(n for pair, n in pairs.items() if None not in pair)
-    return paired(pairs[True, False], pairs[False, True], questions) if questions else None
+    both = [(_seen_at(trial, one), _seen_at(trial, other)) for trial in trials]
+    pairs = Counter((a.right, b.right) for a, b in both if a is not None and b is not None)
+    return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
 
 
 def paired(better: int, worse: int, questions: int) -> Interval:
@@ -476,7 +454,7 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`outcomes`: those that count; a trial with another one shows nothing."""
+    """`outcomes`: those that count; a trial with another one shows nothing. `trial` raises Stopped, _RequestFailed."""
 
     title: str
     trial: Callable[[Case, Bench, Cancelled], Trial]
@@ -561,8 +539,14 @@ def run_probes(
         return line.question == question.id and len(found) == len(names) and not any(t.failure for t in found.values())
 
     def put_to(question: Question, place: int) -> dict[str, Trial]:
-        case = case_of(question, bench, finder)
-        found = {name: PROBES[name].trial(case, bench, cancelled) for name in names}
+        case, found = case_of(question, bench, finder), dict[str, Trial]()
+        for name in names:
+            probe = PROBES[name]
+            try:
+                trial = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
+            except _RequestFailed as failure:
+                trial = probe.trial_type(question.id, failure=str(failure))
+            found[name] = trial
         counted = (t for name, t in found.items() if t.failure or t.outcome in PROBES[name].outcomes)
         streak.add(place, [trial.failure for trial in counted])
         progress(place + 1, total)

@@ -81,7 +81,7 @@ def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted
             for n in range(count):
                 record.append(observation(n, question=f"{WORDS} When does ferry {n} leave?"))
     few, many = _peak_of(lambda: judged(120)), _peak_of(lambda: judged(480))
-    assert (many - few) / 360 < 500  # the words of a question alone are 2,400
+    assert (many - few) / 360 < 700  # the words of a question alone are 2,400
     found = judged(120)
     assert (len(found.disagreements), found.too_mild, found.agreed.same.of) == (100, 120, 360)
 

@@ -132,14 +132,6 @@ def test_the_same_key_gives_the_same_values(value: str, key: str) -> None:
     assert list(changes(value, NAMES, key)) == list(changes(value, list(NAMES), key))
 
 
-@given(DATES, WRITTEN)
-def test_most_dates_can_be_altered(day: date, form: str) -> None:
-    value = form.format(day)
-    new = first(value)
-    assert new is not None
-    assert len(new) >= 4
-
-
 @given(st.text(max_size=30))
 def test_any_text_has_changes_of_its_kind_or_none(value: str) -> None:
     for change in changes(value, NAMES, "q"):

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
 from openbook.diagnosis.run_log import Observation
-from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import (
     RANKS,
     ModelSummary,
     Outcome,
     Share,
-    share,
     summarise,
     to_json,
 )
@@ -107,15 +105,6 @@ def test_no_data_is_not_zero() -> None:
     assert str(advice(summary)[0]).startswith("Nothing was measured")
 
 
-def test_an_interval_holds_its_share() -> None:
-    for count in range(11):
-        found = share(count, 10)
-        assert found.share is not None
-        assert found.low is not None
-        assert found.high is not None
-        assert 0.0 <= found.low <= found.share <= found.high <= 1.0
-
-
 # --- advice -----------------------------------------------------------------------------------------------------------
 
 
@@ -178,15 +167,6 @@ def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
-
-
-def test_mcnemar() -> None:
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(10, 0) == pytest.approx(2 / 2**10)
-    assert mcnemar(3, 9) == pytest.approx(0.1460, abs=1e-4)
-    assert mcnemar(9, 3) == mcnemar(3, 9)
-    assert mcnemar(480, 530) == pytest.approx(0.1229, abs=1e-3)  # the normal one is close to the exact one
-    assert mcnemar(5000, 5000) == 1.0
 
 
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
