@@ -1,4 +1,4 @@
-"""Values in texts (dates, times, numbers, amounts, names) and other values of the same kind to put in their place.
+"""Values in texts (dates, times, numbers, names) and other values of the same kind to put in their place.
 
 A new value is a function of the old one, a key and the names that stand in other texts; nothing is left to chance. It stays
 valid: a date is one of the calendar and keeps its weekday, a time is one of the day, a number keeps its digits, its
@@ -18,13 +18,12 @@ from typing import Literal, TypeAlias
 from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
 from openbook.knowledge.words import is_function_word
 
-Kind: TypeAlias = Literal["date", "time", "amount", "number", "name"]
+Kind: TypeAlias = Literal["date", "time", "number", "name"]
 _Vary: TypeAlias = Callable[[re.Match[str], Random], str | None]  # another value in the form of the one that was found
 
 MOST_TRIED = 24  # other values for one
 _MOST_NAMES = 500  # looked at in other texts
 _NAME_WORDS = 6
-_CURRENCIES = ("€", "$", "£", "¥", "EUR ", "USD ", "GBP ")
 _PARTICLES = frozenset("and the of de da di du la le van von der den".split())
 _UNITS = [*SMALL_NUMBERS][:10]
 _SPELLED = [*SMALL_NUMBERS, *(f"{ten}-{unit}" if unit != "zero" else ten for ten in TENS for unit in _UNITS)]  # 0 to 99
@@ -42,43 +41,37 @@ class Change:
 
 
 def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
-    """Other values of the same kind, in an order that follows from `key`; none for what is of no kind.
+    """Other values of the same kind, in an order that follows from `key`; none if it is of no kind.
 
     `names`: of people, places and things, from which one is taken for another.
     """
-    kind, random = kind_of(value), Random(f"{key}\0{value}")  # noqa: S311  no secret
-    if kind == "name":
+    random = Random(f"{key}\0{value}")  # noqa: S311  no secret
+    if recognised := _recognise(value):
+        kind, found, vary = recognised
+        for part in dict.fromkeys(vary(found, random) for _ in range(MOST_TRIED)):
+            new = value[: found.start()] + (part or "") + value[found.end() :]
+            if part and new.casefold() != value.casefold() and kind_of(new) == kind:
+                yield Change(kind, value, new, found.group(), part)
+    elif is_name(value):
         like = [name for name in names if (" " in name) == (" " in value) and name.casefold() != value.casefold()]
         random.shuffle(like)
         words = len(value.split())
         for name in sorted(like, key=lambda name: abs(len(name.split()) - words))[:MOST_TRIED]:
             yield Change("name", value, name, value, name)
-    elif kind is not None:
-        found, vary = _recognised(value)
-        for part in dict.fromkeys(vary(found, random) for _ in range(MOST_TRIED)):
-            new = None if part is None else value[: found.start()] + part + value[found.end() :]
-            if part is not None and new is not None and new.casefold() != value.casefold() and kind_of(new) == kind:
-                yield Change(kind, value, new, found.group(), part)
 
 
 def kind_of(value: str) -> Kind | None:
     """What the first date in it makes it, or else the first time, or else the first number; or a name."""
+    recognised = _recognise(value)
+    return recognised[0] if recognised else "name" if is_name(value) else None
+
+
+def _recognise(value: str) -> tuple[Kind, re.Match[str], _Vary] | None:
     for kind, pattern, vary in _PATTERNS:
         if found := pattern.search(value):
-            if kind == "date" and vary is _other_date and _date_of(found) is None:
-                return None  # the 31st of April
-            return "amount" if kind == "number" and _has_unit(value, found.group()) else kind
-    return "name" if is_name(value) else None
-
-
-def _recognised(value: str) -> tuple[re.Match[str], _Vary]:
-    return next((found, vary) for _, pattern, vary in _PATTERNS if (found := pattern.search(value)))
-
-
-def _has_unit(value: str, number: str) -> bool:
-    """Whether a unit stands behind the number, or a currency before it."""
-    before, _, after = value.partition(number)
-    return before.endswith(_CURRENCIES) or re.match(r"\s?(?:[^\W\d_]+\b|[%‰°€$£])", after) is not None
+            impossible = vary is _other_date and _date_of(found) is None  # the 31st of April
+            return None if impossible else (kind, found, vary)
+    return None
 
 
 def standing(text: str, value: str) -> list[tuple[int, int]]:

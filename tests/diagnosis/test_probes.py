@@ -370,10 +370,6 @@ def test_the_knowledge_base_and_the_model_are_as_before(base: KnowledgeBase) -> 
     assert {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()} == files
 
 
-def test_probing_twice_gives_the_same(base: KnowledgeBase) -> None:
-    assert json.dumps(to_json(run(base, reads))) == json.dumps(to_json(run(base, reads)))
-
-
 def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
     engine = TableEngine(reads)
     bench = bench_of(base, FrozenModel(engine))
@@ -404,14 +400,6 @@ def test_a_failure_in_the_middle_of_a_question_is_one(base: KnowledgeBase, name:
         if len(calls) > good:
             assert result.left_out == {"the model failed": 1}
             assert result.trials[0].failure == "The engine fell over."
-
-
-def test_a_model_that_only_fails_ends_the_run(base: KnowledgeBase) -> None:
-    many = [Question(f"q{n}", QUESTIONS[0].question, QUESTIONS[0].answers) for n in range(40)]
-    engine = TableEngine(lambda p: FAILS)
-    with pytest.raises(EngineError, match="16 questions in a row"):
-        run_probes(many, bench_of(base, FrozenModel(engine)), "", ["abstention"])
-    assert len(engine.asked) == 16
 
 
 def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
@@ -472,13 +460,6 @@ def test_more_questions_later_ask_only_for_them(tmp_path: Path, bench: Bench, en
     assert path.read_bytes().startswith(lines)
     assert engine.asked != []
     assert not any("Arvik" in prompt.question for prompt in engine.asked)
-
-
-def test_what_is_of_something_else_is_refused(tmp_path: Path, bench: Bench) -> None:
-    path = tmp_path / "probes.jsonl"
-    kept_run(path, bench)
-    with pytest.raises(ConfigError, match="another passages"):
-        kept_run(path, replace(bench, options=replace(bench.options, passages=1)))
 
 
 def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:

@@ -165,6 +165,8 @@ def test_a_survey_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> Non
     one = survey(load_questions(write(tmp_path / "a.jsonl", GOOD)))
     other = survey(load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD, indent=None).replace(": ", " : "))))
     assert one == other
+    drafts = write(tmp_path / "d.jsonl", {**GOOD, "kind": None}, {**GOOD, "id": "b", "reviewed": False})
+    assert (survey(load_questions(drafts)).questions, survey(load_questions(drafts)).drafts) == (2, 1)
     assert one.digest != survey(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"}))).digest
 
 
@@ -182,10 +184,6 @@ def test_questions_that_change_after_the_survey_are_not_asked(tmp_path: Path) ->
             list(unchanged(load_questions(path), found))
         reading = unchanged(load_questions(path), found)
         assert [next(reading).id for _ in range(asked)] == ["0", "1", "2"][:asked]
-
-
-def test_a_kind_that_is_null_is_as_good_as_none(tmp_path: Path) -> None:
-    assert load(write(tmp_path / "q.jsonl", {**GOOD, "kind": None}))[0].kind == "answerable"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -210,9 +208,3 @@ def test_many_questions_stream(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert count == 10_000
     assert peak < 4_000_000  # the ids, and nothing else
-
-
-def test_drafts_are_counted(tmp_path: Path) -> None:
-    path = write(tmp_path / "q.jsonl", GOOD, {**GOOD, "id": "b", "reviewed": False})
-    found = survey(load_questions(path))
-    assert (found.questions, found.drafts) == (2, 1)

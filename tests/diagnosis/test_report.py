@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -96,6 +98,10 @@ def test_a_browser_is_told_to_run_nothing_else(tmp_path: Path) -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", content, re.DOTALL)
+        assert inside is not None
+        assert base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode() in policy
     assert not re.search(r"https?:|//[a-z]|url\(|@import", content)
 
 

@@ -472,17 +472,6 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path, base: KnowledgeBase
         pass
 
 
-def test_purging_finds_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
-    run(tmp_path / "diagnoses" / "one" / "observations-a.jsonl", bench, [BRIDGE])
-    kept = tmp_path / "diagnoses" / "two" / "notes.txt"
-    kept.parent.mkdir()
-    kept.write_text("mine")
-    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
-    assert diagnoses_showing(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == [tmp_path / "diagnoses" / "one"]
-    assert diagnoses_showing(tmp_path / "none", ["x"]) == []
-
-
 def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
     bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
     folder = tmp_path / "diagnoses" / "one"
