@@ -35,14 +35,12 @@ LONGEST_ANSWER_CHARS, LONGEST_ANSWER_WORDS = 80, 10
 LONGEST_QUESTION_CHARS = 200
 
 ROLE = "You write questions that test how well somebody knows a text."
+# Without examples, good or bad: the 1.5B copies them instead of reading the passage.
 REQUEST = (
     "Write one question about a fact in the passage above, and its answer. The question goes to a stranger who has thousands of "
-    "documents and does not see the passage: it names the person, place, thing or year that it is about, so that only this "
-    "document can answer it. The answer is copied from the passage word for word: a name, a number, a date or a few words.\n"
-    "Too vague: What is the name of the museum? How many people work there? When did it open?\n"
-    "Good: Which architect designed the glass museum in Tacoma? How many people work at the Kessler mill? When did the "
-    "Arvik tunnel open?\n"
-    "Write two lines:\nQuestion: ...\nAnswer: ..."
+    "documents and does not see the passage: it says by name, place or year what it is about, so that only this passage can "
+    "answer it. The answer is copied from the passage word for word: a name, a number, a date or a few words. Write two lines:\n"
+    "Question: ...\nAnswer: ..."
 )
 DECODING = Decoding(max_tokens=96)
 

@@ -14,7 +14,7 @@ from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.report import Extras
-from openbook.diagnosis.results import write_results
+from openbook.diagnosis.results import read_outcomes, write_results
 from openbook.diagnosis.run_log import (
     Observation,
     Wording,
@@ -29,6 +29,7 @@ from openbook.knowledge import KnowledgeBase, Scope, add, remove
 from openbook.purging import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import ROOT
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
 
 TEXTS = {
@@ -470,6 +471,18 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path, base: KnowledgeBase
         open_run_log(tmp_path / "o.jsonl", header),
     ):
         pass
+
+
+def test_files_of_the_first_version_are_read() -> None:
+    header, observations = read_observations(ROOT / "tests/golden/observations-1.jsonl")
+    first, second = observations
+    assert (header.model.name, first.question.gold) == ("table", Gold("ferry.md", 0, 5, "Ferry"))
+    assert [found.verdict for _, found in judge_all([first, second])] == [
+        "fixed_by_retrieval",
+        "not_in_the_knowledge_base",
+    ]
+    (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
+    assert [each.verdict for each in outcomes.outcomes] == ["fixed_by_retrieval", "not_in_the_knowledge_base"]
 
 
 def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
