@@ -37,10 +37,10 @@ LONGEST_QUESTION_CHARS = 200
 ROLE = "You write questions that test how well somebody knows a text."
 # Without examples, good or bad: the 1.5B copies them instead of reading the passage.
 REQUEST = (
-    "Write one question about a fact in the passage above, and its answer. The question goes to a stranger who has thousands of "
-    "documents and does not see the passage: it says by name, place or year what it is about, so that only this passage can "
-    "answer it. The answer is copied from the passage word for word: a name, a number, a date or a few words. Write two lines:\n"
-    "Question: ...\nAnswer: ..."
+    "Write one question about a fact in the passage above, and its answer. Begin with a word such as When, Where, Who or How many, "
+    "and mention in full the person, place, thing or year that is meant, never the passage: the question goes to a stranger who has "
+    "thousands of documents and must find the only one that answers it. The answer is one name, number, date or a few words, "
+    "copied from the passage word for word, and no sentence. Write two lines:\nQuestion: ...\nAnswer: ..."
 )
 DECODING = Decoding(max_tokens=96)
 

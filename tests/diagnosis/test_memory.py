@@ -97,5 +97,6 @@ def test_results_of_more_questions_hold_their_outcomes_and_no_words(tmp_path: Pa
         with open_run_log(tmp_path / str(count) / "observations-a.jsonl", HEADER) as record:
             for n in range(count):
                 record.append(observation(n, text=WORDS * 2))
+    written(few)  # templates are compiled once
     growth = _peak_of(lambda: written(many)) - _peak_of(lambda: written(few))
     assert growth / (many - few) < 2500  # the words of a passage alone are 4,880
