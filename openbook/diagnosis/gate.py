@@ -122,7 +122,7 @@ def target_checks(reference: ModelReference) -> list[Check]:
         metrics = {metric: float(value) for metric, value in record.metrics.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidModelFile(
-            f"training.json of {reference.name}: targets or metrics are no numbers: {error}."
+            f"training.json of {reference.name}: targets or metrics are not numbers: {error}."
         ) from error
     for metric, wanted in sorted(targets.items()):
         measured = metrics.get(metric)

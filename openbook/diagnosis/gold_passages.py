@@ -1,9 +1,9 @@
 """Which passages of a knowledge base hold the answer to a question, and where in them it stands.
 
-By the question's gold span if it has one; if the document has changed, by its quote, of which a passage need hold only a
-part. Without either, the passages that hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the
-question, and for the question with each of the first accepted answers; of them only those in documents that speak of what
-the question is about, since the words of an answer ("Springfield", "two", "politician") stand in many that do not.
+By the question's gold span if it has one; by its quote if the document has changed (a passage need hold only a part of it).
+Without either, the passages that hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and
+for the question with each of the first accepted answers. Only those in documents that speak of what the question is about
+count, since the words of an answer ("Springfield", "two", "politician") stand in many that do not.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _squad(value: object, where: str) -> Question:
         return checked(Question(found.id, found.question, kind="unanswerable", tags=tags), where)
     answer, start = given[0]
     if not 0 <= start < len(found.context):
-        raise ConfigError(f"{where} is no valid question: 'answer_start' {start} is no place in the context.")
+        raise ConfigError(f"{where} is no valid question: 'answer_start' {start} is not in the context.")
     quote = sentence_at(found.context, start, len(answer))
     gold = Gold(quote=quote) if len(quote) >= SHORTEST_QUOTE_CHARS and answer.strip() in quote else None
     answers = texts(tuple(text for text, _ in given))

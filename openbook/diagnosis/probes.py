@@ -175,7 +175,7 @@ class AlteredPassage:
 
 
 def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
-    """A copy in which no accepted answer is left, and whose new value did not stand there before; None where there is none.
+    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
 
     So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
     """
@@ -250,7 +250,7 @@ class AbstentionTrial(Trial):
 
 @dataclass(frozen=True, slots=True)
 class Abstention(Result):
-    """Over the questions of which a passage is known to hold the answer. `cited` is over what was invented."""
+    """Over the questions with a passage that is known to hold the answer. `cited` is over the invented answers."""
 
     outcomes: Mapping[str, Share]
     cited: Share
@@ -339,7 +339,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Noise(Result):
-    """By strategy, over the questions that were read in both ways (None: there is none): `noise_costs`, right with no
+    """By strategy, over the questions that were read in both ways (None if there are no such questions): `noise_costs`, right with no
     distractor less right with most; `position_costs`, right at the first rank less right at the last.
     """
 
@@ -573,7 +573,7 @@ def checked_names(probes: Iterable[str]) -> tuple[str, ...]:
     """The probes, each once, in their order. Raises ConfigError."""
     wanted = set(probes)
     for name in sorted(wanted.difference(PROBES)):
-        raise ConfigError(f"{name!r} is no probe.{did_you_mean(name, PROBES)} There are {', '.join(PROBES)}.")
+        raise ConfigError(f"{name!r} is not a probe.{did_you_mean(name, PROBES)} There are {', '.join(PROBES)}.")
     return tuple(name for name in PROBES if name in wanted)
 
 

@@ -222,7 +222,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
 
 
 def singles_out(question: str) -> bool:
-    """Whether a question for a name says whose: by a proper name, a number, or more than one noun that fits to everything.
+    """Whether a question for a name says whose: by a proper name, a number, or a noun beside the first that does not fit everything.
 
     "What is the name of the book?" does not, nor does "What is the man's name?".
     """

@@ -210,7 +210,7 @@ def _mark(reply: Reply, observation: Observation) -> str:
 
 
 def _passage(passage: ShownPassage, observation: Observation) -> dict[str, Any]:
-    """`role`: what became of it in each wording of the question; they are counted from 1 where there are several."""
+    """`role`: what became of it in each wording of the question, counted from 1 if there are several."""
     several = len(observation.asked) > 1
     ranks = [
         f"at rank {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"

@@ -297,7 +297,7 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
     if few < 0:
-        raise ValueError(f"{few} is no count of questions: it is negative")
+        raise ValueError(f"A count of questions cannot be negative, but one is {few}")
     if n <= EXACT_PAIRS:
         return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
     z = max(0.0, abs(only_first_right - only_second_right) - 1) / math.sqrt(n)

@@ -27,7 +27,7 @@ MOST_TAGS = 1000  # that are counted
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`count` of `of`; `low` and `high` are its 95 % interval (Wilson), None where there is no data."""
+    """`count` of `of`; `low` and `high` are its 95 % interval (Wilson), None without data."""
 
     count: int
     of: int
@@ -103,7 +103,7 @@ def words_digest(question: Question) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: where there is one).
+    """`right_in`: of the questions with an answer, right in each mode in every wording (oracle: if there is one).
 
     `misses_within_depth`: retriever misses whose passage is among the deepest that are looked at. `misses_cut_off`: those of
     them whose rank is within the number of passages to read, so that something else kept it from the reader.

@@ -44,7 +44,7 @@ def test_squad_files(tmp_path: Path) -> None:
     }
     assert _load(_write(tmp_path / "hub.jsonl", flat))[0].answers == ("1611",)
     bad = {**flat, "answers": {"text": ["1611"], "answer_start": [5200]}}
-    with pytest.raises(ConfigError, match="no place in the context"):
+    with pytest.raises(ConfigError, match="is not in the context"):
         _load(_write(tmp_path / "bad.jsonl", bad))
 
 
