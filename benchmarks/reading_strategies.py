@@ -35,7 +35,7 @@ import numpy as np
 from benchmarks.reader_accuracy import squad
 from openbook.answer import Options, read_hits, said
 from openbook.config import load_settings
-from openbook.diagnosis.probes import Probe
+from openbook.diagnosis.eval_sets import EvalQuestion
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.decoding import log_softmax
@@ -125,7 +125,12 @@ def hit_of(base: KnowledgeBase, text: str) -> Hit:
 
 
 def scored(
-    probe: Probe, hits: Sequence[Hit], strategy: str, model: FrozenModel, answers: tuple[str, ...], decoding: Decoding
+    probe: EvalQuestion,
+    hits: Sequence[Hit],
+    strategy: str,
+    model: FrozenModel,
+    answers: tuple[str, ...],
+    decoding: Decoding,
 ) -> tuple[float, float, float]:
     """(exact match, token F1, whether it abstained)."""
     if strategy == "ensemble":

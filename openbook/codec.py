@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -78,11 +79,17 @@ def _in_our_words(reason: str, value: Any) -> str:
     return f"{place}: {what}."
 
 
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exception]) -> None:
     if not isinstance(value, Mapping | list):
         return
     if is_dataclass(record) and isinstance(value, Mapping):
-        names = [field.name for field in fields(record)]
+        kind: Any = type(record)
+        names = _field_names(kind)
         for key, inner in value.items():
             if key not in names:
                 raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")

@@ -43,7 +43,7 @@ def reading_options(command: _Command) -> _Command:
 
 def question_file_options(command: _Command) -> _Command:
     """How the file of questions is read: `file_format` and `with_drafts`."""
-    from_file = "openbook, squad, ragas or beir (default: detected from the file)."
+    from_file = "openbook, squad or ragas (default: detected from the file)."
     return _with(
         command,
         click.option("--format", "file_format", default="", help=from_file),

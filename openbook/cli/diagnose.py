@@ -25,10 +25,10 @@ from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.config import Settings
-    from openbook.diagnosis.examining import Bench
-    from openbook.diagnosis.probe_run import Probed
+    from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question, Survey
-    from openbook.diagnosis.results import More
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.scope import Scope
@@ -92,11 +92,6 @@ def _more_options(command: Callable[..., None]) -> Callable[..., None]:
     "--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV table with a line for each question."
 )
 @click.option(
-    "--export-parquet",
-    type=click.Path(path_type=Path),
-    help="Write that table as Parquet; needs pyarrow to be installed.",
-)
-@click.option(
     "--fail-under",
     type=_Share(0.0, 1.0),
     help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
@@ -117,7 +112,6 @@ def run(
     limit: int | None,
     out: Path | None,
     csv_file: Path | None,
-    export_parquet: Path | None,
     fail_under: float | None,
     as_json: bool,
     **reading: object,
@@ -130,7 +124,7 @@ def run(
     from openbook.diagnosis import results
 
     check_places(docs, kb, questions)
-    _check_tables(csv_file, export_parquet)  # before the work, not after it
+    _check_table(csv_file)  # before the work, not after it
     found = surveyed(questions, file_format, with_drafts=with_drafts)
     current = session.settings(kb=kb, **reading)
     base, embedder = open_asked(current, docs)
@@ -138,7 +132,7 @@ def run(
     folder = out or current.diagnoses_dir / _name(questions, found, base, scope, current)
     job = _Job(questions, file_format, found, limit, folder, probes=probes)
     files = []
-    more: dict[str, results.More] = {}
+    more: dict[str, Extras] = {}
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     kept = {"kv_disk": 0} if probes else {}
     for name in dict.fromkeys(models or (current.model,)):
@@ -150,22 +144,17 @@ def run(
     summaries = _reported(job, files, more, as_json=as_json)
     if csv_file is not None:
         results.write_csv(csv_file, files, limit)
-    if export_parquet is not None:
-        results.write_parquet(export_parquet, files, limit)
     _must_have_measured(summaries, files)
     _must_reach(summaries, fail_under)
 
 
-def _check_tables(csv_file: Path | None, export_parquet: Path | None) -> None:
-    """Raises ConfigError where Parquet cannot be written, StorageError where no file can be put."""
-    from openbook.diagnosis import results
+def _check_table(csv_file: Path | None) -> None:
+    """Raises StorageError if no file can be put there."""
     from openbook.files import check_replaceable, storage_errors
 
-    if export_parquet is not None:
-        results.parquet_library()
-    for table in filter(None, (csv_file, export_parquet)):
-        with storage_errors(f"write {table}"):
-            check_replaceable(table)
+    if csv_file is not None:
+        with storage_errors(f"write {csv_file}"):
+            check_replaceable(csv_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,61 +181,53 @@ class _Job:
 
 def _examined(
     job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope
-) -> tuple[Path, dict[str, More]]:
+) -> tuple[Path, dict[str, Extras]]:
     """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
     from openbook.cli import session
-    from openbook.diagnosis.examining import Bench, examine, header_for
-    from openbook.diagnosis.observations import recording
-    from openbook.diagnosis.results import More, observations_path
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.results import observations_path
+    from openbook.diagnosis.run_log import open_run_log
+    from openbook.diagnosis.runner import Bench, run_questions
 
     options = greedy_options(current)
     model = session.model_opener(current)()
     try:
         bench = Bench(model, base, embedder, scope, options).pinned()
         path = observations_path(job.folder, model.identity)
-        with recording(path, header_for(bench, job.survey.digest)) as record, session.add_progress() as progress:
-            examine(
-                job.asked(), bench, record, total=job.total, progress=lambda done, of: progress("diagnose", done, of)
+        with open_run_log(path, bench.header(job.survey.digest)) as log, session.add_progress() as progress:
+            run_questions(
+                job.asked(), bench, log, total=job.total, progress=lambda done, of: progress("diagnose", done, of)
             )
-        more = {model.identity.name: More(_probed(job, bench))} if job.probes else {}
+        more = {model.identity.name: Extras(_probed(job, bench))} if job.probes else {}
         return path, more
     finally:
         model.close()
 
 
-def _probed(job: _Job, bench: Bench) -> Probed:
+def _probed(job: _Job, bench: Bench) -> ProbeRun:
     """Put the probes to the questions. What was seen is kept beside the observations, and not asked again."""
     from openbook.cli import session
-    from openbook.diagnosis.examining import header_for
-    from openbook.diagnosis.probe_run import keeping, probe
+    from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.results import probes_path
 
-    digest = job.survey.digest
-    path = probes_path(job.folder, bench.model.identity)
-    with keeping(path, header_for(bench, digest)) as kept, session.add_progress() as progress:
-        return probe(
+    with session.add_progress() as progress:
+        return run_probes(
             job.asked(),
             bench,
-            digest,
-            kept=kept,
+            job.survey.digest,
+            path=probes_path(job.folder, bench.model.identity),
             total=job.total,
             progress=lambda done, of: progress("probe", done, of),
         )
 
 
-def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
+def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, Extras], *, as_json: bool) -> list[ModelSummary]:
     """Write the numbers and the page, also of models that were asked before, and show those of these files."""
     from openbook.cli import display, display_diagnosis
     from openbook.diagnosis import results
 
     title = f"Diagnosis of {job.questions.name}"
     others = results.of_other_models(files)
-    if gone := results.dropped(job.folder, [*files, *others], more):
-        click.echo(
-            f"{results.NUMBERS} and {results.REPORT} in {job.folder} are replaced. No longer in them: {', '.join(gone)}. "
-            "What was observed stays.",
-            err=True,
-        )
     summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
     asked, before = summaries[: len(files)], summaries[len(files) :]
     if as_json:
@@ -259,12 +240,15 @@ def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_
     return asked
 
 
-def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
+def _judged(
+    current: Settings, files: Sequence[Path], more: Mapping[str, Extras], limit: int | None
+) -> dict[str, Extras]:
     """What else was measured, with what the model of the settings says of the answers in these observations."""
     from openbook.cli import session
     from openbook.diagnosis.llm_judge import second_opinion
-    from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.results import More, opinions_path
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.results import opinions_path
+    from openbook.diagnosis.run_log import read_observations
 
     found = dict(more)
     judge = session.model_opener(current)()
@@ -276,7 +260,7 @@ def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], 
                 opinion = second_opinion(
                     file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of)
                 )
-            found[model.name] = replace(found.get(model.name, More()), opinion=opinion)
+            found[model.name] = replace(found.get(model.name, Extras()), opinion=opinion)
         return found
     finally:
         judge.close()
@@ -293,7 +277,7 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
 
 def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
     """Raises EngineError for a model that failed on everything."""
-    from openbook.diagnosis.observations import read_observations
+    from openbook.diagnosis.run_log import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
         if summary.overall.failed == summary.overall.questions:
@@ -332,7 +316,7 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
     import dataclasses
 
     from openbook.cli import display, display_diagnosis
-    from openbook.diagnosis.comparing import compare as compare_two
+    from openbook.diagnosis.comparison import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
 
     found = [replace(each, name=f"{each.name} ({file})") for file in files for each in read_outcomes(file)]

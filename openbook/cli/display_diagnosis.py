@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from openbook.diagnosis.comparing import Comparison
-    from openbook.diagnosis.probe_run import Probed
-    from openbook.diagnosis.results import More
+    from openbook.diagnosis.comparison import Comparison
+    from openbook.diagnosis.probes import ProbeRun
+    from openbook.diagnosis.report import Extras
     from openbook.diagnosis.summary import Group, ModelSummary, Share
 
 _COLOURS = {
@@ -38,7 +38,7 @@ def print_diagnosis(
     summaries: Sequence[ModelSummary],
     comparisons: Sequence[Comparison],
     folder: Path,
-    more: Mapping[str, More] = {},
+    more: Mapping[str, Extras] = {},
 ) -> None:
     from openbook.diagnosis.results import NUMBERS, REPORT
 
@@ -68,16 +68,16 @@ def _print_model(out: Console, summary: ModelSummary) -> None:
         say(out, f"• {printable(str(finding))}")
 
 
-def _print_more(out: Console, more: More | None) -> None:
-    if more and more.probed:
-        print_probes(more.probed)
+def _print_more(out: Console, more: Extras | None) -> None:
+    if more and more.probe_run:
+        print_probes(more.probe_run)
     if more and more.opinion:
         say(out, f"\n{printable(str(more.opinion))}")
 
 
-def print_probes(probed: Probed) -> None:
+def print_probes(probed: ProbeRun) -> None:
     """For each probe a table and what it means."""
-    from openbook.diagnosis.passage_probes import PROBES
+    from openbook.diagnosis.probes import PROBES
 
     out = console()
     stopped = " before it was stopped" if probed.stopped else ""
@@ -149,8 +149,6 @@ def _bar(group: Group, width: int, *, coloured: bool) -> Text:
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
     from rich.text import Text
 
-    from openbook.diagnosis.report import notes_of, p_of
-
     out = console()
     for each in comparisons:
         first, second = printable(each.first), printable(each.second)
@@ -160,9 +158,9 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         table.add_row(Text(f"only {first}"), str(each.only_first))
         table.add_row(Text(f"only {second}"), str(each.only_second))
         out.print(table)
-        for note in notes_of(each):
+        for note in each.all_notes():
             say(out, printable(note), style="yellow")
-        say(out, f"McNemar's test, two-sided: p = {p_of(each)}")
+        say(out, f"McNemar's test, two-sided: p = {each.p_text}")
         for before, after, count in each.moved[:_MOST_MOVES]:
             say(out, f"{count:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")
 

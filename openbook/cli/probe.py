@@ -16,7 +16,7 @@ from openbook.cli.asking import check_places, greedy_options, open_asked, survey
 
 if TYPE_CHECKING:
     from openbook.config import Settings
-    from openbook.diagnosis.probe_run import Probed
+    from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question, Survey
     from openbook.knowledge import KnowledgeBase
     from openbook.records import Embedder
@@ -56,11 +56,12 @@ def probe(
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.cli import INTERRUPTED, display, display_diagnosis, session
-    from openbook.diagnosis import passage_probes, probe_report, probe_run
+    from openbook.diagnosis.probes import PROBES, checked_names, to_json
     from openbook.diagnosis.questions import load_questions, unchanged
+    from openbook.diagnosis.report import write_probes_page
     from openbook.files import check_replaceable, storage_errors
 
-    names = probe_run.checked(probes or passage_probes.PROBES)
+    names = checked_names(probes or PROBES)
     check_places(docs, kb, questions)
     found = surveyed(questions, "", with_drafts=False)
     # Now, since the file may be another one when the last of them comes to its turn.
@@ -73,11 +74,11 @@ def probe(
     base, embedder = open_asked(current, docs)
     probed = _probed(asked, found, names, current, base, embedder)
     if as_json:
-        display.print_json(probe_run.to_json(probed))
+        display.print_json(to_json(probed))
     else:
         display_diagnosis.print_probes(probed)
     if report is not None:  # last: should the disk refuse it, what was found has been shown
-        probe_report.write_page(report, f"Probes with {questions.name}", probed)
+        write_probes_page(report, f"Probes with {questions.name}", probed)
     if found.questions > limit:
         click.echo(f"The first {limit} of {found.questions:,} questions were taken; more with --limit.", err=True)
     if probed.stopped:
@@ -92,17 +93,17 @@ def _probed(
     current: Settings,
     base: KnowledgeBase,
     embedder: Embedder,
-) -> Probed:
+) -> ProbeRun:
     """Put the probes to the model of the settings."""
     from openbook.cli import session
-    from openbook.diagnosis.examining import Bench
-    from openbook.diagnosis.probe_run import probe
+    from openbook.diagnosis.probes import run_probes
+    from openbook.diagnosis.runner import Bench
 
     model = session.model_opener(current)()
     try:
         bench = Bench(model, base, embedder, options=greedy_options(current))
         with session.add_progress() as progress, _until_interrupted() as interrupted:
-            return probe(
+            return run_probes(
                 asked,
                 bench,
                 found.digest,

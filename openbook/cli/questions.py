@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     before, after = map(display.printable, beside or ("", ""))
     opened, closed = ("", "") if out.is_terminal else ("»", "«")  # where no colour can mark it
     quote = Text(f"{opened}{display.printable(gold.get('quote', ''))}{closed}", style="reverse")
-    quote.highlight_words(texts(draft.get("answers"), "answers"), style="bold underline")
+    quote.highlight_words(texts(draft.get("answers")), style="bold underline")
     display.say(out, Text.assemble((before, "dim"), quote, (after, "dim")), indent=4)
 
 
@@ -163,7 +164,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
 
     out = display.console()
     while True:
-        answers = texts(draft.get("answers"), "answers")
+        answers = texts(draft.get("answers"))
         display.say(out, f"\nQuestion: {display.printable(draft['question'])}", style="bold")
         display.say(out, f"Answers:  {display.printable(' | '.join(answers) or 'none: unanswerable')}")
         match (key := _typed(KEYS)) and key.lower():
@@ -180,7 +181,7 @@ def _decide(work: Review, draft: dict[str, Any]) -> bool:
                 given = _typed("Answers, with | between them (empty: as they are; |: none): ") or "|".join(answers)
                 try:
                     work.edit(draft, question, [part.strip() for part in given.split("|") if part.strip()])
-                except ValueError as error:
+                except ConfigError as error:
                     display.say(out, display.printable(f"It stays as it is: {error}"), style="yellow")
             case "x" | "exit" | "quit" | None:
                 return False
@@ -200,36 +201,17 @@ def _typed(prompt: str) -> str | None:
 @questions.command(name="import")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write, one a line.")
-@click.option(
-    "--documents", type=click.Path(path_type=Path), help="Write the documents of a BEIR folder here, as Markdown."
-)
-@click.option("--split", default="", help="Which judgements of a BEIR folder (default: test, if there are some).")
-@click.option(
-    "--format", "file_format", default="", help="openbook, squad, ragas or beir (default: by what is in the file)."
-)
-@click.option("--force", is_flag=True, help="Write over files that exist, documents of the same names included.")
-def import_(source: Path, output: Path, documents: Path | None, split: str, file_format: str, force: bool) -> None:
-    """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
+@click.option("--format", "file_format", default="", help="openbook, squad or ragas (default: by what is in the file).")
+@click.option("--force", is_flag=True, help="Write over a file that exists, reviewed questions included.")
+def import_(source: Path, output: Path, file_format: str, force: bool) -> None:
+    """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
     from openbook.cli import display
-    from openbook.diagnosis.importing import to_import
-    from openbook.diagnosis.importing_beir import is_beir, write_corpus
-    from openbook.diagnosis.questions import write_questions
-    from openbook.files import storage_errors
+    from openbook.diagnosis.questions import load_questions, write_questions
     from openbook.knowledge.discovery import check_exists
 
     check_exists(source)
     if output.exists() and not force:
         raise ConfigError(f"{output} exists and may hold what you reviewed; choose another name, or give --force.")
-    if (documents is not None or split) and not (file_format == "beir" or (not file_format and is_beir(source))):
-        raise ConfigError(f"--documents and --split are for BEIR folders, and {source} is none.")
-    with storage_errors(f"write {documents}"):
-        if documents is not None and not force and documents.is_dir() and any(documents.iterdir()):
-            raise ConfigError(f"{documents} holds files already; choose another folder, or give --force.")
-    found = to_import(source, file_format, split)
-    out, written = display.console(), write_corpus(source, documents) if documents is not None else 0
+    found = [asdict(question) for question in load_questions(source, file_format)]
     write_questions(output, found)
-    display.say(out, f"{len(found):,} questions in {output}.")
-    if documents is not None:
-        display.say(
-            out, f"{written:,} documents in {documents}. Ask them: openbook diagnose {output} --docs {documents}"
-        )
+    display.say(display.console(), f"{len(found):,} questions in {output}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,27 +151,10 @@ def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(
     assert "good against bad, 3 questions" in stdout
     assert "bad: 3 questions" not in stdout
     assert "Also in the report, because they were asked before: bad (3 questions)." in error
-    assert "No longer" not in error
     folder = Path(first["folder"])
     models = json.loads((folder / "diagnosis.json").read_text())["models"]
     assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
     assert "<h2>bad</h2>" in (folder / "report.html").read_text()
-
-
-def test_what_a_run_replaces_and_does_not_show_is_said(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    folder = ("--kb", kb, "--out", tmp_path / "r")
-    assert out("diagnose", questions, *folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
-    error = " ".join(out("diagnose", questions, *folder, "--model", "bad")[2].split())
-    assert "No longer in them: what a judge said of good, what probes showed of good. What was observed stays." in error
-    other = tmp_path / "other.jsonl"
-    other.write_text(json.dumps(QUESTIONS[0]) + "\n")
-    code, stdout, error = out("diagnose", other, *folder, "--model", "yes", "--json")
-    assert code == 0
-    assert [model["header"]["model"]["name"] for model in json.loads(stdout)["models"]] == ["yes"]
-    assert "No longer in them: bad (" in error
-    assert "Also in the report" not in error
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
@@ -469,27 +451,9 @@ def test_a_judge_says_how_far_it_agrees(
     assert opened[-1].asked == []
 
 
-@pytest.mark.parametrize("option", ["--csv", "--export-parquet"])
 def test_a_table_that_cannot_be_written_is_refused_before_the_work(
-    option: str,
-    out: Out,
-    opened: list[TableEngine],
-    questions: Path,
-    kb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(results, "parquet_library", lambda: None)
-    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", option, tmp_path)
+    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--csv", tmp_path)
     assert (code, "it is a folder; give a file" in " ".join(error.split())) == (5, True)
-    assert opened == []
-
-
-def test_parquet_without_its_library_is_one_sentence(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--export-parquet", tmp_path / "t.parquet")
-    code, _, error = out(*arguments)
-    assert (code, "Parquet needs pyarrow" in error) == (2, True)
     assert opened == []

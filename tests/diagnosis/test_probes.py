@@ -1,41 +1,41 @@
-"""Every outcome of every probe, forced by engines that read, remember, ignore and invent."""
+"""Every outcome of every probe, forced by engines that read, remember, ignore and invent; and runs that go on."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openbook.answer import Options
-from openbook.diagnosis.examining import Bench
-from openbook.diagnosis.passage_probes import (
+from openbook.diagnosis.probes import (
     AMONG,
     DISTRACTORS,
     PROBES,
     Abstention,
     Counterfactual,
-    CounterfactualTrial,
     Noise,
-    Place,
+    ProbeRun,
     altered,
-    arranged,
-    counterfactual_result,
+    checked_names,
     own_rank,
     paired,
+    run_probes,
     tells,
+    to_json,
 )
-from openbook.diagnosis.probe_report import section, write_page
-from openbook.diagnosis.probe_run import Probed, checked, probe, to_json
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.report import write_probes_page
+from openbook.diagnosis.runner import Bench
 from openbook.errors import ConfigError, EngineError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.prompts import reading_prompt
-from openbook.records import Decoding, Hit, Passage, Prompt, ReaderFormat
+from openbook.records import Decoding, Passage, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
@@ -99,8 +99,8 @@ def bench_of(base: KnowledgeBase, answer: Answers | FrozenModel, **options: Any)
     return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
 
 
-def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> Probed:
-    return probe(QUESTIONS, bench_of(base, answer, **options), "digest", names or tuple(PROBES))
+def run(base: KnowledgeBase, answer: Answers | FrozenModel, *names: str, **options: Any) -> ProbeRun:
+    return run_probes(QUESTIONS, bench_of(base, answer, **options), "digest", names or tuple(PROBES))
 
 
 def counted(result: Any, field: str) -> dict[str, int]:
@@ -188,7 +188,9 @@ def test_old_and_new_value_are_judged_alike(
     embedder = HashEmbedder()
     made = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
     add(made, [tmp_path / "rules.txt"], embedder)
-    found = probe([Question("q", "What is the rule?", (accepted,))], bench_of(made, answer), "d", ["counterfactual"])
+    found = run_probes(
+        [Question("q", "What is the rule?", (accepted,))], bench_of(made, answer), "d", ["counterfactual"]
+    )
     result = found.results["counterfactual"]
     assert isinstance(result, Counterfactual)
     assert counted(result, "followed") == {"passage": 0, "weights": 0, "neither": 0, "abstained": 0, outcome: 1}
@@ -208,15 +210,9 @@ def test_what_says_the_value_in_another_way_tells_it() -> None:
     assert altered(passage, Question("q", "How long?", ("28 days",)), []) is None
 
 
-@pytest.mark.parametrize("many", [1, 11, 22, 27])
-def test_no_answer_from_memory_is_no_answer_from_memory(many: int) -> None:
-    trials = [CounterfactualTrial(str(n), "passage") for n in range(many)]
-    assert "No answer came from memory" in counterfactual_result(trials).meaning()
-
-
 def test_what_cannot_be_altered_or_is_not_read_right_is_left_out(base: KnowledgeBase) -> None:
     pier = Question("pier", "What does the ferry to Corrie leave from?", ("pier",))
-    result = probe([NOWHERE, pier], bench_of(base, reads), "", ["counterfactual"]).results["counterfactual"]
+    result = run_probes([NOWHERE, pier], bench_of(base, reads), "", ["counterfactual"]).results["counterfactual"]
     assert isinstance(result, Counterfactual)
     assert result.left_out == {"no passage holds the answer": 1, "no value that can be altered": 1}
     assert result.followed["passage"].share is None
@@ -254,14 +250,14 @@ def test_an_invented_answer_can_carry_a_citation(base: KnowledgeBase) -> None:
 
 def test_every_passage_that_holds_the_answer_is_withheld(base: KnowledgeBase) -> None:
     engine = TableEngine(reads)
-    probe(QUESTIONS[:1], bench_of(base, FrozenModel(engine)), "", ["abstention"])
+    run_probes(QUESTIONS[:1], bench_of(base, FrozenModel(engine)), "", ["abstention"])
     assert engine.asked
     assert not any(TIMES[TWICE] in passage for prompt in engine.asked for passage in prompt.passages)
 
 
 def test_nothing_to_withhold_or_nothing_else_to_read_is_left_out(base: KnowledgeBase) -> None:
     far = Bench(model_of(reads), base, HashEmbedder(), options=Options(min_similarity=2.0))
-    result = probe([NOWHERE, QUESTIONS[0]], far, "", ["abstention"]).results["abstention"]
+    result = run_probes([NOWHERE, QUESTIONS[0]], far, "", ["abstention"]).results["abstention"]
     assert isinstance(result, Abstention)
     assert result.left_out == {"no other passage is near the question": 1, "no passage holds the answer": 1}
     assert "could be withheld" in result.meaning()
@@ -332,15 +328,25 @@ def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase)
     assert none.meaning() == "No question has enough passages around it to measure."
 
 
-def test_distractors_keep_their_order_around_the_passage() -> None:
-    hits = [Hit(Passage(str(n), "d", "", 0, 1, None, (), "x"), 0.0, None, None, None) for n in range(5)]
-    gold, others = hits[0], hits[1:]
+def test_distractors_keep_their_order_around_the_passage(base: KnowledgeBase) -> None:
+    asked: list[Prompt] = []
+    run(base, lambda prompt: asked.append(prompt) or reads(prompt), "noise")  # type: ignore[func-returns-value]
+    mine = [prompt for prompt in asked if "to Eskmoor" in question_in(prompt)]
+    four = [prompt.passages for prompt in mine if len(prompt.passages) == 4]
+    gold = [[f"to Eskmoor leaves at {TIMES['Eskmoor']}" in passage for passage in each].index(True) for each in four]
+    assert gold == [0, 1, 2, 3]
+    assert (
+        len(
+            {
+                tuple(p.partition("]")[2] for n, p in enumerate(each) if n != at)
+                for each, at in zip(four, gold, strict=True)
+            }
+        )
+        == 1
+    )
 
-    def ids(rank: int, distractors: int) -> str | None:
-        found = arranged(gold, others, Place("together", rank, distractors))
-        return None if found is None else "".join(hit.passage.id for hit in found)
 
-    assert [ids(1, 0), ids(1, 3), ids(2, 3), ids(4, 3), ids(1, 5)] == ["0", "0123", "1023", "1230", None]
+def test_each_rank_comes_as_often() -> None:
     ranks = [own_rank(f"q{n}", 3) for n in range(4000)]
     assert all(900 < ranks.count(rank) < 1100 for rank in (1, 2, 3, 4))
     assert AMONG in DISTRACTORS
@@ -365,18 +371,13 @@ def test_the_knowledge_base_and_the_model_are_as_before(base: KnowledgeBase) -> 
     assert {path: path.read_bytes() for path in sorted(base.folder.rglob("*")) if path.is_file()} == files
 
 
-def test_probing_twice_gives_the_same(base: KnowledgeBase) -> None:
-    assert json.dumps(to_json(run(base, reads))) == json.dumps(to_json(run(base, reads)))
-
-
 def test_a_run_that_is_stopped_says_what_it_has(base: KnowledgeBase) -> None:
     engine = TableEngine(reads)
     bench = bench_of(base, FrozenModel(engine))
-    probed = probe(QUESTIONS, bench, cancelled=lambda: len(engine.asked) > 30)
+    probed = run_probes(QUESTIONS, bench, cancelled=lambda: len(engine.asked) > 30)
     assert probed.stopped
     assert 0 < probed.questions < 10
-    assert "stopped before" in section(probed)
-    first = probe(QUESTIONS, bench, cancelled=lambda: True)
+    first = run_probes(QUESTIONS, bench, cancelled=lambda: True)
     assert (first.stopped, first.questions, first.results) == (True, 0, {})
 
 
@@ -396,22 +397,14 @@ def test_a_failure_in_the_middle_of_a_question_is_one(base: KnowledgeBase, name:
             calls.append(prompt)
             return reads(prompt) if len(calls) <= good else FAILS
 
-        result: Any = probe(QUESTIONS[1:2], bench_of(base, later), "", [name]).results[name]
+        result: Any = run_probes(QUESTIONS[1:2], bench_of(base, later), "", [name]).results[name]
         if len(calls) > good:
             assert result.left_out == {"the model failed": 1}
             assert result.trials[0].failure == "The engine fell over."
 
 
-def test_a_model_that_only_fails_ends_the_run(base: KnowledgeBase) -> None:
-    many = [Question(f"q{n}", QUESTIONS[0].question, QUESTIONS[0].answers) for n in range(40)]
-    engine = TableEngine(lambda p: FAILS)
-    with pytest.raises(EngineError, match="16 questions in a row"):
-        probe(many, bench_of(base, FrozenModel(engine)), "", ["abstention"])
-    assert len(engine.asked) == 16
-
-
 def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
-    probed = probe([], bench_of(base, reads))
+    probed = run_probes([], bench_of(base, reads))
     assert [bool(result.meaning()) for result in probed.results.values()] == [True] * 3
     assert all(share.share is None for result in probed.results.values() for _, share in result.rows())
     assert "NaN" not in json.dumps(to_json(probed))
@@ -419,8 +412,101 @@ def test_there_is_a_sentence_for_no_data(base: KnowledgeBase) -> None:
 
 def test_unknown_probes_are_refused() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'abstention'"):
-        checked(["abstension"])
-    assert checked(["noise", "abstention", "noise"]) == ("abstention", "noise")
+        checked_names(["abstension"])
+    assert checked_names(["noise", "abstention", "noise"]) == ("abstention", "noise")
+
+
+# --- kept in a file ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def engine() -> TableEngine:
+    return TableEngine(reads)
+
+
+@pytest.fixture
+def bench(base: KnowledgeBase, engine: TableEngine) -> Bench:
+    return bench_of(base, FrozenModel(engine))
+
+
+def kept_run(path: Path, bench: Bench, stop_after: float = float("inf"), questions: int = 3) -> ProbeRun:
+    engine = bench.model.engine
+    assert isinstance(engine, TableEngine)
+    return run_probes(
+        QUESTIONS[:questions], bench, "digest", path=path, cancelled=lambda: len(engine.asked) >= stop_after
+    )
+
+
+def test_a_stopped_run_goes_on_and_gives_what_one_run_gives(tmp_path: Path, bench: Bench, engine: TableEngine) -> None:
+    whole = run_probes(QUESTIONS[:3], bench, "digest")
+    requests, engine.asked = len(engine.asked), []
+    path = tmp_path / "probes.jsonl"
+    steps = [kept_run(path, bench, stop_after=requests // 8)]
+    while steps[-1].stopped and len(steps) < 9:
+        steps.append(kept_run(path, bench, stop_after=len(engine.asked) + len(steps) * requests // 8))
+    assert len(steps) > 2
+    assert to_json(steps[-1]) == to_json(whole)
+    engine.asked = []
+    assert to_json(kept_run(path, bench)) == to_json(whole)
+    assert engine.asked == []
+
+
+def test_more_questions_later_ask_only_for_them(tmp_path: Path, bench: Bench, engine: TableEngine) -> None:
+    path = tmp_path / "probes.jsonl"
+    assert kept_run(path, bench, questions=1).questions == 1
+    lines = path.read_bytes()
+    path.write_bytes(lines + b'{"question":"q-Bre')  # what a killed process leaves
+    engine.asked = []
+    assert kept_run(path, bench, questions=3).questions == 3
+    assert path.read_bytes().startswith(lines)
+    assert engine.asked != []
+    assert not any("Arvik" in prompt.question for prompt in engine.asked)
+
+
+def test_a_model_that_only_fails_is_asked_again(tmp_path: Path, base: KnowledgeBase) -> None:
+    many = [replace(QUESTIONS[1], id=f"q{n}") for n in range(40)]
+    path = tmp_path / "probes.jsonl"
+    with pytest.raises(EngineError, match="16 questions in a row"):
+        run_probes(many, bench_of(base, lambda prompt: FAILS), "digest", ["abstention"], path=path)
+    bench = bench_of(base, reads)
+    again = run_probes(many, bench, "digest", ["abstention"], path=path)
+    assert to_json(again) == to_json(run_probes(many, bench, "digest", ["abstention"]))
+
+
+def test_a_failure_between_answers_is_kept_and_asked_again(
+    tmp_path: Path, bench: Bench, engine: TableEngine, base: KnowledgeBase
+) -> None:
+    whole = to_json(run_probes(QUESTIONS[:3], bench, "digest"))
+    failing = TableEngine(lambda prompt: FAILS if "Brekkan" in prompt.question else reads(prompt))
+    down = bench_of(base, FrozenModel(failing))
+    path = tmp_path / "probes.jsonl"
+    first = to_json(kept_run(path, down))
+    assert first != whole
+    lines = path.read_bytes().splitlines()
+    failing.asked = []
+    assert to_json(kept_run(path, down)) == first
+    assert failing.asked != []
+    assert all("Brekkan" in prompt.question for prompt in failing.asked)
+    engine.asked = []
+    assert to_json(kept_run(path, bench)) == whole
+    assert all("Brekkan" in prompt.question for prompt in engine.asked)
+    now = path.read_bytes().splitlines()
+    assert [old == new for old, new in zip(lines, now, strict=True)].count(False) == 1
+
+
+def test_files_of_the_version_with_five_probes_are_gone_on_with(
+    tmp_path: Path, bench: Bench, engine: TableEngine
+) -> None:
+    path = tmp_path / "probes.jsonl"
+    whole = to_json(kept_run(path, bench))
+    header, *lines = path.read_text().splitlines()
+    old = [json.loads(line) for line in lines]
+    for each in old:
+        each["trials"]["causality"] = {"id": each["question"], "outcome": "changed"}
+    path.write_text("\n".join([header, *map(json.dumps, old), ""]))
+    engine.asked = []
+    assert to_json(kept_run(path, bench)) == whole
+    assert engine.asked == []
 
 
 # --- as a page --------------------------------------------------------------------------------------------------------
@@ -428,9 +514,9 @@ def test_unknown_probes_are_refused() -> None:
 
 def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path: Path) -> None:
     probed = run(base, lambda p: f"<script>alert(1)</script>\x1b[31m {TIMES.get(harbour_in(p), 'none')}")
-    write_page(tmp_path / "probes.html", "Probes <b>", probed)
+    write_probes_page(tmp_path / "probes.html", "Probes <b>", replace(probed, stopped=True))
     page = (tmp_path / "probes.html").read_text()
-    assert section(probed) in page
+    assert "stopped before all were probed" in page
     assert "<script" not in page
     assert "\x1b" not in page
     assert "&lt;script&gt;alert(1)" in page
@@ -439,4 +525,4 @@ def test_the_page_escapes_and_reaches_for_nothing(base: KnowledgeBase, tmp_path:
     for title in ("Counterfactual", "Abstention", "Position and noise"):
         assert f"<h3>{title}" in page
     with pytest.raises(StorageError):
-        write_page(tmp_path / "probes.html" / "page.html", "", probed)
+        write_probes_page(tmp_path / "probes.html" / "page.html", "", probed)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.holding import Finder, Topic
+from openbook.diagnosis.gold_passages import GoldFinder, Topic
 from openbook.diagnosis.questions import Gold, Question
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.scope import EVERYTHING
@@ -22,14 +22,14 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
+def finder(tmp_path_factory: pytest.TempPathFactory) -> GoldFinder:
     folder = tmp_path_factory.mktemp("holding")
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
     embedder = HashEmbedder()
     base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
     add(base, [folder / name for name in TEXTS], embedder)
-    return Finder(base, embedder, EVERYTHING)
+    return GoldFinder(base, embedder, EVERYTHING)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
     ],
 )
 def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
-    finder: Finder, question: str, answers: tuple[str, ...], documents: set[str]
+    finder: GoldFinder, question: str, answers: tuple[str, ...], documents: set[str]
 ) -> None:
     found = finder.find(Question("q", question, answers))
     assert {Path(hit.passage.document).name for hit in found.hits} == documents
     assert found.located == ("answers" if documents else "")
 
 
-def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: Finder) -> None:
+def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: GoldFinder) -> None:
     found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
     town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
     assert "Wheatland" in town.text
@@ -59,7 +59,7 @@ def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: F
     assert all(found.marks(hit.passage) for hit in found.hits)
 
 
-def test_a_quote_that_is_longer_than_a_passage_is_found(finder: Finder) -> None:
+def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:
     quote = "Corey Bramlet is one of them.\n" + "Nobody knows why. " * 60 + "\n His town is Wheatland."
     found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
     assert found.located == "quote"

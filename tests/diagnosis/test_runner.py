@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,25 +10,27 @@ from pathlib import Path
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.diagnosis import examining
-from openbook.diagnosis.deciding import judged
-from openbook.diagnosis.examining import Bench, examine, header_for
-from openbook.diagnosis.observations import (
-    Observation,
-    observation_of,
-    read_observations,
-    recording,
-)
-from openbook.diagnosis.probe_run import Probed
+from openbook.diagnosis import runner
+from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
-from openbook.diagnosis.results import More, write_results
+from openbook.diagnosis.report import Extras
+from openbook.diagnosis.results import read_outcomes, write_results
+from openbook.diagnosis.run_log import (
+    Observation,
+    Wording,
+    open_run_log,
+    read_observations,
+)
+from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
 from openbook.prompts import reading_prompt
 from openbook.purging import diagnoses_showing
-from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
+from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
+from tests.conftest import ROOT
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
 
 TEXTS = {
@@ -77,13 +78,13 @@ def echo(asked: str, passages: str) -> str:
 
 
 def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
-    with recording(path, header_for(bench, "digest")) as record:
-        assert examine(questions, bench, record, total=len(questions))
+    with open_run_log(path, bench.header("digest")) as record:
+        assert run_questions(questions, bench, record, total=len(questions))
     return list(read_observations(path)[1])
 
 
 def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
-    return {o.question.id: found.verdict for o, found in judged(observations)}
+    return {o.question.id: found.verdict for o, found in judge_all(observations)}
 
 
 def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -161,7 +162,7 @@ def test_an_answer_that_no_passage_holds(tmp_path: Path, base: KnowledgeBase, em
     bench = Bench(
         table_model({}, lambda asked, passages: "Lila Ortega"), base, embedder, options=Options(min_similarity=-1.0)
     )
-    (found,) = judged(run(tmp_path / "o.jsonl", bench, [question]))
+    (found,) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
     assert (found[1].verdict, found[1].silence) == ("not_in_the_knowledge_base", "invented")
 
 
@@ -173,7 +174,7 @@ def test_a_passage_that_is_not_given_to_the_reader(tmp_path: Path, base: Knowled
         return "14 March 2026" if "14 March" in passages else "Yes."
 
     bench = Bench(table_model({}, reads), base, embedder, options=Options(passages=1, min_similarity=-1.0))
-    ((observation, found),) = judged(run(tmp_path / "o.jsonl", bench, [question]))
+    ((observation, found),) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
     assert found.verdict == "retriever_miss"
     assert observation.asked[0].rank > 1
 
@@ -187,7 +188,7 @@ def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: Knowled
     empty = EchoEngine().count_prompt_tokens(reading_prompt(question.question, []))
     engine = TableEngine(reads, context_tokens=empty + 42)
     options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
-    ((observation, found),) = judged(
+    ((observation, found),) = judge_all(
         run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
     )
     assert found.verdict == "retriever_miss"
@@ -237,7 +238,7 @@ def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: Knowledg
 def test_a_model_that_always_fails_stops_the_run(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examining, "MOST_FAILED", 3)
+    monkeypatch.setattr(runner, "MOST_FAILED", 3)
     bench = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder)
     with pytest.raises(EngineError, match="3 questions in a row"):
         run(tmp_path / "o.jsonl", bench)
@@ -294,7 +295,7 @@ def test_what_failed_is_asked_again_in_its_place_and_nothing_else(
 def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examining, "MOST_FAILED", 2)
+    monkeypatch.setattr(runner, "MOST_FAILED", 2)
     fails = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], WORLD.question}
     model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
     bench = Bench(model, base, embedder, options=Options(min_similarity=-1.0))
@@ -307,11 +308,11 @@ def test_killed_at_every_byte_while_a_line_is_replaced(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
     bench = Bench(table_model({}, echo), base, embedder, options=Options(passages=1, min_similarity=-1.0))
-    header = header_for(bench, "digest")
+    header = bench.header("digest")
     whole = run(tmp_path / "whole.jsonl", bench, QUESTIONS[:4])
     path, beside = tmp_path / "o.jsonl", tmp_path / "o.again.jsonl"
     failed = [observation(n, failure="It fell over.") if n in (1, 3) else each for n, each in enumerate(whole)]
-    with recording(path, header) as record:
+    with open_run_log(path, header) as record:
         for each in failed:
             record.append(each)
     old = path.read_bytes().splitlines(keepends=True)
@@ -322,14 +323,14 @@ def test_killed_at_every_byte_while_a_line_is_replaced(
         path.write_bytes(b"".join(old))
         beside.write_bytes(written[:end])
         assert list(read_observations(path)[1]) == failed  # until the next run
-        with recording(path, header) as record:
+        with open_run_log(path, header) as record:
             assert record.done == 4
         lines = written[:end].count(b"\n")
         assert path.read_bytes() == b"".join(new[:lines] + old[lines:])
         assert not beside.exists()
     beside.write_bytes(written)
     path.unlink()  # to begin anew
-    with recording(path, header) as record:
+    with open_run_log(path, header) as record:
         assert (record.done, beside.exists()) == (0, False)
 
 
@@ -341,8 +342,8 @@ def test_a_stopped_run_keeps_what_it_had_asked_again(
     run(path, dead)
     engine = TableEngine(lambda prompt: echo(question_in(prompt), "\n".join(prompt.passages)))
     bench = dataclasses.replace(dead, model=FrozenModel(engine))
-    with recording(path, header_for(bench, "digest")) as record:
-        assert not examine(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 9)
+    with open_run_log(path, bench.header("digest")) as record:
+        assert not run_questions(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 9)
     there = list(read_observations(path)[1])
     assert [each.question for each in there] == QUESTIONS
     answered = [not each.failure for each in there]
@@ -353,8 +354,8 @@ def test_a_stopped_run_keeps_what_it_had_asked_again(
 def test_an_error_of_something_else_is_not_one_of_writing(
     tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
 ) -> None:
-    header = header_for(Bench(table_model({}, echo), base, embedder), "digest")
-    with pytest.raises(OSError, match="a wire was cut"), recording(tmp_path / "o.jsonl", header):
+    header = Bench(table_model({}, echo), base, embedder).header("digest")
+    with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "o.jsonl", header):
         raise OSError("a wire was cut")
 
 
@@ -362,13 +363,12 @@ def test_an_error_of_something_else_is_not_one_of_writing(
 
 
 def without_times(observations: Sequence[Observation]) -> list[Observation]:
-    text = [json.loads(canonical_json(dataclasses.asdict(o))) for o in observations]
-    for each in text:
-        for wording in each["asked"]:
-            for mode in ("closed", "opened", "oracle"):
-                if wording[mode]:
-                    wording[mode]["seconds"] = 0.0
-    return list(map(observation_of, text))
+    def timeless(wording: Wording) -> Wording:
+        oracle = wording.oracle and dataclasses.replace(wording.oracle, seconds=0.0)
+        closed, opened = (dataclasses.replace(each, seconds=0.0) for each in (wording.closed, wording.opened))
+        return dataclasses.replace(wording, closed=closed, opened=opened, oracle=oracle)
+
+    return [dataclasses.replace(each, asked=tuple(map(timeless, each.asked))) for each in observations]
 
 
 @pytest.mark.parametrize("requests", range(0, 18, 2))
@@ -385,8 +385,8 @@ def test_a_cancelled_run_goes_on_to_the_same_end(
         return left < 0
 
     path = tmp_path / "o.jsonl"
-    with recording(path, header_for(bench, "digest")) as record:
-        assert not examine(QUESTIONS, bench, record, cancelled=cancelled)
+    with open_run_log(path, bench.header("digest")) as record:
+        assert not run_questions(QUESTIONS, bench, record, cancelled=cancelled)
     assert without_times(run(path, bench)) == without_times(whole)
 
 
@@ -396,24 +396,18 @@ def test_killed_at_every_byte_of_the_last_line(tmp_path: Path, base: KnowledgeBa
     whole = without_times(run(path, bench, QUESTIONS[:2]))
     content = path.read_bytes()
     last = content[:-1].rindex(b"\n") + 1
-    header = header_for(bench, "digest")
+    header = bench.header("digest")
     for end in range(last, len(content)):
         path.write_bytes(content[:end])
-        with recording(path, header) as record:
+        with open_run_log(path, header) as record:
             assert record.done == 1
         assert path.read_bytes() == content[:last]
     path.write_bytes(content[: len(content) - 7])
     assert len(list(read_observations(path)[1])) == 1  # half a line is no observation
     assert without_times(run(path, bench, QUESTIONS[:2])) == whole
-
-
-def test_killed_in_the_header(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder)
-    path = tmp_path / "o.jsonl"
-    run(path, bench, [BRIDGE])
-    header = path.read_bytes().partition(b"\n")[0]
-    for end in range(0, len(header), 40):
-        path.write_bytes(header[:end])
+    header_end = content.index(b"\n")
+    for end in range(0, header_end, 40):  # killed in the header
+        path.write_bytes(content[:end])
         assert len(run(path, bench, [BRIDGE])) == 1
 
 
@@ -433,7 +427,7 @@ def test_a_run_of_something_else_is_refused(
     bench = Bench(table_model({}, echo), base, embedder)
     run(tmp_path / "o.jsonl", bench, [BRIDGE])
     before = (tmp_path / "o.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=says), recording(tmp_path / "o.jsonl", change(header_for(bench, "digest"))):  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=says), open_run_log(tmp_path / "o.jsonl", change(bench.header("digest"))):  # type: ignore[arg-type]
         pass
     assert (tmp_path / "o.jsonl").read_bytes() == before
 
@@ -464,36 +458,32 @@ def test_files_that_are_no_observations(tmp_path: Path, base: KnowledgeBase, emb
     run(path, bench, [BRIDGE])
     with path.open("ab") as stream:
         stream.write(b'{"question": 3}\n')
-    with pytest.raises(ConfigError, match="line 3 is no observation"):
+    with pytest.raises(ConfigError, match="line 3"):
         list(read_observations(path)[1])
     with pytest.raises(StorageError, match="Cannot read"):
         read_observations(tmp_path / "missing.jsonl")
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    header = header_for(Bench(table_model({}, echo), base, embedder), "digest")
+    header = Bench(table_model({}, echo), base, embedder).header("digest")
     with (
-        recording(tmp_path / "o.jsonl", header),
+        open_run_log(tmp_path / "o.jsonl", header),
         pytest.raises(StorageError, match="Another process"),
-        recording(tmp_path / "o.jsonl", header),
+        open_run_log(tmp_path / "o.jsonl", header),
     ):
         pass
 
 
-def test_observations_round_trip() -> None:
-    case = observation(3)
-    assert observation_of(json.loads(canonical_json(dataclasses.asdict(case)))) == case
-
-
-def test_purging_finds_what_shows_the_text(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
-    run(tmp_path / "diagnoses" / "one" / "observations-a.jsonl", bench, [BRIDGE])
-    kept = tmp_path / "diagnoses" / "two" / "notes.txt"
-    kept.parent.mkdir()
-    kept.write_text("mine")
-    assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
-    assert diagnoses_showing(tmp_path / "diagnoses", [TEXTS["bridge.txt"]]) == [tmp_path / "diagnoses" / "one"]
-    assert diagnoses_showing(tmp_path / "none", ["x"]) == []
+def test_files_of_the_first_version_are_read() -> None:
+    header, observations = read_observations(ROOT / "tests/golden/observations-1.jsonl")
+    first, second = observations
+    assert (header.model.name, first.question.gold) == ("table", Gold("ferry.md", 0, 5, "Ferry"))
+    assert [found.verdict for _, found in judge_all([first, second])] == [
+        "fixed_by_retrieval",
+        "not_in_the_knowledge_base",
+    ]
+    (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
+    assert [each.verdict for each in outcomes.outcomes] == ["fixed_by_retrieval", "not_in_the_knowledge_base"]
 
 
 def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
@@ -525,7 +515,7 @@ def test_purging_finds_the_answers_of_probes_in_the_numbers(
     write_results(folder, "Ferries", [observed])
     assert not showing()
     header = read_observations(observed)[0]
-    write_results(folder, "Ferries", [observed], more={header.model.name: More(Probed(header, 1, False, {}))})
+    write_results(folder, "Ferries", [observed], extras={header.model.name: Extras(ProbeRun(header, 1, False, {}))})
     assert showing()  # what the report shows of probes that another run made
     write_results(folder, "Ferries", [observed])
     assert not showing()
