@@ -5,13 +5,11 @@ A request keeps the model that it began with, so that an answer, its receipt and
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
@@ -19,16 +17,15 @@ from openbook.models import ModelStore
 from openbook.models.names import name_problem
 from openbook.models.pointers import name_path
 from openbook.records import Digest
-
-_LOG = logging.getLogger("openbook.serving")
+from openbook.serving.errors import LOG
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`stamp()` changes when the name may mean another model; it is asked before each request, so it must cost nothing.
+    """`stamp()` changes when the name may mean another model; it is asked before each request, so it must be quick.
     None: there is no such name now.
 
-    `open(digest)`: what it means now, opened and verified; None when that still is the model of `digest`.
+    `open(digest)`: the model that it means now, verified; None when that still is the model of `digest`.
     """
 
     stamp: Callable[[], object]
@@ -52,70 +49,43 @@ def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel])
 
 
 @dataclass(slots=True, eq=False)
-class _Held:
+class _Use:
     model: FrozenModel
-    users: int = 0
-    retired: bool = False
+    requests: int = 0
 
 
-class Lease:
-    """One request's model, open until `end`."""
+class CurrentModel:
+    """Lends the model to requests, and opens the next one on a thread when `source` says so.
 
-    def __init__(self, models: Models, held: _Held) -> None:
-        self._models, self._held, self._ended = models, held, False
-
-    @property
-    def model(self) -> FrozenModel:
-        return self._held.model
-
-    def end(self) -> None:
-        """Once; again does nothing."""
-        if not self._ended:
-            self._ended = True
-            self._models.give_back(self._held)
-
-    def until_sent(self, response: ASGIApp) -> ASGIApp:
-        """`response`, after which the lease ends."""
-
-        async def send_it(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                await response(scope, receive, send)
-            finally:
-                self.end()
-
-        return send_it
-
-
-class Models:
-    """Hands the model out, and opens the next one on a thread when `source` says so; without a source it stays.
-
-    A model that was replaced is closed when the last request that began with it has ended. One that cannot be opened is
-    told in the log, once, and the present one stays.
+    A model that was replaced is closed when the last request that began with it has ended. If the new one cannot be
+    opened, the log says so once, and the present one stays. The first model is for whoever opened it to close, unless
+    another took its place.
     """
 
     def __init__(self, model: FrozenModel, source: Source | None = None) -> None:
         self._first, self._source = model, source
-        self._now = _Held(model)
+        self._now = _Use(model)
         self._seen: object = None  # so the first request looks: the name may have changed since the model was opened
         self._lock = threading.Lock()
         self._opening = self._ended = False
 
-    def lease(self) -> Lease:
-        """The model for a request that begins now."""
+    @contextmanager
+    def lease(self) -> Iterator[FrozenModel]:
+        """The model for a request that begins now, open until the block ends."""
         self._look()
         with self._lock:
-            self._now.users += 1
-            return Lease(self, self._now)
-
-    def give_back(self, held: _Held) -> None:
-        with self._lock:
-            held.users -= 1
-            done = held.retired and held.users == 0
-        if done:
-            held.model.close()
+            use = self._now
+            use.requests += 1
+        try:
+            yield use.model
+        finally:
+            with self._lock:
+                use.requests -= 1
+                is_done = use is not self._now and not use.requests
+            if is_done:
+                use.model.close()
 
     def end(self) -> None:
-        """Nothing is opened any more; closes what was opened here. The first model is for whoever opened it to close."""
         with self._lock:
             self._ended, last = True, self._now.model
         if last is not self._first:
@@ -136,21 +106,18 @@ class Models:
             if model is not None:
                 self._replace(model)
         except OpenBookError as error:
-            _LOG.error("the model's name now means another model, which cannot be opened; the old one stays: %s", error)
-        except Exception:  # noqa: BLE001  a thread that nobody waits for; told in the log
-            _LOG.exception("the model's name now means another model, which cannot be opened; the old one stays")
+            LOG.error("the model's name now means another model, which cannot be opened; the old one stays: %s", error)
+        except Exception:  # noqa: BLE001  nobody waits for this thread; the log has it
+            LOG.exception("the model's name now means another model, which cannot be opened; the old one stays")
         finally:
             self._opening = False
 
     def _replace(self, model: FrozenModel) -> None:
         with self._lock:
-            if self._ended:
-                done = _Held(model)
-            else:
-                done, self._now = self._now, _Held(model)
-                done.retired = True
-            in_use = done.users > 0
-        if not in_use:
-            done.model.close()
-        if done.model is not model:
-            _LOG.info("later requests are answered by %s %s", model.identity.name, model.identity.digest[:12])
+            old = _Use(model) if self._ended else self._now
+            if not self._ended:
+                self._now = _Use(model)
+                LOG.info("later requests are answered by %s %s", model.identity.name, model.identity.digest[:12])
+            is_unused = not old.requests
+        if is_unused:
+            old.model.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from openbook.testing import HashEmbedder
+from openbook.testing import HashEmbedder, echo_model
 from tests.serving.conftest import Running
 
 
@@ -61,7 +61,7 @@ def test_wrong_embeddings_are_refused(server: Running) -> None:
 def test_models_are_listed_with_their_digests(server: Running) -> None:
     data = server.client.get("/v1/models").json()["data"]
     assert [each["id"] for each in data] == ["echo", "echo:closed-book", "hash"]
-    assert data[0]["openbook"]["digest"] == server.service.model.identity.digest
+    assert data[0]["openbook"]["digest"] == echo_model().identity.digest
     for each in data:
         assert server.client.get(f"/v1/models/{each['id']}").json() == each
     assert server.client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"

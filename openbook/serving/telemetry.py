@@ -1,17 +1,21 @@
-"""OpenTelemetry spans of an answer: `ask`, and in it `retrieve`, `read` and `cite`.
+"""Counts and times for Prometheus, and spans for OpenTelemetry: of requests and answers, never of what is in them.
 
-They have times, counts and digests, never a question, a text, or the name of a document. A request that comes with a trace
-(W3C `traceparent`) is part of it. Without a provider nothing is recorded. See docs/operations.md.
+Spans are `ask`, and in it `retrieve`, `read` and `cite`. They have times, counts and digests, never a question, a text, or
+the name of a document. A request that comes with a trace (W3C `traceparent`) is part of it. See docs/operations.md.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from openbook import __version__
 from openbook.errors import ConfigError
@@ -20,11 +24,62 @@ from openbook.records import Answer, Timings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
 
-Value = str | int | bool
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which several processes count in files of one folder
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
-_SECOND = 1_000_000_000
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Metrics:
+    """One registry a server, so that two in one process do not meet."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        self._requests = Counter("openbook_requests", "Requests answered.", ["route", "method", "status"], registry=own)
+        about = "Seconds from the head of a request to the last byte of its answer."
+        self._seconds = Histogram("openbook_request_seconds", about, ["route"], buckets=_BUCKETS_S, registry=own)
+        about = "Answers of the model, by how they ended."
+        self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
+        self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
+        about = "Requests that compute now."
+        self._running = Gauge("openbook_running", about, ["gate"], registry=own, multiprocess_mode="livesum")
+        about = "Requests that wait for a place."
+        self._waiting = Gauge("openbook_waiting", about, ["gate"], registry=own, multiprocess_mode="livesum")
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def answer(self, mode: str, end: str, prompt_tokens: int | None, answer_tokens: int | None) -> None:
+        self._answers.labels(mode, end).inc()
+        self._tokens.labels("read").inc(prompt_tokens or 0)
+        self._tokens.labels("written").inc(answer_tokens or 0)
+
+    def gate(self, name: str, running: int, waiting: int) -> None:
+        self._running.labels(name).set(running)
+        self._waiting.labels(name).set(waiting)
+
+    def text(self) -> bytes:
+        """Of this process, or of all that count in one folder."""
+        folder = os.environ.get(METRICS_FOLDER)
+        if folder is None:
+            return generate_latest(self._registry)
+        for path in Path(folder).glob("gauge_livesum_*.db"):
+            if (found := re.search(r"_([0-9]+)\.db", path.name)) and not _is_alive(int(found[1])):
+                mark_process_dead(int(found[1]), folder)  # type: ignore[no-untyped-call]
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Traces:
@@ -37,7 +92,7 @@ class Traces:
         """`began_ns`: Unix time. `carrier`: the headers of the request."""
         times, receipt = answer.timings or Timings(), answer.receipt
         end_ns = began_ns + _ns(times.total_s)
-        attributes: dict[str, Value] = {
+        attributes: dict[str, str | int | bool] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": receipt.model.name,
             "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
@@ -72,14 +127,14 @@ class Traces:
     def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """An answer that failed. The span has the kind of the error, not its message, which may quote a text."""
         context = _PROPAGATOR.extract(carrier)
-        attributes: dict[str, Value] = {"openbook.mode": mode, "error.type": type(error).__name__}
+        attributes: dict[str, str | int | bool] = {"openbook.mode": mode, "error.type": type(error).__name__}
         span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
         span.set_status(Status(StatusCode.ERROR))
         span.end()
 
 
 def _ns(seconds: float) -> int:
-    return round(seconds * _SECOND)
+    return round(seconds * 1_000_000_000)
 
 
 def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | None:

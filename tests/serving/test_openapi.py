@@ -1,16 +1,40 @@
-"""Requests generated from /openapi.json, right and wrong ones: never a 5xx, and every response is one that is described.
+"""/openapi.json is whole, and true of what the server does: requests generated from it are answered as it says.
 
 A larger run by hand: `st run http://127.0.0.1:8000/openapi.json`.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema import Draft202012Validator
 
+from openbook.serving.schemas import ChatBody
 from tests.serving.conftest import Running
+
+
+def test_it_is_whole_and_says_who_may(with_receipts: Running, keyed: Running) -> None:
+    description = with_receipts.client.get("/openapi.json").json()
+    schemas = description["components"]["schemas"]
+    used = {part.partition('"')[0] for part in json.dumps(description).split("#/components/schemas/")[1:]}
+    assert used <= set(schemas)
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+    operations = [each for item in description["paths"].values() for each in item.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    for each in operations:
+        assert each["description"]
+        assert each["security"] == [{}, {"key": []}] if "x-right" in each else "security" not in each
+    assert set(schemas["ChatBody"]["properties"]) == set(ChatBody.model_fields)
+    assert schemas["ChatBody"]["additionalProperties"] is True
+    assert schemas["AskOptions"]["additionalProperties"] is False
+    assert keyed.client.get("/openapi.json").status_code == 401
+    with_key = keyed.client.get("/openapi.json", headers=keyed.key()).json()
+    assert with_key["paths"]["/v1/search"]["post"]["security"] == [{"key": []}]
+
 
 schemathesis = pytest.importorskip(
     "schemathesis", reason="pip install schemathesis, to test with generated requests too"

@@ -17,7 +17,7 @@ from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.configuration import Configuration
-from openbook.serving.traces import ENDPOINTS, provider_of
+from openbook.serving.telemetry import ENDPOINTS, provider_of
 from openbook.testing import EchoEngine, echo_model
 from tests.serving.conftest import Running, running
 

@@ -18,10 +18,9 @@ from openbook.models import ModelStore, import_gguf
 from openbook.models.gguf import ValueType
 from openbook.records import Digest, ModelIdentity, sha256_hex
 from openbook.serving.configuration import Configuration
-from openbook.serving.renewing import Models, Source, named_in_store
+from openbook.serving.model_reload import CurrentModel, Source, named_in_store
 from tests.models.gguf_files import Recipe
-from tests.serving.conftest import LONG_S, Running, running
-from tests.serving.test_running import QUESTION, WaitingEngine, asking, eventually
+from tests.serving.conftest import LONG_S, QUESTION, Running, WaitingEngine, asking, eventually, running
 
 
 class Engine(WaitingEngine):
@@ -198,17 +197,15 @@ def test_what_was_opened_is_closed_with_the_server_and_the_first_is_its_owners(
 
 
 def test_one_that_is_open_only_after_the_end_is_closed_again(name: Named) -> None:
-    models = Models(FrozenModel(name.engines[0]), name.source)
+    models = CurrentModel(FrozenModel(name.engines[0]), name.source)
     name.may_open.clear()
     name.now = 1
-    lease = models.lease()
-    eventually(lambda: name.opened == 1)
-    models.end()
-    name.may_open.set()
-    assert name.engines[1].closed.wait(LONG_S)
-    assert lease.model.identity.digest == name.engines[0].digest
-    lease.end()
-    lease.end()
+    with models.lease() as model:
+        eventually(lambda: name.opened == 1)
+        models.end()
+        name.may_open.set()
+        assert name.engines[1].closed.wait(LONG_S)
+        assert model.identity.digest == name.engines[0].digest
     assert not name.engines[0].closed.is_set()
 
 
