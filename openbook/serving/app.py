@@ -81,6 +81,7 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own would hold addresses
         redirect_slashes=False,
         exception_handlers={HTTPException: router_error},
         lifespan=lifespan,

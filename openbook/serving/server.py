@@ -28,6 +28,7 @@ from openbook.serving.errors import ApiError
 from openbook.serving.middleware import Crowd
 
 MOST_HEAD_BYTES = 32_768
+GRACE_S = 20  # for answers under way when the server ends
 
 _BACKLOG = 128
 _END = b"\r\n\r\n"
@@ -94,7 +95,7 @@ def _config(app: Any, **more: Any) -> uvicorn.Config:
         proxy_headers=False,  # what a header says of the caller's address counts for nothing
         server_header=False,
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=20,
+        timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         **more,
     )

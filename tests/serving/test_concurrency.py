@@ -261,7 +261,7 @@ def test_beyond_the_queue_a_request_is_sent_away_and_none_is_lost(
 ) -> None:
     engine = WaitingEngine()
     with (
-        running(bounded(configuration, running=1, waiting=2), FrozenModel(engine), {"kb": base}) as server,
+        running(bounded(configuration, running=1, waiting=3), FrozenModel(engine), {"kb": base}) as server,
         ThreadPoolExecutor(3) as clients,
     ):
         first = clients.submit(server.ask, QUESTION)

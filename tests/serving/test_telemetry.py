@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -36,9 +37,10 @@ class Traced:
 
 
 @pytest.fixture
-def traced(configuration: Configuration, base: KnowledgeBase) -> Iterator[Traced]:
+def traced(configuration: Configuration, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> Iterator[Traced]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)  # FastAPI's own spans would name documents
     with running(configuration, echo_model(), {"kb": base}, tracers=provider) as server:
         yield Traced(server, exporter)
     provider.shutdown()
