@@ -30,12 +30,12 @@ from openbook.serving.schemas import (
     Delta,
     ServedAnswer,
 )
-from openbook.serving.service import CallOf, Route, needs
+from openbook.serving.service import CallOf, Route, content, needs
 
 router = APIRouter(route_class=Route)
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, **needs("read", streams=True))
+@router.post("/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=content("text/event-stream")))
 async def chat(call: CallOf, body: ChatBody) -> Any:
     """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`.
 

@@ -46,7 +46,7 @@ from openbook.serving.schemas import (
     Version,
     Versions,
 )
-from openbook.serving.service import Call, CallOf, Route, needs, scope_of
+from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 from openbook.serving.uploads import run_options
 
 router = APIRouter(route_class=Route)
@@ -122,7 +122,7 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
 @router.get(
     "/v1/documents/page",
     response_class=Response,
-    **needs("read", media=_PNG),
+    **needs("read", also=content(_PNG, format="binary")),
 )
 async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Response:
     """A page of a PDF as a picture, if its file has not changed since its text was read.

@@ -28,6 +28,10 @@ from openbook.serving.service import Call, CallOf, Route, Service, needs
 router = APIRouter(route_class=Route)
 
 _CALL = "openbook.mcp"
+_ALSO: dict[int | str, Any] = {
+    202: {"description": "The notification was accepted."},
+    "4XX": {"description": "An error in OpenAI's shape or in that of JSON-RPC."},
+}
 _JSON = b"application/json"
 
 _Result = TypeVar("_Result")
@@ -58,13 +62,13 @@ def make_manager(service: Service) -> StreamableHTTPSessionManager:
     return server.session_manager
 
 
-@router.post("/mcp", response_class=Response, **needs("read"))
+@router.post("/mcp", response_class=Response, **needs("read", also=_ALSO))
 async def mcp(call: CallOf, body: dict[str, Any]) -> Response:
     """The tools search, ask and read_document over the Model Context Protocol (streamable HTTP), for documents that the caller may see."""
     return _Relay(call, call.service.base(None))
 
 
-@router.post("/mcp/{knowledge_base}", response_class=Response, **needs("read"))
+@router.post("/mcp/{knowledge_base}", response_class=Response, **needs("read", also=_ALSO))
 async def mcp_of(call: CallOf, body: dict[str, Any], knowledge_base: str) -> Response:
     """The same for the knowledge base of that name."""
     return _Relay(call, call.service.base(knowledge_base))

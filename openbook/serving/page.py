@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 from openbook.serving.errors import router_error, server_stops
 from openbook.serving.schemas import Status
-from openbook.serving.service import CallOf, Route, Service, needs
+from openbook.serving.service import OPEN_TO_ALL, CallOf, Route, Service, content, needs
 from openbook.serving.telemetry import METRICS_TYPE
 
 FOLDER = Path(__file__).parent / "web"
@@ -55,13 +55,13 @@ router = APIRouter(route_class=Route)
 report_router = APIRouter(route_class=Route)
 
 
-@router.get("/", response_class=HTMLResponse)
+@router.get("/", response_class=HTMLResponse, **OPEN_TO_ALL)
 async def index() -> Response:
     """The web page. Open to all."""
     return _file("index.html")
 
 
-@router.get("/web/{name}", response_class=Response)
+@router.get("/web/{name}", response_class=Response, **OPEN_TO_ALL)
 async def asset(request: Request, name: str) -> Response:
     """A file of the web page. Open to all."""
     return _file(name) if name in _files() else await router_error(request, Exception())
@@ -84,13 +84,13 @@ async def report(call: CallOf) -> Response:
     return FileResponse(str(call.service.configuration.report), headers=headers, media_type="text/html")
 
 
-@router.get("/health")
+@router.get("/health", **OPEN_TO_ALL)
 async def health() -> Status:
     """Whether the process answers. Open to all."""
     return Status(status="ok")
 
 
-@router.get("/ready")
+@router.get("/ready", **OPEN_TO_ALL)
 async def ready(request: Request) -> Status:
     """Whether it takes requests: each knowledge base can be read, and the server is not stopping. Open to all."""
     service: Service = request.app.state.service
@@ -101,7 +101,7 @@ async def ready(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/metrics", response_class=Response, **needs("admin"))
+@router.get("/metrics", response_class=Response, **needs("admin", also=content("text/plain")))
 async def metrics(call: CallOf) -> Response:
     """Counts and times in the text format of Prometheus."""
     call.service.count_gates()

@@ -21,14 +21,14 @@ from openbook.serving.schemas import (
     ResponseUsage,
     ServedAnswer,
 )
-from openbook.serving.service import CallOf, Route, needs
+from openbook.serving.service import CallOf, Route, content, needs
 
 router = APIRouter(route_class=Route)
 
 _Status = Literal["in_progress", "completed", "incomplete"]
 
 
-@router.post("/v1/responses", response_model=Response, **needs("read", streams=True))
+@router.post("/v1/responses", response_model=Response, **needs("read", also=content("text/event-stream")))
 async def responses(call: CallOf, body: ResponseBody) -> Any:
     """The last message of the input is the question. It is answered from the knowledge base and kept nowhere.
 

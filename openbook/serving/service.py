@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
 from fastapi import Depends, Request, Response
@@ -111,13 +112,19 @@ async def _call(request: Request) -> AsyncIterator[Call]:
 CallOf: TypeAlias = Annotated[Call, Depends(_call)]
 
 
-def needs(right: Right, *, streams: bool = False, **description: Any) -> dict[str, Any]:
-    """Arguments of a route for callers with that right. `description`: more of OpenAPI's words."""
-    failed = {"model": Error, "description": "Refused or failed; `code` says why."}
-    found: dict[Any, Any] = {"4XX": failed, "5XX": failed}
-    if streams:
-        found[200] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    return {"openapi_extra": {"x-right": right, **description}, "responses": found}
+_FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
+OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
+
+
+def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}), **description: Any) -> dict[str, Any]:
+    """Arguments of a route for callers with that right. `also`: other responses; `description`: more of OpenAPI's words."""
+    responses = {**OPEN_TO_ALL["responses"], **also}
+    return {"openapi_extra": {"x-right": right, **description}, "responses": responses}
+
+
+def content(kind: str, **schema: str) -> dict[int | str, Any]:
+    """For `needs`: a successful response of that media type."""
+    return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
 
 
 class Route(APIRoute):

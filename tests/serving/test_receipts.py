@@ -65,6 +65,14 @@ def test_a_line_that_is_half_written_makes_nothing_fail(with_receipts: Running, 
     assert status(with_receipts, other) == (200, 200)
 
 
+def test_a_receipt_that_was_altered_is_not_found(with_receipts: Running, tmp_path: Path) -> None:
+    digest, other = asked(with_receipts, QUESTION), asked(with_receipts, "When does the ferry to Sandhavn leave?")
+    log = tmp_path / "log" / LOG_FILE
+    log.write_bytes(log.read_bytes().replace(b"by the mayor?", b"by the baker?"))
+    assert status(with_receipts, digest) == (404, 404)
+    assert status(with_receipts, other) == (200, 200)
+
+
 def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:
     hr = with_receipts.key("read", "hr")
     digest = asked(with_receipts, SAFE, hr)
