@@ -36,7 +36,7 @@ from openbook.inference import FrozenModel, load_model
 from openbook.inference.trial import try_model
 from openbook.models import ModelStore, ensure, import_gguf, read_gguf
 from openbook.records import Decoding, Prompt
-from openbook.serving.renewing import named_in_store
+from openbook.serving.model_reload import named_in_store
 from tests.models.gguf_files import Recipe, llama
 from tests.models.mutations import MUTATIONS, mutated, recipe_of
 

@@ -348,9 +348,7 @@ def serve_fakes(kb: Path) -> None:
 
     with tempfile.TemporaryDirectory() as home, listen("127.0.0.1", 0) as door, closing(KnowledgeBase.open(kb)) as base:
         configuration = Configuration(Settings(home=Path(home)), port=door.getsockname()[1])
-        server = make_server(
-            create_app(configuration, echo_model(), {"kb": base}, HashEmbedder()), configuration.bounds
-        )
+        server = make_server(create_app(configuration, echo_model(), {"kb": base}, HashEmbedder()))
         print(f"Listening on http://127.0.0.1:{configuration.port}/v1", file=sys.stderr, flush=True)
         server.run(sockets=[door])
 

@@ -54,4 +54,5 @@ def mcp(
     app = server.streamable_http_app(stateless_http=True, transport_security=guard)
     with http.listen("127.0.0.1", port) as door:
         click.echo(f"Listening on http://127.0.0.1:{port}/mcp. Ctrl-C ends.", err=True)
-        http.make_server(app, Bounds()).run(sockets=[door])
+        app.state.bounds = Bounds()
+        http.make_server(app).run(sockets=[door])

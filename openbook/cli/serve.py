@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,14 @@ import click
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.serving.configuration import Configuration
-    from openbook.serving.renewing import Source
-
-PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
+    from openbook.serving.model_reload import Source
 
 
 @click.command()
@@ -72,8 +73,7 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     show_default=True,
     help="The number of processes at one address. They divide cores, cache memory and limits.",
 )
-@click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
-def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: int | None, **options: Any) -> None:
+def serve(folders: tuple[Path, ...], full_check: bool, workers: int, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     from openbook.cli import private, session
     from openbook.knowledge.scope import checked_labels
@@ -87,56 +87,77 @@ def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: 
     bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
-    if inherited is None:
-        for folder in private.open_folders(used):
-            click.echo(private.sentence(folder), err=True)
-    if workers > 1 and inherited is None:
-        _supervise(configuration, workers)
+    for folder in private.open_folders(used):
+        click.echo(private.sentence(folder), err=True)
+    if workers > 1:
+        _supervise(configuration, folders, full_check, workers)
     else:
-        _serve(configuration, folders, full_check, inherited)
+        _serve(configuration, folders, full_check)
 
 
-def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: bool, inherited: int | None) -> None:
-    """In this process. `inherited`: the socket that a supervisor opened."""
-    from openbook.cli import session
-    from openbook.serving.app import create_app
-    from openbook.serving.server import SharedSocket, listen, make_server
-    from openbook.serving.traces import provider_of
-    from openbook.serving.workers import serve_as_worker
+def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> None:
+    """In this process."""
+    from openbook.serving.server import listen, make_server
 
-    current, is_worker = configuration.settings, inherited is not None
     # Before the weights are mapped: a port that is taken shows at once.
-    door = SharedSocket(fileno=inherited) if is_worker else listen(configuration.host, configuration.port)
-    with door:
-        bases, embedder = _open_bases(current, folders, full_check)
-        reading = {name: _reading(current) for name in bases}
-        configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
-        tracers = provider_of()
-        opened = session.model_opener(current, full_check=full_check)()
-        app = create_app(configuration, opened, bases, embedder, tracers, _source(current, full_check))
-        server = make_server(app, configuration.bounds, shares_socket=is_worker)
-        _log_to_standard_error()
-        try:
-            if is_worker:
-                serve_as_worker(server, door)
-                return
+    with listen(configuration.host, configuration.port) as door:
+        configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
+        with _application(configuration, folders, full_check) as app:
+            _log_to_standard_error()
             _first_key(configuration)
-            names = ", ".join(f"{name} ({base.folder})" for name, base in bases.items())
+            names = ", ".join(f"{name} ({base.folder})" for name, base in app.state.service.bases.items())
             click.echo(f"Knowledge base: {names}", err=True)
             _announce(configuration)
-            server.run(sockets=[door])
-        except KeyboardInterrupt:  # raised again by the server, after it ended in order
-            click.echo("Ended.", err=True)
-        finally:
-            opened.close()
-            if tracers is not None:
-                tracers.shutdown()
+            try:
+                make_server(app).run(sockets=[door])
+            except KeyboardInterrupt:  # raised again by the server, after it ended in order
+                click.echo("Ended.", err=True)
+
+
+@contextmanager
+def _application(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> Iterator[FastAPI]:
+    from openbook.cli import session
+    from openbook.serving.app import create_app
+    from openbook.serving.telemetry import provider_of
+
+    current = configuration.settings
+    bases, embedder = _open_bases(current, folders, full_check)
+    reading = {name: _reading(current, base) for name, base in bases.items()}
+    configuration = dataclasses.replace(configuration, reading=reading)
+    tracers = provider_of()
+    opened = session.model_opener(current, full_check=full_check)()
+    try:
+        yield create_app(configuration, opened, bases, embedder, tracers, _source(current, full_check))
+    finally:
+        opened.close()
+        if tracers is not None:
+            tracers.shutdown()
+
+
+def worker_application(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> FastAPI:
+    """In a process of its own, which ends with the supervisor."""
+    import atexit
+
+    from uvicorn.config import STARTUP_FAILURE
+
+    from openbook.errors import OpenBookError
+    from openbook.serving.server import end_with_parent
+
+    end_with_parent()
+    _log_to_standard_error()
+    opened = ExitStack()
+    atexit.register(opened.close)
+    try:
+        return opened.enter_context(_application(configuration, folders, full_check))
+    except OpenBookError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(STARTUP_FAILURE) from error
 
 
 def _source(current: Settings, full_check: bool) -> Source | None:
     """Where the name of the model may come to mean another one: in the store, and not at another server."""
     from openbook.cli import session
-    from openbook.serving.renewing import named_in_store
+    from openbook.serving.model_reload import named_in_store
 
     if current.base_url:
         return None
@@ -147,41 +168,33 @@ def _source(current: Settings, full_check: bool) -> Source | None:
     return named_in_store(current.models_dir, current.model, open_model)
 
 
-def _supervise(configuration: Configuration, workers: int) -> None:
-    """So many processes of the command that this one was started with, until Ctrl-C or SIGTERM."""
-    import signal
+def _supervise(configuration: Configuration, folders: tuple[Path, ...], full_check: bool, workers: int) -> None:
+    """So many processes at one address, until Ctrl-C or SIGTERM."""
+    import functools
+    import logging
     import tempfile
-    import threading
 
-    from prometheus_client.multiprocess import mark_process_dead
+    from openbook.cli import session
+    from openbook.serving.server import listen, run_workers
+    from openbook.serving.telemetry import METRICS_FOLDER
 
-    from openbook.serving.metrics import FOLDER
-    from openbook.serving.server import listen
-    from openbook.serving.workers import Workers
-
-    if not hasattr(os, "fork"):
-        raise ConfigError("Several workers share a socket as POSIX systems do; here, serve with one.")
     with (
         listen(configuration.host, configuration.port) as door,
         tempfile.TemporaryDirectory(prefix="openbook-counts-") as counts,
     ):
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
+        # What is done once is done here: making a knowledge base, fetching and verifying models.
+        for base in _open_bases(configuration.settings, folders, full_check)[0].values():
+            base.close()
+        session.model_opener(configuration.settings, full_check=full_check)
         _first_key(configuration)
-        ends = threading.Event()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, lambda *_: ends.set())
         _announce(configuration)
-        started = Workers(
-            [*PROGRAM, *sys.argv[1:], "--inherited-socket"],
-            door,
-            workers,
-            environment={**os.environ, FOLDER: counts},
-            say=lambda line: click.echo(line, err=True),
-            died=lambda process: mark_process_dead(process, counts),  # type: ignore[no-untyped-call]
-        )
-        code = started.run(ends)
-    if code:
-        raise click.exceptions.Exit(code)
+        os.environ[METRICS_FOLDER] = counts
+        _log_to_standard_error()
+        logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
+        make_app = functools.partial(worker_application, configuration, folders, full_check)
+        if not run_workers(make_app, door, workers):
+            raise click.exceptions.Exit(1)
     click.echo("Ended.", err=True)
 
 
@@ -255,12 +268,12 @@ def _open_bases(
     return bases, embedder
 
 
-def _reading(current: Settings) -> RunOptions:
+def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
     """How uploads are read, without the bars of a terminal."""
     from openbook.cli import session
     from openbook.knowledge import RunOptions
 
-    with session.run_options(current) as options:
+    with session.run_options(current, base.sizing) as options:
         return dataclasses.replace(options, progress=RunOptions().progress)
 
 

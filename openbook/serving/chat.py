@@ -7,66 +7,69 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
-from starlette.types import ASGIApp
+from fastapi import APIRouter
 
-from openbook.records import Answer
-from openbook.serving.access import Caller
-from openbook.serving.answering import fingerprint, finish, request_id, respond, usage
-from openbook.serving.bodies import ChatBody, parsed
-from openbook.serving.conversation import asked
-from openbook.serving.service import Service, check_at_most
-from openbook.serving.streaming import DONE, event
+from openbook.serving.answers import (
+    DONE,
+    Conversation,
+    event,
+    fingerprint,
+    finish,
+    request_id,
+    respond,
+    usage,
+)
+from openbook.serving.errors import check_at_most
+from openbook.serving.schemas import (
+    ChatBody,
+    ChatChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatMessage,
+    ChunkChoice,
+    Delta,
+    ServedAnswer,
+)
+from openbook.serving.service import CallOf, Route, content, needs
+
+router = APIRouter(route_class=Route)
 
 
-async def chat(service: Service, request: Request, caller: Caller) -> ASGIApp:
-    """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`."""
-    body = parsed(ChatBody, await request.body())
-    check_at_most(len(body.messages), service.configuration.bounds.messages, "messages")
-    shape = ChatShape(
-        "chatcmpl-" + request_id(body, caller), int(time.time()), body.model, fingerprint(service), body.wants_usage
-    )
-    return await respond(service, request, caller, body, asked(body.messages), shape)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=content("text/event-stream")))
+async def chat(call: CallOf, body: ChatBody) -> Any:
+    """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`.
+
+    With `stream`, the data of each event is a chunk as OpenAI has it; the last one has `openbook`. An error is the last event.
+    """
+    check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages")
+    with_usage = bool(body.stream_options and body.stream_options.include_usage)
+    head = {
+        "id": "chatcmpl-" + request_id(body, call),
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": fingerprint(call.model),
+    }
+    return await respond(call, body, Conversation.of(body.messages, "messages"), ChatShape(head, with_usage))
 
 
 @dataclass(frozen=True, slots=True)
 class ChatShape:
-    """The fields that all parts of an answer share. Between two equal requests only `created` differs."""
+    """`head`: what all parts of an answer share. Between two equal requests only `created` differs."""
 
-    id: str
-    created: int
-    model: str
-    fingerprint: str
+    head: dict[str, Any]
     with_usage: bool
 
-    def whole(self, answer: Answer, text: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish(answer)}
-        return {
-            **self._of("chat.completion"),
-            "choices": [choice],
-            "usage": usage(answer),
-            "openbook": answer.to_json(),
-        }
+    def whole(self, answer: ServedAnswer, text: str) -> ChatCompletion:
+        choice = ChatChoice(message=ChatMessage(content=text), finish_reason=finish(answer))
+        return ChatCompletion(**self.head, choices=[choice], usage=usage(answer), openbook=answer)
 
     def piece(self, text: str, *, first: bool) -> Iterator[bytes]:
-        yield event(self._chunk({"role": "assistant", "content": text} if first else {"content": text}))
+        delta = Delta(role="assistant" if first else None, content=text)
+        yield event(ChatCompletionChunk(**self.head, choices=[ChunkChoice(delta=delta)]))
 
-    def end(self, answer: Answer, text: str, *, begun: bool) -> Iterator[bytes]:
-        yield event(self._chunk({}, finish(answer)) | {"openbook": answer.to_json()})
+    def end(self, answer: ServedAnswer, text: str, *, begun: bool) -> Iterator[bytes]:
+        choice = ChunkChoice(delta=Delta(), finish_reason=finish(answer))
+        yield event(ChatCompletionChunk(**self.head, choices=[choice], openbook=answer))
         if self.with_usage:
-            yield event({**self._of("chat.completion.chunk"), "choices": [], "usage": usage(answer)})
+            yield event(ChatCompletionChunk(**self.head, choices=[], usage=usage(answer)))
         yield DONE
-
-    def _chunk(self, delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return {**self._of("chat.completion.chunk"), "choices": [choice]}
-
-    def _of(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }

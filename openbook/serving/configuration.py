@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,11 @@ from openbook.knowledge import RunOptions
 class Bounds:
     """What one request, and all together, may cost. A request over a bound is refused with a message.
 
-    `running` requests compute at a time and `waiting` wait for their turn, shared out among callers (`running.Gate`); more
-    are answered 429; `uploads` are received and taken in at a time, half of them of one caller, each within `upload_s`. All callers without a key count as one. A key
-    may send `requests_per_minute` (0: any number). There are so many `connections` with a request under way, three quarters of them of one address,
-    and as many without one. `head_s` and `body_s` bound slow
-    senders; a client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds
-    the writing of one answer. `body_bytes` is for JSON. `pictures` are drawn at a time,
-    each within `picture_s`.
+    `running` requests compute at a time and `waiting` wait for their turn (`concurrency.Gate`); more are answered 429.
+    `uploads` are received and read at a time, half of them of one caller, each within `upload_s`. All callers without a
+    key count as one. A key may send `requests_per_minute` (0: any number). `connections` bounds those that wait for their
+    client. `head_s` and `body_s` bound slow senders; a client that does not take what was written to it within `write_s`
+    loses its connection; `answer_s` bounds the writing of one answer. `body_bytes` is for JSON.
     """
 
     running: int = 4
@@ -47,17 +46,15 @@ class Bounds:
     embedding_chars: int = 32_000
     listed: int = 1000  # documents of one page of the list
     text_chars: int = 100_000  # of a document in one answer
-    pictures: int = 2
     picture_s: float = 20.0
 
     def shared_by(self, processes: int) -> Bounds:
-        """The share of one of so many processes in what all requests together may take, rounded up; of uploads at least two,
-        so that one caller does not take all.
+        """The share of one of so many processes, rounded up; at least two uploads, so that one caller does not take all.
 
         Connections are not shared out: which process accepts one is chance, and an idle one costs little.
         """
-        shared = ("running", "waiting", "uploads", "requests_per_minute", "pictures")
-        shares = {name: -(-getattr(self, name) // processes) for name in shared}
+        names = ("running", "waiting", "uploads", "requests_per_minute")
+        shares = {name: math.ceil(getattr(self, name) / processes) for name in names}
         return replace(self, **{**shares, "uploads": max(shares["uploads"], min(self.uploads, 2))})
 
 

@@ -1,4 +1,4 @@
-"""The documents of a knowledge base over HTTP: list, read, add by upload, remove, purge.
+"""The documents of a knowledge base and its versions over HTTP: list, read, compare, remove, purge.
 
 A caller sees and changes only documents that its labels allow. The others do not exist for that caller.
 """
@@ -6,363 +6,265 @@ A caller sees and changes only documents that its labels allow. The others do no
 from __future__ import annotations
 
 import os
-import re
-import shutil
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated
 
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from fastapi import APIRouter, Query, Response
 
-from openbook.errors import KnowledgeError
-from openbook.files import make_folder, storage_errors
+from openbook.errors import KnowledgeError, NoPicture
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge import KnowledgeBase, RunOptions, add, remove
+from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.scope import checked_labels
-from openbook.knowledge.versions import history
-from openbook.knowledge.write_lock import file_lock
+from openbook.knowledge.versions import diff, history
 from openbook.models import ModelStore
-from openbook.parsers.metadata import is_sidecar
 from openbook.purging import Places, finish, purge_everywhere
-from openbook.records import Verdict
-from openbook.serving.access import Caller
-from openbook.serving.bodies import (
+from openbook.serving.auth import Caller
+from openbook.serving.concurrency import Stop
+from openbook.serving.configuration import Configuration
+from openbook.serving.errors import ApiError, check_at_most
+from openbook.serving.schemas import (
+    Difference,
+    DifferenceQuery,
+    Document,
+    Documents,
     DocumentsBody,
     DocumentsQuery,
+    DocumentText,
+    FileVerdict,
+    FileVerdicts,
+    ListQuery,
+    Page,
+    PageQuery,
     PurgeBody,
+    Purged,
     ScopeOptions,
     TextQuery,
-    UploadBody,
-    parsed,
-    unknown_parameter,
-    validated,
+    Version,
+    Versions,
 )
-from openbook.serving.configuration import Bounds, Configuration
-from openbook.serving.memory import give_back_freed
-from openbook.serving.queries import limit_of, query_of
-from openbook.serving.refusals import Refusal
-from openbook.serving.running import Stop
-from openbook.serving.service import Service, check_at_most, scope_of
-from openbook.serving.stopping import go_on
+from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
+from openbook.serving.uploads import run_options
 
-MAX_NAME_BYTES = 200
+router = APIRouter(route_class=Route)
 
-_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+_PNG = "image/png"
+_LISTS = ("added", "changed", "removed", "described", "passages_added", "passages_removed")
 
 
-async def list_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+def _limit(call: Call, query: ListQuery, default: int | None = None) -> int:
+    """How many entries to list. Raises ApiError for more than the bound."""
+    most = call.service.configuration.bounds.listed
+    limit = query.limit or default or most
+    check_at_most(limit, most, "limit")
+    return limit
+
+
+@router.get("/v1/documents", **needs("read"))
+async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]) -> Documents:
     """The documents that the caller may see, in the order of their paths."""
-    query = query_of(request, DocumentsQuery)
-    base = service.base(query.knowledge_base)
-    asked_scope = ScopeOptions(as_of=query.as_of, where=query.where)
-    limit = limit_of(query, service.configuration.bounds.listed)
+    base = call.service.base(query.knowledge_base)
+    options = ScopeOptions(as_of=query.as_of, where=query.where)
+    limit = _limit(call, query)
 
-    def work(stop: Stop) -> tuple[int, list[str]]:
-        scope = scope_of(base, caller, asked_scope)
-        go_on(stop)
-        return base.kept_version(scope.as_of), base.documents(scope)
+    def work(stop: Stop) -> Documents:
+        scope = scope_of(base, call.caller, options)
+        stop.check()
+        version, paths = base.kept_version(scope.as_of), base.documents(scope)
+        first = 0 if query.after is None else bisect_right(paths, query.after)
+        data = [Document(path=path) for path in paths[first : first + limit]]
+        more = first + limit < len(paths)
+        return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
 
-    version, paths = await service.read(request.receive, work)
-    first = 0 if query.after is None else bisect_right(paths, query.after)
-    data = [{"object": "document", "path": path} for path in paths[first : first + limit]]
-    more = first + limit < len(paths)
-    return JSONResponse(
-        {"object": "list", "knowledge_base": base.id, "version": version, "data": data, "has_more": more}
-    )
+    return await call.read(work)
 
 
-async def document_text(service: Service, request: Request, caller: Caller) -> JSONResponse:
+@router.get("/v1/documents/text", **needs("read"))
+async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> DocumentText:
     """A part of one document's text, for instance around a citation. `page` says where each page begins, if it has any."""
-    query = query_of(request, TextQuery)
-    path, start = query.path, query.start
-    base = service.base(query.knowledge_base)
-    most = service.configuration.bounds.text_chars
+    base, path = call.service.base(query.knowledge_base), query.path
+    most = call.service.configuration.bounds.text_chars
     length = query.length or most
     check_at_most(length, most, "length")
 
-    def work(stop: Stop) -> dict[str, Any]:
-        go_on(stop)
-        version = version_seen(base, caller, path, query.as_of)
-        go_on(stop)
+    def work(stop: Stop) -> DocumentText:
+        stop.check()
+        version = _version_seen(base, call.caller, path, query.as_of)
+        stop.check()
         text, origin = base.text(path, version), base.origin(path, version)
         if text is None or origin is None:  # purged meanwhile
-            raise no_document(path, "path")
-        part = text[start : start + length]
-        first = min(start, len(text))
-        place = {"start": first, "end": first + len(part), "total": len(text)}
-        pages = _pages_within(base.pages(path, version), first, first + len(part))
-        about = {"knowledge_base": base.id, "version": version, "path": path, "media_type": origin.media_type}
-        return {**about, **place, "text": part, "pages": pages}
+            raise _no_document(path, "path")
+        start = min(query.start, len(text))
+        end = min(start + length, len(text))
+        pages = [*base.pages(path, version), (0, end)]  # (number, where it begins)
+        return DocumentText(
+            knowledge_base=base.id,
+            version=version,
+            path=path,
+            media_type=origin.media_type,
+            start=start,
+            end=end,
+            total=len(text),
+            text=text[start:end],
+            pages=[
+                Page(page=page, start=begin)
+                for (page, begin), (_, until) in pairwise(pages)
+                if begin < end and until > start
+            ],
+        )
 
-    return JSONResponse({"object": "document.text", **await service.read(request.receive, work)})
+    return await call.read(work)
 
 
-def version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
-    """The version asked for, in which the caller may see that document. Raises Refusal."""
+@router.get(
+    "/v1/documents/page",
+    response_class=Response,
+    **needs("read", also=content(_PNG, format="binary")),
+)
+async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Response:
+    """A page of a PDF as a picture, if its file has not changed since its text was read.
+
+    Refused with 404 `page_not_found`; with 409 `not_a_pdf`, `file_not_kept` (it was uploaded), `file_unreadable` (usually it
+    is gone), `file_changed` (its bytes differ from those that were read) and `page_not_drawn` (damaged, or over a limit).
+    """
+    configuration, path = call.service.configuration, query.path
+    base = call.service.base(query.knowledge_base)
+    limits = run_options(configuration, query.knowledge_base).limits
+    limits = replace(limits, timeout_s=configuration.bounds.picture_s)
+
+    def work(stop: Stop) -> bytes:
+        origin = base.origin(path, _version_seen(base, call.caller, path, query.as_of))
+        if origin is None:  # purged meanwhile
+            raise _no_document(path, "path")
+        try:
+            return pictures.page_picture(path, origin, query.page, limits, stop)
+        except NoPicture as error:
+            stop.check()
+            if error.code == "page_not_found":
+                raise ApiError(404, str(error), code=error.code, param="page") from error
+            uploads = display_path(Path(os.path.abspath(configuration.settings.uploads_dir))) + "/"
+            if path.startswith(uploads) and error.code in ("file_unreadable", "file_changed"):
+                message = "The page cannot be shown as a picture: this document was uploaded, and the server keeps only the text of uploads."
+                raise ApiError(409, message, code="file_not_kept", param="path") from error
+            raise ApiError(409, str(error), code=error.code, param="path") from error
+
+    picture = await call.read(work)
+    return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
+
+
+def _version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
+    """The version asked for, in which the caller may see that document. Raises ApiError."""
     version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=as_of)).as_of)
     if path not in base.documents(caller.scope(version)):
-        raise no_document(path, "path")
+        raise _no_document(path, "path")
     return version
 
 
-def _pages_within(pages: Sequence[tuple[int, int]], start: int, end: int) -> list[dict[str, int]]:
-    """Those of `pages` (number, where it begins) of which something lies in `[start, end)`."""
-    ends = [begin for _, begin in pages[1:]] + [end]
-    return [
-        {"page": page, "start": begin}
-        for (page, begin), until in zip(pages, ends, strict=False)
-        if begin < end and until > start
-    ]
+# --- versions ---------------------------------------------------------------------------------------------------------
 
 
-# --- adding -----------------------------------------------------------------------------------------------------------
+@router.get("/v1/versions", **needs("read"))
+async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versions:
+    """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
+    base = call.service.base(query.knowledge_base)
+    limit = _limit(call, query, default=100)
 
-
-async def upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    """Read files and add them as one new version. Each file gets a verdict; one that fails does not stop the others.
-
-    Names must be plain and unique within one upload; a file with another name fails. If no name is valid, the upload is refused.
-    """
-    async with service.receiving.place():  # so that only so many uploads are on the disk at a time
-        return await _upload(service, request, caller)
-
-
-async def _upload(service: Service, request: Request, caller: Caller) -> JSONResponse:
-    async with read_form(request, service.configuration.bounds) as form:
-        fields = form.fields
-        base, options = service.base(fields.knowledge_base), run_options(service, fields.knowledge_base)
-        labels = checked_labels(fields.labels)
-        if not labels <= caller.labels:
-            raise Refusal(
-                403, "You can give a document only labels that your key holds.", code="label_not_held", param="labels"
+    def work(stop: Stop) -> list[Version]:
+        return [
+            Version(
+                version=each.version,
+                created_at=each.created_at,
+                tags=list(each.tags),
+                documents=len(base.documents(call.caller.scope(each.version))),
             )
-        options = replace(options, labels=labels)
-        folder = service.configuration.settings.uploads_dir / base.id / caller.id
+            for each in stop.each(history(base)[:limit])
+        ]
 
-        def work(stop: Stop) -> tuple[int, list[Verdict]]:
-            return add_uploads(base, service, folder, form.files, replace(options, go_on=lambda: go_on(stop)))
-
-        version, verdicts = await service.write(request.receive, work)
-    for place, verdict in form.refused:
-        verdicts.insert(place, verdict)
-    data = [{"object": "verdict", **asdict(each)} for each in verdicts]
-    return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
+    return Versions(knowledge_base=base.id, data=await call.read(work))
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """`files` by name, in their order; `refused`: verdicts on other files, each with its place among all, in order too."""
+@router.get("/v1/versions/difference", **needs("read"))
+async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -> Difference:
+    """From version `before` to `after` (default: the newest), between what the caller may see of both.
 
-    files: dict[str, BinaryIO]
-    refused: list[tuple[int, Verdict]]
-    fields: UploadBody
-
-
-@asynccontextmanager
-async def read_form(request: Request, bounds: Bounds) -> AsyncIterator[Form]:
-    """Raises Refusal if it is not a form, or has no file with a valid name."""
-    parser = _Parser(
-        request.headers, request.stream(), max_files=bounds.upload_files, max_fields=64, max_part_size=10_000
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Refusal(400, f"The form cannot be read: {error.message}", code="invalid_form") from error
-    try:
-        yield _parts(form)
-    finally:
-        await form.close()
-
-
-class _Parser(MultiPartParser):
-    """Starlette's, but a form that is cut off is refused. Starlette returns what came before and keeps a file open.
-
-    A form whose names cannot be decoded with its charset is refused too; some of Python's codecs fail in their own ways.
+    Each list has at most `limit` entries; `counts` says how many there are.
     """
+    base = call.service.base(query.knowledge_base)
+    limit = _limit(call, query, default=100)
 
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **bounds: int) -> None:
-        super().__init__(headers, self._whole(stream), **bounds)
-        self._ended = False
-
-    def on_headers_finished(self) -> None:
-        with _readable():
-            super().on_headers_finished()
-
-    def on_part_end(self) -> None:
-        with _readable():
-            super().on_part_end()
-
-    def on_end(self) -> None:
-        self._ended = True
-
-    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        async for chunk in stream:
-            yield chunk
-        if not self._ended:
-            raise MultiPartException("it is incomplete.")
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except UnicodeError as error:
-        raise MultiPartException("its text does not match its charset.") from error
-
-
-def add_uploads(
-    base: KnowledgeBase, service: Service, folder: Path, files: Mapping[str, BinaryIO], options: RunOptions
-) -> tuple[int, list[Verdict]]:
-    """Read files as one new version: its number, a verdict on each in their order.
-
-    They are in `folder` only for as long as it takes; the knowledge base keeps their text. What `options.go_on` raises leaves
-    no file and no version. The folder belongs to one caller: what it is told of a name depends on its own uploads alone.
-    """
-    with storage_errors(f"take in uploads in {folder}"):
-        make_folder(folder)
-        with file_lock(folder, options.lock_timeout_s):
-            _empty(folder)  # what a server that was killed left
-            try:
-                for name, stream in files.items():
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-                    with os.fdopen(os.open(folder / name, flags, 0o600), "wb") as target:
-                        shutil.copyfileobj(stream, target)
-                report = add(base, [folder / name for name in files], service.embedder, replace(options, retry=True))
-            finally:
-                _empty(folder)
-                give_back_freed()
-    found = {verdict.path: verdict for verdict in report.verdicts}
-    return report.version, [_told(found[display_path(folder / name)]) for name in files]
-
-
-def _told(verdict: Verdict) -> Verdict:
-    """Without what it says about other documents: the caller may not see the one with the same text."""
-    if verdict.outcome in ("failed", "skipped"):
-        return verdict
-    return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != ".lock":
-            path.unlink()
-
-
-def _parts(form: FormData) -> Form:
-    """Raises Refusal."""
-    files: dict[str, BinaryIO] = {}
-    refused: list[tuple[int, Verdict]] = []
-    fields: dict[str, Any] = {}
-    for key, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if key not in ("file", "files"):
-                message = f"Send files as parts named 'file', not {key[:60]!r}."
-                raise Refusal(400, message, code="invalid_form", param="file")
-            name = value.filename or ""
-            if (reason := _reason_against(name, files)) is None:
-                files[name] = value.file
-            else:
-                refused.append((len(files) + len(refused), Verdict(_shown(name), "failed", reason)))
-        elif key == "labels":
-            fields.setdefault(key, []).append(value)
-        elif key in fields:
-            raise unknown_parameter(_shown(key))
-        else:
-            fields[_shown(key)] = value
-    if not files and refused:
-        raise Refusal(400, refused[0][1].reason, code="invalid_file_name", param="file")
-    if not files:
-        message = "Missing required parameter: 'file'."
-        raise Refusal(400, message, code="missing_required_parameter", param="file")
-    return Form(files, refused, validated(UploadBody, fields))
-
-
-def _reason_against(name: str, taken: Collection[str]) -> str | None:
-    """Why a file cannot come in under this name beside those that are `taken`, or None."""
-    if name in taken:
-        return "Names must be unique within one upload. Only the first file with this name was added."
-    try:
-        checked_name(name)
-    except Refusal as refusal:
-        return refusal.message
-    return None
-
-
-def _shown(name: str) -> str:
-    """The name as it can be sent: some charsets make half surrogates."""
-    return name[:MAX_NAME_BYTES].encode("utf-8", "replace").decode()
-
-
-def checked_name(name: str) -> str:
-    """A name that is one file in one folder on every system, and is printable. Raises Refusal."""
-    plain = not _BAD_IN_NAME.search(name) and name.isprintable() and not name.startswith(".")
-    if not plain or not 0 < len(name.encode()) <= MAX_NAME_BYTES or name != name.strip(" .") or is_sidecar(name):
-        message = (
-            f"{name[:100]!r} is not a valid name for an upload. Use a plain file name of 1 to {MAX_NAME_BYTES} bytes, without "
-            "folders, that does not begin with a dot and is not the name of a sidecar."
+    def work(stop: Stop) -> Difference:
+        before, after = (
+            base.kept_version(scope_of(base, call.caller, ScopeOptions(as_of=side), param).as_of)
+            for side, param in ((query.before, "before"), (query.after, "after"))
         )
-        raise Refusal(400, message, code="invalid_file_name", param="file")
-    return name
+        found = diff(base, before, after, call.caller.scope(), stop.check)
+        lists = {name: getattr(found, name) for name in _LISTS}
+        return Difference.model_validate(
+            {
+                "knowledge_base": base.id,
+                "before": before,
+                "after": after,
+                "counts": {name: len(each) for name, each in lists.items()},
+                **{name: list(each[:limit]) for name, each in lists.items()},
+            }
+        )
 
-
-def run_options(service: Service, name: str | None) -> RunOptions:
-    """How to read files for the knowledge base of that name (default: the first)."""
-    name = name if name is not None else next(iter(service.bases), "")
-    settings = service.configuration.settings
-    return service.configuration.reading.get(name, RunOptions(lock_timeout_s=settings.lock_timeout_s))
+    return await call.read(work)
 
 
 # --- taking out -------------------------------------------------------------------------------------------------------
 
 
-async def remove_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+@router.post("/v1/documents/remove", **needs("write"))
+async def remove_documents(call: CallOf, body: DocumentsBody) -> FileVerdicts:
     """Take documents out of the newest version; older ones still hold them."""
-    body = parsed(DocumentsBody, await request.body())
+    service = call.service
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> int:
-        _check_visible(body.documents, base.documents(caller.scope()))
+        _check_visible(body.documents, base.documents(call.caller.scope()))
         return remove(base, body.documents, lock_timeout_s=service.configuration.settings.lock_timeout_s).version
 
-    version = await service.delete(service.removing, request.receive, work)
-    data = [{"object": "verdict", "path": path, "outcome": "removed", "reason": ""} for path in body.documents]
-    return JSONResponse({"object": "list", "knowledge_base": base.id, "version": version, "data": data})
+    version = await call.run(service.deleting, work, until_done=True)
+    data = [FileVerdict(path=path, outcome="removed") for path in body.documents]
+    return FileVerdicts(knowledge_base=base.id, version=version, data=data)
 
 
-async def purge_documents(service: Service, request: Request, caller: Caller) -> JSONResponse:
+@router.post("/v1/documents/purge", **needs("admin"))
+async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
-    body = parsed(PurgeBody, await request.body())
+    service = call.service
     base = service.base(body.knowledge_base)
 
-    def work(stop: Stop) -> dict[str, Any]:
+    def work(stop: Stop) -> Purged:
         places, timeout_s = places_of(service.configuration), service.configuration.settings.lock_timeout_s
         finish(base, places, lock_timeout_s=timeout_s)
-        seen = _ever_seen(base, caller)
-        _check_visible(body.documents, sorted(seen))
+        scopes = [call.caller.scope(each.version) for each in history(base)]
+        seen = {path for scope in scopes for path in base.documents(scope)}
+        _check_visible(body.documents, seen)
         try:
             done = purge_everywhere(base, body.documents, places, copies=body.copies, lock_timeout_s=timeout_s)
         except KnowledgeError as error:
-            raise _not_purged(error, copies=body.copies) from error
-        return {
-            "object": "purged",
-            "knowledge_base": base.id,
-            "version": done.purged.version,
-            "documents": [path for path in done.purged.documents if path in seen],
-            "proved": done.proved,
-            "files_scanned": done.files,
-            "bytes_scanned": done.bytes,
-            "out_of_reach": done.unreached,
-            "models_that_learned_it": [each.name for each in done.carried],
-        }
+            if "--copies" not in str(error) or body.copies:
+                raise
+            # Without its message, which names the other documents with the text: the caller may not see them.
+            message = "Another document holds the same text. To purge every copy, send copies: true."
+            raise ApiError(409, message, code="text_is_elsewhere", param="copies") from error
+        return Purged(
+            knowledge_base=base.id,
+            version=done.purged.version,
+            documents=[path for path in done.purged.documents if path in seen],
+            proved=done.proved,
+            files_scanned=done.files,
+            bytes_scanned=done.bytes,
+            out_of_reach=dict(done.unreached),
+            models_that_learned_it=[each.name for each in done.carried],
+        )
 
-    return JSONResponse(await service.delete(service.purging, request.receive, work))
+    return await call.run(service.deleting, work, until_done=True)
 
 
 def places_of(configuration: Configuration) -> Places:
@@ -371,27 +273,13 @@ def places_of(configuration: Configuration) -> Places:
     return Places.of(settings, states, ModelStore(settings.models_dir))
 
 
-def _ever_seen(base: KnowledgeBase, caller: Caller) -> set[str]:
-    """The documents of all kept versions that the caller may see."""
-    return {path for each in history(base) for path in base.documents(caller.scope(each.version))}
-
-
-def _check_visible(wanted: Sequence[str], seen: Sequence[str]) -> None:
-    """Raises the same Refusal for a missing document and for one that the caller may not see."""
+def _check_visible(wanted: Collection[str], seen: Collection[str]) -> None:
     for path in wanted:
         if path not in seen:
-            raise no_document(path, "documents")
+            raise _no_document(path, "documents")
 
 
-def no_document(path: str, param: str) -> Refusal:
-    """The refusal for a missing document and for one that the caller may not see."""
+def _no_document(path: str, param: str) -> ApiError:
+    """The same for a missing document and for one that the caller may not see."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
-    return Refusal(404, message, code="document_not_found", param=param)
-
-
-def _not_purged(error: KnowledgeError, *, copies: bool) -> Exception:
-    """Without its message, which names the other documents with the text: the caller may not see them."""
-    if "--copies" not in str(error) or copies:
-        return error
-    message = "Another document holds the same text. To purge every copy, send copies: true."
-    return Refusal(409, message, code="text_is_elsewhere", param="copies")
+    return ApiError(404, message, code="document_not_found", param=param)

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
-from openbook.codec import unique_keys
+from openbook.codec import decode
 from openbook.errors import ConfigError, QuestionError, did_you_mean
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.knowledge.scope import checked_labels
@@ -51,7 +51,13 @@ class ApiKey:
     right: Right
     labels: tuple[str, ...]
     created_at: str
-    expires_at: str | None
+    expires_at: str | None = None  # format 1 has none
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    format: int
+    keys: tuple[ApiKey, ...]
 
 
 def looks_like_key(token: str) -> bool:
@@ -106,7 +112,7 @@ class KeyFile:
         if not _NAME.fullmatch(name):
             raise ConfigError(f"The name of a key is 1 to 64 printable characters, not {name!r}.")
         if right not in RIGHTS:
-            raise ConfigError(f"{right!r} is no right.{did_you_mean(right, RIGHTS)} There are: {', '.join(RIGHTS)}.")
+            raise ConfigError(f"Unknown right {right!r}.{did_you_mean(right, RIGHTS)} There are: {', '.join(RIGHTS)}.")
         if days is not None and not 1 <= days <= MOST_DAYS:
             raise ConfigError(f"A key lasts 1 to {MOST_DAYS:,} days, not {days}.")
         held = tuple(sorted(checked_labels(labels)))
@@ -114,7 +120,7 @@ class KeyFile:
             while (key_id := secrets.token_hex(4)) in keys:
                 pass
             lasts = None if days is None else timedelta(days=days)
-            nothing = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "", None)
+            nothing = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "")
             keys[key_id], token = self._with_secret(nothing, lasts)
         return keys[key_id], token
 
@@ -160,28 +166,18 @@ def _named(key_id: str, keys: dict[str, ApiKey]) -> ApiKey:
 
 def _parsed(data: bytes, path: Path) -> tuple[ApiKey, ...]:
     try:
-        value = json.loads(data, object_pairs_hook=unique_keys)
-        if type(value["format"]) is not int or not 1 <= value["format"] <= FORMAT:
-            raise ValueError(f"format {value['format']}")
-        ends: dict[str, Any] = {"expires_at": None} if value["format"] == 1 else {}
-        keys = tuple(_checked(**each, **ends) for each in value["keys"])
-        if len({key.id for key in keys}) < len(keys):
+        file = decode(data, _File, "The file", ValueError)
+        if not 1 <= file.format <= FORMAT:
+            raise ValueError(f"format {file.format}")
+        for key in file.keys:
+            checked_labels(key.labels)
+            times = [datetime.fromisoformat(each) for each in (key.created_at, key.expires_at) if each is not None]
+            if not re.fullmatch(r"[0-9a-f]{64}", key.hash) or any(each.tzinfo is None for each in times):
+                raise ValueError(f"the key {key.id}")
+        if len({key.id for key in file.keys}) < len(file.keys):
             raise ValueError("two keys of one id")
-    except (ValueError, KeyError, TypeError, RecursionError, QuestionError) as error:
+    except (ValueError, QuestionError) as error:
         raise ConfigError(
             f"{path} is not a valid key file ({error}). Delete it and make new ones: openbook keys new"
         ) from error
-    return keys
-
-
-def _checked(*, labels: object, **fields: Any) -> ApiKey:
-    """Raises ValueError, TypeError, QuestionError."""
-    if not isinstance(labels, list):
-        raise TypeError("labels are a list")
-    key = ApiKey(**fields, labels=tuple(sorted(checked_labels(labels))))
-    if key.right not in RIGHTS or not isinstance(key.name, str) or not re.fullmatch(r"[0-9a-f]{64}", key.hash):
-        raise ValueError(f"the key {key.id}")
-    for at in (key.created_at, key.expires_at):
-        if at is not None and datetime.fromisoformat(at).tzinfo is None:
-            raise ValueError(f"the key {key.id} has a time without a zone")
-    return key
+    return file.keys

@@ -25,7 +25,7 @@ from openbook.errors import OpenBookError, QuestionError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.scope import EVERYTHING, Scope
-from openbook.records import Answer, Citation, Confidence, Embedder
+from openbook.records import Answer, Confidence, Embedder
 
 _Result = TypeVar("_Result")
 
@@ -93,7 +93,7 @@ class Part(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ToolContext:
     """What one tool call works with."""
 
     base: KnowledgeBase
@@ -103,7 +103,7 @@ class Desk:
 
 
 class Use(Protocol):
-    async def __call__(self, context: Context, work: Callable[[Desk], _Result]) -> _Result:
+    async def __call__(self, context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         """What `work` returns, from a thread, for whoever `context` says is calling. Raises ToolError with what may be told."""
 
 
@@ -120,11 +120,11 @@ def make_server(
     def answer(question: str) -> Answer:
         return ask(question, open_model(), base, embedder, options, scope=scope)
 
-    desk = Desk(base, embedder, scope, answer)
+    tools = ToolContext(base, embedder, scope, answer)
 
-    async def use(context: Context, work: Callable[[Desk], _Result]) -> _Result:
+    async def use(context: Context, work: Callable[[ToolContext], _Result]) -> _Result:
         try:
-            return await anyio.to_thread.run_sync(work, desk)
+            return await anyio.to_thread.run_sync(work, tools)
         except OpenBookError as error:  # its sentence is shown to the other program
             raise ToolError(str(error)) from error
 
@@ -143,7 +143,7 @@ def tools_over(use: Use) -> MCPServer:
         limit: Annotated[int, Field(ge=1, le=MAX_RESULTS, description="How many passages, best first.")] = 5,
     ) -> Found:
         """Find passages of the user's documents by meaning and by words."""
-        return await use(context, lambda desk: _search(desk, query, limit))
+        return await use(context, lambda tools: _search(tools, query, limit))
 
     @server.tool(name="ask", annotations=reads)
     async def ask_documents(
@@ -151,7 +151,7 @@ def tools_over(use: Use) -> MCPServer:
         context: Context,
     ) -> Answered:
         """Answer a question from the user's documents with verbatim citations, or say that the documents do not hold the answer."""
-        return await use(context, lambda desk: _answered(desk.ask(question)))
+        return await use(context, lambda tools: _answered(tools.ask(question)))
 
     @server.tool(annotations=reads)
     async def read_document(
@@ -161,7 +161,7 @@ def tools_over(use: Use) -> MCPServer:
         length: Annotated[int, Field(ge=1, le=MAX_CHARS, description="The largest number of characters.")] = 4000,
     ) -> Part:
         """Read a part of a document's text, for example around a passage that `search` found."""
-        return await use(context, lambda desk: _read(desk.base, document, start, length, desk.scope))
+        return await use(context, lambda tools: _read(tools.base, document, start, length, tools.scope))
 
     return server
 
@@ -177,47 +177,28 @@ def _logging_as_it_is() -> Iterator[None]:
         root.removeHandler(somebody)
 
 
-def _search(desk: Desk, query: str, limit: int) -> Found:
-    version, hits = desk.base.search(checked_question(query), desk.embedder, limit, desk.scope)
+def _search(tools: ToolContext, query: str, limit: int) -> Found:
+    version, hits = tools.base.search(checked_question(query), tools.embedder, limit, tools.scope)
     return Found(
         version=version,
-        passages=[
-            FoundPassage(
-                document=hit.passage.document,
-                title=hit.passage.title,
-                headings=list(hit.passage.headings),
-                page=hit.passage.page,
-                start=hit.passage.start,
-                end=hit.passage.end,
-                text=hit.passage.text,
-                score=hit.score,
-            )
-            for hit in hits
-        ],
+        passages=[FoundPassage(**_fields(hit.passage, FoundPassage), score=hit.score) for hit in hits],
     )
 
 
 def _answered(answer: Answer) -> Answered:
     return Answered(
-        answer=answer.answer,
-        abstained=answer.abstained,
-        supported=answer.supported,
-        confidence=answer.confidence,
-        citations=[_cited(citation) for citation in answer.citations],
-        closest=[_cited(citation) for citation in answer.closest],
-        notes=list(answer.notes),
-        receipt=dataclasses.asdict(answer.receipt),
+        **{
+            **_fields(answer, Answered),
+            "citations": [Cited(**_fields(each, Cited)) for each in answer.citations],
+            "closest": [Cited(**_fields(each, Cited)) for each in answer.closest],
+            "receipt": dataclasses.asdict(answer.receipt),
+        }
     )
 
 
-def _cited(citation: Citation) -> Cited:
-    return Cited(
-        document=citation.document,
-        page=citation.page,
-        start=citation.start,
-        end=citation.end,
-        quote=citation.quote,
-    )
+def _fields(record: object, kind: type[BaseModel]) -> dict[str, Any]:
+    """The fields of `kind` that the record has, for a result that has only those."""
+    return {name: getattr(record, name) for name in kind.model_fields if hasattr(record, name)}
 
 
 def _read(base: KnowledgeBase, document: str, start: int, length: int, scope: Scope) -> Part:

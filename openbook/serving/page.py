@@ -1,21 +1,23 @@
-"""The web page at `/`: files of the package, equal for everybody. They hold no data; what they show comes from the API.
+"""The web page at `/`, and routes about the server itself: /health, /ready, /metrics, /report, /openapi.json.
 
+The files of the page are part of the package, equal for everybody, and hold no data; what they show comes from the API.
 Questions, answers and documents are other people's words. The policy lets a browser run only the page's own files, ask only
 this server, and turn no text into markup (Trusted Types: Chromium and Safari enforce them).
 """
 
 from __future__ import annotations
 
-import asyncio
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse
 
-from openbook.serving.access import Caller
-from openbook.serving.refusals import not_found
-from openbook.serving.service import Service
+from openbook.serving.errors import router_error, server_stops
+from openbook.serving.schemas import Status
+from openbook.serving.service import OPEN_TO_ALL, CallOf, Route, Service, content, needs
+from openbook.serving.telemetry import METRICS_TYPE
 
 FOLDER = Path(__file__).parent / "web"
 POLICY = "; ".join(
@@ -48,45 +50,66 @@ REPORT_POLICY = "; ".join(
 
 _HEADERS = {"cross-origin-opener-policy": "same-origin", "cache-control": "no-cache"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-MEDIA = tuple(_TYPES.values())
+
+router = APIRouter(route_class=Route)
+report_router = APIRouter(route_class=Route)
 
 
-async def index(service: Service, request: Request, caller: Caller | None) -> Response:
-    """The web page."""
+@router.get("/", response_class=HTMLResponse, **OPEN_TO_ALL)
+async def index() -> Response:
+    """The web page. Open to all."""
     return _file("index.html")
 
 
-async def report(service: Service, request: Request, caller: Caller) -> Response:
-    """The file that the server was started with. Its words are not this server's: its page belongs to no origin and reaches nothing."""
-    content = await asyncio.to_thread(_report_of(service).read_bytes)
-    return Response(content, headers={**_HEADERS, "content-security-policy": REPORT_POLICY}, media_type="text/html")
-
-
-def _report_of(service: Service) -> Path:
-    path = service.configuration.report
-    if path is None:
-        raise TypeError("The route of the report is only there when there is a report.")
-    return path
-
-
-async def asset(service: Service, request: Request, caller: Caller | None) -> Response:
-    """A file of the web page."""
-    name = request.path_params["name"]
-    if name not in _names():
-        return not_found(request.url.path[:200], request.method).response()
-    return _file(name)
+@router.get("/web/{name}", response_class=Response, **OPEN_TO_ALL)
+async def asset(request: Request, name: str) -> Response:
+    """A file of the web page. Open to all."""
+    return _file(name) if name in _files() else await router_error(request, Exception())
 
 
 def _file(name: str) -> Response:
     headers = {**_HEADERS, "content-security-policy": POLICY}
-    return Response(_content(name), headers=headers, media_type=_TYPES[Path(name).suffix])
+    return Response(_files()[name], headers=headers, media_type=_TYPES[Path(name).suffix])
 
 
 @cache
-def _names() -> frozenset[str]:
-    return frozenset(path.name for path in FOLDER.iterdir() if path.suffix in _TYPES)
+def _files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.suffix in _TYPES}
 
 
-@cache
-def _content(name: str) -> bytes:
-    return (FOLDER / name).read_bytes()
+@report_router.get("/report", response_class=HTMLResponse, **needs("admin"))
+async def report(call: CallOf) -> Response:
+    """The file that the server was started with. Its words are not this server's: its page belongs to no origin and reaches nothing."""
+    headers = {**_HEADERS, "content-security-policy": REPORT_POLICY}
+    return FileResponse(str(call.service.configuration.report), headers=headers, media_type="text/html")
+
+
+@router.get("/health", **OPEN_TO_ALL)
+async def health() -> Status:
+    """Whether the process answers. Open to all."""
+    return Status(status="ok")
+
+
+@router.get("/ready", **OPEN_TO_ALL)
+async def ready(request: Request) -> Status:
+    """Whether it takes requests: each knowledge base can be read, and the server is not stopping. Open to all."""
+    service: Service = request.app.state.service
+    if service.ends.is_set():
+        raise server_stops()
+    for base in service.bases.values():
+        base.kept_version()
+    return Status(status="ready")
+
+
+@router.get("/metrics", response_class=Response, **needs("admin", also=content("text/plain")))
+async def metrics(call: CallOf) -> Response:
+    """Counts and times in the text format of Prometheus."""
+    call.service.count_gates()
+    return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})
+
+
+@router.get("/openapi.json", **needs("read"))
+async def openapi(call: CallOf) -> dict[str, Any]:
+    """This description."""
+    found: dict[str, Any] = call.request.app.openapi()
+    return found

@@ -1,4 +1,4 @@
-"""GET /v1/receipts/{id} and POST /v1/replay: only where the server keeps a log of receipts.
+"""GET /v1/receipts/{digest} and POST /v1/replay: only where the server keeps a log of receipts.
 
 A receipt is found by its digest, which comes with the answer and cannot be guessed. It is shown to callers who may see
 every document that it names, and answered again for callers who may read every passage, through any document.
@@ -6,95 +6,80 @@ every document that it names, and answered again for callers who may read every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from fastapi import APIRouter
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-
+from openbook import receipts
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
 from openbook.replay import ReplayResult, passage_of, replay
-from openbook.serving.access import Caller
-from openbook.serving.bodies import ReplayBody, parsed
-from openbook.serving.lookup import ReceiptLookup
-from openbook.serving.refusals import Refusal
-from openbook.serving.running import Stop
-from openbook.serving.service import Service
-from openbook.serving.stopping import go_on
+from openbook.serving.auth import Caller
+from openbook.serving.concurrency import Stop
+from openbook.serving.errors import ApiError
+from openbook.serving.schemas import KeptReceipt, Replay, ReplayBody
+from openbook.serving.service import Call, CallOf, Route, needs
+
+router = APIRouter(route_class=Route)
 
 
-async def receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
+@router.get("/v1/receipts/{digest}", **needs("read"))
+async def receipt(call: CallOf, digest: str) -> KeptReceipt:
     """The receipt of that digest."""
-    digest, lookup = request.path_params["id"], request.app.state.receipts
-    found = await service.read(request.receive, lambda stop: _found(service, lookup, caller, digest, stop, _may_see))
-    return JSONResponse({"object": "receipt", "id": found.digest, "receipt": asdict(found)})
+
+    def work(stop: Stop) -> Receipt:
+        found, base = _found(call, digest, stop)
+        if (not base and found.passages) or (base and not _may_see(base, call.caller, found)):
+            raise _no_such_receipt()
+        return found
+
+    found = await call.read(work)
+    return KeptReceipt(id=found.digest, receipt=found)
 
 
-async def replay_receipt(service: Service, request: Request, caller: Caller) -> JSONResponse:
+@router.post("/v1/replay", **needs("read"))
+async def replay_receipt(call: CallOf, body: ReplayBody) -> Replay:
     """Answers again, with the model of this server and the passages of the receipt."""
-    body, lookup = parsed(ReplayBody, await request.body()), request.app.state.receipts
 
     def work(stop: Stop) -> ReplayResult:
-        found = _found(service, lookup, caller, body.id, stop, _may_read)
-        go_on(stop)
-        result = replay(found, service.model, _base_of(service, found), caller.labels, stop)
-        go_on(stop)
+        found, base = _found(call, body.id, stop)
+        version, labels = found.knowledge_base_version, call.caller.labels
+        for each in found.passages:
+            if base is None or passage_of(base, each, version, labels) is None:
+                raise _no_such_receipt()
+        stop.check()
+        result = replay(found, call.model, base, labels, stop)
+        stop.check()
         if result.gone:  # closed or purged since it was looked for; the sentence names documents
             raise _no_such_receipt()
         return result
 
-    result = await service.read(request.receive, work)
-    value = {"identical": result.identical, "differences": result.differences, "answer": result.answer}
-    return JSONResponse({"object": "replay", "id": body.id, **value})
+    result = await call.read(work)
+    differences = list(result.differences)
+    return Replay(id=body.id, identical=result.identical, differences=differences, answer=result.answer)
 
 
-def _found(
-    service: Service,
-    lookup: ReceiptLookup,
-    caller: Caller,
-    digest: Digest,
-    stop: Stop,
-    may: Callable[[KnowledgeBase, Caller, Receipt], bool],
-) -> Receipt:
-    """Raises the same Refusal for a missing receipt and for one that the caller may not see."""
-    found = lookup.find(digest, lambda: go_on(stop))
-    if found is None or not _is_open(service, caller, found, may):
+def _found(call: Call, digest: Digest, stop: Stop) -> tuple[Receipt, KnowledgeBase | None]:
+    """The receipt, if the caller holds what the asker held, and its knowledge base.
+
+    Raises the same ApiError for a missing receipt and for one that the caller may not see.
+    """
+    log = call.service.configuration.receipts
+    found = receipts.find(log, digest, stop.check) if log else None
+    if found is None or not call.caller.labels >= set(found.labels):
         raise _no_such_receipt()
-    return found
+    return found, next((base for base in call.service.bases.values() if base.id == found.knowledge_base), None)
 
 
-def _no_such_receipt() -> Refusal:
-    return Refusal(404, "There is no such receipt.", code="receipt_not_found", param="id")
-
-
-def _is_open(
-    service: Service, caller: Caller, found: Receipt, may: Callable[[KnowledgeBase, Caller, Receipt], bool]
-) -> bool:
-    """Whether the caller holds what the asker held and, as things are now, `may`."""
-    if not caller.labels >= set(found.labels):
-        return False
-    if not found.passages:
-        return True
-    base = _base_of(service, found)
-    return base is not None and may(base, caller, found)
+def _no_such_receipt() -> ApiError:
+    return ApiError(404, "There is no such receipt.", code="receipt_not_found", param="id")
 
 
 def _may_see(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
     """Every document that the receipt names."""
+    if not found.passages:
+        return True
     try:
         seen = set(base.documents(caller.scope(found.knowledge_base_version)))
     except KnowledgeError:  # that version is not kept any more
         seen = set(base.documents(caller.scope()))
     return all(passage.document in seen for passage in found.passages)
-
-
-def _may_read(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
-    """Every passage that was read, through some document."""
-    version = found.knowledge_base_version
-    return all(passage_of(base, each, version, caller.labels) is not None for each in found.passages)
-
-
-def _base_of(service: Service, found: Receipt) -> KnowledgeBase | None:
-    return next((base for base in service.bases.values() if base.id == found.knowledge_base), None)

@@ -1,28 +1,43 @@
-"""Running the application: one process, one port, HTTP/1.1 by h11, which is strict, under bounds on slow clients."""
+"""Running the application: HTTP/1.1 by h11 under bounds on slow clients, in one process or in several at one address."""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+import re
+import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import h11
 import uvicorn
+from h11 import LocalProtocolError
+from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.supervisors import Multiprocess
 
 from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
-from openbook.serving.connections import Idle
-from openbook.serving.http_lines import StrictLines
-from openbook.serving.refusals import Refusal
+from openbook.serving.errors import ApiError
+from openbook.serving.middleware import Crowd
 
 MOST_HEAD_BYTES = 32_768
-KEEP_ALIVE_S = 5
 GRACE_S = 20  # for answers under way when the server ends
 
 _BACKLOG = 128
+_END = b"\r\n\r\n"
+_WRONG = re.compile(
+    rb"(?P<bare_CR>\r(?!\n))|(?P<bare_LF>(?<!\r)\n)|(?P<folded_line>\n[ \t])"
+    rb"|(?P<control_character>[\x00-\x08\x0b\x0c\x0e-\x1f\x7f])"
+)
+_FRAMING = re.compile(rb"(content-length|transfer-encoding):", re.IGNORECASE)
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+[;\r]")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -40,62 +55,70 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-class SharedSocket(socket.socket):
-    """A listening socket from which several processes accept. What waits at it waits for all of them."""
-
-    def listen(self, backlog: int = _BACKLOG, /) -> None:
-        """However many a server wants to accept at a time, so many may wait."""
-        super().listen(_BACKLOG)
+def make_server(app: ASGIApp) -> uvicorn.Server:
+    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. The bounds are `app.state.bounds`."""
+    return uvicorn.Server(_config(app))
 
 
-def make_server(app: ASGIApp, bounds: Bounds, *, shares_socket: bool = False) -> uvicorn.Server:
-    """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another.
+def run_workers(make_app: Callable[[], ASGIApp], door: socket.socket, count: int) -> bool:
+    """So many processes, of which one that dies is replaced, until Ctrl-C or SIGTERM. Whether they could begin.
 
-    With `shares_socket` it accepts one connection at a time, so that others get theirs; its socket is a SharedSocket.
+    `make_app` is called in each; it must be picklable, and raise SystemExit(STARTUP_FAILURE) for what would fail again.
     """
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            backlog=1 if shares_socket else _BACKLOG,
-            http=_protocol(bounds),
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            proxy_headers=False,  # what a header says of the caller's address counts for nothing
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
-            h11_max_incomplete_event_size=MOST_HEAD_BYTES,
-        )
+    supervisor = Multiprocess(_config(make_app, factory=True, workers=count, timeout_worker_healthcheck=60), [door])
+    supervisor.run()
+    return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
+
+
+def end_with_parent() -> None:
+    """In a worker: end in order when the supervisor was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="supervisor", daemon=True).start()
+
+
+def _config(app: Any, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        backlog=_BACKLOG,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,  # what a header says of the caller's address counts for nothing
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=GRACE_S,
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        **more,
     )
 
 
-def _protocol(bounds: Bounds) -> type[asyncio.Protocol]:
-    class Protocol(_Bounded):
-        head_s, write_s = bounds.head_s, bounds.write_s
-        idle = Idle(bounds.connections)
-
-    return Protocol
-
-
-class _Bounded(H11Protocol):
+class BoundedProtocol(H11Protocol):
     """Ends a connection whose next request's head is not complete `head_s` after it began, or which holds what its
     client has not taken `write_s` after it was written.
 
-    The second is cut off: closing waits, without an end, until everything is taken. `idle` bounds how many there are with no
-    request under way; how many requests, the guard, which answers those that are too many.
+    The second is cut off: closing waits, without an end, until everything is taken. How many connections there are
+    without a request under way is bounded here; how many bodies are incomplete, by the middleware.
     """
 
-    head_s: float
-    write_s: float
-    idle: Idle
-    _late: asyncio.TimerHandle | None = None
-    _stuck: asyncio.TimerHandle | None = None
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
+        super().__init__(config, *arguments, **named)
         self.conn._receive_buffer = StrictLines(MOST_HEAD_BYTES)
+        state = config.loaded_app.state
+        self._bounds: Bounds = state.bounds
+        if not hasattr(state, "idle"):
+            state.idle = Crowd(self._bounds.connections)
+        self._idle: Crowd = state.idle
+        self._late: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -111,13 +134,13 @@ class _Bounded(H11Protocol):
             self._stop_expecting()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no request is refused in the shape of all refusals. Nothing after it is read.
+        """Bytes that are not HTTP get an error in the shape of all errors. Nothing after them is read.
 
         An answer under way is broken off: it is of a request whose body went wrong.
         """
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             why = str(sys.exception() or msg).removesuffix(".")[:200]
-            response = Refusal(400, f"This is not a valid HTTP/1.1 request: {why}.", code="invalid_http").response()
+            response = ApiError(400, f"This is not a valid HTTP/1.1 request: {why}.", code="invalid_http").response()
             headers = [*response.raw_headers, (b"connection", b"close")]
             head = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
             events = (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage())
@@ -137,7 +160,7 @@ class _Bounded(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(self.write_s, self.transport.abort)
+        self._stuck = self.loop.call_later(self._bounds.write_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -149,7 +172,7 @@ class _Bounded(H11Protocol):
         super().connection_lost(exc)
 
     def _is_idle(self) -> None:
-        self.idle.add(self, self.client[0] if self.client else "", self._give_way)
+        self._idle.add(self, self.client[0] if self.client else "", self._give_way)
 
     def _give_way(self) -> None:
         """Without waiting for what is not taken."""
@@ -157,11 +180,11 @@ class _Bounded(H11Protocol):
 
     def _expect_head(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(self.head_s, self.transport.close)
+            self._late = self.loop.call_later(self._bounds.head_s, self.transport.close)
             self._is_idle()
 
     def _stop_expecting(self) -> None:
-        self.idle.discard(self)
+        self._idle.discard(self)
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -170,3 +193,61 @@ class _Bounded(H11Protocol):
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
+
+
+class StrictLines(ReceiveBuffer):
+    """The lines of a request, parsed more strictly than by h11, which forgives what others read differently.
+
+    A proxy and a server that do not agree where a request ends can be made to see two where there is one. So each line ends
+    in CR LF, none goes on in the next, and a head says once how long its body is (RFC 9112: 2.2, 2.3, 5.2, 6.1 to 6.3, 7.1).
+    For `h11.Connection._receive_buffer`, which is asked for lines only where a head, a chunk's size or a trailer is due.
+
+    What it answers depends on the bytes alone, not on the packets in which they came. Raises h11.LocalProtocolError.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        """`most_bytes`: of one head, trailer, or line with a chunk's size."""
+        super().__init__()
+        self._most_bytes = most_bytes
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        start = self._multiple_lines_search  # before it, all was looked at already, except for two bytes
+        if not self._data.startswith(b"\r\n"):
+            self._check(start, self._data.find(_END, max(0, start - 1)), len(_END))
+        lines = super().maybe_extract_lines()
+        if lines:
+            _check_framing(lines)
+        return lines
+
+    def maybe_extract_next_line(self) -> bytearray | None:
+        start = max(0, self._next_line_search - 1)
+        self._check(start, self._data.find(b"\r\n", start), len(b"\r\n"))
+        line = super().maybe_extract_next_line()
+        if line is not None and not _CHUNK_SIZE.match(line):
+            raise LocalProtocolError("the size of a chunk is not a hexadecimal number")
+        return line
+
+    def _check(self, start: int, found: int, length: int) -> None:
+        """Raises for what is wrong from `start` to the end of the lines, which was `found`, or is not there yet: -1."""
+        is_open = found < 0
+        end = len(self._data) - self._data.endswith(b"\r") if is_open else found + length
+        if wrong := _WRONG.search(self._data, start, end):
+            what = (wrong.lastgroup or "").replace("_", " ")
+            raise LocalProtocolError(f"found a {what}; lines end with CR LF")
+        if end > self._most_bytes:
+            raise LocalProtocolError(f"its lines have more than {self._most_bytes:,} bytes")
+
+
+def _check_framing(lines: list[bytearray]) -> None:
+    """Of a head or a trailer. Raises h11.LocalProtocolError."""
+    framing = [line for line in lines if _FRAMING.match(line)]
+    if len(framing) > 1 or any(b"," in line for line in framing):
+        raise LocalProtocolError("send exactly one Content-Length or Transfer-Encoding header")
+    words = bytes(lines[0]).split(b" ")
+    version = words[-1]
+    if b":" in words[0]:  # of a trailer
+        return
+    if version not in (b"HTTP/1.0", b"HTTP/1.1"):
+        raise LocalProtocolError("the first line does not end with HTTP/1.1 or HTTP/1.0")
+    if version == b"HTTP/1.0" and any(line.lower().startswith(b"t") for line in framing):
+        raise LocalProtocolError("HTTP/1.0 does not allow Transfer-Encoding")

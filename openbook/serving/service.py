@@ -1,14 +1,17 @@
-"""`Service`: what the handlers of one server share, and what they may look up in it."""
+"""What the routes of one server share, and `Route`, which lets a request in before its body is read."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
-from starlette.types import Receive
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
@@ -16,19 +19,19 @@ from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
-from openbook.serving.access import Caller, Doorkeeper
-from openbook.serving.bodies import ScopeOptions
+from openbook.serving.auth import Authenticator, Caller
+from openbook.serving.concurrency import Gate, RateLimit, Stop, caller_id, compute
 from openbook.serving.configuration import Configuration
-from openbook.serving.connections import Requests
-from openbook.serving.metrics import Metrics
-from openbook.serving.rates import Rates
-from openbook.serving.refusals import Refusal
-from openbook.serving.running import Gate, Stop, compute
-from openbook.serving.traces import Traces
+from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
+from openbook.serving.keys import Right
+from openbook.serving.model_reload import CurrentModel
+from openbook.serving.schemas import Error, ScopeOptions, parse_json
+from openbook.serving.telemetry import Metrics, Traces
 
 _T = TypeVar("_T")
 
-_SHOWN_GATES = ("reading", "writing", "removing", "purging")
+JSON, FORM = "application/json", "multipart/form-data"
+ROUTE, CALLER = "openbook.route", "openbook.caller"
 
 
 class ServedEmbedder(Embedder, Protocol):
@@ -47,82 +50,140 @@ class Service:
     """Nothing here belongs to a request."""
 
     configuration: Configuration
-    model: FrozenModel
+    model: CurrentModel
     bases: Mapping[str, KnowledgeBase]
     embedder: ServedEmbedder
-    doorkeeper: Doorkeeper
+    authenticator: Authenticator
+    rates: RateLimit
     metrics: Metrics
-    rates: Rates
     traces: Traces
     reading: Gate
-    writing: Gate
-    removing: Gate
-    purging: Gate
-    receiving: Gate
-    drawing: Gate
-    requests: Requests
+    uploading: Gate
+    deleting: Gate
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
 
-    async def read(self, receive: Receive, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that compute. Raises as `compute` does."""
-        return await compute(self.pool, self.reading, receive, self.stop(), work)
-
-    async def write(self, receive: Receive, work: Callable[[Stop], _T]) -> _T:
-        """`work` in its turn among all that bring documents; it ends between two of its slices when nobody waits for it."""
-        stop = Stop(self.configuration.bounds.upload_s, self.ends)
-        return await compute(self.pool, self.writing, receive, stop, work)
-
-    async def delete(self, gate: Gate, receive: Receive, work: Callable[[Stop], _T]) -> _T:
-        """`work` that deletes, in its turn at `gate`; once it has begun, to its end."""
-        return await compute(self.pool, gate, receive, self.stop(), work, until_done=True)
-
     def count_gates(self) -> None:
         """Tell the metrics how many requests compute and wait now."""
-        for name in _SHOWN_GATES:
+        for name in ("reading", "uploading", "deleting"):
             gate: Gate = getattr(self, name)
             self.metrics.gate(name, gate.running, gate.waiting)
 
-    def stop(self) -> Stop:
-        return Stop(self.configuration.bounds.answer_s, self.ends)
-
-    # --- looking up ---------------------------------------------------------------------------------------------------
-
     def base(self, name: str | None) -> KnowledgeBase:
-        """The knowledge base of that name; without a name, the first. Raises Refusal."""
+        """The knowledge base of that name; without a name, the first. Raises ApiError."""
         if name is None and self.bases:
             return next(iter(self.bases.values()))
         if name is None:
-            raise Refusal(404, "This server has no knowledge base.", code="no_knowledge_base")
+            raise ApiError(404, "This server has no knowledge base.", code="no_knowledge_base")
         if name not in self.bases:
             message = f"The knowledge base {name[:100]!r} does not exist. There are: {', '.join(self.bases) or 'none'}."
-            raise Refusal(404, message, code="knowledge_base_not_found", param="knowledge_base")
+            raise ApiError(404, message, code="knowledge_base_not_found", param="knowledge_base")
         return self.bases[name]
 
 
-def scope_of(base: KnowledgeBase, caller: Caller, asked_scope: ScopeOptions, param: str = "as_of") -> Scope:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: who asks, and the model that answers it from beginning to end."""
+
+    service: Service
+    model: FrozenModel
+    request: Request
+    caller: Caller
+
+    async def read(self, work: Callable[[Stop], _T]) -> _T:
+        """`work` in its turn among all that compute. Raises as `compute` does."""
+        return await self.run(self.service.reading, work)
+
+    async def run(
+        self, gate: Gate | None, work: Callable[[Stop], _T], limit_s: float | None = None, *, until_done: bool = False
+    ) -> _T:
+        service = self.service
+        stop = Stop(service.configuration.bounds.answer_s if limit_s is None else limit_s, service.ends)
+        return await compute(service.pool, gate, self.request.receive, stop, work, until_done=until_done)
+
+
+async def _call(request: Request) -> AsyncIterator[Call]:
+    """Ends after the response was sent."""
+    service: Service = request.app.state.service
+    with service.model.lease() as model:
+        yield Call(service, model, request, request.state.caller)
+
+
+CallOf: TypeAlias = Annotated[Call, Depends(_call)]
+
+
+_FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
+OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
+
+
+def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}), **description: Any) -> dict[str, Any]:
+    """Arguments of a route for callers with that right. `also`: other responses; `description`: more of OpenAPI's words."""
+    responses = {**OPEN_TO_ALL["responses"], **also}
+    return {"openapi_extra": {"x-right": right, **description}, "responses": responses}
+
+
+def content(kind: str, **schema: str) -> dict[int | str, Any]:
+    """For `needs`: a successful response of that media type."""
+    return {200: {"content": {kind: {"schema": {"type": "string", **schema}}}}}
+
+
+class Route(APIRoute):
+    """Checks key, rate and content type before the body is read, and tells errors in the shape of OpenAI's API."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            request.scope[ROUTE] = self.path
+            try:
+                self._let_in(request)
+                return await handle(_StrictRequest(request.scope, request.receive))
+            except (ClientGone, ClientDisconnect):
+                return Response(status_code=499)  # nobody reads it; the log and the counts do
+            except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
+                return api_error(error).response()
+
+        return answer
+
+    def _let_in(self, request: Request) -> None:
+        service: Service = request.app.state.service
+        extra = self.openapi_extra or {}
+        if right := extra.get("x-right"):
+            caller = service.authenticator.caller(request.headers, right)
+            request.state.caller, request.scope[CALLER] = caller, caller.id
+            caller_id.set(caller.id)
+            service.rates.take(caller.id)
+        wanted = FORM if "requestBody" in extra else JSON if self.body_field else ""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if wanted and kind != wanted:
+            # A page of another origin cannot send these unasked, or the Origin check stops it.
+            message = f"The content type must be {wanted}, not {kind[:100]!r}."
+            raise ApiError(415, message, code="unsupported_content_type")
+        keys = [key for key, _ in request.query_params.multi_items()]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise unknown_parameter(twice)
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return parse_json(await self.body())
+
+
+def scope_of(base: KnowledgeBase, caller: Caller, options: ScopeOptions, param: str = "as_of") -> Scope:
     """What the caller may see of what was chosen; `param` is where the version stood.
 
-    Raises Refusal, and QuestionError for an invalid filter.
+    Raises ApiError, and QuestionError for an invalid filter.
     """
-    scope = caller.scope(where=asked_scope.where.strip())
+    scope = caller.scope(where=options.where.strip())
     if scope.where:
         parse_filter(scope.where)
-    if asked_scope.as_of is None:
+    if options.as_of is None:
         return scope
     try:
-        return caller.scope(resolve_version(base, str(asked_scope.as_of)), scope.where)
+        return caller.scope(resolve_version(base, str(options.as_of)), scope.where)
     except KnowledgeBaseDamaged:
         raise
     except KnowledgeError as error:
-        message = (
-            f"There is no version {str(asked_scope.as_of)[:60]!r}; GET /v1/versions lists the versions that are kept."
-        )
-        raise Refusal(400, message, code="version_not_found", param=param) from error
-
-
-def check_at_most(value: int, most: int, param: str) -> None:
-    """Raises Refusal."""
-    if value > most:
-        message = f"{param} may be at most {most:,}, not {value:,}."
-        raise Refusal(400, message, code="above_limit", param=param)
+        shown = str(options.as_of)[:60]
+        message = f"There is no version {shown!r}; GET /v1/versions lists the versions that are kept."
+        raise invalid(message, param, "version_not_found") from error

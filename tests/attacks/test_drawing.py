@@ -68,7 +68,7 @@ def test_it_ends_when_nobody_waits_for_it() -> None:
     stopped = threading.Event()
     timer = threading.Timer(0.5, stopped.set)
     timer.start()
-    with pytest.raises(NotReadNow, match="broken off"):
+    with pytest.raises(NotReadNow, match="stopped"):
         draw_page(slow_to_draw("Slow words."), 1, Limits(timeout_s=600), stopped.is_set)
     timer.join()
     assert not [each for each in threading.enumerate() if each.name in ("openbook-drawing", "openbook-stderr")]

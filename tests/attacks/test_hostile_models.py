@@ -17,11 +17,11 @@ from openbook.models import ModelReference, ModelStore, import_gguf
 from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType
 from openbook.records import Decoding
-from openbook.serving.renewing import Models, named_in_store
+from openbook.serving.model_reload import CurrentModel, named_in_store
 from openbook.testing import PROMPT
 from tests.models.gguf_files import Recipe, llama
 from tests.models.mutations import TEMPLATES, mutated
-from tests.serving.test_running import eventually
+from tests.serving.conftest import eventually
 
 WITH_A_PROCESS = 12  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
 
@@ -108,14 +108,12 @@ def test_a_template_that_goes_by_chance_has_gone_once(store: ModelStore, tmp_pat
 
 
 @pytest.fixture
-def served(store: ModelStore, small: ModelReference) -> Iterator[Models]:
+def served(store: ModelStore, small: ModelReference) -> Iterator[CurrentModel]:
     """A server's model, whose name in the store may come to mean another one."""
-    models = Models(
-        load_model(small), named_in_store(store.root, "served", lambda: load_model(store.resolve("served")))
-    )
+    first = load_model(small)
+    models = CurrentModel(first, named_in_store(store.root, "served", lambda: load_model(store.resolve("served"))))
     yield models
     models.end()
-    models.lease().model.close()
 
 
 HOSTILE = {
@@ -128,20 +126,24 @@ HOSTILE = {
 
 @pytest.mark.parametrize("recipe", HOSTILE.values(), ids=HOSTILE)
 def test_a_server_whose_name_comes_to_mean_such_a_file_goes_on(
-    served: Models, store: ModelStore, tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+    served: CurrentModel, store: ModelStore, tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = served.lease()
+    def look() -> FrozenModel:
+        with served.lease() as model:
+            return model
+
+    first = look()
     with caplog.at_level(logging.ERROR, "openbook.serving"):
         import_gguf(store, written(tmp_path, recipe.build()), name="served")  # by who tries nothing
-        served.lease().end()
+        look()
         eventually(lambda: bool(caplog.records))
     [told] = caplog.records
     assert "cannot be opened; the old one stays: The model 'served' cannot be used: " in told.getMessage()
     assert told.exc_info is None
-    assert answers(served.lease().model)
-    assert served.lease().model is first.model
+    assert look() is first
+    assert answers(first)
     honest = llama().with_value("llama.rope.freq_base", ValueType.FLOAT32, 500.0)
     import_gguf(store, written(tmp_path, honest.build()), name="served", try_out=try_model)
-    served.lease().end()
-    eventually(lambda: served.lease().model is not first.model)
-    assert answers(served.lease().model)
+    look()
+    eventually(lambda: look() is not first)
+    assert answers(look())

@@ -53,12 +53,10 @@ os._exit(0)
 """,
     "upload": """
 from io import BytesIO
-from types import SimpleNamespace
 from openbook.knowledge import RunOptions
-from openbook.serving.documents import add_uploads
-service = SimpleNamespace(embedder=embedder)
+from openbook.serving.uploads import add_uploads
 folder = home / "uploads" / base.id / "local"
-add_uploads(base, service, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
+add_uploads(base, embedder, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
 """,
     "docs": """
 from openbook.knowledge.docs_cache import for_documents

@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory() as home:
     base = KnowledgeBase.ensure(Path(home) / "kb", HashEmbedder().identity)
     configuration = Configuration(Settings(home=Path(home)), receipts=Path(home) / "log")
     app = create_app(configuration, echo_model(), {"kb": base}, HashEmbedder())
-    make_server(app, configuration.bounds).config.load()
+    make_server(app).config.load()
     base.close()
 print(sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft"} or m.startswith("openbook.training")))
 print(sorted(f"{method} {route.path}" for route in app.routes for method in route.methods if method != "HEAD"))

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp
 import openbook.serving.server
 from openbook.cli import run, session
 from openbook.knowledge import KnowledgeBase
-from openbook.serving.configuration import Bounds
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import make_server
 from openbook.testing import HashEmbedder, echo_model
@@ -71,8 +70,8 @@ def serving(
     servers: list[uvicorn.Server] = []
     codes: list[int] = []
 
-    def made(app: ASGIApp, bounds: Bounds, **options: bool) -> uvicorn.Server:
-        servers.append(make_server(app, bounds, **options))
+    def made(app: ASGIApp) -> uvicorn.Server:
+        servers.append(make_server(app))
         return servers[-1]
 
     monkeypatch.setattr(openbook.serving.server, "make_server", made)

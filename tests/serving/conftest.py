@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
 from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
-from openbook.serving.configuration import Configuration
+from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.keys import KeyFile
-from openbook.serving.renewing import Source
+from openbook.serving.model_reload import Source
 from openbook.serving.server import listen, make_server
 from openbook.serving.service import ServedEmbedder, Service
-from openbook.testing import HashEmbedder, echo_model
-from tests.serving.described import Described
+from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
-LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
+LONG_S = 20
+QUESTION = "When was the bridge opened by the mayor?"
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
 
 
@@ -34,10 +40,15 @@ class Running:
     """`client` sends no key."""
 
     port: int
-    service: Service
+    app: FastAPI
     client: httpx.Client
     bases: dict[str, KnowledgeBase]
     keys: KeyFile
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
 
     @property
     def url(self) -> str:
@@ -63,7 +74,7 @@ def running(
     source: Source | None = None,
 ) -> Iterator[Running]:
     app = create_app(configuration, model, bases, embedder, tracers, source)
-    server = make_server(app, configuration.bounds)
+    server = make_server(app)
     started = threading.Event()
     startup = server.startup
 
@@ -77,11 +88,9 @@ def running(
         thread.start()
         assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        hooks = {"response": [Described(app.state.description).check]}
-        address = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=address, timeout=LONG_S, trust_env=False, event_hooks=hooks) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
             try:
-                yield Running(port, app.state.service, client, bases, KeyFile(configuration.settings.home))
+                yield Running(port, app, client, bases, KeyFile(configuration.settings.home))
             finally:
                 server.should_exit = True
                 thread.join(LONG_S)
@@ -131,4 +140,82 @@ def keyed(configuration: Configuration, base: KnowledgeBase) -> Iterator[Running
 def events_of(text: str) -> list[str]:
     """The data of the events in a stream."""
     assert text.endswith("\n\n")
-    return [each.removeprefix("data: ") for each in text.removesuffix("\n\n").split("\n\n")]
+    return [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+
+
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+# --- clients that stop in the middle, and engines that wait for them --------------------------------------------------
+
+
+class WaitingEngine(EchoEngine):
+    """Yields one word, then waits until it may go on or is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on, self.was_cancelled = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        self.begun.release()
+        yield "Wait "
+        while not self.go_on.wait(0.01):
+            if cancelled():
+                self.was_cancelled.set()
+                return Completion("Wait ", "cancelled", 1, 1, "0" * 64, self.numeric_class)
+        return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
+
+
+LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+
+
+class LongEngine(EchoEngine):
+    """Writes more than a system keeps for a client that does not read, then waits until it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_cancelled = threading.Event()
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        for _ in range(2):
+            yield "word " * (LARGE // 10)
+        while not cancelled():
+            time.sleep(0.01)
+        self.was_cancelled.set()
+        return Completion("word", "cancelled", 1, 1, "0" * 64, self.numeric_class)
+
+
+def bounded(configuration: Configuration, **bounds: float) -> Configuration:
+    return replace(configuration, bounds=replace(Bounds(), **bounds))  # type: ignore[arg-type]  # counts are whole here
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def connected(server: Running, head: str, body: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S)
+    connection.sendall(head.replace("\n", "\r\n").encode() + body)
+    return connection
+
+
+def asking(server: Running, *, stream: bool) -> socket.socket:
+    body = json.dumps({"model": "echo", "stream": stream, "messages": [{"role": "user", "content": QUESTION}]}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+    return connected(server, f"{head}Content-Length: {len(body)}\n\n", body)
+
+
+def everything(connection: socket.socket) -> bytes:
+    received = b""
+    with suppress(ConnectionResetError):  # the server closes while there is something that it did not want to read
+        while data := connection.recv(65536):
+            received += data
+    return received

@@ -5,13 +5,14 @@ The model takes its time, so that requests are under way when something happens.
 
 from __future__ import annotations
 
-import importlib
+import multiprocessing
 import sys
 import time
 from collections.abc import Generator
 from typing import Any
 
 from openbook.cli import main, session
+from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
@@ -29,10 +30,16 @@ class SlowEngine(DraftEngine):
         return (yield from super().generate(prompt, decoding, cancelled))
 
 
+def open_model() -> FrozenModel:
+    if "broken" in sys.argv and multiprocessing.parent_process() is not None:
+        raise EngineError("This model is broken.")
+    return FrozenModel(SlowEngine())
+
+
+# Workers import this file too, under another name.
+fakes: Any = session
+fakes.open_embedder = lambda *_, **__: HashEmbedder()
+fakes.model_opener = lambda *_, **__: open_model
+
 if __name__ == "__main__":
-    serve: Any = importlib.import_module("openbook.cli.serve")
-    fakes: Any = session
-    serve.PROGRAM = (sys.executable, __file__)
-    fakes.open_embedder = lambda *_, **__: HashEmbedder()
-    fakes.model_opener = lambda *_, **__: lambda: FrozenModel(SlowEngine())
     main(sys.argv[1:])

@@ -11,8 +11,7 @@ import pytest
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.testing import echo_model
-from tests.serving.conftest import Running, running
-from tests.serving.test_running import bounded
+from tests.serving.conftest import Running, bounded, running
 
 Send = Callable[[httpx.Client, int], httpx.Response]
 

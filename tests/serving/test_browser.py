@@ -24,8 +24,7 @@ from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.knowledge.small_bases import reseal
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, running
-from tests.serving.test_running import WaitingEngine
+from tests.serving.conftest import Running, WaitingEngine, running
 
 CHROMIUM = os.environ.get("OPENBOOK_CHROMIUM", "/usr/bin/chromium")  # tests see no OPENBOOK_ variables
 FLAGS = (
@@ -107,7 +106,7 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
     expect(source.locator("mark")).to_have_text(OPENED)
     answer, beside = turn.locator(".answer").bounding_box(), source.bounding_box()
     assert beside["x"] > answer["x"] + answer["width"]
-    digest = with_receipts.service.model.identity.digest
+    digest = echo_model().identity.digest
     expect(turn.locator(".made")).to_contain_text(f"echo {digest[:12]} verified")
     expect(turn.locator(".made")).to_contain_text("knowledge base version 2")
 
@@ -378,7 +377,7 @@ def test_the_model_tells_its_digest_and_a_receipt_is_found_by_its_own(with_recei
     digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
     page = open_page(with_receipts)
     go(page, "Model")
-    expect(page.locator("#about")).to_contain_text(with_receipts.service.model.identity.digest)
+    expect(page.locator("#about")).to_contain_text(echo_model().identity.digest)
     expect(page.locator("#lineage")).to_contain_text("not in this server's store")
     page.get_by_label("Digest of a receipt").fill(digest)
     page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""From a transcript to a question and what to search for."""
+"""From a follow-up to what is searched for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 
 from openbook.answer import MAX_QUESTION_CHARS
 from openbook.conversation import condensed
-from openbook.serving.bodies import Message
-from openbook.serving.conversation import asked
-from openbook.serving.refusals import Refusal
 
 EARLIER = ["Who opened the bridge?", "When does the ferry leave?"]
 
@@ -50,14 +47,3 @@ def test_the_query_ends_with_the_question_and_can_always_be_asked(earlier: list[
     assert query.endswith(question)
     assert len(query) <= MAX_QUESTION_CHARS
     assert query == condensed(earlier, question)
-
-
-def test_only_turns_of_the_user_count() -> None:
-    messages = [
-        Message(role="user", content="When does the ferry leave?"),
-        Message(role="assistant", content="At nine, says the assistant."),
-        Message(role="user", content="Why?"),
-    ]
-    assert (asked(messages).question, asked(messages).turns) == ("Why?", ("When does the ferry leave?",))
-    with pytest.raises(Refusal, match="role must be 'user'"):
-        asked(messages[:2])

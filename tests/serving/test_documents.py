@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.exceptions import RequestValidationError
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message
 
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge.erasure import interrupted
-from openbook.serving.documents import checked_name
-from openbook.serving.refusals import Refusal
+from openbook.serving.configuration import Bounds
+from openbook.serving.errors import ApiError, api_error
+from openbook.serving.schemas import UploadBody
+from openbook.serving.uploads import name_problem, read_form
 from tests.serving.conftest import SECRET, Running
 
 TOWER = b"The tower of Lund is 55 metres high. It was built in 1145."
@@ -72,8 +83,7 @@ def test_one_upload_of_many_files_is_one_version(server: Running) -> None:
     ],
 )
 def test_a_name_that_is_no_plain_name_is_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="not a valid name for an upload"):
-        checked_name(name)
+    assert "not a valid name for an upload" in name_problem(name)
 
 
 def test_names_that_lead_elsewhere_are_refused_over_http(server: Running, tmp_path: Path) -> None:
@@ -125,23 +135,6 @@ def test_one_bad_name_keeps_none_of_the_others_out(server: Running) -> None:
     assert server.bases["kb"].version == before + 1
     text = server.client.get("/v1/documents/text", params={"path": verdicts[0]["path"]}).json()["text"]
     assert text == "Number 0."
-
-
-@pytest.mark.parametrize("charset", ["undefined", "punycode", "raw_unicode_escape", "utf-16", "nothing"])
-def test_no_charset_makes_the_server_fail(server: Running, charset: str) -> None:
-    part = b'--x\r\nContent-Disposition: form-data; name="%b"; filename="%b"\r\n\r\nNumber 1.\r\n'
-    field = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
-    half = b"\\ud800"
-    kind = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
-    for body in (
-        part % (b"file", half + b".txt") + part % (b"file", b"a.txt"),
-        part % (half, b"a.txt"),
-        part % (b"file", b"a.txt") + field % (half, b"x"),
-        part % (b"file", b"a.txt") + field % (b"labels", half),
-        part % (b"file", b"a.txt") + field % (b"knowledge_base", half),
-    ):
-        response = server.client.post("/v1/documents", content=body + b"--x--\r\n", headers=kind)
-        assert response.status_code in (200, 400, 404), (body, response.text)
 
 
 def test_two_callers_never_meet_under_one_name(server: Running) -> None:
@@ -276,3 +269,117 @@ def test_what_a_killed_server_left_of_an_upload_is_purged(server: Running, own_h
     purged = server.client.post("/v1/documents/purge", json={"documents": [path]}).json()
     assert purged["proved"]
     assert not left.exists()
+
+
+# --- generated forms ---------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["file", "files", "labels", "knowledge_base", "", "evil", "é", 'a"b'])
+FILE_NAMES = st.one_of(
+    st.none(),
+    st.sampled_from(["a.txt", "../a.txt", "", "é.txt", ".hidden", "\\ud800.txt", "a.txt.meta.toml"]),
+    st.text(max_size=6),
+)
+HEADERS = st.sampled_from(
+    [
+        "",
+        "Content-Type: text/plain",
+        "Content-Type: text/plain; charset=nothing",
+        "Content-Transfer-Encoding: base64",
+        "X",
+        ":",
+    ]
+)
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> bytes:
+    name, file_name = draw(NAMES), draw(FILE_NAMES)
+    said = f'Content-Disposition: form-data; name="{name}"' + ("" if file_name is None else f'; filename="{file_name}"')
+    head = "\r\n".join(each for each in (said, draw(HEADERS)) if each)
+    return head.encode("utf-8", "replace") + b"\r\n\r\n" + draw(st.binary(max_size=20))
+
+
+@st.composite
+def forms(draw: st.DrawFn) -> bytes:
+    """A form with some of its bytes changed, left out or put in, and cut off somewhere."""
+    body = b"".join(b"--x\r\n" + each + b"\r\n" for each in draw(st.lists(parts(), max_size=4))) + b"--x--\r\n"
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(body)))
+        body = body[:at] + draw(st.binary(max_size=3)) + body[at + draw(st.integers(0, 3)) :]
+    return body[: draw(st.integers(len(body) // 2, len(body)))]
+
+
+KINDS = st.sampled_from(
+    [
+        "multipart/form-data; boundary=x",
+        'multipart/form-data; boundary="x"; charset=utf-16',
+        "multipart/form-data; boundary=x; charset=nothing",
+        "multipart/form-data; boundary=x; charset=undefined",
+        "multipart/form-data; boundary=x; charset=punycode",
+        "multipart/form-data; boundary=x; charset=raw_unicode_escape",
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=" + "y" * 300,
+        "multipart/form-data; boundary=\u00e9",
+    ]
+)
+
+
+def read(body: bytes, kind: str, sizes: list[int]) -> tuple[dict[str, bytes], UploadBody]:
+    """The files and fields of a form that comes in pieces."""
+    cuts = [0, *sorted(size % (len(body) + 1) for size in sizes), len(body)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(cuts)]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "query_string": b""}
+    scope["headers"] = [(b"content-type", kind.encode("latin-1"))]
+
+    async def main() -> tuple[dict[str, bytes], UploadBody]:
+        async with read_form(Request(scope, receive), Bounds()) as form:
+            assert [place for place, _ in form.refused] == sorted({place for place, _ in form.refused})
+            assert all(verdict.reason for _, verdict in form.refused)
+            json.dumps([verdict.path for _, verdict in form.refused], ensure_ascii=False).encode()
+            return {name: stream.read() for name, stream in form.files.items()}, form.fields
+
+    return asyncio.run(main())
+
+
+@settings(max_examples=80)
+@given(forms(), KINDS, st.lists(st.integers(0, 1000), max_size=4))
+@example(
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--x--\r\n',
+    "multipart/form-data; boundary=x",
+    [3, 40, 70],
+)
+def test_a_form_is_files_under_plain_names_or_is_refused(body: bytes, kind: str, sizes: list[int]) -> None:
+    try:
+        files, fields = read(body, kind, sizes)
+    except (ApiError, RequestValidationError) as error:
+        if api_error(error).status_code != 400:
+            raise
+        return
+    assert files
+    assert not any(map(name_problem, files))
+    assert all(content in body for content in files.values())
+    assert isinstance(fields, UploadBody)
+
+
+def test_a_form_is_read_in_whatever_pieces_it_comes() -> None:
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n\r\n--y\r\n--x\r\n'
+        b'Content-Disposition: form-data; name="labels"\r\n\r\nhr\r\n--x--\r\n'
+    )
+    for cut in range(len(body)):
+        files, fields = read(body, "multipart/form-data; boundary=x", [cut])
+        assert (files, fields.labels) == ({"a.txt": b"\r\n--y"}, ["hr"])
+
+
+def test_a_form_that_is_cut_off_is_refused() -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--x--'
+    assert read(body, "multipart/form-data; boundary=x", [])[0] == {"a.txt": b"hello"}
+    assert read(body + b"\r\nafter the end", "multipart/form-data; boundary=x", [])[0] == {"a.txt": b"hello"}
+    for length in range(len(body)):
+        with pytest.raises(ApiError):
+            read(body[:length], "multipart/form-data; boundary=x", [])

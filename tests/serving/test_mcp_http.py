@@ -20,9 +20,8 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.receipts import verify
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import LONG_S, SECRET, Running, running
+from tests.serving.conftest import LONG_S, SECRET, Running, WaitingEngine, bounded, eventually, running
 from tests.serving.test_attacks import BrokenEngine
-from tests.serving.test_running import WaitingEngine, bounded, eventually
 
 _Result = TypeVar("_Result")
 QUESTION = "When was the bridge opened by the mayor?"
@@ -198,7 +197,7 @@ def test_a_call_waits_its_turn_and_ends_when_its_client_goes(
         assert engine.was_cancelled.wait(LONG_S)
         eventually(lambda: server.service.reading.running == 0)
     with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
-        assert "broken off" in call(server, "ask", mode=mode, question=QUESTION)["error"]
+        assert "stopped" in call(server, "ask", mode=mode, question=QUESTION)["error"]
 
 
 def test_logs_hold_nothing_of_a_call(server: Running, caplog: pytest.LogCaptureFixture) -> None:

@@ -38,7 +38,7 @@ def difference(server: Running, headers: dict[str, str] | None = None, **params:
     return server.client.get("/v1/versions/difference", params=params, headers=headers)
 
 
-def code(response: httpx.Response) -> tuple[int, str, str]:
+def told(response: httpx.Response) -> tuple[int, str, str]:
     error = response.json()["error"]
     return response.status_code, error["code"], error["param"]
 
@@ -153,8 +153,8 @@ def test_what_is_asked_of_a_text_is_bounded(configuration: Configuration, base: 
     with running(replace(configuration, bounds=bounds), echo_model(), {"kb": base}) as server:
         path = path_of(server, "bridge.txt")
         assert len(text(server, path=path).json()["text"]) == 20
-        assert code(text(server, path=path, length=21)) == (400, "above_limit", "length")
-        assert code(text(server)) == (400, "missing_required_parameter", "path")
+        assert told(text(server, path=path, length=21)) == (400, "above_limit", "length")
+        assert told(text(server)) == (400, "missing_required_parameter", "path")
         for params in ({"start": -1}, {"start": "x"}, {"length": 0}, {"start": "9" * 14}, {"page": 1}, {"as_of": "no"}):
             response = text(server, path=path, **params)
             assert response.status_code == 400, params
@@ -167,7 +167,7 @@ def test_a_text_that_is_not_to_be_seen_is_refused_as_one_that_is_not_there(serve
         for version in ({}, {"as_of": 2}):
             hidden, missing = (text(server, headers, path=p, **version) for p in (safe, "x" * len(safe)))
             assert hidden.text.replace(safe, "") == missing.text.replace("x" * len(safe), "")
-            assert code(hidden) == (404, "document_not_found", "path")
+            assert told(hidden) == (404, "document_not_found", "path")
     assert text(server, server.key("read", "hr"), path=safe).json()["text"] == SECRET
 
 
@@ -193,9 +193,9 @@ def test_versions_are_compared(server: Running, tmp_path: Path) -> None:
     short = difference(server, before=before, limit=1).json()
     assert len(short["passages_added"]) == 1
     assert short["counts"] == found["counts"]
-    assert code(difference(server)) == (400, "missing_required_parameter", "before")
-    assert code(difference(server, before=99)) == (400, "version_not_found", "before")
-    assert code(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
+    assert told(difference(server)) == (400, "missing_required_parameter", "before")
+    assert told(difference(server, before=99)) == (400, "version_not_found", "before")
+    assert told(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
 
 
 def test_a_difference_tells_nothing_of_documents_that_are_not_to_be_seen(server: Running, tmp_path: Path) -> None:
@@ -236,11 +236,11 @@ def test_a_model_tells_what_it_was_trained_on_and_not_what_else_there_is(own_hom
         assert "1,000 tokens" in " ".join(value["data"][0]["details"])
         assert "sibling" not in str(value)
         assert other.digest not in str(value)
-        assert code(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
+        assert told(server.client.get("/v1/models/sibling/lineage")) == (404, "model_not_found", "model")
 
 
 def test_of_a_model_that_is_not_in_the_store_nothing_is_known(server: Running) -> None:
-    assert code(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
+    assert told(server.client.get("/v1/models/echo/lineage")) == (404, "lineage_unknown", "model")
 
 
 # --- a report ---------------------------------------------------------------------------------------------------------

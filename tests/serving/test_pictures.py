@@ -17,8 +17,7 @@ from openbook.testing import HashEmbedder, echo_model
 from tests.parsers.hostile_pdfs import slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
-from tests.serving.conftest import Running, running
-from tests.serving.test_running import bounded, connected, eventually, everything
+from tests.serving.conftest import Running, bounded, connected, eventually, everything, running
 
 SHIP = make_pdf([["The ship has two masts."], [], ["It was built in 1921."]])
 PAY = make_pdf([["Anna earns 12 crowns: canary-7341."]])
@@ -139,13 +138,8 @@ def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
 
 def test_the_description_says_that_it_is_a_picture(server: Running) -> None:
     described = server.client.get("/openapi.json").json()["paths"]["/v1/documents/page"]["get"]
-    assert described["responses"]["200"]["content"] == {"image/png": {"schema": {"type": "string", "format": "binary"}}}
-    assert {each["name"]: each["schema"]["type"] for each in described["parameters"]} == {
-        "path": "string",
-        "page": "integer",
-        "knowledge_base": "string",
-        "as_of": "string",
-    }
+    assert set(described["responses"]["200"]["content"]) == {"image/png"}
+    assert {each["name"] for each in described["parameters"]} == {"path", "page", "knowledge_base", "as_of"}
     for each in ("not_a_pdf", "file_not_kept", "file_unreadable", "file_changed", "page_not_drawn", "page_not_found"):
         assert f"`{each}`" in described["description"]
 
@@ -166,23 +160,6 @@ def test_a_page_that_takes_too_long_is_refused(configuration: Configuration, bas
         response = picture(server, slow)
         assert code(response) == (409, "page_not_drawn", "path")
         assert "took longer than 0.5 s" in response.json()["error"]["message"]
-
-
-def test_pictures_leave_places_to_answers_and_end_with_who_asked(
-    configuration: Configuration, base: KnowledgeBase, slow: Path
-) -> None:
-    few = bounded(configuration, running=2, pictures=1, waiting=1, picture_s=600.0)
-    head = f"GET /v1/documents/page?path={slow}&page=1 HTTP/1.1\nHost: localhost\n\n"
-    with running(few, echo_model(), {"kb": base}) as server:
-        first = connected(server, head)
-        eventually(lambda: server.service.drawing.running == 1)
-        second = connected(server, head)
-        eventually(lambda: server.service.drawing.waiting == 1)
-        assert picture(server, slow).status_code == 429
-        assert server.client.get("/v1/documents").status_code == 200
-        first.close()
-        second.close()
-        eventually(lambda: server.service.drawing.running == server.service.reading.running == 0)
 
 
 def test_a_server_that_ends_does_not_wait_for_a_picture(

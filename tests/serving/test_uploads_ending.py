@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,10 @@ from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.check import check
 from openbook.records import Vectors
 from openbook.serving import server as server_module
-from openbook.serving.configuration import Bounds, Configuration
-from openbook.serving.running import Gate, caller_id
+from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import LONG_S, Running, running
+from tests.serving.conftest import LONG_S, Running, bounded, connected, eventually, running
 from tests.serving.test_documents import listed
-from tests.serving.test_running import bounded, connected, eventually
 
 SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
 BOUNDARY = "x0x"
@@ -91,7 +88,7 @@ def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     for _ in range(3):  # what came before these, the server has seen: that its client left
         assert server.client.get("/health").status_code == 200
     embedder.end()
-    eventually(lambda: server.service.writing.running == server.service.receiving.running == 0)
+    eventually(lambda: server.service.uploading.running == 0)
     assert stored(base) == before
     assert upload_files(own_home) == []
     assert send(server, ("new.txt", b"The lamp is green.")).status_code == 200
@@ -156,7 +153,7 @@ def test_an_upload_waits_for_none_of_another_caller(
         sent = threads.submit(send, server, SLOW, theirs)
         assert embedder.begun.acquire(timeout=LONG_S)
         second = threads.submit(send, server, ("second.txt", b"Another text."), theirs)
-        eventually(lambda: server.service.receiving.waiting == 1)  # theirs waits for theirs
+        eventually(lambda: server.service.uploading.waiting == 1)  # theirs waits for theirs
         assert send(server, ("lamp.txt", b"The lamp is green."), mine).json()["data"][0]["outcome"] == "added"
         door = tmp_path / "door.txt"
         door.write_text("The door is blue.")
@@ -167,44 +164,3 @@ def test_an_upload_waits_for_none_of_another_caller(
         assert [each.result(LONG_S).json()["data"][0]["outcome"] for each in (sent, second)] == ["added", "added"]
     assert check(base).damaged == ()
     assert {Path(path).name for path in listed(server)} >= {"slow.txt", "second.txt", "lamp.txt", "door.txt"}
-
-
-def test_workers_share_out_uploads_and_leave_two_to_each() -> None:
-    assert [Bounds().shared_by(count).uploads for count in (1, 2, 8)] == [2, 2, 2]
-    assert Bounds(uploads=8).shared_by(2).uploads == 4
-    assert Bounds(uploads=1).shared_by(2).uploads == 1
-
-
-def test_a_place_beyond_the_share_of_one_caller_stays_for_another() -> None:
-    asyncio.run(_two_callers())
-
-
-async def _two_callers() -> None:
-    gate, order = Gate(2, 8, each=1), list[str]()
-    ends = {name: asyncio.Event() for name in ("a1", "a2", "b1", "b2")}
-
-    async def hold(name: str) -> None:
-        caller_id.set(name[0])
-        async with gate.place():
-            order.append(name)
-            await ends[name].wait()
-
-    async def settled() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    async with asyncio.TaskGroup() as tasks:
-        for name in ("a1", "a2"):
-            tasks.create_task(hold(name))
-        await settled()
-        assert (order, gate.running, gate.waiting) == (["a1"], 1, 1)
-        for name in ("b1", "b2"):
-            tasks.create_task(hold(name))
-        await settled()
-        assert (order, gate.running, gate.waiting) == (["a1", "b1"], 2, 2)
-        ends["b1"].set()
-        await settled()
-        assert order == ["a1", "b1", "b2"]
-        for each in ends.values():
-            each.set()
-    assert (gate.running, gate.waiting) == (0, 0)

@@ -1,0 +1,106 @@
+"""Who asks, and under which name: keys and rights, the Host and Origin headers."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+
+from openbook.knowledge.scope import Scope
+from openbook.serving.configuration import Configuration, is_loopback
+from openbook.serving.errors import ApiError
+from openbook.serving.keys import RIGHTS, KeyFile, Right, looks_like_key
+
+# Not every proxy adds one of these, and a port forward adds nothing: a help, not a promise.
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`id`: of the key. `labels`: all that any search, list or count for this caller may see."""
+
+    id: str
+    right: Right
+    labels: frozenset[str]
+
+    def scope(self, as_of: int | None = None, where: str = "") -> Scope:
+        return Scope(as_of, where, self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    configuration: Configuration
+    keys: KeyFile
+
+    def check_names(self, headers: Headers) -> None:
+        """Raises ApiError for a name that is not this server's (DNS rebinding), or a page of another origin (CSRF)."""
+        host = headers.get("host", "")
+        if len(headers.getlist("host")) != 1 or not self._is_ours(host):
+            message = (
+                f"This server does not answer under the name {host[:100]!r}. Allow it with: openbook serve --allow-host"
+            )
+            raise ApiError(421, message, code="unknown_host")
+        origin = headers.get("origin")
+        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+            raise ApiError(403, "Pages of other origins may not use this server.", code="foreign_origin")
+
+    def _is_ours(self, host: str) -> bool:
+        name = (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
+        own = {each.lower() for each in (self.configuration.host, *self.configuration.allowed_hosts)}
+        if is_loopback(self.configuration.host):
+            own |= {"localhost", "127.0.0.1", "::1"}
+        elif name == "localhost" or _is_address(name):
+            return True  # no foreign page can make its own name lead to a bare address
+        return name in own
+
+    def caller(self, headers: Headers, right: Right) -> Caller:
+        """Raises ApiError when the caller is unknown or does not have that right."""
+        # Browsers name the site that asks, even where they send no Origin, as for a picture. Other programs do not.
+        if not set(headers.getlist("sec-fetch-site")) <= {"same-origin", "none"}:
+            raise ApiError(403, "Pages of other sites may not use this server.", code="foreign_site")
+        caller = self._caller(headers)
+        if RIGHTS.index(caller.right) < RIGHTS.index(right):
+            message = f"This key has the right {caller.right!r}, but the request needs {right!r}."
+            raise ApiError(403, message, code="insufficient_permissions")
+        return caller
+
+    def _caller(self, headers: Headers) -> Caller:
+        token = _token(headers)
+        if token is not None and looks_like_key(token):
+            key = self.keys.find(token)
+            if key is None:
+                raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+            if self.keys.days_left(key) == 0:
+                message = (
+                    f"This API key expired on {key.expires_at}. Ask whoever runs the server for a new secret: openbook "
+                    f"keys rotate {key.id}"
+                )
+                raise ApiError(401, message, code="expired_api_key")
+            return Caller(key.id, key.right, frozenset(key.labels))
+        if self.configuration.needs_key:
+            message = "An API key is needed: Authorization: Bearer ob-... Make one with: openbook keys new"
+            raise ApiError(401, message, code="missing_api_key" if token is None else "invalid_api_key")
+        if any(name in headers for name in _FORWARDED):
+            message = "This request came through a proxy, so it needs an API key. Make one with: openbook keys new"
+            raise ApiError(401, message, code="missing_api_key")
+        # On this machine only. Clients that insist on some key send any word; it means nothing.
+        return Caller("local", "admin", self.configuration.labels)
+
+
+def _token(headers: Headers) -> str | None:
+    values = headers.getlist("authorization")
+    if not values:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer":
+        raise ApiError(401, "Send the API key as: Authorization: Bearer ob-...", code="invalid_api_key")
+    return token.strip()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""The model that answers, while its name in the store may come to mean another one: later requests get that one.
+
+A request keeps the model that it began with, so that an answer, its receipt and its fingerprint are of one model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from openbook.errors import OpenBookError
+from openbook.inference import FrozenModel
+from openbook.models import ModelStore
+from openbook.models.aliases import name_path, name_problem
+from openbook.records import Digest
+from openbook.serving.errors import LOG
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`stamp()` changes when the name may mean another model; it is asked before each request, so it must be quick.
+    None: there is no such name now.
+
+    `open(digest)`: the model that it means now, verified; None when that still is the model of `digest`.
+    """
+
+    stamp: Callable[[], object]
+    open: Callable[[Digest], FrozenModel | None]
+
+
+def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel]) -> Source:
+    """The model `name` of the store at `root`. A name that is a digest never means another."""
+
+    def stamp() -> object:
+        try:
+            status = name_path(root, name).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def opened(digest: Digest) -> FrozenModel | None:
+        return None if ModelStore(root).resolve(name).digest == digest else open_model()
+
+    return Source((lambda: None) if name_problem(name) else stamp, opened)
+
+
+@dataclass(slots=True, eq=False)
+class _Use:
+    model: FrozenModel
+    requests: int = 0
+
+
+class CurrentModel:
+    """Lends the model to requests, and opens the next one on a thread when `source` says so.
+
+    A model that was replaced is closed when the last request that began with it has ended. If the new one cannot be
+    opened, the log says so once, and the present one stays. The first model is for whoever opened it to close, unless
+    another took its place.
+    """
+
+    def __init__(self, model: FrozenModel, source: Source | None = None) -> None:
+        self._first, self._source = model, source
+        self._now = _Use(model)
+        self._seen: object = None  # so the first request looks: the name may have changed since the model was opened
+        self._lock = threading.Lock()
+        self._opening = self._ended = False
+
+    @contextmanager
+    def lease(self) -> Iterator[FrozenModel]:
+        """The model for a request that begins now, open until the block ends."""
+        self._look()
+        with self._lock:
+            use = self._now
+            use.requests += 1
+        try:
+            yield use.model
+        finally:
+            with self._lock:
+                use.requests -= 1
+                is_done = use is not self._now and not use.requests
+            if is_done:
+                use.model.close()
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended, last = True, self._now.model
+        if last is not self._first:
+            last.close()
+
+    def _look(self) -> None:
+        """Begin to open another model where the name may mean one; never two at a time."""
+        if self._source is None or self._opening:
+            return
+        stamp = self._source.stamp()
+        if stamp not in (None, self._seen):
+            self._seen, self._opening = stamp, True
+            threading.Thread(target=self._open, args=[self._source], name="openbook-model", daemon=True).start()
+
+    def _open(self, source: Source) -> None:
+        try:
+            model = source.open(self._now.model.identity.digest)
+            if model is not None:
+                self._replace(model)
+        except OpenBookError as error:
+            LOG.error("the model's name now means another model, which cannot be opened; the old one stays: %s", error)
+        except Exception:  # noqa: BLE001  nobody waits for this thread; the log has it
+            LOG.exception("the model's name now means another model, which cannot be opened; the old one stays")
+        finally:
+            self._opening = False
+
+    def _replace(self, model: FrozenModel) -> None:
+        with self._lock:
+            old = _Use(model) if self._ended else self._now
+            if not self._ended:
+                self._now = _Use(model)
+                LOG.info("later requests are answered by %s %s", model.identity.name, model.identity.digest[:12])
+            is_unused = not old.requests
+        if is_unused:
+            old.model.close()

@@ -1,0 +1,81 @@
+"""POST /v1/search and POST /v1/embeddings: retrieval without an answer."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+
+from openbook.answer import checked_question
+from openbook.records import EmbedderIdentity, Hit
+from openbook.serving.concurrency import Stop
+from openbook.serving.errors import ApiError, check_at_most, invalid
+from openbook.serving.schemas import (
+    Embedding,
+    EmbeddingBody,
+    Embeddings,
+    EmbeddingUsage,
+    FoundPassage,
+    FoundPassages,
+    MadeBy,
+    SearchBody,
+)
+from openbook.serving.service import CallOf, Route, needs, scope_of
+
+router = APIRouter(route_class=Route)
+
+
+@router.post("/v1/search", **needs("read"))
+async def search(call: CallOf, body: SearchBody) -> FoundPassages:
+    """Passages for a query, best first, from documents that the caller may see."""
+    service = call.service
+    check_at_most(body.limit, service.configuration.bounds.hits, "limit")
+    query = checked_question(body.query)
+    base = service.base(body.knowledge_base)
+
+    def work(stop: Stop) -> tuple[int, list[Hit]]:
+        scope = scope_of(base, call.caller, body)
+        stop.check()
+        return base.search(query, service.embedder, body.limit, scope)
+
+    version, hits = await call.read(work)
+    data = [FoundPassage.model_validate(hit) for hit in hits]
+    return FoundPassages(knowledge_base=base.id, version=version, data=data)
+
+
+@router.post("/v1/embeddings", **needs("read"))
+async def embeddings(call: CallOf, body: EmbeddingBody) -> Embeddings:
+    """Vectors like those of the passages in the knowledge base. `usage` counts the tokens that were read."""
+    embedder, bounds = call.service.embedder, call.service.configuration.bounds
+    identity = embedder.identity
+    if body.model != identity.name:
+        message = f"The model {body.model[:100]!r} does not exist. The embedder is {identity.name}."
+        raise ApiError(404, message, code="model_not_found", param="model")
+    if body.dimensions not in (None, identity.dimensions):
+        message = f"{identity.name} has {identity.dimensions} dimensions, and no other number."
+        raise invalid(message, "dimensions", "unsupported_parameter")
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    check_at_most(len(texts), bounds.embedding_texts, "input")
+    check_at_most(max(map(len, texts), default=0), bounds.embedding_chars, "input")
+    if not texts or not all(texts):
+        raise invalid("Invalid 'input': it must have at least one text, and no text may be empty.", "input")
+
+    def work(stop: Stop) -> tuple[list[Any], int]:
+        # One at a time, so that a client that goes away stops it.
+        rows = [embedder.embed_passages([text])[0] for text in stop.each(texts)]
+        return rows, sum(map(embedder.count_tokens, texts))
+
+    def shown(row: Any) -> str | list[float]:
+        if body.encoding_format == "base64":
+            return base64.b64encode(np.asarray(row, dtype="<f4").tobytes()).decode()
+        return [float(x) for x in row]
+
+    rows, tokens = await call.read(work)
+    return Embeddings(
+        data=[Embedding(index=i, embedding=shown(row)) for i, row in enumerate(rows)],
+        model=identity.name,
+        usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
+        openbook=MadeBy(embedder=EmbedderIdentity(identity.name, embedder.model_digest, identity.dimensions)),
+    )

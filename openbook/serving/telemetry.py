@@ -1,0 +1,164 @@
+"""Counts and times for Prometheus, and spans for OpenTelemetry: of requests and answers, never of what is in them.
+
+Spans are `ask`, and in it `retrieve`, `read` and `cite`. They have times, counts and digests, never a question, a text, or
+the name of a document. A request that comes with a trace (W3C `traceparent`) is part of it. See docs/operations.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from openbook import __version__
+from openbook.errors import ConfigError
+from openbook.records import Answer, Timings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which several processes count in files of one folder
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Metrics:
+    """One registry a server, so that two in one process do not meet."""
+
+    def __init__(self) -> None:
+        own = self._registry = CollectorRegistry()
+        self._requests = Counter("openbook_requests", "Requests answered.", ["route", "method", "status"], registry=own)
+        about = "Seconds from the head of a request to the last byte of its answer."
+        self._seconds = Histogram("openbook_request_seconds", about, ["route"], buckets=_BUCKETS_S, registry=own)
+        about = "Answers of the model, by how they ended."
+        self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
+        self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
+        about = "Requests that compute now."
+        self._running = Gauge("openbook_running", about, ["gate"], registry=own, multiprocess_mode="livesum")
+        about = "Requests that wait for a place."
+        self._waiting = Gauge("openbook_waiting", about, ["gate"], registry=own, multiprocess_mode="livesum")
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def answer(self, mode: str, end: str, prompt_tokens: int | None, answer_tokens: int | None) -> None:
+        self._answers.labels(mode, end).inc()
+        self._tokens.labels("read").inc(prompt_tokens or 0)
+        self._tokens.labels("written").inc(answer_tokens or 0)
+
+    def gate(self, name: str, running: int, waiting: int) -> None:
+        self._running.labels(name).set(running)
+        self._waiting.labels(name).set(waiting)
+
+    def text(self) -> bytes:
+        """Of this process, or of all that count in one folder."""
+        folder = os.environ.get(METRICS_FOLDER)
+        if folder is None:
+            return generate_latest(self._registry)
+        for path in Path(folder).glob("gauge_livesum_*.db"):
+            if (found := re.search(r"_([0-9]+)\.db", path.name)) and not _is_alive(int(found[1])):
+                mark_process_dead(int(found[1]), folder)  # type: ignore[no-untyped-call]
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Traces:
+    """Reports finished answers to a tracer; they hold their own times."""
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        self._tracer = get_tracer("openbook", __version__, provider)
+
+    def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
+        """`began_ns`: Unix time. `carrier`: the headers of the request."""
+        times, receipt = answer.timings or Timings(), answer.receipt
+        end_ns = began_ns + _ns(times.total_s)
+        attributes: dict[str, str | int | bool] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": receipt.model.name,
+            "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
+            "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
+            "openbook.mode": mode,
+            "openbook.model.digest": receipt.model.digest,
+            "openbook.numeric_class": receipt.numeric_class,
+            "openbook.receipt": receipt.digest,
+            "openbook.finish_reason": answer.finish_reason,
+            "openbook.abstained": answer.abstained,
+            "openbook.passages": len(answer.passages),
+            "openbook.citations": len(answer.citations),
+        }
+        if receipt.knowledge_base is not None and receipt.knowledge_base_version is not None:
+            attributes["openbook.knowledge_base"] = receipt.knowledge_base
+            attributes["openbook.knowledge_base.version"] = receipt.knowledge_base_version
+        context = _PROPAGATOR.extract(carrier)
+        whole = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        inside = set_span_in_context(whole, context)
+        read_ns = began_ns + _ns(times.retrieve_s)
+        cite_ns = read_ns + _ns(times.read_s)
+        if receipt.knowledge_base is not None:
+            self._tracer.start_span("retrieve", inside, start_time=began_ns).end(read_ns)
+        reading = self._tracer.start_span("read", inside, start_time=read_ns)
+        if times.first_token_s is not None:
+            reading.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
+        reading.end(cite_ns)
+        if receipt.knowledge_base is not None:
+            self._tracer.start_span("cite", inside, start_time=cite_ns).end(end_ns)
+        whole.end(end_ns)
+
+    def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
+        """An answer that failed. The span has the kind of the error, not its message, which may quote a text."""
+        context = _PROPAGATOR.extract(carrier)
+        attributes: dict[str, str | int | bool] = {"openbook.mode": mode, "error.type": type(error).__name__}
+        span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1_000_000_000)
+
+
+def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | None:
+    """Sends spans where OpenTelemetry's own variables say; None when they name no address. Shut it down at the end.
+
+    Raises ConfigError when the extra is missing.
+    """
+    if (
+        not any(environment.get(name) for name in ENDPOINTS)
+        or environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    ):
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider as SdkProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        named = next(name for name in ENDPOINTS if environment.get(name))
+        raise ConfigError(
+            f"{named} is set, but sending traces needs the extra 'otel' ({error.name} is not installed): "
+            "pip install 'openbook[serve,otel]'"
+        ) from error
+    name = {} if "OTEL_SERVICE_NAME" in environment else {"service.name": "openbook"}
+    provider = SdkProvider(resource=Resource.create(name))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

@@ -1,0 +1,479 @@
+"""What is asked of an answer and how it is shown, in both of OpenAI's shapes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openbook.answer import ask
+from openbook.answer_text import ABSTENTION, TextPreview, tidy
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.versions import tag
+from openbook.records import Answer, Citation, ReaderFormat
+from openbook.serving import answers
+from openbook.serving.answers import Conversation, ModelName, footnotes
+from openbook.serving.chat import ChatShape
+from openbook.serving.configuration import Configuration
+from openbook.serving.errors import ApiError
+from openbook.serving.schemas import Message, ServedAnswer
+from openbook.testing import HashEmbedder, echo_model
+from tests.serving.conftest import QUESTION, SECRET, Running, WaitingEngine, bounded, code, events_of, running
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
+UNKNOWN = "What is the colour of happiness and of number 12?"
+TOWER = "How many metres high is the tower of Lund?"
+
+
+def post(
+    server: Running, path: str, question: Any, headers: dict[str, str] | None = None, **more: Any
+) -> httpx.Response:
+    """A question, or messages."""
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    body = {"model": "echo", ("messages" if path == CHAT else "input"): messages, **more}
+    return server.client.post(path, json=body, headers=headers)
+
+
+def text_and_answer(response: httpx.Response) -> tuple[str, dict[str, Any]]:
+    """The text that a client shows, and what is under `openbook`, whole or streamed."""
+    assert response.status_code == 200, response.text
+    if not response.headers["content-type"].startswith("text/event-stream"):
+        value = response.json()
+        text = (
+            value["output"][0]["content"][0]["text"] if "output" in value else value["choices"][0]["message"]["content"]
+        )
+        return text, value["openbook"]
+    values = [json.loads(each) for each in events_of(response.text) if each != "[DONE]"]
+    if "type" in values[0]:
+        return "".join(each.get("delta", "") for each in values), values[-1]["response"]["openbook"]
+    text = "".join(each["choices"][0]["delta"].get("content", "") for each in values if each["choices"])
+    (answer,) = [each["openbook"] for each in values if "openbook" in each]
+    return text, answer
+
+
+def answer_of(response: httpx.Response) -> dict[str, Any]:
+    return text_and_answer(response)[1]
+
+
+# --- one answer, shown in four ways -----------------------------------------------------------------------------------
+
+
+def test_an_answer_is_that_of_the_library(server: Running, embedder: HashEmbedder) -> None:
+    answer = ask(QUESTION, echo_model(), server.bases["kb"], embedder)
+    expected = json.loads(json.dumps(answer.to_json())) | {"timings": None, "warnings": []}
+    assert expected["citations"]
+    for path in PATHS:
+        for stream in (False, True):
+            assert text_and_answer(post(server, path, QUESTION, stream=stream)) == (answer.answer, expected)
+
+
+def test_a_chat_has_the_fields_that_openai_has(server: Running) -> None:
+    value = post(server, CHAT, QUESTION).json()
+    text = value["openbook"]["answer"]
+    message = {"role": "assistant", "content": text, "refusal": None}
+    assert value["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
+    usage = value["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
+    response = post(server, CHAT, QUESTION, stream=True, stream_options={"include_usage": True})
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    *chunks, end = events_of(response.text)
+    assert end == "[DONE]"
+    values = [json.loads(chunk) for chunk in chunks]
+    assert {each["id"] for each in values} == {value["id"]}
+    roles = [each["choices"][0]["delta"].get("role") for each in values[:-1]]
+    assert roles == ["assistant"] + [None] * (len(roles) - 1)
+    assert values[-2]["choices"][0]["finish_reason"] == "stop"
+    assert (values[-1]["choices"], values[-1]["usage"]) == ([], usage)
+    assert [each for each in values[:-1] if "usage" in each] == []
+
+
+def test_a_response_has_the_events_that_openai_has(server: Running) -> None:
+    whole, response = post(server, RESPONSES, QUESTION).json(), post(server, RESPONSES, QUESTION, stream=True)
+    values = [json.loads(each) for each in events_of(response.text)]
+    names = [line.removeprefix("event: ") for line in response.text.split("\n") if line.startswith("event: ")]
+    assert names == [each["type"] for each in values]
+    assert [each["sequence_number"] for each in values] == list(range(len(values)))
+    begin = ["created", "in_progress", "output_item.added", "content_part.added"]
+    end = ["output_text.done", "content_part.done", "output_item.done", "completed"]
+    assert [name.removeprefix("response.") for name in names[:4] + names[-4:]] == begin + end
+    assert set(names[4:-4]) == {"response.output_text.delta"}
+    for each in (last := values[-1]["response"], whole):
+        each.pop("created_at")
+    assert last == whole
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_length_is_told_as_openai_tells_it(server: Running, path: str) -> None:
+    if path == CHAT:
+        value = post(server, path, QUESTION, max_completion_tokens=2).json()
+        assert (value["choices"][0]["finish_reason"], value["usage"]["completion_tokens"]) == ("length", 2)
+    else:
+        value = post(server, path, QUESTION, max_output_tokens=2).json()
+        assert (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_answer_that_takes_too_long_ends_with_an_error(
+    configuration: Configuration, base: KnowledgeBase, path: str
+) -> None:
+    with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
+        assert code(post(server, path, QUESTION)) == (504, "timeout")
+        stream = post(server, path, QUESTION, stream=True).text
+        assert json.loads(events_of(stream)[-1])["error"]["code"] == "timeout"
+
+
+def test_without_documents_that_say_it_an_answer_abstains(server: Running) -> None:
+    response = post(server, CHAT, "What is the safe number of the harbour office?")
+    assert text_and_answer(response)[0] == ABSTENTION
+    assert "canary" not in response.text
+    closed = answer_of(post(server, CHAT, QUESTION, model="echo:closed-book"))
+    assert (closed["passages"], closed["receipt"]["strategy"]) == ([], "closed-book")
+
+
+def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Running) -> None:
+    """To others they could tell whether a text was read before that they may not see."""
+    hr = server.key("read", "hr")
+    held = answer_of(post(server, CHAT, "With which number does the safe of the harbour office open?", hr))
+    assert (held["answer"], held["receipt"]["labels"]) == (SECRET, ["hr"])
+    for headers, is_told in ((None, False), (server.key("admin"), False), (hr, True)):
+        assert (answer_of(post(server, CHAT, QUESTION, headers))["timings"] is not None) is is_told
+    assert answer_of(post(server, CHAT, QUESTION, model="echo:closed-book"))["timings"]["total_s"] > 0
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+TURNS = [
+    {"role": "user", "content": "When does the ferry to Sandhavn leave?"},
+    {"role": "assistant", "content": "At nine."},
+]
+
+
+def test_a_follow_up_is_searched_for_with_what_it_refers_to(server: Running) -> None:
+    answer = answer_of(post(server, CHAT, [*TURNS, {"role": "user", "content": "What does a ticket for it cost?"}]))
+    assert answer["question"] == "What does a ticket for it cost?"
+    assert answer["passages"][0]["passage"]["document"].endswith("ferry.md")
+
+
+def test_a_follow_up_is_answered_as_the_question_that_stands_alone(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    alone = "When does the ferry to Sandhavn leave on weekdays?"
+    messages = [*TURNS, {"role": "user", "content": "And on weekdays?"}]
+    with running(configuration, echo_model(otherwise=alone), {"kb": base}) as server:
+        whole = answer_of(post(server, CHAT, messages))
+        assert whole["question"] == whole["receipt"]["question"] == alone
+        assert whole["notes"] == [f"Understood as: {alone}"]
+        assert whole["receipt"] == answer_of(post(server, CHAT, alone))["receipt"]
+        closed = answer_of(post(server, CHAT, messages, model="echo:closed-book"))
+        assert closed["notes"] == [f"Understood as: {alone}", "From the model's memory alone; no document was read."]
+        assert closed["warnings"] == []
+
+
+def test_only_turns_of_the_user_count() -> None:
+    messages = [Message.model_validate(each) for each in TURNS]
+    asked = Conversation.of([*messages, Message(role="user", content="Why?")], "messages")
+    assert (asked.question, asked.turns, asked.earlier) == ("Why?", (TURNS[0]["content"],), 2)
+    with pytest.raises(ApiError, match="role must be 'user'"):
+        Conversation.of(messages, "messages")
+
+
+def told(text: str, role: str = "system") -> list[dict[str, Any]]:
+    return [{"role": role, "content": text}, {"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
+
+
+def test_a_system_message_is_an_instruction_to_the_model(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def noting(*arguments: Any, **more: Any) -> Answer:
+        given.append(arguments[4].instruction)
+        return ask(*arguments, **more)
+
+    monkeypatch.setattr(answers, "ask", noting)
+    for role in ("system", "developer"):
+        assert answer_of(post(server, CHAT, told(" Answer in French. ", role)))["warnings"] == []
+    post(server, CHAT, [*told("Be brief.")[:1], *told("Name\0the page.")])
+    post(server, RESPONSES, told("Be brief.", "developer"), instructions="Be kind.")
+    post(server, CHAT, QUESTION)
+    assert given == ["Answer in French.", "Answer in French.", "Be brief.\nName the page.", "Be kind.\nBe brief.", ""]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_ignored_of_a_conversation_is_told(
+    server: Running, configuration: Configuration, base: KnowledgeBase, path: str
+) -> None:
+    long = "The system message is ignored. It has 2,001 characters; the limit is 2,000."
+    earlier = "The earlier turns are ignored. Without passages, the model gets only the last question."
+    trained = "The system message is ignored. This model follows only the instruction that it was trained with."
+    last = {"role": "user", "content": QUESTION}
+    for messages, model, warnings in (
+        (told("x" * 2000), "echo", []),
+        (told("x" * 2001), "echo", [long]),
+        ([*TURNS, last], "echo", []),
+        ([*TURNS, last], "echo:closed-book", [earlier]),
+        ([TURNS[1], last], "echo:closed-book", [earlier]),
+        ([{"role": "assistant", "content": None}, last], "echo:closed-book", []),
+    ):
+        assert answer_of(post(server, path, messages, model=model))["warnings"] == warnings
+    reader = ReaderFormat("Answer from the passage.", ABSTENTION)
+    with running(configuration, echo_model(reader=reader), {"kb": base}) as trained_server:
+        assert answer_of(post(trained_server, path, told("Lie.")))["warnings"] == [trained]
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"model": "gpt-4"}, 404, "model_not_found", "model"),
+    ({"model": None}, 400, "invalid_value", "model"),
+    ({"temperature": 3}, 400, "invalid_value", "temperature"),
+    ({"temperature": "1"}, 400, "invalid_value", "temperature"),
+    ({"top_p": 0}, 400, "invalid_value", "top_p"),
+    ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
+    ({"max_tokens": 10**6}, 400, "above_limit", "max_tokens"),
+    ({"seed": 2**70}, 400, "invalid_value", "seed"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, 400, "above_limit", "stop"),
+    ({"tools": [TOOL], "tool_choice": "required"}, 400, "invalid_value", "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, 400, "invalid_value", "tool_choice"),
+    ({"openbook": {"passagez": 1}}, 400, "unknown_parameter", "openbook.passagez"),
+    ({"where": "type = 'md'"}, 400, "unknown_parameter", "where"),
+    ({"open_book": {"where": "type = 'md'"}}, 400, "unknown_parameter", "open_book"),
+    ({"openbook": {"as_of": 99}}, 400, "version_not_found", "as_of"),
+    ({"openbook": {"knowledge_base": "other"}}, 404, "knowledge_base_not_found", "knowledge_base"),
+    ({"openbook": {"passages": 1000}}, 400, "above_limit", "openbook.passages"),
+    ({"openbook": {"strategy": "each"}}, 400, "invalid_value", None),
+    ({"openbook": {"where": "type ="}}, 400, "invalid_value", None),
+    ({"model": "echo:kb", "openbook": {"knowledge_base": "kb"}}, 400, "invalid_value", "openbook.knowledge_base"),
+    ({"model": "echo:kb@1", "openbook": {"as_of": 2}}, 400, "invalid_value", "openbook.as_of"),
+    ({"model": "echo:kb@9"}, 400, "version_not_found", "model"),
+    ({"MESSAGES": []}, 400, "invalid_value", "MESSAGES"),
+    ({"MESSAGES": [{"role": "user", "content": " "}]}, 400, "invalid_value", None),
+    ({"MESSAGES": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
+    ({"MESSAGES": [{"role": "tool", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
+    ({"MESSAGES": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "invalid_value", "MESSAGES[0].content[0].type"),
+    ({"MESSAGES": [{"role": "user", "content": "many words " * 4000}]}, 400, "invalid_value", None),
+]  # fmt: skip
+WRONG_CHAT: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"n": 2}, 400, "invalid_value", "n"),
+    ({"response_format": {"type": "json_schema"}}, 400, "invalid_value", "response_format.type"),
+    ({"modalities": ["text", "audio"]}, 400, "invalid_value", "modalities[1]"),
+]
+WRONG_RESPONSES: list[tuple[dict[str, Any], int, str, str | None]] = [
+    ({"max_output_tokens": 0}, 400, "invalid_value", "max_output_tokens"),
+    ({"background": True}, 400, "invalid_value", "background"),
+    ({"text": {"format": {"type": "json_schema"}}}, 400, "invalid_value", "text.format.type"),
+    ({"previous_response_id": "resp_1"}, 400, "invalid_value", "previous_response_id"),
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_wrong_is_refused_in_the_shape_of_openai(server: Running, path: str) -> None:
+    messages = "messages" if path == CHAT else "input"
+    for body, status, wanted, param in WRONG + (WRONG_CHAT if path == CHAT else WRONG_RESPONSES):
+        for stream in (False, True):
+            sent = {key.replace("MESSAGES", messages): value for key, value in body.items()}
+            response = post(server, path, QUESTION, **({"stream": stream} | sent))
+            error = response.json()["error"]
+            assert (response.status_code, error["code"], error["type"]) == (status, wanted, "invalid_request_error"), (
+                body
+            )
+            assert error["param"] == (param and param.replace("MESSAGES", messages)), (body, error)
+            assert error["message"]
+
+
+def test_values_that_change_nothing_are_accepted(server: Running) -> None:
+    text = {"type": "text"}
+    harmless: dict[str, Any] = {
+        CHAT: {"n": 1, "tool_choice": "auto", "response_format": text, "modalities": ["text"], "function_call": "none"},
+        RESPONSES: {"background": False, "previous_response_id": None, "text": {"format": text}},
+    }
+    nothing: dict[str, Any] = {"tools": [], "logprobs": False, "metadata": {}, "top_k": None, "stream_options": None}
+    for path in PATHS:
+        assert answer_of(post(server, path, QUESTION, **harmless[path], **nothing, user="x"))["warnings"] == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_ignored_is_told_and_the_answer_is_the_same(server: Running, path: str, stream: bool) -> None:
+    plain, kind = answer_of(post(server, path, QUESTION)), "text" if path == CHAT else "input_text"
+    messages = [{"role": "user", "content": [{"type": kind, "text": QUESTION, "cache_control": {"type": "ephemeral"}}]}]
+    answer = answer_of(post(server, path, messages, stream=stream, tools=[TOOL], top_k=40, frobnicate={"x": 1}))
+    (warning,) = answer.pop("warnings")
+    part = f"{'messages' if path == CHAT else 'input'}[0].content[0].cache_control"
+    assert warning == f"'tools', 'top_k', 'frobnicate', {part!r} are ignored. This server has no such parameter."
+    assert answer == {each: plain[each] for each in plain if each != "warnings"}
+    many: dict[str, Any] = {f"unknown{i}" + "x" * 1000: i + 1 for i in range(500)}
+    (warning,) = answer_of(post(server, path, QUESTION, **many))["warnings"]
+    assert "and 490 more are ignored." in warning
+    assert len(warning) < 1000
+    unused = answer_of(post(server, path, QUESTION, stream_options={"include_usage": True}))["warnings"]
+    assert unused == ["'stream_options' is ignored. The answer is not streamed."]
+
+
+def test_a_version_and_a_filter_choose_what_is_seen(server: Running) -> None:
+    assert answer_of(post(server, CHAT, QUESTION, openbook={"as_of": 0}))["abstained"]
+    assert answer_of(post(server, CHAT, QUESTION, openbook={"as_of": 1}))["receipt"]["knowledge_base_version"] == 1
+    assert answer_of(post(server, CHAT, QUESTION, openbook={"where": "type = 'md'"}))["abstained"]
+
+
+# --- names of models --------------------------------------------------------------------------------------------------
+
+BASES = ("kb", "hand:book", "odd@2", "closed-book")
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ("llama3:8b", ModelName()),
+        ("llama3:8b:closed-book", ModelName(closed_book=True)),
+        ("llama3:8b:kb", ModelName(knowledge_base="kb")),
+        ("llama3:8b:kb@3", ModelName(knowledge_base="kb", as_of="3")),
+        ("llama3:8b:hand:book@2026-03-01T09:00", ModelName(knowledge_base="hand:book", as_of="2026-03-01T09:00")),
+        ("llama3:8b:odd@2", ModelName(knowledge_base="odd@2")),
+        ("llama3:8b:odd@2@1", ModelName(knowledge_base="odd@2", as_of="1")),
+    ],
+)
+def test_a_name_says_which(model: str, wanted: ModelName) -> None:
+    assert ModelName.parse(model, "llama3:8b", BASES) == wanted
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["", "llama3", "llama3:8b:", "llama3:8b@3", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@", "llama3:8b:@3"],
+)
+def test_any_other_name_is_refused_with_those_that_there_are(model: str) -> None:
+    with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
+        ModelName.parse(model, "llama3:8b", BASES)
+    assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
+
+
+def test_the_name_chooses_what_the_body_can_choose(
+    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    towers = KnowledgeBase.ensure(tmp_path / "towers", embedder.identity)
+    for metres in (50, 55):
+        (tmp_path / "tower.txt").write_text(f"The tower of Lund is {metres} metres high.")
+        add(towers, [tmp_path / "tower.txt"], embedder)
+    tag(towers, "old", 1)
+    with running(configuration, echo_model(), {"kb": base, "towers": towers}) as two:
+        for model, metres, version in (("echo:towers", 55, 2), ("echo:towers@1", 50, 1), ("echo:towers@old", 50, 1)):
+            by_name = answer_of(post(two, CHAT, TOWER, model=model))
+            assert str(metres) in by_name["answer"]
+            assert by_name["receipt"]["knowledge_base_version"] == version
+            chosen = {"knowledge_base": "towers", "as_of": version}
+            assert answer_of(post(two, RESPONSES, TOWER, openbook=chosen))["answer"] == by_name["answer"]
+        assert answer_of(post(two, CHAT, TOWER))["abstained"]
+        ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
+        assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
+        assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
+        assert two.client.get("/v1/models/echo:towers@old").json()["openbook"]["version"] == 1
+        assert two.client.get("/v1/models/echo:towers@9").status_code == 400
+        assert two.client.get("/v1/models/echo:nothing").status_code == 404
+    towers.close()
+
+
+# --- footnotes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_asks_gets_the_citations_after_the_text(server: Running, path: str, stream: bool) -> None:
+    plain, before = text_and_answer(post(server, path, QUESTION))
+    text, answer = text_and_answer(post(server, path, QUESTION, stream=stream, openbook={"footnotes": True}))
+    assert text.startswith(plain + "\n\n[1] `")
+    assert (answer["answer"], answer["receipt"]) == (plain, before["receipt"])
+    for number, each in enumerate(answer["citations"], 1):
+        place = f"characters {each['start']}-{each['end']}"
+        assert f"\n\n[{number}] `{each['document']}`, {place}: `{each['quote']}`" in text
+    assert text_and_answer(post(server, path, UNKNOWN, stream=stream, openbook={"footnotes": True}))[0] == ABSTENTION
+
+
+def test_a_document_whose_name_and_text_are_markup_stays_text(
+    server: Running, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    path = tmp_path / "docs" / "a`[x](https:evil.example)`\n# b.txt"
+    path.write_text("The `mole` of ![Sandhavn](https://evil.example/x.png) was built by Ole Krag in 1911.")
+    add(server.bases["kb"], [path], embedder)
+    question = "Who built the mole of Sandhavn in 1911?"
+    text, answer = text_and_answer(post(server, CHAT, question, openbook={"footnotes": True}))
+    (footnote,) = text.removeprefix(answer["answer"]).strip("\n").split("\n\n")
+    assert "evil.example/x.png" in footnote
+    assert footnote.count("`") == 4
+    assert not re.search(r"evil|#", re.sub(r"`[^`]*`", "", footnote))
+
+
+@pytest.fixture(scope="module")
+def answer() -> Answer:
+    return ask("Is this a test?", echo_model())
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), st.none() | st.integers(1, 9)), max_size=3))
+def test_every_footnote_is_one_line_whatever_it_names(answer: Answer, named: list[tuple[str, str, int | None]]) -> None:
+    citations = tuple(
+        Citation(document, page, start=1, end=2, quote=quote, passage_id="x") for document, quote, page in named
+    )
+    parts = footnotes(replace(answer, citations=citations)).split("\n\n")[1:]
+    for number, (part, (_, _, page)) in enumerate(zip(parts, named, strict=True), 1):
+        at = "" if page is None else f", page {page}"
+        assert re.fullmatch(rf"\[{number}\] `[^`]+`{at}, characters 1-2: `[^`]+`", part)
+        assert part.splitlines() == [part]
+        assert not [c for c in part if unicodedata.category(c) in ("Cc", "Cs") or c in "\u202e\u2066\u200b\ufeff"]
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(st.sampled_from("a \n\r:{}[]\"'\\\u0085\u2028\u2029\x0b\x0c\x1c\x00é😀dt"), max_size=8),
+        st.sampled_from(["data: ", "data: [DONE]\n\n", "event: error", "\ufeff", ABSTENTION]),
+    ),
+    max_size=6,
+)
+
+
+class Sent(httpx2.BaseTransport):
+    """The same bytes in the same pieces for every request."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        def content() -> Iterator[bytes]:
+            yield from self._pieces
+
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=content())
+
+
+@settings(max_examples=60)
+@given(texts=TEXTS, sizes=st.lists(st.integers(0, 10_000), max_size=8))
+def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts: list[str], sizes: list[int]) -> None:
+    whole, shown = tidy("".join(texts)), list[str]()
+    preview = TextPreview(shown.append, [ABSTENTION])
+    for text in texts:
+        preview.feed(text)
+    shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True)
+    pieces = list(filter(None, (*shown, whole[len("".join(shown)) :])))
+    events = [each for i, piece in enumerate(pieces) for each in shape.piece(piece, first=i == 0)]
+    values = {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | {"answer": whole}
+    stream = b"".join([*events, *shape.end(ServedAnswer(**values), whole, begun=bool(pieces))])
+    # Some clients split decoded text as Python does, at ten characters more than the standard of event streams has.
+    assert all(line.startswith("data: ") for line in stream.decode().splitlines() if line)
+    cuts = [0, *sorted(size % (len(stream) + 1) for size in sizes), len(stream)]
+    with httpx2.Client(transport=Sent([stream[a:b] for a, b in itertools.pairwise(cuts)])) as http:
+        client = openai.OpenAI(base_url="http://localhost/v1", api_key="unused", http_client=http, max_retries=0)
+        chunks = list(client.chat.completions.create(model="echo", messages=[], stream=True))
+    assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == whole
+    assert chunks[-1].usage is not None
+    assert (chunks[-2].model_extra or {})["openbook"]["answer"] == whole

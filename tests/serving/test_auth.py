@@ -1,0 +1,326 @@
+"""Who may do what, under which name, and that labels hold on every route."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+from openbook.errors import ConfigError
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.versions import restore, tag
+from openbook.serving.auth import Authenticator
+from openbook.serving.configuration import Configuration
+from openbook.serving.errors import ApiError
+from openbook.serving.keys import FILE_NAME, RIGHTS, KeyFile
+from openbook.testing import echo_model
+from tests.serving.conftest import SECRET, Running, code, running
+
+OPEN = {("GET", "/"), ("GET", "/web/{name}"), ("GET", "/health"), ("GET", "/ready")}
+ABOVE_READ = {
+    ("POST", "/v1/documents"): "write",
+    ("POST", "/v1/documents/remove"): "write",
+    ("POST", "/v1/documents/purge"): "admin",
+    ("GET", "/metrics"): "admin",
+    ("GET", "/report"): "admin",
+}
+NAMED = {"{name}": "echo", "{knowledge_base}": "kb", "{digest}": "0" * 64}
+
+
+def behind_keys(server: Running) -> Iterator[tuple[str, str, str]]:
+    """(method, path, right) of every route that there is but those that are open to all."""
+    for described, item in server.app.openapi()["paths"].items():
+        for method, operation in item.items():
+            assert ("x-right" in operation) == ((method.upper(), described) not in OPEN)
+            if "x-right" in operation:
+                path = described
+                for part, value in NAMED.items():
+                    path = path.replace(part, value)
+                assert "{" not in path
+                needed = ABOVE_READ.get((method.upper(), described), "read")
+                assert operation["x-right"] == needed
+                yield method.upper(), path, needed
+
+
+@pytest.fixture
+def whole(configuration: Configuration, base: KnowledgeBase, tmp_path: Path) -> Iterator[Running]:
+    """A server with every route, which demands a key."""
+    report = tmp_path / "report.html"
+    report.write_text("<p>A report.</p>")
+    changed = replace(configuration, require_key=True, receipts=tmp_path / "log", report=report)
+    with running(changed, echo_model(), {"kb": base}) as found:
+        yield found
+
+
+def test_every_route_demands_its_right(whole: Running) -> None:
+    headers = {right: whole.key(right) for right in RIGHTS}
+    for method, path, needed in behind_keys(whole):
+        assert code(whole.client.request(method, path)) == (401, "missing_api_key"), path
+        for right in RIGHTS:
+            response = whole.client.request(method, path, headers=headers[right])
+            may = RIGHTS.index(right) >= RIGHTS.index(needed)
+            assert (response.status_code not in (401, 403)) == may, (path, right)
+
+
+def test_what_is_open_to_all_holds_no_data(whole: Running) -> None:
+    assert whole.client.get("/health").json() == {"status": "ok"}
+    assert whole.client.get("/ready").json() == {"status": "ready"}
+    assert whole.client.get("/web/style.css").headers["content-type"].startswith("text/css")
+    assert whole.client.get("/").headers["content-type"].startswith("text/html")
+
+
+WRONG_KEYS = [
+    "Bearer ob-00000000-" + "A" * 43,
+    "Bearer ob-",
+    "Bearer none",
+    "Bearer",
+    "Basic b2I6",
+    "ob-x",
+    "Bearer " + "ob-" * 5000,
+]
+
+
+def test_a_wrong_key_opens_nothing(keyed: Running) -> None:
+    for value in WRONG_KEYS:
+        response = keyed.client.get("/v1/models", headers={"authorization": value})
+        assert code(response) == (401, "invalid_api_key")
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_on_this_machine_any_word_does_but_what_claims_to_be_a_key_must_be_one(server: Running) -> None:
+    assert server.client.get("/v1/models", headers={"authorization": "Bearer unused"}).status_code == 200
+    wrong = {"authorization": "Bearer ob-00000000-" + "A" * 43}
+    assert code(server.client.get("/v1/models", headers=wrong)) == (401, "invalid_api_key")
+    forwarded = server.client.get("/v1/models", headers={"x-forwarded-for": "203.0.113.7"})
+    assert code(forwarded) == (401, "missing_api_key")
+
+
+def test_a_key_that_is_revoked_opens_nothing_from_the_next_request_on(keyed: Running) -> None:
+    key, token = keyed.keys.new("short-lived", "read")
+    headers = {"authorization": f"Bearer {token}"}
+    assert keyed.client.get("/v1/models", headers=headers).status_code == 200
+    keyed.keys.revoke(key.id)
+    assert keyed.client.get("/v1/models", headers=headers).status_code == 401
+
+
+def test_a_damaged_file_of_keys_lets_nobody_in_and_is_not_quoted(keyed: Running) -> None:
+    headers = keyed.key("admin")
+    keyed.keys.path.write_text('{"format": 1, "keys": [{"id": "private-name"}]}')
+    response = keyed.client.get("/v1/models", headers=headers)
+    assert code(response) == (500, "internal_error")
+    assert "private-name" not in response.text
+
+
+def test_keys_are_kept_as_hashes_in_a_file_of_the_owner_alone(tmp_path: Path) -> None:
+    keys = KeyFile(tmp_path / "home")
+    kept, token = keys.new("Anna", "write", ["hr", "finance"])
+    text = (tmp_path / "home" / FILE_NAME).read_text()
+    assert token not in text
+    assert token.split("-", 2)[2] not in text  # the secret itself may hold a dash
+    assert keys.path.stat().st_mode & 0o777 == 0o600
+    assert keys.find(token) == kept
+    assert (kept.right, kept.labels) == ("write", ("finance", "hr"))
+    assert KeyFile(tmp_path / "home").keys() == (kept,)
+    assert keys.find(token[:-1]) is None
+    for name, right in (("", "read"), ("a\nb", "read"), ("x", "raed")):
+        with pytest.raises(ConfigError):
+            keys.new(name, right)
+    with pytest.raises(ConfigError, match="keys list"):
+        keys.revoke("nobody")
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+FOREIGN = [
+    "evil.example",
+    "evil.example:8000",
+    "127.0.0.1.evil.example",
+    "192.0.2.1",
+    "[::2]:80",
+    "",
+    "localhost.",
+    "local\thost",
+]
+
+
+def test_a_foreign_name_is_not_answered(server: Running) -> None:
+    for host in FOREIGN:
+        for path in ("/health", "/v1/models", "/nothing"):
+            assert code(server.client.get(path, headers={"host": host})) == (421, "unknown_host")
+
+
+OWN = ["127.0.0.1", "localhost:1", "LOCALHOST", "[::1]:8000"]
+
+
+def test_the_names_of_this_machine_are_answered(server: Running) -> None:
+    for host in OWN:
+        assert server.client.get("/health", headers={"host": host}).status_code == 200
+
+
+ORIGINS = ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost.evil.example", ""]
+
+
+def test_a_page_of_another_origin_can_do_nothing(server: Running) -> None:
+    for origin in ORIGINS:
+        files = {"file": ("a.txt", b"The harbour is blue.")}
+        before = server.bases["kb"].version
+        for response in (
+            server.client.post("/v1/documents", files=files, headers={"origin": origin}),
+            server.client.get("/v1/documents", headers={"origin": origin}),
+            server.client.post("/mcp", json={}, headers={"origin": origin}),
+        ):
+            assert code(response) == (403, "foreign_origin")
+        assert server.bases["kb"].version == before
+
+
+def test_no_other_origin_is_ever_allowed_to_read(server: Running) -> None:
+    own = server.client.get("/v1/models", headers={"origin": server.url})
+    assert own.status_code == 200
+    asked = server.client.options("/v1/models", headers={"access-control-request-method": "POST"})
+    assert code(asked) == (405, "method_not_allowed")
+    assert asked.headers["allow"] == "GET"
+    for response in (own, asked):
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_page_of_another_site_is_not_answered_also_where_it_sends_no_origin(whole: Running) -> None:
+    admin = whole.key("admin", "hr")
+    for site in ("cross-site", "same-site", "", "same-origin, cross-site", "Same-Origin"):
+        for method, path, _ in behind_keys(whole):
+            asked = whole.client.request(method, path, headers={**admin, "sec-fetch-site": site})
+            assert code(asked) == (403, "foreign_site"), (path, site)
+    twice = [*admin.items(), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")]
+    assert code(whole.client.get("/v1/models", headers=twice)) == (403, "foreign_site")
+
+
+def test_the_own_page_programs_and_links_to_the_page_are_answered(server: Running) -> None:
+    for headers in ({"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}, {}):
+        assert server.client.get("/v1/models", headers=headers).status_code == 200
+    assert server.client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+KINDS = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "text/json"]
+
+
+def test_what_a_page_can_send_unasked_is_no_request(server: Running) -> None:
+    for kind in KINDS:
+        body = json.dumps({"documents": server.bases["kb"].documents()}).encode()
+        for path in ("/v1/documents/remove", "/v1/documents/purge", "/v1/chat/completions", "/mcp"):
+            response = server.client.post(path, content=body, headers={"content-type": kind})
+            assert code(response) == (415, "unsupported_content_type")
+        assert len(server.bases["kb"].documents()) == 3
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "name", "ours"),
+    [
+        ("0.0.0.0", (), "192.0.2.1:8000", True),
+        ("0.0.0.0", (), "books.example", False),
+        ("0.0.0.0", ("books.example",), "Books.example:443", True),
+        ("::", (), "[2001:db8::1]:8000", True),
+        ("127.0.0.1", ("books.example",), "books.example", True),
+        ("127.0.0.1", (), "192.0.2.1", False),
+        ("books.example", (), "books.example:8000", True),
+    ],
+)
+def test_beyond_this_machine_addresses_and_allowed_names_are_ours_and_a_key_is_needed(
+    configuration: Configuration, host: str, allowed: tuple[str, ...], name: str, ours: bool
+) -> None:
+    changed = replace(configuration, host=host, allowed_hosts=allowed)
+    authenticator = Authenticator(changed, KeyFile(configuration.settings.home))
+    headers = Headers({"host": name})
+    if ours:
+        authenticator.check_names(headers)
+    else:
+        with pytest.raises(ApiError):
+            authenticator.check_names(headers)
+    assert changed.needs_key == (host != "127.0.0.1" or bool(allowed))
+    if changed.needs_key:
+        with pytest.raises(ApiError):
+            authenticator.caller(headers, "read")
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def everything(server: Running, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    """Every way to learn something of a knowledge base."""
+    question = "With which number does the safe of the harbour office open?"
+    for extra in ({}, {"as_of": 2}, {"as_of": "secret"}, {"where": "type = 'txt'"}):
+        yield server.ask(question, headers, openbook=extra)
+        yield server.ask(question, headers, openbook=extra, stream=True)
+        body = {"query": SECRET, "limit": 100, **extra}
+        yield server.client.post("/v1/search", json=body, headers=headers)
+        yield server.client.get("/v1/documents", params=extra, headers=headers)
+    yield server.client.get("/v1/versions", headers=headers)
+    for before, after in ((0, 2), (1, 2), (2, 0)):
+        yield server.client.get("/v1/versions/difference", params={"before": before, "after": after}, headers=headers)
+    for params in ({}, {"as_of": 2}):
+        path = server.bases["kb"].documents()[-1]
+        yield server.client.get("/v1/documents/text", params={"path": path, **params}, headers=headers)
+        yield server.client.get("/v1/documents/page", params={"path": path, "page": 1, **params}, headers=headers)
+    yield server.client.get("/metrics", headers=headers)
+    for path in ("safe.txt", server.bases["kb"].documents()[-1], str(Path(server.bases["kb"].documents()[-1]).parent)):
+        for action in ("remove", "purge"):
+            yield server.client.post(f"/v1/documents/{action}", json={"documents": [path]}, headers=headers)
+
+
+def test_without_its_label_a_document_is_nowhere(server: Running) -> None:
+    tag(server.bases["kb"], "secret", 2)
+    safe = server.bases["kb"].documents()[-1]
+    assert safe.endswith("safe.txt")
+    for headers in ({}, server.key("admin"), server.key("admin", "finance")):
+        for response in everything(server, headers):
+            assert "canary" not in response.text, response.url
+            if response.status_code == 404:
+                assert code(response) == (404, "document_not_found")
+            else:
+                assert "safe.txt" not in response.text, response.url
+    assert safe in server.bases["kb"].documents()
+    counts = server.client.get("/v1/versions").json()["data"]
+    assert [each["documents"] for each in counts] == [2, 2, 0]
+
+
+def test_with_its_label_it_is_there(server: Running) -> None:
+    headers = server.key("admin", "hr")
+    seen = [response.text for response in everything(server, headers) if response.status_code == 200]
+    assert sum("safe.txt" in text for text in seen) >= 14
+
+
+def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running) -> None:
+    safe = server.bases["kb"].documents()[-1]
+    for action in ("remove", "purge"):
+        answers = [
+            server.client.post(f"/v1/documents/{action}", json={"documents": [path]}).text.replace(path, "PATH")
+            for path in (safe, safe + "x")
+        ]
+        assert answers[0] == answers[1]
+
+
+def test_labels_of_the_server_are_those_of_callers_without_a_key(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    with running(replace(configuration, labels=frozenset({"hr"})), echo_model(), {"kb": base}) as server:
+        assert SECRET in server.client.post("/v1/search", json={"query": SECRET}).text
+        assert SECRET not in server.client.post("/v1/search", json={"query": "safe"}, headers=server.key()).text
+
+
+def test_a_label_that_is_given_later_closes_what_was_open(server: Running) -> None:
+    from openbook.knowledge import RunOptions, add
+    from openbook.testing import HashEmbedder
+
+    base = server.bases["kb"]
+    ferry = next(path for path in base.documents() if path.endswith("ferry.md"))
+    assert "ferry.md" in server.client.get("/v1/documents").text
+    add(base, [Path(ferry)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    for params in ({}, {"as_of": 1}):
+        assert "ferry.md" not in server.client.get("/v1/documents", params=params).text
+    restore(base, 1)
+    assert "ferry.md" not in server.client.get("/v1/documents").text

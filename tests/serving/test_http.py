@@ -1,0 +1,535 @@
+"""Bytes that are no clear HTTP, clients that send or read slowly, and clients with many connections."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import h11
+import httpx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
+from openbook.serving.configuration import Configuration
+from openbook.serving.middleware import Crowd, network_of
+from openbook.serving.server import StrictLines, listen
+from openbook.testing import EchoEngine, echo_model
+from tests.serving.conftest import (
+    LARGE,
+    LONG_S,
+    QUESTION,
+    LongEngine,
+    Running,
+    WaitingEngine,
+    bounded,
+    connected,
+    eventually,
+    everything,
+    running,
+)
+
+HOST = b"Host: localhost\r\n"
+NEXT = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"  # what a smuggled request would be
+POST = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+BODY = b'{"query": "bridge"}'
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"13\r\n" + BODY + b"\r\n"
+
+
+def with_length(value: bytes) -> bytes:
+    return POST + b"Content-Length: " + value + b"\r\n\r\n" + BODY
+
+
+# Where one request ends and the next begins is in doubt: 400 or nothing, and not a byte after it is answered.
+IN_DOUBT = {
+    "two lengths": POST + b"Content-Length: 19\r\nContent-Length: 20\r\n\r\n" + BODY,
+    "one length twice": POST + b"Content-Length: 19\r\nContent-Length: 19\r\n\r\n" + BODY,
+    "a list of one length": with_length(b"19, 19"),
+    "a list of lengths": with_length(b"19, 20"),
+    "length and chunks": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": POST + b"Transfer-Encoding: chunked\r\ncontent-length: 19\r\n\r\n" + CHUNK + b"0\r\n\r\n",
+    "length in capitals and chunks": POST + b"CONTENT-LENGTH:4\r\nTRANSFER-ENCODING:chunked\r\n\r\n0\r\n\r\n",
+    "chunks twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked, chunked": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "gzip, chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "identity": POST + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+    "chunked with a parameter": POST + b"Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+    "chunked in quotes": POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+    "chunked behind a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "no transfer coding": POST + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n",
+    "chunks of HTTP/1.0": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNK + b"0\r\n\r\n",
+    "a length with a plus": with_length(b"+19"),
+    "a length with a minus": with_length(b"-19"),
+    "a length with a space": with_length(b"1 9"),
+    "a length with an underscore": with_length(b"1_9"),
+    "a length in hexadecimal": with_length(b"0x13"),
+    "a length with a fraction": with_length(b"19.0"),
+    "an empty length": with_length(b""),
+    "a length in other digits": with_length("\u0661\u0669".encode()),
+    "an endless length": with_length(b"1" * 30),
+    "a name before a space": POST + b"Content-Length : 19\r\n\r\n" + BODY,
+    "a name before a tab": POST + b"Content-Length\t: 19\r\n\r\n" + BODY,
+    "a name behind a space": POST + b" Content-Length: 19\r\n\r\n" + BODY,
+    "a first field behind a space": b"GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n",
+    "a folded line": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n",
+    "a folded line with a tab": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n\tb\r\n\r\n",
+    "a folded line of nothing": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n \r\n\r\n",
+    "a folded coding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "LF alone everywhere": b"GET /health HTTP/1.1\nHost: localhost\n\n",
+    "LF alone after the first line": b"GET /health HTTP/1.1\n" + HOST + b"\r\n",
+    "LF alone after a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\nY: b\r\n\r\n",
+    "LF alone at the end of the head": b"GET /health HTTP/1.1\r\nHost: localhost\r\n\n",
+    "LF alone before the end of the head": b"GET /health HTTP/1.1\r\nHost: localhost\n\r\n",
+    "CR alone in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\rY: b\r\n\r\n",
+    "CR alone in the first line": b"GET /health HTTP/1.1\r" + HOST + b"\r\n",
+    "CR twice": b"GET /health HTTP/1.1\r\r\n" + HOST + b"\r\n",
+    "CR twice at the end of the head": b"GET /health HTTP/1.1\r\n" + HOST + b"\r\r\n",
+    "an empty line first": b"\r\nGET /health HTTP/1.1\r\n" + HOST + b"\r\n",
+    "LF first": b"\nGET /health HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a space first": b" GET /health HTTP/1.1\r\n" + HOST + b"\r\n",
+    "NUL in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n",
+    "NUL in a name": b"GET /health HTTP/1.1\r\n" + HOST + b"X\x00: a\r\n\r\n",
+    "NUL in the target": b"GET /hea\x00lth HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a control character in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x01b\r\n\r\n",
+    "DEL in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x7fb\r\n\r\n",
+    "a field without a name": b"GET /health HTTP/1.1\r\n" + HOST + b": a\r\n\r\n",
+    "a field without a colon": b"GET /health HTTP/1.1\r\n" + HOST + b"Nothing\r\n\r\n",
+    "a name in other letters": b"GET /health HTTP/1.1\r\n" + HOST + "T\u00e9: a\r\n\r\n".encode(),
+    "two spaces in the first line": b"GET  /health HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a tab in the first line": b"GET\t/health HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a space after the version": b"GET /health HTTP/1.1 \r\n" + HOST + b"\r\n",
+    "a space in the target": b"GET /hea lth HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target in other letters": "GET /h\u00e9 HTTP/1.1\r\n".encode() + HOST + b"\r\n",
+    "no target": b"GET HTTP/1.1\r\n" + HOST + b"\r\n",
+    "no version": b"GET /health\r\n" + HOST + b"\r\n",
+    "HTTP/0.9": b"GET /health HTTP/0.9\r\n" + HOST + b"\r\n",
+    "HTTP/1.2": b"GET /health HTTP/1.2\r\n" + HOST + b"\r\n",
+    "HTTP/2.0": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HEAD by HTTP/2.0": b"HEAD /health HTTP/2.0\r\n" + HOST + b"\r\n",
+    "http/1.1": b"GET /health http/1.1\r\n" + HOST + b"\r\n",
+    "HTTP/1.10": b"GET /health HTTP/1.10\r\n" + HOST + b"\r\n",
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+    "a target that is too long": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a field that is too long": b"GET /health HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
+    "too many fields": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n" * 10_000 + b"\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "a chunk's size before a space": CHUNKED + b"13 \r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a chunk's size behind a space": CHUNKED + b" 13\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a chunk's size with a plus": CHUNKED + b"+13\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a chunk's size with a minus": CHUNKED + b"-13\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a chunk's size with 0x": CHUNKED + b"0x13\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "a chunk's size with an underscore": CHUNKED + b"1_3\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "no chunk's size": CHUNKED + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "an endless chunk's size": CHUNKED + b"1" * 30 + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "an endless chunk extension": CHUNKED + b"13;" + b"a" * 40_000 + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "LF alone after a chunk's size": CHUNKED + b"13\n" + BODY + b"\r\n0\r\n\r\n",
+    "CR alone after a chunk's size": CHUNKED + b"13\r" + BODY + b"\r\n0\r\n\r\n",
+    "LF alone in a chunk extension": CHUNKED + b"13;a\nb\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "CR alone in a chunk extension": CHUNKED + b"13;a\rb\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "NUL in a chunk extension": CHUNKED + b"13;a\x00\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "LF alone after a chunk": CHUNKED + b"13\r\n" + BODY + b"\n0\r\n\r\n",
+    "a chunk that is longer": CHUNKED + b"12\r\n" + BODY + b"\r\n0\r\n\r\n",
+    "LF alone after the last chunk": CHUNKED + CHUNK + b"0\n\r\n",
+    "LF alone after what follows": CHUNKED + CHUNK + b"0\r\nX: a\n\r\n",
+    "LF alone at the end": CHUNKED + CHUNK + b"0\r\n\n",
+    "a folded line at the end": CHUNKED + CHUNK + b"0\r\nX: a\r\n b\r\n\r\n",
+    "length and coding at the end": CHUNKED + CHUNK + b"0\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
+
+def received(server: Running, data: bytes) -> bytes:
+    """All that comes back until the server closes. This end closes nothing before, so it is the server that does."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+        with suppress(OSError):  # the server may have closed it already
+            connection.sendall(data)
+        return everything(connection)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(found) for found in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answers)]
+
+
+def test_what_is_in_doubt_is_refused_and_nothing_after_it_is_answered(server: Running) -> None:
+    for name, data in IN_DOUBT.items():
+        answers = received(server, data + NEXT)
+        assert statuses(answers) in ([], [400]), (name, answers[:300])  # nothing: a reset connection can lose it
+        if answers:
+            head, _, body = answers.partition(b"\r\n\r\n")
+            assert b"connection: close" in head.lower(), name
+            assert json.loads(body)["error"]["type"] == "invalid_request_error", name
+    assert server.client.get("/health").status_code == 200
+
+
+def test_the_refusal_says_what_is_wrong(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\n")  # no byte is left unread, so nothing is lost
+        _, _, body = everything(connection).partition(b"\r\n\r\n")
+    error = json.loads(body)["error"]
+    assert error["code"] == "invalid_http"
+    assert "line" in error["message"]
+
+
+# What is one request without doubt. (what is sent, the status)
+CLEAR = {
+    "a length": (with_length(b"19"), 200),
+    "a length between spaces": (with_length(b" \t19 \t"), 200),
+    "chunks": (CHUNKED + CHUNK + b"0\r\n\r\n", 200),
+    "chunks in capitals": (CHUNKED.replace(b"chunked", b"CHUNKED") + CHUNK + b"0\r\n\r\n", 200),
+    "chunk extensions": (CHUNKED + b'13;a=b;c="d e"\r\n' + BODY + b"\r\n0;e\r\n\r\n", 200),
+    "fields at the end": (CHUNKED + CHUNK + b"0\r\nX: a\r\nY: HTTP/2.0\r\n\r\n", 200),
+    "line ends in a body": (
+        POST + b"Content-Length: 24\r\n\r\n" + b'\n\r {"query": "bridge"}\n\n',
+        200,
+    ),
+    "line ends in a chunk": (CHUNKED + b"18\r\n" + b'\n\r {"query": "bridge"}\n\n' + b"\r\n0\r\n\r\n", 200),
+    "an empty field": (b"GET /health HTTP/1.1\r\n" + HOST + b"X:\r\n\r\n", 200),
+    "tabs and other letters in a field": (
+        b"GET /health HTTP/1.1\r\n" + HOST + "X: a\tb \u00e9\r\n\r\n".encode(),
+        200,
+    ),
+    "HTTP/1.0": (b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n", 200),
+    "an upgrade to WebSocket": (
+        b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        200,
+    ),
+    "an upgrade to HTTP/2": (
+        b"GET /health HTTP/1.1\r\n"
+        + HOST
+        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+        200,
+    ),
+    "another expectation": (b"GET /health HTTP/1.1\r\n" + HOST + b"Expect: the-best\r\n\r\n", 200),
+    "the whole address": (b"GET http://localhost/health HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "the whole address of another": (b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "an asterisk": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "CONNECT": (b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "TRACE": (b"TRACE /health HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+    "a method that nobody knows": (b"BREW /health HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+    "HTTP/1.0 without a host": (b"GET /health HTTP/1.0\r\n\r\n", 421),
+    "a long target": (b"GET /" + b"a" * 30_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 404),
+    "a body that nobody wants": (
+        b"GET /health HTTP/1.1\r\n" + HOST + b"Content-Length: " + str(len(NEXT)).encode() + b"\r\n\r\n" + NEXT,
+        200,
+    ),
+}
+LAST = b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_what_is_one_request_gets_one_answer(server: Running) -> None:
+    for name, (data, status) in CLEAR.items():
+        found = statuses(received(server, data + LAST))
+        assert found[0] == status, name
+        assert found[1:] in ([200], []), name  # nothing: the server closed, as for HTTP/1.0
+
+
+def test_who_waits_to_be_told_to_go_on_is_told(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+        connection.sendall(POST + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 19\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(BODY)
+        assert statuses(everything(connection)) == [200]
+
+
+def test_a_body_that_goes_wrong_under_way_ends_the_connection(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S) as connection:
+        connection.sendall(CHUNKED + b"3\r\n{")
+        connection.sendall(b'"q\n')
+        assert statuses(everything(connection)) in ([], [400])
+
+
+def test_requests_after_a_good_one_are_answered_until_one_is_in_doubt(server: Running) -> None:
+    bad = b"GET /ready HTTP/1.1\r\nHost: localhost\n\r\n"
+    assert statuses(received(server, NEXT + NEXT + bad + NEXT))[:3] in ([200, 200, 400], [200, 200])
+
+
+# --- packets ----------------------------------------------------------------------------------------------------------
+
+MOST = 400
+
+
+def read(packets: list[bytes]) -> tuple[list[object], bool]:
+    """(what h11 makes of them: requests, whole bodies and their ends; whether they are refused)."""
+    connection = h11.Connection(h11.SERVER, MOST)
+    connection._receive_buffer = StrictLines(MOST)
+    found: list[object] = []
+    for packet in packets:
+        connection.receive_data(packet)
+        while True:
+            try:
+                event = connection.next_event()
+            except h11.RemoteProtocolError:
+                return found, True
+            if event in (h11.NEED_DATA, h11.PAUSED):
+                break
+            if isinstance(event, h11.Request):
+                found += [(bytes(event.method), bytes(event.target), list(event.headers)), b""]
+            elif isinstance(event, h11.Data):
+                found[-1] = bytes(found[-1]) + bytes(event.data)  # type: ignore[call-overload]
+            elif isinstance(event, h11.EndOfMessage):
+                found.append("end")
+                connection.send(h11.Response(status_code=404, headers=[(b"content-length", b"0")]))
+                connection.send(h11.EndOfMessage())
+                if connection.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+                    connection.start_next_cycle()
+    return found, False
+
+
+SMALL = {name: data for name, data in IN_DOUBT.items() if len(data) < 1000} | {
+    name: data for name, (data, _) in CLEAR.items() if len(data) < 1000
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_packets_make_no_difference(name: str) -> None:
+    data = SMALL[name] + NEXT
+    whole = read([data])
+    assert read([data[i : i + 1] for i in range(len(data))]) == whole
+    for cut in range(1, len(data)):
+        assert read([data[:cut], data[cut:]]) == whole, cut
+    if name in IN_DOUBT:
+        assert whole[1]
+        assert (b"GET", b"/health", [(b"host", b"localhost")]) not in whole[0][1:]
+
+
+PIECES = [
+    b"GET / HTTP/1.1",
+    b"POST / HTTP/1.1",
+    b"Host: a",
+    b"X: y",
+    b"Content-Length: 3",
+    b"Transfer-Encoding: chunked",
+    b"3",
+    b"0",
+    b"abc",
+    b";e",
+    b"\r\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\r",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b"\x00",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20), st.lists(st.integers(0, 200), max_size=8))
+@example([b"GET / HTTP/1.1", b"\r\n", b"Host: a", b"\n", b"\n"], [15])
+def test_a_request_that_is_read_has_lines_that_end_in_one_way(pieces: list[bytes], cuts: list[int]) -> None:
+    data = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(pieces)
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    packets = [data[a:b] for a, b in pairwise(bounds)]
+    assert read(packets) == read([data])
+    found, _ = read([data])
+    if found:
+        head = data.partition(b"\r\n\r\n")[0]
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]", head)
+        assert len(re.findall(rb"(?im)^(content-length|transfer-encoding)", head)) <= 1
+
+
+@pytest.mark.parametrize("packets", [1, 7, 1000])
+def test_a_head_may_have_as_many_bytes_however_they_come(packets: int) -> None:
+    for over in (0, 1):
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nX: "
+        data = head + b"y" * (MOST - len(head) - 4 + over) + b"\r\n\r\n"
+        step = max(1, len(data) // packets)
+        assert read([data[i : i + step] for i in range(0, len(data), step)])[1] == bool(over)
+
+
+# --- slow clients -----------------------------------------------------------------------------------------------------
+
+
+def test_a_head_that_does_not_end_ends_the_connection(configuration: Configuration, base: KnowledgeBase) -> None:
+    with running(bounded(configuration, head_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
+        for head in ("", "GET /health HTTP/1.1\nHost: local"):
+            with connected(server, head) as connection:
+                assert everything(connection) == b""
+        answered = False
+        while not answered:  # on a machine that is busy the first head may come late too
+            with connected(server, "GET /health HTTP/1.1\nHost: localhost\n\n") as connection:
+                received = b""
+                while b'"ok"' not in received and (data := connection.recv(65536)):
+                    received += data
+                answered = b'"ok"' in received
+                with suppress(OSError):
+                    connection.sendall(b"GET /health HTTP/1.1\r\nHo")
+                assert everything(connection) == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(configuration: Configuration, base: KnowledgeBase) -> None:
+    with running(bounded(configuration, body_s=0.1), FrozenModel(EchoEngine()), {"kb": base}) as server:
+        for path, kind in (("/v1/search", "application/json"), ("/v1/documents", "multipart/form-data; boundary=x")):
+            head = f"POST {path} HTTP/1.1\nHost: localhost\nContent-Type: {kind}\nContent-Length: 100\n\n"
+            with connected(server, head, b"--x") as connection:
+                received = everything(connection)
+                assert received.startswith(b"HTTP/1.1 408 ")
+                assert b"request_timeout" in received
+        assert server.service.uploading.running == 0
+
+
+@pytest.fixture
+def large_report(configuration: Configuration, tmp_path: Path) -> Configuration:
+    report = tmp_path / "report.html"
+    report.write_bytes(b" " * LARGE)
+    return replace(configuration, report=report)
+
+
+def not_reading(server: Running, head: str, body: bytes = b"") -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(LONG_S)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(head.replace("\n", "\r\n").encode() + body)
+    return connection
+
+
+def is_served(server: Running) -> bool:
+    """Over a connection of its own."""
+    with connected(server, "GET /health HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection:
+        return everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_does_not_read_loses_its_connection(large_report: Configuration, base: KnowledgeBase) -> None:
+    with running(bounded(large_report, write_s=0.2, connections=1), echo_model(), {"kb": base}) as server:
+        with not_reading(server, "GET /report HTTP/1.1\nHost: localhost\n\n") as connection:
+            eventually(lambda: is_served(server))
+            assert len(everything(connection)) < LARGE
+        assert is_served(server)
+
+
+def test_a_client_that_does_not_read_a_stream_ends_its_generation(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    engine = LongEngine()
+    with running(bounded(configuration, write_s=0.2), FrozenModel(engine), {"kb": base}) as server:
+        body = json.dumps(
+            {"model": "echo", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
+        ).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\nHost: localhost\nContent-Type: application/json\n"
+        with not_reading(server, f"{head}Content-Length: {len(body)}\n\n", body):
+            assert engine.was_cancelled.wait(LONG_S)
+            eventually(lambda: server.service.reading.running == 0)
+
+
+def test_a_client_that_reads_gets_everything(large_report: Configuration, base: KnowledgeBase) -> None:
+    with (
+        running(large_report, echo_model(), {"kb": base}) as server,
+        connected(server, "GET /report HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection,
+    ):
+        assert len(everything(connection).partition(b"\r\n\r\n")[2]) == LARGE
+
+
+def test_what_is_written_is_sent_at_once() -> None:
+    with (
+        listen("127.0.0.1", 0) as door,
+        socket.create_connection(door.getsockname()),
+        door.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# --- many connections -------------------------------------------------------------------------------------------------
+
+
+MANY, REQUESTS = 300, 143
+HALF_HEAD = b"GET /health HTTP/1.1\r\nHost: local"
+NO_BODY = (
+    b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+)
+
+
+def connected_from(address: str, server: Running, sent: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), LONG_S, source_address=(address, 0))
+    connection.sendall(sent)
+    return connection
+
+
+@contextmanager
+def many(address: str, server: Running, sent: bytes, count: int = MANY) -> Iterator[list[socket.socket]]:
+    with ExitStack() as held:
+        yield [held.enter_context(connected_from(address, server, sent)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, NO_BODY], ids=["nothing", "half a head", "no body"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_300_clients_that_send_half_keep_no_request_of_another_out(server: Running, address: str, sent: bytes) -> None:
+    with many(address, server, sent):
+        seen = {server.client.get("/health").status_code for _ in range(REQUESTS)}  # over one connection
+        for _ in range(10):
+            with httpx.Client(base_url=server.url, timeout=LONG_S, trust_env=False) as client:
+                seen.add(client.post("/v1/search", json={"query": "bridge"}).status_code)
+    assert seen == {200}
+
+
+def test_requests_that_came_while_others_sent_half_are_all_answered(
+    configuration: Configuration, base: KnowledgeBase
+) -> None:
+    """They do not give way to those that come later."""
+    engine = WaitingEngine()
+    with (
+        running(configuration, FrozenModel(engine), {"kb": base}) as server,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        early = clients.submit(server.ask, QUESTION)
+        assert engine.begun.acquire(timeout=LONG_S)
+        with many("127.0.0.1", server, NO_BODY), many("127.0.0.1", server, HALF_HEAD):
+            assert is_served(server)
+            engine.go_on.set()
+            assert early.result(LONG_S).status_code == 200
+
+
+def test_who_gives_way_is_told_so(configuration: Configuration, base: KnowledgeBase) -> None:
+    with (
+        running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server,
+        many("127.0.0.1", server, NO_BODY, 4) as held,
+    ):
+        told = everything(held[0])
+        assert told.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 2" in told
+        assert b"too_many_connections" in told
+
+
+def test_the_oldest_of_the_network_with_most_is_closed() -> None:
+    closed: list[str] = []
+    crowd = Crowd(4)
+
+    def come(name: str, host: str) -> None:
+        crowd.add(name, host, lambda: closed.append(name))
+
+    for name, host in (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2")):
+        come(name, host)
+    come("b", "10.0.0.2")  # it had a request meanwhile, and is the youngest now
+    assert closed == ["c"]
+    come("e", "10.0.0.3")
+    crowd.discard("d")
+    come("f", "10.0.0.3")
+    come("g", "10.0.0.3")
+    assert closed == ["c", "e"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("", "", True),
+    ],
+)
+def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:
+    assert (network_of(one) == network_of(other)) == same

@@ -1,0 +1,234 @@
+"""A model that was promoted answers later requests; those under way end with the one that they began with."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.errors import ModelNotVerified
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase
+from openbook.models import ModelStore, import_gguf
+from openbook.models.gguf import ValueType
+from openbook.records import Digest, ModelIdentity, sha256_hex
+from openbook.serving.configuration import Configuration
+from openbook.serving.model_reload import CurrentModel, Source, named_in_store
+from tests.models.gguf_files import Recipe
+from tests.serving.conftest import LONG_S, QUESTION, Running, WaitingEngine, asking, eventually, running
+
+
+class Engine(WaitingEngine):
+    """Answers at once, unless `go_on` is cleared; tells that it was closed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.go_on.set()
+        self.digest = sha256_hex(b"%d" % number)
+        self.identity = ModelIdentity("echo", self.digest, "verified")
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        assert not self.closed.is_set()
+        self.closed.set()
+        super().close()
+
+
+class Named:
+    """A name that means one of some engines. `may_open`: an opening waits for it."""
+
+    def __init__(self, *engines: Engine) -> None:
+        self.engines, self.now, self.opened = engines, 0, 0
+        self.may_open, self.fails = threading.Event(), False
+        self.may_open.set()
+
+    @property
+    def source(self) -> Source:
+        return Source(lambda: self.now, self._open)
+
+    def _open(self, digest: Digest) -> FrozenModel | None:
+        engine = self.engines[self.now]
+        if engine.digest == digest:
+            return None
+        self.opened += 1
+        assert self.may_open.wait(LONG_S)
+        if self.fails:
+            raise ModelNotVerified("A byte of it is another one.")
+        return FrozenModel(engine)
+
+
+@pytest.fixture
+def name() -> Named:
+    return Named(*map(Engine, range(3)))
+
+
+@pytest.fixture
+def renewed(configuration: Configuration, base: KnowledgeBase, name: Named) -> Iterator[Running]:
+    with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
+        yield server
+
+
+def digest_of(server: Running) -> str:
+    digest: str = server.ask(QUESTION).json()["openbook"]["receipt"]["model"]["digest"]
+    return digest
+
+
+def until_answers(server: Running, engine: Engine) -> None:
+    eventually(lambda: digest_of(server) == engine.digest)
+
+
+def test_later_requests_are_answered_by_what_the_name_means_now(renewed: Running, name: Named) -> None:
+    first, second, third = name.engines
+    assert [digest_of(renewed) for _ in range(3)] == [first.digest] * 3
+    assert name.opened == 0
+    name.now = 1
+    until_answers(renewed, second)
+    assert first.closed.wait(LONG_S)
+    models = renewed.client.get("/v1/models").json()["data"]
+    assert models[0]["openbook"]["digest"] == second.digest
+    name.now = 2
+    until_answers(renewed, third)
+    assert second.closed.wait(LONG_S)
+    assert not third.closed.is_set()
+    assert name.opened == 2
+
+
+def test_while_it_is_opened_the_old_one_answers_and_it_is_opened_once(renewed: Running, name: Named) -> None:
+    first, second, _ = name.engines
+    name.may_open.clear()
+    name.now = 1
+    assert [digest_of(renewed) for _ in range(5)] == [first.digest] * 5
+    eventually(lambda: name.opened == 1)
+    assert not first.closed.is_set()
+    name.may_open.set()
+    until_answers(renewed, second)
+    assert name.opened == 1
+
+
+def told(server: Running, engine: Engine) -> Callable[[], bytes]:
+    """A stream of which the first word is there; what it is to its end."""
+    connection = asking(server, stream=True)
+    assert engine.begun.acquire(timeout=LONG_S)
+    begun = connection.recv(65536)
+    assert b"200 OK" in begun
+
+    def rest() -> bytes:
+        received = begun
+        while b"[DONE]" not in received:
+            received += connection.recv(65536)
+        connection.close()
+        return received
+
+    return rest
+
+
+def test_a_request_under_way_ends_with_the_model_that_it_began_with(renewed: Running, name: Named) -> None:
+    first, second, _ = name.engines
+    first.go_on.clear()
+    with ThreadPoolExecutor(1) as clients:
+        whole = clients.submit(renewed.ask, QUESTION)
+        assert first.begun.acquire(timeout=LONG_S)
+        rest = told(renewed, first)
+        name.now = 1
+        assert renewed.client.get("/health").status_code == 200  # any request notices it
+        until_answers(renewed, second)
+        assert not first.closed.is_set()
+        first.go_on.set()
+        value: dict[str, Any] = whole.result(LONG_S).json()
+    assert value["openbook"]["receipt"]["model"]["digest"] == first.digest
+    assert value["system_fingerprint"] != renewed.ask(QUESTION).json()["system_fingerprint"]
+    assert first.digest.encode() in rest()
+    assert first.closed.wait(LONG_S)
+
+
+def test_a_model_whose_last_client_goes_is_closed(renewed: Running, name: Named) -> None:
+    first, second, _ = name.engines
+    first.go_on.clear()
+    connection = asking(renewed, stream=True)
+    assert first.begun.acquire(timeout=LONG_S)
+    assert b"200 OK" in connection.recv(65536)
+    name.now = 1
+    until_answers(renewed, second)
+    assert not first.closed.is_set()
+    connection.close()
+    assert first.closed.wait(LONG_S)
+
+
+def test_one_that_cannot_be_opened_is_told_once_and_the_old_one_stays(
+    renewed: Running, name: Named, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _, third = name.engines
+    name.fails, name.now = True, 1
+    with caplog.at_level(logging.ERROR, "openbook.serving"):
+        eventually(lambda: digest_of(renewed) == first.digest and bool(caplog.records))
+        assert [digest_of(renewed) for _ in range(3)] == [first.digest] * 3
+    assert name.opened == 1
+    assert ["A byte of it is another one." in each.getMessage() for each in caplog.records] == [True]
+    name.fails, name.now = False, 2
+    until_answers(renewed, third)
+
+
+def test_the_tools_of_mcp_ask_the_new_one_too(renewed: Running, name: Named) -> None:
+    name.now = 1
+    until_answers(renewed, name.engines[1])
+    call = {"name": "ask", "arguments": {"question": QUESTION}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    response = renewed.client.post("/mcp", json=request, headers={"accept": "application/json"})
+    assert name.engines[1].digest in response.text
+    assert response.status_code == 200
+
+
+def test_what_was_opened_is_closed_with_the_server_and_the_first_is_its_owners(
+    configuration: Configuration, base: KnowledgeBase, name: Named
+) -> None:
+    with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
+        digest_of(server)
+    assert not name.engines[0].closed.is_set()
+    with running(configuration, FrozenModel(name.engines[0]), {"kb": base}, source=name.source) as server:
+        name.now = 1
+        until_answers(server, name.engines[1])
+    assert name.engines[0].closed.is_set()
+    assert name.engines[1].closed.is_set()
+
+
+def test_one_that_is_open_only_after_the_end_is_closed_again(name: Named) -> None:
+    models = CurrentModel(FrozenModel(name.engines[0]), name.source)
+    name.may_open.clear()
+    name.now = 1
+    with models.lease() as model:
+        eventually(lambda: name.opened == 1)
+        models.end()
+        name.may_open.set()
+        assert name.engines[1].closed.wait(LONG_S)
+        assert model.identity.digest == name.engines[0].digest
+    assert not name.engines[0].closed.is_set()
+
+
+def test_a_promoted_name_of_the_store_is_noticed(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    found = []
+    for seed in range(2):
+        (tmp_path / f"{seed}.gguf").write_bytes(
+            Recipe().with_value("tokenizer.chat_template", ValueType.STRING, f"{{{{ messages }}}}{seed}").build()
+        )
+        found.append(import_gguf(store, tmp_path / f"{seed}.gguf", name=f"model-{seed}"))
+    store.point("served", found[0].digest)
+    new = FrozenModel(Engine(1))
+    source = named_in_store(store.root, "served", lambda: new)
+    before = source.stamp()
+    assert before is not None
+    assert source.stamp() == before
+    assert source.open(found[0].digest) is None
+    store.point("served", found[1].digest)
+    assert source.stamp() not in (None, before)
+    assert source.open(found[0].digest) is new
+    assert source.open(found[1].digest) is None
+    store.rollback("served")
+    assert source.open(found[0].digest) is None
+    for name in ("other", found[0].digest, "../models", ""):
+        assert named_in_store(store.root, name, lambda: new).stamp() is None

@@ -1,0 +1,99 @@
+"""/openapi.json is whole, and true of what the server does: requests generated from it are answered as it says.
+
+A larger run by hand: `st run http://127.0.0.1:8000/openapi.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from jsonschema import Draft202012Validator
+
+from openbook.serving.schemas import ChatBody
+from tests.serving.conftest import Running
+
+
+def test_it_is_whole_and_says_who_may(with_receipts: Running, keyed: Running) -> None:
+    description = with_receipts.client.get("/openapi.json").json()
+    schemas = description["components"]["schemas"]
+    used = {part.partition('"')[0] for part in json.dumps(description).split("#/components/schemas/")[1:]}
+    assert used <= set(schemas)
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+    operations = [each for item in description["paths"].values() for each in item.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    for each in operations:
+        assert each["description"]
+        assert each["security"] == [{}, {"key": []}] if "x-right" in each else "security" not in each
+    assert set(schemas["ChatBody"]["properties"]) == set(ChatBody.model_fields)
+    assert schemas["ChatBody"]["additionalProperties"] is True
+    assert schemas["AskOptions"]["additionalProperties"] is False
+    assert keyed.client.get("/openapi.json").status_code == 401
+    with_key = keyed.client.get("/openapi.json", headers=keyed.key()).json()
+    assert with_key["paths"]["/v1/search"]["post"]["security"] == [{"key": []}]
+
+
+schemathesis = pytest.importorskip(
+    "schemathesis", reason="pip install schemathesis, to test with generated requests too"
+)
+
+EXAMPLES = 5  # of each kind for each route
+# A purge reads every byte, and what is uploaded is read in a process of its own: a handful of them takes seconds.
+FEW = {"/v1/documents": 2, "/v1/documents/purge": 2}
+# The description does not name every limit, and a text may be no question, so that some of what it allows is refused with 400.
+NOT_CHECKED = ["positive_data_acceptance"]
+
+
+@pytest.fixture
+def operations(with_receipts: Running) -> list[Any]:
+    description = with_receipts.client.get("/openapi.json").json()
+    return [each.ok() for each in schemathesis.openapi.from_dict(description).get_all_operations()]
+
+
+@pytest.fixture
+def excluded() -> list[Any]:
+    checks = pytest.importorskip("schemathesis.specs.openapi.checks")
+    return [getattr(checks, name) for name in NOT_CHECKED]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+def test_generated_requests_are_answered_as_described(
+    with_receipts: Running, operations: list[Any], excluded: list[Any], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    asked = 0
+    for operation in operations:
+        if mode == "positive" or can_be_wrong(operation.definition.raw):
+            asked += _ask(with_receipts, operation, mode, excluded)
+    assert asked >= 20
+
+
+def can_be_wrong(described: dict[str, Any]) -> bool:
+    return "requestBody" in described or any(each["in"] == "query" for each in described.get("parameters", ()))
+
+
+def _ask(server: Running, operation: Any, mode: str, excluded: list[Any]) -> int:
+    """How many requests were made."""
+    asked = 0
+
+    @settings(
+        max_examples=FEW.get(operation.path, EXAMPLES),
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode)))
+    def check(case: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if mode == "positive" and isinstance(case.body, dict) and "model" in case.body:
+            case.body["model"] = "hash" if "embeddings" in operation.path else "echo"  # so that something is done
+        case.call_and_validate(base_url=server.url, excluded_checks=excluded)
+
+    check()
+    return asked

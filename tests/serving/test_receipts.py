@@ -1,0 +1,139 @@
+"""Receipts and replay: only where a log is kept, and only for who may see what was read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openbook.knowledge import RunOptions, add, purge
+from openbook.receipts import LOG_FILE, verify
+from openbook.testing import HashEmbedder
+from tests.knowledge.small_bases import reseal
+from tests.serving.conftest import Running
+
+QUESTION = "When was the bridge opened by the mayor?"
+SAFE = "With which number does the safe of the harbour office open?"
+
+
+def asked(server: Running, question: str, headers: dict[str, str] | None = None) -> str:
+    digest: str = server.ask(question, headers).json()["openbook"]["receipt"]["digest"]
+    return digest
+
+
+def status(server: Running, digest: str, headers: dict[str, str] | None = None) -> tuple[int, int]:
+    receipt = server.client.get(f"/v1/receipts/{digest}", headers=headers)
+    replayed = server.client.post("/v1/replay", json={"id": digest}, headers=headers)
+    return receipt.status_code, replayed.status_code
+
+
+def test_without_a_log_there_is_neither(server: Running) -> None:
+    assert status(server, asked(server, QUESTION)) == (404, 404)
+
+
+def test_an_answer_is_replayed_from_its_receipt(with_receipts: Running, tmp_path: Path) -> None:
+    answer = with_receipts.ask(QUESTION).json()["openbook"]
+    digest = answer["receipt"]["digest"]
+    assert with_receipts.client.get(f"/v1/receipts/{digest}").json()["receipt"] == answer["receipt"]
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
+    assert replayed == {
+        "object": "replay",
+        "id": digest,
+        "identical": True,
+        "differences": [],
+        "answer": answer["answer"],
+    }
+    with_receipts.ask(QUESTION, stream=True)
+    assert verify(tmp_path / "log").receipts == 2
+
+
+def test_what_is_no_receipt_is_not_found(with_receipts: Running) -> None:
+    for digest in ("0" * 64, "x", "..", "%2e%2e%2freceipts.jsonl"):
+        assert status(with_receipts, digest)[0] == 404
+    asked(with_receipts, QUESTION)
+    assert status(with_receipts, "0" * 64) == (404, 404)
+
+
+def test_a_line_that_is_half_written_makes_nothing_fail(with_receipts: Running, tmp_path: Path) -> None:
+    digest = asked(with_receipts, QUESTION)
+    log = tmp_path / "log" / LOG_FILE
+    whole = log.read_bytes()
+    other = asked(with_receipts, "When does the ferry to Sandhavn leave?")
+    both = log.read_bytes()
+    log.write_bytes(both[: (len(whole) + len(both)) // 2])
+    assert status(with_receipts, digest) == (200, 200)
+    assert status(with_receipts, other) == (404, 404)
+    log.write_bytes(both)
+    assert status(with_receipts, other) == (200, 200)
+
+
+def test_a_receipt_that_was_altered_is_not_found(with_receipts: Running, tmp_path: Path) -> None:
+    digest, other = asked(with_receipts, QUESTION), asked(with_receipts, "When does the ferry to Sandhavn leave?")
+    log = tmp_path / "log" / LOG_FILE
+    log.write_bytes(log.read_bytes().replace(b"by the mayor?", b"by the baker?"))
+    assert status(with_receipts, digest) == (404, 404)
+    assert status(with_receipts, other) == (200, 200)
+
+
+def test_a_receipt_is_for_who_may_read_what_it_names(with_receipts: Running) -> None:
+    hr = with_receipts.key("read", "hr")
+    digest = asked(with_receipts, SAFE, hr)
+    assert status(with_receipts, digest, hr) == (200, 200)
+    assert status(with_receipts, digest) == (404, 404)
+    bridge = asked(with_receipts, QUESTION)
+    assert status(with_receipts, bridge) == (200, 200)
+    base = with_receipts.bases["kb"]
+    path = next(path for path in base.documents() if path.endswith("bridge.txt"))
+    add(base, [Path(path)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    assert status(with_receipts, bridge) == (404, 404)
+
+
+def test_what_was_purged_is_not_replayed(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    base = with_receipts.bases["kb"]
+    purge(base, [next(path for path in base.documents() if path.endswith("bridge.txt"))])
+    assert status(with_receipts, digest) == (404, 404)
+
+
+def copied(server: Running, name: str, *labels: str) -> Path:
+    """Another document with the text of the bridge's."""
+    base = server.bases["kb"]
+    bridge = Path(next(path for path in base.documents() if path.endswith("bridge.txt")))
+    copy = bridge.with_name(name)
+    copy.write_bytes(bridge.read_bytes())
+    add(base, [copy], HashEmbedder(), RunOptions(labels=frozenset(labels)))
+    return copy
+
+
+def test_a_copy_that_is_closed_closes_nothing_and_is_not_told_of(with_receipts: Running) -> None:
+    copied(with_receipts, "a-canary.txt", "hr")
+    digest = asked(with_receipts, QUESTION)
+    for headers in ({}, with_receipts.key("read", "finance"), with_receipts.key("read", "hr")):
+        replayed = with_receipts.client.post("/v1/replay", json={"id": digest}, headers=headers)
+        assert replayed.json()["identical"], replayed.text
+        assert "canary" not in replayed.text
+        assert "canary" not in with_receipts.client.get(f"/v1/receipts/{digest}", headers=headers).text
+
+
+def test_an_open_copy_lets_an_answer_be_given_again_but_the_closed_name_is_not_shown(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    copied(with_receipts, "open.txt")
+    base = with_receipts.bases["kb"]
+    bridge = next(path for path in base.documents() if path.endswith("bridge.txt"))
+    add(base, [Path(bridge)], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    assert status(with_receipts, digest) == (404, 200)
+    assert status(with_receipts, digest, with_receipts.key("read", "hr")) == (200, 200)
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest})
+    assert replayed.json()["answer"]
+    assert "bridge.txt" not in replayed.text
+
+
+def test_a_passage_of_another_text_is_told(with_receipts: Running) -> None:
+    digest = asked(with_receipts, QUESTION)
+    base = with_receipts.bases["kb"]
+    base.connection.execute("PRAGMA query_only = OFF")
+    base.connection.execute("UPDATE contents SET text = replace(text, 'mayor', 'baker')")
+    assert with_receipts.client.post("/v1/replay", json={"id": digest}).status_code == 503
+    reseal(base.connection)  # as if that had been stored
+    replayed = with_receipts.client.post("/v1/replay", json={"id": digest}).json()
+    assert replayed["answer"] is None
+    assert not replayed["identical"]
+    assert all(each.endswith("is not that of the receipt.") for each in replayed["differences"])

@@ -1,0 +1,67 @@
+"""Search, embeddings and the list of models."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+
+from openbook.testing import HashEmbedder, echo_model
+from tests.serving.conftest import Running
+
+
+def test_a_search_is_that_of_the_library(server: Running) -> None:
+    value = server.client.post("/v1/search", json={"query": "ferry ticket", "limit": 1}).json()
+    version, hits = server.bases["kb"].search("ferry ticket", HashEmbedder(), 1)
+    assert value["version"] == version
+    assert [hit["passage"]["id"] for hit in value["data"]] == [hit.passage.id for hit in hits]
+    assert value["data"][0]["similarity"] == hits[0].similarity
+    assert len(value["data"]) == 1
+
+
+def test_wrong_searches_are_refused(server: Running) -> None:
+    wrong: list[dict[str, Any]] = [
+        {},
+        {"query": ""},
+        {"query": "x", "limit": 0},
+        {"query": "x", "limit": 101},
+        {"query": "x", "where": "("},
+        {"query": "x", "labels": ["hr"]},
+    ]
+    for body in wrong:
+        assert server.client.post("/v1/search", json=body).status_code == 400, body
+
+
+def test_embeddings_are_those_of_the_embedder_in_both_formats(server: Running) -> None:
+    texts = ["The ferry leaves.", "Überraschung"]
+    expected = HashEmbedder().embed_passages(texts)
+    plain = server.client.post("/v1/embeddings", json={"model": "hash", "input": texts, "dimensions": 64}).json()
+    assert [each["index"] for each in plain["data"]] == [0, 1]
+    assert np.array_equal(np.array([each["embedding"] for each in plain["data"]], dtype=np.float32), expected)
+    assert plain["usage"] == {"prompt_tokens": 4, "total_tokens": 4}  # words, to this embedder
+    body = {"model": "hash", "input": texts[0], "encoding_format": "base64"}
+    packed = server.client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
+    assert np.array_equal(np.frombuffer(base64.b64decode(packed), dtype="<f4"), expected[0])
+
+
+def test_wrong_embeddings_are_refused(server: Running) -> None:
+    for body, status in (
+        ({"model": "hash", "input": []}, 400),
+        ({"model": "hash", "input": [""]}, 400),
+        ({"model": "hash", "input": [1, 2]}, 400),
+        ({"model": "hash", "input": "x", "dimensions": 3}, 400),
+        ({"model": "hash", "input": ["x"] * 257}, 400),
+        ({"model": "hash", "input": "x" * 40_000}, 400),
+        ({"model": "other", "input": "x"}, 404),
+    ):
+        assert server.client.post("/v1/embeddings", json=body).status_code == status, body
+
+
+def test_models_are_listed_with_their_digests(server: Running) -> None:
+    data = server.client.get("/v1/models").json()["data"]
+    assert [each["id"] for each in data] == ["echo", "echo:closed-book", "hash"]
+    assert data[0]["openbook"]["digest"] == echo_model().identity.digest
+    for each in data:
+        assert server.client.get(f"/v1/models/{each['id']}").json() == each
+    assert server.client.get("/v1/models/other").json()["error"]["code"] == "model_not_found"
