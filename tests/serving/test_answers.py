@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.answer import ask
-from openbook.answer_text import ABSTENTION, TextPreview, tidy
+from openbook.prompts import ABSTENTION, TextPreview, tidy
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.versions import tag
