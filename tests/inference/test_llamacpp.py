@@ -164,7 +164,8 @@ def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: M
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("no /proc here")
-    lines = [line for line in maps.read_text().splitlines() if line.endswith(str(model_reference.path / "model.gguf"))]
+    model_file = (model_reference.path / "model.gguf").resolve()
+    lines = [line for line in maps.read_text().splitlines() if line.endswith(str(model_file))]
     assert lines
     assert all(re.match(r"\S+ r--[sp] ", line) for line in lines)
 
