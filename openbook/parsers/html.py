@@ -90,20 +90,20 @@ def parse_page(source: str) -> Page:
     if source.lstrip("\ufeff \t\n").startswith("<?xml"):
         source = _SELF_CLOSED.sub(r"<\1\2></\1>", source)
     has_main = re.search(r"<(?:main|article)[\s>]", source, re.I) is not None
-    reader = _Reader(drops_footer=has_main)
-    target: Any = reader  # lxml calls no more of it than it has
-    parser = etree.HTMLParser(target=target, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
+    target = _PageTarget(drops_footer=has_main)
+    called: Any = target  # lxml calls no more of it than it has
+    parser = etree.HTMLParser(target=called, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
     try:
         parser.feed(source.encode())
         parser.close()
     except (etree.LxmlError, AssertionError) as error:
-        raise UnreadableFile("not readable as HTML" if reader.events else "holds no text") from error
-    authors = [reader.meta[key] for key in _META_AUTHORS if _is_name(reader.meta.get(key, ""))][:1]
-    date = next((reader.meta[key] for key in _META_DATES if reader.meta.get(key)), "")
-    language = reader.meta.get("content-language", "")
-    out = reader.finish()
-    metadata = stated(authors, date, reader.language or reader.meta.get("dc.language", "") or language)
-    return Page(out.text, tuple(out.headings), one_line("".join(reader.title)), metadata, reader.chars)
+        raise UnreadableFile("not readable as HTML" if target.events else "holds no text") from error
+    authors = [target.meta[key] for key in _META_AUTHORS if _is_name(target.meta.get(key, ""))][:1]
+    date = next((target.meta[key] for key in _META_DATES if target.meta.get(key)), "")
+    language = target.meta.get("content-language", "")
+    out = target.finish()
+    metadata = stated(authors, date, target.language or target.meta.get("dc.language", "") or language)
+    return Page(out.text, tuple(out.headings), one_line("".join(target.title)), metadata, target.chars)
 
 
 def _is_name(author: str) -> bool:
@@ -144,7 +144,7 @@ class _Table:
     above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text and how many rows still have it
 
 
-class _Reader:
+class _PageTarget:
     """The parser's target: the names of these methods are lxml's."""
 
     def __init__(self, *, drops_footer: bool) -> None:
@@ -338,7 +338,7 @@ def _repeat(table: _Table, row: list[str]) -> None:
 
 
 def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether a reader of the page would not see it as part of the text."""
+    """Whether a person who reads the page would not see it as part of the text."""
     if tag in _DROPPED:
         return True
     if not attributes:

@@ -40,7 +40,7 @@ NEEDS_MORE = {".pdf", ".rtf", ".json", ".ipynb", ".eml", ".mbox", ".msg", ".vtt"
 }
 
 
-def test_every_suffix_has_a_reader(tmp_path: Path) -> None:
+def test_every_suffix_has_a_parser(tmp_path: Path) -> None:
     for suffix in SUFFIXES - NEEDS_MORE:
         path = tmp_path / f"a{suffix.upper()}"
         path.write_text("Some text.")
@@ -49,7 +49,7 @@ def test_every_suffix_has_a_reader(tmp_path: Path) -> None:
     assert PARSER_VERSION
 
 
-def test_every_named_reader_exists() -> None:
+def test_every_named_parser_exists() -> None:
     for target in set(PARSERS.values()):
         assert isinstance(target, str)
         module, _, function = target.partition(":")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 from contextlib import suppress
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -211,9 +210,3 @@ def test_damaged_workbooks_are_parsed_or_refused() -> None:
     for data in damaged(workbook({"S": rows_xml(["to", "fare"], ["K", 1])}), 11):
         with suppress(UnreadableFile):
             parse_workbook(data, "a.xlsx")
-
-
-@pytest.mark.skipif(not Path("/work/shared/data").is_dir(), reason="the collections are not here")
-def test_workbooks_of_before_2007() -> None:
-    (path,) = Path("/work/shared/data/docs_docling/files").rglob("*.xls")
-    assert parse_bytes(path.read_bytes(), path.name).pages
