@@ -195,6 +195,14 @@ class TextOptions(LenientBody):
     format: PlainFormat | None = None
 
 
+def _keep_nothing(value: object) -> None:
+    if value is not None:
+        raise PydanticCustomError("nothing_kept", "the server keeps nothing between requests")
+
+
+_NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
+
+
 class ResponseBody(AnswerBody):
     """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
 
@@ -203,9 +211,9 @@ class ResponseBody(AnswerBody):
     text: TextOptions | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     background: Literal[False] | None = None
-    previous_response_id: None = None
-    conversation: None = None
-    prompt: None = None
+    previous_response_id: _NothingKept = None
+    conversation: _NothingKept = None
+    prompt: _NothingKept = None
 
     @property
     def most_tokens(self) -> int | None:

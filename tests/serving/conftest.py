@@ -30,7 +30,7 @@ from openbook.serving.server import listen, make_server
 from openbook.serving.service import ServedEmbedder, Service
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
-LONG_S = 20
+LONG_S = 600  # after which a test that waits for something gives up: never, on a machine that works
 QUESTION = "When was the bridge opened by the mayor?"
 SECRET = "The safe of the harbour office opens with the number canary-7341."  # carries the label hr
 
