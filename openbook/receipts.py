@@ -7,15 +7,14 @@ be changed, taken out or put in without changing all that follow.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from openbook.codec import convert, parse_json, unique_keys
+from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -60,10 +59,6 @@ def is_altered(receipt: Receipt) -> bool:
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:60]
-
-
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
@@ -100,24 +95,6 @@ def _own(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o600)
 
 
-def receipts_in(folder: Path) -> Iterator[Receipt]:
-    """The receipts of a log in order, each checked against the line before it. Raises as `verify` does."""
-    yield from (receipt for _, receipt in _lines(folder))
-
-
-def verify(folder: Path, head: Digest = "") -> Verified:
-    """Read the whole log; with `head`, look also whether that line is in it, so that nothing before it is missing.
-
-    Raises ReceiptError with the number of the first line that is wrong, StorageError.
-    """
-    last, count, seen = FIRST, 0, not head
-    for digest, _ in _lines(folder):
-        last, count, seen = digest, count + 1, seen or digest == head
-    if not seen:
-        raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
-    return Verified(count, last)
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line of a log, from byte `start` to `end`, its line feed included; `digest` is what the next one names."""
@@ -128,6 +105,49 @@ class Line:
     receipt: Receipt
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a line holds."""
+
+    format: int
+    number: int
+    previous: Digest
+    receipt: Any
+
+    def __post_init__(self) -> None:
+        if self.format != LOG_FORMAT:
+            raise ValueError(f"has format {self.format}; this version reads {LOG_FORMAT}.")
+
+
+def receipts_in(folder: Path) -> Iterator[Receipt]:
+    """The receipts of a log in order, each checked against the line before it. Raises as `verify` does."""
+    yield from (line.receipt for line in _lines(folder))
+
+
+def verify(folder: Path, head: Digest = "") -> Verified:
+    """Read the whole log; with `head`, look also whether that line is in it, so that nothing before it is missing.
+
+    Raises ReceiptError with the number of the first line that is wrong, StorageError.
+    """
+    last, count, seen = FIRST, 0, not head
+    for line in _lines(folder):
+        last, count, seen = line.digest, count + 1, seen or line.digest == head
+    if not seen:
+        raise ReceiptError(f"The log does not hold the line {head}: it was cut off before it, or written anew.")
+    return Verified(count, last)
+
+
+def _lines(folder: Path) -> Iterator[Line]:
+    """Each checked, the last one too."""
+    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
+        end = count = 0
+        for line in lines_from(stream):
+            end, count = line.end, count + 1
+            yield line
+        if end != stream.seek(0, os.SEEK_END):
+            raise ReceiptError(f"Line {count + 1} of {stream.name} ends in the middle; a crash or a hand cut it off.")
+
+
 def lines_from(stream: BinaryIO, start: int = 0, number: int = 0, previous: Digest = FIRST) -> Iterator[Line]:
     """The lines from byte `start` on, each checked against the one before it, of which `previous` is the digest.
 
@@ -135,49 +155,24 @@ def lines_from(stream: BinaryIO, start: int = 0, number: int = 0, previous: Dige
     """
     stream.seek(start)
     while (line := stream.readline()).endswith(b"\n"):
-        receipt = _checked(line[:-1], number, previous, f"Line {number + 1} of {stream.name}")
+        where = f"Line {number + 1} of {stream.name}"
+        entry = decode(line, _Entry, where, ReceiptError)
+        if entry.previous != previous or entry.number != number:
+            raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
+        receipt = _unaltered(entry, where)
         start, begin, number, previous = start + len(line), start, number + 1, sha256_hex(line[:-1])
         yield Line(begin, start, previous, receipt)
-
-
-def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
-    """(digest of the line, its receipt), each checked."""
-    previous = FIRST
-    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
-        for number, line in enumerate(stream):
-            where = f"Line {number + 1} of {stream.name}"
-            if not line.endswith(b"\n"):
-                raise ReceiptError(f"{where} ends in the middle; a crash or a hand cut it off.")
-            receipt = _checked(line[:-1], number, previous, where)
-            previous = sha256_hex(line[:-1])
-            yield previous, receipt
 
 
 def receipt_at(stream: BinaryIO, start: int) -> Receipt:
     """The receipt in the line that begins at byte `start`, whatever stands before it. Raises ReceiptError."""
     stream.seek(start)
     where = f"The line at byte {start} of {stream.name}"
-    return _unaltered(_fields(stream.readline(), where), where)
+    return _unaltered(decode(stream.readline(), _Entry, where, ReceiptError), where)
 
 
-def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
-    value = _fields(line, where)
-    if value["previous"] != previous or value["number"] != number:
-        raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
-    return _unaltered(value, where)
-
-
-def _fields(line: bytes, where: str) -> dict[str, Any]:
-    value = parse_json(line, where, ReceiptError)
-    if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
-        raise ReceiptError(f"{where} is no line of a log of receipts.")
-    if value["format"] != LOG_FORMAT:
-        raise ReceiptError(f"{where} has format {_shown(value['format'])}; this version reads {LOG_FORMAT}.")
-    return value
-
-
-def _unaltered(value: Mapping[str, Any], where: str) -> Receipt:
-    receipt = receipt_of(value["receipt"])
+def _unaltered(entry: _Entry, where: str) -> Receipt:
+    receipt = receipt_of(entry.receipt)
     if is_altered(receipt):
         raise ReceiptError(f"{where} holds a receipt that was altered.")
     return receipt
@@ -189,10 +184,8 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     if not path.exists():
         return previous, number, end
     with path.open("rb") as stream:
-        # Only the last line matters; it is sought from the end.
-        size = stream.seek(0, os.SEEK_END)
-        window = 1 << 16
-        while True:
+        size, window = stream.seek(0, os.SEEK_END), 1 << 16
+        while True:  # only the last whole line matters, so it is sought from the end
             start = max(0, size - window)
             stream.seek(start)
             content = stream.read(size - start)
@@ -205,10 +198,10 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
         return previous, number, end
     line = content[before + 1 : last]
     try:
-        number = int(json.loads(line, object_pairs_hook=unique_keys)["number"]) + 1
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        entry = decode(line, _Entry, f"{path}", ReceiptError)
+    except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
-    return sha256_hex(line), number, start + last + 1
+    return sha256_hex(line), entry.number + 1, start + last + 1
 
 
 @contextmanager

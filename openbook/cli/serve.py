@@ -1,8 +1,10 @@
-"""`openbook serve`: a web page and an HTTP API over the knowledge base, for this machine unless told otherwise."""
+"""`openbook serve, mcp`: the knowledge base over HTTP, and as tools for editors, agents and other programs."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli.options import BASE_URL, KB, LABEL, MODEL, PATH
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,10 +31,11 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     "--kb",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A knowledge base (repeatable; default: your own). One that is not there yet is made.",
 )
-@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@MODEL
+@BASE_URL
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -55,16 +59,12 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
-@click.option(
-    "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
-)
+@click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
-@click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -73,32 +73,32 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
     help="The number of processes at one address. They divide cores, cache memory and limits.",
 )
 @click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
-def serve(folders: tuple[Path, ...], full_check: bool, workers: int, inherited: int | None, **options: Any) -> None:
+def serve(folders: tuple[Path, ...], workers: int, inherited: int | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
-    from openbook.cli import private, session
+    from openbook.cli import context, private
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
     from openbook.serving.configuration import Bounds, Configuration
 
-    current = session.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     used = [current.home, *(folders or [current.default_kb])]
     private.share_as(used)
     bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
     if inherited is None:
-        for folder in private.open_folders(used):
-            click.echo(private.sentence(folder), err=True)
+        for advice in private.open_folders(used).values():
+            click.echo(advice, err=True)
     if workers > 1 and inherited is None:
         _supervise(configuration, workers)
     else:
-        _serve(configuration, folders, full_check, inherited)
+        _serve(configuration, folders, inherited)
 
 
-def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: bool, inherited: int | None) -> None:
+def _serve(configuration: Configuration, folders: tuple[Path, ...], inherited: int | None) -> None:
     """In this process. `inherited`: the socket that a supervisor opened."""
-    from openbook.cli import session
+    from openbook.cli import context
     from openbook.serving.app import create_app
     from openbook.serving.server import SharedSocket, listen, make_server
     from openbook.serving.traces import provider_of
@@ -108,12 +108,12 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
     # Before the weights are mapped: a port that is taken shows at once.
     door = SharedSocket(fileno=inherited) if is_worker else listen(configuration.host, configuration.port)
     with door:
-        bases, embedder = _open_bases(current, folders, full_check)
+        bases, embedder = _open_bases(current, folders)
         reading = {name: _reading(current, base) for name, base in bases.items()}
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1], reading=reading)
         tracers = provider_of()
-        opened = session.model_opener(current, full_check=full_check)()
-        app = create_app(configuration, opened, bases, embedder, tracers, _source(current, full_check))
+        opened = context.model_opener(current)()
+        app = create_app(configuration, opened, bases, embedder, tracers, _source(current))
         server = make_server(app, configuration.bounds, shares_socket=is_worker)
         _log_to_standard_error()
         try:
@@ -133,16 +133,16 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
                 tracers.shutdown()
 
 
-def _source(current: Settings, full_check: bool) -> Source | None:
+def _source(current: Settings) -> Source | None:
     """Where the name of the model may come to mean another one: in the store, and not at another server."""
-    from openbook.cli import session
+    from openbook.cli import context
     from openbook.serving.renewing import named_in_store
 
     if current.base_url:
         return None
 
     def open_model() -> FrozenModel:
-        return session.model_opener(current, full_check=full_check)()
+        return context.model_opener(current)()
 
     return named_in_store(current.models_dir, current.model, open_model)
 
@@ -219,11 +219,9 @@ def _check_extra() -> None:
         ) from error
 
 
-def _open_bases(
-    current: Settings, folders: tuple[Path, ...], full_check: bool
-) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
+def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders, all with one embedder. One that is not there yet is made."""
-    from openbook.cli import session
+    from openbook.cli import context
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
@@ -239,28 +237,28 @@ def _open_bases(
         except KnowledgeBaseMissing:
             there[folder.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
-    embedder = session.open_embedder(current, made_with, full_check=full_check)
+    embedder = context.open_embedder(current, made_with)
     bases: dict[str, KnowledgeBase] = {}
     for folder in places:
         base = there[folder.name]
         if base is None:
-            base = session.new_base(current, folder, embedder)
+            base = context.new_base(current, folder, embedder)
             click.echo(
                 f"There was no knowledge base in {folder}; an empty one was made. Put documents into it on the web page, or "
                 f"with: openbook add FILES --kb {folder}",
                 err=True,
             )
-        session.remember_place(current, base)
+        context.remember_place(current, base)
         bases[folder.name] = base
     return bases, embedder
 
 
 def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
     """How uploads are read, without the bars of a terminal."""
-    from openbook.cli import session
+    from openbook.cli import context
     from openbook.knowledge import RunOptions
 
-    with session.run_options(current, base.sizing) as options:
+    with context.run_options(current, base.sizing) as options:
         return dataclasses.replace(options, progress=RunOptions().progress)
 
 
@@ -284,3 +282,42 @@ def _log_to_standard_error() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
     logging.getLogger("openbook.serving").setLevel(logging.INFO)
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
+
+
+@click.command()
+@KB
+@MODEL
+@LABEL
+@click.option(
+    "--http", "port", type=click.IntRange(1, 65535), help="Serve on 127.0.0.1:PORT/mcp instead of standard input."
+)
+def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...], port: int | None) -> None:
+    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document."""
+    from openbook.cli import context
+    from openbook.knowledge.scope import Scope, checked_labels
+
+    if importlib.util.find_spec("mcp") is None:
+        raise ConfigError("The Model Context Protocol needs its extra: pip install 'openbook[serve]'")
+    from openbook.serving.mcp import make_server
+
+    current = context.settings(kb=kb, model=model)
+    base, embedder = context.open_searchable(current)
+    context.must_hold_documents(base, str(current.default_kb))
+    # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
+    open_model = functools.cache(context.model_opener(current))
+    scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
+    server = make_server(base, embedder, open_model, scope=scope, options=options)
+    if port is None:
+        server.run()
+        return
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from openbook.serving import server as http
+    from openbook.serving.configuration import Bounds
+
+    names = [f"127.0.0.1:{port}", f"localhost:{port}"]
+    guard = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
+    app = server.streamable_http_app(stateless_http=True, transport_security=guard)
+    with http.listen("127.0.0.1", port) as door:
+        click.echo(f"Listening on http://127.0.0.1:{port}/mcp. Ctrl-C ends.", err=True)
+        http.make_server(app, Bounds()).run(sockets=[door])

@@ -121,7 +121,7 @@ def answered(service: Service, job: Job, stop: Stop, show: Callable[[str], None]
     if cancelled:
         stop.check()
     if (log := service.configuration.receipts) is not None:
-        append(log, answer.receipt, timeout_s=service.configuration.settings.lock_timeout_s)
+        append(log, answer.receipt)
     understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
     return replace(answer, notes=(*understood_as, *answer.notes))
 

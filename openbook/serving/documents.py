@@ -30,7 +30,7 @@ from openbook.knowledge.scope import checked_labels
 from openbook.knowledge.versions import history
 from openbook.models import ModelStore
 from openbook.parsers.metadata import is_sidecar
-from openbook.purging import Places, finish, purge_everywhere
+from openbook.purge import Places, finish, purge_everywhere
 from openbook.records import Verdict
 from openbook.serving.access import Caller
 from openbook.serving.bodies import (
@@ -315,8 +315,7 @@ def checked_name(name: str) -> str:
 def run_options(service: Service, name: str | None) -> RunOptions:
     """How to read files for the knowledge base of that name (default: the first)."""
     name = name if name is not None else next(iter(service.bases), "")
-    settings = service.configuration.settings
-    return service.configuration.reading.get(name, RunOptions(lock_timeout_s=settings.lock_timeout_s))
+    return service.configuration.reading.get(name, RunOptions())
 
 
 # --- taking out -------------------------------------------------------------------------------------------------------
@@ -329,7 +328,7 @@ async def remove_documents(service: Service, request: Request, caller: Caller) -
 
     def work(stop: Stop) -> int:
         _check_visible(body.documents, base.documents(caller.scope()))
-        return remove(base, body.documents, lock_timeout_s=service.configuration.settings.lock_timeout_s).version
+        return remove(base, body.documents).version
 
     version = await service.delete(service.removing, request.receive, work)
     data = [{"object": "verdict", "path": path, "outcome": "removed", "reason": ""} for path in body.documents]
@@ -342,12 +341,12 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> dict[str, Any]:
-        places, timeout_s = places_of(service.configuration), service.configuration.settings.lock_timeout_s
-        finish(base, places, lock_timeout_s=timeout_s)
+        places = places_of(service.configuration)
+        finish(base, places)
         seen = _ever_seen(base, caller)
         _check_visible(body.documents, sorted(seen))
         try:
-            done = purge_everywhere(base, body.documents, places, copies=body.copies, lock_timeout_s=timeout_s)
+            done = purge_everywhere(base, body.documents, places, copies=body.copies)
         except KnowledgeError as error:
             raise _not_purged(error, copies=body.copies) from error
         return {
@@ -368,7 +367,7 @@ async def purge_documents(service: Service, request: Request, caller: Caller) ->
 def places_of(configuration: Configuration) -> Places:
     settings = configuration.settings
     states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-    return Places.of(settings, states, ModelStore(settings.models_dir))
+    return Places(settings, states, ModelStore(settings.models_dir))
 
 
 def _ever_seen(base: KnowledgeBase, caller: Caller) -> set[str]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from openbook.cli.display import _joined, _without_rules, print_verdicts, with_advice
+from openbook.cli.display import _joined, _without_rules, print_problems, with_advice
 from openbook.records import Citation, Hit, Passage, Verdict
 
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
@@ -33,6 +33,6 @@ def test_lines_that_only_draw_are_not_shown() -> None:
 
 
 def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
-    print_verdicts([Verdict("a.png", "skipped", "an image: needs OCR")], only_problems=True)
+    print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
     assert "an image: needs OCR (openbook add --ocr eng)" in capsys.readouterr().err
     assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook.cli import run
+from tests.cli.conftest import Out
 from tests.cli.test_cli import home as home
-from tests.cli.test_cli import out
 
 pytestmark = pytest.mark.model
 
@@ -31,16 +30,16 @@ def docs(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_sync_history_diff_and_as_of(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, stdout, stderr = out(capsys, "sync", str(docs))
+def test_sync_history_diff_and_as_of(docs: Path, out: Out) -> None:
+    code, stdout, stderr = out("sync", str(docs))
     assert code == 0
     assert "2 added, 1 skipped. " in stdout
     assert "characters of text" in stdout
     assert "audio or video" in stderr
-    out(capsys, "tag", "spring")
+    out("tag", "spring")
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at ten.\n")
     (docs / "bees.txt").rename(docs / "insects.txt")
-    code, stdout, _ = out(capsys, "sync", "--json")  # the folder is remembered
+    code, stdout, _ = out("sync", "--json")  # the folder is remembered
     report = json.loads(stdout)
     assert code == 0
     assert {Path(v["path"]).name: v["outcome"] for v in report["verdicts"]} == {
@@ -50,57 +49,56 @@ def test_sync_history_diff_and_as_of(docs: Path, capsys: pytest.CaptureFixture[s
         "film.mp4": "skipped",
     }
     assert report["passages_embedded"] == 1
-    _, stdout, _ = out(capsys, "history")
+    _, stdout, _ = out("history")
     assert [line.split()[0] for line in stdout.splitlines()] == ["2", "1", "0"]
     assert "1 added, 1 updated, 1 removed" in stdout
     assert "[spring]" in stdout
-    _, stdout, _ = out(capsys, "diff", "spring")
+    _, stdout, _ = out("diff", "spring")
     assert "leaves at ten" in stdout
     assert "leaves at nine" in stdout
-    assert "at nine" in out(capsys, "search", "When does the ferry leave?", "-n", "1", "--as-of", "spring")[1]
-    assert "at ten" in out(capsys, "search", "When does the ferry leave?", "-n", "1")[1]
-    _, stdout, _ = out(capsys, "ask", "When does the ferry leave?", "--as-of", "1", "--json")
+    assert "at nine" in out("search", "When does the ferry leave?", "-n", "1", "--as-of", "spring")[1]
+    assert "at ten" in out("search", "When does the ferry leave?", "-n", "1")[1]
+    _, stdout, _ = out("ask", "When does the ferry leave?", "--as-of", "1", "--json")
     answer = json.loads(stdout)
     assert answer["receipt"]["knowledge_base_version"] == 1
     assert "nine" in answer["passages"][0]["passage"]["text"]
-    assert "Version 3 has the documents of version 1." in out(capsys, "restore", "spring")[1]
-    assert "Kept: 1, 3." in out(capsys, "prune", "--keep", "1")[1]
-    code, _, stderr = out(capsys, "search", "ferry", "--as-of", "2")
+    assert "Version 3 has the documents of version 1." in out("restore", "spring")[1]
+    assert "Kept: 1, 3." in out("prune", "--keep", "1")[1]
+    code, _, stderr = out("search", "ferry", "--as-of", "2")
     assert code == 4
     assert "Version 2 is not kept" in stderr
 
 
-def test_filters_and_labels(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "add", str(docs / "bees.txt"), "--label", "keepers")
-    out(capsys, "add", str(docs / "ferry.md"))
+def test_filters_and_labels(docs: Path, out: Out) -> None:
+    out("add", str(docs / "bees.txt"), "--label", "keepers")
+    out("add", str(docs / "ferry.md"))
     search = ("search", "ferry honey", "--json")
 
     def found(*options: str) -> set[str]:
-        return {Path(h["passage"]["document"]).name for h in json.loads(out(capsys, *search, *options)[1])["hits"]}
+        return {Path(h["passage"]["document"]).name for h in json.loads(out(*search, *options)[1])["hits"]}
 
     assert found() == {"ferry.md"}
     assert found("--label", "keepers") == {"ferry.md", "bees.txt"}
     assert found("--where", "status = 'final' and date >= 2026-01-01") == {"ferry.md"}
     assert found("--where", "type = 'txt'") == set()
-    code, _, stderr = out(capsys, "search", "ferry", "--where", "stattus = 'final'")
+    code, _, stderr = out("search", "ferry", "--where", "stattus = 'final'")
     assert code == 0
     assert "Did you mean 'status'?" in stderr
-    code, _, stderr = out(capsys, "search", "ferry", "--where", "status = ")
+    code, _, stderr = out("search", "ferry", "--where", "status = ")
     assert code == 2
     assert "expected a value" in stderr
 
 
-def test_remove_purge_and_check(docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "sync", str(docs))
-    assert run(["ask", "What do bees make?", "--docs", str(docs)]) == 0  # a cache that holds it
-    capsys.readouterr()
-    code, stdout, _ = out(capsys, "remove", "bees.txt")
+def test_remove_purge_and_check(docs: Path, tmp_path: Path, out: Out) -> None:
+    out("sync", str(docs))
+    assert out("ask", "What do bees make?", "--docs", docs)[0] == 0  # a cache that holds it
+    code, stdout, _ = out("remove", "bees.txt")
     assert (code, "1 removed" in stdout) == (0, True)
-    assert "honey" in out(capsys, "search", "honey", "--as-of", "1")[1]
-    code, stdout, _ = out(capsys, "purge", "bees.txt", "--yes")
+    assert "honey" in out("search", "honey", "--as-of", "1")[1]
+    code, stdout, _ = out("purge", "bees.txt", "--yes")
     assert code == 0
     assert "nothing is left that no other document holds" in stdout
-    assert "1 cached knowledge base of --docs" in stdout
+    assert "1 cached knowledge base" in stdout
     assert "Still on this disk" in stdout
     assert "models trained on it" in stdout
     left = b"".join(
@@ -108,32 +106,30 @@ def test_remove_purge_and_check(docs: Path, tmp_path: Path, capsys: pytest.Captu
     )
     assert b"fifty thousand" not in left
     assert b"bees.txt" not in left
-    code, stdout, _ = out(capsys, "status", "--check")
+    code, stdout, _ = out("status", "--check")
     assert code == 0
     assert "are what their digests say" in stdout
     assert "audio or video" in stdout
-    assert out(capsys, "status", "--documents")[1].splitlines() == [str(docs / "ferry.md")]
+    assert out("status", "--documents")[1].splitlines() == [str(docs / "ferry.md")]
 
 
-def test_a_wrong_index_is_mended_and_a_wrong_truth_is_named(
-    docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_index_is_mended_and_a_wrong_truth_is_named(docs: Path, tmp_path: Path, out: Out) -> None:
     import sqlite3
 
-    out(capsys, "sync", str(docs))
+    out("sync", str(docs))
     for path in (tmp_path / "kb" / "index").rglob("*.npy"):
         data = bytearray(path.read_bytes())
         data[-1] ^= 0xFF
         path.write_bytes(data)
-    code, stdout, _ = out(capsys, "status", "--check")
+    code, stdout, _ = out("status", "--check")
     assert code == 0
     assert "built anew" in stdout
-    assert "built anew" not in out(capsys, "status", "--check")[1]
+    assert "built anew" not in out("status", "--check")[1]
     connection = sqlite3.connect(tmp_path / "kb" / "kb.sqlite3")
     connection.execute("UPDATE contents SET text = replace(text, 'honey', 'money')")
     connection.commit()
     connection.close()
-    code, stdout, stderr = out(capsys, "status", "--check")
+    code, stdout, stderr = out("status", "--check")
     assert code == 4
     assert f"the content 1 is not what was stored: it is the text of {docs / 'bees.txt'}" in stdout + stderr
 
@@ -157,60 +153,58 @@ def test_watch_follows_changes_until_interrupted(docs: Path, tmp_path: Path) -> 
     assert len(KnowledgeBase.open(tmp_path / "kb").documents()) == 3
 
 
-def test_reembed_says_when_there_is_nothing_to_do(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "sync", str(docs))
-    code, stdout, _ = out(capsys, "reembed", "--embedder", "minilm-l6-int8")
+def test_reembed_says_when_there_is_nothing_to_do(docs: Path, out: Out) -> None:
+    out("sync", str(docs))
+    code, stdout, _ = out("reembed", "minilm-l6-int8")
     assert (code, "already" in stdout) == (0, True)
-    code, _, stderr = out(capsys, "reembed", "--embedder", "minilm")
+    code, _, stderr = out("reembed", "minilm")
     assert code == 3
     assert "Did you mean" in stderr
 
 
-def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_folder_was_synced_with_holds_until_it_is_reset(docs: Path, out: Out) -> None:
     def documents() -> set[str]:
-        return {Path(p).name for p in json.loads(out(capsys, "status", "--documents", "--json")[1])["documents"]}
+        return {Path(p).name for p in json.loads(out("status", "--documents", "--json")[1])["documents"]}
 
     def found(*more: str) -> bool:
-        return "ferry leaves" in out(capsys, "search", "ferry", "-n", "1", *more)[1]
+        return "ferry leaves" in out("search", "ferry", "-n", "1", *more)[1]
 
-    out(capsys, "sync", str(docs), "--exclude", "bees.txt", "--label", "hr")
+    out("sync", str(docs), "--exclude", "bees.txt", "--label", "hr")
     assert documents() == {"ferry.md"}
     assert (found(), found("--label", "hr")) == (False, True)
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at eleven.\n")
-    out(capsys, "sync", str(docs))
+    out("sync", str(docs))
     assert documents() == {"ferry.md"}
     assert (found(), found("--label", "hr")) == (False, True)
-    out(capsys, "sync", str(docs), "--reset")
+    out("sync", str(docs), "--reset")
     assert documents() == {"ferry.md", "bees.txt"}
     assert found()
-    code, _, stderr = out(capsys, "sync", "--reset")
+    code, _, stderr = out("sync", "--reset")
     assert (code, "need a folder" in stderr) == (2, True)
-    assert out(capsys, "sync", str(docs), "--forget")[0] == 0
-    code, _, stderr = out(capsys, "sync")
+    assert out("sync", str(docs), "--forget")[0] == 0
+    code, _, stderr = out("sync")
     assert (code, "No folder was synced" in stderr) == (4, True)
     assert documents() == {"ferry.md", "bees.txt"}
 
 
-def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(
-    docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_is_gone_costs_the_others_nothing_but_is_told(docs: Path, tmp_path: Path, out: Out) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "x.txt").write_text("Soon gone.")
-    out(capsys, "sync", str(docs))
-    out(capsys, "sync", str(other))
+    out("sync", str(docs))
+    out("sync", str(other))
     (other / "x.txt").unlink()
     other.rmdir()
     (docs / "new.txt").write_text("The harbour has four cranes.")
-    code, stdout, stderr = out(capsys, "sync")
+    code, stdout, stderr = out("sync")
     assert code == 4
     assert "1 added" in stdout
     assert "1 of 2 folders could not be synced" in stderr
-    assert "Soon gone" in out(capsys, "search", "soon gone", "-n", "1")[1]
+    assert "Soon gone" in out("search", "soon gone", "-n", "1")[1]
 
 
-def test_purge_asks_first_and_no_means_no(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "sync", str(docs))
+def test_purge_asks_first_and_no_means_no(docs: Path, out: Out) -> None:
+    out("sync", str(docs))
     for answer in ("n\n", ""):  # "" is what a script without a terminal gives
         done = subprocess.run(
             [sys.executable, "-m", "openbook", "purge", str(docs)],
@@ -221,36 +215,34 @@ def test_purge_asks_first_and_no_means_no(docs: Path, capsys: pytest.CaptureFixt
         )
         assert done.returncode == 130
         assert "Delete 2 documents (" in done.stderr
-    assert len(json.loads(out(capsys, "status", "--documents", "--json")[1])["documents"]) == 2
-    assert out(capsys, "purge", "nothing.txt")[0] == 4
+    assert len(json.loads(out("status", "--documents", "--json")[1])["documents"]) == 2
+    assert out("purge", "nothing.txt")[0] == 4
 
 
-def test_what_remove_cannot_keep_away_is_said(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "sync", str(docs))
-    assert "the next sync takes it in again" in out(capsys, "remove", "bees.txt")[1]
+def test_what_remove_cannot_keep_away_is_said(docs: Path, out: Out) -> None:
+    out("sync", str(docs))
+    assert "the next sync takes it in again" in out("remove", "bees.txt")[1]
     (docs / "ferry.md").unlink()
-    assert "next sync" not in out(capsys, "remove", "ferry.md")[1]
+    assert "next sync" not in out("remove", "ferry.md")[1]
 
 
-def test_an_open_document_with_the_text_of_a_labelled_one_is_named(
-    docs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_open_document_with_the_text_of_a_labelled_one_is_named(docs: Path, out: Out) -> None:
     (docs / "copy.txt").write_bytes((docs / "bees.txt").read_bytes())
-    assert "carries no label" not in out(capsys, "sync", str(docs))[1]
-    assert "copy.txt holds the same text and carries no label" in out(
-        capsys, "add", str(docs / "bees.txt"), "--label", "hr"
-    )[1].replace("\n", " ")
-    assert "carries no label" not in out(capsys, "add", str(docs / "copy.txt"), "--label", "hr")[1]
+    assert "carries no label" not in out("sync", str(docs))[1]
+    assert "copy.txt holds the same text and carries no label" in out("add", str(docs / "bees.txt"), "--label", "hr")[
+        1
+    ].replace("\n", " ")
+    assert "carries no label" not in out("add", str(docs / "copy.txt"), "--label", "hr")[1]
 
 
-def test_labels_are_listed_and_can_be_taken_away(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out(capsys, "sync", str(docs))
-    out(capsys, "add", str(docs / "bees.txt"), "--label", "hr", "--label", "board")
-    assert "bees.txt  [board, hr]" in out(capsys, "status", "--documents")[1]
-    assert "1 with other metadata or labels" in out(capsys, "diff", "1")[1]
-    out(capsys, "add", str(docs / "bees.txt"), "--unlabel", "board")
-    assert "bees.txt  [hr]" in out(capsys, "status", "--documents")[1]
-    out(capsys, "add", str(docs / "bees.txt"), "--unlabel", "hr")
-    assert "[" not in out(capsys, "status", "--documents")[1]
-    out(capsys, "sync")
-    assert "honey" in out(capsys, "search", "honey", "-n", "1")[1]
+def test_labels_are_listed_and_can_be_taken_away(docs: Path, out: Out) -> None:
+    out("sync", str(docs))
+    out("add", str(docs / "bees.txt"), "--label", "hr", "--label", "board")
+    assert "bees.txt  [board, hr]" in out("status", "--documents")[1]
+    assert "1 with other metadata or labels" in out("diff", "1")[1]
+    out("add", str(docs / "bees.txt"), "--unlabel", "board")
+    assert "bees.txt  [hr]" in out("status", "--documents")[1]
+    out("add", str(docs / "bees.txt"), "--unlabel", "hr")
+    assert "[" not in out("status", "--documents")[1]
+    out("sync")
+    assert "honey" in out("search", "honey", "-n", "1")[1]

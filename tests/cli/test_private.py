@@ -95,7 +95,7 @@ def test_all_that_the_verbs_make_is_private(tmp_path: Path, own_home: Path, docs
         ("remove", docs / "ferry.md"),
         ("restore", "1"),
         ("diagnose", questions),
-        ("diagnose", questions, "--out", out, "--csv", out / "table.csv"),
+        ("diagnose", questions, "--out", out, "--export", out / "table.csv"),
         ("probe", questions),
         ("questions", "draft", "-o", out / "drafts.jsonl"),
         ("keys", "new", "Anna"),
@@ -160,12 +160,12 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
     for root in (own_home, tmp_path / "log"):  # nobody else gets in, whatever the modes of what is in it
         assert stat.S_IMODE(root.stat().st_mode) == 0o700, root
     said = openbook("status", "--kb", kb)
-    assert f"{kb} is readable by others (mode 2770)" in said
+    assert f"Others can read {kb} (mode 2770)" in said
     assert f"chmod -R go= {kb}" in said
     told = json.loads(openbook("status", "--kb", kb, "--json"))
     assert told["open_folders"] == [str(kb)]
     with served("--kb", kb) as (_, said):
-        assert f"{kb} is readable by others" in said
+        assert f"Others can read {kb}" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -201,7 +201,7 @@ def test_a_home_that_was_open_is_told_with_what_to_do(own_home: Path, docs: Path
     openbook("keys", "new", "Anna")
     assert stat.S_IMODE((own_home / "api-keys.json").stat().st_mode) == 0o600
     subprocess.run(["chmod", "-R", "go=", str(own_home)], check=True)
-    assert "readable by others" not in openbook("status")
+    assert "Others can read" not in openbook("status")
     (docs / "more.txt").write_text("The tower is 55 metres high.")
     openbook("sync", docs)
     assert modes(own_home) == {}

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from openbook.cli import run, session
+from openbook.cli import context
 from openbook.diagnosis.question_review import Review
 from openbook.diagnosis.questions import load_questions, write_questions
 from openbook.errors import StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.records import ReaderFormat
+from tests.cli.conftest import Out
 from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, DraftEngine, base_of
 
 
@@ -30,15 +31,9 @@ def kb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "silent": lambda: FrozenModel(DraftEngine(lambda text: "I cannot help.")),
         "reader": lambda: FrozenModel(DraftEngine(), reader),
     }
-    monkeypatch.setattr(session, "model_opener", lambda current: models[current.model])
+    monkeypatch.setattr(context, "model_opener", lambda current: models[current.model])
     base_of(tmp_path, ferries=FERRIES, harbour=HARBOUR).close()
     return tmp_path / "kb"
-
-
-def out(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    code = run([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -53,49 +48,43 @@ def unreviewed(path: Path) -> int:
     return sum(not question.reviewed for question in load_questions(path))
 
 
-def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_draft_writes_unreviewed_questions(kb: Path, tmp_path: Path, out: Out) -> None:
     path = tmp_path / "out" / "questions.jsonl"
     command = ("questions", "draft", "--kb", kb, "--model", "good", "-o", path)
-    code, stdout, stderr = out(capsys, *command, "-n", "2")
+    code, stdout, stderr = out(*command, "-n", "2")
     assert code == 0, stderr
     assert "2 drafts from 2 passages" in stdout
     assert "Nobody has read them yet" in stdout
     assert unreviewed(path) == len(read(path)) == 2
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    code, _, stderr = out(capsys, *command)
-    assert code == 2
-    assert "--force" in stderr
-    code, stdout, _ = out(capsys, *command, "-n", "500", "--force")
+    code, _, stderr = out(*command)
+    assert (code, "Choose another name" in stderr) == (2, True)
+    path.unlink()
+    code, stdout, _ = out(*command, "-n", "500")
     assert (code, "of 500 wanted" in stdout) == (0, True)
 
 
-def test_a_model_that_cannot_draft_is_named_with_advice(
-    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_cannot_draft_is_named_with_advice(kb: Path, tmp_path: Path, out: Out) -> None:
     path = tmp_path / "q.jsonl"
     command = ("questions", "draft", "--kb", kb, "-o", path, "--model")
-    code, _, stderr = out(capsys, *command, "silent")
+    code, _, stderr = out(*command, "silent")
     assert (code, "No question could be drafted" in stderr, "turned down" in stderr) == (2, True, True)
-    code, _, stderr = out(capsys, *command, "reader")
+    code, _, stderr = out(*command, "reader")
     assert (code, "Choose a model that follows" in stderr) == (2, True)
     KnowledgeBase.ensure(tmp_path / "empty", EMBEDDER.identity).close()
-    assert out(capsys, "questions", "draft", "--kb", tmp_path / "empty", "-o", path, "--model", "good")[0] == 4
+    assert out("questions", "draft", "--kb", tmp_path / "empty", "-o", path, "--model", "good")[0] == 4
     assert list(tmp_path.glob("q.jsonl*")) == []
 
 
-def test_an_output_that_cannot_be_written_is_said_before_the_work(
-    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_output_that_cannot_be_written_is_said_before_the_work(kb: Path, tmp_path: Path, out: Out) -> None:
     (tmp_path / "file").write_text("")
-    code, _, stderr = out(
-        capsys, "questions", "draft", "--kb", kb, "--model", "good", "-o", tmp_path / "file" / "q.jsonl"
-    )
+    code, _, stderr = out("questions", "draft", "--kb", kb, "--model", "good", "-o", tmp_path / "file" / "q.jsonl")
     assert code == 5
     assert "Cannot write" in stderr
 
 
 def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
-    kb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kb: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(text: str) -> str:
         if len(first.read) == 2:
@@ -105,12 +94,12 @@ def test_a_draft_that_was_interrupted_goes_on_with_the_same_command(
     first, second = DraftEngine(interrupted), DraftEngine()
     path, whole = tmp_path / "q.jsonl", tmp_path / "whole.jsonl"
     command = ("questions", "draft", "--kb", kb, "-n", "2", "-o")
-    assert out(capsys, *command, whole, "--model", "good")[0] == 0
-    monkeypatch.setattr(session, "model_opener", lambda current: lambda: FrozenModel(first))
-    assert out(capsys, *command, path)[0] == 130
+    assert out(*command, whole, "--model", "good")[0] == 0
+    monkeypatch.setattr(context, "model_opener", lambda current: lambda: FrozenModel(first))
+    assert out(*command, path)[0] == 130
     assert not path.exists()
-    monkeypatch.setattr(session, "model_opener", lambda current: lambda: FrozenModel(second))
-    assert out(capsys, *command, path)[0] == 0
+    monkeypatch.setattr(context, "model_opener", lambda current: lambda: FrozenModel(second))
+    assert out(*command, path)[0] == 0
     assert path.read_bytes() == whole.read_bytes()
     assert len(second.read) == 1
     assert list(tmp_path.glob("q.jsonl*")) == [path]
@@ -137,11 +126,9 @@ def drafts(tmp_path: Path) -> Path:
     return path
 
 
-def test_review_saves_every_decision(
-    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_review_saves_every_decision(kb: Path, drafts: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     type_in(monkeypatch, "a", "r", "e", "Is there a bar?", "yes | one bar", "a", "s")
-    code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    code, stdout, _ = out("questions", "review", drafts, "--kb", kb)
     assert code == 0
     assert "1 of 4" in stdout
     assert f"»{FERRIES[11:77]}«" in stdout
@@ -154,23 +141,21 @@ def test_review_saves_every_decision(
 
 
 def test_an_interrupted_review_goes_on_where_it_stopped(
-    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kb: Path, drafts: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_in(monkeypatch, "a")  # and the pipe ends
-    code, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    code, stdout, _ = out("questions", "review", drafts, "--kb", kb)
     assert code == 0
     assert "Reviewed: 2; still drafts: 3." in stdout
     type_in(monkeypatch, "a", "x")
-    assert "1 of 3" in out(capsys, "questions", "review", drafts, "--kb", kb)[1]
+    assert "1 of 3" in out("questions", "review", drafts, "--kb", kb)[1]
     assert unreviewed(drafts) == 2
 
 
-def test_an_edit_that_would_spoil_the_file_is_refused(
-    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     before = drafts.read_bytes()
     type_in(monkeypatch, "z", "e", "???", "", "x")
-    _, stdout, _ = out(capsys, "questions", "review", drafts)
+    _, stdout, _ = out("questions", "review", drafts)
     assert "'z' is none of a, e, r, s, x." in stdout
     assert "It stays as it is: The question is empty" in stdout
     assert drafts.read_bytes() == before
@@ -188,48 +173,42 @@ def test_an_edit_that_would_spoil_the_file_is_refused(
 def test_an_edit_of_the_answers_decides_whether_it_has_any(
     drafts: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    out: Out,
     changes: dict[str, Any],
     typed: tuple[str, ...],
     expected: tuple[str, tuple[str, ...]],
 ) -> None:
     write_questions(drafts, [DRAFTS[0] | changes])
     type_in(monkeypatch, *typed)
-    assert out(capsys, "questions", "review", drafts)[0] == 0
+    assert out("questions", "review", drafts)[0] == 0
     (question,) = load_questions(drafts)
     assert ((question.kind, question.answers), question.reviewed) == (expected, True)
 
 
-def test_review_without_the_passage_says_so(
-    kb: Path, drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = DRAFTS[0] | {"gold": DRAFTS[0]["gold"] | {"start": 12}}
     gone = DRAFTS[1] | {"gold": DRAFTS[1]["gold"] | {"document": "gone.md"}}
     write_questions(drafts, [moved, gone, DRAFTS[2] | {"gold": None}])
     type_in(monkeypatch, "s", "s", "s")
-    _, stdout, _ = out(capsys, "questions", "review", drafts, "--kb", kb)
+    _, stdout, _ = out("questions", "review", drafts, "--kb", kb)
     assert stdout.count("The quote does not stand there in this knowledge base") == 2
     assert "No passage is named" in stdout
 
 
-def test_review_reads_what_a_diagnosis_reads(
-    drafts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_review_reads_what_a_diagnosis_reads(drafts: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
     line = b'\xef\xbb\xbf{"question": "When?", "answers": "09:40", "reviewed": false}\n'
     compressed = drafts.with_name("drafts.jsonl.gz")
     for path, content in ((drafts, line), (compressed, gzip.compress(line))):
         path.write_bytes(content)
         type_in(monkeypatch, "a")
-        assert "Answers:  09:40\n" in out(capsys, "questions", "review", path)[1]
+        assert "Answers:  09:40\n" in out("questions", "review", path)[1]
         assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
 
 
 @pytest.mark.parametrize("bad", [{"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}])
-def test_a_line_that_is_no_question_is_named(
-    drafts: Path, capsys: pytest.CaptureFixture[str], bad: dict[str, Any]
-) -> None:
+def test_a_line_that_is_no_question_is_named(drafts: Path, out: Out, bad: dict[str, Any]) -> None:
     write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])
-    code, _, stderr = out(capsys, "questions", "review", drafts)
+    code, _, stderr = out("questions", "review", drafts)
     assert (code, "line 2 is no valid question" in stderr) == (2, True)
 
 
@@ -249,14 +228,14 @@ def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Pat
     assert not drafts.exists()
 
 
-def test_bad_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert out(capsys, "questions", "review", tmp_path / "none.jsonl")[0] == 5
+def test_bad_files_are_refused(tmp_path: Path, out: Out) -> None:
+    assert out("questions", "review", tmp_path / "none.jsonl")[0] == 5
     (tmp_path / "bad.jsonl").write_text("{}\n")
-    code, _, stderr = out(capsys, "questions", "review", tmp_path / "bad.jsonl")
+    code, _, stderr = out("questions", "review", tmp_path / "bad.jsonl")
     assert code == 2
     assert "line 1" in stderr
     (tmp_path / "empty.jsonl").write_text("")
-    assert "still drafts: 0." in out(capsys, "questions", "review", tmp_path / "empty.jsonl")[1]
+    assert "still drafts: 0." in out("questions", "review", tmp_path / "empty.jsonl")[1]
 
 
 @pytest.fixture
@@ -269,39 +248,33 @@ def beir(tmp_path: Path) -> Path:
     return folder
 
 
-def test_import_writes_questions_and_documents_that_can_be_diagnosed(
-    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_writes_questions_and_documents_that_can_be_diagnosed(beir: Path, tmp_path: Path, out: Out) -> None:
     folder = beir
     questions, documents = tmp_path / "q.jsonl", tmp_path / "docs"
-    code, stdout, _ = out(capsys, "questions", "import", folder, "-o", questions, "--documents", documents)
+    code, stdout, _ = out("questions", "import", folder, "-o", questions, "--documents", documents)
     assert (code, "1 documents in" in stdout) == (0, True)
     (question,) = load_questions(questions)
     assert (question.answers, question.gold and question.gold.document) == (("Lila Ortega",), "d1.md")
     assert (documents / "d1.md").read_text() == "# The bridge\n\nLila Ortega opened it.\n"
-    code, _, error = out(capsys, "questions", "import", folder, "-o", questions)
-    assert (code, "--force" in error) == (2, True)
-    code, _, error = out(capsys, "questions", "import", folder, "-o", questions, "--force", "--split", "tset")
-    assert (code, "There are dev." in error) == (2, True)
-    code, _, error = out(capsys, "questions", "import", questions, "-o", tmp_path / "r.jsonl", "--documents", documents)
+    code, _, error = out("questions", "import", folder, "-o", questions)
+    assert (code, "Choose another name" in error) == (2, True)
+    code, _, error = out("questions", "import", questions, "-o", tmp_path / "r.jsonl", "--documents", documents)
     assert (code, "for BEIR folders" in error) == (2, True)
-    assert out(capsys, "questions", "import", questions, "-o", tmp_path / "r.jsonl")[0] == 0
+    assert out("questions", "import", questions, "-o", tmp_path / "r.jsonl")[0] == 0
     assert (tmp_path / "r.jsonl").read_bytes() == questions.read_bytes()
-    assert out(capsys, "questions", "import", questions, "-o", tmp_path / "r.jsonl.gz")[0] == 0
+    assert out("questions", "import", questions, "-o", tmp_path / "r.jsonl.gz")[0] == 0
     assert list(load_questions(tmp_path / "r.jsonl.gz")) == [question]
 
 
-def test_import_writes_over_no_document_unasked(beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_writes_over_no_document_unasked(beir: Path, tmp_path: Path, out: Out) -> None:
     documents = tmp_path / "docs"
     documents.mkdir()
     (documents / "d1.md").write_text("mine")
     arguments = ("questions", "import", beir, "-o", tmp_path / "q.jsonl", "--documents", documents)
-    code, _, error = out(capsys, *arguments)
-    assert (code, "docs holds files already" in error, "--force" in error) == (2, True, True)
+    code, _, error = out(*arguments)
+    assert (code, "docs holds files already" in error) == (2, True)
     assert (documents / "d1.md").read_text() == "mine"
     assert not (tmp_path / "q.jsonl").exists()
-    assert out(capsys, *arguments, "--force")[0] == 0
-    assert "Lila Ortega" in (documents / "d1.md").read_text()
 
 
 def squad(identity: str, context: str) -> str:
@@ -322,13 +295,13 @@ def squad(identity: str, context: str) -> str:
     ],
 )  # fmt: skip
 def test_what_could_not_be_read_again_is_not_imported(
-    beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, says: str
+    beir: Path, tmp_path: Path, out: Out, name: str, content: str, says: str
 ) -> None:
     (tmp_path / name).write_text(content)
     if "q" * 201 in content:
         (beir / "qrels" / "dev.tsv").write_text("q" * 201 + "\td1\t1\n")
     source = beir if name.startswith("beir") else tmp_path / name
     arguments = ("questions", "import", source, "-o", tmp_path / "q.jsonl")
-    code, _, error = out(capsys, *arguments)
+    code, _, error = out(*arguments)
     assert (code, says in " ".join(error.split())) == (2, True), error
     assert not (tmp_path / "q.jsonl").exists()

@@ -26,7 +26,7 @@ from openbook.diagnosis.results import More, write_results
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
-from openbook.purging import diagnoses_showing
+from openbook.purge import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat, canonical_json
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model

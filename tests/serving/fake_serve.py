@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from openbook.cli import main, session
+from openbook.cli import context, main
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
@@ -31,7 +31,7 @@ class SlowEngine(DraftEngine):
 
 if __name__ == "__main__":
     serve: Any = importlib.import_module("openbook.cli.serve")
-    fakes: Any = session
+    fakes: Any = context
     serve.PROGRAM = (sys.executable, __file__)
     fakes.open_embedder = lambda *_, **__: HashEmbedder()
     fakes.model_opener = lambda *_, **__: lambda: FrozenModel(SlowEngine())

@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 import pytest
 
+from openbook.config import Settings
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
@@ -23,7 +24,7 @@ from openbook.knowledge.locking import file_lock
 from openbook.knowledge.versions import Retention, prune, tag
 from openbook.locks import alone, among
 from openbook.models import ModelStore
-from openbook.purging import Places, PurgedEverywhere, finish, purge_everywhere
+from openbook.purge import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 
@@ -80,15 +81,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     add(base, [docs], embedder)
     for_documents([docs], folder / "cache", embedder)[0].close()
     states = KVCache(folder / "states")
-    places = Places(
-        folder / "cache",
-        folder / "runs",
-        folder / "diagnoses",
-        states,
-        ModelStore(folder / "models"),
-        folder / "uploads",
-        folder,
-    )
+    places = Places(Settings(folder), states, ModelStore(folder / "models"))
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
     for name, text in (("shows", SECRET), ("another", OTHER)):
@@ -105,7 +98,8 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
 def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
     assert not home.is_clean()
     done = purge_everywhere(home.base, [home.secret], home.places)
-    assert (done.caches, done.runs, done.states, done.diagnoses) == (1, 1, 1, 1)
+    deleted = done.deleted
+    assert (deleted.caches, deleted.runs, deleted.states, deleted.diagnoses) == (1, 1, 1, 1)
     assert home.is_clean()
     assert not home.state_is_kept()
     assert (home.folder / "diagnoses" / "another" / "report.html").exists()
@@ -478,7 +472,7 @@ def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("openbook.purging._look_at_all", killed)
+        patched.setattr("openbook.purge._look_at_all", killed)
         with pytest.raises(Killed):
             home.purge()
     assert interrupted(home.base)
