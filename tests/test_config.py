@@ -11,7 +11,9 @@ from openbook.errors import ConfigError
 
 
 def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text("passages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'")
+    (tmp_path / "config.toml").write_text(
+        "passages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'"
+    )
     environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_THREADS": "4", "OPENBOOK_MAX_TOKENS": "", "OTHER": "x"}
     found = load_settings(environ, {"passages": 1, "model": None})
     assert (found.passages, found.threads, found.read_timeout_s, found.strategy) == (1, 4, 5.0, "each")
@@ -23,7 +25,7 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "variable", "says"),
     [
-        ("passage = 2", "", "there is no setting 'passage'. Did you mean 'passages'?"),
+        ("pasages = 2", "", "there is no setting 'pasages'. Did you mean 'passages'?"),
         ("home = '/x'", "", "there is no setting 'home'"),
         ("passages = true", "", "True is not a valid value for 'passages'"),
         ("passages = 1.5", "", "1.5 is not a valid value for 'passages'"),
