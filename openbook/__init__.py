@@ -6,7 +6,7 @@ Training adjusts a model's parameters; inference uses fixed ones; the two never 
     import openbook
 
     store = openbook.ModelStore(Path("models"))                 # frozen models: files with digests
-    model = openbook.load_model(openbook.ensure(store, "reader"))
+    model = openbook.load_model(openbook.ensure(store, "qwen2.5-coder-1.5b-instruct"))
     embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
 
     base = openbook.KnowledgeBase.ensure(Path("kb"), embedder.identity)   # the living side

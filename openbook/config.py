@@ -38,7 +38,7 @@ class Settings:
 
     home: Path
     kb: Path | None = None  # default: <home>/kb
-    model: str = "reader"
+    model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
     strategy: Literal["auto", "each", "parallel", "together"] = "auto"  # how they are read; auto: as suits the model

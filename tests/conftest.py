@@ -55,6 +55,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     home = tmp_path / "openbook-home"
     monkeypatch.setenv("OPENBOOK_HOME", str(home))
+    monkeypatch.setenv("OPENBOOK_MODEL", "reader")  # small and quick; the default takes ten times as long
     return home
 
 
