@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openbook.config import load_settings
+from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
     environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_THREADS": "4", "OPENBOOK_MAX_TOKENS": "", "OTHER": "x"}
     found = load_settings(environ, {"passages": 1, "model": None})
     assert (found.passages, found.threads, found.read_timeout_s, found.strategy) == (1, 4, 5.0, "each")
-    assert (found.max_tokens, found.model, found.kb) == (400, "reader", Path("~/kb").expanduser())
+    assert (found.max_tokens, found.model, found.kb) == (400, Settings(tmp_path).model, Path("~/kb").expanduser())
     assert found.default_kb == found.kb
     assert load_settings({"OPENBOOK_HOME": str(tmp_path / "none")}).default_kb == tmp_path / "none" / "kb"
 

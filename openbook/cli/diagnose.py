@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -49,16 +49,6 @@ def diagnose() -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
-class _Share(click.FloatRange):
-    """A number from 0 to 1; FloatRange alone takes "nan" for one."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found: float = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number from 0 to 1.", param, ctx)
-        return found
-
-
 @diagnose.command()
 @click.argument("questions", type=PATH)
 @DOCS
@@ -76,7 +66,7 @@ class _Share(click.FloatRange):
 )
 @click.option(
     "--fail-under",
-    type=_Share(0.0, 1.0),
+    type=click.FloatRange(0.0, 1.0),
     help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
 )
 @JSON
@@ -101,6 +91,8 @@ def run(
     from openbook.cli import context
     from openbook.diagnosis import results
 
+    if fail_under is not None and math.isnan(fail_under):
+        raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     context.check_places(docs, kb, questions)
     is_parquet = export is not None and export.suffix == ".parquet"
     if export is not None:  # before the work, not after it

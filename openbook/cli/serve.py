@@ -288,11 +288,11 @@ def _log_to_standard_error() -> None:
 @KB
 @MODEL
 @LABEL
-@click.option(
-    "--http", "port", type=click.IntRange(1, 65535), help="Serve on 127.0.0.1:PORT/mcp instead of standard input."
-)
-def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...], port: int | None) -> None:
-    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document."""
+def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...]) -> None:
+    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document.
+
+    It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
+    """
     from openbook.cli import context
     from openbook.knowledge.scope import Scope, checked_labels
 
@@ -307,17 +307,4 @@ def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...], port: int |
     open_model = functools.cache(context.model_opener(current))
     scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
     server = make_server(base, embedder, open_model, scope=scope, options=options)
-    if port is None:
-        server.run()
-        return
-    from mcp.server.transport_security import TransportSecuritySettings
-
-    from openbook.serving import server as http
-    from openbook.serving.configuration import Bounds
-
-    names = [f"127.0.0.1:{port}", f"localhost:{port}"]
-    guard = TransportSecuritySettings(allowed_hosts=names, allowed_origins=[f"http://{name}" for name in names])
-    app = server.streamable_http_app(stateless_http=True, transport_security=guard)
-    with http.listen("127.0.0.1", port) as door:
-        click.echo(f"Listening on http://127.0.0.1:{port}/mcp. Ctrl-C ends.", err=True)
-        http.make_server(app, Bounds()).run(sockets=[door])
+    server.run()

@@ -34,31 +34,24 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.Fixtur
 
 
 @pytest.mark.model
-def test_ask_documents_as_json(home: Path, out: Out) -> None:
-    code, stdout, _ = out("ask", SLIDE, "--docs", str(HANDBOOK), "--json")
-    answer = json.loads(stdout)
+def test_ask_documents_as_json_twice(home: Path, out: Out) -> None:
+    (code, first, _), (_, second, _) = (out("ask", SLIDE, "--docs", HANDBOOK, "--json") for _ in range(2))
+    answer = json.loads(first)
     assert code == 0
     assert set(answer) >= {"question", "answer", "abstained", "citations", "passages", "receipt", "timings"}
-    assert answer["question"] == SLIDE
     receipt = answer["receipt"]
-    assert receipt["model"]["evidence"] == "verified"
-    assert receipt["passages"]
-    assert all(len(receipt[k]) == 64 for k in ("question_digest", "prompt_digest", "answer_digest"))
+    assert (answer["question"], receipt["model"]["evidence"]) == (SLIDE, "verified")
+    assert all(len(receipt[key]) == 64 for key in ("question_digest", "prompt_digest", "answer_digest"))
     for citation in answer["citations"]:
         assert set(citation) >= {"document", "page", "start", "end", "quote", "passage_id"}
-    assert any(h["passage"]["document"].endswith("vessel-safety-manual.pdf") for h in answer["passages"])
-
-
-@pytest.mark.model
-def test_the_second_run_reuses_the_first_ones_knowledge_base(home: Path, out: Out) -> None:
-    first, second = (json.loads(out("ask", SLIDE, "--docs", str(HANDBOOK), "--json")[1]) for _ in range(2))
-    assert first["receipt"] == second["receipt"]
+    assert any(hit["passage"]["document"].endswith("vessel-safety-manual.pdf") for hit in answer["passages"])
+    assert json.loads(second)["receipt"] == receipt
     assert len(list((home / "cache" / "docs").iterdir())) == 1
 
 
 @pytest.mark.model
 def test_add_then_ask_just_works(home: Path, out: Out) -> None:
-    code, stdout, _ = out("add", str(HANDBOOK))
+    code, stdout, _ = out("add", HANDBOOK)
     assert code == 0
     assert re.search(r"2[0-9] added\. .*version 1", stdout.replace("\n", " "))
     code, stdout, _ = out("ask", SLIDE)
@@ -66,20 +59,17 @@ def test_add_then_ask_just_works(home: Path, out: Out) -> None:
     assert "knowledge base version 1" in stdout
     assert "reader (" in stdout
     assert "\x1b" not in stdout  # not a terminal: no colours
-    code, stdout, _ = out("search", "bow thruster serial number", "--json")
-    assert json.loads(stdout)["hits"][0]["passage"]["document"].endswith("bow-thruster-manual.rst")
-    code, stdout, _ = out("search", "bow thruster serial number", "-n", "2")
-    assert "bow-thruster-manual.rst" in stdout
-    code, stdout, _ = out("status", "--json")
-    status = json.loads(stdout)
+    found = json.loads(out("search", "bow thruster serial number", "--json")[1])
+    assert found["hits"][0]["passage"]["document"].endswith("bow-thruster-manual.rst")
+    assert "bow-thruster-manual.rst" in out("search", "bow thruster serial number", "-n", "2")[1]
+    status = json.loads(out("status", "--json")[1])
     assert (status["version"], status["not_in"]) == (1, [])
-    shown = status["embedder"]["digest"]
-    assert {each["name"]: each["digest"] for each in json.loads(out("models", "list", "--json")[1])["models"]}[
-        status["embedder"]["name"]
-    ] == shown
+    digest = status["embedder"]["digest"]
+    models = json.loads(out("models", "list", "--json")[1])["models"]
+    assert {each["name"]: each["digest"] for each in models}[status["embedder"]["name"]] == digest
     text = out("status")[1]
     assert text.startswith("Knowledge base")
-    assert shown[:12] in text
+    assert digest[:12] in text
 
 
 @pytest.mark.model
@@ -220,23 +210,6 @@ def test_a_reader_that_goes_away_is_no_error(home: Path, out: Out, extra: list[s
     done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.model
-def test_nothing_readable_is_an_error_also_when_the_knowledge_base_holds_something(
-    home: Path, tmp_path: Path, out: Out
-) -> None:
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
-    code, _, stderr = out("add", str(tmp_path / "bad"))
-    assert code == 4
-    assert "broken.pdf" in stderr
-    assert "Nothing readable" in stderr
-    code, _, stderr = out("ask", "Why?")
-    assert code == 4
-    assert "nothing to ask" in stderr
-    assert out("add", str(HANDBOOK / "policies"))[0] == 0
-    assert out("add", str(tmp_path / "bad"))[0] == 4
 
 
 @pytest.mark.model
