@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, scope_options
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.errors import ConfigError
@@ -58,7 +59,6 @@ def ask(
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
     from openbook.answer import ask as answer_question
     from openbook.answer import checked_question
-    from openbook.cli import context, display
     from openbook.knowledge.scope import EVERYTHING
     from openbook.receipts import append
     from openbook.records import Decoding
@@ -122,7 +122,6 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
 def search(query: str, kb: Path | None, scope: ScopeOptions, limit: int, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""
     from openbook.answer import checked_question
-    from openbook.cli import context, display
 
     query = checked_question(query)
     base, embedder = context.open_searchable(context.settings(kb=kb))

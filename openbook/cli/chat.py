@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
 from openbook.codec import convert, parse_json
 from openbook.errors import ContextOverflow, ConversationError, QuestionError
@@ -56,7 +57,6 @@ def chat(
     come from the terminal or, one a line, from standard input. Ctrl-D ends.
     """
     from openbook.answer import ask
-    from openbook.cli import context, display
     from openbook.cli.ask import opened_beside
     from openbook.conversation import understood
     from openbook.receipts import append
@@ -106,8 +106,6 @@ def chat(
 
 def _answer_open(path: Path, ask_next: AskNext) -> None:
     """Answer the question that stands last in the transcript, if nobody has."""
-    from openbook.cli import display
-
     said = read_transcript(path)
     if said.open_question is not None:
         display.note(f"> {said.open_question}")
@@ -117,7 +115,6 @@ def _answer_open(path: Path, ask_next: AskNext) -> None:
 def _answer(path: Path, question: str, earlier: tuple[str, ...], ask_next: AskNext, *, stands: bool = False) -> None:
     """`stands`: the question is in the transcript already. The sources are shown once the answer was written."""
     from openbook.answer import checked_question
-    from openbook.cli import display
 
     question = checked_question(question)
     searched, answer, words = ask_next(earlier, question)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import INTERRUPTED, context, display
 from openbook.cli.options import DOCS, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.errors import ConfigError, EngineError, OpenBookError
 from openbook.files import check_replaceable, storage_errors
@@ -88,7 +89,6 @@ def run(
 
     What was asked is kept: a run that was stopped goes on with the same command.
     """
-    from openbook.cli import context
     from openbook.diagnosis import results
 
     if fail_under is not None and math.isnan(fail_under):
@@ -161,7 +161,6 @@ def _examine(
     job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope
 ) -> tuple[Path, dict[str, More]]:
     """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
-    from openbook.cli import context, display
     from openbook.diagnosis.examining import Bench, examine, header_for
     from openbook.diagnosis.observations import recording
     from openbook.diagnosis.probe_run import keeping, probe
@@ -182,7 +181,6 @@ def _examine(
 
 def _judge(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
     """What else was measured, with what the model of the settings says of the answers in these observations."""
-    from openbook.cli import context, display
     from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.observations import read_observations
     from openbook.diagnosis.results import More, opinions_path
@@ -199,7 +197,6 @@ def _judge(current: Settings, files: Sequence[Path], more: Mapping[str, More], l
 
 def _report(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
     """Write the numbers and the page, also of models that were asked before, and show those of these files."""
-    from openbook.cli import display
     from openbook.diagnosis import results
 
     title = f"Diagnosis of {job.questions.name}"
@@ -263,7 +260,6 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
 
     The same question is one with the same words and accepted answers; others are left out, and their number is said.
     """
-    from openbook.cli import display
     from openbook.diagnosis.comparing import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
 
@@ -311,7 +307,6 @@ def probe(
     Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from openbook.cli import INTERRUPTED, context, display
     from openbook.diagnosis import passage_probes, probe_report, probe_run
     from openbook.diagnosis.examining import Bench
 

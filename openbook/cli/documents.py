@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import JSON, KB, PATH, YES
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.errors import ConfigError, KnowledgeError, StorageError
@@ -44,7 +45,6 @@ def add(
     as_json: bool,
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
-    from openbook.cli import context
     from openbook.knowledge import add as add_files
     from openbook.knowledge.discovery import check_exists
 
@@ -61,8 +61,6 @@ def add(
 
 def _show(report: Report, folder: Path, *, as_json: bool) -> None:
     import dataclasses
-
-    from openbook.cli import display
 
     if as_json:
         display.print_json({"knowledge_base": str(folder), **dataclasses.asdict(report)})
@@ -100,7 +98,6 @@ def sync(
     FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
     remembered folders are brought up to date together.
     """
-    from openbook.cli import context
     from openbook.knowledge.adding import forget_source, sources, sync_folders
     from openbook.knowledge.discovery import check_exists, display_path
     from openbook.knowledge.scope import checked_labels
@@ -157,7 +154,6 @@ def _merged(
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
     """Run once, and again whenever something changed; what is refused now is tried again."""
-    from openbook.cli import display
     from openbook.knowledge.watching import changes
 
     first = due = True
@@ -187,7 +183,6 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @JSON
 def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
-    from openbook.cli import context, display
     from openbook.knowledge import remove as remove_documents
     from openbook.knowledge.adding import sources
     from openbook.knowledge.discovery import display_path
@@ -225,7 +220,6 @@ def purge(
     """
     import dataclasses
 
-    from openbook.cli import context, display
     from openbook.knowledge.forgetting import named
     from openbook.purge import Places, finish, proof_of, purge_everywhere
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import JSON
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ def keys() -> None:
 
 
 def _file() -> KeyFile:
-    from openbook.cli import context
     from openbook.serving.keys import KeyFile
 
     return KeyFile(context.settings().home)
@@ -63,8 +63,6 @@ def rotate(key_id: str) -> None:
 @JSON
 def list_keys(as_json: bool) -> None:
     """Show all keys: who, what they may do, which labels they hold, when each expires. Secrets are not stored."""
-    from openbook.cli import display
-
     file = _file()
     found = file.keys()
     if as_json:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from openbook.cli import context, display, private
 from openbook.cli.options import JSON, KB, MODEL
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
@@ -20,7 +21,6 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 @JSON
 def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that were not added."""
-    from openbook.cli import context, display, private
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.checking import check as check_base
@@ -66,7 +66,6 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
 @JSON
 def history(kb: Path | None, as_json: bool) -> None:
     """List the kept versions, newest first: when, what changed, how many documents, tags."""
-    from openbook.cli import context, display
     from openbook.knowledge.versions import history as versions_of
 
     found = versions_of(context.open_base(context.settings(kb=kb)))
@@ -86,7 +85,6 @@ def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None
 
     A version is its number, a tag or a time such as 2026-01-31T12:00.
     """
-    from openbook.cli import context, display
     from openbook.knowledge import versions
 
     base = context.open_base(context.settings(kb=kb))
@@ -105,7 +103,6 @@ def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None
 @click.option("--drop", is_flag=True, help="Delete the tag instead.")
 def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
-    from openbook.cli import context
     from openbook.knowledge import versions
 
     base = context.open_base(context.settings(kb=kb))
@@ -122,7 +119,6 @@ def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
 @KB
 def restore(version: str, kb: Path | None) -> None:
     """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
-    from openbook.cli import context
     from openbook.knowledge import versions
 
     base = context.open_base(context.settings(kb=kb))
@@ -138,7 +134,6 @@ def restore(version: str, kb: Path | None) -> None:
 @JSON
 def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
-    from openbook.cli import context, display
     from openbook.knowledge import versions
 
     base = context.open_base(context.settings(kb=kb))
@@ -160,7 +155,6 @@ def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
 @KB
 def reembed(embedder: str, kb: Path | None) -> None:
     """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
-    from openbook.cli import context, display
     from openbook.knowledge.reembedding import reembed as embed_anew
 
     current = context.settings(kb=kb)
@@ -185,7 +179,6 @@ def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     continues.
     """
     from openbook.answer import open_book_prompt
-    from openbook.cli import context, display
     from openbook.inference import load_model
     from openbook.knowledge.scope import EVERYTHING
     from openbook.knowledge.windows import in_windows

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, YES
 from openbook.errors import ModelError, ModelNotVerified, UnknownModel
 
@@ -26,7 +27,6 @@ def models() -> None:
 
 
 def _store() -> ModelStore:
-    from openbook.cli import context
 
     return context.store(context.settings())
 
@@ -36,7 +36,6 @@ def _store() -> ModelStore:
 @JSON
 def list_models(available: bool, as_json: bool) -> None:
     """Show the models here."""
-    from openbook.cli import display
     from openbook.models import CATALOGUE
 
     store = _store()
@@ -61,7 +60,6 @@ def list_models(available: bool, as_json: bool) -> None:
 
 def _list_available(known: set[str], *, as_json: bool) -> None:
     """The catalogue. `known`: the names in the store."""
-    from openbook.cli import display
     from openbook.models import CATALOGUE
 
     rows: list[dict[str, Any]] = [
@@ -92,7 +90,6 @@ def _list_available(known: set[str], *, as_json: bool) -> None:
 @click.argument("name")
 def pull(name: str) -> None:
     """Fetch NAME from the catalogue, or hf://OWNER/REPO/FILE.gguf from the hub."""
-    from openbook.cli import display
     from openbook.inference.trial import try_model
     from openbook.models import pull as pull_model
 
@@ -109,7 +106,6 @@ def pull(name: str) -> None:
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
-    from openbook.cli import display
     from openbook.inference.trial import try_model
     from openbook.knowledge.discovery import check_exists
     from openbook.models import import_gguf
@@ -133,8 +129,6 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
 @JSON
 def show(name: str, as_json: bool) -> None:
     """Show a summary of the manifest of NAME (or a digest)."""
-    from openbook.cli import display
-
     summary = _summary(_store().resolve(name))
     if as_json:
         display.print_json(summary)
@@ -152,8 +146,6 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name")
 def verify(name: str) -> None:
     """Read every byte of NAME and compare it with its digest."""
-    from openbook.cli import display
-
     store = _store()
     reference = store.resolve(name)
     parts = [reference, *([reference.needed_base] if reference.manifest.kind == "adapter" else [])]
@@ -170,8 +162,6 @@ def verify(name: str) -> None:
 @YES
 def remove(name: str, yes: bool) -> None:
     """Drop NAME, and delete the model if no other name means it."""
-    from openbook.cli import display
-
     store = _store()
     if not yes and not click.confirm(f"Remove the model {name!r}?"):
         display.say("Nothing was removed.")
@@ -198,7 +188,6 @@ def promote(
 
     A name that is new is held by the model of that name that OpenBook ships, if there is one, or else by the base of DIGEST.
     """
-    from openbook.cli import context, display
     from openbook.diagnosis.gate import compare, load_sets, target_checks
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
@@ -264,7 +253,6 @@ def _holder(
 @JSON
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
-    from openbook.cli import context, display
     from openbook.diagnosis.gate import flips, load_sets
     from openbook.inference import load_model
     from openbook.inference.trial import try_model
@@ -298,7 +286,6 @@ def export(name: str, folder: Path) -> None:
     import subprocess
     import sys
 
-    from openbook.cli import context, display
     from openbook.cli.train import check_installed
 
     check_installed()
@@ -315,8 +302,6 @@ def export(name: str, folder: Path) -> None:
 @click.argument("name")
 def rollback(name: str) -> None:
     """Make NAME mean what it meant before; again, and it goes back further."""
-    from openbook.cli import display
-
     display.say(f"{name} now means {_store().rollback(name).digest}.")
 
 
@@ -325,7 +310,6 @@ def rollback(name: str) -> None:
 @JSON
 def lineage(name: str, as_json: bool) -> None:
     """Show what NAME was trained from, how, and what was trained from it."""
-    from openbook.cli import display
     from openbook.models.lineage import tree_of
 
     store = _store()
@@ -347,7 +331,6 @@ def lineage(name: str, as_json: bool) -> None:
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
     """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
-    from openbook.cli import context, display
     from openbook.knowledge.discovery import check_exists
     from openbook.models.lineage import learned
     from openbook.parsers import read_file

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from openbook.cli import display
+
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, Scope
 
@@ -39,7 +41,6 @@ class ScopeOptions:
 
     def of(self, base: KnowledgeBase) -> Scope:
         """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
-        from openbook.cli import display
         from openbook.errors import did_you_mean
         from openbook.knowledge.scope import Scope, checked_labels, filter_of
         from openbook.knowledge.versions import resolve_version

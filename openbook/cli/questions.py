@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import KB, MODEL, PATH
 from openbook.errors import ConfigError
 from openbook.files import check_replaceable, storage_errors
@@ -44,7 +45,6 @@ def draft(kb: Path | None, count: int, model: str | None, output: Path) -> None:
 
     A run that was stopped goes on with the same command.
     """
-    from openbook.cli import context, display
     from openbook.diagnosis import question_drafts
     from openbook.diagnosis.questions import write_questions
 
@@ -75,7 +75,6 @@ def draft(kb: Path | None, count: int, model: str | None, output: Path) -> None:
 @KB
 def review(file: Path, kb: Path | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
-    from openbook.cli import context, display
     from openbook.diagnosis.question_review import Review
     from openbook.errors import KnowledgeBaseMissing
 
@@ -101,7 +100,6 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
     """The passage with the quote, and in it the answer, marked."""
     from rich.text import Text
 
-    from openbook.cli import display
     from openbook.diagnosis.question_review import around
     from openbook.diagnosis.questions import texts
 
@@ -123,7 +121,6 @@ def _show_place(base: KnowledgeBase | None, draft: dict[str, Any]) -> None:
 
 def _decide(work: Review, draft: dict[str, Any]) -> bool:
     """Ask about one draft until it is decided or skipped. False: stop."""
-    from openbook.cli import display
     from openbook.diagnosis.questions import texts
 
     while True:
@@ -167,7 +164,6 @@ def _typed(prompt: str) -> str | None:
 @click.option("--documents", type=PATH, help="Write the documents of a BEIR folder into this new folder, as Markdown.")
 def import_(source: Path, output: Path, documents: Path | None) -> None:
     """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
-    from openbook.cli import display
     from openbook.diagnosis.importing import to_import
     from openbook.diagnosis.importing_beir import is_beir, write_corpus
     from openbook.diagnosis.questions import write_questions

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH
 from openbook.errors import ConfigError, ProofError, ReceiptError
 from openbook.files import check_replaceable, replace_file, storage_errors
@@ -44,7 +45,6 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 if all
     answers are identical, else with 1, and says what differs.
     """
-    from openbook.cli import context, display
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
 
     is_log = receipt.is_dir()
@@ -71,7 +71,6 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
 
 def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], Replayed]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
-    from openbook.cli import context
     from openbook.inference import load_model
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
@@ -101,7 +100,6 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
 
 def candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`; or one's own, that of --docs, and the one last asked with this id."""
-    from openbook.cli import context
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
@@ -129,7 +127,6 @@ def log() -> None:
 @JSON
 def verify_log(folder: Path, head: str, as_json: bool) -> None:
     """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
-    from openbook.cli import display
     from openbook.receipts import verify
 
     found = verify(folder, head)
@@ -158,7 +155,6 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     it and no byte was changed since.
     """
     from openbook import proofs
-    from openbook.cli import context, display
 
     if show_key == (file is not None):
         raise ConfigError("Give a FILE to verify, or --show-key.")
@@ -188,10 +184,8 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
 
 
 def _purge_lines(proof: PurgeProof) -> list[str]:
-    from openbook.cli.display import count
-
     files, size = sum(each.files for each in proof.scanned), sum(each.bytes for each in proof.scanned)
-    what = f"{count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+    what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
     base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
     lines = [
         f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, display
 from openbook.cli.options import JSON
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ def runs() -> None:
 
 
 def _find(names: tuple[str, ...]) -> list[RunSummary]:
-    from openbook.cli import context
     from openbook.runs import find_run
 
     return [find_run(context.settings().runs_dir, name) for name in names]
@@ -28,7 +28,6 @@ def _find(names: tuple[str, ...]) -> list[RunSummary]:
 @JSON
 def list_runs(as_json: bool) -> None:
     """Show every run: its progress and its result."""
-    from openbook.cli import context, display
     from openbook.runs import list_runs
 
     found = list_runs(context.settings().runs_dir)
@@ -47,7 +46,6 @@ def list_runs(as_json: bool) -> None:
 @JSON
 def show(name: str, as_json: bool) -> None:
     """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
-    from openbook.cli import display
     from openbook.runs import REPORT
 
     (run,) = _find((name,))
@@ -72,7 +70,6 @@ def show(name: str, as_json: bool) -> None:
 @JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Show where the recipes of two or more runs differ, and the best numbers of each."""
-    from openbook.cli import display
     from openbook.runs import flat
 
     found = _find(names)

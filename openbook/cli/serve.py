@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, private
 from openbook.cli.options import BASE_URL, KB, LABEL, MODEL, PATH
 from openbook.errors import ConfigError
 
@@ -75,7 +76,6 @@ PROGRAM = (sys.executable, "-m", "openbook")  # what a worker is started with
 @click.option("--inherited-socket", "inherited", type=int, hidden=True, help="In a worker: its file descriptor.")
 def serve(folders: tuple[Path, ...], workers: int, inherited: int | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
-    from openbook.cli import context, private
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
@@ -98,7 +98,6 @@ def serve(folders: tuple[Path, ...], workers: int, inherited: int | None, **opti
 
 def _serve(configuration: Configuration, folders: tuple[Path, ...], inherited: int | None) -> None:
     """In this process. `inherited`: the socket that a supervisor opened."""
-    from openbook.cli import context
     from openbook.serving.app import create_app
     from openbook.serving.server import SharedSocket, listen, make_server
     from openbook.serving.traces import provider_of
@@ -135,7 +134,6 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], inherited: i
 
 def _source(current: Settings) -> Source | None:
     """Where the name of the model may come to mean another one: in the store, and not at another server."""
-    from openbook.cli import context
     from openbook.serving.renewing import named_in_store
 
     if current.base_url:
@@ -221,7 +219,6 @@ def _check_extra() -> None:
 
 def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders, all with one embedder. One that is not there yet is made."""
-    from openbook.cli import context
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
@@ -255,7 +252,6 @@ def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str,
 
 def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
     """How uploads are read, without the bars of a terminal."""
-    from openbook.cli import context
     from openbook.knowledge import RunOptions
 
     with context.run_options(current, base.sizing) as options:
@@ -293,7 +289,6 @@ def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...]) -> None:
 
     It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
-    from openbook.cli import context
     from openbook.knowledge.scope import Scope, checked_labels
 
     if importlib.util.find_spec("mcp") is None:

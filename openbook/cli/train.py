@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context
 from openbook.cli.options import JSON, KB, PATH
 from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, replace_file, storage_errors
@@ -54,7 +55,6 @@ def train(
 
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
-    from openbook.cli import context
     from openbook.knowledge.discovery import check_exists
 
     check_exists(recipe)
@@ -123,7 +123,6 @@ def check_installed() -> None:
 
 def _fetch_base(current: Settings, recipe: Path) -> None:
     """Pull the base that a recipe names, when only the catalogue has it. What is wrong with a recipe, training says."""
-    from openbook.cli import context
     from openbook.models import CATALOGUE
 
     try:
@@ -137,7 +136,6 @@ def _fetch_base(current: Settings, recipe: Path) -> None:
 
 def _documents(current: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
-    from openbook.cli import context
     from openbook.knowledge.scope import EVERYTHING
 
     base = context.open_base(current)
