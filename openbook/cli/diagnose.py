@@ -60,11 +60,7 @@ def diagnose() -> None:
 @click.option("--judge", help="Let this model judge each answer, and report how often it agrees with the rules.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
-@click.option(
-    "--export",
-    type=PATH,
-    help="Write a table with a line for each question: CSV, or Parquet for FILE.parquet (needs pyarrow).",
-)
+@click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
 @click.option(
     "--fail-under",
     type=click.FloatRange(0.0, 1.0),
@@ -81,7 +77,7 @@ def run(
     judge: str | None,
     limit: int | None,
     out: Path | None,
-    export: Path | None,
+    table: Path | None,
     fail_under: float | None,
     as_json: bool,
 ) -> None:
@@ -94,12 +90,9 @@ def run(
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     context.check_places(docs, kb, questions)
-    is_parquet = export is not None and export.suffix == ".parquet"
-    if export is not None:  # before the work, not after it
-        if is_parquet:
-            results.parquet_library()
-        with storage_errors(f"write {export}"):
-            check_replaceable(export)
+    if table is not None:
+        with storage_errors(f"write {table}"):  # before the work, not after it
+            check_replaceable(table)
     found = _survey(questions)
     current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
@@ -117,8 +110,8 @@ def run(
     if judge is not None:
         more = _judge(replace(current, model=judge), files, more, limit)
     summaries = _report(job, files, more, as_json=as_json)
-    if export is not None:
-        (results.write_parquet if is_parquet else results.write_csv)(export, files, limit)
+    if table is not None:
+        results.write_csv(table, files, limit)
     _must_have_measured(summaries, files)
     _must_reach(summaries, fail_under)
 

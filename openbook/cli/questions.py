@@ -161,24 +161,14 @@ def _typed(prompt: str) -> str | None:
 @questions.command(name="import")
 @click.argument("source", type=PATH)
 @_OUTPUT
-@click.option("--documents", type=PATH, help="Write the documents of a BEIR folder into this new folder, as Markdown.")
-def import_(source: Path, output: Path, documents: Path | None) -> None:
+def import_(source: Path, output: Path) -> None:
     """Turn the questions in SOURCE (SQuAD or RAGAS file, or BEIR folder) into a file of OpenBook's own."""
     from openbook.diagnosis.importing import to_import
-    from openbook.diagnosis.importing_beir import is_beir, write_corpus
     from openbook.diagnosis.questions import write_questions
     from openbook.knowledge.discovery import check_exists
 
     check_exists(source)
     _check_new(output)
-    if documents is not None and not is_beir(source):
-        raise ConfigError(f"--documents is for BEIR folders, and {source} is none.")
-    with storage_errors(f"write {documents}"):
-        if documents is not None and documents.is_dir() and any(documents.iterdir()):
-            raise ConfigError(f"{documents} holds files already. Choose another folder.")
-    found = to_import(source, "", "")
-    written = write_corpus(source, documents) if documents is not None else 0
+    found = to_import(source)
     write_questions(output, found)
     display.say(f"{len(found):,} questions in {output}.")
-    if documents is not None:
-        display.say(f"{written:,} documents in {documents}. Ask them: openbook diagnose {output} --docs {documents}")

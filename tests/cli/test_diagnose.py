@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,7 @@ def diagnose(out: Out, questions: Path, kb: Path) -> Out:
 
 def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
-    code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--export", table)
+    code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
     assert code == 0
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
@@ -314,16 +313,10 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_the_work(
-    diagnose: Out, opened: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Out, opened: list[Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "t.parquet").mkdir()
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
-    code, _, error = diagnose("--model", "good", "--export", tmp_path)
+    code, _, error = diagnose("--model", "good", "--csv", tmp_path)
     assert (code, "it is a folder; give a file" in " ".join(error.split())) == (5, True)
-    code, _, error = diagnose("--model", "good", "--export", tmp_path / "t.parquet")
-    assert (code, "Parquet needs pyarrow" in error) == (2, True)
-    monkeypatch.setattr(results, "parquet_library", lambda: None)
-    assert diagnose("--model", "good", "--export", tmp_path / "t.parquet")[0] == 5
     assert opened == []
 
 
