@@ -174,7 +174,7 @@ def _found_in(
     if below and not any(isinstance(each, Found) for each in found) and not allow_empty:
         what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
-            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: --allow-empty"
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: openbook remove"
         )
     return found
 
