@@ -61,11 +61,7 @@ def diagnose() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
-@click.option(
-    "--fail-under",
-    type=click.FloatRange(0.0, 1.0),
-    help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
-)
+@click.option("--fail-under", type=click.FloatRange(0, 1), help="Fail when a smaller share is right with documents.")
 @JSON
 def run(
     questions: Path,
@@ -275,9 +271,7 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
 @KB
 @MODEL
 @click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
-@click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first so many questions."
-)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first N questions.")
 @click.option("--report", type=PATH, help="Write what was found as a page for a browser.")
 @JSON
 def probe(

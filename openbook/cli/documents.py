@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
-_LABEL = click.option(
-    "--label", "labels", multiple=True, help="Only callers with this access label may see them (repeatable)."
-)
+_LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
 
 
@@ -71,9 +69,7 @@ def _show(report: Report, folder: Path, *, as_json: bool) -> None:
 @click.command()
 @click.argument("folder", required=False, type=PATH)
 @KB
-@click.option(
-    "--include", multiple=True, help="Only files that match this glob (repeatable; the syntax of .gitignore)."
-)
+@click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
 @click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
 @_LABEL
 @_OCR
@@ -205,11 +201,7 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
 @KB
 @click.option("--copies", is_flag=True, help="Also purge other documents that hold the same text.")
 @YES
-@click.option(
-    "--proof",
-    type=PATH,
-    help="Write what was done to this file, signed, without names and text. See: openbook verify",
-)
+@click.option("--proof", type=PATH, help="Write a signed proof, without names and text. See: openbook verify")
 @JSON
 def purge(
     documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, proof: Path | None, as_json: bool

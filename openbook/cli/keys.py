@@ -27,17 +27,14 @@ def _file() -> KeyFile:
 
 @keys.command()
 @click.argument("name")
-@click.option(
-    "--right",
-    type=click.Choice(["read", "write", "admin"]),
-    default="read",
-    show_default=True,
-    help="read: ask and search; write: also add and remove documents; admin: also purge, and metrics.",
-)
+@click.option("--right", type=click.Choice(["read", "write", "admin"]), default="read", help="Default: read.")
 @click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
 @click.option("--days", type=int, help="Days until the key expires (default: never).")
 def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
-    """Make a key, and show it this once. NAME says whose it is."""
+    """Make a key, and show it this once. NAME says whose it is.
+
+    The right `read` may ask and search; `write` may also add and remove documents; `admin` may also purge, and see metrics.
+    """
     key, token = _file().new(name, right, labels, days=days)
     lasts = "never expires; --days N sets an expiry" if days is None else _lasts(days)
     click.echo(f"Key {key.id} for {key.name!r}. It is shown only once ({lasts}):", err=True)

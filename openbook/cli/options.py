@@ -64,11 +64,6 @@ def scope_options(command: Command) -> Command:
     def with_scope(*args: Any, as_of: str | None, where: str, labels: tuple[str, ...], **others: Any) -> Any:
         return command(*args, scope=ScopeOptions(as_of, where, labels), **others)
 
-    as_of = click.option(
-        "--as-of",
-        help="A kept version: its number, a tag or a time (UTC) such as 2026-01-31T12:00; a date means its end.",
-    )
-    where = click.option(
-        "--where", default="", help="Only documents that match, such as \"type = 'pdf' and date >= 2025-01-01\"."
-    )
+    as_of = click.option("--as-of", help="A kept version: its number, a tag, a date (its end) or a time in UTC.")
+    where = click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
     return as_of(where(LABEL(with_scope)))

@@ -35,9 +35,7 @@ def _read(path: Path, most: int) -> bytes:
 
 @click.command()
 @click.argument("receipt", type=_FILE)
-@click.option(
-    "--kb", type=PATH, help="The knowledge base that was asked (default: where the receipt's was last asked)."
-)
+@click.option("--kb", type=PATH, help="The knowledge base that was asked (default: it is looked for).")
 @JSON
 def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
@@ -144,9 +142,7 @@ def verify_log(folder: Path, head: str, as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=_FILE, required=False)
 @click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
-@click.option(
-    "--show-key", is_flag=True, help="Show the public key of this installation instead, for others to verify with."
-)
+@click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
 @JSON
 def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     """Check FILE, which `openbook purge --proof` or `openbook ask --sign` wrote, with the signer's public key.

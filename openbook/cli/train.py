@@ -33,10 +33,7 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 @click.option("--from-kb", is_flag=True, help="Also learn from the documents of your knowledge base.")
 @KB
 @click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="Compute on the CPU or on a GPU (auto: on a GPU if there is one).",
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU if there is one."
 )
 @click.option("--resume", is_flag=True, help="Continue the run in this folder where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
