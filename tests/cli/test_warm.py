@@ -53,6 +53,7 @@ def test_passages_are_read_ahead_asked_and_forgotten(
     purged = json.loads(run("purge", str(docs / "ferry.md"), "--yes", "--json"))
     assert purged["states_dropped"] == 1
     assert states() == 2
+    run("sync", str(docs))
     shutil.rmtree(own_home / "states")
     cold = json.loads(run(*question))
     assert (cold["answer"], cold["receipt"]["answer_digest"]) == (warm["answer"], warm["receipt"]["answer_digest"])
