@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from openbook.cli import display, private
 from openbook.config import Settings, load_settings
@@ -36,17 +36,6 @@ def settings(**flags: object) -> Settings:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-class EngineSizes(TypedDict):
-    """What decides how a model computes, besides itself."""
-
-    context_tokens: int
-    threads: int
-
-
-def engine_sizes(current: Settings) -> EngineSizes:
-    return EngineSizes(context_tokens=current.context_tokens, threads=current.threads)
-
-
 def store(current: Settings) -> ModelStore:
     from openbook.models import ModelStore
 
@@ -70,6 +59,13 @@ def ready_model(current: Settings, name: str) -> ModelReference:
         return ensure(store(current), name, announce=display.note, progress=fetching, try_out=try_model)
 
 
+def load(current: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
+    """Open a stored model, as the settings have it."""
+    from openbook.inference import load_model
+
+    return load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
+
+
 def open_embedder(current: Settings, name: str = "") -> OnnxEmbedder:
     """The embedder of that name (default: the one of the settings)."""
     from openbook.inference import load_embedder
@@ -82,7 +78,7 @@ def model_opener(current: Settings) -> Callable[[], FrozenModel]:
 
     The model is one of the server at `base_url`, when that is set, otherwise one of the store.
     """
-    from openbook.inference import connect_model, load_model
+    from openbook.inference import connect_model
 
     if current.base_url:
         key = os.environ.get(API_KEY, "")
@@ -94,7 +90,7 @@ def model_opener(current: Settings) -> Callable[[], FrozenModel]:
             context_tokens=current.context_tokens,
         )
     reference = ready_model(current, current.model)
-    return partial(load_model, reference, states=states(current), **engine_sizes(current))
+    return partial(load, current, reference, states(current))
 
 
 @contextmanager

@@ -179,7 +179,6 @@ def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     continues.
     """
     from openbook.answer import open_book_prompt
-    from openbook.inference import load_model
     from openbook.knowledge.scope import EVERYTHING
     from openbook.knowledge.windows import in_windows
 
@@ -190,7 +189,7 @@ def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     documents = base.documents(EVERYTHING, newest_first=True)
     states = context.states(current)
     before = states.kept()
-    reader = load_model(context.ready_model(current, current.model), states=states, **context.engine_sizes(current))
+    reader = context.load(current, context.ready_model(current, current.model), states)
     in_order = map(base.passages, documents)
     alone = reader.reads_each and not reader.reads_parallel  # and else windows are read
     passages = [each for found in in_order for each in (found if alone else in_windows(found))][:top]

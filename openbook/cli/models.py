@@ -189,7 +189,6 @@ def promote(
     A name that is new is held by the model of that name that OpenBook ships, if there is one, or else by the base of DIGEST.
     """
     from openbook.diagnosis.gate import compare, load_sets, target_checks
-    from openbook.inference import load_model
     from openbook.inference.trial import try_model
     from openbook.models.names import checked_name
 
@@ -206,7 +205,7 @@ def promote(
     if holder is not None:
         sets = load_sets(reading, known)
         ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
-        new, old = (load_model(each, **context.engine_sizes(current)) for each in ready)
+        new, old = (context.load(current, each) for each in ready)
         with closing(new), closing(old), display.progress() as progress:
             checks += compare(new, old, sets, progress=partial(progress, "gate"))
     passed = all(check.passed for check in checks)
@@ -254,7 +253,6 @@ def _holder(
 def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     """Write MODEL (an adapter together with its base, or any model) as one new model, and say how many answers change."""
     from openbook.diagnosis.gate import flips, load_sets
-    from openbook.inference import load_model
     from openbook.inference.trial import try_model
     from openbook.models.gguf_writing import checked_quantisation
     from openbook.models.importing import merge as merge_models
@@ -263,7 +261,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     store = context.store(current)
     before = dataclasses.replace(store.resolve(model), merged=None)
     after = merge_models(store, before, checked_quantisation(quantisation), name, try_out=try_model)
-    old, new = (load_model(each, **context.engine_sizes(current)) for each in (before, after))
+    old, new = (context.load(current, each) for each in (before, after))
     with closing(old), closing(new), display.progress() as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=partial(progress, "gate"))

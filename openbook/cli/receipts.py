@@ -69,7 +69,6 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
 
 def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], Replayed]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
-    from openbook.inference import load_model
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
@@ -80,7 +79,7 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        return to_close.enter_context(closing(load_model(reference, states=states, **context.engine_sizes(current))))
+        return to_close.enter_context(closing(context.load(current, reference, states)))
 
     def again(receipt: Receipt) -> Replayed:
         if receipt.model.evidence != "verified":
