@@ -162,7 +162,7 @@ class OpenAIEngine:
             return refused
         if status == 400 and "context" in message.lower():
             raise ContextOverflow(f"{self.identity.name} says: {message}. Ask with fewer passages.")
-        hints = {401: " Set the key in the environment (api_key_env).", 404: " Check the model's name and base_url."}
+        hints = {401: " Set the key in the environment (OPENAI_API_KEY).", 404: " Check the model's name and base_url."}
         raise EngineError(f"{self.identity.name} answered {status}: {message}.{hints.get(status, '')}")
 
     def _parsed(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -223,7 +223,7 @@ def _check_key(api_key: str) -> None:
     if wrong is not None:
         raise ConfigError(
             f"The API key cannot be right: its character {wrong} of {len(api_key)} is a space, a control character or "
-            "not ASCII. Set the environment variable that api_key_env names to the key alone."
+            "not ASCII. Set OPENAI_API_KEY to the key alone."
         )
 
 

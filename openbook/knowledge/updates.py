@@ -138,7 +138,7 @@ def _found_in(part: Part, wanted: SyncedFolder, live: Sequence[str], *, allow_em
     if below and not any(isinstance(each, FoundFile) for each in found) and not allow_empty:
         what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
-            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: --allow-empty"
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: openbook remove"
         )
     return found
 

@@ -89,7 +89,7 @@ def run_options(configuration: Configuration, name: str | None) -> RunOptions:
     """How to read files for the knowledge base of that name (default: the first)."""
     given = configuration.reading
     name = name if name is not None else next(iter(given), "")
-    return given.get(name, RunOptions(lock_timeout_s=configuration.settings.lock_timeout_s))
+    return given.get(name, RunOptions())
 
 
 def add_uploads(

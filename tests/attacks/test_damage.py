@@ -416,7 +416,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_every_command_says_it_in_one_sentence(
     tmp_path: Path, docs: Path, capsys: pytest.CaptureFixture[str], damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.cli.context.open_embedder", lambda *_, **__: HashEmbedder())
     folder = tmp_path / "kb"
     with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
         sync(base, docs, HashEmbedder())
@@ -445,7 +445,7 @@ def test_every_command_says_it_in_one_sentence(
 def test_commands_that_meet_a_damaged_text_say_so_and_others_go_on(
     folder: Path, docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.cli.context.open_embedder", lambda *_, **__: HashEmbedder())
     in_file(folder, b"Lila Ortega", b"Lila Ortegb")
     for words in (["search", "Who opened the bridge?"], ["diff", "0"], ["status", "--check"]):
         assert run([*words, "--kb", str(folder)]) == 4, words

@@ -27,7 +27,7 @@ from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageErr
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
 from openbook.prompts import reading_prompt
-from openbook.purging import diagnoses_showing
+from openbook.purge import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT

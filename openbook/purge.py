@@ -45,9 +45,9 @@ from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
 
-_OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
 _NUMBERS = "diagnosis.json"
-_MOST_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
+_OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers
+_MAX_NUMBERS_BYTES = 1 << 27  # some 500,000 questions of two models; what is larger is not looked through
 _GROWING = ("observations-*.jsonl", "opinions-*.jsonl", "probes-*.jsonl")  # files of a diagnosis, written line by line
 _WEIGHTS = frozenset({".gguf", ".safetensors", ".onnx"})
 
@@ -56,27 +56,19 @@ Reason: TypeAlias = Literal["traces", "in use", "unreadable", "link", "weights"]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where traces of documents may be besides the knowledge base. All files in `home` and the others are looked at."""
+    """Where traces of documents may be besides the knowledge base."""
 
-    cache: Path
-    runs: Path
-    diagnoses: Path
+    settings: Settings
     states: KVCache
     store: ModelStore
-    uploads: Path
-    home: Path
 
-    @classmethod
-    def of(cls, settings: Settings, states: KVCache, store: ModelStore) -> Places:
-        return cls(
-            settings.cache_dir,
-            settings.runs_dir,
-            settings.diagnoses_dir,
-            states,
-            store,
-            settings.uploads_dir,
-            settings.home,
-        )
+    @property
+    def roots(self) -> dict[Path, str]:
+        """The folders whose every file is looked at, and what each is called."""
+        at = self.settings
+        states = {} if self.states.place is None else {self.states.place: "states"}
+        others = {at.cache_dir: "cache", at.runs_dir: "runs", at.diagnoses_dir: "diagnoses"}
+        return {at.home: "home", **states, **others, self.store.root: "models", at.uploads_dir: "uploads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +82,11 @@ class OutOfReach:
 
 @dataclass(frozen=True, slots=True)
 class PurgedEverywhere:
-    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget.
-
-    Deleted were so many `caches`, documents and checkpoints of stopped `runs`, `states` and `diagnoses`, and files that killed
-    processes left `unfinished`.
-    """
+    """`texts`: digests of what the documents held. `carried`: models that have learned from them, and cannot forget."""
 
     purged: PurgeResult
     texts: tuple[Digest, ...]
-    caches: int
-    runs: int
-    states: int
-    diagnoses: int
-    unfinished: int
+    deleted: DeletedCounts
     carried: tuple[Learned, ...]
     scanned: tuple[ScannedFiles, ...]
     out_of_reach: tuple[OutOfReach, ...]
@@ -116,32 +100,18 @@ class PurgedEverywhere:
         return sum(each.bytes for each in self.scanned)
 
     @property
-    def deleted(self) -> dict[str, int]:
-        """How many, by what they were."""
-        return {
-            "documents": len(self.purged.documents),
-            "passages": self.purged.passages,
-            "caches": self.caches,
-            "runs": self.runs,
-            "states": self.states,
-            "diagnoses": self.diagnoses,
-            "unfinished": self.unfinished,
-        }
-
-    @property
     def unreached(self) -> dict[str, int]:
         """How many files and folders are out of reach, by the reason."""
         return dict(sorted(Counter(each.reason for each in self.out_of_reach).items()))
 
     @property
-    def proved(self) -> bool:
-        """Whether no file may hold a trace. Weights are numbers: what a model has learned, `carried` says."""
-        return not self.not_clean
+    def not_clean(self) -> list[OutOfReach]:
+        """What is out of reach and may hold a trace, or does. Weights are numbers: what a model learned, `carried` says."""
+        return [each for each in self.out_of_reach if each.reason != "weights"]
 
     @property
-    def not_clean(self) -> list[OutOfReach]:
-        """What is out of reach and may hold a trace, or does."""
-        return [each for each in self.out_of_reach if each.reason != "weights"]
+    def proved(self) -> bool:
+        return not self.not_clean
 
 
 @dataclass(slots=True)
@@ -190,15 +160,20 @@ def purge_everywhere(
             _forget(each, places, lock_timeout_s)
         raise
     (found,) = derived
+    deleted = DeletedCounts(
+        documents=len(purged.documents),
+        passages=purged.passages,
+        caches=len(found.caches),
+        runs=len(found.documents),
+        states=found.states,
+        diagnoses=len(found.diagnoses),
+        unfinished=found.unfinished,
+    )
     here = ScannedFiles("knowledge base", purged.files, purged.bytes)
     return PurgedEverywhere(
         purged,
         tuple(sorted({sha256_hex(text.encode()) for text in found.texts})),
-        len(found.caches),
-        len(found.documents),
-        found.states,
-        len(found.diagnoses),
-        found.unfinished,
+        deleted,
         tuple(found.carried),
         (here, *(found.scanned[place] for place in sorted(found.scanned))),
         tuple(found.out_of_reach),
@@ -217,7 +192,7 @@ def proof_of(done: PurgedEverywhere, base: KnowledgeBase) -> PurgeProof:
         knowledge_base_version=done.purged.version,
         paths=tuple(sorted(map(_path_digest, done.purged.documents))),
         texts=done.texts,
-        deleted=DeletedCounts(**done.deleted),
+        deleted=done.deleted,
         scanned=done.scanned,
         out_of_reach=tuple(UnreachedPaths(reason, tuple(sorted(unreached[reason]))) for reason in sorted(unreached)),
         models_that_learned_it=tuple(sorted(each.model for each in done.carried)),
@@ -246,14 +221,15 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
 
 def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _Derived:
     """Look for it, and whether it can be deleted. Raises KnowledgeBaseBusy, StorageError."""
-    for lock in (*places.runs.glob(f"*/{LOCK}"), *places.diagnoses.glob("*/*.lock")):
+    at = places.settings
+    for lock in (*at.runs_dir.glob(f"*/{LOCK}"), *at.diagnoses_dir.glob("*/*.lock")):
         if is_held(lock):
             raise KnowledgeBaseBusy(
                 f"Another process works in {lock.parent} and may hold the text of these documents. Wait for it, or end it, "
                 "then purge again. Nothing is deleted yet."
             )
     texts = texts_of(base, documents)
-    caches = holding(places.cache, base, documents)
+    caches = holding(at.cache_dir, base, documents)
     # Passages that no version has any more may have been theirs, in a version that was pruned.
     passages = passage_digests(base, documents) | in_no_version(base, places.states.passages())
     found = _Derived(
@@ -261,8 +237,8 @@ def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _
         # The knowledge bases of --docs may have been split otherwise; then nothing says which states are of these texts.
         passages=None if caches else passages,
         caches=caches,
-        documents=documents_holding(places.runs, texts),
-        diagnoses=diagnoses_showing(places.diagnoses, texts),
+        documents=documents_holding(at.runs_dir, texts),
+        diagnoses=diagnoses_showing(at.diagnoses_dir, texts),
         carried=carrying(places.store, texts),
     )
     checkpoints = [folder for path in found.documents if (folder := path.parent / CHECKPOINTS).exists()]
@@ -275,14 +251,14 @@ def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _
 def _delete(found: _Derived, places: Places, lock_timeout_s: float) -> None:
     """Delete it: states first, because the caches tell which those are. Raises StorageError."""
     _forget(found, places, lock_timeout_s)
-    with storage_errors(f"delete knowledge bases in {places.cache}"):
-        drop(places.cache, found.caches)
+    with storage_errors(f"delete knowledge bases in {places.settings.cache_dir}"):
+        drop(places.settings.cache_dir, found.caches)
     for path in found.documents:  # without them the run cannot go on, and its checkpoints have learned from them
         with storage_errors(f"delete the documents in {path}"):
             if (path.parent / CHECKPOINTS).is_dir():
                 delete_folder(path.parent / CHECKPOINTS)
             path.unlink(missing_ok=True)
-    with storage_errors(f"delete diagnoses in {places.diagnoses}"):
+    with storage_errors(f"delete diagnoses in {places.settings.diagnoses_dir}"):
         for folder in found.diagnoses:
             delete_folder(folder)
     found.unfinished += _clear_unfinished(places)
@@ -300,22 +276,22 @@ def _clear_unfinished(places: Places) -> int:
     `_look_at_all`. Raises StorageError.
     """
     clear_leftovers(places.store.root)
-    cleared = 0
-    with storage_errors(f"delete what killed processes left in {places.home}"):
-        for parent in (places.cache / "docs", places.diagnoses, *places.runs.glob("*")):
+    at, cleared = places.settings, 0
+    with storage_errors(f"delete what killed processes left in {at.home}"):
+        for parent in (at.cache_dir / "docs", at.diagnoses_dir, *at.runs_dir.glob("*")):
             delete_left_over(parent)
-        for root in _roots(places):
+        for root in places.roots:
             cleared += sum(delete_abandoned(path) for path in root.rglob(".*") if is_unfinished(path))
         for pattern, lock in (
-            *(("*", lock) for lock in places.uploads.glob("**/.lock")),  # an upload is there only while it is read
-            *((".*", lock) for lock in places.runs.glob(f"*/{LOCK}")),
+            *(("*", lock) for lock in at.uploads_dir.glob("**/.lock")),  # an upload is there only while it is read
+            *((".*", lock) for lock in at.runs_dir.glob(f"*/{LOCK}")),
         ):
             with suppress(KnowledgeBaseBusy), file_lock(lock.parent, 0.0):
                 for path in sorted({*lock.parent.glob(pattern)} - {lock}):
                     path.unlink()
                     cleared += 1
         for pattern in _GROWING:
-            cleared += sum(map(_cut_off, places.diagnoses.glob(f"*/{pattern}")))
+            cleared += sum(map(_cut_off, at.diagnoses_dir.glob(f"*/{pattern}")))
     return cleared
 
 
@@ -337,42 +313,27 @@ def _cut_off(path: Path) -> bool:
 # --- every file that is left ------------------------------------------------------------------------------------------
 
 
-def _roots(places: Places) -> dict[Path, str]:
-    """The folders whose every file is looked at, and what each is called."""
-    found = {places.home: "home"}
-    if places.states.place is not None:
-        found[places.states.place] = "states"
-    return found | {
-        places.cache: "cache",
-        places.runs: "runs",
-        places.diagnoses: "diagnoses",
-        places.store.root: "models",
-        places.uploads: "uploads",
-    }
-
-
 def _look_at_all(found: _Derived, places: Places, base_folder: Path, needles: Needles) -> None:
     """Every file but those of the knowledge base, which were scanned: scanned now, deleted, or out of reach."""
-    roots = _roots(places)
+    roots = places.roots
     left_out = {base_folder, *roots}
     traced: dict[str, set[Path]] = {"cache": set(), "diagnoses": set()}  # folders that go as a whole
     for root, place in roots.items():
         files = size = 0
         for path in _walk(root, left_out - {root}, found.out_of_reach):
-            scanned, unreached = _looked_at(path, place, places, needles)
-            parts = path.relative_to(root).parts
-            depth = 2 if place == "cache" else 1
-            if unreached is not None and unreached.reason == "traces" and place in traced and len(parts) > depth:
+            looked_at = _looked_at(path, place, places, needles)
+            parts, depth = path.relative_to(root).parts, 2 if place == "cache" else 1
+            if isinstance(looked_at, int):
+                files, size = files + 1, size + looked_at
+            elif looked_at is not None and looked_at.reason == "traces" and place in traced and len(parts) > depth:
                 traced[place].add(root.joinpath(*parts[:depth]))
-            elif unreached is not None:
-                found.out_of_reach.append(unreached)
-            elif scanned is not None:
-                files, size = files + 1, size + scanned
+            elif looked_at is not None:
+                found.out_of_reach.append(looked_at)
         found.scanned[place] = ScannedFiles(place, files, size)
     for _ in _walk(base_folder, set(), found.out_of_reach):
         pass  # its files were scanned, but no folder that a link in it leads to
-    with storage_errors(f"delete what holds traces in {places.cache} and {places.diagnoses}"):
-        drop(places.cache, traced["cache"])
+    with storage_errors(f"delete what holds traces in {places.settings.cache_dir} and {places.settings.diagnoses_dir}"):
+        drop(places.settings.cache_dir, traced["cache"])
         for folder in traced["diagnoses"]:
             delete_folder(folder)
     found.caches += traced["cache"]
@@ -398,37 +359,33 @@ def _walk(root: Path, left_out: set[Path], out_of_reach: list[OutOfReach]) -> It
         yield from (here / name for name in sorted(files))
 
 
-def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> tuple[int | None, OutOfReach | None]:
-    """(bytes that were scanned, None), (None, why it is out of reach), or (None, None) where there is no file with bytes."""
+def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> int | OutOfReach | None:
+    """How many bytes were scanned, or why it is out of reach; None where there is no file with bytes."""
+    writing = "another process is writing it. When that is done, look at it, or delete it."
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
-            return None, None
+            return None
         if path.suffix in _WEIGHTS and place in ("models", "runs"):
             advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is said apart."
-            return None, OutOfReach("weights", path, advice)
+            return OutOfReach("weights", path, advice)
         if path.suffix == ".state" and place == "states":
             if places.states.is_known(path):
-                return path.stat().st_size, None
+                return path.stat().st_size
             path.unlink(missing_ok=True)  # nobody knows what it was read from
-            return None, None
-        if is_unfinished(path) or (path.suffix == ".new" and place == "states"):
-            return None, _in_use(path)
-        if place == "models" and path.relative_to(places.store.root).parts[0].startswith(PREFIX):
-            return None, _in_use(path)
+            return None
+        is_incoming = place == "models" and path.relative_to(places.store.root).parts[0].startswith(PREFIX)
+        if is_incoming or is_unfinished(path) or (path.suffix == ".new" and place == "states"):
+            return OutOfReach("in use", path, writing)
         if path.name.endswith((".lock", ".building")) and place not in ("home", "models") and is_held(path):
-            return None, _in_use(path.parent)
+            return OutOfReach("in use", path.parent, writing)
         at, size = needles.find_in(path, TELLING)
     except FileNotFoundError:
-        return None, None
+        return None
     except OSError as error:
-        return None, _unreadable(path, error)
+        return _unreadable(path, error)
     if at is None:
-        return size, None
-    return None, OutOfReach("traces", path, f"bytes of them are in it, from byte {at} on. {_advice(path, place)}")
-
-
-def _in_use(path: Path) -> OutOfReach:
-    return OutOfReach("in use", path, "another process is writing it. When that is done, look at it, or delete it.")
+        return size
+    return OutOfReach("traces", path, f"bytes of them are in it, from byte {at} on. {_advice(path, place)}")
 
 
 def _unreadable(path: Path, error: OSError) -> OutOfReach:
@@ -450,39 +407,30 @@ def _advice(path: Path, place: str) -> str:
 
 
 def diagnoses_showing(folder: Path, texts: Sequence[str]) -> list[Path]:
-    """The diagnoses (their folders) in `folder` that show a passage of one of the texts, or cannot be read.
+    """The diagnoses (their folders) in `folder` that may show a passage of one of the texts."""
+    return [place for place in sorted(folder.glob("[!.]*")) if _may_show(place, texts)]
 
-    One with probes is among them: their answers may come from any passage, and they do not say from which. What a judge said is
-    of answers in the observations beside it.
+
+def _may_show(place: Path, texts: Sequence[str]) -> bool:
+    """Whether a diagnosis (docs/formats/diagnosis.md) shows a passage of one of the texts, has probes, or cannot be read.
+
+    Answers to probes may come from any passage, and do not say from which. What a judge said is of answers in the
+    observations beside it.
     """
-    found = []
-    for place in sorted(folder.glob("[!.]*")):
-        files = [path for path in place.glob("*.jsonl") if not path.name.startswith(_OPINIONS)]
-        if _holds_probes(place / _NUMBERS) or any(_shows(path, texts) for path in files):
-            found.append(place)
-    return found
-
-
-def _holds_probes(path: Path) -> bool:
-    """Whether the numbers of a diagnosis (docs/formats/diagnosis.md) hold those of probes, with their answers."""
     try:
-        if path.stat().st_size > _MOST_NUMBERS_BYTES:
+        numbers = place / _NUMBERS
+        if numbers.exists() and numbers.stat().st_size > _MAX_NUMBERS_BYTES:
             return True
-        return any(model.get("probes") for model in json.loads(path.read_bytes())["models"])
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return True
-
-
-def _shows(path: Path, texts: Sequence[str]) -> bool:
-    """Whether a file of observations (docs/formats/diagnosis.md) holds a passage of one of the texts."""
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream):
-                passages = json.loads(line)["passages"] if number and line.endswith(b"\n") else ()
-                if any(passage["text"] in text for passage in passages for text in texts):
+        if numbers.exists() and any(model.get("probes") for model in json.loads(numbers.read_bytes())["models"]):
+            return True
+        for path in place.glob("*.jsonl"):
+            if path.name.startswith(_OPINIONS):
+                continue
+            with path.open("rb") as stream:
+                next(stream, b"")  # the header
+                lines = (json.loads(line) for line in stream if line.endswith(b"\n"))
+                if any(each["text"] in text for line in lines for each in line["passages"] for text in texts):
                     return True
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return True
     return False

@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 import pytest
 
+from openbook.config import Settings
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
@@ -23,12 +24,13 @@ from openbook.knowledge.versions import Retention, prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import alone, among
 from openbook.models import ModelStore
-from openbook.purging import Places, PurgedEverywhere, finish, purge_everywhere
+from openbook.purge import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
 OTHER = "The bridge is 40 metres long."
+NOT_ROOT = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="who is root may do everything")
 
 
 class Killed(BaseException):
@@ -80,15 +82,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
     add(base, [docs], embedder)
     for_documents([docs], folder / "cache", embedder)[0].close()
     states = KVCache(folder / "states")
-    places = Places(
-        folder / "cache",
-        folder / "runs",
-        folder / "diagnoses",
-        states,
-        ModelStore(folder / "models"),
-        folder / "uploads",
-        folder,
-    )
+    places = Places(Settings(folder), states, ModelStore(folder / "models"))
     (folder / "runs" / "one").mkdir(parents=True)
     (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
     for name, text in (("shows", SECRET), ("another", OTHER)):
@@ -105,7 +99,8 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
 def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
     assert not home.is_clean()
     done = purge_everywhere(home.base, [home.secret], home.places)
-    assert (done.caches, done.runs, done.states, done.diagnoses) == (1, 1, 1, 1)
+    deleted = done.deleted
+    assert (deleted.caches, deleted.runs, deleted.states, deleted.diagnoses) == (1, 1, 1, 1)
     assert home.is_clean()
     assert not home.state_is_kept()
     assert (home.folder / "diagnoses" / "another" / "report.html").exists()
@@ -155,22 +150,17 @@ def test_a_refused_purge_has_deleted_nothing(home: Home, refusing: Callable[[Hom
     assert home.state_is_kept()
 
 
-def test_a_purge_that_waits_for_another_writer_has_deleted_nothing(home: Home) -> None:
+def test_a_purge_that_waits_or_knows_no_such_document_has_deleted_nothing(home: Home) -> None:
     before = home.bytes()
     with file_lock(home.base.folder, 1.0), pytest.raises(KnowledgeBaseBusy):
         home.purge()
+    with pytest.raises(KnowledgeError, match="No document"):
+        purge_everywhere(home.base, ["nothing.txt"], home.places)
     assert home.bytes() == before
     assert home.state_is_kept()
 
 
-def test_a_purge_of_an_unknown_document_has_deleted_nothing(home: Home) -> None:
-    before = home.bytes()
-    with pytest.raises(KnowledgeError, match="No document"):
-        purge_everywhere(home.base, ["nothing.txt"], home.places)
-    assert home.bytes() == before
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="who is root may delete everything")
+@NOT_ROOT
 def test_a_purge_that_may_not_delete_a_cache_has_deleted_nothing(home: Home) -> None:
     before = home.bytes()
     (home.folder / "cache" / "docs").chmod(0o500)
@@ -307,12 +297,6 @@ def test_what_it_does_not_own_is_listed_and_nothing_is_proved(home: Home, name: 
     assert path.read_bytes() == content
 
 
-def test_a_log_of_receipts_shows_its_documents_by_name_alone(home: Home) -> None:
-    (home.folder / "log").mkdir()
-    (home.folder / "log" / "receipts.jsonl").write_text(json.dumps({"question": "?", "document": home.secret}))
-    assert listed(purged(home)) == {"receipts.jsonl": "traces"}
-
-
 def test_another_knowledge_base_in_the_home_is_named(home: Home) -> None:
     other = KnowledgeBase.ensure(home.folder / "other", home.embedder.identity)
     add(other, [Path(home.secret)], home.embedder)
@@ -322,39 +306,25 @@ def test_another_knowledge_base_in_the_home_is_named(home: Home) -> None:
     assert all(f"--kb {home.folder / 'other'}" in each.advice for each in done.out_of_reach)
 
 
-def test_a_phrase_that_others_use_too_is_no_trace(home: Home) -> None:
-    (home.folder / "config.toml").write_text(f'model = "{SECRET[:40]}"')
-    assert purged(home).proved
-
-
-def test_weights_are_listed_and_are_no_trace(home: Home) -> None:
-    (home.folder / "models").mkdir()
-    (home.folder / "models" / "model.gguf").write_bytes(b"GGUF")
+@pytest.mark.parametrize(
+    ("made", "listed_as", "proved"),
+    [
+        (lambda at: (at / "config.toml").write_text(SECRET[:40]), {}, True),  # a phrase that others may use too
+        (lambda at: (at / "runs" / "one" / "model.gguf").write_text("GGUF"), {"model.gguf": "weights"}, True),
+        (lambda at: (at / "elsewhere").symlink_to(at.parent / "docs"), {"elsewhere": "link"}, False),
+        (lambda at: (at / "receipts.jsonl").write_text(f"{at.parent}/docs/secret.txt"), {"receipts.jsonl": "traces"}, False),
+        pytest.param(lambda at: (at / "closed").mkdir(0), {"closed": "unreadable"}, False, marks=NOT_ROOT),
+        (lambda at: os.mkfifo(at / "pipe"), {}, True),
+    ],
+)  # fmt: skip
+def test_what_is_listed_and_what_that_proves(
+    home: Home, made: Callable[[Path], object], listed_as: dict[str, str], proved: bool
+) -> None:
+    made(home.folder)
     done = purged(home)
-    assert done.proved
-    assert listed(done) == {"model.gguf": "weights"}
-
-
-def test_a_link_to_a_folder_is_listed(home: Home) -> None:
-    (home.folder / "elsewhere").symlink_to(Path(home.secret).parent)
-    done = purged(home)
-    assert not done.proved
-    assert listed(done) == {"elsewhere": "link"}
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="who is root may read everything")
-def test_what_cannot_be_read_is_listed(home: Home) -> None:
-    (home.folder / "closed").mkdir(mode=0)
-    done = purged(home)
-    (home.folder / "closed").chmod(0o700)
-    assert listed(done) == {"closed": "unreadable"}
-    assert not done.proved
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
-def test_a_named_pipe_holds_nothing_and_stops_nothing(home: Home) -> None:
-    os.mkfifo(home.folder / "pipe")
-    assert purged(home).proved
+    for closed in home.folder.glob("closed"):
+        closed.chmod(0o700)
+    assert (listed(done), done.proved) == (listed_as, proved)
 
 
 def test_a_diagnosis_that_holds_traces_anywhere_goes(home: Home) -> None:
@@ -478,7 +448,7 @@ def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("openbook.purging._look_at_all", killed)
+        patched.setattr("openbook.purge._look_at_all", killed)
         with pytest.raises(Killed):
             home.purge()
     assert interrupted(home.base)
