@@ -195,7 +195,7 @@ def test_failures_are_no_answers(out: Out) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--probe", "nose"), "'nose' is no probe. Did you mean 'noise'?"),
+        (("--probe", "nose"), "'nose' is not a probe. Did you mean 'noise'?"),
         (("--docs", "."), "--docs and --kb exclude each other"),
         (("--limit", 0), "--limit"),
     ],
