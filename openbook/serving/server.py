@@ -65,9 +65,19 @@ def run_workers(make_app: Callable[[], ASGIApp], door: socket.socket, count: int
 
     `make_app` is called in each; it must be picklable, and raise SystemExit(STARTUP_FAILURE) for what would fail again.
     """
-    supervisor = Multiprocess(_config(make_app, factory=True, workers=count, timeout_worker_healthcheck=60), [door])
+    config = _config(make_app, backlog=1, factory=True, workers=count, timeout_worker_healthcheck=60)
+    supervisor = _Workers(config, [door])
     supervisor.run()
     return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
+
+
+class _Workers(Multiprocess):
+    """Each accepts one connection at a time, so that others get theirs; the socket keeps a queue for all of them."""
+
+    def keep_subprocess_alive(self) -> None:
+        super().keep_subprocess_alive()
+        for each in self.sockets:
+            each.listen(_BACKLOG)  # a worker that starts sets it to what it accepts at a time
 
 
 def end_with_parent() -> None:
@@ -83,10 +93,10 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, name="supervisor", daemon=True).start()
 
 
-def _config(app: Any, **more: Any) -> uvicorn.Config:
+def _config(app: Any, *, backlog: int = _BACKLOG, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        backlog=_BACKLOG,
+        backlog=backlog,
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
