@@ -61,7 +61,7 @@ A model behind an OpenAI-compatible server can only claim what it is:
 With real models, which are fetched once and checked by their digests:
 
     >>> store = openbook.ModelStore(Path("models"))
-    >>> reference = openbook.ensure(store, "qwen2.5-coder-1.5b-instruct")
+    >>> reference = openbook.ensure(store, "reader")
     >>> embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
     >>> embedder.embed_query("Who signs travel expenses?").shape
     (384,)
