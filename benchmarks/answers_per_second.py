@@ -33,14 +33,15 @@ from typing import Any
 from benchmarks.contender_llamaindex import PASSAGE_TOKENS, plugged
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES, holds, share
-from openbook.answer import Options, ask, reading_prompt
+from openbook.answer import Options, ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
-from openbook.models.gguf_writing import reader_of
+from openbook.models.gguf_writer import reader_of
+from openbook.prompts import reading_prompt
 from openbook.records import Decoding
 
 MAX_TOKENS = 48

@@ -86,7 +86,7 @@ def one_round(model: Model, context: Context, chance: random.Random) -> list[flo
 
     context.begin(lambda: False)
     passage = tokens(PASSAGE)
-    reading = seconds(lambda: context.read(passage))
+    reading = seconds(lambda: context.read_block(passage))
     state = context.state()
     one, three = asked(1), asked(3)
     writing = seconds(lambda: [context.evaluate([55]) for _ in range(WRITTEN)]) / WRITTEN

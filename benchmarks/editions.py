@@ -31,7 +31,7 @@ from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
 from openbook.models import ModelStore, ensure
-from openbook.parsers import read_file
+from openbook.parsers import parse_file
 from openbook.records import Citation, Embedder, Hit
 
 FOUND = 20
@@ -148,7 +148,7 @@ def of_pairs(pairs: Sequence[Mapping[str, Any]], folder: Path, embedder: Embedde
 def of_peps(source: Path, folder: Path, embedder: Embedder) -> dict[str, Any]:
     heads: dict[str, DocumentHead] = {}
     for file in sorted(source.glob("pep-*.rst")):
-        content, _ = read_file(file, max_bytes=10_000_000)
+        content, _ = parse_file(file, max_bytes=10_000_000)
         metadata = tuple(sorted({**dict(content.metadata), "type": "rst"}.items()))
         heads[str(file)] = DocumentHead(str(file), content.title, metadata, content.text[:BEGINNING_CHARS])
     marks = _marked(heads)

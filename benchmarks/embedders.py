@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from openbook.config import load_settings
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder
-from openbook.knowledge.splitting import split
+from openbook.knowledge.splitter import split
 from openbook.knowledge.words import query_terms
-from openbook.models import ModelReference, ModelStore, ensure
+from openbook.models import EmbeddingSpec, ModelReference, ModelStore, ensure
 from openbook.records import Content
 
 CANDIDATES, RERANKED = 100, 20
@@ -201,9 +201,8 @@ def with_interval(values: NDArray[np.float64], base: NDArray[np.float64]) -> str
 def opening_ms(contender: Contender) -> float:
     """From nothing open to the vector of a first query; the libraries are imported already."""
     embedder = contender.embedder
-    fresh = type(embedder)(
-        contender.folder, name="fresh", digest="", dimensions=embedder.identity.dimensions, max_tokens=256
-    )
+    spec = EmbeddingSpec(embedder.identity.dimensions, max_tokens=256)
+    fresh = type(embedder)(contender.folder, name="fresh", digest="", spec=spec)
     started = time.perf_counter()
     fresh.embed_query("When does the ferry leave?")
     return (time.perf_counter() - started) * 1000
@@ -226,7 +225,7 @@ def contenders_of(reference: ModelReference, more: Sequence[str]) -> list[Conten
     found = []
     named = [(name, Path(folder)) for name, _, folder in (pair.partition("=") for pair in more)]
     for name, folder in [("as it is (float32)", reference.path), *named]:
-        plain = AsItIs(folder, name=name, digest="", dimensions=default.identity.dimensions, max_tokens=256)
+        plain = AsItIs(folder, name=name, digest="", spec=EmbeddingSpec(default.identity.dimensions, max_tokens=256))
         found.append(Contender(name, plain, folder))
     return [found[0], Contender("int8 (the default)", default, reference.path), *found[1:]]
 

@@ -31,13 +31,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.prompting import passage_block, question_block
-from openbook.inference.reader import MergedReader
+from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +84,7 @@ def some_requests(count: int) -> list[Request]:
     return requests
 
 
-def digest(engine: MergedReader, reader: ReaderFormat, request: Request) -> str:
+def digest(engine: LlamaCppEngine, reader: ReaderFormat, request: Request) -> str:
     kind, passages, question = request
     if kind == "each":
         prompts = [reading_prompt(question, [passage], reader) for passage in passages]
@@ -94,9 +93,9 @@ def digest(engine: MergedReader, reader: ReaderFormat, request: Request) -> str:
     return hashlib.sha256(engine.logits(prompt, STEPS).tobytes()).hexdigest()
 
 
-def opened(reference: ModelReference, states: KVCache) -> tuple[MergedReader, ReaderFormat]:
+def opened(reference: ModelReference, states: KVCache) -> tuple[LlamaCppEngine, ReaderFormat]:
     model = load_model(reference, states=states)
-    assert isinstance(model.engine, MergedReader)
+    assert isinstance(model.engine, LlamaCppEngine)
     assert model.reader is not None
     return model.engine, model.reader
 

@@ -20,12 +20,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import PASSAGES, Options, ask, open_book_prompt
+from openbook.answer import PASSAGES, Options, ask
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, ensure
+from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Passage
 
 _WORD = re.compile(r"[0-9]+(?:[.:][0-9]+)*|[^\W_]+")
@@ -99,7 +100,7 @@ def run(model: FrozenModel, base: KnowledgeBase, embedder: Embedder, limit: int 
             "abstained": opened.abstained,
             "supported": opened.supported,
         }
-        _, found = base.search(q["question"], embedder, PASSAGES[opened.receipt.strategy])
+        _, found = base.search(q["question"], embedder, PASSAGES)
         row["retrieved"] = any(g.id == h.passage.id for g in gold for h in found)
         row["read"] = len(opened.passages)
         row["oracle"] = holds(oracle(q["question"], gold, model, options), q["answers"]) if gold else False

@@ -29,13 +29,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from openbook.answer import reading_prompt
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.prompting import passage_block, question_block
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.prompts import passage_block, question_block, reading_prompt
 from openbook.records import Decoding, ReaderFormat
 
 ROOT = Path(__file__).parent.parent

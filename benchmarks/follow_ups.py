@@ -39,7 +39,7 @@ from typing import Any, TypeAlias
 from benchmarks.examples_accuracy import EXAMPLES, gold_passages, holds, share
 from openbook.answer import PASSAGES, ask
 from openbook.config import load_settings
-from openbook.conversation import Understood, condensed, content_words, refers_back, understood
+from openbook.conversation import FollowUp, condensed, content_words, refers_back, understood
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
@@ -49,11 +49,11 @@ from openbook.records import Embedder
 FILE = Path(__file__).parent / "data" / "follow_ups.jsonl"
 LAST = "last message"
 BEST = 4
-Way: TypeAlias = Callable[[FrozenModel, Sequence[str], str], Understood]
+Way: TypeAlias = Callable[[FrozenModel, Sequence[str], str], FollowUp]
 
 WAYS: dict[str, Way] = {
-    LAST: lambda model, earlier, question: Understood(question, question),
-    "rules": lambda model, earlier, question: Understood(question, condensed(earlier, question)),
+    LAST: lambda model, earlier, question: FollowUp(question, question),
+    "rules": lambda model, earlier, question: FollowUp(question, condensed(earlier, question)),
     "rewritten": understood,
 }
 
@@ -120,7 +120,7 @@ def asked(way: str, conversation: dict[str, Any], model: FrozenModel, base: Know
     *earlier, question = conversation["turns"]
     meant = WAYS[way](model, earlier, question)
     answer = ask(meant.question, model, base, embedder, query=meant.query)
-    _, hits = base.search(meant.query, embedder, PASSAGES[answer.receipt.strategy])
+    _, hits = base.search(meant.query, embedder, PASSAGES)
     gold = {passage.id for passage in gold_passages(base, conversation["gold"])}
     row = Row(
         found=any(hit.passage.id in gold for hit in hits),
@@ -203,7 +203,7 @@ def best(base: KnowledgeBase, embedder: Embedder, query: str) -> list[str]:
     return [Path(hit.passage.document).stem for hit in base.search(query, embedder, BEST)[1]]
 
 
-def timed(way: str, model: FrozenModel, turns: Sequence[str]) -> tuple[Understood, float]:
+def timed(way: str, model: FrozenModel, turns: Sequence[str]) -> tuple[FollowUp, float]:
     began = time.perf_counter()
     meant = WAYS[way](model, turns[:-1], turns[-1])
     return meant, time.perf_counter() - began

@@ -149,10 +149,10 @@ def learn(
 
     from openbook.config import available_cores
     from openbook.models import ModelStore
-    from openbook.training.evaluating import evaluate
+    from openbook.training.evaluation import evaluate
     from openbook.training.loop import Run
     from openbook.training.recipe import Recipe
-    from openbook.training.running import begin, prepared
+    from openbook.training.run import build_network, load_inputs
 
     torch.set_num_threads(available_cores())
     files = {name: _write(scrap / f"{name}.jsonl", texts) for name, texts in (("train", train), ("dev", held_out))}
@@ -179,13 +179,13 @@ def learn(
         },
         "evaluation": {"every_steps": 10_000_000, "questions": 1_000_000},
     }
-    ready = prepared(Recipe.model_validate(value), scrap, ModelStore(scrap / "store"), scrap)
+    inputs = load_inputs(Recipe.model_validate(value), scrap, ModelStore(scrap / "store"), scrap)
     # How many steps fit into the time is measured first, since the learning rate falls towards the last one.
-    probe = Run(Recipe.model_validate(value), *begin(Recipe.model_validate(value), ready, "cpu"), ready.trees)
+    probe = Run(Recipe.model_validate(value), *build_network(Recipe.model_validate(value), inputs, "cpu"), inputs.trees)
     times = [progress.seconds for progress in probe.steps_to_go()]
     value["loop"]["steps"] = max(20, int(seconds / (sum(times[2:]) / len(times[2:]))))
     recipe = Recipe.model_validate(value)
-    run = Run(recipe, *begin(recipe, ready, "cpu"), ready.trees)
+    run = Run(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
     curve: list[tuple[float, float]] = []
     spent = 0.0
     for progress in run.steps_to_go():
@@ -194,13 +194,13 @@ def learn(
             progress.step % max(1, recipe.loop.steps // 12 if recipe.loop.steps else 1) == 0
             or progress.step == run.steps
         ):
-            loss = evaluate(run.network, ready.dev, recipe, progress.step).numbers["loss"]
+            loss = evaluate(run.network, inputs.dev, recipe, progress.step).numbers["loss"]
             curve.append((spent, loss))
             print(
                 f"step {progress.step} of {run.steps}, {spent:.0f} s, training {progress.loss:.3f}, held out {loss:.3f}",
                 flush=True,
             )
-    model = ready.tokenizer.model
+    model = inputs.tokenizer.model
     documents = tuple(
         [[*model.tokenize(text, control=False), model.end_token] for text in texts] for texts in (train, held_out)
     )

@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.examples_accuracy import Share, holds, share, words
-from openbook.answer import ask, open_book_prompt
+from openbook.answer import ask
 from openbook.config import Settings, load_settings
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.prompts import open_book_prompt
 from openbook.records import Answer, Embedder, Prompt
 from tests.attacks.injections import Injection, injections
 

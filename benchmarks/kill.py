@@ -25,7 +25,7 @@ from collections import Counter
 from pathlib import Path
 
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.checking import check
+from openbook.knowledge.check import check
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from openbook.conversation import condensed
 from openbook.diagnosis.summary import Share, share
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelStore, ensure
 from openbook.records import Answer, Embedder, Hit
 

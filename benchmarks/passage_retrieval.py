@@ -24,11 +24,11 @@ import numpy as np
 from benchmarks.splitting import Span, interval, load, union
 from openbook.config import load_settings
 from openbook.inference import load_embedder
-from openbook.knowledge import boilerplate, facts
+from openbook.knowledge import boilerplate
+from openbook.knowledge.embeddings import embedding_texts
+from openbook.knowledge.index_builder import SegmentBuilder
 from openbook.knowledge.indexes import Indexes
-from openbook.knowledge.intake import embedding_texts
-from openbook.knowledge.splitting import split
-from openbook.knowledge.words import Vocabulary
+from openbook.knowledge.splitter import split
 from openbook.models import ModelStore, ensure
 from openbook.records import Content, Embedder, HeadingMark
 
@@ -138,23 +138,15 @@ def rows_of(documents: Sequence[Content], chars: int, *, headings: bool) -> Iter
 
 def rankings(rows: Sequence[Row], questions: Sequence[Question], embedder: Embedder) -> list[list[int]]:
     """The first rows for each question, by the index of a knowledge base."""
-    index, vocabulary = facts._Rows(), Vocabulary()
-    for number, row in enumerate(rows):
-        words = np.array(vocabulary.numbers(row.searched), dtype=np.uint32)
-        index.passages.append(number)
-        index.keys.append(number)
-        index.variants.append(0)
-        index.lengths.append(min(len(words), 0xFFFF))
-        index.words.append(words)
-        index.word_count += len(words)
-    texts = [row.searched for row in rows]
-    for begin in range(0, len(texts), 256):
-        vectors = embedder.embed_passages(texts[begin : begin + 256]).astype("<f2")
-        index.vectors += [vector.tobytes() for vector in vectors]
-    index.contents.append(1)
-    index.sizes.append(len(rows))
     dimensions = embedder.identity.dimensions
-    view = Indexes([facts._segment(index, vocabulary, dimensions)], dimensions).view(np.array([1]))
+    builder = SegmentBuilder(dimensions)
+    builder.begin(1)
+    for begin in range(0, len(rows), 256):
+        some = rows[begin : begin + 256]
+        vectors = embedder.embed_passages([row.searched for row in some]).astype("<f2")
+        for number, (row, vector) in enumerate(zip(some, vectors, strict=True), begin):
+            builder.add(number, number, 0, row.searched, vector.tobytes())
+    view = Indexes([builder.segment()], dimensions).view(np.array([1]))
     return [[r.passage for r in view.search(q.text, embedder.embed_query(q.text), max(FIRST))] for q in questions]
 
 

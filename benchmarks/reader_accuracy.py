@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from openbook.config import load_settings
-from openbook.diagnosis.probes import Probe, outcomes
+from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, holds_answer, interval
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
@@ -40,7 +40,7 @@ def main() -> None:
         squad(path, splits, options.split, limit)
         for path, limit in zip(options.squad[:2], options.limits[:2], strict=True)
     )
-    closed = some([Probe(p.question, p.answers) for p in v1], options.limits[2])
+    closed = some([EvalQuestion(p.question, p.answers) for p in v1], options.limits[2])
     popqa = some(facts(options.popqa), options.limits[2]) if options.popqa else []
     settings = load_settings()
     found: dict[str, dict[str, Any]] = {}
@@ -58,28 +58,32 @@ def main() -> None:
 
 
 def measure(
-    model: FrozenModel, v1: list[Probe], v2: list[Probe], closed: list[Probe], popqa: list[Probe]
+    model: FrozenModel,
+    v1: list[EvalQuestion],
+    v2: list[EvalQuestion],
+    closed: list[EvalQuestion],
+    popqa: list[EvalQuestion],
 ) -> dict[str, Interval]:
-    read = outcomes(model, v1)
-    hard = outcomes(model, v2)
-    alone = outcomes(model, closed)
-    known = outcomes(model, popqa)
-    unanswerable = [o for o in hard if not o.probe.answers]
-    answerable = [o for o in hard if o.probe.answers]
+    read = ask_eval_set(model, v1)
+    hard = ask_eval_set(model, v2)
+    alone = ask_eval_set(model, closed)
+    known = ask_eval_set(model, popqa)
+    unanswerable = [o for o in hard if not o.asked.answers]
+    answerable = [o for o in hard if o.asked.answers]
     return {
         "SQuAD 1.1, passage given: exact match": interval([o.exact for o in read]),
         "SQuAD 1.1, passage given: token F1": interval([o.f1 for o in read]),
-        "SQuAD 1.1, passage given: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in read]),
+        "SQuAD 1.1, passage given: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in read]),
         "SQuAD 1.1, passage given: abstains": interval([float(o.abstained) for o in read]),
         "SQuAD 2.0, unanswerable: abstains": interval([float(o.abstained) for o in unanswerable]),
         "SQuAD 2.0, answerable: abstains": interval([float(o.abstained) for o in answerable]),
         "SQuAD 2.0, answerable: token F1": interval([o.f1 for o in answerable]),
-        "SQuAD 1.1, closed-book: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in alone]),
-        "PopQA, closed-book: holds the answer": interval([holds_answer(o.answer, o.probe.answers) for o in known]),
+        "SQuAD 1.1, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in alone]),
+        "PopQA, closed-book: holds the answer": interval([holds_answer(o.answer, o.asked.answers) for o in known]),
     }
 
 
-def squad(path: Path, splits: Path, split: str, limit: int) -> list[Probe]:
+def squad(path: Path, splits: Path, split: str, limit: int) -> list[EvalQuestion]:
     content = path.read_bytes()
     articles = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)["data"]
     titles = set(json.loads(splits.read_text(encoding="utf-8"))[split])
@@ -87,7 +91,7 @@ def squad(path: Path, splits: Path, split: str, limit: int) -> list[Probe]:
     if limit and limit < len(paragraphs):
         paragraphs = random.Random(1).sample(paragraphs, limit)
     return [
-        Probe(
+        EvalQuestion(
             q["question"].strip(),
             tuple(dict.fromkeys(x["text"] for x in q["answers"])),
             title.replace("_", " "),
@@ -98,13 +102,13 @@ def squad(path: Path, splits: Path, split: str, limit: int) -> list[Probe]:
     ]
 
 
-def some(probes: list[Probe], limit: int) -> list[Probe]:
+def some(probes: list[EvalQuestion], limit: int) -> list[EvalQuestion]:
     return random.Random(1).sample(probes, limit) if 0 < limit < len(probes) else probes
 
 
-def facts(path: Path) -> list[Probe]:
+def facts(path: Path) -> list[EvalQuestion]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Probe(row["question"], tuple(row["golden_answers"])) for row in rows]
+    return [EvalQuestion(row["question"], tuple(row["golden_answers"])) for row in rows]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from openbook.config import load_settings
-from openbook.diagnosis.probes import Probe, outcomes
+from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set
 from openbook.diagnosis.scoring import Interval, interval, normalised
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
@@ -49,15 +49,15 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def measure(model: FrozenModel, relevant: list[Probe], beside: list[Probe]) -> dict[str, Interval]:
-    given, wrong = outcomes(model, relevant), outcomes(model, beside)
+def measure(model: FrozenModel, relevant: list[EvalQuestion], beside: list[EvalQuestion]) -> dict[str, Interval]:
+    given, wrong = ask_eval_set(model, relevant), ask_eval_set(model, beside)
     answered = [o for o in given if not o.abstained]
     return {
         "relevant text: words of the answer that stand in it": interval(
-            [share(o.answer, o.probe.passage) for o in answered]
+            [share(o.answer, o.asked.passage) for o in answered]
         ),
         "relevant text: answers that stand in it verbatim": interval(
-            [verbatim(o.answer, o.probe.passage) for o in answered]
+            [verbatim(o.answer, o.asked.passage) for o in answered]
         ),
         "relevant text: words of an answer": interval([float(len(o.answer.split())) for o in answered]),
         "relevant text: abstains": interval([float(o.abstained) for o in given]),
@@ -74,7 +74,7 @@ def verbatim(answer: str, text: str) -> float:
     return float(f" {normalised(answer)} " in f" {normalised(text)} ")
 
 
-def probes(folder: Path, count: int) -> tuple[list[Probe], list[Probe]]:
+def probes(folder: Path, count: int) -> tuple[list[EvalQuestion], list[EvalQuestion]]:
     """Questions with the text around their first excerpt, and the same questions with text from elsewhere."""
     chance = random.Random(1)
     with (folder / "questions_df.csv").open(encoding="utf-8", newline="") as stream:
@@ -92,8 +92,8 @@ def probes(folder: Path, count: int) -> tuple[list[Probe], list[Probe]]:
                 break
         title = row["corpus_id"].replace("_", " ")
         # Nobody states the answer; one that is never met keeps an abstention from counting as right.
-        relevant.append(Probe(row["question"], ("\0",), title, near))
-        beside.append(Probe(row["question"], (), title, text[other : other + CONTEXT_CHARS]))
+        relevant.append(EvalQuestion(row["question"], ("\0",), title, near))
+        beside.append(EvalQuestion(row["question"], (), title, text[other : other + CONTEXT_CHARS]))
     return relevant, beside
 
 

@@ -18,14 +18,15 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from openbook.answer import decoding_for, reading_prompt
+from openbook.answer import decoding_for
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.config import load_settings
 from openbook.diagnosis.scoring import exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_model
 from openbook.models import ModelStore, ensure
+from openbook.prompts import reading_prompt
 from openbook.records import Decoding
-from openbook.training.reader import Asked, PassageLine, Text, WordIndex, asked_of
+from openbook.training.reader_objective import Passage, PassageLine, Question, WordIndex, number_passages
 
 DATA = Path(__file__).parent.parent / "recipes" / "data" / "reading-dev.jsonl.gz"
 
@@ -65,9 +66,11 @@ def main() -> None:
     print(json.dumps({kind: {k: asdict(v) for k, v in measures.items()} for kind, measures in table.items()}))
 
 
-def questions(lines: list[PassageLine], beside: int, limit: int | None) -> Iterator[tuple[str, Asked, list[Text]]]:
+def questions(
+    lines: list[PassageLine], beside: int, limit: int | None
+) -> Iterator[tuple[str, Question, list[Passage]]]:
     """(kind, what is asked, the passages to read: at last those that hold the answer)."""
-    texts, _ = asked_of(lines)
+    texts, _ = number_passages(lines)
     index = WordIndex([text.text for text in texts])
     asked: dict[str, int] = {}
     for line in lines:
@@ -76,10 +79,10 @@ def questions(lines: list[PassageLine], beside: int, limit: int | None) -> Itera
             if limit is None or asked[line.kind] <= limit:
                 near = [texts[i] for i in index.best(each.question, beside + len(line.texts))]
                 others = [text for text in near if text not in line.texts][:beside]
-                yield line.kind, Asked((), each.question, each.answers), [*others, *line.texts]
+                yield line.kind, each, [*others, *line.texts]
 
 
-def answered(model: FrozenModel, question: str, passages: list[Text], parallel: bool) -> tuple[str, bool]:
+def answered(model: FrozenModel, question: str, passages: list[Passage], parallel: bool) -> tuple[str, bool]:
     """(the answer, whether it is an abstention)."""
     prompt = reading_prompt(question, [(text.title, text.text) for text in passages], model.reader)
     completion = model.complete(replace(prompt, side_by_side=parallel), decoding_for(model, Decoding(max_tokens=160)))

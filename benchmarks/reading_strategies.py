@@ -33,9 +33,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.reader_accuracy import squad
-from openbook.answer import Options, open_book_prompt, read_hits, said
+from openbook.answer import Options, read_hits, said
 from openbook.config import load_settings
-from openbook.diagnosis.probes import Probe
+from openbook.diagnosis.eval_sets import EvalQuestion
 from openbook.diagnosis.scoring import Interval, exact_match, interval, token_f1
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.decoding import log_softmax
@@ -44,8 +44,9 @@ from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import abstention_score
 from openbook.inference.passage_selection import RANK_PRICE, choose
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.sizing import Sizing
+from openbook.knowledge.splitter import Sizing
 from openbook.models import ModelStore, ensure
+from openbook.prompts import open_book_prompt
 from openbook.records import Decoding, Embedder, Hit
 
 READ = 4
@@ -110,7 +111,7 @@ def knowledge_base(folder: Path, paragraphs: Sequence[tuple[str, str]], embedder
         own.mkdir(parents=True)
         (own / f"{title.replace('/', '-')}.txt").write_text(text, encoding="utf-8")
     longest = max(len(text) for _, text in paragraphs) + 1
-    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, sizing=Sizing("characters", longest, 0))
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, sizing=Sizing(longest))
     add(base, [folder / "documents"], embedder)
     return base
 
@@ -124,7 +125,12 @@ def hit_of(base: KnowledgeBase, text: str) -> Hit:
 
 
 def scored(
-    probe: Probe, hits: Sequence[Hit], strategy: str, model: FrozenModel, answers: tuple[str, ...], decoding: Decoding
+    probe: EvalQuestion,
+    hits: Sequence[Hit],
+    strategy: str,
+    model: FrozenModel,
+    answers: tuple[str, ...],
+    decoding: Decoding,
 ) -> tuple[float, float, float]:
     """(exact match, token F1, whether it abstained)."""
     if strategy == "ensemble":

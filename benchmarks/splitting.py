@@ -31,8 +31,9 @@ import numpy as np
 
 from openbook.config import load_settings
 from openbook.inference import load_embedder
-from openbook.knowledge.bm25 import query_words
-from openbook.knowledge.splitting import sentence_spans, split
+from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.splitter import split
+from openbook.knowledge.words import query_words
 from openbook.models import ModelStore, ensure
 from openbook.records import Content, Embedder
 

@@ -112,11 +112,10 @@ def _openbook(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, f
     """(seconds, the share of the examples learned in them)."""
     import torch
 
-    from openbook.training.examples import steps_of
     from openbook.training.loop import Run
-    from openbook.training.network import load_network
+    from openbook.training.network import load_network, make_trainable
     from openbook.training.recipe import Recipe
-    from openbook.training.trainable import prepare
+    from openbook.training.trees import epoch_steps
 
     recipe = Recipe.model_validate(
         {
@@ -136,8 +135,8 @@ def _openbook(base: Any, trees: Any, examples: Any, task: str) -> tuple[float, f
         }
     )
     network = load_network(base.main_file, dtype=torch.bfloat16)
-    run = Run(recipe, network, prepare(network, recipe.method, 1), trees)
-    first = steps_of(trees, STEP_TOKENS, 1, 0)[0]
+    run = Run(recipe, network, make_trainable(network, recipe.method, 1), trees)
+    first = epoch_steps(trees, STEP_TOKENS, 1, 0)[0]
     seconds = [progress.seconds for progress in run.steps_to_go()]
     learned_first = sum(len(trees[i].branches) for i in first)
     return sum(seconds[1:]), 1 - learned_first / len(examples)
@@ -213,7 +212,7 @@ def _lines(count: int) -> list[Any]:
     import gzip
     import random
 
-    from openbook.training.reader import PassageLine
+    from openbook.training.reader_objective import PassageLine
 
     rows = [PassageLine.model_validate_json(line) for line in gzip.decompress(DATA.read_bytes()).splitlines()]
     random.Random(1).shuffle(rows)
@@ -224,8 +223,8 @@ def _lines(count: int) -> list[Any]:
 
 
 def _trees(lines: list[Any], task: str, tokenizer: Any) -> Any:
-    from openbook.training.language import document_trees
-    from openbook.training.reader import reader_trees
+    from openbook.training.datasets import document_trees
+    from openbook.training.reader_objective import reader_trees
     from openbook.training.recipe import ReaderObjective
 
     places = [(f"line {i}", line) for i, line in enumerate(lines)]

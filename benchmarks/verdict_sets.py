@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.gold_quotes import sentence_at
+from openbook.diagnosis.gold_passages import sentence_at
 from openbook.diagnosis.questions import Gold, Question, load_questions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

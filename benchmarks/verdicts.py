@@ -5,8 +5,7 @@
     python -m benchmarks.verdicts agreement OUT
 
 `run` asks the first questions of each set (in an order drawn once) alone, with documents and with the right passage, as
-`openbook diagnose` does, and prints the shares of the verdicts with 95 % bootstrap intervals over the questions (Wilson's
-where none or all have it), as Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
+`openbook diagnose` does, and prints the shares of the verdicts with 95 % intervals over the questions (Wilson's), as Markdown, and one JSON document. What was asked stands in OUT and is not asked again; OUT/records.jsonl holds every
 question with its answers, passages and verdict. `hand-check` writes some of them, without the verdict, into
 OUT/hand-check.md for a person to judge, or adds to those that are there; `agreement` reads it back. A model that knows nothing but
 the documents of one set: benchmarks/data/from-scratch.toml. PopQA and WebQuestions come without documents: they are
@@ -31,14 +30,13 @@ from benchmarks import hand_check
 from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
 from openbook.config import load_settings
-from openbook.diagnosis.deciding import observed, reason, with_neighbours
-from openbook.diagnosis.examining import Bench, examine, header_for
 from openbook.diagnosis.llm_judge import agreement
-from openbook.diagnosis.observations import read_observations, recording
 from openbook.diagnosis.questions import survey
 from openbook.diagnosis.results import observation_files, observations_path
-from openbook.diagnosis.scoring import Interval, bootstrap, interval
-from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, judge
+from openbook.diagnosis.run_log import open_run_log, read_observations
+from openbook.diagnosis.runner import Bench, run_questions
+from openbook.diagnosis.scoring import Interval, interval
+from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, evidence_of, judge, reason, with_neighbours
 from openbook.inference import load_embedder, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
@@ -98,10 +96,10 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
     ) as model:
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
-        with recording(path, header_for(bench, survey(each.questions).digest)) as record:
-            before = record.done
-            examine(islice(each.questions, options.questions), bench, record)
-    print(f"{each.name}, {name}: {record.done - before} questions in {time.perf_counter() - started:.0f} s", flush=True)
+        with open_run_log(path, bench.header(survey(each.questions).digest)) as log:
+            before = log.done
+            run_questions(islice(each.questions, options.questions), bench, log)
+    print(f"{each.name}, {name}: {log.done - before} questions in {time.perf_counter() - started:.0f} s", flush=True)
 
 
 # --- what was seen ----------------------------------------------------------------------------------------------------
@@ -113,7 +111,7 @@ def all_records(out: Path) -> Iterator[dict[str, Any]]:
         for path in observation_files(out / name):
             header, observations = read_observations(path)
             for observation, others in with_neighbours(observations, CONTROLS):
-                seen = observed(observation, others)
+                seen = evidence_of(observation, others)
                 found = judge(seen)
                 yield {
                     "set": name,
@@ -150,9 +148,7 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
 
 
 def _share(found: Sequence[bool]) -> Interval:
-    """With its bootstrap interval; where all are alike, and resampling finds no spread, Wilson's."""
-    scores = [float(each) for each in found]
-    return bootstrap(scores) if len(set(scores)) > 1 else interval(scores)
+    return interval([float(each) for each in found])
 
 
 def _cell(share: Interval) -> str:

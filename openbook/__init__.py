@@ -1,19 +1,74 @@
 """OpenBook: answers from a frozen language model and a living knowledge base.
 
-Training adjusts a model's parameters; inference uses fixed ones; the two never overlap. A tour:
+Training adjusts a model's parameters; inference uses fixed ones; the two never overlap. A tour of all public names, in which
+`openbook.testing` stands in for a model and an embedder, so that it takes no time:
 
-    from pathlib import Path
-    import openbook
+    >>> from pathlib import Path
+    >>> import openbook
+    >>> from openbook.testing import HashEmbedder, echo_model
+    >>> model, embedder = echo_model(), HashEmbedder()
 
-    store = openbook.ModelStore(Path("models"))                 # frozen models: files with digests
-    model = openbook.load_model(openbook.ensure(store, "qwen2.5-coder-1.5b-instruct"))
-    embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
+The living side is a knowledge base. Each change makes one new version:
 
-    base = openbook.KnowledgeBase.ensure(Path("kb"), embedder.identity)   # the living side
-    openbook.sync(base, Path("docs"), embedder)                 # each change is one version
+    >>> folder = Path("docs")
+    >>> folder.mkdir()
+    >>> _ = (folder / "travel.md").write_text("Travel expenses are signed by the head of unit.")
+    >>> base = openbook.KnowledgeBase.ensure(Path("kb"), embedder.identity)
+    >>> openbook.sync(base, folder, embedder).version  # as often as you like: what is gone from the folder goes, too
+    1
+    >>> _ = Path("leave.md").write_text("Everybody has 28 days of leave.")
+    >>> openbook.add(base, [Path("leave.md")], embedder).verdicts[0].outcome
+    'added'
 
-    answer = openbook.ask("Who signs travel expenses?", model, base, embedder)
-    print(answer.answer, answer.citations, answer.receipt)      # the receipt names weights, passages and parameters
+The frozen side is a model. Its answer cites the documents, and has a receipt by which it can be replayed:
+
+    >>> answer = openbook.ask("Who signs travel expenses?", model, base, embedder)
+    >>> answer.answer, answer.citations[0].quote
+    ('Travel expenses are signed by the head of unit.', 'Travel expenses are signed by the head of unit.')
+    >>> isinstance(answer, openbook.Answer) and isinstance(answer.receipt, openbook.Receipt)
+    True
+    >>> (answer.receipt.model.name, answer.receipt.knowledge_base_version)
+    ('echo', 2)
+    >>> short = openbook.Options(passages=1, decoding=openbook.Decoding(max_tokens=3))
+    >>> openbook.ask("Who signs travel expenses?", model, base, embedder, short).answer
+    'Travel expenses are'
+    >>> before = openbook.Scope(as_of=1)  # a version, a filter over metadata, or the labels that the user holds
+    >>> openbook.ask("How many days of leave has everybody?", model, base, embedder, scope=before).abstained
+    True
+
+`remove` keeps older versions as they were, `purge` deletes from all of them:
+
+    >>> openbook.remove(base, [str(Path("leave.md").absolute())]).version
+    3
+    >>> openbook.purge(base, [str(Path("leave.md").absolute())]).documents == (str(Path("leave.md").absolute()),)
+    True
+
+Every error that a user can cause is an `OpenBookError`, and its text says what to do:
+
+    >>> try:
+    ...     openbook.ask("", model)
+    ... except openbook.OpenBookError as error:
+    ...     print(error)
+    The question is empty. Ask one, for instance: openbook ask "Who signs travel expenses?"
+
+A model behind an OpenAI-compatible server can only claim what it is:
+
+    >>> remote = openbook.connect_model("qwen3:8b", base_url="http://localhost:11434/v1")
+    >>> isinstance(remote, openbook.FrozenModel), remote.identity.evidence
+    (True, 'claimed')
+    >>> remote.close()
+
+With real models, which are fetched once and checked by their digests:
+
+    >>> store = openbook.ModelStore(Path("models"))
+    >>> reference = openbook.ensure(store, "qwen2.5-coder-1.5b-instruct")
+    >>> embedder = openbook.load_embedder(openbook.ensure(store, "minilm-l6-int8"))
+    >>> embedder.embed_query("Who signs travel expenses?").shape
+    (384,)
+    >>> model = openbook.load_model(reference)
+    >>> model.identity.evidence
+    'verified'
+    >>> model.close()
 
 The command line `openbook` does the same. Importing this package does nothing else: names load when they are used.
 """

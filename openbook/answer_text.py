@@ -1,4 +1,4 @@
-"""The text of an answer: what of a model's words is shown, which excerpts it names, and when it says that it found nothing."""
+"""The text of an answer: what is shown of a model's words, which excerpts it names, and when it says that it found nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from openbook.records import ReaderFormat
-
-ABSTENTION = "The passages do not say."
 
 _SOURCE = r"(?:(?:provided|given|above|numbered) )?(?:passages?|text|context|excerpts?|documents)|(?:provided|given|above) (?:documents?|information)"
 _ABSTAINS = re.compile(
@@ -41,7 +39,7 @@ def says_nothing_found(text: str, reader: ReaderFormat | None = None) -> bool:
     return _ABSTAINS.search(text) is not None
 
 
-Mark: TypeAlias = tuple[int, frozenset[int]]  # where it stood in the text that is left, and the numbers that it named
+Mark: TypeAlias = tuple[int, frozenset[int]]  # its place in the text without marks, and the numbers that it named
 
 
 def tidy(text: str) -> str:
@@ -76,10 +74,10 @@ def without_marks(text: str) -> tuple[str, list[Mark]]:
 
 
 class TextPreview:
-    """What of a model's raw text can be shown before it is complete.
+    """Shows what can be shown of a model's raw text before it is complete.
 
-    Law: what was shown is the beginning of the answer; except where a model abstains in words of its own, which are only
-    known when they are complete. `held`: sentences that are held back whole, because another stands for them.
+    Law: what was shown is the beginning of the answer, unless a model abstains in words of its own, which are only known
+    when they are complete. `held`: sentences that are never shown, because another takes their place.
     """
 
     def __init__(self, show: Callable[[str], None], held: Sequence[str] = ()) -> None:
@@ -97,7 +95,7 @@ class TextPreview:
             self._show(new)
 
     def _end(self) -> int:
-        """Where text begins that may still become a mark or code, or white space at the end."""
+        """The end of what is decided: text after it may still become a mark, code, or white space at the end."""
         line, end = self._raw.rfind("\n") + 1, len(self._raw)
         if self._raw.count("`", line) % 2:
             end = self._raw.rindex("`")

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,17 +66,30 @@ def _in_our_words(reason: str, value: Any) -> str:
     place = place.rstrip("`")
     if lacking := re.fullmatch(r"Object missing required field `(.*)`", what):
         return f"{place} lacks the key {lacking[1]!r}."
+    if "[...]" in place:  # somewhere in a mapping
+        return f"{place}: {what}."
     for key, index in re.findall(r"\.(\w+)|\[(\d+)\]", place):
         value = value[int(index) if index else key]
-    if what.startswith("Expected ") and "[...]" not in place:
-        kind = what.removeprefix("Expected ").partition(", got ")[0].strip("`")
-        return f"{place} must be {_KINDS.get(kind, kind)}, not {repr(value)[:60]}."
+    if what.startswith("Expected "):
+        kind = what.removeprefix("Expected ").partition(", got ")[0]
+        kind = re.sub(r"`(.+?)`", lambda name: _KINDS.get(name[1], name[1]), kind)
+        return f"{place} must be {kind}, not {repr(value)[:60]}."
+    if what.startswith("Invalid enum value"):
+        return f"{place} cannot be {repr(value)[:60]}."
     return f"{place}: {what}."
 
 
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
 def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exception]) -> None:
+    if not isinstance(value, Mapping | list):
+        return
     if is_dataclass(record) and isinstance(value, Mapping):
-        names = [field.name for field in fields(record)]
+        kind: Any = type(record)
+        names = _field_names(kind)
         for key, inner in value.items():
             if key not in names:
                 raise error(f"{where} has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), names)}")
@@ -83,6 +97,6 @@ def _refuse_unknown_keys(value: Any, record: object, where: str, error: type[Exc
     elif isinstance(record, Mapping) and isinstance(value, Mapping):
         for key, inner in zip(value, record.values(), strict=True):
             _refuse_unknown_keys(value[key], inner, f"{where}.{key}", error)
-    elif isinstance(record, Sequence) and isinstance(value, list):
+    elif isinstance(record, Sequence):
         for at, (each, inner) in enumerate(zip(value, record, strict=True)):
             _refuse_unknown_keys(each, inner, f"{where}[{at}]", error)

@@ -1,6 +1,6 @@
-"""A question that refers back to what was asked before: what it asks, and what to search for.
+"""A question that refers back to earlier ones: what it asks, and what to search for.
 
-Functions of the turns and a frozen model. Nothing of a conversation is kept here: whoever asks brings it along.
+Functions of the turns and a frozen model. No conversation is kept here; the caller brings it along.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ what it leaves out. Keep its other words. Write only the new question."""
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
-    """`question` is what to ask of the model and `query` what to search for. `rewritten`: the question is not the user's own."""
+class FollowUp:
+    """`question` is what to ask the model and `query` what to search for. `rewritten`: the question is not the user's own."""
 
     question: str
     query: str
     rewritten: bool = False
 
 
-def understood(model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never) -> Understood:
+def understood(model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never) -> FollowUp:
     """`question` after the user's `earlier` turns (oldest first): rewritten by the model, or by the rules of `condensed`.
 
-    A question that stands alone stays as it is. A rewrite is believed only when it is `faithful`. A function of model and turns.
+    A question that stands alone stays as it is. A rewrite is used only when it is `faithful`.
     """
     if not refers_back(earlier, question):
-        return Understood(question, question)
+        return FollowUp(question, question)
     text = rewrite(model, earlier, question, cancelled)
     if faithful(text, earlier, question):
-        return Understood(text, text, rewritten=True)
-    return Understood(question, condensed(earlier, question))
+        return FollowUp(text, text, rewritten=True)
+    return FollowUp(question, condensed(earlier, question))
 
 
 def refers_back(earlier: Sequence[str], question: str) -> bool:
-    """Whether something was asked before that the question needs: it has a pronoun, a beginning such as "and", or few words."""
+    """Whether the question needs an earlier one: it has a pronoun, begins with a word such as "and", or has few words."""
     words = _words(question)
     return bool(earlier) and (len(words) <= FEW_WORDS or words[0] in _GOES_ON or not _REFERS.isdisjoint(words))
 
@@ -81,9 +81,9 @@ def refers_back(earlier: Sequence[str], question: str) -> bool:
 def condensed(earlier: Sequence[str], question: str) -> str:
     """What to search for when `question` follows the user's `earlier` turns (oldest first), by rules alone.
 
-    A question that stands alone is searched for as it is, so that what came before cannot change its answer. One that
-    refers back is searched for together with the last two turns before it, oldest first; from the front, they are shortened
-    to what may be asked at all. Pure: the same turns give the same query.
+    A question that stands alone is searched for as it is, so that earlier turns cannot change its answer. One that refers
+    back is searched for together with the last two turns before it, oldest first, shortened from the front to
+    `MAX_QUESTION_CHARS` in all.
     """
     if not refers_back(earlier, question):
         return question
@@ -93,9 +93,9 @@ def condensed(earlier: Sequence[str], question: str) -> str:
 
 
 def rewrite(model: FrozenModel, earlier: Sequence[str], question: str, cancelled: Cancelled = never) -> str:
-    """The question as the model writes it to stand alone, unchecked. For a trained reader its base writes it.
+    """The question as the model rewrites it to stand alone, unchecked. For a trained reader its base writes it.
 
-    "" when the question is longer than a rewrite may be, or nothing fits into the context. Raises EngineError.
+    "" when the question is too long, or the prompt does not fit into the context. Raises EngineError.
     """
     if len(question) > MOST_REWRITE_CHARS:
         return ""
@@ -110,9 +110,9 @@ def rewrite(model: FrozenModel, earlier: Sequence[str], question: str, cancelled
 
 
 def faithful(text: str, earlier: Sequence[str], question: str) -> bool:
-    """Whether a rewrite asks what `question` does: it keeps its words, and adds some, all of them from `earlier` turns.
+    """Whether a rewrite asks what `question` asks: it keeps its words and adds only words from `earlier` turns, at least one.
 
-    Words are compared without their endings, numbers as they are; words such as "the" may come and go.
+    Words are compared without their endings, numbers as they are. Words such as "the" may come and go.
     """
     if not text or len(text) > MOST_REWRITE_CHARS or "\n" in text or text.count("?") > max(1, question.count("?")):
         return False

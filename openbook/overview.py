@@ -6,6 +6,7 @@ sentence of it is then cited from the windows like that of any answer.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from typing import Literal, TypeAlias
 
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled
-from openbook.inference.prompting import excerpt_block
-from openbook.knowledge.windows import in_windows
+from openbook.knowledge.passages import in_windows
+from openbook.prompts import excerpt_block
 from openbook.records import Completion, Decoding, Hit, Passage, Prompt, canonical_json, sha256_hex
 
 MOST_WINDOWS = 32  # of all documents together
@@ -90,21 +91,21 @@ def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[s
     return hits, [note] if left_out else []
 
 
-def read_overview(
-    kind: Kind,
+def take_notes(
+    kind: str,
     question: str,
     hits: Sequence[Hit],
     model: FrozenModel,
-    decoding: Decoding,
-    streamed: Callable[[Prompt, Decoding], Completion],
     progress: Callable[[int, int], None],
     cancelled: Cancelled,
-) -> Completion:
-    """The answer from a note on each group of windows; its prompt digest is over all prompts. `streamed` writes the last text.
-
-    Raises ContextOverflow, EngineError.
-    """
-    groups = list(_groups(hits))
+) -> tuple[list[Completion], Prompt]:
+    """A note on each group of windows, and the prompt for the answer from all notes. Raises ContextOverflow, EngineError."""
+    groups = [
+        list(group[at : at + GROUPED])
+        for _, of_document in itertools.groupby(hits, lambda hit: hit.passage.document)
+        for group in [list(of_document)]
+        for at in range(0, len(group), GROUPED)
+    ]
     notes: list[Completion] = []
     for number, group in enumerate(groups):
         progress(number, len(groups))
@@ -118,28 +119,19 @@ def read_overview(
         f"{group[0].passage.document.rpartition('/')[2]}: {' '.join(note.text.split())}"
         for group, note in zip(groups, notes, strict=True)
     ]
-    written = streamed(Prompt(_WRITE[kind], (), "\n".join([*lines, "", question])), decoding)
-    all_of_them = [*notes, written]
+    return notes, Prompt(_WRITE[kind], (), "\n".join([*lines, "", question]))
+
+
+def combined(completions: Sequence[Completion]) -> Completion:
+    """The last of them, with the tokens of all, and one digest over all their prompts."""
+
+    def total(counts: list[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
     return replace(
-        written,
-        prompt_tokens=_sum([each.prompt_tokens for each in all_of_them]),
-        answer_tokens=_sum([each.answer_tokens for each in all_of_them]),
-        prompt_digest=sha256_hex(canonical_json([each.prompt_digest for each in all_of_them])),
+        completions[-1],
+        prompt_tokens=total([each.prompt_tokens for each in completions]),
+        answer_tokens=total([each.answer_tokens for each in completions]),
+        prompt_digest=sha256_hex(canonical_json([each.prompt_digest for each in completions])),
     )
-
-
-def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
-
-
-def _groups(hits: Sequence[Hit]) -> Iterable[list[Hit]]:
-    """Windows of one document that are read together."""
-    group: list[Hit] = []
-    for hit in hits:
-        if group and (len(group) == GROUPED or group[0].passage.document != hit.passage.document):
-            yield group
-            group = []
-        group.append(hit)
-    if group:
-        yield group

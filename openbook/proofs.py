@@ -6,18 +6,15 @@ A signature says who states something, and that no byte of it was changed since.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from openbook.codec import convert, unique_keys
+from openbook.codec import convert, decode
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
-from openbook.files import make_folder, storage_errors, sync_folder
-from openbook.locks import beginning
+from openbook.files import make_folder, replace_file, storage_errors
 from openbook.receipts import is_altered, receipt_of
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -41,7 +38,6 @@ _SMALL_ORDER = frozenset(
         "ee" + "ff" * 30 + "7f",
     )
 )
-_KEYS = {"content", "fingerprint", "format", "kind", "public_key", "signature"}
 _LOCK_TIMEOUT_S = 30.0
 
 
@@ -107,6 +103,23 @@ class SignedDocument:
     fingerprint: Digest
 
 
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The document as it stands in the file."""
+
+    content: Any
+    fingerprint: str
+    format: str
+    kind: str
+    public_key: str
+    signature: str
+
+    @property
+    def stated(self) -> bytes:
+        """What is signed."""
+        return canonical_json({name: each for name, each in dataclasses.asdict(self).items() if name != "signature"})
+
+
 def public_key(home: Path) -> str:
     """Of this installation, which makes its key at first use. Raises ConfigError, StorageError."""
     return _private_key(home).public_key().public_bytes_raw().hex()
@@ -121,14 +134,9 @@ def sign(home: Path, content: Content) -> bytes:
     private = _private_key(home)
     key = private.public_key().public_bytes_raw().hex()
     kind = next(kind for kind, cls in _KINDS.items() if isinstance(content, cls))
-    stated: dict[str, object] = {
-        "content": dataclasses.asdict(content),
-        "fingerprint": fingerprint_of(key),
-        "format": FORMAT,
-        "kind": kind,
-        "public_key": key,
-    }
-    return canonical_json({**stated, "signature": private.sign(canonical_json(stated)).hex()}) + b"\n"
+    document = _Envelope(dataclasses.asdict(content), fingerprint_of(key), FORMAT, kind, key, signature="")
+    document = dataclasses.replace(document, signature=private.sign(document.stated).hex())
+    return canonical_json(dataclasses.asdict(document)) + b"\n"
 
 
 def checked_key(text: str) -> str:
@@ -145,43 +153,40 @@ def verify(data: bytes, key: str = "") -> SignedDocument:
 
     Law: `verify(sign(home, content), public_key(home)).content == content`, and no other bytes give it. Raises ProofError.
     """
-    value = _parsed(data)
-    brought, signature = value["public_key"], value["signature"]
-    if not (_is_key(brought) and _is_hex(signature, 128)):
+    document = _envelope(data)
+    brought = document.public_key
+    if not (_is_key(brought) and _is_hex(document.signature, 128)):
         raise ProofError("Its key or signature is malformed: the document was altered.")
     if key and brought != key:
         raise ProofError(
-            f"It is signed by another key, of fingerprint {fingerprint_of(str(brought))}, not by the one that was given, of "
+            f"It is signed by another key, of fingerprint {fingerprint_of(brought)}, not by the one that was given, of "
             f"fingerprint {fingerprint_of(key)}."
         )
-    if value["fingerprint"] != fingerprint_of(str(brought)):
+    if document.fingerprint != fingerprint_of(brought):
         raise ProofError("Its fingerprint is not that of its key: the document was altered.")
-    stated = canonical_json({name: each for name, each in value.items() if name != "signature"})
-    if not _is_signature(str(brought), str(signature), stated):
+    if not _is_signature(brought, document.signature, document.stated):
         raise ProofError("Its signature does not fit what it says: the document was altered.")
-    return SignedDocument(_content(value["kind"], value["content"]), str(brought), fingerprint_of(str(brought)))
+    return SignedDocument(_content(document.kind, document.content), brought, document.fingerprint)
 
 
-def _parsed(data: bytes) -> dict[str, object]:
+def _envelope(data: bytes) -> _Envelope:
     if len(data) > MAX_BYTES:
         raise ProofError(f"It has more than {MAX_BYTES:,} bytes, so it is not a signed document.")
+    document = decode(data, _Envelope, "It", ProofError)
+    if document.format != FORMAT:
+        raise ProofError(f"Its format is {document.format[:60]!r}; this version of OpenBook reads {FORMAT!r}.")
     try:
-        value = json.loads(data, object_pairs_hook=unique_keys)
-        again = canonical_json(value) + b"\n"
-    except (ValueError, RecursionError) as error:
-        raise ProofError(f"It is not a JSON document, or was cut off: {str(error)[:200]}.") from error
-    if not isinstance(value, dict) or set(value) != _KEYS:
-        raise ProofError("It is not a signed document of OpenBook; see docs/formats/proof.md.")
-    if value["format"] != FORMAT:
-        raise ProofError(f"Its format is {str(value['format'])[:60]!r}; this version of OpenBook reads {FORMAT!r}.")
+        again = canonical_json(dataclasses.asdict(document)) + b"\n"
+    except (ValueError, RecursionError) as error:  # a number or a text that JSON cannot hold, or too deep
+        raise ProofError(f"It is not a JSON document: {str(error)[:200]}.") from error
     if again != data:
         raise ProofError("It is not byte for byte what was signed: it was altered, formatted anew, or cut off.")
-    return value
+    return document
 
 
-def _content(kind: object, content: object) -> Content:
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ProofError(f"It is of the kind {str(kind)[:60]!r}; this version of OpenBook reads {', '.join(_KINDS)}.")
+def _content(kind: str, content: object) -> Content:
+    if kind not in _KINDS:
+        raise ProofError(f"It is of the kind {kind[:60]!r}; this version of OpenBook reads {', '.join(_KINDS)}.")
     try:
         if kind == "purge":
             return convert(content, PurgeProof, "content", ReceiptError)
@@ -193,15 +198,15 @@ def _content(kind: object, content: object) -> Content:
     return receipt
 
 
-def _is_key(text: object) -> bool:
-    if not isinstance(text, str) or not _is_hex(text, 64):
+def _is_key(text: str) -> bool:
+    if not _is_hex(text, 64):
         return False
     point = bytes.fromhex(text)
     return point[:31] + bytes([point[31] & 0x7F]) not in _SMALL_ORDER
 
 
-def _is_hex(text: object, digits: int) -> bool:
-    return isinstance(text, str) and re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None
+def _is_hex(text: str, digits: int) -> bool:
+    return re.fullmatch(f"[0-9a-f]{{{digits}}}", text) is not None
 
 
 def _is_signature(key: str, signature: str, stated: bytes) -> bool:
@@ -257,13 +262,7 @@ def _make_key(path: Path) -> None:
             if path.exists():
                 return
             new = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-            with beginning(temporary, path, 0o600) as stream:
-                if os.name == "posix":
-                    os.fchmod(stream.fileno(), 0o600)
-                stream.write(new)
-                stream.flush()
-                os.fsync(stream.fileno())
-            sync_folder(path.parent)
+            replace_file(path, new, mode=0o600)
+            path.chmod(0o600)
     except filelock.Timeout as error:
         raise StorageError(f"Another process is making the signing key in {path}. Wait, then try again.") from error

@@ -7,16 +7,15 @@ be changed, taken out or put in without changing all that follow.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.codec import convert, parse_json, unique_keys
+from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -61,10 +60,6 @@ def is_altered(receipt: Receipt) -> bool:
     return receipt.format > 1 and receipt.sealed().digest != receipt.digest
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:60]
-
-
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +96,20 @@ def _own(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o600)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a line holds."""
+
+    format: int
+    number: int
+    previous: Digest
+    receipt: Any
+
+    def __post_init__(self) -> None:
+        if self.format != LOG_FORMAT:
+            raise ValueError(f"has format {self.format}; this version reads {LOG_FORMAT}.")
+
+
 def receipts_in(folder: Path) -> Iterator[Receipt]:
     """The receipts of a log in order, each checked against the line before it. Raises as `verify` does."""
     yield from (receipt for _, receipt in _lines(folder))
@@ -132,43 +141,31 @@ def find(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None)
             check()
             if digest.encode() in line and line.endswith(b"\n"):
                 with suppress(ReceiptError):
-                    found = _unaltered(_fields(line, "The line"), "The line")
+                    found = _unaltered(decode(line, _Entry, "The line", ReceiptError), "The line")
                     if found.digest == digest:
                         return found
     return None
 
 
 def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
-    """(digest of the line, its receipt), each checked."""
+    """(digest, receipt) of each line, checked against the one before it. Raises ReceiptError, StorageError."""
     previous = FIRST
     with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
         for number, line in enumerate(stream):
             where = f"Line {number + 1} of {stream.name}"
             if not line.endswith(b"\n"):
                 raise ReceiptError(f"{where} ends in the middle; a crash or a hand cut it off.")
-            receipt = _checked(line[:-1], number, previous, where)
+            entry = decode(line, _Entry, where, ReceiptError)
+            if entry.previous != previous or entry.number != number:
+                raise ReceiptError(
+                    f"{where} does not follow the one before it: a line was changed, taken out or put in."
+                )
             previous = sha256_hex(line[:-1])
-            yield previous, receipt
+            yield previous, _unaltered(entry, where)
 
 
-def _checked(line: bytes, number: int, previous: Digest, where: str) -> Receipt:
-    value = _fields(line, where)
-    if value["previous"] != previous or value["number"] != number:
-        raise ReceiptError(f"{where} does not follow the one before it: a line was changed, taken out or put in.")
-    return _unaltered(value, where)
-
-
-def _fields(line: bytes, where: str) -> dict[str, Any]:
-    value = parse_json(line, where, ReceiptError)
-    if not isinstance(value, dict) or set(value) != {"format", "number", "previous", "receipt"}:
-        raise ReceiptError(f"{where} is no line of a log of receipts.")
-    if value["format"] != LOG_FORMAT:
-        raise ReceiptError(f"{where} has format {_shown(value['format'])}; this version reads {LOG_FORMAT}.")
-    return value
-
-
-def _unaltered(value: Mapping[str, Any], where: str) -> Receipt:
-    receipt = receipt_of(value["receipt"])
+def _unaltered(entry: _Entry, where: str) -> Receipt:
+    receipt = receipt_of(entry.receipt)
     if is_altered(receipt):
         raise ReceiptError(f"{where} holds a receipt that was altered.")
     return receipt
@@ -180,10 +177,8 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     if not path.exists():
         return previous, number, end
     with path.open("rb") as stream:
-        # Only the last line matters; it is sought from the end.
-        size = stream.seek(0, os.SEEK_END)
-        window = 1 << 16
-        while True:
+        size, window = stream.seek(0, os.SEEK_END), 1 << 16
+        while True:  # only the last whole line matters, so it is sought from the end
             start = max(0, size - window)
             stream.seek(start)
             content = stream.read(size - start)
@@ -196,10 +191,10 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
         return previous, number, end
     line = content[before + 1 : last]
     try:
-        number = int(json.loads(line, object_pairs_hook=unique_keys)["number"]) + 1
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        entry = decode(line, _Entry, f"{path}", ReceiptError)
+    except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
-    return sha256_hex(line), number, start + last + 1
+    return sha256_hex(line), entry.number + 1, start + last + 1
 
 
 @contextmanager

@@ -51,11 +51,11 @@ class HeadingMark:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The text of one file as read, with its structure. What citations point into.
+    """The text of one parsed file, with its structure. Citations point into it.
 
-    `source_chars` counts the characters of text that the file holds, markup included where it is part of the text
-    (Markdown, HTML), so that what a reader dropped shows; None where the format does not tell. `metadata` is what the
-    file says about itself: `author`, `date` (ISO 8601), `language` and its own fields.
+    `source_chars` counts the characters of text in the file, with markup where that is part of the text (Markdown, HTML), so
+    that it shows what the parser dropped; None where the format does not tell. `metadata` is what the file says about
+    itself: `author`, `date` (ISO 8601), `language` and its own fields.
     """
 
     text: str
@@ -79,11 +79,11 @@ class PassageSpan:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A contiguous span of one document's text, the unit of retrieval; or a window, the run of them that is read.
+    """A contiguous span of one document's text, the unit of retrieval; or a window, a run of passages that is read as one.
 
-    `id` is a function of the document's text and the span alone: the same input gives the same id on every machine.
-    That of a window is the id of its first passage, "+" and how many more it has; `parts` are the digests of them all.
-    `header`: the header row of the table in which what is read begins, where that is known.
+    `id` is a function of the document's text and the span alone: the same input gives the same id on every machine. A
+    window's id is that of its first passage, "+" and how many more it has; its `parts` are the digests of all its passages.
+    `header`: the header row of the table in which the text begins, where that is known.
     """
 
     id: str
@@ -95,9 +95,7 @@ class Passage:
     headings: tuple[str, ...]
     text: str
     also_in: tuple[str, ...] = ()  # other documents with the same text
-    labels: tuple[
-        str, ...
-    ] = ()  # the access labels that it takes to see it: the fewest of all documents that hold it here
+    labels: tuple[str, ...] = ()  # needed to see it: the fewest access labels of all documents that hold it here
     parts: tuple[Digest, ...] = ()
     header: str = ""
 
@@ -107,7 +105,7 @@ class Passage:
 
     @property
     def origins(self) -> tuple[Digest, ...]:
-        """The digests of the stored passages that its text stands in."""
+        """The digests of the stored passages that hold its text."""
         return self.parts or (self.digest,)
 
 
@@ -129,8 +127,8 @@ Outcome: TypeAlias = Literal["added", "updated", "unchanged", "removed", "duplic
 class Verdict:
     """What became of one file in one run.
 
-    `reason` says why it was skipped or failed, which document a `duplicate` has the same content as, or where a file
-    that was `added` or `removed` was renamed from or to; otherwise it is empty.
+    `reason` says why it was skipped or failed, which document a `duplicate` equals, or from or to where a file that was
+    `added` or `removed` was renamed; otherwise it is empty.
     """
 
     path: str
@@ -191,7 +189,7 @@ class Reranker(Protocol):
 class Decoding:
     """How tokens are chosen. `temperature` 0 is greedy; otherwise `seed`, the request and the step choose.
 
-    `quote`: only tokens that keep the answer a verbatim span of the passage that it is given from.
+    `quote`: the answer is a verbatim span of the passage that it is taken from.
     """
 
     temperature: float = 0.0
@@ -206,10 +204,10 @@ class Decoding:
 class Prompt:
     """A request in the canonical order of its blocks: system, then each passage, then the question.
 
-    All three are plain text: whatever they hold, no part of them can become a control token. `origins`: the digests of the
-    stored passages that each text of `passages` was made from, by which what was computed of it can be deleted. `labels`: the
-    access labels that it takes to see the passages; what was computed under them serves no request with others.
-    `side_by_side`: each passage is read on its own, behind the system text, and the question sees all of them.
+    All are plain text: nothing in them can become a control token. `origins`: for each text of `passages`, the digests of the
+    stored passages that it was made from, so that what was computed of it can be deleted. `labels`: the access labels needed
+    to see the passages; what was computed under them serves no request with other labels. `side_by_side`: each passage is
+    read on its own, behind the system text, and the question sees all of them.
     """
 
     system: str
@@ -222,10 +220,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ReaderFormat:
-    """How a trained reader is asked, part of the model: the system text, and what it says when the passages do not tell.
+    """How a trained reader is asked, part of the model: the system text, and what it says when it abstains.
 
-    `passages`: how many it learned to read side by side, each on its own and all of them seen by the question.
-    `declines_above`: how likely the first token of the abstention must be for it to abstain; None: the likeliest token of all.
+    `passages`: how many it learned to read side by side. `declines_above`: it abstains when the first token of the abstention
+    is at least that likely; None: when no token is likelier.
     """
 
     instruction: str
@@ -255,7 +253,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """`quote` stands verbatim at `[start, end)` of the text of the document, and of those in `also_in`, which have the same."""
+    """`quote` stands verbatim at `[start, end)` in the text of the document, and of those in `also_in`, which have the same text."""
 
     document: str
     page: int | None
@@ -275,8 +273,7 @@ class PassageReference:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that is needed to replay an answer. `where` and `labels`: what the search was limited to; `instruction`: how
-    whoever asked wished to be answered.
+    """All that is needed to replay an answer. `where` and `labels` limited the search; `instruction`: how the user wanted it.
 
     `digest` is over all other fields (docs/formats/receipt.md); receipts of format 1 have none.
     """
@@ -327,10 +324,9 @@ Confidence: TypeAlias = Literal["supported", "check it", "not found"]
 class Answer:
     """`supported`: every sentence has a citation, or it is an abstention; `unsupported` lists those that have none.
 
-    `confidence`: "supported" where the documents surely say every sentence, and these say more than the question; "not found"
-    for an abstention, which then has the nearest sentences as `closest`; otherwise "check it". How often each is right:
-    docs/benchmarks.md.
-    `prompt_tokens` that were read and `answer_tokens` that were written; None where the engine cannot know.
+    `confidence`: "supported" if the documents surely say every sentence, and the answer says more than the question; "not
+    found" for an abstention, which has the nearest sentences as `closest`; otherwise "check it". docs/benchmarks.md says how
+    often each is right. `prompt_tokens` were read and `answer_tokens` written; None where the engine cannot know.
     """
 
     question: str
@@ -340,7 +336,7 @@ class Answer:
     citations: tuple[Citation, ...]
     passages: tuple[Hit, ...]
     receipt: Receipt
-    timings: Timings | None  # None: not for whoever asked to know
+    timings: Timings | None  # None where the user may not know them
     unsupported: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     finish_reason: FinishReason = "end"

@@ -15,9 +15,10 @@ from openbook.records import Hit, Passage, PassageReference, Receipt, sha256_hex
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """`differences`: a sentence each; none: the answer is the same, byte for byte. `answer`: None if a passage
-    could not be read. `gone`: whether one is not there any more, for these labels; its sentence names the document.
+class ReplayResult:
+    """`differences`: a sentence for each; without any the answer is the same, byte for byte.
+
+    `answer` is None if a passage could not be read. `gone`: a passage is not there any more, for these labels.
     """
 
     differences: tuple[str, ...]
@@ -35,11 +36,11 @@ def replay(
     base: KnowledgeBase | None,
     labels: Collection[str] | None = None,
     cancelled: Cancelled = never,
-) -> Replayed:
-    """Read the receipt's passages from `base` again with `model`, which is the one of that digest, and compare.
+) -> ReplayResult:
+    """Read the receipt's passages from `base` again with `model`, and compare the answers.
 
-    `labels`: what whoever wants to know holds (default: what the asker held). Passages are read through documents that
-    these labels open, and through no other. Once it was `cancelled`, what is returned compares the beginning of an answer.
+    `labels`: those of the user who replays (default: those of the user who asked). Passages are read only through documents
+    that these labels open. Once it was `cancelled`, the beginning of an answer is compared.
 
     Raises EngineError, ContextOverflow, QuestionError, KnowledgeError.
     """
@@ -51,7 +52,7 @@ def replay(
     hits, gone, altered = _found(receipt, base, receipt.labels if labels is None else labels)
     if gone or altered:
         differences += _other_class(receipt, model.engine.numeric_class)
-        return Replayed((*differences, *gone, *altered), None, bool(gone))
+        return ReplayResult((*differences, *gone, *altered), None, bool(gone))
     text, completion = answer_again(receipt, model, hits, cancelled)
     # Of this answer: a reader may answer without passages by other weights than it reads with.
     differences += _other_class(receipt, completion.numeric_class if completion else model.engine.numeric_class)
@@ -59,7 +60,7 @@ def replay(
         differences.append("The model was asked something else: the tokens of the prompt differ.")
     if sha256_hex(text.encode()) != receipt.answer_digest:
         differences.append("The answer differs.")
-    return Replayed(tuple(differences), text)
+    return ReplayResult(tuple(differences), text)
 
 
 def _other_class(receipt: Receipt, engine: str) -> list[str]:
@@ -93,10 +94,10 @@ def _found(
 def passage_of(
     base: KnowledgeBase, reference: PassageReference, version: int | None, labels: Collection[str]
 ) -> Passage | None:
-    """What a receipt refers to, through a document that `labels` open: the one that it names if they do. Or None.
+    """The passage that a receipt refers to, or None.
 
-    It is looked for in `version`, and in the newest where that one is not kept or holds no such document: a passage is
-    the same in all versions that hold it.
+    It is read through a document that `labels` open, preferably the one that the receipt names. It is looked for in `version`,
+    then in the newest: a passage is the same in all versions that hold it.
     """
     held, found = frozenset(labels), None
     if version is not None:
@@ -110,7 +111,7 @@ def passage_of(
 
 
 def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> KnowledgeBase | None:
-    """The one that the receipt names. Raises KnowledgeError when it is not among `candidates`."""
+    """The one of `candidates` that the receipt names. Raises KnowledgeError when it is not among them."""
     if receipt.knowledge_base is None:
         return None
     for base in candidates:

@@ -1,13 +1,13 @@
 """The folder of a training run, as files: what `openbook train` writes and `openbook runs` shows.
 
-    <home>/runs/<name>-<recipe digest>/recipe.json     the recipe as it is used, with its digest
+    <home>/runs/<name>-<recipe digest>/recipe.json     the recipe with its digest
                                        metrics.jsonl   a line for each step and each evaluation
                                        samples.json    questions of the dev data with the answers before and after
                                        checkpoints/    see openbook.training.checkpoints
                                        result.json     at the end: the model that was stored, and its numbers
-                                       report.html     the same to look at
+                                       report.html     all of it as a page
 
-No torch here: the numbers of a run can be read where nothing is trained.
+No torch here, so the numbers can be read where nothing is trained.
 """
 
 from __future__ import annotations
@@ -19,25 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from openbook.errors import StorageError, TrainingError, did_you_mean
+from openbook.files import replace_file, storage_errors
 
 DOCUMENTS = "knowledge-base.jsonl"  # what --from-kb learns from, until the run is done
-RECIPE, METRICS, SAMPLES, RESULT, REPORT, CHECKPOINTS, LOCK = (
-    "recipe.json",
-    "metrics.jsonl",
-    "samples.json",
-    "result.json",
-    "report.html",
-    "checkpoints",
-    ".lock",
-)
-
-
+RECIPE = "recipe.json"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.json"
+RESULT = "result.json"
+REPORT = "report.html"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 LOWER_IS_BETTER = frozenset({"loss", "abstained_wrongly"})
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What the files of a run tell. `result` is None while it is not done."""
+    """The files of a run. `result` is None until the run is done."""
 
     path: Path
     recipe: Mapping[str, Any]
@@ -52,21 +49,17 @@ class RunSummary:
         return self.path.name
 
 
-def reaches(metric: str, value: float | None, wanted: float) -> bool:
-    """Whether a dev number is as good as a recipe asks: at least `wanted`, or where lower is better at most."""
+def reaches(metric: str, value: float | None, target: float) -> bool:
+    """Whether a dev number is as good as `target`: at least that, or at most if lower is better."""
     if value is None:
         return False
-    return value <= wanted if metric in LOWER_IS_BETTER else value >= wanted
+    return value <= target if metric in LOWER_IS_BETTER else value >= target
 
 
 def list_runs(folder: Path) -> list[RunSummary | str]:
-    """Every run, in the order of their names; of one that cannot be read a sentence."""
+    """Every run in the order of the names; a sentence for one that cannot be read."""
     found: list[RunSummary | str] = []
-    try:
-        paths = sorted(path for path in folder.iterdir() if (path / RECIPE).is_file()) if folder.is_dir() else []
-    except OSError as error:
-        raise StorageError(f"Cannot list the runs in {folder}: {error.strerror or error}.") from error
-    for path in paths:
+    for path in _run_folders(folder):
         try:
             found.append(read_run(path))
         except TrainingError as error:
@@ -75,8 +68,8 @@ def list_runs(folder: Path) -> list[RunSummary | str]:
 
 
 def find_run(folder: Path, name: str) -> RunSummary:
-    """The run called `name`, or whose name begins with it. Raises TrainingError."""
-    names = [path.name for path in sorted(folder.iterdir()) if (path / RECIPE).is_file()] if folder.is_dir() else []
+    """The run called `name`, or the only one whose name begins so. Raises TrainingError."""
+    names = [path.name for path in _run_folders(folder)]
     matching = [name] if name in names else [each for each in names if each.startswith(name)]
     if len(matching) == 1:
         return read_run(folder / matching[0])
@@ -86,32 +79,27 @@ def find_run(folder: Path, name: str) -> RunSummary:
     raise TrainingError(f"No run is called {name[:120]!r}.{hint}")
 
 
+def _run_folders(folder: Path) -> list[Path]:
+    with storage_errors(f"list the runs in {folder}"):
+        return sorted(path for path in folder.iterdir() if (path / RECIPE).is_file()) if folder.is_dir() else []
+
+
 def read_run(path: Path) -> RunSummary:
     """Raises TrainingError for a folder whose files cannot be read."""
     try:
         recipe = json.loads((path / RECIPE).read_bytes())
-        lines = [json.loads(line) for line in _lines(path / METRICS)]
-        result = json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None
-        samples = json.loads((path / SAMPLES).read_bytes()) if (path / SAMPLES).is_file() else []
+        lines = [json.loads(line) for line in _whole_lines(path / METRICS)]
         return RunSummary(
             path,
             recipe["recipe"],
             recipe["digest"],
             tuple(line for line in lines if line["kind"] == "step"),
             tuple(line for line in lines if line["kind"] == "evaluation"),
-            tuple(samples),
-            result,
+            tuple(json.loads((path / SAMPLES).read_bytes())) if (path / SAMPLES).is_file() else (),
+            json.loads((path / RESULT).read_bytes()) if (path / RESULT).is_file() else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"The run in {path} cannot be read: {error}. Remove the folder, or train again.") from error
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Whole lines only: a process that was killed may have left half of one."""
-    if not path.is_file():
-        return []
-    *whole, _rest = path.read_bytes().split(b"\n")
-    return [line for line in whole if line]
 
 
 def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
@@ -120,22 +108,28 @@ def append_metrics(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the numbers of steps that are done again after a resume from `step`, and lines that cannot be read."""
-    kept = [line for line in _lines(path / METRICS) if -1 < _step_of(line) <= step]
-    staged = path / f".{METRICS}"
-    staged.write_bytes(b"".join(line + b"\n" for line in kept))
-    staged.replace(path / METRICS)
+    """Drop the numbers of steps that a run resumed from `step` does again, and damaged lines."""
+
+    def is_kept(line: bytes) -> bool:
+        try:
+            return int(json.loads(line)["step"]) <= step
+        except (ValueError, KeyError, TypeError):
+            return False
+
+    kept = [line + b"\n" for line in _whole_lines(path / METRICS) if is_kept(line)]
+    replace_file(path / METRICS, b"".join(kept))
 
 
-def _step_of(line: bytes) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1
+def _whole_lines(path: Path) -> list[bytes]:
+    """Without the last line if it has no end: a killed process may have written half of it."""
+    if not path.is_file():
+        return []
+    *whole, _rest = path.read_bytes().split(b"\n")
+    return [line for line in whole if line]
 
 
 def documents_holding(folder: Path, texts: Iterable[str]) -> list[Path]:
-    """The files of documents that stopped runs keep and that hold one of the texts. Without it a run cannot go on.
+    """The documents of stopped runs that hold one of the texts. A run cannot continue without its documents.
 
     Raises StorageError.
     """
@@ -162,6 +156,4 @@ def flat(value: object, prefix: str = "") -> dict[str, Any]:
 
 
 def write_json(path: Path, value: object) -> None:
-    staged = path.with_name(f".{path.name}")
-    staged.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    staged.replace(path)
+    replace_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())

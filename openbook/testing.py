@@ -1,8 +1,7 @@
 """Fakes that ship, and the conformance suites that the fakes and the real things both pass.
 
-`EchoEngine` reads without a model: it answers with the passage sentence that shares most words with the question.
-`HashEmbedder` embeds without a model: a bag of hashed words. `WordReranker` counts words. All are deterministic, instant
-and honest stand-ins at the seams, so that tests need no mocks and no downloads.
+`EchoEngine` answers with the sentence of the passages that shares most words with the question. `HashEmbedder` gives a bag of
+hashed words. `WordReranker` counts words. All are deterministic and instant, so that tests need no mocks and no downloads.
 
 A new engine proves itself with a pytest class: `class TestMine(EngineSuite): def make_engine(self): return Mine()`.
 """
@@ -13,8 +12,9 @@ import hashlib
 import math
 import re
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import TextStream
 from openbook.inference.frozen import Cancelled, Engine, FrozenModel, ReadEach, never
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
-from openbook.inference.prompting import LOOK_AGAIN, question_of_block
+from openbook.prompts import IS_STATED, question_of_block
 from openbook.records import (
     Completion,
     Decoding,
@@ -118,7 +118,7 @@ class EchoEngine:
         return len(asked & set(_words(self._answer(prompt)))) / max(1, len(asked))
 
     def _answer(self, prompt: Prompt) -> str:
-        if prompt.question.endswith(LOOK_AGAIN):
+        if prompt.question.endswith(IS_STATED):
             return "Yes."
         asked = set(_words(question_of_block(prompt.question)))
         sentences = [s.strip() for p in prompt.passages for s in re.split(r"(?<=[.!?])\s+|\n+", p) if s.strip()]
@@ -183,102 +183,75 @@ class EngineSuite:
     def make_engine(self) -> Engine:
         raise TypeError("An EngineSuite must define make_engine.")
 
-    def test_pieces_join_to_the_completion(self) -> None:
+    @contextmanager
+    def model(self) -> Iterator[FrozenModel]:
         model = FrozenModel(self.make_engine())
-        pieces, stream = [], model.stream(PROMPT, Decoding(max_tokens=24))
-        while True:
-            try:
-                pieces.append(next(stream))
-            except StopIteration as done:
-                assert "".join(pieces) == done.value.text
-                assert done.value.text
-                break
+        yield model
         model.close()
+
+    def test_pieces_join_to_the_completion(self) -> None:
+        with self.model() as model:
+            pieces, stream = [], model.stream(PROMPT, Decoding(max_tokens=24))
+            while True:
+                try:
+                    pieces.append(next(stream))
+                except StopIteration as done:
+                    assert "".join(pieces) == done.value.text != ""
+                    break
 
     def test_equal_requests_give_equal_answers_whatever_came_between(self) -> None:
-        model = FrozenModel(self.make_engine())
-        first = model.complete(PROMPT, Decoding(max_tokens=16))
-        model.complete(Prompt("Be brief.", (), "What is the capital of France?"), Decoding(max_tokens=8))
-        assert model.complete(PROMPT, Decoding(max_tokens=16)) == first or not self.deterministic
-        model.close()
+        decoding = Decoding(max_tokens=16)
+        with self.model() as model:
+            first = model.complete(PROMPT, decoding)
+            model.complete(Prompt("Be brief.", (), "What is the capital of France?"), Decoding(max_tokens=8))
+            for _ in range(4):  # streams that are dropped leave no trace
+                stream = model.stream(PROMPT, decoding)
+                next(stream)
+                stream.close()
+            assert model.complete(PROMPT, decoding, lambda: True).finish_reason == "cancelled"
+            assert model.complete(PROMPT, decoding) == first or not self.deterministic
 
     def test_parallel_requests_do_not_meet(self) -> None:
-        model = FrozenModel(self.make_engine())
         prompts = [Prompt("Repeat.", (f"The code word is number {i}.\n",), "What is the code word?") for i in range(4)]
-        alone = [model.complete(p, Decoding(max_tokens=8)) for p in prompts]
-        with ThreadPoolExecutor(4) as pool:
-            together = list(pool.map(lambda p: model.complete(p, Decoding(max_tokens=8)), prompts))
-        assert together == alone or not self.deterministic
-        model.close()
+        with self.model() as model, ThreadPoolExecutor(4) as pool:
+            alone = [model.complete(prompt, Decoding(max_tokens=8)) for prompt in prompts]
+            together = list(pool.map(lambda prompt: model.complete(prompt, Decoding(max_tokens=8)), prompts))
+            assert together == alone or not self.deterministic
 
     def test_max_tokens_bounds_the_answer(self) -> None:
-        model = FrozenModel(self.make_engine())
-        completion = model.complete(PROMPT, Decoding(max_tokens=1))
-        assert completion.finish_reason in ("length", "end")
-        assert completion.answer_tokens is None or completion.answer_tokens <= 1
-        model.close()
+        with self.model() as model:
+            completion = model.complete(PROMPT, Decoding(max_tokens=1))
+            assert completion.finish_reason in ("length", "end")
+            assert completion.answer_tokens is None or completion.answer_tokens <= 1
 
     def test_a_stop_string_ends_the_answer_before_it(self) -> None:
-        model = FrozenModel(self.make_engine())
-        whole = model.complete(PROMPT, Decoding(max_tokens=24)).text
-        stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
-        stopped = model.complete(PROMPT, Decoding(max_tokens=24, stop=(stop,)))
-        assert stopped.text == whole[: whole.index(stop)]
-        assert stopped.finish_reason == "stop"
-        model.close()
-
-    def test_cancelling_ends_early_and_leaves_no_trace(self) -> None:
-        model = FrozenModel(self.make_engine())
-        whole = model.complete(PROMPT, Decoding(max_tokens=16))
-        assert model.complete(PROMPT, Decoding(max_tokens=16), lambda: True).finish_reason == "cancelled"
-        assert model.complete(PROMPT, Decoding(max_tokens=16)) == whole or not self.deterministic
-        model.close()
+        with self.model() as model:
+            whole = model.complete(PROMPT, Decoding(max_tokens=24)).text
+            stop = whole[len(whole) // 2 : len(whole) // 2 + 2]
+            stopped = model.complete(PROMPT, Decoding(max_tokens=24, stop=(stop,)))
+            assert (stopped.text, stopped.finish_reason) == (whole[: whole.index(stop)], "stop")
 
     def test_a_cancelled_answer_ends_with_what_was_shown(self) -> None:
-        model = FrozenModel(self.make_engine())
-        whole = model.complete(PROMPT, Decoding(max_tokens=16)).text
-        shown: list[str] = []
-        # After the first character, all the rest could become the stop string and is held back.
-        decoding = Decoding(max_tokens=16, stop=(whole[1:] + "|",))
-        stream = model.stream(PROMPT, decoding, lambda: bool(shown))
-        while True:
-            try:
-                shown.append(next(stream))
-            except StopIteration as done:
-                assert done.value.finish_reason == "cancelled"
-                assert done.value.text == "".join(shown) == whole[:1]
-                break
-        model.close()
-
-    def test_a_stream_that_is_dropped_leaves_no_trace(self) -> None:
-        model = FrozenModel(self.make_engine())
-        whole = model.complete(PROMPT, Decoding(max_tokens=16))
-        for _ in range(4):
-            stream = model.stream(PROMPT, Decoding(max_tokens=16))
-            next(stream)
-            stream.close()
-        assert model.complete(PROMPT, Decoding(max_tokens=16)) == whole or not self.deterministic
-        model.close()
+        with self.model() as model:
+            whole = model.complete(PROMPT, Decoding(max_tokens=16)).text
+            shown: list[str] = []
+            # After the first character, all the rest could become the stop string and is held back.
+            stream = model.stream(PROMPT, Decoding(max_tokens=16, stop=(whole[1:] + "|",)), lambda: bool(shown))
+            while True:
+                try:
+                    shown.append(next(stream))
+                except StopIteration as done:
+                    assert done.value.finish_reason == "cancelled"
+                    assert done.value.text == "".join(shown) == whole[:1]
+                    break
 
     def test_a_prompt_over_the_context_is_refused(self) -> None:
-        model = FrozenModel(self.make_engine())
-        long = Prompt("Answer.", ("many words " * model.context_tokens,), "Why?")
-        assert model.count_prompt_tokens(long) > model.context_tokens
-        try:
-            model.complete(long, Decoding(max_tokens=4))
-        except ContextOverflow:
-            return
-        finally:
-            model.close()
-        raise AssertionError("a prompt longer than the context was not refused")
+        with self.model() as model:
+            long = Prompt("Answer.", ("many words " * model.context_tokens,), "Why?")
+            assert model.count_prompt_tokens(long) > model.context_tokens
+            _raises(ContextOverflow, lambda: model.complete(long, Decoding(max_tokens=4)))
 
-    def test_a_closed_engine_says_so(self) -> None:
-        engine = self.make_engine()
-        engine.close()
-        engine.close()
-        self.assert_closed(engine)
-
-    def test_closing_does_not_wait_for_a_stream_that_nobody_reads(self) -> None:
+    def test_closing_does_not_wait_for_a_stream_that_nobody_reads_and_is_said(self) -> None:
         engine = self.make_engine()
         stream = engine.generate(PROMPT, Decoding(max_tokens=16), never)
         next(stream)
@@ -286,21 +259,20 @@ class EngineSuite:
         closing.start()
         closing.join(30)
         assert not closing.is_alive()
-        self.assert_closed(engine)
-        stream.close()
-        self.assert_closed(engine)
+        for last in (engine.close, stream.close):
+            _raises(EngineError, lambda: engine.count_prompt_tokens(PROMPT))
+            _raises(EngineError, lambda: FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1)))
+            last()
+        _raises(EngineError, lambda: engine.count_prompt_tokens(PROMPT))
 
-    def assert_closed(self, engine: Engine) -> None:
-        requests: list[Callable[[], object]] = [
-            lambda: engine.count_prompt_tokens(PROMPT),
-            lambda: FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1)),
-        ]
-        for request in requests:
-            try:
-                request()
-            except EngineError:
-                continue
-            raise AssertionError("a closed engine still answers")
+
+def _raises(kind: type[Exception], work: Callable[[], object]) -> None:
+    """As `pytest.raises`, without pytest, which is no dependency of the package."""
+    try:
+        work()
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} was not raised")
 
 
 class EmbedderSuite:
@@ -347,8 +319,8 @@ class WordReranker:
     identity = ModelIdentity(name="words", digest=sha256_hex(b"openbook word reranker 1"), evidence="verified")
 
     def score(self, query: str, texts: Sequence[str]) -> list[float]:
-        asked = set(re.findall(r"\w+", query.lower()))
-        return [len(asked & set(re.findall(r"\w+", text.lower()))) / max(len(asked), 1) for text in texts]
+        asked = set(_words(query))
+        return [len(asked & set(_words(text))) / max(len(asked), 1) for text in texts]
 
 
 class RerankerSuite:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from openbook.answer_text import ABSTENTION, TextPreview, tidied, tidy
+from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
+from openbook.prompts import ABSTENTION
 
 PIECES = st.lists(
     st.sampled_from(
@@ -87,3 +88,42 @@ def test_marks_of_excerpts_are_taken_out_of_prose_alone(text: str, plain: str, n
     found, marks = tidied(text)
     assert found == plain
     assert [set(each) for _, each in marks] == numbers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The passages do not say.",
+        "The passage does not provide a specific answer to the question.",
+        "The text doesn't mention it.",
+        "It is not mentioned in the passages.",
+        "No information is given in the passage.",
+        "I don't know.",
+        "There is no information about the colour in the text.",
+        "The given context does not explicitly state it.",
+        "Not specified.",
+        "The provided documents do not contain this information.",
+    ],
+)
+def test_abstentions_in_the_models_words_are_recognised(text: str) -> None:
+    assert says_nothing_found(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "28 days.",
+        "The ferry does not sail on Sundays.",
+        "Passengers may not take dogs into the saloon.",
+        "The document is kept for ten years.",
+        "Knowing the code is not enough.",
+        "Confidential information is not to be given to third parties.",
+        "Personal documents are not included in the insurance.",
+        "Staff must not be given the documents before signing.",
+        "Unknown callers are sent to the reception.",
+        "Work documents do not include private letters.",
+        "The text of the contract is kept for ten years.",
+    ],
+)
+def test_answers_are_not_taken_for_abstentions(text: str) -> None:
+    assert not says_nothing_found(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openbook.knowledge.editions import marked
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead, imprint
-from openbook.parsers import read_file
+from openbook.parsers import parse_file
 from tests.conftest import ROOT
 
 HANDBOOK = ROOT / "examples" / "handbook"
@@ -40,7 +40,7 @@ def test_every_gold_quote_stands_once_at_its_span_and_page_and_holds_the_answer(
         assert (gold is not None) == (question["kind"] == "answerable")
         if gold is None:
             continue
-        content, _ = read_file(HANDBOOK / gold["document"], max_bytes=10_000_000)
+        content, _ = parse_file(HANDBOOK / gold["document"], max_bytes=10_000_000)
         assert content.text[gold["start"] : gold["end"]] == gold["quote"], question["id"]
         assert content.text.count(gold["quote"]) == 1, question["id"]
         page = next((p.number for p in content.pages if p.start <= gold["start"] < p.end), None)
@@ -58,7 +58,7 @@ def test_each_pair_of_editions_holds_both_values_and_the_right_documents_are_mar
             file = tmp_path / document["path"]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(document["text"], encoding="utf-8")
-            content, _ = read_file(file, max_bytes=10_000_000)
+            content, _ = parse_file(file, max_bytes=10_000_000)
             metadata = tuple(sorted({**dict(content.metadata), "type": file.suffix[1:]}.items()))
             heads[document["path"]] = DocumentHead(
                 document["path"], content.title, metadata, content.text[:BEGINNING_CHARS]

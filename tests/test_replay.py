@@ -17,7 +17,7 @@ from openbook.records import Answer, ReaderFormat
 from openbook.replay import knowledge_base_of, passage_of, replay
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 
-READER = ReaderFormat("Answer from the passage.", "The passages do not say.")
+MODEL = echo_model(reader=ReaderFormat("Answer from the passage.", "The passages do not say."))
 ROOT = Path(__file__).parent.parent
 
 
@@ -32,18 +32,18 @@ def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
 
 @pytest.fixture
 def answer(base: KnowledgeBase, embedder: HashEmbedder) -> Answer:
-    return ask("Who opened the bridge?", echo_model(reader=READER), base, embedder, Options(min_similarity=-1.0))
+    return ask("Who opened the bridge?", MODEL, base, embedder, Options(min_similarity=-1.0))
 
 
 def test_an_answer_is_replayed_from_its_receipt_alone(base: KnowledgeBase, answer: Answer) -> None:
     receipt = parse_receipt(json.dumps(answer.to_json()))
-    found = replay(receipt, echo_model(reader=READER), knowledge_base_of(receipt, [base]))
+    found = replay(receipt, MODEL, knowledge_base_of(receipt, [base]))
     assert found.identical
     assert found.answer == answer.answer
 
 
 def test_closed_book_and_abstentions_are_replayed_too(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    model = echo_model(reader=READER)
+    model = MODEL
     silent = ask("Which colour has the zeppelin?", model, base, embedder, Options(min_similarity=-1.0))
     far = ask("zeppelin", model, base, embedder, Options(min_similarity=0.99))
     for each in (silent, far, ask("Why?", model)):
@@ -55,12 +55,12 @@ def test_the_same_passages_replay_after_other_documents_changed(
 ) -> None:
     (tmp_path / "more.txt").write_text("The bridge was closed again by nobody.")
     add(base, [tmp_path / "more.txt"], embedder)
-    assert replay(answer.receipt, echo_model(reader=READER), base).identical
+    assert replay(answer.receipt, MODEL, base).identical
 
 
 def test_purged_passages_are_named(base: KnowledgeBase, answer: Answer, tmp_path: Path) -> None:
     purge(base, [str(tmp_path / "bridge.txt")])
-    found = replay(answer.receipt, echo_model(reader=READER), KnowledgeBase.open(base.folder))
+    found = replay(answer.receipt, MODEL, KnowledgeBase.open(base.folder))
     assert found.answer is None
     assert "bridge.txt is not in the knowledge base any more" in found.differences[0]
 
@@ -79,8 +79,8 @@ def test_a_passage_is_read_through_a_document_that_the_asker_may_see(
             assert found is not None
             assert (found.document, found.title) == (str(tmp_path / document), "bridge")
     later = replace(answer.receipt, knowledge_base_version=base.version).sealed()
-    assert replay(later, echo_model(reader=READER), base).identical
-    assert replay(later, echo_model(reader=READER), base, ["board"]).identical
+    assert replay(later, MODEL, base).identical
+    assert replay(later, MODEL, base, ["board"]).identical
 
 
 def test_a_passage_whose_named_document_was_closed_is_read_through_an_open_copy(
@@ -94,12 +94,12 @@ def test_a_passage_whose_named_document_was_closed_is_read_through_an_open_copy(
     found = passage_of(base, answer.receipt.passages[0], answer.receipt.knowledge_base_version, ())
     assert found is not None
     assert found.document == str(copy)
-    assert replay(answer.receipt, echo_model(reader=READER), base).identical
+    assert replay(answer.receipt, MODEL, base).identical
     add(base, [copy], embedder, RunOptions(labels=frozenset({"board"})))
-    closed = replay(answer.receipt, echo_model(reader=READER), base)
+    closed = replay(answer.receipt, MODEL, base)
     assert closed.answer is None
     assert "closed by an access label" in closed.differences[0]
-    assert replay(answer.receipt, echo_model(reader=READER), base, ["board"]).identical
+    assert replay(answer.receipt, MODEL, base, ["board"]).identical
 
 
 class Otherwise(EchoEngine):
@@ -110,7 +110,7 @@ class Otherwise(EchoEngine):
 
 
 def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answer: Answer) -> None:
-    found = replay(answer.receipt, FrozenModel(Otherwise(), READER), base)
+    found = replay(answer.receipt, FrozenModel(Otherwise(), MODEL.reader), base)
     assert found.answer == "Somebody else opened it."
     assert "another machine" in found.differences[0]
     assert found.differences[1] == "The answer differs."
@@ -118,11 +118,9 @@ def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answ
 
 def test_altered_receipts_are_said_to_be(base: KnowledgeBase, answer: Answer) -> None:
     altered = replace(answer.receipt, labels=("board",))
-    assert replay(altered, echo_model(reader=READER), base).differences == (
-        "The receipt was altered after it was written.",
-    )
+    assert replay(altered, MODEL, base).differences == ("The receipt was altered after it was written.",)
     forged = replace(answer.receipt, question="Who closed the library?").sealed()
-    assert not replay(forged, echo_model(reader=READER), base).identical
+    assert not replay(forged, MODEL, base).identical
 
 
 def test_a_receipt_of_another_knowledge_base_is_refused(base: KnowledgeBase, answer: Answer) -> None:

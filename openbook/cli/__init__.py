@@ -18,36 +18,36 @@ from openbook.errors import OpenBookError, StorageError, did_you_mean
 
 INTERRUPTED = 130
 
-# verb -> "module:object"; a verb's module is imported when the verb is used.
+# verb -> "module:object" in this package; a verb's module is imported when the verb is used.
 VERBS = {
-    "ask": "openbook.cli.ask:ask",
-    "chat": "openbook.cli.chat:chat",
-    "search": "openbook.cli.search:search",
-    "warm": "openbook.cli.warm:warm",
-    "add": "openbook.cli.add:add",
-    "sync": "openbook.cli.sync:sync",
-    "remove": "openbook.cli.forget:remove",
-    "purge": "openbook.cli.forget:purge",
-    "status": "openbook.cli.status:status",
-    "history": "openbook.cli.versions:history",
-    "diff": "openbook.cli.versions:diff",
-    "tag": "openbook.cli.versions:tag",
-    "restore": "openbook.cli.versions:restore",
-    "prune": "openbook.cli.versions:prune",
-    "reembed": "openbook.cli.reembed:reembed",
-    "replay": "openbook.cli.replay:replay",
-    "log": "openbook.cli.replay:log",
-    "verify": "openbook.cli.verify:verify",
-    "mcp": "openbook.cli.mcp:mcp",
-    "diagnose": "openbook.cli.diagnose:diagnose",
-    "questions": "openbook.cli.questions:questions",
-    "probe": "openbook.cli.probe:probe",
-    "models": "openbook.cli.models:models",
-    "train": "openbook.cli.train:train",
-    "runs": "openbook.cli.runs:runs",
-    "serve": "openbook.cli.serve:serve",
-    "keys": "openbook.cli.keys:keys",
-    "completion": "openbook.cli.completion:completion",
+    "ask": "ask:ask",
+    "chat": "chat:chat",
+    "search": "ask:search",
+    "warm": "knowledge_base:warm",
+    "add": "documents:add",
+    "sync": "documents:sync",
+    "remove": "documents:remove",
+    "purge": "documents:purge",
+    "status": "knowledge_base:status",
+    "history": "knowledge_base:history",
+    "diff": "knowledge_base:diff",
+    "tag": "knowledge_base:tag",
+    "restore": "knowledge_base:restore",
+    "prune": "knowledge_base:prune",
+    "reembed": "knowledge_base:reembed",
+    "replay": "receipts:replay",
+    "log": "receipts:log",
+    "verify": "receipts:verify",
+    "mcp": "serve:mcp",
+    "diagnose": "diagnose:diagnose",
+    "questions": "questions:questions",
+    "probe": "diagnose:probe",
+    "models": "models:models",
+    "train": "train:train",
+    "runs": "runs:runs",
+    "serve": "serve:serve",
+    "keys": "keys:keys",
+    "completion": "completion:completion",
 }
 
 
@@ -59,7 +59,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module, _, name = VERBS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        command: click.Command = getattr(importlib.import_module(f"openbook.cli.{module}"), name)
         return command
 
     def resolve_command(

@@ -1,9 +1,8 @@
-"""`openbook ask`: one question, one answer with its sources."""
+"""`openbook ask` and `openbook search`: one question, one answer with its sources; or the passages alone."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,94 +11,94 @@ from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.asking import check_places, open_asked, reading_options
-from openbook.cli.scoping import scope_of
-from openbook.cli.verify import check_signing, write_signed
+from openbook.cli import context, display
+from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, scope_options
+from openbook.cli.receipts import check_signing, write_signed
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
-    from openbook.cli import display
     from openbook.inference import FrozenModel
 
 
 @click.command()
 @click.argument("question")
-@reading_options
+@DOCS
+@KB
+@scope_options
+@MODEL
+@BASE_URL
 @click.option("--closed-book", is_flag=True, help="Ask the model alone, without documents.")
-@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@click.option("--passages", type=int, help="How many passages the model reads.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", "each", "parallel", "together"]),
+    help="How passages are read: each on its own, to answer from one; parallel, to answer from all; together, in one "
+    "prompt; or auto, as suits the model (the default).",
+)
+@click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the most likely token.")
-@click.option("--top-p", type=click.FloatRange(0.0, 1.0, min_open=True), default=1.0, help="Used when temperature > 0.")
 @click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
-@click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
-@click.option("--log", "log", type=click.Path(path_type=Path), help="Add the receipt to the log in this folder.")
-@click.option(
-    "--sign", type=click.Path(path_type=Path), help="Write the receipt to this file, signed. See: openbook verify"
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@LOG
+@click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
+@JSON
 def ask(
     question: str,
     docs: tuple[Path, ...],
     kb: Path | None,
+    scope: ScopeOptions,
     closed_book: bool,
-    model: str | None,
-    as_of: str | None,
-    where: str,
-    labels: tuple[str, ...],
     temperature: float,
-    top_p: float,
     seed: int,
     quote: bool,
-    full_check: bool,
     log: Path | None,
     sign: Path | None,
     as_json: bool,
-    **reading: object,
+    **flags: object,
 ) -> None:
     """Answer QUESTION from documents, with citations, or say that the documents do not hold the answer."""
-    from openbook.answer import Options, checked_question
     from openbook.answer import ask as answer_question
-    from openbook.cli import display, session
-    from openbook.knowledge import KnowledgeBase
+    from openbook.answer import checked_question
     from openbook.knowledge.scope import EVERYTHING
     from openbook.receipts import append
     from openbook.records import Decoding
 
     if sum([bool(docs), kb is not None, closed_book]) > 1:
         raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
-    if closed_book and (as_of or where or labels):
+    if closed_book and scope:
         raise ConfigError("--as-of, --where and --label choose documents; --closed-book reads none.")
-    if not (math.isfinite(temperature) and math.isfinite(top_p)):
-        raise ConfigError(f"--temperature and --top-p must be numbers, not {temperature} and {top_p}.")
+    if math.isnan(temperature):
+        raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    check_places(docs, kb)
-    current = session.settings(kb=kb, model=model, **reading)
+    context.check_places(docs, kb)
+    current = context.settings(kb=kb, **flags)
     if sign is not None:
         check_signing(sign, current.home)
-    decoding = Decoding(temperature, top_p, seed, current.max_tokens, quote=quote)
-    options = Options(current.passages, session.strategy(current), decoding)
+    decoding = Decoding(temperature, seed=seed, max_tokens=current.max_tokens, quote=quote)
     if not (docs or closed_book):
-        KnowledgeBase.open(current.default_kb).close()  # a missing one is reported before anything is downloaded
-    open_model = session.model_opener(current, full_check=full_check)
-    with opened_beside(open_model) as reader:
-        base, embedder = (None, None) if closed_book else open_asked(current, docs, full_check)
-        scope = scope_of(base, as_of, where, labels) if base else EVERYTHING
-        with while_reading(quiet=as_json) as words:
+        context.open_base(current).close()  # a missing one is reported before anything is downloaded
+    with opened_beside(context.model_opener(current)) as model:
+        base, embedder = (None, None) if closed_book else context.open_asked(current, docs)
+        seen = scope.of(base) if base else EVERYTHING
+        with display.while_reading(quiet=as_json) as words:
             answer = answer_question(
                 question,
-                reader.result(),
+                model.result(),
                 base,
                 embedder,
-                options,
-                scope=scope,
+                context.answer_options(current, decoding),
+                scope=seen,
                 on_text=words.show,
                 progress=words.parts,
             )
         if log is not None:
-            append(log, answer.receipt, timeout_s=current.lock_timeout_s)
+            append(log, answer.receipt)
         if sign is not None:
             write_signed(sign, current.home, answer.receipt)
-        display.show_answer(answer, as_json=as_json, words=words)
+        if as_json:
+            display.print_json(answer.to_json())
+        else:
+            display.print_answer(answer, words)
 
 
 @contextmanager
@@ -114,17 +113,20 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
                 model.result().close()
 
 
-@contextmanager
-def while_reading(*, quiet: bool) -> Iterator[display.Words]:
-    """While the model reads: a spinner, then the words as they come."""
-    from openbook.cli import display, session
+@click.command()
+@click.argument("query")
+@KB
+@scope_options
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
+@JSON
+def search(query: str, kb: Path | None, scope: ScopeOptions, limit: int, as_json: bool) -> None:
+    """Find the passages that match QUERY best, by meaning and by words, without a language model."""
+    from openbook.answer import checked_question
 
-    if quiet:
-        yield display.Words(None, None)
-        return
-    out = display.console() if sys.stdout.isatty() else None
-    if sys.stderr.isatty():
-        with session.error_console().status("Reading...") as status:
-            yield display.Words(out, status)
+    query = checked_question(query)
+    base, embedder = context.open_searchable(context.settings(kb=kb))
+    version, hits = base.search(query, embedder, limit, scope.of(base))
+    if as_json:
+        display.print_json({"query": query, "knowledge_base": base.id, "version": version, "hits": hits})
     else:
-        yield display.Words(out, None)
+        display.print_hits(query, hits)

@@ -1,41 +1,37 @@
-"""`openbook diagnose`: what the model knows, what retrieval fixes, and what only a better reader can fix."""
+"""`openbook diagnose, probe`: what the model knows, what retrieval fixes, and what disturbs its answers."""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from openbook.cli.asking import (
-    check_places,
-    greedy_options,
-    open_asked,
-    question_file_options,
-    reading_options,
-    surveyed,
-)
-from openbook.cli.scoping import scope_of
+from openbook.cli import INTERRUPTED, context, display
+from openbook.cli.options import DOCS, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.errors import ConfigError, EngineError, OpenBookError
+from openbook.files import check_replaceable, storage_errors
 
 if TYPE_CHECKING:
     from openbook.config import Settings
-    from openbook.diagnosis.examining import Bench
-    from openbook.diagnosis.probe_run import Probed
     from openbook.diagnosis.questions import Question, Survey
-    from openbook.diagnosis.results import More
+    from openbook.diagnosis.report import Extras
     from openbook.diagnosis.summary import ModelSummary
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.scope import Scope
     from openbook.records import Embedder
 
 
-class _RunIsMeant(click.Group):
+class _RunByDefault(click.Group):
     """`openbook diagnose FILE` is short for `openbook diagnose run FILE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -44,7 +40,7 @@ class _RunIsMeant(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_RunIsMeant)
+@click.group(cls=_RunByDefault)
 def diagnose() -> None:
     """Measure on your own questions what the model knows, what retrieval fixes, and what only a better reader can fix.
 
@@ -54,118 +50,79 @@ def diagnose() -> None:
     """  # noqa: D301  click keeps the lines after this control character as they are
 
 
-class _Share(click.FloatRange):
-    """A number from 0 to 1; FloatRange alone takes "nan" for one."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found: float = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number from 0 to 1.", param, ctx)
-        return found
-
-
-def _more_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What else is measured: `probes` and `judge`."""
-    for option in (
-        click.option(
-            "--probes",
-            is_flag=True,
-            help="Also run the probes of openbook probe on these questions, for the same report.",
-        ),
-        click.option(
-            "--judge", help="Let this model judge each answer, and report how often it agrees with the rules."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 @diagnose.command()
-@click.argument("questions", type=click.Path(path_type=Path))
-@reading_options
-@question_file_options
-@click.option("--model", "models", multiple=True, help="A stored model (repeatable: they are compared).")
-@_more_options
+@click.argument("questions", type=PATH)
+@DOCS
+@KB
+@scope_options
+@click.option("--model", "models", multiple=True, help="The name of a model (repeatable: they are compared).")
+@click.option("--probes", is_flag=True, help="Also run the probes of openbook probe on these questions.")
+@click.option("--judge", help="Let this model judge each answer, and report how often it agrees with the rules.")
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results (default: in OpenBook's home).")
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), help="Write a CSV table with a line for each question."
-)
-@click.option(
-    "--export-parquet",
-    type=click.Path(path_type=Path),
-    help="Write that table as Parquet; needs pyarrow to be installed.",
-)
-@click.option(
-    "--fail-under",
-    type=_Share(0.0, 1.0),
-    help="Fail when a smaller share of all questions is right with documents; one on which the model failed is not right.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
+@click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
+@click.option("--fail-under", type=click.FloatRange(0, 1), help="Fail when a smaller share is right with documents.")
+@JSON
 def run(
     questions: Path,
     docs: tuple[Path, ...],
     kb: Path | None,
+    scope: ScopeOptions,
     models: tuple[str, ...],
-    as_of: str | None,
-    where: str,
-    labels: tuple[str, ...],
-    file_format: str,
-    with_drafts: bool,
     probes: bool,
     judge: str | None,
     limit: int | None,
     out: Path | None,
-    csv_file: Path | None,
-    export_parquet: Path | None,
+    table: Path | None,
     fail_under: float | None,
     as_json: bool,
-    **reading: object,
 ) -> None:
     """Ask QUESTIONS (JSON Lines, SQuAD or RAGAS) alone, with documents, and with the right passage; give each a verdict.
 
     What was asked is kept: a run that was stopped goes on with the same command.
     """
-    from openbook.cli import session
     from openbook.diagnosis import results
 
-    check_places(docs, kb, questions)
-    _check_tables(csv_file, export_parquet)  # before the work, not after it
-    found = surveyed(questions, file_format, with_drafts=with_drafts)
-    current = session.settings(kb=kb, **reading)
-    base, embedder = open_asked(current, docs)
-    scope = scope_of(base, as_of, where, labels)
-    folder = out or current.diagnoses_dir / _name(questions, found, base, scope, current)
-    job = _Job(questions, file_format, found, limit, folder, probes=probes)
-    files = []
-    more: dict[str, results.More] = {}
-    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
-    kept = {"kv_disk": 0} if probes else {}
+    if fail_under is not None and math.isnan(fail_under):
+        raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
+    context.check_places(docs, kb, questions)
+    if table is not None:
+        with storage_errors(f"write {table}"):  # before the work, not after it
+            check_replaceable(table)
+    found = _survey(questions)
+    current = context.settings(kb=kb)
+    base, embedder = context.open_asked(current, docs)
+    seen = scope.of(base)
+    folder = out or current.diagnoses_dir / _name(questions, found, base, seen, current)
+    job = _Job(questions, found, limit, folder, probes=probes)
+    files: list[Path] = []
+    more: dict[str, Extras] = {}
     for name in dict.fromkeys(models or (current.model,)):
-        file, probed = _examined(job, session.settings(kb=kb, model=name, **kept, **reading), base, embedder, scope)
+        # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+        own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
+        file, probed = _examine(job, own, base, embedder, seen)
         files.append(file)
         more |= probed
     if judge is not None:
-        more = _judged(session.settings(kb=kb, model=judge, **reading), files, more, limit)
-    summaries = _reported(job, files, more, as_json=as_json)
-    if csv_file is not None:
-        results.write_csv(csv_file, files, limit)
-    if export_parquet is not None:
-        results.write_parquet(export_parquet, files, limit)
+        more = _judge(replace(current, model=judge), files, more, limit)
+    summaries = _report(job, files, more, as_json=as_json)
+    if table is not None:
+        results.write_csv(table, files, limit)
     _must_have_measured(summaries, files)
     _must_reach(summaries, fail_under)
 
 
-def _check_tables(csv_file: Path | None, export_parquet: Path | None) -> None:
-    """Raises ConfigError where Parquet cannot be written, StorageError where no file can be put."""
-    from openbook.diagnosis import results
-    from openbook.files import check_replaceable, storage_errors
+def _survey(questions: Path) -> Survey:
+    """What the file holds. Raises ConfigError, also for drafts; StorageError."""
+    from openbook.diagnosis.questions import load_questions, survey
 
-    if export_parquet is not None:
-        results.parquet_library()
-    for table in filter(None, (csv_file, export_parquet)):
-        with storage_errors(f"write {table}"):
-            check_replaceable(table)
+    found = survey(load_questions(questions))
+    if found.drafts:
+        raise ConfigError(
+            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them: "
+            f"openbook questions review {questions}"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +130,6 @@ class _Job:
     """What is asked, and where it is kept. `probes`: whether they are put to the questions as well."""
 
     questions: Path
-    file_format: str
     survey: Survey
     limit: int | None
     folder: Path
@@ -187,99 +143,72 @@ class _Job:
         """Raises ConfigError when the file has changed since the survey."""
         from openbook.diagnosis.questions import load_questions, unchanged
 
-        return islice(unchanged(load_questions(self.questions, self.file_format), self.survey), self.limit)
+        return islice(unchanged(load_questions(self.questions), self.survey), self.limit)
 
 
-def _examined(
+def _examine(
     job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope
-) -> tuple[Path, dict[str, More]]:
+) -> tuple[Path, dict[str, Extras]]:
     """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
-    from openbook.cli import session
-    from openbook.diagnosis.examining import Bench, examine, header_for
-    from openbook.diagnosis.observations import recording
-    from openbook.diagnosis.results import More, observations_path
+    from openbook.diagnosis.probes import run_probes
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.results import observations_path, probes_path
+    from openbook.diagnosis.run_log import open_run_log
+    from openbook.diagnosis.runner import Bench, run_questions
 
-    options = greedy_options(current)
-    model = session.model_opener(current)()
-    try:
-        bench = Bench(model, base, embedder, scope, options).pinned()
+    with context.opened_model(current) as model, display.progress() as progress:
+        bench = Bench(model, base, embedder, scope, context.answer_options(current)).pinned()
         path = observations_path(job.folder, model.identity)
-        with recording(path, header_for(bench, job.survey.digest)) as record, session.add_progress() as progress:
-            examine(
-                job.asked(), bench, record, total=job.total, progress=lambda done, of: progress("diagnose", done, of)
-            )
-        more = {model.identity.name: More(_probed(job, bench))} if job.probes else {}
-        return path, more
-    finally:
-        model.close()
-
-
-def _probed(job: _Job, bench: Bench) -> Probed:
-    """Put the probes to the questions. What was seen is kept beside the observations, and not asked again."""
-    from openbook.cli import session
-    from openbook.diagnosis.examining import header_for
-    from openbook.diagnosis.probe_run import keeping, probe
-    from openbook.diagnosis.results import probes_path
-
-    digest = job.survey.digest
-    path = probes_path(job.folder, bench.model.identity)
-    with keeping(path, header_for(bench, digest)) as kept, session.add_progress() as progress:
-        return probe(
+        with open_run_log(path, bench.header(job.survey.digest)) as log:
+            run_questions(job.asked(), bench, log, total=job.total, progress=partial(progress, "diagnose"))
+        if not job.probes:
+            return path, {}
+        probe_run = run_probes(
             job.asked(),
             bench,
-            digest,
-            kept=kept,
+            job.survey.digest,
+            path=probes_path(job.folder, model.identity),
             total=job.total,
-            progress=lambda done, of: progress("probe", done, of),
+            progress=partial(progress, "probe"),
         )
+        return path, {model.identity.name: Extras(probe_run)}
 
 
-def _reported(job: _Job, files: Sequence[Path], more: Mapping[str, More], *, as_json: bool) -> list[ModelSummary]:
+def _judge(
+    current: Settings, files: Sequence[Path], more: Mapping[str, Extras], limit: int | None
+) -> dict[str, Extras]:
+    """What else was measured, with what the model of the settings says of the answers in these observations."""
+    from openbook.diagnosis.llm_judge import second_opinion
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.results import opinions_path
+    from openbook.diagnosis.run_log import read_observations
+
+    found = dict(more)
+    with context.opened_model(current) as judge, display.progress() as progress:
+        for file in files:
+            model = read_observations(file)[0].model
+            path = opinions_path(file.parent, judge.identity, model)
+            opinion = second_opinion(file, judge, path, limit=limit, progress=partial(progress, "judge"))
+            found[model.name] = replace(found.get(model.name, Extras()), opinion=opinion)
+    return found
+
+
+def _report(job: _Job, files: Sequence[Path], more: Mapping[str, Extras], *, as_json: bool) -> list[ModelSummary]:
     """Write the numbers and the page, also of models that were asked before, and show those of these files."""
-    from openbook.cli import display, display_diagnosis
     from openbook.diagnosis import results
 
     title = f"Diagnosis of {job.questions.name}"
     others = results.of_other_models(files)
-    if gone := results.dropped(job.folder, [*files, *others], more):
-        click.echo(
-            f"{results.NUMBERS} and {results.REPORT} in {job.folder} are replaced. No longer in them: {', '.join(gone)}. "
-            "What was observed stays.",
-            err=True,
-        )
     summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
     asked, before = summaries[: len(files)], summaries[len(files) :]
     if as_json:
-        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": str(job.folder)})
+        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": job.folder})
     else:
-        display_diagnosis.print_diagnosis(asked, comparisons, job.folder, more)
+        display.print_diagnosis(asked, comparisons, job.folder, more)
     if before:
-        names = ", ".join(f"{display.printable(each.name)} ({each.overall.questions} questions)" for each in before)
-        click.echo(f"Also in the report, because they were asked before: {names}.", err=True)
+        names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
+        display.note(f"Also in the report, because they were asked before: {names}.")
     return asked
-
-
-def _judged(current: Settings, files: Sequence[Path], more: Mapping[str, More], limit: int | None) -> dict[str, More]:
-    """What else was measured, with what the model of the settings says of the answers in these observations."""
-    from openbook.cli import session
-    from openbook.diagnosis.llm_judge import second_opinion
-    from openbook.diagnosis.observations import read_observations
-    from openbook.diagnosis.results import More, opinions_path
-
-    found = dict(more)
-    judge = session.model_opener(current)()
-    try:
-        for file in files:
-            model = read_observations(file)[0].model
-            path = opinions_path(file.parent, judge.identity, model)
-            with session.add_progress() as progress:
-                opinion = second_opinion(
-                    file, judge, path, limit=limit, progress=lambda done, of: progress("judge", done, of)
-                )
-            found[model.name] = replace(found.get(model.name, More()), opinion=opinion)
-        return found
-    finally:
-        judge.close()
 
 
 def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
@@ -293,7 +222,7 @@ def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, cu
 
 def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
     """Raises EngineError for a model that failed on everything."""
-    from openbook.diagnosis.observations import read_observations
+    from openbook.diagnosis.run_log import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
         if summary.overall.failed == summary.overall.questions:
@@ -305,13 +234,8 @@ def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]
 
 
 def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:
-    """Raises OpenBookError for a model that is right on too few questions. One on which it failed is not right.
-
-    0.55 is 55 of 100, and not the binary number next to it.
-    """
-    if wanted is None:
-        return
-    for summary in summaries:
+    """Raises OpenBookError for a model that is right on too few questions. 0.55 is 55 of 100, exactly."""
+    for summary in summaries if wanted is not None else ():
         group = summary.overall
         if group.right.share is None or group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
@@ -322,17 +246,14 @@ def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None
 
 
 @diagnose.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@JSON
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
     """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
 
     The same question is one with the same words and accepted answers; others are left out, and their number is said.
     """
-    import dataclasses
-
-    from openbook.cli import display, display_diagnosis
-    from openbook.diagnosis.comparing import compare as compare_two
+    from openbook.diagnosis.comparison import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
 
     found = [replace(each, name=f"{each.name} ({file})") for file in files for each in read_outcomes(file)]
@@ -340,6 +261,96 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
         raise ConfigError("There is only one model in there. Give two files or more, or one of several models.")
     comparisons = [compare_two(found[0], other) for other in found[1:]]
     if as_json:
-        display.print_json({"comparisons": [dataclasses.asdict(each) for each in comparisons]})
-        return
-    display_diagnosis.print_comparisons(comparisons)
+        display.print_json({"comparisons": comparisons})
+    else:
+        display.print_comparisons(comparisons)
+
+
+# --- probes -----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("questions", type=PATH)
+@DOCS
+@KB
+@MODEL
+@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first N questions.")
+@click.option("--report", type=PATH, help="Write what was found as a page for a browser.")
+@JSON
+def probe(
+    questions: Path,
+    docs: tuple[Path, ...],
+    kb: Path | None,
+    model: str | None,
+    probes: tuple[str, ...],
+    limit: int,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Find out with QUESTIONS whether answers follow the passages, and what disturbs them.
+
+    \b
+    counterfactual  a value in the passage is altered: does the answer follow?
+    abstention      the passage is withheld: does the model say so or invent?
+    noise           the passage at each rank, among more and more others
+
+    Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
+    same with all options of a diagnosis, and goes on where it was stopped.
+    """  # noqa: D301  click keeps the lines after this control character as they are
+    from openbook.diagnosis.probes import PROBES, checked_names, run_probes, to_json
+    from openbook.diagnosis.report import write_probes_page
+    from openbook.diagnosis.runner import Bench
+
+    names = checked_names(probes or PROBES)
+    context.check_places(docs, kb, questions)
+    job = _Job(questions, _survey(questions), limit, Path())
+    asked = list(job.asked())  # now, since the file may be another one when the last of them comes to its turn
+    if report is not None:
+        with storage_errors(f"write {report}"):  # before the work, not after it
+            check_replaceable(report)
+    # What is computed of altered passages must not outlive the run: no purge of a document would find it.
+    current = context.settings(kb=kb, kv_disk=0, model=model)
+    base, embedder = context.open_asked(current, docs)
+    with (
+        context.opened_model(current) as opened,
+        display.progress() as progress,
+        _until_interrupted() as interrupted,
+    ):
+        probed = run_probes(
+            asked,
+            Bench(opened, base, embedder, options=context.answer_options(current)),
+            job.survey.digest,
+            names,
+            total=len(asked),
+            progress=partial(progress, "probe"),
+            cancelled=interrupted,
+        )
+    if as_json:
+        display.print_json(to_json(probed))
+    else:
+        display.print_probes(probed)
+    if report is not None:  # last: should the disk refuse it, what was found has been shown
+        write_probes_page(report, f"Probes with {questions.name}", probed)
+    if job.survey.questions > limit:
+        display.note(f"The first {limit} of {job.survey.questions:,} questions were taken; more with --limit.")
+    if probed.stopped:
+        display.note("Interrupted: what was measured until then is above.")
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first one only asks to stop; a second ends the process as it does elsewhere."""
+    asked = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

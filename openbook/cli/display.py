@@ -1,63 +1,192 @@
-"""What a person sees. The answer first, then its sources with the quote marked; plain when piped or NO_COLOR is set."""
+"""All that a person sees. Plain when it is piped or NO_COLOR is set; nothing in a document can steer the terminal."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openbook.errors import KnowledgeBaseInvalid
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
     from rich.status import Status
+    from rich.table import Table
     from rich.text import Text
 
-    from openbook.knowledge import KnowledgeBase
+    from openbook.diagnosis.comparison import Comparison
+    from openbook.diagnosis.probes import ProbeRun
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.summary import Group, ModelSummary, Share
+    from openbook.inference.kv_cache import CacheStats
+    from openbook.knowledge import Report
+    from openbook.knowledge.base import Status as BaseStatus
+    from openbook.knowledge.check import CheckResult
+    from openbook.knowledge.versions import Difference, Version
+    from openbook.purge import PurgedEverywhere
     from openbook.records import Answer, Citation, Hit, Verdict
 
-_CONTEXT_CHARS = 160  # shown around a quote on each side
-_SHOWN_PROBLEMS = 20
+_CONTEXT_CHARS = 160  # shown around a quote on each side, and of a changed passage
+_HIT_CHARS = 400
+_MOST_PROBLEMS = 20
+_MOST_CHANGES = 40
+_MOST_VERSIONS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
-_STYLES = {"failed": "red", "skipped": "yellow"}
+_STAGES = {
+    "fetch": "Fetching",
+    "digest": "Comparing files",
+    "read": "Reading files",
+    "embed": "Embedding passages",
+    "gate": "Comparing answers",
+    "warm": "Reading ahead",
+    "diagnose": "Asking questions",
+    "probe": "Probing answers",
+    "judge": "Judging answers",
+    "draft": "Drafting questions",
+}
 
 
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
 def console() -> Console:
-    """Standard output. Lines wrap on a terminal and stay whole in a pipe or file."""
+    """Standard output."""
     from rich.console import Console
 
     class Plain(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError  # rich would exit with an error; a reader that has enough is none
+            raise BrokenPipeError  # rich would exit with an error, but a reader that has enough is no error
 
     return Plain(highlight=False)
 
 
-def say(out: Console, text: Text | str, *, indent: int = 0, style: str | None = None) -> None:
+@functools.cache
+def error_console() -> Console:
+    """Standard error, for progress and notes: standard output holds the answer alone."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: Text | str, style: str = "", *, indent: int = 0) -> None:
+    """On standard output: wrapped on a terminal, whole lines in a pipe or file."""
     from rich.padding import Padding
     from rich.text import Text
 
-    text = Text(text) if isinstance(text, str) else text
-    if not out.is_terminal:
-        out.print(Text(" " * indent).append_text(text), style=style, soft_wrap=True)
-    elif indent:
-        out.print(Padding(text, (0, 0, 0, indent)), style=style)
+    out, line = console(), text if isinstance(text, Text) else Text(text)
+    line.plain = printable(line.plain)
+    if out.is_terminal:
+        out.print(Padding(line, (0, 0, 0, indent)) if indent else line, style=style)
     else:
-        out.print(text, style=style)
+        out.print(Text(" " * indent).append_text(line), style=style, soft_wrap=True)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    import click
+def note(text: str, style: str = "") -> None:
+    """On standard error, in one line."""
+    error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
 
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+def printable(text: str) -> str:
+    """Without control characters: a document must not be able to steer the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
-def must_hold_documents(base: KnowledgeBase, where: str) -> None:
-    if not base.documents():
-        raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> object:
+    if dataclasses.is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    return str(value) if isinstance(value, Path) else dict(value)
+
+
+def count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def short_path(path: str | Path) -> str:
+    """Relative to the working folder when it is below it, else as it is."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+def short_paths(paths: Sequence[str]) -> str:
+    """The first three of them."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(map(short_path, paths[:3])) + more
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] + "…"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
+    for head in heads:
+        table.add_column(head, justify="right" if head in ("questions", "share") else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
+    return table
+
+
+# --- while something is done ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of the work, on standard error, made when it is first shown: what is quick loads nothing."""
+    opened: list[Progress] = []
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
+            return
+        if not opened:
+            opened.append(_new_progress(in_bytes=stage == "fetch"))
+            opened[0].start()
+        if stage not in tasks:
+            tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
+        opened[0].update(tasks[stage], completed=done, total=total or None)
+
+    try:
+        yield show
+    finally:
+        for each in opened:
+            each.stop()
+
+
+def _new_progress(*, in_bytes: bool) -> Progress:
+    from rich import progress as bars
+
+    amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if in_bytes else [bars.MofNCompleteColumn()]
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *amount, bars.TimeRemainingColumn())
+    return bars.Progress(*columns, console=error_console(), transient=True)
+
+
+@contextmanager
+def while_reading(*, quiet: bool = False) -> Iterator[Words]:
+    """While the model reads: a spinner, then the words as they come."""
+    out = console() if sys.stdout.isatty() and not quiet else None
+    if sys.stderr.isatty() and not quiet:
+        with error_console().status("Reading...") as status:
+            yield Words(out, status)
+    else:
+        yield Words(out, None)
 
 
 class Words:
@@ -75,7 +204,8 @@ class Words:
         if self._out is not None:
             if self._spinner is not None:
                 self._spinner.stop()
-            self._print(self._text[: re.search(r"\S*\Z", self._text).start()])  # type: ignore[union-attr]  # it always matches
+            whole_words = len(self._text) - len(re.findall(r"\S*\Z", self._text)[0])
+            self._print(self._out, self._text[:whole_words])
         elif self._spinner is not None:
             self._spinner.update(Text(self._text[-(self._spinner.console.width - 4) :]))
 
@@ -84,92 +214,78 @@ class Words:
             self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
 
     def end(self, answer: str) -> bool:
-        """Whether the answer stands on the terminal now. Another one stands under what a model said in words of its own."""
+        """Whether the answer stands on the terminal now. If the model's words were others, it stands below them."""
         if self._out is None or not self._printed:
             return False
-        if answer.startswith(self._text[: self._printed]):
-            self._text = answer
-            self._print(answer)
-            self._out.print()
-        else:
-            self._out.print()
-            say(self._out, answer, style="bold")
+        goes_on = answer.startswith(self._text[: self._printed])
+        if goes_on:
+            self._print(self._out, answer)
+        self._out.print()
+        if not goes_on:
+            self._out.print(printable(answer), style="bold", markup=False)
         return True
 
-    def _print(self, text: str) -> None:
+    def _print(self, out: Console, text: str) -> None:
         """What of the text is not printed yet; a word that does not fit into the line begins the next."""
-        from rich.style import Style
-
-        assert self._out is not None
-        style = Style(bold=True)
         for part in re.findall(r"\n|[^\S\n]+|\S+", printable(text[self._printed :])):
-            if part == "\n" or (self._column + len(part) > self._out.width and self._column):
-                self._out.print()
+            if part == "\n" or (self._column + len(part) > out.width and self._column):
+                out.print()
                 self._column = 0
                 if part.isspace():
                     continue
-            self._out.print(part, style=style, end="", markup=False, soft_wrap=True)
+            out.print(part, style="bold", end="", markup=False, soft_wrap=True)
             self._column += len(part)
         self._printed = len(text)
 
 
-def show_answer(answer: Answer, *, as_json: bool, words: Words | None = None) -> None:
-    if as_json:
-        print_json(answer.to_json())
-    else:
-        print_answer(answer, words)
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def print_answer(answer: Answer, words: Words | None = None) -> None:
     """`words`: what of it stands on the terminal already."""
     from rich.text import Text
 
-    out = console()
     unproved = bool(answer.passages) and not answer.abstained and not answer.citations
     if words is not None and words.end(answer.answer):
         if unproved:
-            say(out, "\nCheck it: the passages do not support what the model answers.", style="yellow")
+            say("\nCheck it: the passages do not support what the model answers.", "yellow")
     else:
         if unproved:  # the warning comes before the words it is about
-            say(out, "Check it: the passages do not support what the model answers:", style="yellow")
-        say(out, printable(answer.answer), style="dim" if unproved else "bold")
+            say("Check it: the passages do not support what the model answers:", "yellow")
+        say(answer.answer, "dim" if unproved else "bold")
     passages = {h.passage.id: h for h in answer.passages}
     for number, citation in enumerate(_joined(answer.citations, passages), start=1):
-        say(out, Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
-        say(out, _quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
+        say(Text.assemble("\n", (f"[{number}] {_place(citation)}", "cyan")))
+        say(_quote_in_context(citation, passages.get(citation.passage_id)), indent=4)
     for part in () if unproved else answer.unsupported:
-        say(out, f"\nNo support found in the passages for: {printable(part)}", style="yellow")
-    for note in answer.notes:
-        say(out, f"\n{printable(note)}", style="yellow")
+        say(f"\nNo support found in the passages for: {part}", "yellow")
+    for each in answer.notes:
+        say(f"\n{each}", "yellow")
     if answer.closest:
-        say(out, "\nClosest in your documents:")
+        say("\nClosest in your documents:")
         for citation in answer.closest:
-            say(out, f'"{printable(_flat(citation.quote))}" ({_place(citation)})', indent=4)
+            say(f'"{_flat(citation.quote)}" ({_place(citation)})', indent=4)
     elif answer.passages and not answer.citations:
-        say(out, "\nRead, but not cited:", style="dim")
+        say("\nRead, but not cited:", "dim")
         for hit in answer.passages:
-            say(out, _hit_place(hit), indent=4, style="dim")
-            say(out, _head(_without_rules(hit.passage.text).strip()), indent=8, style="dim")
-    say(out, f"\n{_provenance(answer)}", style="dim")
+            say(_hit_place(hit), "dim", indent=4)
+            say(_shortened(_flat(_without_rules(hit.passage.text)).strip(), _CONTEXT_CHARS), "dim", indent=8)
+    say(f"\n{_provenance(answer)}", "dim")
 
 
 def _joined(citations: Sequence[Citation], passages: Mapping[str, Hit]) -> list[Citation]:
     """Quotes that follow each other in one passage, or overlap, as one."""
     joined: list[Citation] = []
-    for citation in sorted(citations, key=lambda c: (_first_place(citations, c), c.start)):
+    order = list(dict.fromkeys(citation.passage_id for citation in citations))
+    for citation in sorted(citations, key=lambda c: (order.index(c.passage_id), c.start)):
         last = joined[-1] if joined else None
         hit = passages.get(citation.passage_id)
         if last is None or hit is None or last.passage_id != citation.passage_id or citation.start > last.end + 2:
             joined.append(citation)
             continue
         end, base = max(last.end, citation.end), hit.passage.start
-        joined[-1] = replace(last, end=end, quote=hit.passage.text[last.start - base : end - base])
+        joined[-1] = dataclasses.replace(last, end=end, quote=hit.passage.text[last.start - base : end - base])
     return joined
-
-
-def _first_place(citations: Sequence[Citation], citation: Citation) -> int:
-    """Where the first quote from the same passage stands."""
-    return next(i for i, each in enumerate(citations) if each.passage_id == citation.passage_id)
 
 
 def _provenance(answer: Answer) -> str:
@@ -180,35 +296,25 @@ def _provenance(answer: Answer) -> str:
         parts.append(f"knowledge base version {receipt.knowledge_base_version}")
     if answer.timings is not None:
         parts.append(f"{answer.timings.total_s:.1f} s")
-    return printable(" · ".join(parts))
+    return " · ".join(parts)
 
 
-def _quote_in_context(citation: Citation, hit: Hit | None) -> Any:
+def _quote_in_context(citation: Citation, hit: Hit | None) -> Text:
     from rich.text import Text
 
     before = after = ""
     if hit is not None:
         text, start = hit.passage.text, citation.start - hit.passage.start
-        end = start + len(citation.quote)
-        before, after = _tail(_without_rules(text[:start])), _head(_without_rules(text[end:]))
-    return Text.assemble((before, "dim"), (printable(_flat(citation.quote)), "reverse"), (after, "dim"))
-
-
-def _tail(text: str) -> str:
-    flat = printable(_flat(text)).lstrip()
-    return flat if len(flat) <= _CONTEXT_CHARS else "…" + flat[-_CONTEXT_CHARS:].partition(" ")[2]
-
-
-def _head(text: str) -> str:
-    flat = printable(_flat(text)).rstrip()
-    return flat if len(flat) <= _CONTEXT_CHARS else flat[:_CONTEXT_CHARS].rpartition(" ")[0] + "…"
+        before = _flat(_without_rules(text[:start])).lstrip()
+        if len(before) > _CONTEXT_CHARS:
+            before = "…" + before[-_CONTEXT_CHARS:].partition(" ")[2]
+        after = _shortened(_flat(_without_rules(text[start + len(citation.quote) :])).rstrip(), _CONTEXT_CHARS)
+    return Text.assemble((before, "dim"), (_flat(citation.quote), "reverse"), (after, "dim"))
 
 
 def _flat(text: str) -> str:
     """One line, with single spaces, for reading on a terminal (the record keeps the verbatim text)."""
-    words = " ".join(text.split())
-    lead = " " if text[:1].isspace() else ""
-    return lead + words + (" " if words and text[-1:].isspace() else "")
+    return re.sub(r"\s+", " ", printable(text))
 
 
 def _without_rules(text: str) -> str:
@@ -218,46 +324,44 @@ def _without_rules(text: str) -> str:
 
 def _place(citation: Citation) -> str:
     page = f" · page {citation.page}" if citation.page else ""
-    also = f" · also in {', '.join(map(short_path, citation.also_in[:3]))}" if citation.also_in else ""
-    return printable(f"{short_path(citation.document)}{page} · characters {citation.start}–{citation.end}{also}")
+    also = f" · also in {short_paths(citation.also_in)}" if citation.also_in else ""
+    return f"{short_path(citation.document)}{page} · characters {citation.start}–{citation.end}{also}"
 
 
 def _hit_place(hit: Hit) -> str:
-    passage = hit.passage
-    page = f", page {passage.page}" if passage.page else ""
-    headings = f" › {' › '.join(passage.headings)}" if passage.headings else ""
-    return printable(f"{short_path(passage.document)}{page}{headings}")
+    page = f", page {hit.passage.page}" if hit.passage.page else ""
+    headings = f" › {' › '.join(hit.passage.headings)}" if hit.passage.headings else ""
+    return f"{short_path(hit.passage.document)}{page}{headings}"
 
 
 def print_hits(query: str, hits: Sequence[Hit]) -> None:
     from rich.text import Text
 
-    out = console()
     if not hits:
-        say(out, f"Nothing found for {printable(query)!r}.")
+        say(f"Nothing found for {query!r}.")
     for number, hit in enumerate(hits, start=1):
         ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
-        say(out, Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
-        text = printable(_flat(_without_rules(hit.passage.text))).strip()
-        say(out, text if len(text) <= 400 else text[:400].rpartition(" ")[0] + "…", indent=4)
+        say(Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
+        say(_shortened(_flat(_without_rules(hit.passage.text)).strip(), _HIT_CHARS), indent=4)
 
 
-def print_verdicts(verdicts: Sequence[Verdict], *, only_problems: bool) -> None:
-    from openbook.cli.session import error_console
+# --- knowledge bases --------------------------------------------------------------------------------------------------
 
-    out = error_console()
-    shown = [v for v in verdicts if not only_problems or v.outcome in ("skipped", "failed")]
-    limit = _SHOWN_PROBLEMS if only_problems else len(shown)
-    for verdict in shown[:limit]:
-        reason = f": {with_advice(verdict.reason)}" if verdict.reason else ""
-        out.print(
-            printable(f"{verdict.outcome:<9} {short_path(verdict.path)}{reason}"),
-            style=_STYLES.get(verdict.outcome),
-            markup=False,
-            soft_wrap=True,
+
+def print_problems(verdicts: Sequence[Verdict]) -> None:
+    """The files that did not go in, on standard error. Those that a glob leaves out, as was asked, are only counted."""
+    problems = [
+        each
+        for each in verdicts
+        if each.outcome in ("skipped", "failed") and not each.reason.startswith("left out by ")
+    ]
+    for each in problems[:_MOST_PROBLEMS]:
+        note(
+            f"{each.outcome:<9} {short_path(each.path)}: {with_advice(each.reason)}",
+            "red" if each.outcome == "failed" else "yellow",
         )
-    if len(shown) > limit:
-        out.print(f"... and {len(shown) - limit} more; openbook status lists them all.", markup=False)
+    if len(problems) > _MOST_PROBLEMS:
+        note(f"... and {len(problems) - _MOST_PROBLEMS} more; openbook status lists them all.")
 
 
 def with_advice(reason: str) -> str:
@@ -265,14 +369,257 @@ def with_advice(reason: str) -> str:
     return reason.replace(": needs OCR", ": needs OCR (openbook add --ocr eng)")
 
 
-def short_path(path: str) -> str:
-    """Relative to the working folder when it is below it, else as it is."""
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return path
+def print_report(report: Report, folder: Path) -> None:
+    from openbook.knowledge.updates import verdict_counts
+
+    print_problems(report.verdicts)
+    tally = ", ".join(f"{number} {outcome}" for outcome, number in verdict_counts(report.verdicts)) or "no files found"
+    read = f"{_characters(report.characters, report.source_characters)}. " if report.source_characters else ""
+    say(f"{tally}. {read}{short_path(folder)} is at version {report.version}.")
+    if report.left_labelled:
+        say(
+            f"{short_paths(report.left_labelled)} had access labels and went, while new documents came without. If one is "
+            "the same under another name, give it the labels: openbook add FILE --label LABEL",
+            "yellow",
+        )
+    if report.open_copies:
+        say(
+            f"The label closes a document and not its text: {short_paths(report.open_copies)} holds the same text and "
+            "carries no label. To close it too: openbook add FILE --label LABEL",
+            "yellow",
+        )
 
 
-def printable(text: str) -> str:
-    """Without control characters: a document must not be able to steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
+def _characters(read: int, held: int) -> str:
+    return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
+
+
+def print_status(folder: Path, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
+    copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
+    rows = {
+        "Knowledge base": short_path(folder),
+        "Version": f"{status.version} ({status.versions_kept} kept)",
+        "Documents": f"{status.documents:,}{copies}",
+        "Passages": f"{status.passages:,}",
+        "Text": _characters(status.characters, status.source_characters),
+        "Embedder": f"{status.embedder.name} ({status.embedder.digest[:12]}, {status.embedder.dimensions} dimensions)",
+        "On disk": f"{status.bytes_on_disk / 1e6:,.1f} MB",
+        "Synced from": ", ".join(map(short_path, status.sources)),
+        "Read ahead": f"{count(states.states, 'state')}, {states.bytes / 1e6:,.1f} of at most {most_mb:,} MB",
+    }
+    for name, value in rows.items():
+        if value:
+            say(f"{name:<15} {value}")
+    if status.not_in:
+        say(f"\nNot in it ({len(status.not_in)}):")
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for each in sorted(status.not_in, key=lambda v: (v.outcome, v.reason)):
+        by_reason.setdefault((each.outcome, with_advice(each.reason)), []).append(short_path(each.path))
+    for (outcome, reason), paths in by_reason.items():
+        say(f"{outcome:<8} {count(len(paths), 'file')}: {reason}", indent=2)
+        for path in paths:
+            say(path, indent=11)
+
+
+def print_documents(paths: Sequence[str], labels: Mapping[str, Sequence[str]]) -> None:
+    for path in paths:
+        say(f"{path}  [{', '.join(labels[path])}]" if path in labels else path)
+
+
+def print_check(checked: CheckResult) -> None:
+    if checked.damaged:
+        say("\nDamaged:", "red")
+        for line in checked.damaged:
+            say(line, indent=2)
+        return
+    say(f"\nChecked: {checked.contents:,} texts and {checked.passages:,} passages are what their digests say.")
+    for problem in checked.index_problems:
+        say(f"index: {problem}", "yellow", indent=2)
+    if checked.index_problems:
+        could_not = "The indexes could not be written; answers do not use them."
+        say("The indexes were built anew." if checked.repaired else could_not)
+
+
+def print_history(versions: Sequence[Version]) -> None:
+    for each in versions[:_MOST_VERSIONS]:
+        tags = f"  [{', '.join(each.tags)}]" if each.tags else ""
+        time = each.created_at.replace("+00:00", "Z")
+        say(f"{each.version:>6}  {time}  {each.documents:>7,} documents  {each.summary}{tags}")
+    if len(versions) > _MOST_VERSIONS:
+        say(f"... and {len(versions) - _MOST_VERSIONS} older; --json lists all.")
+
+
+def print_difference(found: Difference) -> None:
+    say(
+        f"From version {found.before} to {found.after}: {count(len(found.added), 'document')} added, "
+        f"{len(found.changed)} changed, {len(found.removed)} removed, {len(found.described)} with other metadata or labels; "
+        f"{count(len(found.passages_added), 'passage')} added, {len(found.passages_removed)} removed."
+    )
+    for sign, paths, style in (
+        ("+", found.added, "green"),
+        ("~", found.changed, "yellow"),
+        ("@", found.described, "yellow"),
+        ("-", found.removed, "red"),
+    ):
+        for path in paths:
+            say(f"{sign} {short_path(path)}", style)
+    for sign, passages, style in (("+", found.passages_added, "green"), ("-", found.passages_removed, "red")):
+        changed = [each for each in passages if each.document in found.changed]  # other documents came or went whole
+        for number, each in enumerate(changed[:_MOST_CHANGES]):
+            if not number or each.document != changed[number - 1].document:
+                say(f"\n{sign} {short_path(each.document)}", style)
+            say(_shortened(_flat(each.text).strip(), _CONTEXT_CHARS), indent=4)
+        if len(changed) > _MOST_CHANGES:
+            say(f"... and {len(changed) - _MOST_CHANGES} more; --json lists all.")
+
+
+def print_purged(done: PurgedEverywhere) -> None:
+    from openbook.knowledge.erasure import BEYOND_REACH
+
+    purged, deleted = done.purged, done.deleted
+    documents, passages = count(deleted.documents, "document"), count(deleted.passages, "passage")
+    say(f"{documents} and {passages} purged from every version; version {purged.version} begins.")
+    scanned = f"{count(done.files, 'file')}, {done.bytes:,} bytes scanned"
+    if done.proved:
+        say(f"Proof: {scanned}; of their text, names, keys and vectors nothing is left that no other document holds.")
+    else:
+        say(f"Not proved: {scanned}, but these may hold traces of them:", "red")
+        for each in done.not_clean:
+            say(f"{each.path} ({each.reason}): {each.advice}", "red", indent=2)
+    also = {
+        "caches": "cached knowledge base",
+        "runs": "stopped training run",
+        "states": "computed state",
+        "diagnoses": "diagnosis folder",
+        "unfinished": "unfinished file",
+    }
+    if found := [count(number, what) for kind, what in also.items() if (number := getattr(deleted, kind))]:
+        say(f"Deleted too: {', '.join(found)}.")
+    if weights := done.unreached.get("weights"):
+        say(f"Not scanned: {count(weights, 'file')} of models' numbers. A model that has learned from them is named.")
+    if purged.on_disk:
+        lost = f"; without the labels {', '.join(purged.labels)}, unless you give them again" if purged.labels else ""
+        names = short_paths(purged.on_disk)
+        say(f"Still on this disk, and taken in again by the next add or sync over it{lost}: {names}", "yellow")
+    for model in done.carried:
+        if model.found is None:
+            say(f"Whether the model {model.name} has learned from it is {model.note}.")
+        else:
+            say(
+                f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
+                f"without these documents, or remove it: openbook models remove {model.name}"
+            )
+    say(BEYOND_REACH, "dim")
+
+
+# --- diagnoses --------------------------------------------------------------------------------------------------------
+
+_COLOURS = {
+    "known": "green",
+    "fixed_by_retrieval": "bright_green",
+    "not_in_the_knowledge_base": "bright_black",
+    "retriever_miss": "yellow",
+    "distracted": "bright_red",
+    "reader_gap": "red",
+    "harmed_by_retrieval": "magenta",
+}
+_LETTERS = dict(zip(_COLOURS, "KFNMDGH", strict=True))  # instead, where there are no colours
+_BAR = 60  # characters
+_SMALL_BAR = 14
+_MOST_TAGS = 15
+_MOST_MOVES = 10
+
+
+def print_diagnosis(
+    summaries: Sequence[ModelSummary], comparisons: Sequence[Comparison], folder: Path, more: Mapping[str, Extras]
+) -> None:
+    from openbook.diagnosis.results import NUMBERS, REPORT
+
+    for summary in summaries:
+        _print_model(summary)
+        found = more.get(summary.name)
+        if found and found.probe_run:
+            print_probes(found.probe_run)
+        if found and found.opinion:
+            say(f"\n{found.opinion}")
+    print_comparisons(comparisons)
+    say(f"\nreport  {short_path(folder / REPORT)}\nnumbers {short_path(folder / NUMBERS)}", "dim")
+
+
+def _print_model(summary: ModelSummary) -> None:
+    from rich.text import Text
+
+    from openbook.diagnosis.advice import advice
+    from openbook.diagnosis.summary import SHARED
+
+    group = summary.overall
+    failed = f", {group.failed} failed and not counted" if group.failed else ""
+    say(f"\n{summary.name}: {group.questions} questions{failed}", "bold")
+    say(_bar(group, _BAR))
+    marks = {verdict: Text("■" if _coloured() else _LETTERS[verdict], _COLOURS[verdict]) for verdict in SHARED}
+    verdicts = [(marks[v], v.replace("_", " "), *_in_words(group.verdicts[v])) for v in SHARED]
+    console().print(_table(("", "verdict", "questions", "share", "95 %"), verdicts))
+    for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
+        most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
+        if most:
+            rows = [(key, str(each.questions), str(each.right), _bar(each, _SMALL_BAR)) for key, each in most]
+            console().print(_table((name, "questions", "right or rightly silent", ""), rows))
+        if len(groups) > len(most):
+            say(f"and {len(groups) - len(most)} more in the report", "dim")
+    for finding in advice(summary):
+        say(f"• {finding}")
+
+
+def _coloured() -> bool:
+    return console().is_terminal and not console().no_color
+
+
+def _bar(group: Group, width: int) -> Text:
+    """Blocks in the verdicts' colours, or their letters. Each verdict has its share of them, rounded where it ends."""
+    from rich.text import Text
+
+    from openbook.diagnosis.summary import SHARED
+
+    text, share_so_far, drawn = Text(), 0.0, 0
+    for verdict in SHARED:
+        share_so_far += group.verdicts[verdict].share or 0.0
+        end = round(width * share_so_far)
+        text.append(("█" if _coloured() else _LETTERS[verdict]) * (end - drawn), _COLOURS[verdict])
+        drawn = end
+    return text
+
+
+def _in_words(found: Share) -> tuple[str, str, str]:
+    """(how many of how many, the share, its interval)."""
+    if found.share is None or found.low is None or found.high is None:
+        return f"{found.count}/{found.of}", "no data", ""
+    return f"{found.count}/{found.of}", f"{found.share:.1%}", f"{100 * found.low:.0f} to {100 * found.high:.0f}"
+
+
+def print_probes(probed: ProbeRun) -> None:
+    """For each probe a table and what it means."""
+    from openbook.diagnosis.probes import PROBES
+
+    stopped = " before it was stopped" if probed.stopped else ""
+    say(f"\n{probed.header.model.name}: {probed.questions} questions probed{stopped}", "bold")
+    for name, result in probed.results.items():
+        say(f"\n{PROBES[name].title}", "cyan")
+        rows = [(what, *_in_words(share)) for what, share in result.rows()]
+        console().print(_table(("", "questions", "share", "95 %"), rows))
+        say(result.meaning())
+        if result.left_out:
+            reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
+            say(f"Left out: {reasons}", "dim")
+
+
+def print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    for each in comparisons:
+        say(f"\n{each.first} against {each.second}, {each.questions} questions", "bold")
+        rows = {"right in both": each.both_right, f"only {each.first}": each.only_first}
+        rows[f"only {each.second}"] = each.only_second
+        console().print(_table(("", "questions"), [(name, str(number)) for name, number in rows.items()]))
+        for line in each.all_notes():
+            say(line, "yellow")
+        say(f"McNemar's test, two-sided: p = {each.p_text}")
+        for before, after, number in each.moved[:_MOST_MOVES]:
+            say(f"{number:>5}  {before.replace('_', ' ')} → {after.replace('_', ' ')}")

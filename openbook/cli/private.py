@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 _PRIVATE = 0o077
@@ -28,28 +28,24 @@ def share_as(folders: Iterable[Path]) -> None:
 
     A folder that OpenBook made keeps others out of all that is in it, so one that is shared opens nothing else.
     """
-    if _umask_before is None:
-        return
-    opened = 0
-    for folder in folders:
-        opened |= _opened(folder)
-    os.umask(_umask_before | _WRITABLE_BY_ALL | (_PRIVATE & ~opened))
+    if _umask_before is not None:
+        opened = 0
+        for folder in folders:
+            opened |= _open_bits(folder)
+        os.umask(_umask_before | _WRITABLE_BY_ALL | (_PRIVATE & ~opened))
 
 
-def open_folders(folders: Iterable[Path]) -> Iterator[Path]:
-    """Those into which others than their owner may look."""
-    return (folder for folder in folders if _opened(folder))
-
-
-def sentence(folder: Path) -> str:
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    return (
-        f"{folder} is readable by others (mode {mode:o}), and so are new files in it. If it should not be: "
+def open_folders(folders: Iterable[Path]) -> dict[Path, str]:
+    """Those into which others than their owner may look, each with what to tell its owner."""
+    return {
+        folder: f"Others can read {folder} (mode {stat.S_IMODE(folder.stat().st_mode):o}) and new files in it. To close it: "
         f"chmod -R go= {folder}"
-    )
+        for folder in folders
+        if _open_bits(folder)
+    }
 
 
-def _opened(folder: Path) -> int:
+def _open_bits(folder: Path) -> int:
     """What the group and others may do, as bits of its mode; 0: nothing, or it is not there."""
     try:
         return stat.S_IMODE(folder.stat().st_mode) & _PRIVATE

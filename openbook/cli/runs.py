@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, display
+from openbook.cli.options import JSON
+
 if TYPE_CHECKING:
     from openbook.runs import RunSummary
 
@@ -15,81 +18,74 @@ def runs() -> None:
     """List, show and compare training runs."""
 
 
+def _find(names: tuple[str, ...]) -> list[RunSummary]:
+    from openbook.runs import find_run
+
+    return [find_run(context.settings().runs_dir, name) for name in names]
+
+
 @runs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 def list_runs(as_json: bool) -> None:
     """Show every run: its progress and its result."""
-    from openbook import runs as files
-    from openbook.cli import display, session
+    from openbook.runs import list_runs
 
-    found = files.list_runs(session.settings().runs_dir)
+    found = list_runs(context.settings().runs_dir)
     if as_json:
         whole = [_summary(run) for run in found if not isinstance(run, str)]
         display.print_json({"runs": whole, "damaged": [run for run in found if isinstance(run, str)]})
         return
-    out = display.console()
     if not found:
-        display.say(out, "No run yet. Train one: openbook train RECIPE")
+        display.say("No run yet. Train one: openbook train RECIPE")
     for run in found:
-        display.say(out, run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}")
+        display.say(run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}")
 
 
 @runs.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 def show(name: str, as_json: bool) -> None:
     """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
-    from openbook import runs as files
-    from openbook.cli import display, session
+    from openbook.runs import REPORT
 
-    run = files.find_run(session.settings().runs_dir, name)
+    (run,) = _find((name,))
     if as_json:
-        display.print_json(_summary(run) | {"evaluations": list(run.evaluations), "samples": list(run.samples)})
+        display.print_json({**_summary(run), "evaluations": run.evaluations, "samples": run.samples})
         return
-    out = display.console()
-    display.say(out, f"{run.name}: {_progress(run)}")
+    display.say(f"{run.name}: {_progress(run)}")
     for evaluation in run.evaluations:
         numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(_numbers(evaluation).items()))
-        display.say(out, f"step {evaluation['step']:>6}  {numbers}", indent=2)
+        display.say(f"step {evaluation['step']:>6}  {numbers}", indent=2)
     for sample in run.samples:
-        display.say(out, str(sample["question"]).replace("\n", " "))
-        display.say(
-            out,
-            f"expected {sample['expected']!r}; before {sample['answer']!r}; after {sample.get('after', '')!r}",
-            indent=2,
-        )
-    display.say(out, f"recipe {run.recipe_digest}")
-    if (run.path / files.REPORT).is_file():
-        display.say(out, f"report {run.path / files.REPORT}")
+        display.say(str(sample["question"]).replace("\n", " "))
+        answers = f"before {sample['answer']!r}; after {sample.get('after', '')!r}"
+        display.say(f"expected {sample['expected']!r}; {answers}", indent=2)
+    display.say(f"recipe {run.recipe_digest}")
+    if (run.path / REPORT).is_file():
+        display.say(f"report {run.path / REPORT}")
 
 
 @runs.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 def compare(names: tuple[str, ...], as_json: bool) -> None:
     """Show where the recipes of two or more runs differ, and the best numbers of each."""
-    from openbook import runs as files
-    from openbook.cli import display, session
+    from openbook.runs import flat
 
-    folder = session.settings().runs_dir
-    found = [files.find_run(folder, name) for name in names]
-    flat = [files.flat(run.recipe) for run in found]
-    keys = sorted({key for each in flat for key in each})
-    differing = {
-        key: [each.get(key) for each in flat] for key in keys if len({str(each.get(key)) for each in flat}) > 1
-    }
-    numbers = sorted({key for run in found for key in _best(run)})
-    measured = {key: [_best(run).get(key) for run in found] for key in numbers}
+    found = _find(names)
+    recipes, best = [flat(run.recipe) for run in found], [_best(run) for run in found]
+    keys = sorted({key for each in recipes for key in each})
+    recipe = {key: [each.get(key) for each in recipes] for key in keys}
+    differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
+    numbers = {key: [each.get(key) for each in best] for key in sorted({key for each in best for key in each})}
     if as_json:
-        display.print_json({"runs": [run.name for run in found], "recipe": differing, "numbers": measured})
+        display.print_json({"runs": [run.name for run in found], "recipe": differing, "numbers": numbers})
         return
-    out = display.console()
+    rounded = {key: ["-" if x is None else f"{x:.3f}" for x in values] for key, values in numbers.items()}
     width = max(len(run.name) for run in found) + 2
-    display.say(out, f"{'':<28}" + "".join(f"{run.name:<{width}}" for run in found))
-    for key, values in differing.items():
-        display.say(out, f"{key:<28}" + "".join(f"{value!s:<{width}}" for value in values))
-    for key, figures in measured.items():
-        display.say(out, f"{key:<28}" + "".join(f"{'-' if x is None else f'{x:.3f}':<{width}}" for x in figures))
+    rows: dict[str, list[Any]] = {"": [run.name for run in found], **differing, **rounded}
+    for key, values in rows.items():
+        display.say(f"{key:<28}" + "".join(f"{value!s:<{width}}" for value in values))
 
 
 def _summary(run: RunSummary) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""`openbook serve`: a web page and an HTTP API over the knowledge base, for this machine unless told otherwise."""
+"""`openbook serve, mcp`: the knowledge base over HTTP, and as tools for editors, agents and other programs."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from openbook.cli import context, private
+from openbook.cli.options import BASE_URL, KB, LABEL, MODEL, PATH
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,10 +33,11 @@ if TYPE_CHECKING:
     "--kb",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A knowledge base (repeatable; default: your own). One that is not there yet is made.",
 )
-@click.option("--model", help="Name of a stored model, or a model of the server at --base-url.")
+@MODEL
+@BASE_URL
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -56,16 +61,12 @@ if TYPE_CHECKING:
     help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
-@click.option(
-    "--receipts", type=click.Path(path_type=Path), help="Keep receipts in the log in this folder, and replay from it."
-)
+@click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-@click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
-@click.option("--full-check", is_flag=True, help="Verify every byte of the models before answering.")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -73,36 +74,35 @@ if TYPE_CHECKING:
     show_default=True,
     help="The number of processes at one address. They divide cores, cache memory and limits.",
 )
-def serve(folders: tuple[Path, ...], full_check: bool, workers: int, **options: Any) -> None:
+def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
-    from openbook.cli import private, session
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
     from openbook.serving.configuration import Bounds, Configuration
 
-    current = session.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     used = [current.home, *(folders or [current.default_kb])]
     private.share_as(used)
     bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
-    for folder in private.open_folders(used):
-        click.echo(private.sentence(folder), err=True)
+    for advice in private.open_folders(used).values():
+        click.echo(advice, err=True)
     if workers > 1:
-        _supervise(configuration, folders, full_check, workers)
+        _supervise(configuration, folders, workers)
     else:
-        _serve(configuration, folders, full_check)
+        _serve(configuration, folders)
 
 
-def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> None:
+def _serve(configuration: Configuration, folders: tuple[Path, ...]) -> None:
     """In this process."""
     from openbook.serving.server import listen, make_server
 
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as door:
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
-        with _application(configuration, folders, full_check) as app:
+        with _application(configuration, folders) as app:
             _log_to_standard_error()
             _first_key(configuration)
             names = ", ".join(f"{name} ({base.folder})" for name, base in app.state.service.bases.items())
@@ -115,26 +115,25 @@ def _serve(configuration: Configuration, folders: tuple[Path, ...], full_check: 
 
 
 @contextmanager
-def _application(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> Iterator[FastAPI]:
-    from openbook.cli import session
+def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Iterator[FastAPI]:
     from openbook.serving.app import create_app
     from openbook.serving.telemetry import provider_of
 
     current = configuration.settings
-    bases, embedder = _open_bases(current, folders, full_check)
-    reading = {name: _reading(current, base) for name, base in bases.items()}
+    bases, embedder = _open_bases(current, folders)
+    reading = {name: _reading(current) for name in bases}
     configuration = dataclasses.replace(configuration, reading=reading)
     tracers = provider_of()
-    opened = session.model_opener(current, full_check=full_check)()
+    opened = context.model_opener(current)()
     try:
-        yield create_app(configuration, opened, bases, embedder, tracers, _source(current, full_check))
+        yield create_app(configuration, opened, bases, embedder, tracers, _source(current))
     finally:
         opened.close()
         if tracers is not None:
             tracers.shutdown()
 
 
-def worker_application(configuration: Configuration, folders: tuple[Path, ...], full_check: bool) -> FastAPI:
+def worker_application(configuration: Configuration, folders: tuple[Path, ...]) -> FastAPI:
     """In a process of its own, which ends with the supervisor."""
     import atexit
 
@@ -148,33 +147,31 @@ def worker_application(configuration: Configuration, folders: tuple[Path, ...], 
     opened = ExitStack()
     atexit.register(opened.close)
     try:
-        return opened.enter_context(_application(configuration, folders, full_check))
+        return opened.enter_context(_application(configuration, folders))
     except OpenBookError as error:
         click.echo(f"Error: {error}", err=True)
         raise SystemExit(STARTUP_FAILURE) from error
 
 
-def _source(current: Settings, full_check: bool) -> Source | None:
+def _source(current: Settings) -> Source | None:
     """Where the name of the model may come to mean another one: in the store, and not at another server."""
-    from openbook.cli import session
     from openbook.serving.model_reload import named_in_store
 
     if current.base_url:
         return None
 
     def open_model() -> FrozenModel:
-        return session.model_opener(current, full_check=full_check)()
+        return context.model_opener(current)()
 
     return named_in_store(current.models_dir, current.model, open_model)
 
 
-def _supervise(configuration: Configuration, folders: tuple[Path, ...], full_check: bool, workers: int) -> None:
+def _supervise(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
     """So many processes at one address, until Ctrl-C or SIGTERM."""
     import functools
     import logging
     import tempfile
 
-    from openbook.cli import session
     from openbook.serving.server import listen, run_workers
     from openbook.serving.telemetry import METRICS_FOLDER
 
@@ -184,15 +181,15 @@ def _supervise(configuration: Configuration, folders: tuple[Path, ...], full_che
     ):
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
         # What is done once is done here: making a knowledge base, fetching and verifying models.
-        for base in _open_bases(configuration.settings, folders, full_check)[0].values():
+        for base in _open_bases(configuration.settings, folders)[0].values():
             base.close()
-        session.model_opener(configuration.settings, full_check=full_check)
+        context.model_opener(configuration.settings)
         _first_key(configuration)
         _announce(configuration)
         os.environ[METRICS_FOLDER] = counts
         _log_to_standard_error()
         logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
-        make_app = functools.partial(worker_application, configuration, folders, full_check)
+        make_app = functools.partial(worker_application, configuration, folders)
         if not run_workers(make_app, door, workers):
             raise click.exceptions.Exit(1)
     click.echo("Ended.", err=True)
@@ -232,11 +229,8 @@ def _check_extra() -> None:
         ) from error
 
 
-def _open_bases(
-    current: Settings, folders: tuple[Path, ...], full_check: bool
-) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
+def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
     """By the names of their folders, all with one embedder. One that is not there yet is made."""
-    from openbook.cli import session
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
@@ -252,28 +246,27 @@ def _open_bases(
         except KnowledgeBaseMissing:
             there[folder.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
-    embedder = session.open_embedder(current, made_with, full_check=full_check)
+    embedder = context.open_embedder(current, made_with)
     bases: dict[str, KnowledgeBase] = {}
     for folder in places:
         base = there[folder.name]
         if base is None:
-            base = session.new_base(current, folder, embedder)
+            base = context.new_base(current, folder, embedder)
             click.echo(
                 f"There was no knowledge base in {folder}; an empty one was made. Put documents into it on the web page, or "
                 f"with: openbook add FILES --kb {folder}",
                 err=True,
             )
-        session.remember_place(current, base)
+        context.remember_place(current, base)
         bases[folder.name] = base
     return bases, embedder
 
 
-def _reading(current: Settings, base: KnowledgeBase) -> RunOptions:
+def _reading(current: Settings) -> RunOptions:
     """How uploads are read, without the bars of a terminal."""
-    from openbook.cli import session
     from openbook.knowledge import RunOptions
 
-    with session.run_options(current, base.sizing) as options:
+    with context.run_options(current) as options:
         return dataclasses.replace(options, progress=RunOptions().progress)
 
 
@@ -297,3 +290,28 @@ def _log_to_standard_error() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
     logging.getLogger("openbook.serving").setLevel(logging.INFO)
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
+
+
+@click.command()
+@KB
+@MODEL
+@LABEL
+def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...]) -> None:
+    """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document.
+
+    It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
+    """
+    from openbook.knowledge.scope import Scope, checked_labels
+
+    if importlib.util.find_spec("mcp") is None:
+        raise ConfigError("The Model Context Protocol needs its extra: pip install 'openbook[serve]'")
+    from openbook.serving.mcp import make_server
+
+    current = context.settings(kb=kb, model=model)
+    base, embedder = context.open_searchable(current)
+    context.must_hold_documents(base, str(current.default_kb))
+    # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
+    open_model = functools.cache(context.model_opener(current))
+    scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
+    server = make_server(base, embedder, open_model, scope=scope, options=options)
+    server.run()

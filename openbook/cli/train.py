@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from openbook.cli import context
+from openbook.cli.options import JSON, KB, PATH
 from openbook.errors import ConfigError, TrainingError
+from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
 from openbook.runs import DOCUMENTS, METRICS
 
@@ -23,21 +28,16 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--run", type=click.Path(path_type=Path), help="The run's folder (default: in your home folder, by recipe)."
-)
+@click.argument("recipe", type=PATH)
+@click.option("--run", type=PATH, help="The run's folder (default: in your home folder, by recipe).")
 @click.option("--from-kb", is_flag=True, help="Also learn from the documents of your knowledge base.")
-@click.option("--kb", type=click.Path(path_type=Path), help="Like --from-kb, with this knowledge base.")
+@KB
 @click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    help="Compute on the CPU or on a GPU (auto: on a GPU if there is one).",
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU if there is one."
 )
 @click.option("--resume", is_flag=True, help="Continue the run in this folder where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document at the end.")
+@JSON
 def train(
     recipe: Path,
     run: Path | None,
@@ -48,19 +48,18 @@ def train(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train the model that RECIPE (a TOML file) describes, and store it.
+    """Train the model that RECIPE (a TOML file) describes, and store it. --kb implies --from-kb.
 
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
-    from openbook.cli import session
-    from openbook.files import make_folder, replace_file, storage_errors
     from openbook.knowledge.discovery import check_exists
 
     check_exists(recipe)
     check_installed()
-    current = session.settings(kb=kb)
-    folder = run.absolute() if run else current.runs_dir / _default_run(recipe)
-    session.ready_base(current, recipe)
+    current = context.settings(kb=kb)
+    # By name and content of the recipe file: another recipe is another run.
+    folder = run.absolute() if run else current.runs_dir / f"{recipe.stem}-{sha256_hex(recipe.read_bytes())[:8]}"
+    _fetch_base(current, recipe)
     command = [sys.executable, "-m", "openbook.training", str(recipe), "--store", str(current.models_dir)]
     documents: Path | None = None
     if from_kb or kb:
@@ -119,14 +118,24 @@ def check_installed() -> None:
         )
 
 
+def _fetch_base(current: Settings, recipe: Path) -> None:
+    """Pull the base that a recipe names, when only the catalogue has it. What is wrong with a recipe, training says."""
+    from openbook.models import CATALOGUE
+
+    try:
+        base = tomllib.loads(recipe.read_text(encoding="utf-8")).get("base")
+    except (OSError, ValueError):
+        return
+    name = base.get("model") if isinstance(base, dict) else None
+    if isinstance(name, str) and name in CATALOGUE:
+        context.ready_model(current, name)
+
+
 def _documents(current: Settings) -> tuple[bytes, str]:
     """The texts of the newest version, each once, as JSON Lines; and which version that is. Labelled ones stay out."""
-    import json
-
-    from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.scope import EVERYTHING
 
-    base = KnowledgeBase.open(current.default_kb)
+    base = context.open_base(current)
     texts = {base.text(path): path for path in reversed(base.documents(EVERYTHING))}
     lines = [
         json.dumps({"title": path, "text": text}, ensure_ascii=False) + "\n"
@@ -138,10 +147,3 @@ def _documents(current: Settings) -> tuple[bytes, str]:
     if not lines:
         raise ConfigError(f"The knowledge base {current.default_kb} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found
-
-
-def _default_run(recipe: Path) -> str:
-    """By name and content of the recipe file: another recipe is another run."""
-    import hashlib
-
-    return f"{recipe.stem}-{hashlib.sha256(recipe.read_bytes()).hexdigest()[:8]}"

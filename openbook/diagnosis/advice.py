@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from openbook.diagnosis.examining import DEPTH
+from openbook.diagnosis.runner import DEPTH
 from openbook.diagnosis.summary import MISSES, ModelSummary, Share, share
 from openbook.diagnosis.verdicts import Verdict
 

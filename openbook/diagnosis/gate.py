@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from openbook.diagnosis.probes import Probe, load_probes, outcomes
+from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set, load_eval_set
 from openbook.diagnosis.scoring import holds_answer
 from openbook.errors import InvalidModelFile
 from openbook.inference import FrozenModel
@@ -52,13 +52,13 @@ class Check:
 class Sets:
     """What the gate asks: questions with their passage, and questions to answer from memory."""
 
-    reading: Sequence[Probe]
-    known: Sequence[Probe]
+    reading: Sequence[EvalQuestion]
+    known: Sequence[EvalQuestion]
 
 
 def load_sets(reading: Path | None = None, known: Path | None = None) -> Sets:
     """The given sets, or those that come with OpenBook. Raises ConfigError, StorageError."""
-    return Sets(load_probes(reading or READING), load_probes(known or KNOWN))
+    return Sets(load_eval_set(reading or READING), load_eval_set(known or KNOWN))
 
 
 def compare(
@@ -72,17 +72,17 @@ def compare(
     total = 2 * (len(sets.reading) + len(sets.known))
     done = 0
 
-    def scores(model: FrozenModel, probes: Sequence[Probe], *, known: bool) -> list[float]:
+    def scores(model: FrozenModel, questions: Sequence[EvalQuestion], *, known: bool) -> list[float]:
         nonlocal done
         begun = done
-        found = outcomes(model, probes, progress=lambda at, _: progress(begun + at, total))
-        done += len(probes)
+        found = ask_eval_set(model, questions, progress=lambda at, _: progress(begun + at, total))
+        done += len(questions)
         # A long answer that holds the fact is right from memory; reading is scored by F1, abstentions included.
-        return [holds_answer(each.answer, each.probe.answers) if known else each.f1 for each in found]
+        return [holds_answer(each.answer, each.asked.answers) if known else each.f1 for each in found]
 
     checks = []
-    for name, probes, known in (("reading", sets.reading, False), ("known facts", sets.known, True)):
-        new, old = scores(candidate, probes, known=known), scores(holder, probes, known=known)
+    for name, questions, known in (("reading", sets.reading, False), ("known facts", sets.known, True)):
+        new, old = scores(candidate, questions, known=known), scores(holder, questions, known=known)
         checks.append(non_inferior(name, new, old, margin))
     return checks
 
@@ -90,14 +90,14 @@ def compare(
 def flips(
     one: FrozenModel,
     other: FrozenModel,
-    probes: Sequence[Probe],
+    questions: Sequence[EvalQuestion],
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """On how many questions the greedy answers differ."""
-    total = 2 * len(probes)
-    first = outcomes(one, probes, progress=lambda at, _: progress(at, total))
-    second = outcomes(other, probes, progress=lambda at, _: progress(len(probes) + at, total))
+    total = 2 * len(questions)
+    first = ask_eval_set(one, questions, progress=lambda at, _: progress(at, total))
+    second = ask_eval_set(other, questions, progress=lambda at, _: progress(len(questions) + at, total))
     return sum(a.answer != b.answer for a, b in zip(first, second, strict=True))
 
 
@@ -122,7 +122,7 @@ def target_checks(reference: ModelReference) -> list[Check]:
         metrics = {metric: float(value) for metric, value in record.metrics.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise InvalidModelFile(
-            f"training.json of {reference.name}: targets or metrics are no numbers: {error}."
+            f"training.json of {reference.name}: targets or metrics are not numbers: {error}."
         ) from error
     for metric, wanted in sorted(targets.items()):
         measured = metrics.get(metric)

@@ -1,25 +1,23 @@
 """A second opinion: another model says of each answer whether it is right. The verdicts stay those of the rules.
 
 Nobody knows how good such a judge is before it has been compared. So the result is how far it agrees with the rules
-(`verdicts.is_right`), and where it does not: each disagreement is a mistake of the one or of the other.
+(`scoring.is_right`), and where it does not: each disagreement is a mistake of the one or of the other.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from openbook.diagnosis.examining import Progress
-from openbook.diagnosis.observations import Observation, read_observations, read_records, recording
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.reading_back import record_of
-from openbook.diagnosis.summary import MODES, Share, answer_in, share
-from openbook.diagnosis.verdicts import is_right
+from openbook.diagnosis.run_log import Mode, Observation, open_run_log, read_observations, read_run_log
+from openbook.diagnosis.scoring import is_right
+from openbook.diagnosis.summary import MODES, Share, share
 from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.records import Decoding, Prompt
@@ -35,7 +33,7 @@ INSTRUCTION = (
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """`kappa`: 1 for full agreement, 0 for that of chance; None without data, or where both always said the same one thing."""
+    """`kappa`: 1 for full agreement, 0 for that of chance; None without data, or if both always said the same one thing."""
 
     same: Share
     kappa: float | None
@@ -68,7 +66,7 @@ class Opinions:
 @dataclass(frozen=True, slots=True)
 class Disagreement:
     question: Question
-    mode: str
+    mode: Mode
     answer: str
     right: bool
 
@@ -94,11 +92,11 @@ class SecondOpinion:
         )
 
 
-def to_judge(observation: Observation) -> list[tuple[str, str]]:
+def to_judge(observation: Observation) -> list[tuple[Mode, str]]:
     """(mode, answer) of what can be right or wrong: not failed, no abstention, and the question has accepted answers."""
     asked = observation.asked if observation.question.answers else ()
-    answers = [(mode, answer_in(wording, mode)) for wording in asked for mode in MODES]
-    return [(m, a.text) for m, a in answers if a is not None and a.text.strip() and not (a.failure or a.abstained)]
+    replies = [(mode, wording.reply(mode)) for wording in asked for mode in MODES]
+    return [(m, r.text) for m, r in replies if r is not None and r.text.strip() and not (r.failure or r.abstained)]
 
 
 def ask(judge: FrozenModel, question: Question, answer: str) -> Says:
@@ -119,12 +117,12 @@ def second_opinion(
     path: Path,
     *,
     limit: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> SecondOpinion:
     """Ask the judge about the answers in a file of observations, keep in `path` what it says, and compare.
 
-    What stands there is not asked again, unless an answer is another one now. Raises EngineError when the judge fails: what
-    it said before is kept, and the next run goes on. Raises ConfigError, StorageError.
+    Nothing is asked twice, unless an answer has changed. Raises EngineError when the judge fails: what it said before is
+    kept, and the next run goes on. Raises ConfigError, StorageError.
     """
     header, observations = read_observations(observed)
     header = replace(
@@ -134,8 +132,8 @@ def second_opinion(
         decoding=DECODING,
         context_tokens=judge.context_tokens,
     )
-    with recording(path, header) as record:
-        for _, observation in record.missing(islice(observations, limit), _opinions_of, _stands):
+    with open_run_log(path, header) as log:
+        for _, observation in log.missing(islice(observations, limit), Opinions, _stands):
             question, answers = observation.question, dict.fromkeys(answer for _, answer in to_judge(observation))
             try:
                 says = {answer: ask(judge, question, answer) for answer in answers}
@@ -144,11 +142,11 @@ def second_opinion(
                     f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "
                     "What it said before is kept. When that is put right, run the same command to go on."
                 ) from error
-            progress(record.append(Opinions(question.id, says)), limit or 0)
+            progress(log.append(Opinions(question.id, says)), limit or 0)
 
     counts = Counter[tuple[bool, Says]]()  # (right by the rules, what the judge says)
     differ: list[Disagreement] = []
-    both = zip(read_observations(observed)[1], read_records(path, _opinions_of)[1], strict=False)
+    both = zip(read_observations(observed)[1], read_run_log(path, Opinions)[1], strict=False)
     for observation, there in islice(both, limit):
         for mode, answer in to_judge(observation):
             right, said = is_right(answer, observation.question), there.says[answer]
@@ -158,10 +156,6 @@ def second_opinion(
     unclear = counts.pop((True, "unclear"), 0) + counts.pop((False, "unclear"), 0)
     agreed = agreement((right, said == "yes") for right, said in counts.elements())
     return SecondOpinion(judge.identity.name, agreed, counts[False, "yes"], counts[True, "no"], unclear, tuple(differ))
-
-
-def _opinions_of(value: Any) -> Opinions:
-    return record_of(Opinions, value)
 
 
 def _stands(observation: Observation, there: Opinions) -> bool:

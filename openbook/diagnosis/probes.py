@@ -1,124 +1,589 @@
-"""Sets of questions with accepted answers, and what a model answers to them: with the right passage, or by itself.
+"""Three probes: what becomes of the answer to a question when what the model reads is changed.
 
-    {"title": "Warsaw", "passage": "...", "questions": [{"question": "...", "answers": ["1611"]}, ...]}   reading
-    {"question": "What is the capital of France?", "answers": ["Paris"]}                                 known facts
+- counterfactual: a value in a copy of the passage is altered. Does the answer follow the passage or the weights?
+- abstention: every passage that holds an accepted answer is withheld. Does the model abstain, or invent an answer?
+- noise: the passage that holds the answer stands at each rank, among more and more others. How much do they disturb?
 
-JSON Lines, plain or compressed with gzip. `answers` is a list of texts, or one text; an empty list means that the
-passage does not hold the answer.
+The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed, a
+result what all of them come to; every share has its 95 % interval.
+
+<folder>/probes-<model>.jsonl   a header as of observations, then a line for each question, in their order
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from openbook.answer import closed_book_prompt, reading_prompt
-from openbook.answer_text import says_nothing_found, tidy
-from openbook.diagnosis.questions import text_of, texts
-from openbook.diagnosis.scoring import exact_match, holds_answer, token_f1
-from openbook.errors import ConfigError, StorageError
-from openbook.inference import FrozenModel
-from openbook.records import Decoding
+from openbook import __version__
+from openbook.answer import Strategy, near_enough
+from openbook.codec import convert
+from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
+from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
+from openbook.diagnosis.questions import Question
+from openbook.diagnosis.run_log import Header, Reply, open_run_log, read_run_log
+from openbook.diagnosis.runner import Bench, FailureStreak, PassageReply, Progress, Stopped, ask_alone, ask_with
+from openbook.diagnosis.scoring import Interval, holds_any, is_right, same_answer
+from openbook.diagnosis.summary import Share, share
+from openbook.errors import ConfigError, did_you_mean
+from openbook.inference.frozen import Cancelled, never
+from openbook.knowledge.values import accepted_value, same_value, stated_values
+from openbook.prompts import open_book_prompt
+from openbook.records import Hit, Passage, sha256_hex
 
-DECODING = Decoding(max_tokens=64, stop=("\n",))
+FORMAT = 1
+NO_PASSAGE = "no passage holds the answer"
+FAILED = "the model failed"
+
+
+class _RequestFailed(Exception):
+    """The model gave no answer; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question with its passages. `gold`: one that holds the answer.
+
+    `rest`: what the retriever finds, best first, without all that holds an accepted answer.
+    """
+
+    question: Question
+    gold: Hit
+    rest: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`outcome`: what one question showed, or why it shows nothing; `failure`: why the model gave no answer."""
+
+    id: str
+    outcome: str = ""
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result(ABC):
+    """`left_out`: how many questions show nothing, by the reason. `columns`: what a page shows of a trial."""
+
+    left_out: Mapping[str, int]
+    trials: tuple[Any, ...]
+    columns: ClassVar[Sequence[str]] = ()
+
+    @abstractmethod
+    def rows(self) -> list[tuple[str, Share]]:
+        """What was counted, and how often it was so."""
+
+    @abstractmethod
+    def meaning(self) -> str:
+        """What the numbers mean, in a sentence or two."""
+
+
+def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None:
+    """None: no passage is known to hold the answer. Raises KnowledgeError."""
+    gold = finder.find(question)
+    if not gold.hits:
+        return None
+    ranked = bench.retrieve(question.question, LOOKED_THROUGH)
+    rest = [hit for hit in ranked if not (gold.marks(hit.passage) or tells(hit.passage, question.answers))]
+    whole = (hit for hit in gold.hits if holds_any(hit.passage.text, question.answers))
+    return Case(question, next(whole, gold.hits[0]), tuple(rest))
+
+
+def tells(passage: Passage, answers: Sequence[str]) -> bool:
+    """Whether one of the answers stands in the passage or above it, in its words or as a value: "28 days", "twenty-eight days"."""
+    values = [value for value in map(accepted_value, answers) if value is not None]
+    return any(
+        holds_any(text, answers) or any(same_value(stated, value) for stated in stated_values(text) for value in values)
+        for text in (passage.text, passage.title, *passage.headings)
+    )
+
+
+def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) -> PassageReply:
+    """Raises Stopped, _RequestFailed."""
+    answer = ask_with(bench, case.question.question, hits, cancelled)
+    if answer.reply.failure:
+        raise _RequestFailed(answer.reply.failure)
+    return answer
+
+
+def _right(answer: PassageReply, question: Question) -> bool:
+    return not answer.reply.abstained and is_right(answer.reply.text, question)
+
+
+def _count(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
+    """(how many trials show nothing, by reason; the share of each outcome among those that show something)."""
+    counted = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+    shown = {outcome: counted.pop(outcome, 0) for outcome in outcomes}
+    return dict(sorted(counted.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
+
+
+# --- counterfactual ---------------------------------------------------------------------------------------------------
+
+FOLLOWED = {
+    "passage": "followed the altered passage",
+    "weights": "followed the weights",
+    "neither": "neither",
+    "abstained": "abstained",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CounterfactualTrial(Trial):
+    """`before`: the answer from the passage as it is; `after`: from the copy in which `old` became `new`."""
+
+    kind: str = ""
+    old: str = ""
+    new: str = ""
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual(Result):
+    """Over the questions that the model answers right from the passage as it is."""
+
+    followed: Mapping[str, Share]
+    columns = ("id", "outcome", "failure", "kind", "old", "new", "before", "after")
+
+    def rows(self) -> list[tuple[str, Share]]:
+        return [(name, self.followed[outcome]) for outcome, name in FOLLOWED.items()]
+
+    def meaning(self) -> str:
+        passage, weights = self.followed["passage"], self.followed["weights"]
+        if not passage.of:
+            return "No question has an answer that the model reads right and whose value could be altered."
+        text = f"When a value in the passage is altered, the answer follows the passage in {passage} and the weights in {weights}."
+        if weights.count > passage.count:
+            return text + " It is the model's memory that answers: changing a document would not change what it says."
+        if weights.count:
+            return f"{text} Some answers come from memory against the passage, so changing a document is not sure to change them."
+        return text + " No answer came from memory against the passage."
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredPassage:
+    """A copy of a passage with another value in the answer's place, and what says that value."""
+
+    passage: Passage
+    change: Change
+    answers: tuple[str, ...]
+
+
+def altered(passage: Passage, question: Question, names: Sequence[str]) -> AlteredPassage | None:
+    """A copy in which no accepted answer is left, and whose new value did not stand there before; None if there is no such copy.
+
+    So an answer with the new value can only come from the passage, and one with an accepted answer only from memory.
+    """
+    if holds_any(question.question, question.answers):
+        return None  # an answer that repeats the question would look like one from memory
+    for answer in sorted(question.answers, key=len, reverse=True):
+        spans = standing(passage.text, answer)
+        if not spans or any(within_another(passage.text, span) for span in spans):
+            continue
+        start, end = spans[0]
+        for change in changes(passage.text[start:end], names, question.id):
+            answers = accepted_now(change, question.answers)
+            text, title, *headings = (
+                put(each, change.old, change.new) for each in (passage.text, passage.title, *passage.headings)
+            )
+            copy = replace(passage, text=text, end=passage.start + len(text), title=title, headings=tuple(headings))
+            if not (tells(copy, question.answers) or tells(passage, answers) or holds_any(question.question, answers)):
+                return AlteredPassage(copy, change, answers)
+    return None
+
+
+def counterfactual_trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
+    question = case.question
+    copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
+    if copy is None:
+        return CounterfactualTrial(question.id, "no value that can be altered")
+    change = copy.change
+    before = _ask(case, bench, [case.gold], cancelled)
+    trial = CounterfactualTrial(question.id, "", "", change.kind, change.old, change.new, before.reply.text)
+    if not _right(before, question):
+        return replace(trial, outcome="not read right as it is")
+    after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled)
+    return replace(trial, after=after.reply.text, outcome=_followed(after.reply, copy, question, bench, cancelled))
+
+
+def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
+    if after.abstained:
+        return "abstained"
+    new, old = is_right(after.text, replace(question, answers=copy.answers)), is_right(after.text, question)
+    if new and old:  # most words of an accepted sentence are there; the altered ones decide
+        new, old = bool(standing(after.text, copy.change.new_part)), bool(standing(after.text, copy.change.part))
+    if new != old:
+        return "passage" if new else "weights"
+    if not new and not tells(copy.passage, [after.text]):
+        alone = ask_alone(bench, question.question, cancelled)
+        if not (alone.failure or alone.abstained) and same_answer(after.text, alone.text):
+            return "weights"
+    return "neither"
+
+
+def counterfactual_result(trials: Sequence[CounterfactualTrial]) -> Counterfactual:
+    left_out, shares = _count(trials, FOLLOWED)
+    return Counterfactual(left_out, tuple(trials), shares)
+
+
+# --- abstention -------------------------------------------------------------------------------------------------------
+
+WITHHELD = {
+    "abstained": "abstained",
+    "invented": "invented an answer",
+    "recalled": "answered right, from memory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AbstentionTrial(Trial):
+    """`cited`: the answer was cited from a passage that does not hold it."""
+
+    answer: str = ""
+    cited: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention(Result):
+    """Over the questions with a passage that is known to hold the answer. `cited` is over the invented answers."""
+
+    outcomes: Mapping[str, Share]
+    cited: Share
+    columns = ("id", "outcome", "failure", "answer", "cited")
+
+    def rows(self) -> list[tuple[str, Share]]:
+        rows = [(name, self.outcomes[outcome]) for outcome, name in WITHHELD.items()]
+        return [*rows, ("of the invented ones, with a citation", self.cited)]
+
+    def meaning(self) -> str:
+        abstained, invented = self.outcomes["abstained"], self.outcomes["invented"]
+        if not abstained.of:
+            return "No question has a passage that could be withheld while others are left to read."
+        text = f"Without the passage that holds the answer, the model abstains in {abstained} and invents an answer in {invented}."
+        if self.cited.count:
+            text += f" {self.cited.count} of the invented answers even carry a citation."
+        if invented.count > abstained.count:
+            return text + " Where the documents do not hold an answer, do not rely on it to say so."
+        return text
+
+
+def abstention_trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
+    """The best of the rest are read, as many as `openbook ask` reads."""
+    rest = near_enough(case.rest[: bench.passages], bench.options)
+    if not rest:
+        return AbstentionTrial(case.question.id, "no other passage is near the question")
+    answer = _ask(case, bench, rest, cancelled)
+    outcome = "recalled" if _right(answer, case.question) else "abstained" if answer.reply.abstained else "invented"
+    return AbstentionTrial(case.question.id, outcome, "", answer.reply.text, bool(answer.cited))
+
+
+def abstention_result(trials: Sequence[AbstentionTrial]) -> Abstention:
+    left_out, shares = _count(trials, WITHHELD)
+    invented = [trial.cited for trial in trials if trial.outcome == "invented"]
+    return Abstention(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
+
+
+# --- position and noise -----------------------------------------------------------------------------------------------
+
+DISTRACTORS = (0, 1, 3, 7)
+AMONG = 3  # distractors, where each rank is tried
+READ = ("read",)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rank of the passage that holds the answer, from 1, among so many distractors."""
+
+    strategy: Strategy
+    rank: int
+    distractors: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseReading:
+    """`evens_out`: the rank is the question's own, so that over many questions each rank comes as often."""
+
+    place: Place
+    evens_out: bool
+    right: bool
+    abstained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseTrial(Trial):
+    seen: tuple[NoiseReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """`rank` 0: at ranks that even out over the questions."""
+
+    strategy: Strategy
+    rank: int
+    distractors: int
+    right: Share
+    abstained: Share
+
+    def __str__(self) -> str:
+        if self.rank:
+            return f"{self.strategy}, at rank {self.rank} of {self.distractors + 1}"
+        if not self.distractors:
+            return f"{self.strategy}, alone"
+        return f"{self.strategy}, among {self.distractors} distractor{'s' if self.distractors > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Noise(Result):
+    """By strategy, over the questions that were read in both ways (None if there are no such questions): `noise_costs`, right with no
+    distractor less right with most; `position_costs`, right at the first rank less right at the last.
+    """
+
+    cells: tuple[Cell, ...]
+    noise_costs: Mapping[Strategy, Interval | None]
+    position_costs: Mapping[Strategy, Interval | None]
+
+    def rows(self) -> list[tuple[str, Share]]:
+        return [(str(cell), cell.right) for cell in self.cells]
+
+    def meaning(self) -> str:
+        parts = []
+        for strategy in self.noise_costs:
+            costs = [
+                _points(self.noise_costs[strategy], f"{DISTRACTORS[-1]} distractors"),
+                _points(self.position_costs[strategy], f"rank {AMONG + 1} instead of 1"),
+            ]
+            if any(costs):
+                parts.append(f"Read {strategy}, {'; '.join(filter(None, costs))}.")
+        if any(cost is not None and cost.low > 0.0 for cost in self.noise_costs.values()):
+            parts.append("Fewer passages (--passages) disturb less, if the retriever ranks the right one high.")
+        return " ".join(parts) or "No question has enough passages around it to measure."
+
+
+def _points(cost: Interval | None, by: str) -> str:
+    """What it does to the share of right answers, in points with their interval."""
+    if cost is None:
+        return ""
+    chance = ", which may be chance" if cost.low <= 0.0 <= cost.high else ""
+    return f"{by}: {-100 * cost.mean + 0.0:+.0f} points [{-100 * cost.high:+.0f}, {-100 * cost.low:+.0f}]{chance}"
+
+
+def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
+    """In each strategy that the model has, each way in which all passages fit into the context."""
+    question, seen = case.question, list[NoiseReading]()
+    others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
+    strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
+    for strategy, distractors in product(strategies, DISTRACTORS):
+        to_read = replace(bench, options=replace(bench.options, strategy=strategy))
+        own = own_rank(question.id, distractors)
+        for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
+            hits = [*others[: rank - 1], case.gold, *others[rank - 1 : distractors]]
+            if len(hits) <= distractors or not _fits(to_read, question.question, hits):
+                continue
+            answer = _ask(case, to_read, hits, cancelled)
+            place = Place(strategy, rank, distractors)
+            seen.append(NoiseReading(place, rank == own, _right(answer, question), answer.reply.abstained))
+    outcome = "read" if seen else "the passage does not fit into the context"
+    return NoiseTrial(question.id, outcome, seen=tuple(seen))
+
+
+def own_rank(key: str, distractors: int) -> int:
+    """From 1 to `distractors` + 1, each as often over many keys."""
+    return 1 + int(sha256_hex(key.encode())[:8], 16) % (distractors + 1)
+
+
+def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
+    """Whether all of these passages can be read: none would be left out for want of room."""
+    model, passages = bench.model, [hit.passage for hit in hits]
+    prompts = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
+    room = model.context_tokens - bench.decoding.max_tokens
+    return all(model.count_prompt_tokens(open_book_prompt(question, each, model.reader)) <= room for each in prompts)
+
+
+def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
+    strategies = sorted({each.place.strategy for trial in trials for each in trial.seen})
+    ways = [(0, distractors) for distractors in DISTRACTORS] + [(rank, AMONG) for rank in range(1, AMONG + 2)]
+    cells = []
+    for strategy, (rank, distractors) in product(strategies, ways):
+        here = [seen for trial in trials if (seen := _seen_at(trial, Place(strategy, rank, distractors))) is not None]
+        right, abstained = sum(each.right for each in here), sum(each.abstained for each in here)
+        if here:
+            shares = share(right, len(here)), share(abstained, len(here))
+            cells.append(Cell(strategy, rank, distractors, *shares))
+    most, last = DISTRACTORS[-1], AMONG + 1
+    return Noise(
+        _count(trials, READ)[0],
+        tuple(trials),
+        tuple(cells),
+        {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
+        {s: _difference(trials, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+    )
+
+
+def _seen_at(trial: NoiseTrial, place: Place) -> NoiseReading | None:
+    """`place.rank` 0: at the question's own rank."""
+    for seen in trial.seen:
+        rank = 0 if place.rank == 0 and seen.evens_out else seen.place.rank
+        if Place(seen.place.strategy, rank, seen.place.distractors) == place:
+            return seen
+    return None
+
+
+def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:
+    """How much more often right at one place than at the other, question by question."""
+    both = [(_seen_at(trial, one), _seen_at(trial, other)) for trial in trials]
+    pairs = Counter((a.right, b.right) for a, b in both if a is not None and b is not None)
+    return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
+
+
+def paired(better: int, worse: int, questions: int) -> Interval:
+    """The difference of two shares over the same questions, with its 95 % interval: Wald's, half a question added to each
+    of the four combinations. Source: Agresti & Min 2005.
+    """
+    n, gained, lost = questions + 2, better + 0.5, worse + 0.5
+    middle, spread = (gained - lost) / n, 1.96 * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return Interval((better - worse) / questions, max(-1.0, middle - spread), min(1.0, middle + spread), questions)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question. `passage` empty: to be answered from memory; `answers` empty: the passage does not hold any."""
+    """`outcomes`: those that count; a trial with another one shows nothing. `trial` raises Stopped, _RequestFailed."""
 
-    question: str
-    answers: tuple[str, ...]
-    title: str = ""
-    passage: str = ""
+    title: str
+    trial: Callable[[Case, Bench, Cancelled], Trial]
+    trial_type: type[Trial]
+    result: Callable[[Sequence[Any]], Result]
+    outcomes: Sequence[str]
+
+
+PROBES = {
+    "counterfactual": Probe(
+        "Counterfactual: does the answer follow the passage or the weights?",
+        counterfactual_trial,
+        CounterfactualTrial,
+        counterfactual_result,
+        [*FOLLOWED],
+    ),
+    "abstention": Probe(
+        "Abstention: what does it say when the passage is withheld?",
+        abstention_trial,
+        AbstentionTrial,
+        abstention_result,
+        [*WITHHELD],
+    ),
+    "noise": Probe(
+        "Position and noise: how much do other passages disturb?", noise_trial, NoiseTrial, noise_result, READ
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """`exact` and `f1` of an abstention are 1 where there is no answer, else 0."""
+class ProbeRun:
+    """`questions`: how many were probed; `stopped`: before all were. Without any, there is no result."""
 
-    probe: Probe
-    answer: str
-    abstained: bool
-    exact: float
-    f1: float
-    holds: float
+    header: Header
+    questions: int
+    stopped: bool
+    results: Mapping[str, Result]
 
 
-def load_probes(path: Path) -> list[Probe]:
-    """Raises ConfigError with the number of a line that is wrong, StorageError."""
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except OSError as error:
-        raise StorageError(f"Cannot read the questions in {path}: {error.strerror or error}.") from error
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} cannot be read: {error}.") from error
-    found: list[Probe] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            found += _probes(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ConfigError(f"{path.name} line {number} is no valid question: {error!r}.") from error
-    if not found:
-        raise ConfigError(f"{path.name} holds no questions.")
-    return found
+@dataclass(frozen=True, slots=True)
+class ProbeLine:
+    """A line of the file: the trials of one question, whose id is `question`, by the name of the probe."""
+
+    question: str
+    trials: Mapping[str, Any]
+
+    def read(self, names: Sequence[str]) -> dict[str, Trial]:
+        """Raises ConfigError. Probes of other names are passed over."""
+        where = f"The line of {self.question!r}"
+        return {
+            name: convert(self.trials[name], PROBES[name].trial_type, where, ConfigError)
+            for name in names
+            if name in self.trials
+        }
 
 
-def _probes(value: dict[str, Any]) -> Iterator[Probe]:
-    if "passage" not in value:
-        yield Probe(text_of(value["question"]), _answers(value["answers"]))
-        return
-    title, passage = text_of(value.get("title", ""), empty=True), text_of(value["passage"])
-    for question in value["questions"]:
-        yield Probe(text_of(question["question"]), _answers(question["answers"]), title, passage)
+def run_probes(
+    questions: Iterable[Question],
+    bench: Bench,
+    questions_digest: str = "",
+    probes: Iterable[str] = tuple(PROBES),
+    *,
+    path: Path | None = None,
+    total: int = 0,
+    progress: Progress = lambda done, total: None,
+    cancelled: Cancelled = never,
+) -> ProbeRun:
+    """Put the probes to one question after the other. When `cancelled`, the result is of what was measured so far.
 
-
-def _answers(value: object) -> tuple[str, ...]:
-    if value is None:  # not the same as an empty list, which says that there are none
-        raise ValueError("'answers' must be a list of texts, not null")
-    return texts(value, "answers")
-
-
-def outcomes(
-    model: FrozenModel, probes: Sequence[Probe], *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Outcome]:
-    """Greedy answers, in order. Probes on one passage should follow each other: it is then read once.
-
-    A prompt that does not fit into the model's context is not answered, which is wrong whatever the question.
+    Trials are kept in `path`, if it is given, and nothing in it is asked again but requests on which the model failed.
+    Raises ConfigError for an unknown probe, or if the file is of something else; EngineError when the model fails on many
+    questions in a row; KnowledgeError, StorageError.
     """
-    prompts = [
-        reading_prompt(p.question, [(p.title, p.passage)], model.reader)
-        if p.passage
-        else closed_book_prompt(p.question)
-        for p in probes
-    ]
-    room = model.context_tokens - DECODING.max_tokens
-    fits = [model.count_prompt_tokens(prompt) <= room for prompt in prompts]
-    found = []
-    for probe, prompt, fit in zip(probes, prompts, fits, strict=True):
-        if not fit:
-            found.append(Outcome(probe, "", abstained=False, exact=0.0, f1=0.0, holds=0.0))
-            continue
-        text = tidy(model.complete(prompt, DECODING).text)
-        abstained = says_nothing_found(text, model.reader) or not text
-        found.append(_outcome(probe, text, abstained))
-        progress(len(found), len(probes))
-    return found
+    names = checked_names(probes)
+    bench = bench.pinned()
+    header = bench.header(questions_digest)
+    finder, streak = GoldFinder(bench.base, bench.embedder, bench.scope), FailureStreak(bench.model.identity.name)
+    trials: list[dict[str, Trial]] = []
+
+    def stands(question: Question, line: ProbeLine) -> bool:
+        found = line.read(names)
+        return line.question == question.id and len(found) == len(names) and not any(t.failure for t in found.values())
+
+    def put_to(question: Question, place: int) -> dict[str, Trial]:
+        case, found = case_of(question, bench, finder), dict[str, Trial]()
+        for name in names:
+            probe = PROBES[name]
+            try:
+                trial = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
+            except _RequestFailed as failure:
+                trial = probe.trial_type(question.id, failure=str(failure))
+            found[name] = trial
+        counted = (t for name, t in found.items() if t.failure or t.outcome in PROBES[name].outcomes)
+        streak.add(place, [trial.failure for trial in counted])
+        progress(place + 1, total)
+        return found
+
+    stopped = False
+    try:
+        if path is None:
+            for place, question in enumerate(questions):
+                trials.append(put_to(question, place))  # what is there stays when it is stopped
+        else:
+            with open_run_log(path, header) as log:
+                for place, question in log.missing(questions, ProbeLine, stands):
+                    log.append(ProbeLine(question.id, put_to(question, place)))
+    except Stopped:
+        stopped = True
+    if path is not None:
+        trials = [line.read(names) for line in islice(read_run_log(path, ProbeLine)[1], total or None)]
+    results = {name: PROBES[name].result([each[name] for each in trials]) for name in names if trials or not stopped}
+    return ProbeRun(header, len(trials), stopped, results)
 
 
-def _outcome(probe: Probe, text: str, abstained: bool) -> Outcome:
-    if not probe.answers or abstained:
-        right = float(abstained and not probe.answers)
-        return Outcome(probe, text, abstained, right, right, right)
-    accepted = probe.answers
-    return Outcome(
-        probe, text, abstained, exact_match(text, accepted), token_f1(text, accepted), holds_answer(text, accepted)
-    )
+def checked_names(probes: Iterable[str]) -> tuple[str, ...]:
+    """The probes, each once, in their order. Raises ConfigError."""
+    wanted = set(probes)
+    for name in sorted(wanted.difference(PROBES)):
+        raise ConfigError(f"{name!r} is not a probe.{did_you_mean(name, PROBES)} There are {', '.join(PROBES)}.")
+    return tuple(name for name in PROBES if name in wanted)
+
+
+def to_json(run: ProbeRun) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "openbook_version": __version__,
+        "header": asdict(run.header),
+        "questions": run.questions,
+        "stopped": run.stopped,
+        "probes": {name: {"meaning": result.meaning(), **asdict(result)} for name, result in run.results.items()},
+    }

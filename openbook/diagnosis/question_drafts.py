@@ -1,8 +1,8 @@
 """Questions drafted by a model from a knowledge base, for a person to review: none is used before somebody has read it.
 
 The documents take turns, a passage each. The model reads the passage and writes one question with its answer; the draft is
-kept if the answer stands in the passage word for word and the question can be asked without it. Neither the retriever nor
-the reader is asked: a question that they fail must not be left out of what measures them.
+kept if the answer stands in the passage word for word, and the question can be asked without it and tells what it is about.
+Neither the retriever nor the reader is asked: a question that they fail must not be left out of what measures them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from openbook.diagnosis.gold_quotes import pattern_of
-from openbook.diagnosis.questions import line_of
+from openbook.diagnosis.gold_passages import places_of
 from openbook.diagnosis.scoring import plain_words
 from openbook.errors import ConfigError, ContextOverflow
 from openbook.files import make_folder, storage_errors
 from openbook.inference import FrozenModel
-from openbook.inference.prompting import passage_block
 from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.scope import EVERYTHING
 from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.values import NUMBER_WORDS
 from openbook.knowledge.words import is_function_word
+from openbook.prompts import passage_block
 from openbook.records import Decoding, Digest, Passage, Prompt, canonical_json, sha256_hex
 
 TRIED_FOR_EACH = 5  # passages that the model reads at most, for each draft wanted
@@ -35,10 +35,12 @@ LONGEST_ANSWER_CHARS, LONGEST_ANSWER_WORDS = 80, 10
 LONGEST_QUESTION_CHARS = 200
 
 ROLE = "You write questions that test how well somebody knows a text."
+# Without examples, good or bad: the 1.5B copies them instead of reading the passage.
 REQUEST = (
-    "Write one question about a fact in the passage above, and its answer. The answer is copied from the passage word for "
-    "word: a name, a number, a date or a few words. The question names what it is about, so that it can be understood by "
-    "somebody who does not see the passage. Write two lines:\nQuestion: ...\nAnswer: ..."
+    "Write one question about a fact in the passage above, and its answer. Begin with a word such as When, Where, Who or How many, "
+    "and mention in full the person, place, thing or year that is meant, never the passage: the question goes to a stranger who has "
+    "thousands of documents and must find the only one that answers it. The answer is one name, number, date or a few words, "
+    "copied from the passage word for word, and no sentence. Write two lines:\nQuestion: ...\nAnswer: ..."
 )
 DECODING = Decoding(max_tokens=96)
 
@@ -52,6 +54,19 @@ _POINTING = re.compile(
     r"|\b(?:given|provided|above)\s+(?:context|document|information|section|code|example)\b"
     r"|\b(?:mentioned|described|given|shown|listed|stated|discussed)\s+(?:above|below|here)\b"
     r"|^\W*\w+\s+\w+\s+(?:it|its|he|his|she|her|they|their|them)\b",  # "When did he ...?"
+    re.IGNORECASE,
+)
+_NAMING = re.compile(r"\b(?:name|named|names|called|title|titled|entitled)\b", re.IGNORECASE)
+_GENERIC = frozenset(
+    "name named names called title titled entitled main first last new old big small good best author person people man woman "
+    "boy girl child character company group team organization organisation place city town country area school university "
+    "museum building house street book story novel article paper chapter document text film movie show series song album band "
+    "game player product program project system tool method work event day year time thing one type kind part given used "
+    "mentioned described known made written".split()
+)
+_ASKS_FOR_NUMBER = re.compile(
+    r"\bhow\s+(?:many|much|long|old|far|tall|high|deep|wide|large|often)\b"
+    r"|\b(?:what|which)\s+(?:year|date|time|percentage|number|age)\b|\bwhat\s+(?:is|was)\s+the\s+(?:number|percentage)\b",
     re.IGNORECASE,
 )
 
@@ -91,7 +106,8 @@ class ReplyLog:
         with storage_errors(f"write {self.path}"):
             make_folder(self.path.parent)
             with self.path.open("ab") as stream:
-                stream.write(b"\n" + line_of({key: reply}))  # a line of its own, whatever stands before it
+                line = json.dumps({key: reply}, ensure_ascii=False).encode("utf-8", "replace")
+                stream.write(b"\n" + line + b"\n")  # a line of its own, whatever stands before it
 
 
 def draft(
@@ -188,7 +204,7 @@ def reason_against(question: str, answer: str, text: str) -> str:
     """Why a draft from a passage with this text is not kept; empty when nothing speaks against it."""
     if not (re.search(r"\w", question) and re.search(r"\w", answer)):
         return "no question with an answer was written"
-    if not _places(answer, text):
+    if not places_of(answer, text):
         return "the answer does not stand in the passage"
     if len(answer) > LONGEST_ANSWER_CHARS or len(answer.split()) > LONGEST_ANSWER_WORDS:
         return "the answer is too long"
@@ -196,9 +212,33 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "it is not one short question"
     if _POINTING.search(question):
         return "the question points at its passage"
+    if not singles_out(question):
+        return "the question does not tell which one it is about"
     if _telling(answer) <= _telling(question):
         return "the question gives the answer away"
+    if _ASKS_FOR_NUMBER.search(question) and not states_number(answer):
+        return "the answer is not of the kind that the question asks for"
     return ""
+
+
+def singles_out(question: str) -> bool:
+    """Whether a question for a name says whose: by a proper name, a number, or a noun beside the first that does not fit everything.
+
+    "What is the name of the book?" does not, nor does "What is the man's name?".
+    """
+    if not _NAMING.search(question):
+        return True
+    _, *words = re.findall(r"\w[\w'’-]*", question)
+    if any(word[0].isupper() or re.search(r"\d", word) for word in words):
+        return True
+    nouns = {word.lower().removesuffix("'s").removesuffix("’s") for word in words}
+    nouns = {word for word in nouns if not (is_function_word(word) or _NAMING.fullmatch(word))}
+    return len(nouns) > 1 and any(word not in _GENERIC and word.removesuffix("s") not in _GENERIC for word in nouns)
+
+
+def states_number(answer: str) -> bool:
+    """Whether there is a number in it, in digits or in words."""
+    return re.search(r"\d", answer) is not None or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
 
 
 def _telling(text: str) -> set[str]:
@@ -206,16 +246,11 @@ def _telling(text: str) -> set[str]:
     return {word for word in words if not is_function_word(word)} or words
 
 
-def _places(answer: str, text: str) -> list[tuple[int, int]]:
-    pattern = pattern_of(answer)
-    return [found.span() for found in pattern.finditer(text)] if pattern else []
-
-
 def _line(name: str, passage: Passage, question: str, answer: str) -> dict[str, Any]:
     """The draft as a line of a file of questions: its gold is the sentence with the answer that is likest the question."""
     sentences = sentence_spans(passage.text, 0, len(passage.text))
     golds = []
-    for start, end in _places(answer, passage.text):
+    for start, end in places_of(answer, passage.text):
         around = [span for span in sentences if span[0] < end and span[1] > start] or [(start, end)]
         golds.append((around[0][0], around[-1][1]))
     start, end = max(golds, key=lambda span: len(_telling(question) & _telling(passage.text[slice(*span)])))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.questions import content_of, lines_in, parsed, question_of
+from openbook.diagnosis.questions import content_of, json_lines, question_of
 from openbook.errors import ConfigError, StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.knowledge import KnowledgeBase
@@ -25,15 +25,12 @@ class Review:
         """Raises ConfigError that names the line that is no valid question, StorageError."""
         path = path.resolve()  # a link stays one
         questions: dict[str, dict[str, Any]] = {}
-        for number, line in lines_in(path):
-            where = f"{path.name} line {number}"
-            value = parsed(line, where)
-            try:
-                identity = question_of(value, f"line-{number}").id
-                if identity in questions:
-                    raise ValueError(f"the id {identity!r} stands there a second time. Give each question its own")
-            except ValueError as error:
-                raise ConfigError(f"{where} is no valid question: {error}. Correct it there.") from error
+        for number, where, value in json_lines(path):
+            identity = question_of(value, where, f"line-{number}").id
+            if identity in questions:
+                raise ConfigError(
+                    f"{where}: the id {identity!r} stands there a second time. Give each question its own."
+                )
             questions[identity] = value
         with storage_errors(f"read {path}"):
             return cls(path, list(questions.values()), path.read_bytes())
@@ -53,12 +50,12 @@ class Review:
         self._save()
 
     def edit(self, draft: dict[str, Any], question: str, answers: list[str]) -> None:
-        """Change it and keep it a draft; without answers it becomes unanswerable. Raises ValueError, StorageError."""
+        """Change it and keep it a draft; without answers it becomes unanswerable. Raises ConfigError, StorageError."""
         changed = draft | {"question": question, "answers": answers}
         changed.pop("unanswerable", None)
         if not answers or changed.get("kind") == "unanswerable":
             changed["kind"] = "answerable" if answers else "unanswerable"
-        question_of(changed, "line")
+        question_of(changed, "The draft", "draft")
         draft.clear()
         draft.update(changed)
         self._save()

@@ -4,7 +4,7 @@
      "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
     {"id": "q2", "question": "Who built the ferry?", "kind": "unanswerable"}
 
-JSON Lines, plain or compressed with gzip. Other files with questions are read by `importing`.
+JSON Lines, plain or compressed with gzip. Files of other makers are read by `importers`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, cast
 
 from openbook.answer import checked_question
-from openbook.errors import ConfigError, QuestionError, StorageError, did_you_mean
+from openbook.codec import convert, parse_json
+from openbook.errors import ConfigError, QuestionError, StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.records import Digest, canonical_json
 
@@ -34,19 +35,17 @@ KINDS: dict[str, Kind] = {
 MAX_LINE_BYTES = 1 << 20
 MAX_ID_CHARS = 200
 MAX_WORDINGS = 20
-MARK_BYTES = 8
-_KEYS = ("id", "question", "answers", "kind", "unanswerable", "gold", "tags", "phrasings", "reviewed", "note")
-_GOLD_KEYS = ("document", "start", "end", "quote", "page")
+DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """Where the answer stands: `[start, end)` of the document's text, whose words are `quote` where it is given.
+    """Where the answer stands: `[start, end)` of the document's text, whose words are `quote` if it is given.
 
     `document` is the end of a path in the knowledge base, or empty: then `quote` is looked for in all documents.
     """
 
-    document: str
+    document: str = ""
     start: int = 0
     end: int = 0
     quote: str = ""
@@ -56,7 +55,7 @@ class Gold:
 class Question:
     """`answers`: each is accepted; none: the documents do not hold any. `phrasings`: the same question in other words.
 
-    `kind` "world": general knowledge, whose answer is not expected in the documents. `reviewed` is false of a proposal that
+    `kind` "world": general knowledge, whose answer is not expected in the documents. `reviewed` is false for a draft that
     no person has looked at.
     """
 
@@ -78,21 +77,21 @@ class Question:
 class Survey:
     """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format.
 
-    `drafts`: how many of them no person has reviewed. `marks`: `MARK_BYTES` of a digest of each, in their order.
+    `drafts`: how many of them no person has reviewed. `digests`: `DIGEST_BYTES` of a digest of each, in their order.
     """
 
     digest: Digest
     questions: int
     drafts: int
-    marks: bytes = field(repr=False)
+    digests: bytes = field(repr=False)
 
 
 def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
-    """The questions of a file, one after the other; only their ids are kept. `file_format`: see `importing.FORMATS`.
+    """The questions of a file, one after the other; only their ids are kept. `file_format`: see `importers.FORMATS`.
 
     Raises ConfigError that names the line, StorageError.
     """
-    from openbook.diagnosis.importing import questions_in
+    from openbook.diagnosis.importers import questions_in
 
     seen: set[str] = set()
     for where, question in questions_in(path, file_format):
@@ -108,14 +107,14 @@ def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
 
 def survey(questions: Iterable[Question]) -> Survey:
     """Read them all, keeping none. Raises what reading them raises."""
-    digest, count, drafts, marks = sha256(), 0, 0, bytearray()
+    digest, count, drafts, digests = sha256(), 0, 0, bytearray()
     for question in questions:
-        line = _line(question)
+        line = _canonical(question)
         digest.update(line)
-        marks += _mark(line)
+        digests += sha256(line).digest()[:DIGEST_BYTES]
         count += 1
         drafts += not question.reviewed
-    return Survey(digest.hexdigest(), count, drafts, bytes(marks))
+    return Survey(digest.hexdigest(), count, drafts, bytes(digests))
 
 
 def unchanged(questions: Iterable[Question], found: Survey) -> Iterator[Question]:
@@ -125,9 +124,10 @@ def unchanged(questions: Iterable[Question], found: Survey) -> Iterator[Question
     """
     count = 0
     for question in questions:
-        if _mark(_line(question)) != found.marks[count * MARK_BYTES : (count + 1) * MARK_BYTES]:
-            raise _changed(f"question {count + 1} ({shown(question.id)}) is another one")
+        digest = found.digests[count * DIGEST_BYTES : (count + 1) * DIGEST_BYTES]
         count += 1
+        if sha256(_canonical(question)).digest()[:DIGEST_BYTES] != digest:
+            raise _changed(f"question {count} ({ascii(question.id)[:60]}) is another one")
         yield question
     if count < found.questions:
         raise _changed(f"there were {found.questions:,} of them, and now there are {count:,}")
@@ -140,189 +140,144 @@ def _changed(how: str) -> ConfigError:
     )
 
 
-def _line(question: Question) -> bytes:
+def _canonical(question: Question) -> bytes:
     return canonical_json(asdict(question)) + b"\n"
-
-
-def _mark(line: bytes) -> bytes:
-    return sha256(line).digest()[:MARK_BYTES]
 
 
 # --- one question -----------------------------------------------------------------------------------------------------
 
+_Texts: TypeAlias = tuple[str, ...] | str | None  # a list of texts, or one text, or nothing
 
-def question_of(value: object, fallback_id: str = "") -> Question:
-    """The question in a JSON object. Raises ValueError with what is wrong."""
-    if not isinstance(value, Mapping):
-        raise ValueError("it is no JSON object")
-    for key in value:
-        if key not in _KEYS:
-            raise ValueError(f"unknown key {str(key)[:80]!r}.{did_you_mean(str(key), _KEYS)}")
-    answers = texts(value.get("answers"), "answers")
-    kind = _kind(value, answers)
-    wording, reviewed = asked(value.get("question")), value.get("reviewed", True)
-    if not isinstance(reviewed, bool):
-        raise ValueError(f"'reviewed' must be true or false, not {shown(reviewed)}")
-    phrasings = tuple(p for p in dict.fromkeys(map(asked, texts(value.get("phrasings"), "phrasings"))) if p != wording)
-    if len(phrasings) >= MAX_WORDINGS:
-        raise ValueError(f"{len(phrasings)} phrasings; at most {MAX_WORDINGS - 1} are asked")
-    return Question(
-        id=_id(value.get("id"), fallback_id),
-        question=wording,
-        answers=answers,
-        kind=kind,
-        phrasings=phrasings,
-        gold=_gold(value.get("gold")),
-        tags=tuple(dict.fromkeys(texts(value.get("tags"), "tags"))),
-        reviewed=reviewed,
+
+@dataclass(frozen=True, slots=True)
+class _GoldInFile(Gold):
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _QuestionInFile:
+    """A question as it may stand in a file."""
+
+    question: str
+    id: str | int | None = None
+    answers: _Texts = None
+    kind: str | None = None
+    unanswerable: bool = False
+    gold: _GoldInFile | None = None
+    tags: _Texts = None
+    phrasings: _Texts = None
+    reviewed: bool = True
+    note: Any = None
+
+
+def question_of(value: object, where: str, fallback_id: str = "") -> Question:
+    """The question in a JSON object. Raises ConfigError."""
+    found = convert(value, _QuestionInFile, where, ConfigError)
+    return checked(
+        Question(
+            id=fallback_id if found.id is None else str(found.id),
+            question=found.question,
+            answers=texts(found.answers),
+            kind=_kind(found, where),
+            phrasings=texts(found.phrasings),
+            gold=found.gold and Gold(found.gold.document, found.gold.start, found.gold.end, found.gold.quote),
+            tags=texts(found.tags),
+            reviewed=found.reviewed,
+        ),
+        where,
     )
 
 
-def _kind(value: Mapping[str, Any], answers: tuple[str, ...]) -> Kind:
-    marked = value.get("unanswerable", False)
-    if not isinstance(marked, bool):
-        raise ValueError(f"'unanswerable' must be true or false, not {shown(marked)}")
-    given = value.get("kind")
+def texts(value: _Texts) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
+
+
+def _kind(found: _QuestionInFile, where: str) -> Kind:
+    given = found.kind
     if given is None:
-        given = "unanswerable" if marked else "answerable"
-    if not isinstance(given, str) or given not in KINDS:
-        raise ValueError(f"'kind' must be one of {', '.join(KINDS)}, not {shown(given)}")
-    kind = KINDS[given]
-    if marked and kind != "unanswerable":
-        raise ValueError(f"it is marked unanswerable, but its kind is {given!r}")
-    if kind == "unanswerable" and answers:
-        raise ValueError("it is marked unanswerable and has answers; drop one of the two")
-    if kind != "unanswerable" and not answers:
-        raise ValueError('it has no answers and is not marked unanswerable. Give "answers", or "kind": "unanswerable"')
-    return kind
+        given = "unanswerable" if found.unanswerable else "answerable"
+    if given not in KINDS:
+        raise ConfigError(f"{where}.kind must be one of {', '.join(KINDS)}, not {given!r}.")
+    if found.unanswerable and given != "unanswerable":
+        raise ConfigError(f"{where} is marked unanswerable, but its kind is {given!r}.")
+    return KINDS[given]
 
 
-def _id(value: object, fallback: str) -> str:
-    if value is None and fallback:
-        return fallback
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_ID_CHARS:
-        raise ValueError(f"'id' must be a text of 1 to {MAX_ID_CHARS} characters, not {shown(value)}")
-    return text_of(value)
-
-
-def _gold(value: object) -> Gold | None:
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"'gold' must be an object, not {shown(value)}")
-    for key in value:
-        if key not in _GOLD_KEYS:
-            raise ValueError(f"'gold' has the unknown key {str(key)[:80]!r}.{did_you_mean(str(key), _GOLD_KEYS)}")
-    document, quote = value.get("document", ""), value.get("quote", "")
-    start, end = value.get("start", 0), value.get("end", 0)
-    if not (isinstance(document, str) and isinstance(quote, str)):
-        raise ValueError("'document' and 'quote' of 'gold' must be texts")
-    if not (type(start) is int and type(end) is int and 0 <= start <= end):
-        raise ValueError(f"'start' and 'end' of 'gold' must be numbers of characters, not {shown([start, end])}")
-    if not (quote.strip() or (document and start < end)):
-        raise ValueError("'gold' needs a document with start and end, or a quote")
-    return Gold(text_of(document, empty=True), start, end, text_of(quote, empty=True))
-
-
-def asked(value: object) -> str:
-    """A question that may be asked. Raises ValueError."""
+def checked(question: Question, where: str) -> Question:
+    """The question with its wordings as they are asked, if it is one that can be. Raises ConfigError."""
+    problem = _problem(question)
+    if problem:
+        raise ConfigError(f"{where} is no valid question: {problem}.")
     try:
-        return checked_question(text_of(value))
+        wording, *others = map(checked_question, question.wordings)
     except QuestionError as error:
-        raise ValueError(str(error)) from error
+        raise ConfigError(f"{where} is no valid question: {error}") from error
+    phrasings = tuple(each for each in dict.fromkeys(others) if each != wording)
+    return replace(question, question=wording, phrasings=phrasings)
 
 
-def texts(value: object, key: str) -> tuple[str, ...]:
-    """A list of texts, or one text, or nothing. Raises ValueError."""
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{key!r} must be a list of texts, not {shown(value)}")
+def _problem(question: Question) -> str:
+    gold, said = question.gold, (question.id, *question.answers, *question.tags, *question.phrasings)
     try:
-        return tuple(dict.fromkeys(map(text_of, value)))
-    except ValueError as error:
-        raise ValueError(f"{key!r}: {error}") from error
-
-
-def text_of(value: object, *, empty: bool = False) -> str:
-    """`value` if it is a text that says something. Raises ValueError."""
-    if not isinstance(value, str) or not (value.strip() or empty):
-        raise ValueError(f"{shown(value)} is no text" if value is not None else "there is no text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{shown(value)} holds half a character (a lone surrogate)") from error
-    return value
-
-
-def shown(value: object) -> str:
-    return ascii(value)[:60]
+        size = len(json.dumps(asdict(question), ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return "a text in it holds half a character (a lone surrogate)"
+    if size >= MAX_LINE_BYTES:
+        return f"it has {size:,} bytes, and a line may have {MAX_LINE_BYTES:,}; shorten it"
+    if not question.id.strip() or len(question.id) > MAX_ID_CHARS:
+        return f"'id' must be a text of 1 to {MAX_ID_CHARS} characters"
+    if not all(each.strip() for each in said):
+        return "an answer, tag or phrasing is empty"
+    if len(question.phrasings) >= MAX_WORDINGS:
+        return f"it has {len(question.phrasings)} phrasings; at most {MAX_WORDINGS - 1} are asked"
+    if question.kind == "unanswerable" and question.answers:
+        return "it is marked unanswerable and has answers; drop one of the two"
+    if question.kind != "unanswerable" and not question.answers:
+        return 'it has no answers and is not marked unanswerable; give "answers", or "kind": "unanswerable"'
+    if gold is not None and not 0 <= gold.start <= gold.end:
+        return "'start' and 'end' of 'gold' must be numbers of characters, the end after the start"
+    if gold is not None and not (gold.quote.strip() or (gold.document and gold.start < gold.end)):
+        return "'gold' needs a document with start and end, or a quote"
+    return ""
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
-def lines_in(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line that is not empty. Raises ConfigError, StorageError."""
-    with opened(path) as stream:
+def json_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """(number from 1, where it is, JSON value) of each line that is not empty. Raises ConfigError, StorageError."""
+    with open_questions(path) as stream:
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
+            where = f"{path.name} line {number}"
             if len(line) > MAX_LINE_BYTES:
-                raise ConfigError(f"{path.name} line {number} has more than {MAX_LINE_BYTES:,} bytes.")
-            text = decoded(line, f"{path.name} line {number}", first=number == 1)
-            if text.strip():
-                yield number, text
-
-
-def decoded(content: bytes, where: str, *, first: bool = False) -> str:
-    """Raises ConfigError for what is not UTF-8."""
-    try:
-        return content.decode("utf-8-sig" if first else "utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where} is not UTF-8: {error}. Save the file as UTF-8.") from error
+                raise ConfigError(f"{where} has more than {MAX_LINE_BYTES:,} bytes.")
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if line.strip():
+                yield number, where, parse_json(line, where, ConfigError)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed.
-
-    Raises ConfigError for what is damaged or can be read only once, StorageError.
-    """
+def open_questions(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed. Raises ConfigError for a damaged file, or one that can be read only once; StorageError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(
+            f"{path} is no regular file, but a pipe or a device, and questions are read more than once. "
+            "Write them to a file first."
+        )
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise ConfigError(
-                f"{path} is no regular file, but a pipe or a device, and questions are read more than once. "
-                "Write them to a file first."
-            )
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            content: Any = stream
-            yield content
+            yield cast(IO[bytes], stream)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"{path.name} cannot be decompressed: {error}.") from error
     except OSError as error:
         raise StorageError(f"Cannot read the questions in {path}: {error.strerror or error}.") from error
 
 
-def parsed(text: str, where: str) -> Any:
-    """Raises ConfigError."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is no valid JSON: {error}.") from error
-
-
-def line_of(question: Mapping[str, Any]) -> bytes:
-    return f"{json.dumps(question, ensure_ascii=False)}\n".encode("utf-8", "replace")
-
-
 def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:
-    """What a file of that name holds with these questions: compressed where it ends in .gz."""
-    content = b"".join(map(line_of, questions))
+    """What a file of that name holds with these questions: compressed if it ends in .gz."""
+    content = "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in questions).encode("utf-8", "replace")
     return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
 
 

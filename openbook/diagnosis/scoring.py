@@ -1,7 +1,7 @@
-"""How right an answer is: exact match and token F1 after SQuAD's normalisation, whether it holds an answer, and whether
-it states the same number, date or time. And how sure a share, or the difference of two models, is.
+"""How right an answer is, and how sure a share is.
 
-Source of the first two: the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016).
+Exact match and token F1 are those of the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). `is_right` is what verdicts
+rest on: docs/formats/diagnosis.md says what counts as right.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from openbook.diagnosis.questions import Question
 from openbook.knowledge.values import LIMITS, Value, accepted_value, contradicts, same_value, stated_values
 from openbook.knowledge.words import is_function_word
 
-RESAMPLES = 4000
 EXACT_PAIRS = 1000
 FEW = 10  # scores whose own spread says little
+LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
+ENOUGH_F1 = 0.6  # for those
+LEAST_OF_AN_ANSWER = 1 / 5  # of the words of the longer of two that are to be the same answer
 _YES, _NO = frozenset({"yes", "true"}), frozenset({"no", "not", "false"})
 _NEGATED = frozenset("not cannot cant dont doesnt didnt isnt arent wasnt werent wont never".split())
 # "anywhere from 2 to 100" says neither 2 nor 100.
@@ -40,6 +42,11 @@ _GRADE = re.compile(r"(?<![\w.])([A-Za-z])(\+\+|[+#-])(?![\w+#])")  # C++, B-
 _SIGNS = {"++": "plusplus", "+": "plus", "#": "sharp", "-": "minus"}
 # The letter A in "Vitamin A" or "platform A is closed", where no article stands.
 _LETTER_A = re.compile(r"\b[Aa](?=\s*(?:[,;:!?)\]](?!\w)|\.?\s*$))|(?<=\w )A(?= [^\W_A-Z])")
+_FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
+_RAISED = re.compile("(?<=\\d)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
+_GROUPED = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
+_TYPED = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "‒": "-", "–": "-", "−": "-"})
+NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
 
 
 def normalised(text: str) -> str:
@@ -122,24 +129,24 @@ def negated(text: str) -> bool:
     return not _NEGATED.isdisjoint(normalised(text).split()) or yes_or_no(text) == "no"
 
 
-def is_right(answer: str, accepted: Sequence[str]) -> float:
-    """1 if the answer is or holds an accepted one, or states an equal value.
+def says_accepted(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether the answer is or holds an accepted one, or states an equal value.
 
-    Words alone do not make it right where the value is another: `1.5` is not `15`, `more than 28 days` not `28 days`, and
-    `28 hours` does not hold `28` when `28 days` is accepted too; nor where only a range is said, `anywhere from 2 to 100`.
-    Where yes, no or not is accepted, an answer is right that says the same; one that says it does not know says neither.
+    Words alone do not make it right if the value is another: `1.5` is not `15`, `more than 28 days` not `28 days`, and
+    `28 hours` does not hold `28` when `28 days` is accepted too; nor if only a range is said, `anywhere from 2 to 100`.
+    If yes, no or not is accepted, an answer is right that says the same; one that says it does not know says neither.
     """
     if equal_value(answer, accepted):
-        return 1.0
+        return True
     wanted = [(each, accepted_value(each)) for each in accepted]
     values = [value for _, value in wanted if value is not None]
     for each, value in wanted:
         if normalised(each) in _YES | _NO:
             if yes_or_no(answer) == yes_or_no(each):
-                return 1.0
+                return True
         elif says(answer, each) and (value is None or _agrees(answer, value, values)):
-            return 1.0
-    return 0.0
+            return True
+    return False
 
 
 def _agrees(answer: str, value: Value, accepted: Sequence[Value]) -> bool:
@@ -160,6 +167,94 @@ def _f1(found: list[str], wanted: list[str]) -> float:
         return float(found == wanted)
     common = sum((Counter(found) & Counter(wanted)).values())
     return 2 * common / (len(found) + len(wanted)) if common else 0.0
+
+
+def is_right(answer: str, question: Question) -> bool:
+    """Whether an answer is, holds or equals an accepted one (`says_accepted`), or says enough of one that is a sentence.
+
+    Words that only repeat the question do not count: that Denmark, South Carolina is a town does not say where it is.
+    """
+    text, accepted = plain(answer), [plain(each) for each in question.answers]
+    asked = [plain_words(plain(wording)).split() for wording in question.wordings]
+    accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
+    return says_accepted(text, accepted) or any(_loosely(text, each) for each in accepted)
+
+
+def _only_repeats(text: str, accepted: str, question: Sequence[str]) -> bool:
+    """Whether the accepted words stand in the text, each time beside a telling word that they stand beside in the question."""
+    wanted, words = plain_words(accepted).split(), plain_words(text).split()
+    beside = _neighbours(question, wanted)
+    found = _neighbours(words, wanted)
+    return bool(beside and found) and all(
+        any(a and a == b and not is_function_word(a) for other in beside for a, b in zip(each, other, strict=True))
+        for each in found
+    )
+
+
+def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """The words before and after each place where those that are wanted stand; an empty text for none."""
+    n, padded = len(wanted), ["", *words, ""]
+    return [(padded[i], padded[i + n + 1]) for i in range(len(words) - n + 1) if n and list(words[i : i + n]) == wanted]
+
+
+def holds_any(text: str, accepted: Sequence[str]) -> bool:
+    """Whether the text holds the words of one of the answers, or says enough of one that is a sentence."""
+    text, plain_answers = plain(text), list(map(plain, accepted))
+    return any(says(text, each) or _loosely(text, each) for each in plain_answers)
+
+
+def _loosely(text: str, accepted: str) -> bool:
+    """Where words cannot be told apart, the letters; of a whole sentence, most of its words, all its values, and its "not"."""
+    if not text.strip() or not accepted.strip():
+        return False
+    if NO_SPACES.search(accepted):
+        return _has_letters(text.casefold(), accepted.strip().casefold())
+    if len(accepted.split()) <= LONG_ANSWER_WORDS or token_f1(text, [accepted]) < ENOUGH_F1:
+        return False
+    values = {value.core for value in stated_values(text)}
+    return negated(text) == negated(accepted) and all(value.core in values for value in stated_values(accepted))
+
+
+def _has_letters(text: str, wanted: str) -> bool:
+    """Whether they stand in the text, and not as the end or the beginning of a longer number."""
+    start = text.find(wanted)
+    while start >= 0:
+        before, after = text[start - 1 : start], text[start + len(wanted) : start + len(wanted) + 1]
+        if not (_is_digit(before) and _is_digit(wanted[0])) and not (_is_digit(after) and _is_digit(wanted[-1])):
+            return True
+        start = text.find(wanted, start + 1)
+    return False
+
+
+def _is_digit(letter: str) -> bool:
+    return bool(letter) and unicodedata.numeric(letter, None) is not None
+
+
+def plain(text: str) -> str:
+    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
+    the punctuation of other scripts as spaces.
+    """
+    if text.isascii():
+        return text
+    text = _GROUPED.sub("", text.translate(_TYPED))
+    text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + unicodedata.numeric(found[2]):g}", text)
+    text = _RAISED.sub(lambda found: f"^{found[1]}", text)
+    text = unicodedata.normalize("NFKC", text)
+    return "".join(" " if not c.isascii() and unicodedata.category(c)[0] == "P" else c for c in text)
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
+    if not (holds_any(one, [other]) or holds_any(other, [one])):
+        return False
+    values = [{value.core for value in stated_values(plain(each))} for each in (one, other)]
+    if all(values):
+        return not values[0].isdisjoint(values[1])
+    sizes = sorted(len(plain_words(plain(each)).split()) for each in (one, other))
+    return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,23 +289,6 @@ def interval(scores: Sequence[float]) -> Interval:
     return Interval(mean, low, high, n)
 
 
-def bootstrap(scores: Sequence[float], seed: int = 0) -> Interval:
-    """The mean with the 95 % interval of means of questions drawn anew, with replacement.
-
-    For shares Wilson's interval (`interval`) is the better one near 0 and 1, where resampling finds no spread.
-    """
-    n = len(scores)
-    if not n:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    chance, values = np.random.default_rng(seed), np.asarray(scores, dtype=float)
-    if np.isin(values, (0.0, 1.0)).all():  # the mean of n draws from zeros and ones
-        means = chance.binomial(n, values.mean(), size=RESAMPLES) / n
-    else:
-        means = np.array([values[chance.integers(0, n, size=n)].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(float(values.mean()), float(low), float(high), n)
-
-
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """Two-sided p of McNemar's test: of the questions that one model alone gets right, would a fair coin split them so?
 
@@ -219,7 +297,7 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     """
     n, few = only_first_right + only_second_right, min(only_first_right, only_second_right)
     if few < 0:
-        raise ValueError(f"{few} is no count of questions: it is negative")
+        raise ValueError(f"A count of questions cannot be negative, but one is {few}")
     if n <= EXACT_PAIRS:
         return min(1.0, float(2 * sum(math.comb(n, i) for i in range(few + 1)) / 2**n))
     z = max(0.0, abs(only_first_right - only_second_right) - 1) / math.sqrt(n)

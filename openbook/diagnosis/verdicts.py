@@ -11,27 +11,25 @@
 | not_in_the_knowledge_base | wrong | wrong: no passage holds an answer | |
 | failed | the model failed on one of the requests: counted apart, never as wrong | | |
 
-**Right** in a mode is who is right in every wording of the question. Of a question that is wrong with documents, the first
-wording with a wrong answer decides between the reasons; where no passage holds the answer, the first in which one was invented.
+**Right** in a mode means right in every wording of the question. If a question is wrong with documents, the first wording
+with a wrong answer decides between the reasons; if no passage holds the answer, the first in which one was invented.
 
 **Known** is what the model says alone in every wording, and not by chance: the same model's answers, without documents, to
-the questions before and after (up to `CONTROLS` on each side, those with an answer in common left out) are looked
-through for an accepted answer. When more than 1 in 20 holds one ("yes", "2", "politician"), being right shows nothing.
+the questions before and after (up to `CONTROLS` on each side, except those with an answer in common) are looked
+through for an accepted answer. If more than 1 in 20 holds one ("yes", "2", "politician"), being right shows nothing.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from itertools import islice
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.scoring import is_right as right
-from openbook.diagnosis.scoring import negated, normalised, plain_words, says, token_f1
-from openbook.knowledge.values import stated_values
-from openbook.knowledge.words import is_function_word
+from openbook.diagnosis.run_log import Observation, Reply, Wording
+from openbook.diagnosis.scoring import holds_any, is_right, normalised, same_answer
 
 Verdict: TypeAlias = Literal[
     "known",
@@ -48,21 +46,14 @@ Silence: TypeAlias = Literal["", "abstained", "invented"]
 
 CONTROLS = 32  # answers to other questions, before and after
 MOST_BY_CHANCE = 1 / 20  # share of them that may hold the answer
-LONG_ANSWER_WORDS = 6  # an accepted answer of more words is a sentence, which is not expected word for word
-ENOUGH_F1 = 0.6  # for those
-LEAST_OF_AN_ANSWER = 1 / 5  # of the words of the longer of two that are to be the same answer
-_FRACTION = re.compile("(\\d*)([¼½¾⅛⅜⅝⅞])")
-_RAISED = re.compile("(?<=\\d)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
-_GROUPED = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
-_TYPED = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "‐": "-", "‑": "-", "‒": "-", "–": "-", "−": "-"})
-NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class WordingEvidence:
     """One wording. `closed`, `opened`, `oracle`: whether the answer was right alone, with documents, with the passage.
 
-    `oracle` is None when no passage is known to hold an answer. `reached`: one that does was given to the reader.
+    `oracle` is None if no passage is known to hold an answer. `reached`: one that does was given to the reader.
     `from_memory`: a wrong answer with documents is the one given alone, and stands in no passage that was given.
     """
 
@@ -75,21 +66,21 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """What was seen of one question: `asked` has an entry for each wording, at least one."""
+class Evidence:
+    """What a verdict on one question rests on: `asked` has an entry for each wording, at least one."""
 
     has_answer: bool
-    asked: tuple[Asked, ...]
+    asked: tuple[WordingEvidence, ...]
     by_chance: bool = False
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """`silence`: what it did where no passage holds an answer. `wording`: the one that decided.
+class Judgement:
+    """`silence`: what the model did where no passage holds an answer. `wording`: the one that decided.
 
-    `right`: with documents it did what it should: it answered right, or said that they do not hold the answer where they
-    do not. `from_memory`: it answered from memory against a passage that it was given.
+    `right`: with documents it answered right, or said that they do not hold the answer and they do not.
+    `from_memory`: it answered from memory against a passage that it was given.
     """
 
     verdict: Verdict
@@ -99,132 +90,132 @@ class Judged:
     from_memory: bool = False
 
 
-def judge(seen: Observed) -> Judged:
-    if seen.failed:
-        return Judged("failed", right=False)
-    wording = next((i for i, each in enumerate(seen.asked) if not each.opened), 0)
-    if not seen.has_answer:
-        wording = next((i for i, each in enumerate(seen.asked) if not each.abstained), 0)
-        return _nowhere(seen.asked[wording], wording)
-    if seen.asked[wording].oracle is None:
-        wrong = [i for i, each in enumerate(seen.asked) if not each.opened]
-        wording = next((i for i in wrong if not seen.asked[i].abstained), wording)
-    known = not seen.by_chance and all(each.closed for each in seen.asked)
-    if all(each.opened for each in seen.asked):
-        return Judged("known" if known else "fixed_by_retrieval", right=True)
-    asked = seen.asked[wording]
-    from_memory = asked.from_memory and asked.reached
+def judge(evidence: Evidence) -> Judgement:
+    if evidence.failed:
+        return Judgement("failed", right=False)
+    asked = evidence.asked
+    if not evidence.has_answer:
+        return _nowhere(asked, next((i for i, each in enumerate(asked) if not each.abstained), 0))
+    known = not evidence.by_chance and all(each.closed for each in asked)
+    wrong = [i for i, each in enumerate(asked) if not each.opened]
+    if not wrong:
+        return Judgement("known" if known else "fixed_by_retrieval", right=True)
+    wording = wrong[0]
+    if asked[wording].oracle is None:
+        wording = next((i for i in wrong if not asked[i].abstained), wording)
+    decisive = asked[wording]
+    from_memory = decisive.from_memory and decisive.reached
     if known:
-        if asked.oracle is None and asked.abstained:
-            return Judged("known", True, "abstained", wording)
-        return Judged("harmed_by_retrieval", False, "", wording, from_memory)
-    if asked.oracle is None:
+        if decisive.oracle is None and decisive.abstained:
+            return Judgement("known", True, "abstained", wording)
+        return Judgement("harmed_by_retrieval", False, "", wording, from_memory)
+    if decisive.oracle is None:
         return _nowhere(asked, wording)
-    if not asked.oracle:
-        return Judged("reader_gap", False, "", wording, from_memory)
-    return Judged("distracted" if asked.reached else "retriever_miss", False, "", wording, from_memory)
+    if not decisive.oracle:
+        return Judgement("reader_gap", False, "", wording, from_memory)
+    return Judgement("distracted" if decisive.reached else "retriever_miss", False, "", wording, from_memory)
 
 
-def _nowhere(asked: Asked, wording: int) -> Judged:
-    silence: Silence = "abstained" if asked.abstained else "invented"
-    return Judged("not_in_the_knowledge_base", asked.abstained, silence, wording)
+def _nowhere(asked: Sequence[WordingEvidence], wording: int) -> Judgement:
+    abstained = asked[wording].abstained
+    return Judgement("not_in_the_knowledge_base", abstained, "abstained" if abstained else "invented", wording)
 
 
-# --- right and wrong --------------------------------------------------------------------------------------------------
+# --- from observations ------------------------------------------------------------------------------------------------
 
 
-def is_right(answer: str, question: Question) -> bool:
-    """Whether an answer is, holds or equals an accepted one (`scoring.is_right`), or says enough of one that is a sentence.
-
-    What only repeats words of the question does not count: that Denmark, South Carolina is a town does not say where it is.
-    """
-    text, accepted = plain(answer), [plain(each) for each in question.answers]
-    asked = [plain_words(plain(wording)).split() for wording in question.wordings]
-    accepted = [each for each in accepted if not any(_only_repeats(text, each, words) for words in asked)]
-    return bool(right(text, accepted)) or any(_loosely(text, each) for each in accepted)
+def judge_all(observations: Iterable[Observation]) -> Iterator[tuple[Observation, Judgement]]:
+    """In order; only a few are in memory at a time. Judging again after a change of the rules asks no model."""
+    for observation, others in with_neighbours(observations, CONTROLS):
+        yield observation, judge(evidence_of(observation, others))
 
 
-def _only_repeats(text: str, accepted: str, question: Sequence[str]) -> bool:
-    """Whether the accepted words stand in the text, each time beside a telling word that they stand beside in the question."""
-    wanted, words = plain_words(accepted).split(), plain_words(text).split()
-    beside = _neighbours(question, wanted)
-    found = _neighbours(words, wanted)
-    return bool(beside and found) and all(
-        any(a and a == b and not is_function_word(a) for other in beside for a, b in zip(each, other, strict=True))
-        for each in found
+def evidence_of(observation: Observation, others: Sequence[Observation] = ()) -> Evidence:
+    """`others`: observations of the same model, for `by_chance`."""
+    question = observation.question
+    asked = tuple(_wording_evidence(observation, wording) for wording in observation.asked)
+    chance = False
+    if question.answers and all(each.closed for each in asked):
+        alone = [(other.question, other.asked[0].closed) for other in others]
+        chance = by_chance(question, [(q, reply.text) for q, reply in alone if not reply.failure])
+    return Evidence(bool(question.answers), asked, chance, bool(observation.failure))
+
+
+def _wording_evidence(observation: Observation, wording: Wording) -> WordingEvidence:
+    question, closed, opened = observation.question, wording.closed, wording.opened
+    given = [passage for passage in observation.passages if passage.id in wording.found]
+    right = _is_right(opened, question)
+    from_memory = (
+        not (right or opened.abstained or closed.abstained or wording.cited)
+        and same_answer(opened.text, closed.text)
+        and not any(holds_any(passage.text, [opened.text]) for passage in given)
+    )
+    return WordingEvidence(
+        closed=_is_right(closed, question),
+        opened=right,
+        abstained=opened.abstained,
+        oracle=None if wording.oracle is None else _is_right(wording.oracle, question),
+        reached=any(passage.gold for passage in given),
+        from_memory=from_memory,
     )
 
 
-def _neighbours(words: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """The words before and after each place where those that are wanted stand; an empty text for none."""
-    n, padded = len(wanted), ["", *words, ""]
-    return [(padded[i], padded[i + n + 1]) for i in range(len(words) - n + 1) if n and list(words[i : i + n]) == wanted]
-
-
-def holds_any(text: str, accepted: Sequence[str]) -> bool:
-    text = plain(text)
-    return any(_holds(text, plain(each)) for each in accepted)
-
-
-def _holds(text: str, accepted: str) -> bool:
-    return says(text, accepted) or _loosely(text, accepted)
-
-
-def _loosely(text: str, accepted: str) -> bool:
-    """Where words cannot be told apart, the letters; of a whole sentence, most of its words, all its values, and its "not"."""
-    if not text.strip() or not accepted.strip():
-        return False
-    if NO_SPACES.search(accepted):
-        return _has_letters(text.casefold(), accepted.strip().casefold())
-    if len(accepted.split()) <= LONG_ANSWER_WORDS or token_f1(text, [accepted]) < ENOUGH_F1:
-        return False
-    values = {value.core for value in stated_values(text)}
-    return negated(text) == negated(accepted) and all(value.core in values for value in stated_values(accepted))
-
-
-def _has_letters(text: str, wanted: str) -> bool:
-    """Whether they stand in the text, and not as the end or the beginning of a longer number."""
-    start = text.find(wanted)
-    while start >= 0:
-        before, after = text[start - 1 : start], text[start + len(wanted) : start + len(wanted) + 1]
-        if not (_is_digit(before) and _is_digit(wanted[0])) and not (_is_digit(after) and _is_digit(wanted[-1])):
-            return True
-        start = text.find(wanted, start + 1)
-    return False
-
-
-def _is_digit(letter: str) -> bool:
-    return bool(letter) and unicodedata.numeric(letter, None) is not None
-
-
-def plain(text: str) -> str:
-    """Compatible characters as one (NFKC), quotes and dashes as they are typed, digits in one group, fractions as decimals, and
-    the punctuation of other scripts as spaces.
-    """
-    if text.isascii():
-        return text
-    text = _GROUPED.sub("", text.translate(_TYPED))
-    text = _FRACTION.sub(lambda found: f"{int(found[1] or 0) + unicodedata.numeric(found[2]):g}", text)
-    text = _RAISED.sub(lambda found: f"^{found[1]}", text)
-    text = unicodedata.normalize("NFKC", text)
-    return "".join(" " if not c.isascii() and unicodedata.category(c)[0] == "P" else c for c in text)
+def _is_right(reply: Reply, question: Question) -> bool:
+    return not reply.abstained and is_right(reply.text, question)
 
 
 def by_chance(question: Question, others: Sequence[tuple[Question, str]]) -> bool:
     """Whether the model's answers to `others`, each with its own question, hold this one's answer too often."""
     accepted = {normalised(answer) for answer in question.answers}
     controls = [text for other, text in others if accepted.isdisjoint(map(normalised, other.answers))]
-    holding = sum(is_right(text, question) for text in controls)
-    return holding > MOST_BY_CHANCE * len(controls)
+    return sum(is_right(text, question) for text in controls) > MOST_BY_CHANCE * len(controls)
 
 
-def same_answer(one: str, other: str) -> bool:
-    """Whether the words of one stand in the other and are a good part of it, or say its value: "4" is not "on 4 May"."""
-    one, other = plain(one), plain(other)
-    if not (_holds(one, other) or _holds(other, one)):
-        return False
-    values = [{value.core for value in stated_values(each)} for each in (one, other)]
-    if all(values):
-        return not values[0].isdisjoint(values[1])
-    sizes = sorted(len(plain_words(each).split()) for each in (one, other))
-    return sizes[0] >= LEAST_OF_AN_ANSWER * sizes[1]
+def with_neighbours(items: Iterable[_Item], reach: int) -> Iterator[tuple[_Item, list[_Item]]]:
+    """Each item with up to `reach` before and `reach` after it."""
+    source = iter(items)
+    before: deque[_Item] = deque(maxlen=reach)
+    ahead = deque(islice(source, reach + 1))
+    while ahead:
+        item = ahead.popleft()
+        yield item, [*before, *ahead]
+        before.append(item)
+        ahead.extend(islice(source, 1))
+
+
+def reason(observation: Observation, found: Judgement) -> str:
+    """Why this verdict, in a sentence or two."""
+    text = _why(observation, found)
+    if found.from_memory:
+        text += " It answered from memory against the passage."
+    if found.wording and found.verdict not in ("known", "fixed_by_retrieval"):
+        text += f" (Asked as: {observation.asked[found.wording].text})"
+    return text
+
+
+def _why(observation: Observation, found: Judgement) -> str:
+    wording = observation.asked[found.wording]
+    given, question = len(wording.found), observation.question
+    match found.verdict:
+        case "failed":
+            return f"The model failed on a request: {observation.failure}"
+        case "known":
+            everywhere = f" in all {len(observation.asked)} wordings" if len(observation.asked) > 1 else ""
+            silent = " No passage holds an answer, and with documents it said so." if found.silence else ""
+            return f"Right without documents{everywhere}.{silent}"
+        case "fixed_by_retrieval":
+            sometimes = any(_is_right(each.closed, question) for each in observation.asked)
+            return f"Alone {'not reliably right' if sometimes else 'wrong'}, with {given} passages right."
+        case "not_in_the_knowledge_base":
+            what = "said so" if found.silence == "abstained" else "gave an answer all the same"
+            return f"No passage is known to hold an answer; the model {what}."
+        case "retriever_miss":
+            where = f"stands at rank {wording.rank}" if wording.rank else "is not among the first found"
+            return f"The passage that holds the answer {where}; {given} were given to the reader. From it the model answers right."
+        case "distracted":
+            return f"The passage was among the {given} given to the reader, at rank {wording.rank}. From it alone the model answers right."
+        case "reader_gap":
+            return "With nothing but the passage that holds the answer, the model does not give it."
+        case "harmed_by_retrieval":
+            what = "said that they do not tell" if wording.opened.abstained else "answered wrong"
+            return f"Right without documents; with {given} passages it {what}."

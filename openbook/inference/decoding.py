@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -54,21 +54,6 @@ def choose_token(logits: NDArray[np.float32], decoding: Decoding, request: Diges
     return token, float(log_probs[token])
 
 
-def allowed_only(logits: NDArray[np.float32], allowed: Callable[[int], bool]) -> NDArray[np.float32] | None:
-    """The logits of the likeliest tokens that are `allowed`, up to `CONSIDERED` looked at; all others are impossible.
-
-    float32 [V] to float32 [V]. Where none of those is allowed, all tokens are looked at; None when none of all is.
-    """
-    order = np.argsort(-logits, kind="stable")
-    for candidates in (order[:CONSIDERED], order):
-        kept = [token for token in map(int, candidates) if allowed(token)]
-        if kept:
-            found = np.full_like(logits, -np.inf)
-            found[kept] = logits[kept]
-            return found
-    return None
-
-
 def log_softmax(x: NDArray[np.floating]) -> NDArray[np.float64]:
     shifted = x.astype(np.float64) - np.max(x)
     result: NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted)))
@@ -94,19 +79,11 @@ class TextStream:
             self.stopped = True
             shown, self._held = self._held[: min(found)], ""
             return shown
-        keep = 0 if final else self._longest_prefix_at_end()
-        cut = len(self._held) - keep
+        longest = 0 if final else max(map(len, self._stop), default=1) - 1
+        begun = (n for n in range(longest, 0, -1) if any(s.startswith(self._held[-n:]) for s in self._stop))
+        cut = max(0, len(self._held) - next(begun, 0))
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
-
-    def _longest_prefix_at_end(self) -> int:
-        best = 0
-        for stop in self._stop:
-            for length in range(min(len(stop) - 1, len(self._held)), best, -1):
-                if self._held.endswith(stop[:length]):
-                    best = length
-                    break
-        return best
 
 
 class Vocabulary(Protocol):
@@ -125,24 +102,18 @@ class Spans:
         return bool(piece) and not begins_inside_a_letter and written + piece in self._text
 
     def may_end(self, written: bytes) -> bool:
-        """Whether `written` stands somewhere in the text with whole words at its end."""
-        at = self._text.find(written) if written.strip() and _is_whole(written) else -1
+        """Whether `written` stands somewhere in the text and ends there with a whole word."""
+        try:
+            last = written.decode()[-1] if written.strip() else ""
+        except UnicodeDecodeError:  # a letter is cut
+            return False
+        at = self._text.find(written) if last else -1
         while at >= 0:
-            end = at + len(written)
-            before, after = written.decode()[-1], self._text[end:].decode()[:1]
-            if not (before.isalnum() and after.isalnum()):
+            after = self._text[at + len(written) :].decode()[:1]
+            if not (last.isalnum() and after.isalnum()):
                 return True
             at = self._text.find(written, at + 1)
         return False
-
-
-def _is_whole(content: bytes) -> bool:
-    """Whether no letter is cut."""
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 class AnswerDecoder:
@@ -171,7 +142,7 @@ class AnswerDecoder:
     def take(self, logits: NDArray[np.float32]) -> str:
         """Choose the next token by `logits`, float32 [vocabulary]. The text that is decided by it, which may be none."""
         if self._spans is not None:
-            possible = allowed_only(logits, self._allowed)
+            possible = self._within_spans(logits, self._spans)
             if possible is None:  # the text ends here
                 self.finish = "end"
                 return self._flushed("")
@@ -198,12 +169,24 @@ class AnswerDecoder:
         self._pieces.append(piece)
         return piece
 
-    def _allowed(self, token: int) -> bool:
-        if self._spans is None:
-            return True
-        if self._vocabulary.ends_generation(token):
-            return self._spans.may_end(self._written)
-        return self._spans.may_go_on(self._written, self._vocabulary.piece(token))
+    def _within_spans(self, logits: NDArray[np.float32], spans: Spans) -> NDArray[np.float32] | None:
+        """The logits of tokens that keep the answer a span, -inf for all others; None when there is no such token.
+
+        Only the `CONSIDERED` likeliest tokens are looked at, unless none of them is one.
+        """
+
+        def allowed(token: int) -> bool:
+            if self._vocabulary.ends_generation(token):
+                return spans.may_end(self._written)
+            return spans.may_go_on(self._written, self._vocabulary.piece(token))
+
+        order = np.argsort(-logits, kind="stable")
+        for candidates in (order[:CONSIDERED], order):
+            if kept := [token for token in map(int, candidates) if allowed(token)]:
+                found = np.full_like(logits, -np.inf)
+                found[kept] = logits[kept]
+                return found
+        return None
 
     def cancel(self) -> None:
         """Text that was held back, because it could have become a stop string, is lost."""

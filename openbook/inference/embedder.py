@@ -1,12 +1,13 @@
 """The embedder: a frozen ONNX model that turns text into unit vectors.
 
-Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else; two
+Each text is evaluated alone, never padded into a batch, so its vector is a function of the text and nothing else. Two
 single-threaded evaluations at a time keep two cores busier than one batched evaluation with two threads (docs/log.md).
+
+Shape legend: N texts, T tokens of one text, D dimensions.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from openbook.config import available_cores
 from openbook.errors import EngineError
 from openbook.inference import int8bert
-from openbook.inference.onnxfile import Constant
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Shape legend: N texts, T tokens of one text, D dimensions.
+    from openbook.models import EmbeddingSpec
 
 
 class OnnxEmbedder:
@@ -36,23 +36,9 @@ class OnnxEmbedder:
     text follows from its kind, so a vector never depends on what was open first.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        name: str,
-        digest: Digest,
-        dimensions: int,
-        max_tokens: int,
-        query_prefix: str = "",
-        passage_prefix: str = "",
-        threads: int = 0,
-    ) -> None:
-        self._folder = folder
-        self._name, self._dimensions = name, dimensions
+    def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
+        self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
         self.model_digest = digest  # by which the store names the model
-        self._max_tokens = max_tokens
-        self._query_prefix, self._passage_prefix = query_prefix, passage_prefix
         self._workers = threads or available_cores()
         self._opening = threading.RLock()  # cached_property alone would let two threads open a session twice
 
@@ -60,12 +46,13 @@ class OnnxEmbedder:
     def identity(self) -> EmbedderIdentity:
         """The digest covers the model and, where it is not the file's own, the computation. Raises EngineError."""
         with self._opening:
-            return self._identity
+            digest = _in_int8(self.model_digest) if self._computes_in_int8 else self.model_digest
+        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         with self._opening:
             session = self._query_session
-        return self._embed(session, self._query_prefix + text)
+        return self._embed(session, self._spec.query_prefix + text)
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
@@ -78,7 +65,7 @@ class OnnxEmbedder:
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
-            embedded = pool.map(lambda i: self._embed(session, self._passage_prefix + texts[i]), order)
+            embedded = pool.map(lambda i: self._embed(session, self._spec.passage_prefix + texts[i]), order)
             for i, vector in zip(order, embedded, strict=True):
                 rows[i] = vector
         return rows
@@ -87,10 +74,14 @@ class OnnxEmbedder:
         """How many tokens of a passage are read, its prefix and the tokenizer's own included; what is cut off is not."""
         with self._opening:
             tokenizer = self._tokenizer
-        return len(tokenizer.encode(self._passage_prefix + text).ids)
+        return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
 
     def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = _unit_rows(self._hidden(session, text).mean(axis=0, keepdims=True))[0]
+        import numpy as np
+
+        mean = self._hidden(session, text).mean(axis=0, keepdims=True)
+        length = np.linalg.norm(mean, axis=1, keepdims=True)
+        vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
         if vector.shape != (self._dimensions,):
             raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
         return vector
@@ -110,22 +101,20 @@ class OnnxEmbedder:
             raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
         return hidden
 
-    # What is opened once, under the lock.
-
-    @cached_property
-    def _identity(self) -> EmbedderIdentity:
-        digest = self.model_digest if self._bert is None else _in_int8(self.model_digest)
-        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
+    # --- opened once, under the lock ---
 
     @cached_property
     def _bert(self) -> int8bert.Bert | None:
         try:
-            with (self._folder / "model.onnx").open("rb") as file:
-                return int8bert.recognised(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+            return int8bert.Bert((self._folder / "model.onnx").read_bytes())
         except int8bert.NotThisBert:
             return None
-        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        except OSError as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+    @cached_property
+    def _computes_in_int8(self) -> bool:
+        return self._bert is not None
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -134,34 +123,28 @@ class OnnxEmbedder:
         try:
             tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
             tokenizer.no_padding()
-            tokenizer.enable_truncation(self._max_tokens)
+            tokenizer.enable_truncation(self._spec.max_tokens)
         except Exception as error:
             raise EngineError(f"The tokenizer of the embedder {self._name!r} cannot be loaded: {error}.") from error
         return tokenizer
 
     @cached_property
     def _query_session(self) -> Any:
-        return self._session(optimised=False) if self._bert is None else self._int8_session
+        return self._passage_session if self._computes_in_int8 else self._open(str(self._folder / "model.onnx"))
 
     @cached_property
     def _passage_session(self) -> Any:
-        return self._session(optimised=True) if self._bert is None else self._int8_session
-
-    @cached_property
-    def _int8_session(self) -> Any:
-        if self._bert is None:
-            raise EngineError(f"The embedder {self._name!r} does not compute in int8.")
-        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model().data))
+        if not self._computes_in_int8 or self._bert is None:
+            return self._open(str(self._folder / "model.onnx"), optimised=True)
+        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model()))
         try:
-            self._int8_model = int8bert.int8_model(self._bert, signed=signed)  # the session reads its constants
+            session = self._open(int8bert.int8_model(self._bert, signed=signed))
         except int8bert.NotThisBert as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-        return self._open(self._int8_model.data, apart=self._int8_model.apart)
+        del self._bert  # the whole file, which the session no longer needs
+        return session
 
-    def _session(self, *, optimised: bool) -> Any:
-        return self._open(str(self._folder / "model.onnx"), optimised=optimised)
-
-    def _open(self, model: str | bytes, *, optimised: bool = False, apart: Sequence[Constant] = ()) -> Any:
+    def _open(self, model: str | int8bert.Model, *, optimised: bool = False) -> Any:
         # Set before its library is loaded: it would write records of what is run into the user's home.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
@@ -173,9 +156,11 @@ class OnnxEmbedder:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
         try:
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(item.array()) for item in apart]
-            options.add_external_initializers([item.name for item in apart], values)
-            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            if isinstance(model, int8bert.Model):
+                tensors = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
+                options.add_external_initializers(list(model.apart), tensors)
+            source = model if isinstance(model, str) else model.data
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
 
@@ -187,12 +172,3 @@ def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Dig
 
 def _in_int8(model: Digest) -> Digest:
     return sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": model}))
-
-
-def _unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[T, D]; a row of zeros stays one."""
-    import numpy as np
-
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: NDArray[np.float32] = (rows / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    return result

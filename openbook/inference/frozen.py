@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias, final, runtime_checkable
 
 from openbook.errors import EngineError, ModelError
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.reader import MergedReader
     from openbook.models import ModelReference
 
 Cancelled: TypeAlias = Callable[[], bool]
@@ -29,9 +27,9 @@ def never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ReadEach:
-    """`read`: so many prompts were read. `chosen`: the number of the one that was answered, from 0; None: none.
+    """`read`: how many prompts were read. `chosen`: the index of the one that was answered, or None.
 
-    The completion has no text then. Tokens and digest of its prompt are those of all prompts that were read.
+    Without one the completion has no text. Its prompt tokens and digest are those of all prompts that were read.
     """
 
     read: int
@@ -81,19 +79,19 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ReadingEngine(Protocol):
-    """What an engine can do besides that reads passages each on its own, and keeps what it computed of them."""
+    """An engine that also reads passages one by one, and keeps what it computed of them."""
 
     def generate_each(
         self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled
     ) -> Generator[str, None, ReadEach]:
-        """Evaluate prompts in their order until it is enough, and answer the chosen one as `generate` does.
+        """Evaluate prompts in order until `selection` has enough, and answer the chosen one as `generate` does.
 
         Law: given only the prompts that were read, it does the same.
         """
         ...
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares."""
+        """Compute and keep what is the same for every question on the prompt's passages; returns how many tokens that is."""
         ...
 
 
@@ -142,14 +140,14 @@ class FrozenModel:
         cancelled: Cancelled = never,
         selection: PassageSelection = CALIBRATED,
     ) -> Generator[str, None, ReadEach]:
-        """Read prompts on their own until one is surely to be answered, and answer the one that most surely is.
+        """Read prompts one by one until one surely holds the answer, and answer the surest.
 
-        Only for a trained reader in an engine that `reads_each`. Raises ContextOverflow, EngineError.
+        Only where `reads_each`. Raises ContextOverflow, EngineError.
         """
         return self._reading_engine.generate_each(prompts, selection, decoding, cancelled)
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Compute and keep what is the same for every question on the prompt's passages. The tokens that this spares.
+        """Compute and keep what is the same for every question on the prompt's passages; returns how many tokens that is.
 
         Raises EngineError for an engine that keeps nothing, ContextOverflow.
         """
@@ -167,9 +165,7 @@ class FrozenModel:
     @property
     def _reading_engine(self) -> ReadingEngine:
         if not isinstance(self.engine, ReadingEngine):
-            raise EngineError(
-                f"The engine of {self.identity.name!r} neither reads passages alone nor keeps what it read."
-            )
+            raise EngineError(f"The engine of {self.identity.name!r} cannot read passages one by one or ahead.")
         return self.engine
 
     def close(self) -> None:
@@ -186,50 +182,48 @@ def load_model(
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
-    `context_tokens` is an upper bound; `threads` 0 means one for each core this process may use. What it computes of
-    passages is kept in `states`; without, in this process's memory; `kv_bits` 8 instead of 16 halves it, at the price
-    of reading more slowly.
-    An adapter is opened merged with its base, where the store has that, or on its base. A file that neither the catalogue
-    names nor a process of its own has loaded yet is tried there first (`trial`). Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
+    `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
+    computed of passages; by default in this process's memory. `kv_bits` 8 instead of 16 halves its size and reads more slowly.
+    An adapter is opened merged with its base, where the store has that, or on its base. A file that the catalogue does not
+    name is first loaded by a process of its own (`trial`).
+
+    Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.tokenizer import rendered_here
     from openbook.inference.trial import tried
 
-    manifest = reference.manifest
-    if manifest.kind == "embedder":
+    if reference.manifest.kind == "embedder":
         raise ModelError(f"{reference.name!r} is an embedder, not a language model; choose another with --model.")
-    is_adapter = manifest.kind == "adapter"
-    body = reference.needed_base if is_adapter else reference
+    adapter = reference if reference.manifest.kind == "adapter" else None
+    base = reference.needed_base if adapter else reference
 
-    def opener(
-        model: ModelReference, adapter: ModelReference | None = None, note: str = ""
-    ) -> Callable[[], LlamaCppEngine]:
-        """Opens files that a process of their own has loaded before."""
+    def opened(
+        model: ModelReference,
+        adapter: ModelReference | None = None,
+        note: str = "",
+        open_base: Callable[[], LlamaCppEngine] | None = None,
+    ) -> LlamaCppEngine:
         trial = tried(model, adapter)
-        template = None if trial is None else trial.template
-        return partial(
-            LlamaCppEngine,
+        return LlamaCppEngine(
             model.main_file,
             identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
             adapter=adapter.main_file if adapter else None,
-            context_tokens=min(context_tokens, body.manifest.context_tokens or context_tokens),
+            context_tokens=min(context_tokens, base.manifest.context_tokens or context_tokens),
             threads=threads,
             states=states,
             kv_bits=kv_bits,
             note=note,
-            template=rendered_here if trial is None else lambda _: template,
+            template=(lambda _: trial.template) if trial else rendered_here,
+            open_base=open_base,
         )
 
-    engine: LlamaCppEngine | MergedReader
-    if is_adapter and reference.merged is not None:
-        from openbook.inference.reader import MergedReader
-
-        note = f"adapter merged as {reference.merged.digest[:12]}"
-        open_base = opener(body)
-        engine = MergedReader(opener(reference.merged, note=note)(), open_base)
+    if adapter is None or adapter.merged is None:
+        engine = opened(base, adapter)
     else:
-        engine = opener(body, reference if is_adapter else None)()
+        tried(base)  # now, since it is only opened when it is needed
+        note = f"adapter merged as {adapter.merged.digest[:12]}"
+        engine = opened(adapter.merged, note=note, open_base=partial(opened, base))
     return FrozenModel(engine, engine.reader_format)
 
 
@@ -250,13 +244,4 @@ def load_embedder(reference: ModelReference, *, threads: int = 0) -> OnnxEmbedde
             f"{reference.name!r} is a language model, not an embedder; "
             "set OPENBOOK_EMBEDDER to an embedder, for instance minilm-l6-int8."
         )
-    return OnnxEmbedder(
-        Path(reference.path),
-        name=reference.name,
-        digest=reference.digest,
-        dimensions=spec.dimensions,
-        max_tokens=spec.max_tokens,
-        query_prefix=spec.query_prefix,
-        passage_prefix=spec.passage_prefix,
-        threads=threads,
-    )
+    return OnnxEmbedder(reference.path, name=reference.name, digest=reference.digest, spec=spec, threads=threads)

@@ -1,13 +1,13 @@
 """What a model computed when it read: the key/value states of blocks, kept in memory and on disk.
 
-A state is keyed by all that it is a function of: the model, the numeric class and the exact tokens from the beginning
-of the prompt. So a kept state can only ever stand for the computation that would give the same bits. The key also takes the
-access labels under which the text is seen, so that nobody can tell by the time whether others read the text of a guess. A
+The key of a state holds all that it is a function of: the model, the numeric class and the exact tokens from the beginning
+of the prompt. So a kept state stands only for the computation that would give the same bits. The key also holds the access
+labels under which the text is seen, so that nobody can tell by the time whether others read a text that they guess. A
 state is a copy of what was read, in the model's own form: `forget` deletes the states of purged passages, in every process.
 
-One file for each state, `<key>.state`: magic, length of the header, header (JSON), state. The header holds digests over
-itself with the key and over the state; what does not agree is deleted and computed again. Files appear and go whole, so
-that several processes can share a folder; the least recently used go first.
+One file for each state, `<key>.state`: magic, length of the header, header (JSON), state. The header holds a digest over
+itself with the key, and one over the state. A file that does not agree with them is deleted and computed again. Files
+appear and go whole, so that several processes can share a folder. The least recently used go first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from openbook.errors import StorageError
 from openbook.files import make_folder
@@ -54,8 +55,8 @@ def next_key(key: bytes, tokens: Sequence[int]) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a folder of states holds, in files, bytes, and tokens that need not be read again."""
+class CacheStats:
+    """What a folder of states holds: files, bytes, and tokens that need not be read again."""
 
     states: int
     bytes: int
@@ -70,7 +71,7 @@ class KVCache:
 
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
-        self._all = folder  # where states may lie that were written under another budget
+        self.place = folder  # where states may lie that were written under another budget
         self._list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
@@ -80,11 +81,6 @@ class KVCache:
         self._on_disk: int | None = None  # bytes, as far as this process knows; None: not counted yet
         self._uncounted = 0  # of them written since they were counted
         self._seen = 0  # bytes of the list of purged passages that were taken notice of
-
-    @property
-    def place(self) -> Path | None:
-        """Where states may lie, though nothing is written."""
-        return self._all
 
     def begin(self) -> int:
         """Take notice of what was purged meanwhile. The result belongs to each `put` of the request that begins now."""
@@ -104,13 +100,12 @@ class KVCache:
             return None
         path = self._path(key)
         try:
-            content = _read(path)
+            whole = _read_state(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._trouble(error)
             return None
-        whole = _parsed(content, key)
         if whole is None:
             self.drop(key)
             return None
@@ -133,13 +128,15 @@ class KVCache:
         path = self._path(key)
         try:
             make_folder(path.parent)
-            # A purge names its passages first, then waits until nobody writes, and deletes: so it meets this file, whole or not,
-            # whenever this process is killed, or this meets its names.
+            # A purge first names its passages, then waits until nobody writes, then deletes. So either it meets this file, whole
+            # or not, or this process meets the names, whenever either is killed.
             with among(self.folder / _WRITING) as alive:
                 if not alive or _meets(tags, self._purged_since(begun)[0]):
                     return
                 self._make_room(len(content))
-                _write(path, content)
+                # Not yet on the platter: a file that a power cut tore is found out by its digest.
+                with beginning(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
+                    stream.write(content)
         except OSError as error:
             self._trouble(error)
 
@@ -154,41 +151,39 @@ class KVCache:
     def forget(self, passages: Collection[Digest] | None, timeout_s: float = 30.0) -> int:
         """Delete every state that any of `passages` went into (None: every state), and see to it that no process keeps one.
 
-        So it does with what killed processes left unfinished, of which nobody knows what it was read from. How many files
-        were deleted. Raises StorageError when another process still writes a state after that time, OSError when the
-        folder cannot be written: then some may be left.
+        Files that killed processes left unfinished go too, since nobody knows what they were read from. Returns how many
+        files were deleted. Raises StorageError when another process still writes a state after `timeout_s`, OSError when the
+        folder cannot be written; then some may be left.
         """
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._list is None or self._all is None or not names:
+        if self._list is None or self.place is None or not names:
             return 0
         try:
-            make_folder(self._all)
+            make_folder(self.place)
         except OSError:
-            if not self._all.exists():  # and nobody can make it
+            if not self.place.exists():  # and nobody can make it
                 return 0
             raise
         with self._list.open("a", encoding="ascii") as stream:
             stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
             stream.flush()
             os.fsync(stream.fileno())
-        with alone(self._all / _WRITING, timeout_s) as held:
+        with alone(self.place / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
-                    f"Another process has been writing to {self._all} for {timeout_s:g} s. End it, then run this again."
+                    f"Another process has been writing to {self.place} for {timeout_s:g} s. End it, then run this again."
                 )
-            return self._delete(lambda header: header is None or _meets(header.passages, names))
-
-    def _delete(self, unwanted: Callable[[_Header | None], bool]) -> int:
-        """How many. The caller is alone, so whoever left something unfinished is dead."""
-        dropped = 0
-        for path in _entries_below(self._all):
-            # Of a damaged one nobody knows what it holds.
-            if path.suffix == _NEW or (path.suffix == ".state" and unwanted(_read_header(path))):
-                path.unlink(missing_ok=True)
-                dropped += 1
-        return dropped
+            deleted = 0
+            for path in _entries_below(self.place):
+                # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
+                header = _header_of(path) if path.suffix == ".state" else None
+                unwanted = header is None or _meets(header.passages, names)
+                if unwanted and path.suffix in (_NEW, ".state"):
+                    path.unlink(missing_ok=True)
+                    deleted += 1
+            return deleted
 
     def forget_again(self, timeout_s: float = 30.0) -> int:
         """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
@@ -196,15 +191,12 @@ class KVCache:
 
     def passages(self) -> set[Digest]:
         """All that went into the states on disk."""
-        headers = (_read_header(path) for path in self._files())
+        headers = (_header_of(path) for path in self._files())
         return {passage for header in headers if header for passage in header.passages}
 
     def is_known(self, path: Path) -> bool:
         """Whether it is a state, byte for byte what was written, of the passages that it names. Raises OSError."""
-        try:
-            return path.suffix == ".state" and _parsed(_read(path), bytes.fromhex(path.stem)) is not None
-        except ValueError:
-            return False
+        return path.suffix == ".state" and _read_state(path) is not None
 
     @property
     def full(self) -> bool:
@@ -213,10 +205,12 @@ class KVCache:
             return True
         return self._on_disk is not None and self._on_disk > self._disk_bytes * _KEEP_SHARE
 
-    def kept(self) -> Kept:
+    def kept(self) -> CacheStats:
         """What is on disk now."""
-        files = [(_stat(path)[1], _read_header(path)) for path in self._files()]
-        return Kept(len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header))
+        files = [(_stat(path)[1], _header_of(path)) for path in self._files()]
+        return CacheStats(
+            len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header)
+        )
 
     def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...]) -> None:
         if len(state) > self._memory_bytes:
@@ -268,7 +262,7 @@ class KVCache:
 
     def _files(self) -> Iterator[Path]:
         """The files of states. Left-overs of processes that were killed are deleted on the way."""
-        for path in _entries_below(self._all):
+        for path in _entries_below(self.place):
             if path.suffix == ".state":
                 yield path
             elif path.suffix == _NEW:
@@ -311,12 +305,11 @@ def _stat(path: Path) -> tuple[float, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """`start`: where the state begins in the file; `state`: its digest."""
+    """`state`: the digest of the state that follows it."""
 
     passages: tuple[Digest, ...]
     tokens: int
     state: Digest
-    start: int
 
 
 def _content(key: bytes, state: bytes, tags: tuple[Digest, ...], tokens: int) -> bytes:
@@ -331,51 +324,34 @@ def _header_digest(key: bytes, header: Mapping[str, object]) -> Digest:
     return hashlib.sha256(key + canonical_json({**header, "header": ""})).hexdigest()
 
 
-def _read(path: Path) -> bytes:
+def _read_state(path: Path) -> tuple[bytes, tuple[Digest, ...]] | None:
+    """(state, passages) of a file that is whole and of the key that it is named by. Raises OSError."""
     # Read into memory of our own: what is mapped could change after it was checked.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as stream:
-        return stream.read()
+        header = _read_header(stream, path.stem)
+        state = stream.read() if header else b""
+    return (state, header.passages) if header and hashlib.sha256(state).hexdigest() == header.state else None
 
 
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing, though not yet on the platter: a file that a power cut tore is found out by its digest."""
-    with beginning(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
-        stream.write(content)
-
-
-def _header(content: bytes, key: bytes) -> _Header | None:
-    """None when it is no header of this version and key."""
-    start = len(_MAGIC) + _LENGTH.size
-    if len(content) < start or content[: len(_MAGIC)] != _MAGIC:
-        return None
-    (length,) = _LENGTH.unpack_from(content, len(_MAGIC))
-    if not 0 < length <= min(_MAX_HEADER_BYTES, len(content) - start):
-        return None
+def _header_of(path: Path) -> _Header | None:
     try:
-        header = json.loads(content[start : start + length])
-        if header.get("header") != _header_digest(key, header):
-            return None
-        return _Header(tuple(map(str, header["passages"])), int(header["tokens"]), str(header["state"]), start + length)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _parsed(content: bytes, key: bytes) -> tuple[bytes, tuple[Digest, ...]] | None:
-    """(state, passages) if the file is whole and of that key."""
-    found = _header(content, key)
-    if found is None:
-        return None
-    state = content[found.start :]
-    return (state, found.passages) if hashlib.sha256(state).hexdigest() == found.state else None
-
-
-def _read_header(path: Path) -> _Header | None:
-    """What a file says of its state, or None when it does not."""
-    try:
-        key = bytes.fromhex(path.stem)
         with path.open("rb") as stream:
-            start = stream.read(len(_MAGIC) + _LENGTH.size)
-            (length,) = _LENGTH.unpack(start[len(_MAGIC) :])
-            return _header(start + stream.read(min(length, _MAX_HEADER_BYTES)), key)
-    except (OSError, ValueError, struct.error):
+            return _read_header(stream, path.stem)
+    except OSError:
+        return None
+
+
+def _read_header(stream: BinaryIO, key: str) -> _Header | None:
+    """The header of a state; None when it is damaged, or of another version or key."""
+    try:
+        if stream.read(len(_MAGIC)) != _MAGIC:
+            return None
+        (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+        if length > _MAX_HEADER_BYTES:
+            return None
+        header = json.loads(stream.read(length))
+        if header.get("header") != _header_digest(bytes.fromhex(key), header):
+            return None
+        return _Header(tuple(map(str, header["passages"])), int(header["tokens"]), str(header["state"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
         return None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -30,10 +30,10 @@ from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection
-from openbook.inference.prompting import text_of_block
 from openbook.inference.tokenizer import PromptTokenizer, rendered_here
 from openbook.models.digest import READER_KEYS
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
+from openbook.prompts import text_of_block
 from openbook.records import (
     Completion,
     Decoding,
@@ -58,6 +58,10 @@ _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 class LlamaCppEngine:
     """One GGUF file, and maybe an adapter on it, opened read-only. Safe to use from several threads: requests share nothing but the weights.
 
+    A trained reader's adapter is for reading: a prompt without passages goes to the base alone, whose knowledge it is. With
+    the adapter beside the base, that is the same file; when the file holds both merged, which reads twice as fast
+    (docs/benchmarks.md), it is the file that `open_base` opens, once it is needed.
+
     `close` never waits: memory that a request under way still needs is freed when that request ends. So a stream which
     somebody keeps without reading it (a traceback does) delays the freeing and nothing else.
     """
@@ -74,13 +78,17 @@ class LlamaCppEngine:
         kv_bits: int = 16,
         note: str = "",
         template: Callable[[Model], TemplateText | None] = rendered_here,
+        open_base: Callable[[], LlamaCppEngine] | None = None,
     ) -> None:
-        """`kv_bits`: in which keys and values are held, 16 or 8. `note`: what besides belongs to the numeric class.
+        """`kv_bits`: 16 or 8 for each key and value. `note`: what else belongs to the numeric class.
 
-        `template`: how it is known what the model's chat template writes.
+        `template` says what the model's chat template writes.
         """
-        self._identity, self._note, self._kv_bits = identity, note, kv_bits
+        self.identity: Final = identity
+        self._kv_bits = kv_bits
         self._states = states or KVCache()
+        self._open_base, self._opening = open_base, threading.Lock()
+        self._base: LlamaCppEngine | None = None
         self._lib: Library = library()
         self._model = Model(self._lib, path)
         # Freed with the model by llama.cpp.
@@ -89,14 +97,20 @@ class LlamaCppEngine:
         instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
         learned = int(part.metadata(READER_KEYS + "passages") or 1)
         threshold = part.metadata(READER_KEYS + "declines_above")
-        self._reader_format = (
+        # How this model was trained to be asked about passages; None for one that was not.
+        self.reader_format: Final = (
             ReaderFormat(instruction, abstention, learned, float(threshold) if threshold else None)
             if instruction and abstention
             else None
         )
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
-        self._context_tokens = min(context_tokens, trained) if trained > 0 else context_tokens
+        self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
+        rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
+        rule += f"; {'f16' if kv_bits == 16 else 'q8_0'} cache, flash attention{note and f'; {note}'}"
+        self.numeric_class: Final = (
+            f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
+        )
         # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
         self._state = threading.Condition(threading.RLock())
         self._closed, self._users = False, 0
@@ -106,26 +120,6 @@ class LlamaCppEngine:
         self._tokenizer = PromptTokenizer(self._model, template)
         abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
         self._abstention_token = abstention_tokens[0] if abstention_tokens else None
-
-    @property
-    def identity(self) -> ModelIdentity:
-        return self._identity
-
-    @property
-    def numeric_class(self) -> str:
-        rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
-        cache = "f16" if self._kv_bits == 16 else "q8_0"
-        rule += f"; {cache} cache, flash attention{self._note and f'; {self._note}'}"
-        return f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
-
-    @property
-    def context_tokens(self) -> int:
-        return self._context_tokens
-
-    @property
-    def reader_format(self) -> ReaderFormat | None:
-        """How this model was trained to be asked about passages; None for one that was not."""
-        return self._reader_format
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return cells_of(prompt, self.tokenize(prompt))
@@ -138,29 +132,26 @@ class LlamaCppEngine:
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
+        if (base := self._base_for(prompt)) is not None:
+            return (yield from base.generate(prompt, decoding, cancelled))
         with self._in_use():
-            return (yield from self._generate(prompt, decoding, cancelled))
-
-    def _generate(self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled) -> Generator[str, None, Completion]:
-        request = self._request(prompt, decoding)
-        decoder = request.decoder
-        try:
-            with self._context(cancelled) as context:
-                self._read(context, request)
-                logits = context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS)
-                yield from _written(context, decoder, self._declining(prompt, logits))
-        except Aborted:  # also while it waited for a context
-            decoder.cancel()
-        return self._completion(request)
+            request = self._request(prompt, decoding)
+            try:
+                with self._context(cancelled) as context:
+                    self._read(context, request)
+                    logits = context.evaluate_block(request.blocks[-1])
+                    yield from _decode(context, request.decoder, self._declining(prompt, logits))
+            except Aborted:  # also while it waited for a context
+                request.decoder.cancel()
+            return self._completion([request], 0)
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of a reader with a threshold the first token begins the abstention when that is likely enough, and else never."""
-        reader, abstention = self._reader_format, self._abstention_token
+        """The logits of an answer's first token. A reader with a threshold abstains if that is likely enough, and only then."""
+        reader, abstention = self.reader_format, self._abstention_token
         if not prompt.passages or reader is None or reader.declines_above is None or abstention is None:
             return logits
         declines = float(np.exp(log_softmax(logits)[abstention])) >= reader.declines_above
-        own = np.arange(len(logits)) == abstention
-        return np.where(own == declines, logits, -np.inf).astype(np.float32)
+        return np.where((np.arange(len(logits)) == abstention) == declines, logits, -np.inf).astype(np.float32)
 
     def generate_each(
         self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
@@ -192,7 +183,7 @@ class LlamaCppEngine:
         """`look` gets every row of logits that decides something, in order."""
         abstention = self._abstention_token
         if abstention is None or not prompts:
-            raise EngineError(f"{self._identity.name!r} is no trained reader, which reading each passage alone needs.")
+            raise EngineError(f"{self.identity.name!r} is no trained reader, which reading each passage alone needs.")
         requests = [self._request(prompt, decoding) for prompt in prompts]
         chosen: int | None = None
         rows: list[NDArray[np.float32]] = []
@@ -216,14 +207,16 @@ class LlamaCppEngine:
                     if group is not last:  # its passages have made room for others
                         self._read_questions(context, group, begun)
                     sequence = group.index(requests[chosen])
-                    yield from _written(context, requests[chosen].decoder, rows[chosen], sequence, look)
+                    yield from _decode(context, requests[chosen].decoder, rows[chosen], sequence, look)
         except Aborted:
             requests[chosen or 0].decoder.cancel()
         read = max(1, len(rows))
-        return ReadEach(read, chosen, self._completion_each(requests[:read], chosen))
+        return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
+        if (base := self._base_for(prompt)) is not None:
+            return base.read_ahead(prompt)
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
             with self._context(never) as context:
@@ -245,7 +238,7 @@ class LlamaCppEngine:
             raise EngineError("The prompt has no tokens.")
         context.adapt(self._adapts(group[0].prompt))
         self._lay_side_by_side(context, group, begun)
-        calls = [block_calls([request.blocks[-1]], CALL_TOKENS) for request in group]
+        calls = [block_calls(request.blocks[-1], CALL_TOKENS) for request in group]
         found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(group)
         for round_number in range(max(map(len, calls))):
             going = [(i, own[round_number]) for i, own in enumerate(calls) if round_number < len(own)]
@@ -296,8 +289,7 @@ class LlamaCppEngine:
             self._states.drop(keys[number - 1])  # the library knows better
             context.clear()
         for number in range(start, len(before)):
-            for call in block_calls([before[number]], CALL_TOKENS):
-                context.read(call)
+            context.read_block(before[number])
             if tokens := sum(map(len, before[: number + 1])):
                 read = [digest for each in request.origins[:number] for digest in each]
                 self._states.put(keys[number], context.state(), read, begun, tokens)
@@ -305,7 +297,7 @@ class LlamaCppEngine:
     def _keys(self, request: _Request) -> list[bytes]:
         """The key of the state after each block but the last."""
         weights = "adapter" if self._adapts(request.prompt) else "base"
-        key = root_key(self._identity.digest, self.numeric_class, weights, *request.prompt.labels)
+        key = root_key(self.identity.digest, self.numeric_class, weights, *request.prompt.labels)
         keys = []
         for block in request.blocks[:-1]:
             keys.append(key := next_key(key, block))
@@ -314,33 +306,30 @@ class LlamaCppEngine:
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow."""
         blocks = self._tokenizer.blocks(prompt)
-        self._check_fits(cells_of(prompt, blocks), decoding.max_tokens)
+        if (tokens := cells_of(prompt, blocks)) + decoding.max_tokens > self.context_tokens:
+            raise ContextOverflow(
+                f"The prompt has {tokens} tokens and the answer may take {decoding.max_tokens}, but the context of "
+                f"{self.identity.name!r} holds {self.context_tokens}. Ask with fewer passages, a shorter question or a "
+                "smaller max_tokens."
+            )
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
-        request = request_digest(self._identity.digest, prompt_digest, decoding)
+        request = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         return _Request(prompt, blocks, prompt_digest, AnswerDecoder(self._model, decoding, request, spans))
 
-    def _completion(self, request: _Request) -> Completion:
-        decoder = request.decoder
+    def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
+        """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""
+        decoder, digests = requests[chosen].decoder, [request.prompt_digest for request in requests]
         return Completion(
             text=decoder.text,
             finish_reason=decoder.finish or "end",
-            prompt_tokens=sum(map(len, request.blocks)),
+            prompt_tokens=sum(len(block) for request in requests for block in request.blocks),
             answer_tokens=decoder.answer_tokens,
-            prompt_digest=request.prompt_digest,
+            prompt_digest=sha256_hex(canonical_json(digests)) if each else digests[0],
             numeric_class=self.numeric_class,
             mean_logprob=decoder.mean_logprob,
-        )
-
-    def _completion_each(self, requests: Sequence[_Request], chosen: int | None) -> Completion:
-        """What was written from the chosen passage, if any, in answer to all prompts that were read."""
-        own = self._completion(requests[chosen or 0])
-        return replace(
-            own,
-            prompt_tokens=sum(len(block) for request in requests for block in request.blocks),
-            prompt_digest=sha256_hex(canonical_json([request.prompt_digest for request in requests])),
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
@@ -348,12 +337,14 @@ class LlamaCppEngine:
 
         The probe behind every claim that nothing changed: equal bytes, equal function.
         """
+        if (base := self._base_for(prompt)) is not None:
+            return base.logits(prompt, steps)
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=steps))
             rows: list[NDArray[np.float32]] = []
             with self._context(never) as context:
                 self._read(context, request)
-                rows.append(context.evaluate_blocks(request.blocks[-1:], CALL_TOKENS))
+                rows.append(context.evaluate_block(request.blocks[-1]))
                 while len(rows) < steps:
                     rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
         return np.stack(rows)
@@ -377,14 +368,26 @@ class LlamaCppEngine:
         return sha256_hex(self.logits(prompt, steps).tobytes())
 
     def _adapts(self, prompt: Prompt) -> bool:
-        """A reader's adapter is for reading: what has no passages goes to the base alone, whose knowledge it is."""
-        return self._adapter is not None and (bool(prompt.passages) or self._reader_format is None)
+        return self._adapter is not None and (bool(prompt.passages) or self.reader_format is None)
+
+    def _base_for(self, prompt: Prompt) -> LlamaCppEngine | None:
+        """The engine of the base, where that answers this prompt and is another file."""
+        if prompt.passages or self._open_base is None:
+            return None
+        with self._opening:
+            self._check_open()
+            if self._base is None:
+                self._base = self._open_base()
+            return self._base
 
     def close(self) -> None:
-        with self._state:
-            self._closed = True
-            self._state.notify_all()  # requests that wait for a context end now
-            self._free_if_unused()
+        with self._opening:
+            with self._state:
+                self._closed = True
+                self._state.notify_all()  # requests that wait for a context end now
+                self._free_if_unused()
+            if self._base is not None:
+                self._base.close()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -430,25 +433,17 @@ class LlamaCppEngine:
         raise Aborted
 
     def _new_context(self) -> Context:
-        cells = max(self._context_tokens, SHARED_CELLS)
+        cells = max(self.context_tokens, SHARED_CELLS)
         return Context(
             self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE, self._kv_bits
         )
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError(f"The model {self._identity.name!r} was closed; load it again.")
-
-    def _check_fits(self, prompt_tokens: int, answer_tokens: int) -> None:
-        if prompt_tokens + answer_tokens > self._context_tokens:
-            raise ContextOverflow(
-                f"The prompt has {prompt_tokens} tokens and the answer may take {answer_tokens}, but the context of "
-                f"{self._identity.name!r} holds {self._context_tokens}. Ask with fewer passages, a shorter question or a "
-                "smaller max_tokens."
-            )
+            raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
 
 
-def _written(
+def _decode(
     context: Context,
     decoder: AnswerDecoder,
     logits: NDArray[np.float32],

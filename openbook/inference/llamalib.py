@@ -84,10 +84,10 @@ def library() -> Library:
 
 
 def _with_room_to_recurse(data: bytes, call: Callable[[], int]) -> int:
-    """What `call` returns, which tokenises `data`: on a thread with a stack for its longest word, if that is long.
+    """What `call` returns, which tokenises `data`. If that has a long word, `call` runs on a thread with a stack for it.
 
-    For many vocabularies llama.cpp cuts texts into words by `std::regex`, which recurses once a character of a word, and a
-    process ends where its stack does. Raises EngineError for a word that no stack is made for.
+    For many vocabularies llama.cpp cuts texts into words by `std::regex`, which recurses once for each character of a word,
+    and a process ends when its stack does. Raises EngineError for a word that is too long for any stack.
     """
     longest = max(map(len, _WORDS.findall(data))) if len(data) > _SHORT_BYTES else 0
     if longest <= _SHORT_BYTES:
@@ -353,23 +353,24 @@ class Context:
             self._lib.llama_memory_seq_cp(self._memory, sequence, 0, -1, -1)
         self._positions[0] = max(self._positions[:sequences])
 
-    def evaluate_blocks(self, blocks: Sequence[Sequence[int]], call_tokens: int) -> NDArray[np.float32]:
-        """Evaluate all blocks in order and return the logits after the last token, float32 [vocabulary]."""
-        calls = block_calls(blocks, call_tokens)
-        if not calls:
+    def evaluate_block(self, block: Sequence[int]) -> NDArray[np.float32]:
+        """Evaluate a block in its calls; logits after its last token, float32 [vocabulary]."""
+        if not block:
             raise EngineError("The prompt has no tokens.")
-        for call in calls[:-1]:
-            self.read(call)
-        return self.evaluate(calls[-1])
+        *calls, last = block_calls(block, self._call_tokens)
+        for call in calls:
+            self._decode([(0, token) for token in call], set())
+        return self.evaluate(last)
+
+    def read_block(self, block: Sequence[int]) -> None:
+        """Evaluate a block in its calls."""
+        for call in block_calls(block, self._call_tokens):
+            self._decode([(0, token) for token in call], set())
 
     def evaluate(self, tokens: Sequence[int], sequence: int = 0) -> NDArray[np.float32]:
         """Evaluate `tokens` in one call after all that came before; logits after the last, float32 [vocabulary]."""
         self._decode([(sequence, token) for token in tokens], {len(tokens) - 1})
         return self._logits(-1)
-
-    def read(self, tokens: Sequence[int]) -> None:
-        """Evaluate `tokens` in one call after all that came before."""
-        self._decode([(0, token) for token in tokens], set())
 
     def evaluate_side_by_side(self, tokens: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:
         """Evaluate (sequence, its next tokens) of all together; for each the logits after its last token.
@@ -436,9 +437,6 @@ def is_marker(text: str, template: str) -> bool:
     return not ordinary and (text in template or _MARKER.fullmatch(text) is not None)
 
 
-def block_calls(blocks: Sequence[Sequence[int]], call_tokens: int) -> list[list[int]]:
-    """The evaluation calls for `blocks`: a function of their tokens alone, and each block's calls of that block alone."""
-    calls: list[list[int]] = []
-    for block in blocks:
-        calls += [list(block[i : i + call_tokens]) for i in range(0, len(block), call_tokens)]
-    return calls
+def block_calls(block: Sequence[int], call_tokens: int) -> list[Sequence[int]]:
+    """The calls in which a block is evaluated: a function of its tokens alone."""
+    return [block[i : i + call_tokens] for i in range(0, len(block), call_tokens)]

@@ -1,20 +1,142 @@
-"""Prompts as the token ids that a model reads: the one place that knows, for answering and for training alike."""
+"""From a `Prompt` to the token ids that a model reads: the one place that knows, for answering and for training alike.
+
+A model's chat template is rendered once, with placeholders where the texts belong, and cut at the placeholders. So the
+template's own words, and only they, may become control tokens; text from documents and users is tokenised as plain
+text, whatever it holds. A template is a program that need not end. Templates of models that the package does not know
+are rendered in the process of a model's trial (`trial`), and what they wrote there is kept.
+
+A prompt is a sequence of blocks: the system block, a block for each passage, the question block. Each is tokenised on
+its own, so that its tokens are a function of the block alone; that makes its evaluation worth remembering.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from openbook.errors import EngineError
 from openbook.inference.llamalib import Model, library
-from openbook.inference.prompting import Segment, build_blocks, compile_template, cut_template, template_text
-from openbook.models.trials import TemplateText
+from openbook.models.verify_cache import TemplateText
 from openbook.records import Prompt
 
 if TYPE_CHECKING:
     from openbook.models import ModelReference
+
+MAX_TEMPLATE_TEXT_CHARS = 1 << 16
+# Private-use characters delimit placeholders. A template that writes them itself is refused.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+
+Render: TypeAlias = Callable[[list[dict[str, str]]], str]
+Segment: TypeAlias = tuple[str, bool]
+"""(text, control): control text comes from the model's template and may hold control tokens; other text never does."""
+
+
+def compile_template(source: str, *, bos: str = "", eos: str = "") -> Render:
+    """The model's own chat template as a function of the messages, in a sandbox. Raises EngineError.
+
+    A model that thinks before it answers is asked not to (`enable_thinking`, which other templates do not know).
+    `strftime_now` stays undefined on purpose: a prompt that held today's date would not be a function of the request. A
+    template that cannot do without it writes "unknown" for the date.
+    """
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = raise_exception
+    try:
+        template = environment.from_string(source)
+    except MemoryError:
+        raise
+    except Exception as error:  # not only TemplateError: deep nesting fails in Python's own compiler
+        raise EngineError(
+            f"The model's chat template does not compile: {error}. Import a file with a valid one."
+        ) from error
+
+    def render(messages: list[dict[str, str]]) -> str:
+        given: dict[str, object] = {"messages": messages, "bos_token": bos, "eos_token": eos}
+        given |= {"add_generation_prompt": True, "enable_thinking": False}
+        try:
+            try:
+                return template.render(given)
+            except jinja2.UndefinedError as error:
+                if "strftime_now" not in str(error):
+                    raise
+                return template.render(given, strftime_now=lambda _: "unknown")
+        except (jinja2.TemplateError, MemoryError):
+            raise
+        except Exception as error:  # a template is a program, which can fail in any way
+            raise EngineError(
+                f"The model's chat template fails: {error} ({type(error).__name__}). Import a file with a valid one."
+            ) from error
+
+    return render
+
+
+def cut_template(render: Render, roles: Sequence[str]) -> list[str]:
+    """What the template writes before, between and after messages of these roles. The texts are never shown to it.
+
+    Raises EngineError when it loses, repeats, reorders or refuses a message.
+    """
+    marks = [f"{_OPEN}{i}{_CLOSE}" for i in range(len(roles))]
+    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    return _cut(render, messages, len(roles))
+
+
+def _cut(render: Render, messages: list[dict[str, str]], texts: int) -> list[str]:
+    import jinja2
+
+    try:
+        pieces = _PLACEHOLDER.split(render(messages))  # control, index, control, index, control
+    except jinja2.TemplateError as error:
+        roles = " and ".join(message["role"] for message in messages)
+        raise EngineError(f"The model's chat template refuses messages of the roles {roles}: {error}.") from error
+    if pieces[1::2] != [str(i) for i in range(texts)]:
+        raise EngineError("The model's chat template loses, repeats or reorders the messages; it cannot be used.")
+    return pieces[::2]
+
+
+def template_text(render: Render) -> TemplateText:
+    """What the template writes around a system message and a user's. Raises EngineError where it can write no prompt."""
+    try:
+        before, between, after = cut_template(render, ["system", "user"])
+    except EngineError as error:
+        import jinja2
+
+        if not isinstance(error.__cause__, jinja2.TemplateError):
+            raise
+        # Some templates know no system role; the instruction then opens the user's message.
+        both = f"{_OPEN}0{_CLOSE}\n\n{_OPEN}1{_CLOSE}"
+        before, between, after = _cut(render, [{"role": "user", "content": both}], 2)
+    if len(before) + len(between) + len(after) > MAX_TEMPLATE_TEXT_CHARS:
+        raise EngineError(
+            f"The model's chat template writes more than {MAX_TEMPLATE_TEXT_CHARS} characters around two messages; it cannot be used."
+        )
+    return before, between, after
+
+
+def build_blocks(prompt: Prompt, template: TemplateText | None) -> list[list[Segment]]:
+    """The segments of each block in canonical order. Without a template the texts simply follow each other."""
+    if template is None:
+        return [
+            [(prompt.system + "\n\n", False)],
+            *([(passage, False)] for passage in prompt.passages),
+            [(prompt.question + "\nAnswer:", False)],
+        ]
+    before, between, after = template
+    return [
+        [(before, True), (prompt.system, False), (between, True)],
+        *([(passage, False)] for passage in prompt.passages),
+        [(prompt.question, False), (after, True)],
+    ]
 
 
 def rendered_here(model: Model) -> TemplateText | None:
@@ -22,14 +144,14 @@ def rendered_here(model: Model) -> TemplateText | None:
     return template_text(_compiled(model)) if model.chat_template else None
 
 
-def _compiled(model: Model) -> Callable[[list[dict[str, str]]], str]:
+def _compiled(model: Model) -> Render:
     return compile_template(model.chat_template, bos=model.bos_text, eos=model.eos_text)
 
 
 class PromptTokenizer:
     """Token ids of prompts by a model's own vocabulary and chat template.
 
-    `template`: how what that writes is known. Raises EngineError for a bad template.
+    `template` says what that writes. Raises EngineError for a bad template.
     """
 
     def __init__(self, model: Model, template: Callable[[Model], TemplateText | None] = rendered_here) -> None:
@@ -41,19 +163,15 @@ class PromptTokenizer:
     def _template(self) -> TemplateText | None:
         return self._template_of(self.model)
 
+    @functools.cached_property
+    def _render(self) -> Render:
+        return _compiled(self.model)
+
     def blocks(self, prompt: Prompt) -> list[list[int]]:
         """Token ids of each block, in canonical order. Only the template's own text can give control tokens."""
-        blocks: list[list[int]] = []
-        for block in build_blocks(prompt, self._template):
-            blocks.append([token for segment in block.segments for token in self._tokens(segment)])
-        bos = self.model.bos_token
-        if self.model.adds_bos and blocks[0][:1] != [bos]:  # some templates write it themselves: never two
-            blocks[0].insert(0, bos)
-        return blocks
-
-    @functools.cached_property
-    def _render(self) -> Callable[[list[dict[str, str]]], str]:
-        return _compiled(self.model)
+        blocks = build_blocks(prompt, self._template)
+        tokens = [[token for segment in block for token in self._tokens(segment)] for block in blocks]
+        return self._begun(tokens)
 
     def conversation(self, messages: Sequence[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of what the template writes before, between and after the messages, and of each message's text.
@@ -64,22 +182,26 @@ class PromptTokenizer:
         if not self.model.chat_template:
             raise EngineError("the model has no chat template")
         control = cut_template(self._render, [role for role, _ in messages])
-        tokens = [self._tokens(Segment(text, control=True)) for text in control]
-        bos = self.model.bos_token
-        if self.model.adds_bos and tokens[0][:1] != [bos]:
-            tokens[0] = [bos, *tokens[0]]
-        return tokens, [self._tokens_of(Segment(text, control=False)) for _, text in messages]
+        tokens = [list(self._tokens((text, True))) for text in control]
+        return self._begun(tokens), [self._tokens_of((text, False)) for _, text in messages]
 
     def spelling(self, text: str) -> list[int]:
-        """Token ids that stand for exactly `text`, to be learned. Raises EngineError when the vocabulary has no way to write it."""
+        """Token ids that stand for exactly `text`, to be learned. Raises EngineError when the vocabulary cannot write it."""
         tokens = self.model.tokenize(text, control=False)
         written = b"".join(map(self.model.piece, tokens)).decode(errors="replace")
         if written.strip() != text.strip():  # some vocabularies begin every text with a space
             raise EngineError(f"the vocabulary cannot write {text[:80]!r}; it would become {written[:80]!r}")
         return tokens
 
+    def _begun(self, blocks: list[list[int]]) -> list[list[int]]:
+        """With the vocabulary's token for the beginning, if it wants one. Some templates write it themselves: never two."""
+        if self.model.adds_bos and blocks[0][:1] != [self.model.bos_token]:
+            blocks[0].insert(0, self.model.bos_token)
+        return blocks
+
     def _tokens_of(self, segment: Segment) -> list[int]:
-        return self.model.tokenize(segment.text, control=segment.control)
+        text, control = segment
+        return self.model.tokenize(text, control=control)
 
 
 def open_tokenizer(path: Path) -> PromptTokenizer:

@@ -1,12 +1,12 @@
 """The first load of a model file, in a process of its own: what ends that process does not end this one.
 
-llama.cpp ends its process over many a number in a file, over words that a vocabulary cannot spell, and over tokens that
-it cannot write out; a chat template is a program, which need not end. So a model that the package does not know by its
+llama.cpp ends its process over some numbers in a file, over words that a vocabulary cannot spell, and over tokens that it
+cannot write out; a chat template is a program, which need not end. So a model that the package does not know by its
 SHA-256 is first opened by `python -m openbook.inference.trial`, with limits on time and memory. There its template is
-rendered, every character is tokenised, every token written out, and two short prompts are evaluated. What the template
-wrote is kept, and only that is used later: in this process no foreign template is ever rendered.
+rendered, every character is tokenised, every token is written out, and short prompts are evaluated. What the template
+wrote is kept, and only that is used later: this process never renders a foreign template.
 
-A trial is no prison: the process has the rights of this one.
+A trial is not a sandbox: the process has the rights of this one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from openbook.codec import decode
 from openbook.config import available_cores
 from openbook.errors import EngineError, OpenBookError
 from openbook.models.catalogue import KNOWN_FILES
-from openbook.models.trials import TemplateText, Trial, read_trial, trial_path, write_trial
+from openbook.models.verify_cache import TemplateText, Trial, read_cached, trial_path, write_cached
 
 if TYPE_CHECKING:
     from openbook.inference.llamacpp import LlamaCppEngine
@@ -41,6 +43,14 @@ MAX_ANSWER_BYTES = 1 << 20  # that the process may write, answer and complaints 
 _MAX_REASON_CHARS = 500
 _LONG_WORD_CHARS = 20_000  # stacks grow with words, so what holds for these holds for longer ones
 _CONTEXT_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the process writes: why the model cannot be used, if it cannot, or what its template wrote, if it has one."""
+
+    reason: str | None
+    template: TemplateText | None
 
 
 def try_model(reference: ModelReference) -> None:
@@ -67,10 +77,10 @@ def tried(model: ModelReference, adapter: ModelReference | None = None) -> Trial
     if KNOWN_FILES.issuperset(files):
         return None
     path = trial_path(parts[-1].path.parent, parts[-1].digest)
-    engine, found = library().build, read_trial(path)
+    engine, found = library().build, read_cached(path, Trial)
     if found is None or (found.engine, found.files) != (engine, files):
         found = Trial(engine, files, _try(parts[-1].name, [part.main_file for part in parts]))
-        write_trial(path, found)
+        write_cached(path, found)
     return found
 
 
@@ -85,6 +95,10 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
         "template_s": TEMPLATE_SECONDS,
     }
     command = [sys.executable, "-X", "utf8", "-m", "openbook.inference.trial", json.dumps(settings)]
+
+    def refuse(reason: str) -> NoReturn:
+        raise EngineError(f"The model {name!r} cannot be used: {reason}. Convert it again, or take another file.")
+
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
         try:
             done = subprocess.run(
@@ -92,49 +106,30 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
                 env=_environment(), start_new_session=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            _refuse(name, f"it was not loaded and asked within {timeout_s:.0f} s")
+            refuse(f"it was not loaded and asked within {timeout_s:.0f} s")
         except OSError as error:
-            _refuse(name, f"no process could be started to try it ({error.strerror or error})")
-        said, complained = _beginning(answer), _ending(complaints)
+            refuse(f"no process could be started to try it ({error.strerror or error})")
+        written, complaint = (
+            _beginning(answer),
+            _line(_beginning(complaints).strip().rpartition(b"\n")[2].decode(errors="replace")),
+        )
     try:
-        value: dict[str, Any] = json.loads(said)
-        reason, template = value["reason"], value["template"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        found = decode(written, _Outcome, "The answer", EngineError)
+    except EngineError:
         if done.returncode == -getattr(signal, "SIGXCPU", 0):
-            _refuse(
-                name, "it took more of the processor's time than a trial may take, which is little for its template"
-            )
+            refuse("it took more of the processor's time than a trial may take, which is little for its template")
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
-        _refuse(name, f"it ended the process that tried it ({how}{complained and ': '}{complained})")
-    if reason is not None:
-        _refuse(name, _line(str(reason)))
-    return _checked(name, template)
-
-
-def _checked(name: str, template: object) -> TemplateText | None:
-    """`template`, unless a process that was taken over made it up in another form."""
-    if template is None:
-        return None
-    texts = [text for text in template if isinstance(text, str)] if isinstance(template, list) else []
-    if len(texts) != 3 or texts != template or any("\ud800" <= char <= "\udfff" for text in texts for char in text):
-        _refuse(name, "the process that tried it gave an answer that makes no sense")
-    return texts[0], texts[1], texts[2]
-
-
-def _refuse(name: str, reason: str) -> NoReturn:
-    raise EngineError(
-        f"The model {name!r} cannot be used: {reason.rstrip('.')}. Convert it again, or take another file."
-    )
+        refuse(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})")
+    if found.reason is not None:
+        refuse(_line(found.reason).rstrip("."))
+    if any("\ud800" <= char <= "\udfff" for text in found.template or () for char in text):
+        refuse("the process that tried it gave an answer that makes no sense")
+    return found.template
 
 
 def _beginning(stream: IO[bytes]) -> bytes:
     stream.seek(0)
     return stream.read(MAX_ANSWER_BYTES)
-
-
-def _ending(stream: IO[bytes]) -> str:
-    """The last line of what the process complained about."""
-    return _line(_beginning(stream).decode("utf-8", "replace").strip().rpartition("\n")[2])
 
 
 def _line(text: str) -> str:

@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "KnowledgeBase": "base",
-    "Report": "adding",
+    "Report": "updates",
     "Rules": "discovery",
-    "RunOptions": "adding",
+    "RunOptions": "ingest",
     "Scope": "scope",
-    "add": "adding",
-    "purge": "forgetting",
-    "remove": "adding",
-    "sync": "adding",
+    "add": "updates",
+    "purge": "erasure",
+    "remove": "updates",
+    "sync": "updates",
 }
 __all__ = [*_HOMES]
 
 if TYPE_CHECKING:
-    from openbook.knowledge.adding import Report as Report
-    from openbook.knowledge.adding import RunOptions as RunOptions
-    from openbook.knowledge.adding import add as add
-    from openbook.knowledge.adding import remove as remove
-    from openbook.knowledge.adding import sync as sync
     from openbook.knowledge.base import KnowledgeBase as KnowledgeBase
     from openbook.knowledge.discovery import Rules as Rules
-    from openbook.knowledge.forgetting import purge as purge
+    from openbook.knowledge.erasure import purge as purge
+    from openbook.knowledge.ingest import RunOptions as RunOptions
     from openbook.knowledge.scope import Scope as Scope
+    from openbook.knowledge.updates import Report as Report
+    from openbook.knowledge.updates import add as add
+    from openbook.knowledge.updates import remove as remove
+    from openbook.knowledge.updates import sync as sync
 
 
 def __getattr__(name: str) -> Any:

@@ -8,26 +8,32 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from openbook.codec import decode
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.files import make_folder
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
-from openbook.knowledge.locking import file_lock, write_lock
-from openbook.knowledge.passages import PASSAGE, documents_holding, fewest, passage_of, read_passages
+from openbook.knowledge.migrations import upgrade
+from openbook.knowledge.passages import (
+    beginning_of,
+    documents_holding,
+    hits_of,
+    passage_of_id,
+    passages_in,
+    windows_around,
+)
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
-from openbook.knowledge.sizing import Sizing
-from openbook.knowledge.tables import table_header
-from openbook.knowledge.upgrading import upgrade
-from openbook.knowledge.windows import joined, passages_in, passages_of_id, windows_around
+from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.write_lock import file_lock, write_lock
 from openbook.parsers import metadata
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
@@ -43,7 +49,7 @@ _ViewKey: TypeAlias = tuple[int, int, str, frozenset[str]]  # newest version, ve
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`texts`: different contents among the documents. `characters` read of `source_characters` that the files hold."""
+    """`texts` counts different contents. `characters` were read of the `source_characters` that the files hold."""
 
     id: str
     version: int
@@ -61,7 +67,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a document's text was read from. `key` names the file's bytes and `code`, which read them: `intake.content_key`."""
+    """What a document's text was read from. `key` names the file's bytes and `code`, which read them: `ingest.content_key`."""
 
     key: Digest
     code: str
@@ -114,10 +120,9 @@ class KnowledgeBase:
             raise KnowledgeBaseInvalid(
                 f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
             )
-        identity = json.dumps({"name": embedder.name, "digest": embedder.digest, "dimensions": embedder.dimensions})
         meta = {
             "id": base_id or uuid.uuid4().hex,
-            "embedder": identity,
+            "embedder": embedder_json(embedder),
             "sizing": sizing.to_json(),
             "created_at": now(),
         }
@@ -132,8 +137,8 @@ class KnowledgeBase:
     def open(cls, folder: Path, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
         """Open an existing one; with `embedder`, only if it was made with exactly that one.
 
-        One whose tables are damaged opens only with `damaged`, for `check`. Raises KnowledgeBaseMissing,
-        KnowledgeBaseInvalid, StorageError.
+        With `damaged` it opens even if its tables are damaged, for `check`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid,
+        StorageError.
         """
         folder = folder.absolute()
         if folder.exists() and not folder.is_dir():
@@ -144,12 +149,9 @@ class KnowledgeBase:
             )
         with schema.storage_errors(folder):
             _upgraded(folder)
-            connection = schema.connect(folder, writable=False)
-            try:
+            with closing(schema.connect(folder, writable=False)) as connection:
                 schema.check_format(connection, folder)
                 meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-            finally:
-                connection.close()
         if missing := {"id", "embedder"} - set(meta):
             raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: no {sorted(missing)[0]} recorded.")
         base = cls(folder, meta)
@@ -190,7 +192,7 @@ class KnowledgeBase:
         beside them. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
         wanted = limit if reranker is None else max(limit, RERANKED)
-        return self._searched(query, embedder, wanted, limit, scope, reranker, _as_hits)
+        return self._searched(query, embedder, wanted, limit, scope, reranker, hits_of)
 
     def search_windows(
         self,
@@ -231,15 +233,15 @@ class KnowledgeBase:
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises KnowledgeError.
 
-        Whoever reads a version asks here first, so here the tables that decide what it sees are compared with their digests.
+        Every reader of a version calls this first, so this compares the small tables with their digests.
         """
         with schema.storage_errors(self.folder):
             connection = self.connection
             sql = "SELECT version FROM versions ORDER BY version"
             kept: list[int] = [v for (v,) in connection.execute(sql)]
-            if not kept or kept[-1] != self._whole_at:
+            if [self._whole_at] != kept[-1:]:
                 with self._comparing:  # one thread for all that wait
-                    if not kept or kept[-1] != self._whole_at:
+                    if [self._whole_at] != kept[-1:]:
                         with nullcontext() if connection.in_transaction else self.snapshot():
                             integrity.check(connection)
                             kept = [v for (v,) in connection.execute(sql)]
@@ -263,15 +265,7 @@ class KnowledgeBase:
         """
         with schema.storage_errors(self.folder):
             seen = condition(scope, self.kept_version(scope.as_of))
-            found: list[Passage] = []
-            for hint in ("INDEXED BY passages_by_passage_id", "NOT INDEXED"):  # either may be damaged
-                found += self._passages_of_id(hint, passage_id, seen)
-                if any(prefer in ("", each.document) for each in found):
-                    break
-            if not found:
-                return None
-            labels = min((each.labels for each in found), key=fewest)
-            return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
+            return passage_of_id(self.connection, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
@@ -281,7 +275,7 @@ class KnowledgeBase:
             if stored is None:
                 return []
             held_by = {document: documents_holding(self.connection, {stored.id}, live)[stored.id][document]}
-            return passages_in(self.connection, stored.id, held_by)
+            return passages_in(self.connection, stored, held_by)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
@@ -331,16 +325,8 @@ class KnowledgeBase:
             rows = [integrity.check_document(cursor, row) for row in cursor]
             found: dict[str, DocumentHead] = {}
             for row in rows:
-                first = connection.execute(
-                    f"SELECT {PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id "
-                    "WHERE p.content_id = ? AND p.start_char < ? ORDER BY p.start_char",
-                    (row["content_id"], BEGINNING_CHARS),
-                ).fetchall()
-                beginning = ""
-                for passage in first:
-                    integrity.check_passage(passage, *passage[-2:])
-                    beginning = beginning[: passage[3]] + passage[-1]  # they may overlap
-                title = (first[0][-2] if first else "") or Path(row["path"]).stem
+                title, beginning = beginning_of(connection, row["content_id"], BEGINNING_CHARS)
+                title = title or Path(row["path"]).stem
                 found[row["path"]] = DocumentHead(row["path"], title, metadata.from_json(row["metadata"]), beginning)
             return found
 
@@ -352,7 +338,7 @@ class KnowledgeBase:
             return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
-        """Whether no document is closed to whoever holds these labels."""
+        """Whether somebody who holds these labels may see every document."""
         with schema.storage_errors(self.folder):
             self.kept_version()
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
@@ -408,28 +394,6 @@ class KnowledgeBase:
             return None
         return integrity.content(self.connection, integrity.check_document(cursor, row)["content_id"])
 
-    def _passages_of_id(self, hint: str, passage_id: str, seen: Condition) -> list[Passage]:
-        """One for each document that is `seen` and holds it, ordered by path. `hint`: how SQLite is to look for it."""
-        first, more = passages_of_id(passage_id)
-        rows = self.connection.execute(
-            f"SELECT {PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
-            (first,),
-        ).fetchall()
-        for row in rows:
-            integrity.check_passage(row, *row[-2:])
-        documents = documents_holding(self.connection, {row[1] for row in rows}, seen)
-        found = []
-        for row in rows:
-            for path, labels in documents.get(row[1], {}).items():
-                parts = [passage_of(row, row[-2], row[-1], {path: labels})]
-                if more:
-                    all_of_it = passages_in(self.connection, row[1], {path: labels})
-                    parts = all_of_it[(at := all_of_it.index(parts[0])) : at + 1 + more]
-                if len(parts) == 1 + more:
-                    text = integrity.content(self.connection, row[1]).text
-                    found.append(replace(joined(parts), header=table_header(text, parts[0].start)))
-        return sorted(found, key=lambda each: each.document)
-
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
     @property
@@ -454,25 +418,25 @@ class KnowledgeBase:
     @contextmanager
     def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
-        with schema.storage_errors(self.folder), write_lock(self.folder, timeout_s):
-            connection = schema.connect(self.folder, writable=True)
-            try:
-                self.check_tables(connection)
-                self.begin_writing(connection, timeout_s)
-                yield connection
-                schema.put_away(connection, self.folder)
-            finally:
-                connection.close()
+        with (
+            schema.storage_errors(self.folder),
+            write_lock(self.folder, timeout_s),
+            closing(schema.connect(self.folder, writable=True)) as connection,
+        ):
+            self.check_tables(connection)
+            self.begin_writing(connection, timeout_s)
+            yield connection
+            schema.put_away(connection, self.folder)
 
     def check_tables(self, connection: sqlite3.Connection) -> None:
-        """What a writer does before it compares and changes. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
+        """Call this before you compare and change rows. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
         with schema.storage_errors(self.folder):
             integrity.check(connection)
             newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
             schema.check_newest(self.folder, self.id, newest)
 
     def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
-        """What whoever has just got the write lock does first. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
+        """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
@@ -483,18 +447,17 @@ class KnowledgeBase:
 
         Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
-        indexes = Indexes.forget(self.folder, self.source(connection), kept_contents(connection))
-        with self._viewing:
-            self._indexes, self._views = indexes, {}
+        self.refresh_indexes(connection, forget=True)
         schema.compact(connection, self.folder, timeout_s)
 
     def source(self, connection: sqlite3.Connection) -> Source:
         """Where the derived indexes are made from."""
         return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
 
-    def refresh_indexes(self, connection: sqlite3.Connection) -> None:
+    def refresh_indexes(self, connection: sqlite3.Connection, *, forget: bool = False) -> None:
         """Bring the derived indexes to all that any kept version holds. The caller holds the write lock."""
-        indexes = Indexes.refresh(self.folder, self.source(connection), kept_contents(connection))
+        contents = kept_contents(connection)
+        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget)
         with self._viewing:
             self._indexes, self._views = indexes, {}
 
@@ -538,13 +501,6 @@ class KnowledgeBase:
         self._indexes, self._views = None, {}
 
 
-def _as_hits(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
-    return [
-        Hit(passage, r.score, r.dense_rank, r.bm25_rank, r.similarity)
-        for r, passage in zip(ranked, read_passages(connection, ranked, seen), strict=True)
-    ]
-
-
 def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:
     scores = reranker.score(query, [h.passage.text for h in hits])
     order = sorted(range(len(hits)), key=lambda i: (-scores[i], i))
@@ -570,26 +526,18 @@ def spans(versions: Sequence[int]) -> str:
 
 def _upgraded(folder: Path) -> None:
     """Bring an older format to this one. On a disk that cannot be written, the check of the format will say so."""
-    connection = schema.connect(folder, writable=False)
-    try:
+    with closing(schema.connect(folder, writable=False)) as connection:
         old = schema.is_ours(connection) and 0 < schema.format_of(connection) < schema.FORMAT
-    finally:
-        connection.close()
-    if not (old and os.access(folder, os.W_OK) and os.access(folder / schema.FILE_NAME, os.W_OK)):
-        return
-    with file_lock(folder, timeout_s=30.0):
-        connection = schema.connect(folder, writable=True)
-        try:
+    if old and os.access(folder, os.W_OK) and os.access(folder / schema.FILE_NAME, os.W_OK):
+        with file_lock(folder, timeout_s=30.0), closing(schema.connect(folder, writable=True)) as connection:
             upgrade(connection)
-        finally:
-            connection.close()
+
+
+def embedder_json(identity: EmbedderIdentity) -> str:
+    return json.dumps(asdict(identity))
 
 
 def _embedder_identity(text: str, folder: Path) -> EmbedderIdentity:
-    try:
-        value = json.loads(text)
-        return EmbedderIdentity(str(value["name"]), str(value["digest"]), int(value["dimensions"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise KnowledgeBaseInvalid(
-            f"The knowledge base in {folder} is damaged: its embedder is not recorded."
-        ) from error
+    return decode(
+        text, EmbedderIdentity, f"The knowledge base in {folder} is damaged: its embedder", KnowledgeBaseInvalid
+    )

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.knowledge.segments import Live
-from openbook.knowledge.words import is_function_word, query_terms, query_words
+from openbook.knowledge.words import query_terms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["Bm25", "is_function_word", "query_words"]
 
 K1, B = 1.2, 0.75  # the usual values; on training queries others gave the same within 0.004 nDCG (benchmarks/fusion.py)
 _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less

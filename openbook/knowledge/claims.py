@@ -1,7 +1,7 @@
 """What a sentence claims, and whether a text says otherwise: another number, date, name or code, a denial, an opposite.
 
 Rules over words, so that each refusal has a reason that can be read. They find what contradicts; whether the rest means the
-same is for `quoting` to judge.
+same is for `quotes` to judge.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A regular file of a known format. Times are in nanoseconds since 1970.
 
     `stat` is what the file system says about it and its sidecar; it changes when either of them does.
@@ -36,6 +36,10 @@ class Found:
     modified_ns: int
     stat: str
     sidecar: Path | None = None
+
+    @property
+    def displayed(self) -> str:
+        return display_path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,20 @@ class Rules:
     exclude: tuple[str, ...] = ()
 
 
-def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[Found | Verdict]:
+@dataclass(frozen=True, slots=True)
+class SyncedFolder:
+    """A folder that is kept equal to the disk, with the access labels of its documents. `ocr` as in RunOptions."""
+
+    folder: Path
+    rules: Rules = Rules()
+    labels: frozenset[str] = frozenset()
+    ocr: str = ""
+
+    def is_inside(self, other: Path) -> bool:
+        return self.folder != other and self.folder.is_relative_to(other)
+
+
+def discover(paths: Sequence[Path], rules: Rules = Rules(), *, ocr: bool = False) -> Iterator[FoundFile | Verdict]:
     """The files at and under `paths`: those in the order given, each folder depth first, sorted by name.
 
     Names that begin with a dot, `__pycache__` and `node_modules` are left out without a word, unless they are named
@@ -129,7 +146,7 @@ def _siblings(path: Path) -> list[str]:
         return []
 
 
-def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[Found | Verdict]:
+def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:
     seen: set[str] = set()
     for path in paths:
         try:
@@ -143,7 +160,7 @@ def _discover(paths: Sequence[Path], wanted: _Filter, ocr: bool) -> Iterator[Fou
             yield _verdict(path, "failed", os_reason(error))
 
 
-def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool) -> Iterator[Found | Verdict]:
+def _walk(root: Path, real_root: str, seen: set[str], wanted: _Filter, ocr: bool) -> Iterator[FoundFile | Verdict]:
     # No link is followed below the root, so the real path of a thing is the root's real path and its own names.
     waiting: list[tuple[Path, str, os.DirEntry[str] | None, _Filter]] = [(root, real_root, None, wanted)]
     while waiting:
@@ -234,7 +251,7 @@ def _is_left_out(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_OUT
 
 
-def _file(path: Path, status: os.stat_result, ocr: bool) -> Found | Verdict:
+def _file(path: Path, status: os.stat_result, ocr: bool) -> FoundFile | Verdict:
     kind = unusual_kind(status.st_mode)
     if kind:
         return _verdict(path, "skipped", kind)
@@ -248,7 +265,7 @@ def _file(path: Path, status: os.stat_result, ocr: bool) -> Found | Verdict:
     except UnreadableFile as error:
         return _verdict(path, "failed", str(error))
     says = _stat(status) + (f" {_stat(sidecar.stat())}" if sidecar else "")
-    return Found(path, status.st_size, status.st_mtime_ns, says, sidecar)
+    return FoundFile(path, status.st_size, status.st_mtime_ns, says, sidecar)
 
 
 def _stat(status: os.stat_result) -> str:

@@ -2,7 +2,7 @@
 
 Every mark has evidence: what a document says of itself (`imprint.py`), or two names that differ in version, year or date
 only. An older date alone makes nothing older: two articles on two matters are no editions of each other. Where pieces of
-evidence disagree there is no mark. A function of its arguments: no clock, and no document that the caller was not given.
+evidence disagree there is no mark. The result depends on the arguments alone: not on the clock, nor on documents that the caller may not see.
 """
 
 from __future__ import annotations

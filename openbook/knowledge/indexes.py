@@ -1,4 +1,4 @@
-"""The derived index of a knowledge base: segments of facts about contents, and views of them as some version saw them.
+"""The derived index of a knowledge base: segments of contents, and views of them as some version saw them.
 
 SQLite is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
 versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
@@ -14,25 +14,23 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from openbook.knowledge import facts, saved
+from openbook.knowledge import index_builder, index_store
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.facts import Source
-from openbook.knowledge.fusion import fuse
-from openbook.knowledge.saved import Saved, Writer
-from openbook.knowledge.segments import Kept, Live, Segment
+from openbook.knowledge.index_builder import Source
+from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.segments import Live, Segment, Selection
 from openbook.knowledge.vectors import VectorSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from openbook.knowledge.check import CheckReport
-
-__all__ = ["Indexes", "Ranked", "Source", "View", "check"]
+__all__ = ["Indexes", "Ranked", "Source", "View"]
 
 RATIO = 4  # a segment joins a new one that has at least this share of its rows
 SMALL = 1_024  # rows; smaller segments count as this
 MOST_SEGMENTS = 8
 MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
+WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +60,36 @@ class Indexes:
     def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64], *, every_byte: bool = False) -> Indexes:
         """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
 
-        Never writes. Files are compared with their digests where their date changed, or all with `every_byte`. Raises sqlite3.DatabaseError when the truth is damaged.
+        Never writes. `every_byte` as in `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
         """
-        found = [each.segment for each in saved.read(folder, source, every_byte=every_byte).saved]
+        found = [each.segment for each in index_store.read(folder, source, every_byte=every_byte)[0]]
         missing = np.setdiff1d(wanted, _contents_of(found))
-        return cls([*found, *facts.segments(source, map(int, missing))], source.dimensions)
+        return cls([*found, *index_builder.build(source, map(int, missing))], source.dimensions)
 
     @classmethod
-    def refresh(cls, folder: Path, source: Source, keep: NDArray[np.int64]) -> Indexes:
+    def refresh(cls, folder: Path, source: Source, keep: NDArray[np.int64], *, forget: bool = False) -> Indexes:
         """Save the contents of `keep` that are missing, and drop others where much of a segment is not in it.
 
-        Switches in one step: readers, or a crash, meet the old state or the new one. Needs the write lock. Raises
-        OSError, StorageError, KnowledgeBaseInvalid, sqlite3.DatabaseError.
+        With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
+        meet the old state or the new one. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid,
+        sqlite3.DatabaseError.
         """
-        return cls._refreshed(folder, source, np.unique(keep), MOST_DROPPED, strict=False)
-
-    @classmethod
-    def forget(cls, folder: Path, source: Source, keep: NDArray[np.int64]) -> Indexes:
-        """`refresh`, after which no byte of a content outside `keep` is left in any file of ours in the folder."""
-        return cls._refreshed(folder, source, np.unique(keep), 0.0, strict=True)
-
-    @classmethod
-    def _refreshed(
-        cls, folder: Path, source: Source, keep: NDArray[np.int64], most_dropped: float, *, strict: bool
-    ) -> Indexes:
-        opened = saved.read(folder, source)
-        kept = _kept([each.segment for each in opened.saved], keep)
-        stale = [i for i, k in enumerate(kept) if not k.contents.all() and _dropped(k) >= most_dropped]
-        missing = np.setdiff1d(keep, _contents_of([each.segment for each in opened.saved]))
-        index = saved.index_folder(folder)
-        changed = len(missing) or stale or not opened.complete or len(kept) > MOST_SEGMENTS
-        if not changed and not any(saved.leftovers(index, opened.saved)):
-            return cls([each.segment for each in opened.saved], source.dimensions)
-        writer = Writer(folder, source)
-        writer.clean(opened.saved, strict=strict)  # first, for the room that a killed run's leftovers take
-        result = list(opened.saved)
-        if changed:
-            fresh = _fresh(writer, source, missing)
-            result = _merged(writer, list(zip(opened.saved, kept, strict=True)), {*stale}, fresh)
-            writer.switch(result)
-            writer.clean(result, strict=strict)
-        return cls([each.segment for each in result], source.dimensions)
+        saved, problems = index_store.read(folder, source)
+        old = [each.segment for each in saved]
+        firsts = _first_of_each([s.contents for s in old])
+        kept = [Selection(s, first & np.isin(s.contents, keep)) for s, first in zip(old, firsts, strict=True)]
+        most_dropped = 0.0 if forget else MOST_DROPPED
+        stale = {i for i, k in enumerate(kept) if not k.contents.all() and _dropped(k) >= most_dropped}
+        missing = np.setdiff1d(keep, _contents_of(old))
+        changed = len(missing) or stale or problems or len(kept) > MOST_SEGMENTS
+        if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
+            writer = Writer(folder, source)
+            writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
+            if changed:
+                saved = _merged(writer, list(zip(saved, kept, strict=True)), stale, _fresh(writer, source, missing))
+                writer.switch(saved)
+                writer.clean(saved, strict=forget)
+        return cls([each.segment for each in saved], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
         """Ids of the indexed contents, ascending."""
@@ -111,13 +98,10 @@ class Indexes:
     def view(self, live: NDArray[np.int64]) -> View:
         """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
         live = np.unique(live)
-        chosen = [
-            first & _are_in(segment.contents, live) for segment, first in zip(self._segments, self._first, strict=True)
-        ]
-        found = sum(int(c.sum()) for c in chosen)
-        if found != len(live):
-            raise ValueError(f"{len(live) - found} of {len(live)} contents are not indexed")
-        rows = [segment.rows_of(c) for segment, c in zip(self._segments, chosen, strict=True)]
+        pairs = list(zip(self._segments, self._first, strict=True))
+        rows = [segment.rows_of(first & np.isin(segment.contents, live)) for segment, first in pairs]
+        if len(lacking := np.setdiff1d(live, _contents_of(self._segments))):
+            raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
         twins = self._drop_twins(rows)
         parts: list[Live] = []
         base = 0
@@ -219,11 +203,15 @@ class View:
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-def check(folder: Path, source: Source, wanted: NDArray[np.int64], *, recall_queries: int = 50) -> CheckReport:
-    """Compare the saved index with the truth; see `openbook.knowledge.check`."""
-    from openbook.knowledge.check import check_saved
+def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
+    """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
 
-    return check_saved(folder, source, wanted, recall_queries=recall_queries)
+    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
+    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). A passage's score depends on
+    its own two scores alone, whatever else is a candidate, and never falls when one of them rises.
+    """
+    words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
+    return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words
 
 
 # --- what to keep and what to join ------------------------------------------------------------------------------------
@@ -233,16 +221,6 @@ def _contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
 
 
-def _are_in(values: NDArray[np.int64], members: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """For each of `values`, whether it is in `members`, which ascend."""
-    if not len(members):
-        return np.zeros(len(values), dtype=np.bool_)
-    found = np.searchsorted(members, values)
-    found[found == len(members)] = 0
-    same: NDArray[np.bool_] = members[found] == values
-    return same
-
-
 def _first_of_each(contents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
     """Where a content stands for the first time. Segments share none, unless something went wrong."""
     flags: list[NDArray[np.bool_]] = []
@@ -250,17 +228,12 @@ def _first_of_each(contents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.boo
     for ids in contents:
         first = np.zeros(len(ids), dtype=np.bool_)
         first[np.unique(ids, return_index=True)[1]] = True
-        flags.append(first & ~_are_in(ids, seen))
+        flags.append(first & ~np.isin(ids, seen))
         seen = np.union1d(seen, ids)
     return flags
 
 
-def _kept(segments: Sequence[Segment], keep: NDArray[np.int64]) -> list[Kept]:
-    first = _first_of_each([s.contents for s in segments])
-    return [Kept(s, f & _are_in(s.contents, keep)) for s, f in zip(segments, first, strict=True)]
-
-
-def _dropped(kept: Kept) -> float:
+def _dropped(kept: Selection) -> float:
     """The share of its rows that goes; of its contents, when it has no rows."""
     flags = kept.rows if len(kept.segment) else kept.contents
     return 1.0 - float(flags.mean()) if len(flags) else 0.0
@@ -275,26 +248,30 @@ def _twins(segments: Sequence[Segment]) -> list[NDArray[np.intp]]:
 
 
 def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Segment]:
-    """The facts about `missing`; all but the last segment is put on disk, so that one is in memory at a time."""
+    """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
     found: list[Segment] = []
-    for segment in facts.segments(source, map(int, missing)):
+    for segment in index_builder.build(source, map(int, missing)):
         if found:
-            found[-1] = writer.write([Kept(found[-1], np.ones(len(found[-1].contents), dtype=np.bool_))]).segment
+            found[-1] = writer.write([_whole(found[-1])]).segment
         found.append(segment)
     return found
 
 
+def _whole(segment: Segment) -> Selection:
+    return Selection(segment, np.ones(len(segment.contents), dtype=np.bool_))
+
+
 def _merged(
-    writer: Writer, old: Sequence[tuple[Saved, Kept]], stale: set[int], fresh: Sequence[Segment]
-) -> list[Saved]:
+    writer: Writer, old: Sequence[tuple[SavedSegment, Selection]], stale: set[int], fresh: Sequence[Segment]
+) -> list[SavedSegment]:
     """The segments to switch to: the old ones, but stale ones written anew and small ones joined with `fresh`.
 
     A segment is joined when what it is joined with has at least 1/RATIO of its rows: so each segment that stays alone
     is RATIO times as large as all smaller ones together, and a passage is copied a logarithmic number of times.
     """
-    pool = [Kept(s, np.ones(len(s.contents), dtype=np.bool_)) for s in fresh]
+    pool = [_whole(segment) for segment in fresh]
     sizes = {i: int(kept.rows.sum()) for i, (_, kept) in enumerate(old) if kept.contents.any()}
-    rows, count, alone = sum(len(s) for s in fresh), len(sizes) + bool(fresh), list[int]()
+    rows, count, alone = sum(map(len, fresh)), len(sizes) + bool(fresh), list[int]()
     for i in sorted(sizes, key=lambda i: (sizes[i], i)):
         if (pool and sizes[i] <= RATIO * max(rows, SMALL)) or count > MOST_SEGMENTS:
             count -= bool(pool)

@@ -2,9 +2,9 @@
 
 Every row of contents, passages, embeddings and documents has a digest over all that is read of it, which is compared when
 it is read. The tables in `TABLES` are small and decide together what an answer may see, so that a row that is missing
-counts like one that is wrong: they are compared as a whole, with the exclusive or of the digests of their rows in `sums`.
+is as bad as one that is wrong. So each is compared as a whole: `sums` holds the exclusive or of its rows' digests.
 
-This notices accidents of disks, memory and copies. Whoever changes a file on purpose can change its digests too.
+This notices accidents of disks, memory and copies. Somebody who changes a file on purpose can change its digests too.
 """
 
 from __future__ import annotations
@@ -74,6 +74,12 @@ def whole(rows: Iterable[Sequence[Any]], of: StoredContent) -> Iterator[Sequence
         raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
 
 
+def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence[Any]]:
+    """`whole`, of all passages of a content that is stored."""
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
+    return list(whole(connection.execute(sql, (of.id,)), of))
+
+
 def check_document(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:
     """A row of `SELECT d.*`, by column. Raises sqlite3.DatabaseError when it is not what was stored."""
     values = dict(zip((column[0] for column in cursor.description), row, strict=True))
@@ -130,9 +136,9 @@ def seal(connection: sqlite3.Connection) -> None:
 
 
 def watch(connection: sqlite3.Connection) -> None:
-    """Keep the digests of `TABLES` true to every change that is made through this connection, whoever makes it.
+    """Update the digests of `TABLES` with every change that is made through this connection.
 
-    A change of a damaged row does not make it whole: what it was stays in the sum.
+    Changing a damaged row does not hide the damage: the old value stays in the sum.
     """
     connection.create_function("row_digest", -1, row_digest, deterministic=True)
     connection.create_function("exclusive_or", 2, lambda a, b: a ^ b, deterministic=True)

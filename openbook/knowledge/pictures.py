@@ -11,10 +11,10 @@ from collections.abc import Callable
 from openbook.errors import NoPicture, NoSuchPage, UnreadableFile
 from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import path_displayed
-from openbook.knowledge.intake import content_key
+from openbook.knowledge.ingest import content_key
 from openbook.parsers import file_bytes
-from openbook.parsers.drawing import draw_page
-from openbook.parsers.isolated import Limits
+from openbook.parsers.page_image import draw_page
+from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 
 PDF = "application/pdf"
@@ -31,10 +31,10 @@ def page_picture(
 ) -> bytes:
     """Page `page` (from 1) of a document (its path), whose text was read from `origin`, as PNG.
 
-    It does not ask who may see the document. Broken off when `stop` says so.
+    The caller checks who may see the document. Ends early when `stop` returns true.
 
     Raises:
-        NoPicture: there is none; it says why.
+        NoPicture: it says why there is no picture.
 
     """
     if origin.media_type != PDF:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from openbook.errors import QuestionError
 from openbook.knowledge import schema
-
-if TYPE_CHECKING:
-    from openbook.knowledge.where import Where
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.where`.
+    """`as_of`: a kept version (default: the newest). `where`: a filter over metadata, see `openbook.knowledge.filter_parser`.
 
     `labels`: what the asker holds. A document is seen only when every label it carries is among them: those of the version
     asked, and those that it carries now, or carried last, whatever its name is.
@@ -64,13 +60,9 @@ def condition(scope: Scope, version: int) -> Condition:
             f"WHERE i.labels <> '[]' AND l.value NOT IN ({held}))"
         )
     if scope.where:
-        where_sql, where_values = filter_of(scope).sql()
-        sql += f" AND ({where_sql})"
-        values.update(where_values)
+        from openbook.knowledge.filter_parser import parse_filter
+
+        asked = parse_filter(scope.where)
+        sql += f" AND ({asked.sql})"
+        values.update(asked.values)
     return Condition(sql, values)
-
-
-def filter_of(scope: Scope) -> Where:
-    from openbook.knowledge.where import parse
-
-    return parse(scope.where)

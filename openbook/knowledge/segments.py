@@ -1,26 +1,27 @@
-"""Segments: the facts about some contents that a search reads, as arrays that are written once and then only mapped.
+"""A segment: what a search reads of some contents, as arrays that are written once and then only mapped.
 
-A segment says nothing about versions. Two segments are joined by copying; contents that nobody keeps are left out then.
+A segment knows nothing of versions. Segments are merged by copying; contents that nobody keeps are left out then.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from openbook.files import sync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Shape legend: C contents, N passages (rows), T terms, P postings, D dimensions, W words of 64 bits for D signs.
 
-FileFacts: TypeAlias = tuple[int, str]  # size in bytes, SHA-256
+FileRecord: TypeAlias = tuple[int, str, int]  # size in bytes, SHA-256, when it was written (nanoseconds)
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
 _BLOCK = 1 << 16  # rows copied at a time
 _POSTINGS_BLOCK = 1 << 22
@@ -54,6 +55,11 @@ class Segment:
     def contents_of(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """The content of each of `rows`."""
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
+
+    def identities(self, rows: slice) -> list[tuple[int, int, int]]:
+        """(passage, key, variant) of each of `rows`."""
+        columns = (self.passages[rows], self.keys[rows], self.variants[rows])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def postings(self, term: int) -> slice:
         at = int(np.searchsorted(self.terms, np.uint64(term)))
@@ -95,18 +101,19 @@ _TYPES: dict[str, str] = {
     "signs": "<u8",
     "turned": "<u8",
 }
-NAMES = tuple(field.name for field in fields(Segment))
+NAMES = tuple(_TYPES)
+ROW_ARRAYS = ("passages", "keys", "variants", "lengths", "vectors", "turned")  # one item for each row
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def load(folder: Path, files: Mapping[str, FileFacts], dimensions: int) -> Segment:
+def load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
     """Map a saved segment read-only. Raises ValueError or OSError when its files are not of the size they had."""
     arrays: dict[str, NDArray[Any]] = {}
     for name in NAMES:
         path = folder / f"{name}.npy"
-        size, _ = files[name]
+        size = files[name][0]
         if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
             raise ValueError(f"{path} is not the file that was written")
         mode: Any = "r" if size >= _MAPPED_FROM else None
@@ -134,7 +141,7 @@ def _check_shapes(segment: Segment, dimensions: int) -> None:
         raise ValueError("the spans do not fit the rows")
 
 
-def damaged_files(folder: Path, files: Mapping[str, FileFacts]) -> list[str]:
+def damaged_files(folder: Path, files: Mapping[str, FileRecord]) -> list[str]:
     """Names of the files in `folder` whose bytes are not those that were written."""
     return [name for name in NAMES if _digest(folder / f"{name}.npy") != files[name][1]]
 
@@ -153,7 +160,7 @@ def _digest(path: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Selection:
     """A segment and which of its contents [C] are wanted."""
 
     segment: Segment
@@ -164,130 +171,107 @@ class Kept:
         return self.segment.rows_of(self.contents)
 
 
-def write(folder: Path, parts: Sequence[Kept]) -> dict[str, FileFacts]:
-    """One new segment of the kept contents of `parts`, synced to disk in `folder`, which must not exist.
+def merge(folder: Path, parts: Sequence[Selection]) -> dict[str, FileRecord]:
+    """One new segment of the selected contents, synced to disk in `folder`, which must not exist. Its files, by array.
 
     What is dropped leaves nothing behind: no row, no posting, no term. Memory is bounded by blocks, not by the parts.
     """
     folder.mkdir(parents=True)
-    facts: dict[str, FileFacts] = {}
-    rows = [part.rows for part in parts]
-    total, contents = sum(int(r.sum()) for r in rows), sum(int(part.contents.sum()) for part in parts)
-    counted = [np.diff(part.segment.starts)[part.contents] for part in parts]
-    starts = np.concatenate([np.zeros(1, np.int64), *counted]).cumsum()
-    facts["contents"] = _save(folder, "contents", (contents,), (part.segment.contents[part.contents] for part in parts))
-    facts["starts"] = _save(folder, "starts", starts.shape, [starts])
-    for name in ("passages", "keys", "variants", "lengths", "vectors", "turned"):
-        arrays: list[NDArray[Any]] = [getattr(part.segment, name) for part in parts]
-        facts[name] = _save(folder, name, (total, *arrays[0].shape[1:]), _blocks(arrays, rows))
-    words = parts[0].segment.signs.shape[0]
-    signs = (block for w in range(words) for block in _blocks([part.segment.signs[w] for part in parts], rows))
-    facts["signs"] = _save(folder, "signs", (words, total), signs)
-    facts |= _save_postings(folder, [part.segment for part in parts], rows)
-    _sync_folder(folder)
-    return facts
+    segments, rows = [part.segment for part in parts], [part.rows for part in parts]
+    total, words = sum(int(r.sum()) for r in rows), segments[0].signs.shape[0]
+    contents = np.concatenate([part.segment.contents[part.contents] for part in parts])
+    starts = np.concatenate([[0], *(np.diff(part.segment.starts)[part.contents] for part in parts)]).cumsum()
+    saved = {"contents": _save(folder, "contents", contents.shape, [contents])}
+    saved["starts"] = _save(folder, "starts", starts.shape, [starts])
+    for name in ROW_ARRAYS:
+        arrays: list[NDArray[Any]] = [getattr(segment, name) for segment in segments]
+        saved[name] = _save(folder, name, (total, *arrays[0].shape[1:]), _selected(arrays, rows))
+    signs = (block for w in range(words) for block in _selected([s.signs[w] for s in segments], rows))
+    saved["signs"] = _save(folder, "signs", (words, total), signs)
+    saved |= _merge_postings(folder, segments, rows)
+    sync_folder(folder)
+    return saved
 
 
-def _blocks(arrays: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
-    for array, kept in zip(arrays, rows, strict=True):
+def _selected(arrays: Sequence[NDArray[Any]], rows: Sequence[NDArray[np.bool_]]) -> Iterator[NDArray[Any]]:
+    for array, chosen in zip(arrays, rows, strict=True):
         for start in range(0, len(array), _BLOCK):
-            yield array[start : start + _BLOCK][kept[start : start + _BLOCK]]
+            yield array[start : start + _BLOCK][chosen[start : start + _BLOCK]]
 
 
-def _save_postings(
+def _merge_postings(
     folder: Path, segments: Sequence[Segment], rows: Sequence[NDArray[np.bool_]]
-) -> dict[str, FileFacts]:
-    kept = [_kept_per_term(s, r) for s, r in zip(segments, rows, strict=True)]
-    terms = np.unique(np.concatenate([s.terms[k > 0] for s, k in zip(segments, kept, strict=True)]))
-    totals = np.zeros(len(terms), dtype=np.int64)
-    for segment, counts in zip(segments, kept, strict=True):
-        totals[np.searchsorted(terms, segment.terms[counts > 0])] += counts[counts > 0]
-    offsets = np.concatenate([np.zeros(1, np.int64), totals.cumsum()])
-    facts = {
-        "terms": _save(folder, "terms", terms.shape, [terms]),
+) -> dict[str, FileRecord]:
+    terms = np.unique(np.concatenate([s.terms for s in segments]))
+    most = np.zeros(len(terms), dtype=np.int64)  # postings of each term, those of dropped rows included
+    for segment in segments:
+        most[np.searchsorted(terms, segment.terms)] += np.diff(segment.offsets)
+    numbers = [chosen.cumsum() - 1 for chosen in rows]  # of each row among those that stay
+    bases = np.cumsum([0, *(int(chosen.sum()) for chosen in rows)])
+    sizes = np.zeros(len(terms), dtype=np.int64)
+    total = sum(
+        int(np.count_nonzero(chosen[segment.ordinals[at : at + _POSTINGS_BLOCK]]))
+        for segment, chosen in zip(segments, rows, strict=True)
+        for at in range(0, len(segment.ordinals), _POSTINGS_BLOCK)
+    )
+    with _ArrayFile(folder, "ordinals", (total,)) as ordinals, _ArrayFile(folder, "counts", (total,)) as counts:
+        for first, last in _blocks(most):
+            found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]] = []
+            for segment, chosen, number, base in zip(segments, rows, numbers, bases[:-1], strict=True):
+                low = np.searchsorted(segment.terms, terms[first])
+                high = np.searchsorted(segment.terms, terms[last - 1], side="right")
+                where = slice(int(segment.offsets[low]), int(segment.offsets[high]))
+                owners = np.repeat(
+                    np.searchsorted(terms, segment.terms[low:high]), np.diff(segment.offsets[low : high + 1])
+                )
+                stays = chosen[segment.ordinals[where]]
+                kept = segment.ordinals[where][stays]
+                found.append((owners[stays], number[kept] + base, segment.counts[where][stays]))
+            owner, ordinal, count = (np.concatenate(column) for column in zip(*found, strict=True))
+            order = np.argsort(owner, kind="stable")  # segment by segment, so rows ascend within a term
+            ordinals.append(ordinal[order])
+            counts.append(count[order])
+            sizes += np.bincount(owner, minlength=len(terms))
+    offsets = np.concatenate([[0], sizes[sizes > 0].cumsum()])
+    return {
+        "terms": _save(folder, "terms", (len(offsets) - 1,), [terms[sizes > 0]]),
         "offsets": _save(folder, "offsets", offsets.shape, [offsets]),
+        "ordinals": ordinals.record(),
+        "counts": counts.record(),
     }
-    shape = (int(offsets[-1]),)
-    with _Array(folder, "ordinals", shape) as ordinals, _Array(folder, "counts", shape) as counts_file:
-        for first, last in _term_blocks(offsets):
-            block = _merge_terms(segments, rows, terms[first:last], offsets[first : last + 1])
-            ordinals.append(block[0])
-            counts_file.append(block[1])
-    return facts | {"ordinals": ordinals.facts(), "counts": counts_file.facts()}
 
 
-def _kept_per_term(segment: Segment, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many postings of each term stay: int64 [T]."""
-    if rows.all():
-        return np.diff(segment.offsets)
-    kept = np.zeros(len(segment.terms), dtype=np.int64)
-    for first, last in _term_blocks(segment.offsets):
-        start, end = int(segment.offsets[first]), int(segment.offsets[last])
-        flags = rows[segment.ordinals[start:end]].astype(np.int64)
-        kept[first:last] = np.add.reduceat(flags, segment.offsets[first:last] - start)  # no term is without postings
-    return kept
-
-
-def _term_blocks(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ranges of terms with about _POSTINGS_BLOCK postings, or one term."""
-    first, terms = 0, len(offsets) - 1
-    while first < terms:
-        last = int(np.searchsorted(offsets, offsets[first] + _POSTINGS_BLOCK, side="right")) - 1
-        last = min(max(last, first + 1), terms)
+def _blocks(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges of terms with at most _POSTINGS_BLOCK postings together, or one term."""
+    ends, first = sizes.cumsum(), 0
+    while first < len(sizes):
+        before = int(ends[first] - sizes[first])
+        last = max(int(np.searchsorted(ends, before + _POSTINGS_BLOCK, side="right")), first + 1)
         yield first, last
         first = last
 
 
-def _merge_terms(
-    segments: Sequence[Segment],
-    rows: Sequence[NDArray[np.bool_]],
-    terms: NDArray[np.uint64],
-    offsets: NDArray[np.int64],
-) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
-    """(ordinals, counts) of all postings of `terms`, one after another; rows count on from segment to segment."""
-    size = int(offsets[-1] - offsets[0])
-    ordinals, counts = np.empty(size, dtype=np.uint32), np.empty(size, dtype=np.uint8)
-    cursor, base = offsets[:-1] - offsets[0], 0
-    for segment, kept in zip(segments, rows, strict=True):
-        low, high = np.searchsorted(segment.terms, terms[0]), np.searchsorted(segment.terms, terms[-1], side="right")
-        start, end = int(segment.offsets[low]), int(segment.offsets[high])
-        found = segment.ordinals[start:end]
-        stays = kept[found]
-        owner = np.repeat(np.arange(low, high), np.diff(segment.offsets[low : high + 1]))[stays]
-        owner = np.searchsorted(terms, segment.terms[low:high])[owner - low]
-        lengths = np.bincount(owner, minlength=len(terms))
-        places = np.arange(len(owner)) - np.repeat(lengths.cumsum() - lengths, lengths) + cursor[owner]
-        ordinals[places] = (kept.cumsum() - 1)[found[stays]] + base
-        counts[places] = segment.counts[start:end][stays]
-        cursor += lengths
-        base += int(kept.sum())
-    return ordinals, counts
-
-
-class _Array:
-    """A .npy file written from start to end, with its digest taken on the way."""
+class _ArrayFile:
+    """A .npy file that is written from start to end; its digest is taken on the way."""
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
-        self._stream = (folder / f"{name}.npy").open("xb")
-        self._sha256, self._size, self._dtype = hashlib.sha256(), 0, np.dtype(_TYPES[name])
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": _TYPES[name], "fortran_order": False, "shape": tuple(map(int, shape))}
-        )
-        self._put(header.getvalue())
+        self._path, self._dtype = folder / f"{name}.npy", np.dtype(_TYPES[name])
+        self._sha256, self._stream = hashlib.sha256(), self._path.open("xb")
+        shape = tuple(map(int, shape))
+        np.lib.format.write_array_header_1_0(self, {"descr": _TYPES[name], "fortran_order": False, "shape": shape})
 
     def append(self, block: NDArray[Any]) -> None:
-        self._put(np.ascontiguousarray(block, dtype=self._dtype).tobytes())
+        self.write(np.ascontiguousarray(block, dtype=self._dtype).tobytes())
 
-    def _put(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._stream.write(data)
         self._sha256.update(data)
-        self._size += len(data)
 
-    def facts(self) -> FileFacts:
-        return self._size, self._sha256.hexdigest()
+    def record(self) -> FileRecord:
+        status = self._path.stat()
+        return status.st_size, self._sha256.hexdigest(), status.st_mtime_ns
 
-    def __enter__(self) -> _Array:
+    def __enter__(self) -> _ArrayFile:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -296,14 +280,8 @@ class _Array:
             os.fsync(self._stream.fileno())
 
 
-def _save(folder: Path, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]) -> FileFacts:
-    with _Array(folder, name, shape) as array:
+def _save(folder: Path, name: str, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]) -> FileRecord:
+    with _ArrayFile(folder, name, shape) as array:
         for block in blocks:
             array.append(block)
-    return array.facts()
-
-
-def _sync_folder(folder: Path) -> None:
-    from openbook.files import sync_folder
-
-    sync_folder(folder)
+    return array.record()

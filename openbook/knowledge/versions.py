@@ -1,21 +1,22 @@
-"""The versions of a knowledge base: which there are, how two differ, going back to one, and letting old ones go."""
+"""The versions of a knowledge base: making one, listing and comparing them, restoring one, and letting old ones go."""
 
 from __future__ import annotations
 
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
-from openbook.knowledge.committing import add_version, newest
 from openbook.knowledge.identities import drop_unused_identities, write_identity
 from openbook.knowledge.scope import Condition, Scope, condition
+from openbook.records import Outcome
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MOST_DAYS = 365_000
@@ -75,10 +76,79 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     versions: int
     contents: int
     kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A document whose row in the newest version must be another one. Its content is stored.
+
+    `identity`: the document that is at its path, or was there last; None: a new one. Metadata and labels are JSON.
+    """
+
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int | None
+    outcome: Outcome
+
+
+# --- making one -------------------------------------------------------------------------------------------------------
+
+
+def newest(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT max(version) FROM versions").fetchone()[0])
+
+
+def add_version(connection: sqlite3.Connection, version: int, summary: str) -> None:
+    """Times of versions never go back, even when the clock does: `--as-of TIME` needs an order."""
+    before = connection.execute("SELECT max(created_at) FROM versions").fetchone()[0] or ""
+    connection.execute("INSERT INTO versions VALUES (?, ?, ?)", (version, max(now(), before), summary))
+
+
+def commit(
+    connection: sqlite3.Connection,
+    changes: Sequence[Change],
+    removed: Collection[str],
+    *,
+    beside: Callable[[], None] = lambda: None,
+) -> int:
+    """Commit a version with `changes`, without the documents at the paths `removed`; the newest version's number.
+
+    Without a change no version is made. `beside` runs inside the transaction.
+    """
+    # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
+    connection.execute("PRAGMA synchronous = FULL")
+    with schema.transaction(connection):
+        version = newest(connection)
+        if changes or removed:
+            version += 1
+            outcomes = Counter(change.outcome for change in changes)
+            counts = ((outcomes["added"], "added"), (outcomes["updated"], "updated"), (len(removed), "removed"))
+            add_version(connection, version, ", ".join(f"{count} {outcome}" for count, outcome in counts if count))
+        for path in (*removed, *(change.path for change in changes)):
+            connection.execute(
+                "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL", (version, path)
+            )
+        for change in changes:
+            identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
+            connection.execute(
+                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*astuple(change)[:-2], version, identity),
+            )
+        beside()
+    return version
+
+
+# --- looking at them --------------------------------------------------------------------------------------------------
 
 
 def history(base: KnowledgeBase) -> list[Version]:
@@ -109,7 +179,7 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
         names = dict(base.connection.execute("SELECT name, version FROM tags").fetchall())
         if text not in names:
             raise KnowledgeError(
-                f"No version {text!r}: it is no number, no tag and no time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
+                f"No version {text!r}: it is not a number, a tag or a time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
             )
         return int(names[text])
 
@@ -173,66 +243,44 @@ def diff(
 
     `check` is called before each document's passages are read or compared; what it raises ends the work.
     """
+    texts: dict[int, list[str]] = {}
+
+    def rows(version: int) -> dict[str, tuple[int, str, str]]:
+        """(content, metadata, labels) by path."""
+        version = base.kept_version(version)
+        live = Condition(schema.LIVE, {"version": version})
+        seen = condition(replace(scope, as_of=version), version) if scope else live
+        sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
+        return {path: tuple(row) for path, *row in base.connection.execute(sql, seen.values)}
+
+    def passages(documents: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
+        """Each text once, whatever white space is around it, with the first document that holds it."""
+        found: dict[str, PassageChange] = {}
+        for path, (content, *_) in documents.items():
+            check()
+            if content not in texts:
+                stored = integrity.content(base.connection, content)
+                spans = integrity.passages(base.connection, stored)
+                texts[content] = [stored.text[row[3] : row[4]] for row in spans]
+            for text in texts[content]:
+                if name := text.strip():
+                    found.setdefault(name, PassageChange(path, text))
+        return found
+
     with schema.storage_errors(base.folder):
-        old_rows, new_rows = (_rows(base, base.kept_version(version), scope) for version in (before, after))
-        old, new = ({path: content for path, (content, *_) in rows.items()} for rows in (old_rows, new_rows))
-        changed = [path for path in sorted(old.keys() & new.keys()) if old[path] != new[path]]
-        old_passages, new_passages = (
-            _passages(base, [side[path] for path in sorted(side)], check) for side in (old, new)
-        )
-        was = {name for content in set(old.values()) for name, _ in old_passages[content]}
-        is_now = {name for content in set(new.values()) for name, _ in new_passages[content]}
-        return Difference(
-            before,
-            after,
-            added=tuple(sorted(new.keys() - old.keys())),
-            changed=tuple(changed),
-            removed=tuple(sorted(old.keys() - new.keys())),
-            described=tuple(p for p in sorted(old.keys() & new.keys() - set(changed)) if old_rows[p] != new_rows[p]),
-            passages_added=_only(new, new_passages, was, check),
-            passages_removed=_only(old, old_passages, is_now, check),
-        )
-
-
-def _rows(base: KnowledgeBase, version: int, scope: Scope | None) -> dict[str, tuple[int, str, str]]:
-    """(content, metadata, labels) by path."""
-    live = Condition(schema.LIVE, {"version": version})
-    seen = condition(replace(scope, as_of=version), version) if scope else live
-    rows = base.connection.execute(
-        f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql}", seen.values
+        old, new = rows(before), rows(after)
+        was, is_now = passages(old), passages(new)
+    both = [path for path in old if path in new]
+    return Difference(
+        before,
+        after,
+        added=tuple(path for path in new if path not in old),
+        changed=tuple(path for path in both if old[path][0] != new[path][0]),
+        removed=tuple(path for path in old if path not in new),
+        described=tuple(path for path in both if old[path][0] == new[path][0] and old[path] != new[path]),
+        passages_added=tuple(each for name, each in is_now.items() if name not in was),
+        passages_removed=tuple(each for name, each in was.items() if name not in is_now),
     )
-    return {path: (content, metadata, labels) for path, content, metadata, labels in rows}
-
-
-def _passages(
-    base: KnowledgeBase, contents: Iterable[int], check: Callable[[], None]
-) -> dict[int, list[tuple[str, str]]]:
-    """(what names a passage whatever stands before it, its text) by content."""
-    found: dict[int, list[tuple[str, str]]] = {}
-    for content in set(contents):
-        check()
-        stored = integrity.content(base.connection, content)
-        sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char"
-        rows = integrity.whole(base.connection.execute(sql, (content,)), stored)
-        texts = [stored.text[row[3] : row[4]] for row in rows]
-        found[content] = [(text.strip(), text) for text in texts]
-    return found
-
-
-def _only(
-    documents: dict[str, int],
-    passages: dict[int, list[tuple[str, str]]],
-    other: set[str],
-    check: Callable[[], None],
-) -> tuple[PassageChange, ...]:
-    """Passages of `documents` whose text is not in `other`, each once, by path and place."""
-    found: dict[str, PassageChange] = {}
-    for path in sorted(documents):
-        check()
-        for name, text in passages[documents[path]]:
-            if name and name not in other:
-                found.setdefault(name, PassageChange(path, text))
-    return tuple(found.values())
 
 
 def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
@@ -300,11 +348,10 @@ def retention(connection: sqlite3.Connection) -> Retention:
 def set_retention(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> None:
     """Remember a policy; it is applied after every commit."""
     with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
-        value = json.dumps({"versions": policy.versions, "days": policy.days})
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('retention', ?)", (value,))
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('retention', ?)", (json.dumps(asdict(policy)),))
 
 
-def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> Pruned:
+def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> PruneResult:
     """Let go of the versions that `policy` does not keep, and of every text and vector that only they had."""
     with base.writing(lock_timeout_s) as connection:
         pruned = _prune(connection, policy)
@@ -319,7 +366,7 @@ def apply_retention(connection: sqlite3.Connection) -> None:
         _prune(connection, policy)
 
 
-def _prune(connection: sqlite3.Connection, policy: Retention) -> Pruned:
+def _prune(connection: sqlite3.Connection, policy: Retention) -> PruneResult:
     with schema.transaction(connection):
         # The finished work of a run that was interrupted belongs to no version yet, and stays.
         committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
@@ -328,7 +375,7 @@ def _prune(connection: sqlite3.Connection, policy: Retention) -> Pruned:
         gone = sorted(set(versions) - set(kept))
         connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
         drop_unseen_documents(connection)
-        return Pruned(len(gone), drop_unused_contents(connection, committed), tuple(kept))
+        return PruneResult(len(gone), drop_unused_contents(connection, committed), tuple(kept))
 
 
 def _kept(connection: sqlite3.Connection, versions: list[int], policy: Retention) -> set[int]:
@@ -369,7 +416,3 @@ def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | 
     if count:
         connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
     return count
-
-
-def kept_in_words(kept: Iterable[int]) -> str:
-    return spans(sorted(kept))

@@ -3,19 +3,16 @@
 A model is a folder named by a digest of everything that determines its answers. It is written once, through one door,
 and never changed; names point to digests.
 
-* `gguf`, `ggml`       strict, bounded reading of GGUF headers
-* `bounds`             what a header may claim
+* `gguf`, `bounds`     strict reading of GGUF headers, and what a header may claim
 * `digest`             the model digest, section by section
-* `manifest`           what a stored model is, as `manifest.json`
+* `manifest`           what a stored model is, as `manifest.json`; `describe` makes it from the files
 * `catalogue`          the models known by name, byte for byte
-* `sources`            where a file comes from; `wheels` and `hub` fetch it
-* `describe`           from files to a manifest
-* `writer`             the protected door into the store; only `importing` uses it
-* `gguf_writing`       GGUF files, with another file's metadata
-* `merging`            an adapter and its base as one file
-* `importing`          `pull`, `ensure`, `import_gguf`, `merge`
-* `store`              `ModelStore`: names, resolving, verifying (`verify`, `stamps`), removing
-* `trials`             which files an engine has loaded in a process of its own
+* `sources`            where a file comes from, and how it is fetched
+* `gguf_writer`        GGUF files, with another file's metadata; an adapter and its base as one file
+* `importer`           `pull`, `ensure`, `import_gguf`, `merge`, through `staging` and the one door, `writer`
+* `store`, `aliases`   `ModelStore`: names, resolving, removing
+* `verify`             whether a stored model is what its digest says; `verify_cache` saves doing it again
+* `training_record`    how a trained model came to be; `lineage` makes the tree of models of it
 
     store = ModelStore(settings.models_dir)
     reference = ensure(store, "smollm2-135m-instruct")
@@ -27,7 +24,7 @@ from __future__ import annotations
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
 from openbook.models.digest import EmbeddingSpec, Progress, TensorDigest, model_digest
 from openbook.models.gguf import GgufHeader, read_gguf
-from openbook.models.importing import ensure, import_gguf, pull
+from openbook.models.importer import ensure, import_gguf, pull
 from openbook.models.manifest import FileEntry, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.models.store import ModelReference, ModelStore
 

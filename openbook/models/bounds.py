@@ -1,7 +1,7 @@
 """What the header of a model file may claim: each number that sizes something is in its bounds and agrees with the tensors.
 
-An engine makes room by these numbers before it looks at a tensor, and some of them end its process. So they are
-compared here, from the header alone, with what a refusal then says: the key, its value and what is allowed.
+An engine allocates memory by these numbers before it looks at a tensor, and some of them end its process. So they are
+checked here, from the header alone. An error names the key, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from openbook.errors import InvalidModelFile
 from openbook.models.digest import READER_KEYS
-from openbook.models.gguf import GgufHeader, MetadataValue, ValueType
+from openbook.models.gguf import GgufHeader, ValueType
 
 MAX_BLOCKS = 512  # of llama.cpp
 MAX_TOKENS = 1 << 22
@@ -18,7 +18,6 @@ MAX_TEMPLATE_CHARS = 1 << 18
 MAX_RANK = 1 << 14
 MAX_READER_CHARS = 1 << 12
 MAX_READER_PASSAGES = 8
-TEMPLATE_KEY, TOKENS_KEY = "tokenizer.chat_template", "tokenizer.ggml.tokens"
 
 # Without the architecture's name: (least, most). Ten times and more what the largest known models have.
 _NUMBERS = {
@@ -41,33 +40,32 @@ _NUMBERS = {
     "ssm.state_size": (0, 1 << 16),
     "ssm.time_step_rank": (0, 1 << 16),
     "ssm.group_count": (0, 1 << 16),
-}
-# The same, of which a file may give one for all blocks or an array with one for each.
-_BY_BLOCK = {
     "feed_forward_length": (0, 1 << 22),
     "attention.head_count": (0, 1 << 14),
     "attention.head_count_kv": (0, 1 << 14),
 }
-# What the file says of each token.
+# Of these a file may give one for all blocks or an array with one for each.
+_BY_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 _BY_TOKEN = {"tokenizer.ggml.scores": ValueType.FLOAT32, "tokenizer.ggml.token_type": ValueType.INT32}
+_MAX_CHARS = {
+    "tokenizer.chat_template": MAX_TEMPLATE_CHARS,
+    f"{READER_KEYS}instruction": MAX_READER_CHARS,
+    f"{READER_KEYS}abstention": MAX_READER_CHARS,
+}
 _NO_DECODER = ("none", "t5")  # tokenizers of models without a vocabulary, and with an encoder
-_BLOCK = re.compile(r"blk\.([0-9]+)\.")
-_LORA = re.compile(r"(.+)\.lora_([ab])")
 
 
 def check_model(header: GgufHeader) -> None:
     """Raises InvalidModelFile for a language model whose header is out of bounds or contradicts itself."""
-    architecture = header.text("general.architecture") or ""
-    blocks = _checked_numbers(header, architecture)
-    _check_blocks(header, architecture, blocks)
-    _check_heads(header, architecture)
+    _check_numbers(header)
     _check_reader(header)
-    _check_vocabulary(header, header.integer(f"{architecture}.embedding_length"))
+    _check_vocabulary(header)
 
 
 def check_lora(header: GgufHeader) -> None:
     """The same for an adapter, by itself."""
-    _check_alpha(header)
+    alpha = header.metadata.get("adapter.lora.alpha")
+    _check_number("adapter.lora.alpha", alpha.value if alpha else "absent", 0.0, 1e6)
     _check_reader(header)
     for name, (a, b) in _pairs(header).items():
         if len(a) != 2 or len(b) != 2 or a[1] != b[0] or not 1 <= a[1] <= MAX_RANK:
@@ -86,36 +84,30 @@ def check_lora_fits(adapter: GgufHeader, base: GgufHeader) -> None:
             )
 
 
-def _checked_numbers(header: GgufHeader, architecture: str) -> int | None:
-    """The number of blocks, if the file states one."""
-    for key, bounds in _NUMBERS.items():
-        if (found := header.metadata.get(f"{architecture}.{key}")) is not None:
-            _check(f"{architecture}.{key}", found.value, *bounds)
+def _check_number(key: str, value: object, least: float, most: float) -> None:
+    """Integers may be the bounds themselves; numbers with a fraction must lie between them."""
+    if type(least) is int and not (type(value) is int and least <= value <= most):
+        raise InvalidModelFile(f"{key} is {str(value)[:80]}. It must be an integer from {least} to {most}.")
+    if type(least) is float and not (type(value) is float and least < value < most):
+        raise InvalidModelFile(f"{key} is {str(value)[:80]}. It must be a number between {least:g} and {most:g}.")
+
+
+def _check_numbers(header: GgufHeader) -> None:
+    architecture = header.text("general.architecture")
     blocks = header.integer(f"{architecture}.block_count")
-    for key, bounds in _BY_BLOCK.items():
-        if (found := header.metadata.get(f"{architecture}.{key}")) is None:
+    for name, bounds in _NUMBERS.items():
+        key = f"{architecture}.{name}"
+        if (found := header.metadata.get(key)) is None:
             continue
-        values = found.value if found.type is ValueType.ARRAY else (found.value,)
-        if found.type is ValueType.ARRAY and len(values) != blocks:
-            raise InvalidModelFile(f"{architecture}.{key} has {len(values)} items. Each of {blocks} blocks needs one.")
-        for value in values:
-            _check(f"{architecture}.{key}", value, *bounds)
-    return blocks
-
-
-def _check(key: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise InvalidModelFile(f"{key} is {repr(value)[:80]}. It must be an integer from {least} to {most}.")
-
-
-def _check_blocks(header: GgufHeader, architecture: str, blocks: int | None) -> None:
-    numbers = [int(found[1]) for tensor in header.tensors if (found := _BLOCK.match(tensor.name))]
+        by_block = name in _BY_BLOCK and found.type is ValueType.ARRAY
+        if by_block and len(found.value) != blocks:
+            raise InvalidModelFile(f"{key} has {len(found.value)} items. Each of {blocks} blocks needs one.")
+        for value in found.value if by_block else (found.value,):
+            _check_number(key, value, *bounds)
+    numbers = [int(match[1]) for tensor in header.tensors if (match := re.match(r"blk\.([0-9]+)\.", tensor.name))]
     there = max(numbers, default=-1) + 1
     if blocks is not None and blocks != there:
         raise InvalidModelFile(f"{architecture}.block_count is {blocks}, but the tensors are those of {there} blocks.")
-
-
-def _check_heads(header: GgufHeader, architecture: str) -> None:
     heads, shared = (header.integer(f"{architecture}.attention.head_count{end}") for end in ("", "_kv"))
     if heads and shared and heads % shared:
         raise InvalidModelFile(
@@ -128,27 +120,32 @@ def _check_heads(header: GgufHeader, architecture: str) -> None:
         )
 
 
-def _check_vocabulary(header: GgufHeader, width: int | None) -> None:
+def _check_reader(header: GgufHeader) -> None:
+    for key, least, most in (("passages", 1, MAX_READER_PASSAGES), ("declines_above", 0.0, 1.0)):
+        if (found := header.metadata.get(READER_KEYS + key)) is not None:
+            _check_number(READER_KEYS + key, found.value, least, most)
+    for key, most in _MAX_CHARS.items():
+        if (chars := len(header.text(key) or "")) > most:
+            raise InvalidModelFile(f"{key} has {chars} characters. At most {most} are allowed.")
+
+
+def _check_vocabulary(header: GgufHeader) -> None:
     model = header.text("tokenizer.ggml.model")
     if model in _NO_DECODER:
         raise InvalidModelFile(
             f"tokenizer.ggml.model is {model!r}. OpenBook runs models that read and write text without an encoder."
         )
-    template = header.text(TEMPLATE_KEY) or ""
-    if len(template) > MAX_TEMPLATE_CHARS:
-        raise InvalidModelFile(
-            f"{TEMPLATE_KEY} has {len(template)} characters. At most {MAX_TEMPLATE_CHARS} are allowed."
-        )
-    found = header.metadata.get(TOKENS_KEY)
+    found = header.metadata.get("tokenizer.ggml.tokens")
     if found is None:
         return
-    count = len(found.value) if _item_type(found) is ValueType.STRING else 0
+    count = len(found.value) if found.item_type is ValueType.STRING else 0
     if not 1 <= count <= MAX_TOKENS:
-        raise InvalidModelFile(f"{TOKENS_KEY} holds {count} texts. It must hold from 1 to {MAX_TOKENS}.")
+        raise InvalidModelFile(f"tokenizer.ggml.tokens holds {count} texts. It must hold from 1 to {MAX_TOKENS}.")
     for key, kind in _BY_TOKEN.items():
         each = header.metadata.get(key)
-        if each is not None and (_item_type(each) is not kind or len(each.value) != count):
+        if each is not None and (each.item_type is not kind or len(each.value) != count):
             raise InvalidModelFile(f"{key} must be an array of {kind.name} with one for each of {count} tokens.")
+    width = header.integer(f"{header.text('general.architecture')}.embedding_length")
     shape = next((tensor.shape for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
     if shape is not None and width is not None and shape != (width, count):
         raise InvalidModelFile(
@@ -156,43 +153,15 @@ def _check_vocabulary(header: GgufHeader, width: int | None) -> None:
         )
 
 
-def _check_reader(header: GgufHeader) -> None:
-    passages = header.metadata.get(READER_KEYS + "passages")
-    if passages is not None and (type(passages.value) is not int or not 1 <= passages.value <= MAX_READER_PASSAGES):
-        raise InvalidModelFile(
-            f"{READER_KEYS}passages is {str(passages.value)[:80]}. It must be a number from 1 to {MAX_READER_PASSAGES}."
-        )
-    threshold = header.metadata.get(READER_KEYS + "declines_above")
-    if threshold is not None and (type(threshold.value) is not float or not 0 < threshold.value < 1):
-        raise InvalidModelFile(
-            f"{READER_KEYS}declines_above is {str(threshold.value)[:80]}. It must be a number between 0 and 1."
-        )
-    for key in ("instruction", "abstention"):
-        if len(header.text(READER_KEYS + key) or "") > MAX_READER_CHARS:
-            raise InvalidModelFile(
-                f"{READER_KEYS}{key} has {len(header.text(READER_KEYS + key) or '')} characters. At most {MAX_READER_CHARS} are allowed."
-            )
-
-
-def _item_type(value: MetadataValue) -> ValueType | None:
-    """The type of an array's items; None for what is no array."""
-    return ValueType(int.from_bytes(value.raw[:4], "little")) if value.type is ValueType.ARRAY else None
-
-
-def _check_alpha(header: GgufHeader) -> None:
-    found = header.metadata.get("adapter.lora.alpha")
-    if found is None or type(found.value) is not float or not 0 < found.value < 1e6:
-        shown = "absent" if found is None else repr(found.value)[:80]
-        raise InvalidModelFile(f"adapter.lora.alpha is {shown}. It must be a number above 0 and below 1000000.")
-
-
 def _pairs(header: GgufHeader) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """The shapes of A and B for each matrix that an adapter changes, by its name."""
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for tensor in header.tensors:
-        parts = _LORA.fullmatch(tensor.name)
+        parts = re.fullmatch(r"(.+)\.lora_([ab])", tensor.name)
         if parts is None:
-            raise InvalidModelFile(f"The adapter holds the tensor {tensor.name}, which is no .lora_a and no .lora_b.")
+            raise InvalidModelFile(
+                f"The adapter holds the tensor {tensor.name}, whose name ends in neither .lora_a nor .lora_b."
+            )
         found.setdefault(parts[1], {})[parts[2]] = tensor.shape
     for name, pair in found.items():
         if pair.keys() != {"a", "b"}:

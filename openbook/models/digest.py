@@ -19,16 +19,17 @@ of one tensor, one token, one merge, one hyperparameter or the template does. Se
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from openbook.codec import unique_keys
-from openbook.errors import InvalidModelFile, StorageError
+import msgspec
+
+from openbook.codec import parse_json
+from openbook.errors import InvalidModelFile
+from openbook.files import storage_errors
 from openbook.models.gguf import GgufHeader, MetadataValue
 from openbook.records import Digest, canonical_json, sha256_hex
 
@@ -38,6 +39,8 @@ METADATA_TAG = b"openbook-metadata/1\n"
 CHUNK_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
 
+Sha256: TypeAlias = Annotated[Digest, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
 
@@ -48,16 +51,16 @@ class TensorDigest:
 
     name: str
     type: str
-    shape: tuple[int, ...]
-    sha256: Digest
+    shape: tuple[Count, ...]
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpec:
     """How an embedder's output becomes a vector. Two specs that differ give vectors that must not be mixed."""
 
-    dimensions: int
-    max_tokens: int
+    dimensions: Count
+    max_tokens: Count
     pooling: Literal["mean"] = "mean"
     normalize: bool = True
     query_prefix: str = ""
@@ -73,12 +76,21 @@ def model_digest(sections: Mapping[str, Digest]) -> Digest:
 
 def gguf_sections(header: GgufHeader, tensors: Iterable[TensorDigest]) -> dict[str, Digest]:
     """The four sections of a language model. Raises InvalidModelFile if the header names no architecture."""
-    return {
-        "architecture": metadata_digest(_chosen(header, _is_architecture(header))),
-        "template": metadata_digest(_chosen(header, is_template_key)),
-        "tensors": tensors_digest(tensors),
-        "tokenizer": metadata_digest(_chosen(header, _is_tokenizer_key)),
-    }
+    name = header.text("general.architecture")
+    if not name:
+        raise InvalidModelFile(
+            "The GGUF file names no general.architecture, so no engine can run it. Convert it again."
+        )
+    chosen: dict[str, dict[str, MetadataValue]] = {"architecture": {}, "template": {}, "tokenizer": {}}
+    for key, value in header.metadata.items():
+        if is_template_key(key):
+            chosen["template"][key] = value
+        elif key.startswith("tokenizer."):
+            chosen["tokenizer"][key] = value
+        if key == "general.architecture" or key.startswith((f"{name}.", "adapter.")):
+            chosen["architecture"][key] = value
+    sections = {section: metadata_digest(entries) for section, entries in chosen.items()}
+    return sections | {"tensors": tensors_digest(tensors)}
 
 
 def tensors_digest(tensors: Iterable[TensorDigest]) -> Digest:
@@ -110,23 +122,6 @@ def is_template_key(key: str) -> bool:
     )
 
 
-def _is_tokenizer_key(key: str) -> bool:
-    return key.startswith("tokenizer.") and not is_template_key(key)
-
-
-def _is_architecture(header: GgufHeader) -> Callable[[str], bool]:
-    name = header.text("general.architecture")
-    if not name:
-        raise InvalidModelFile(
-            "The GGUF file names no general.architecture, so no engine can run it. Convert it again."
-        )
-    return lambda key: key == "general.architecture" or key.startswith((f"{name}.", "adapter."))
-
-
-def _chosen(header: GgufHeader, wanted: Callable[[str], bool]) -> dict[str, MetadataValue]:
-    return {key: value for key, value in header.metadata.items() if wanted(key)}
-
-
 @dataclass(frozen=True, slots=True)
 class GgufHashes:
     """One pass over a GGUF file: whole file, header region, and each tensor, in the order of their names."""
@@ -139,20 +134,41 @@ class GgufHashes:
 
 def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) -> GgufHashes:
     """Reads the file once. Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable."""
+    whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
-    try:
-        with _HashingReader(path, header.file_bytes, progress) as reader:
-            reader.take(header.header_bytes)
-            header_sha256 = reader.whole.hexdigest()
-            for tensor in sorted(header.tensors, key=lambda tensor: tensor.start):
-                reader.take(tensor.start - reader.position)
-                sha256 = reader.take(tensor.size_bytes)
-                found.append(TensorDigest(tensor.name, tensor.type, tensor.shape, sha256))
-            reader.take(header.file_bytes - reader.position)
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
+
+        def read_to(end: int) -> Digest:
+            """Reads up to there and returns the SHA-256 of these bytes alone."""
+            nonlocal position
+            part = hashlib.sha256()
+            while position < end:
+                count = stream.readinto(buffer[: min(end - position, CHUNK_BYTES)])
+                if not count:
+                    raise InvalidModelFile(
+                        f"{path.name} ends at byte {position} of {header.file_bytes}: it is truncated."
+                    )
+                part.update(buffer[:count])
+                whole.update(buffer[:count])
+                position += count
+                if progress is not None:
+                    progress(position, header.file_bytes)
+            return part.hexdigest()
+
+        header_sha256 = read_to(header.header_bytes)
+        for tensor in sorted(header.tensors, key=lambda tensor: tensor.start):
+            read_to(tensor.start)
+            sha256 = read_to(tensor.start + tensor.size_bytes)
+            found.append(TensorDigest(tensor.name, tensor.type, tensor.shape, sha256))
+        read_to(header.file_bytes)
     tensors = tuple(sorted(found, key=lambda tensor: tensor.name))
-    return GgufHashes(reader.whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+    return GgufHashes(whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+
+
+def hash_file(path: Path) -> tuple[Digest, int]:
+    """(SHA-256, size in bytes) of the file. Raises StorageError."""
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
 
 
 # --- embedders --------------------------------------------------------------------------------------------------------
@@ -161,7 +177,7 @@ def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) 
 def embedder_sections(weights_sha256: Digest, tokenizer: bytes, spec: EmbeddingSpec) -> dict[str, Digest]:
     """The three sections of an embedder. Raises InvalidModelFile if `tokenizer` is not a JSON object."""
     return {
-        "embedding": sha256_hex(canonical_json(dataclasses.asdict(spec))),
+        "embedding": sha256_hex(canonical_json(asdict(spec))),
         "tokenizer": sha256_hex(canonical_json(tokenizer_json(tokenizer))),
         "weights": weights_sha256,
     }
@@ -171,59 +187,11 @@ def tokenizer_json(data: bytes) -> dict[str, object]:
     """The object that a tokenizer.json holds. Raises InvalidModelFile, also for a key that stands twice."""
     if len(data) > MAX_TOKENIZER_BYTES:
         raise InvalidModelFile(f"tokenizer.json has {len(data)} bytes; at most {MAX_TOKENIZER_BYTES} are allowed.")
-    try:
-        value = json.loads(data, object_pairs_hook=unique_keys)
-        canonical_json(value)
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelFile(f"tokenizer.json is not valid JSON: {error}.") from error
+    value = parse_json(data, "tokenizer.json", InvalidModelFile)
     if not isinstance(value, dict):
         raise InvalidModelFile(f"tokenizer.json must hold an object, not {type(value).__name__}.")
-    return value
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def hash_file(path: Path, progress: Progress | None = None) -> tuple[Digest, int]:
-    """(SHA-256, size in bytes) of the file. Raises StorageError."""
     try:
-        size = path.stat().st_size
-        with _HashingReader(path, size, progress) as reader:
-            reader.take(size)
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-    return reader.whole.hexdigest(), size
-
-
-class _HashingReader:
-    """Reads a file from front to back in bounded pieces; everything goes into `whole`."""
-
-    def __init__(self, path: Path, total_bytes: int, progress: Progress | None) -> None:
-        self.whole = hashlib.sha256()
-        self.position = 0
-        self._total = total_bytes
-        self._progress = progress
-        self._name = path.name
-        self._stream = path.open("rb", buffering=0)
-        self._buffer = memoryview(bytearray(CHUNK_BYTES))
-
-    def __enter__(self) -> _HashingReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def take(self, length_bytes: int) -> Digest:
-        """Reads the next bytes and returns the SHA-256 of them alone."""
-        part, left = hashlib.sha256(), length_bytes
-        while left:
-            count = self._stream.readinto(self._buffer[: min(left, CHUNK_BYTES)])
-            if not count:
-                raise InvalidModelFile(f"{self._name} ends at byte {self.position} of {self._total}: it is truncated.")
-            part.update(self._buffer[:count])
-            self.whole.update(self._buffer[:count])
-            left -= count
-            self.position += count
-            if self._progress is not None:
-                self._progress(self.position, self._total)
-        return part.hexdigest()
+        canonical_json(value)
+    except ValueError as error:  # NaN, or half a surrogate pair
+        raise InvalidModelFile(f"tokenizer.json holds what is no JSON: {error}.") from error
+    return value

@@ -11,14 +11,15 @@ import enum
 import itertools
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from openbook.errors import InvalidModelFile, StorageError
-from openbook.models.ggml import GGML_TYPES, REMOVED_TYPES, GgmlType
+from openbook.errors import InvalidModelFile
+from openbook.files import storage_errors
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -59,9 +60,49 @@ _NUMBER_FORMATS = {
     ValueType.UINT32: "I",
     ValueType.INT32: "i",
     ValueType.FLOAT32: "f",
+    ValueType.BOOL: "?",
     ValueType.UINT64: "Q",
     ValueType.INT64: "q",
     ValueType.FLOAT64: "d",
+}
+
+
+# The tensor types of ggml by their code: (name, numbers in a block, bytes of a block). Source: `ggml-common.h` of llama.cpp.
+GGML_TYPES: dict[int, tuple[str, int, int]] = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
 }
 
 
@@ -72,6 +113,11 @@ class MetadataValue:
     type: ValueType
     value: Any
     raw: bytes = field(repr=False)
+
+    @property
+    def item_type(self) -> ValueType | None:
+        """The type of an array's items; None for what is no array."""
+        return ValueType(int.from_bytes(self.raw[:4], "little")) if self.type is ValueType.ARRAY else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +162,21 @@ class GgufHeader:
 
 def read_gguf(path: Path) -> GgufHeader:
     """The header of the file at `path`. Raises InvalidModelFile with the reason, StorageError if it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            file_bytes = stream.seek(0, 2)
-            length = FIRST_READ_BYTES
-            while True:
-                stream.seek(0)
-                prefix = stream.read(min(length, file_bytes, MAX_HEADER_BYTES))
-                try:
-                    return parse_gguf(prefix, file_bytes)
-                except _MoreNeeded:
-                    if len(prefix) < min(length, file_bytes, MAX_HEADER_BYTES):
-                        raise InvalidModelFile("the file became shorter while it was read") from None
-                    length *= 4
-    except InvalidModelFile as error:
-        raise InvalidModelFile(f"{path.name} is not a GGUF model OpenBook can read: {error}.") from error.__cause__
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    length = FIRST_READ_BYTES
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        file_bytes = stream.seek(0, 2)
+        while True:
+            stream.seek(0)
+            wanted = min(length, file_bytes, MAX_HEADER_BYTES)
+            prefix = stream.read(wanted)
+            try:
+                return parse_gguf(prefix, file_bytes)
+            except InvalidModelFile as error:
+                raise InvalidModelFile(f"{path.name} is not a GGUF model OpenBook can read: {error}.") from error
+            except _MoreNeeded:
+                if len(prefix) < wanted:
+                    raise InvalidModelFile(f"{path.name} became shorter while it was read.") from None
+                length *= 4
 
 
 class _MoreNeeded(Exception):
@@ -153,11 +197,24 @@ def parse_gguf(prefix: bytes, file_bytes: int) -> GgufHeader:
     tensor_count = cursor.count("tensors", smallest_bytes=8 + 4 + 8 + 4 + 8)
     key_count = cursor.count("metadata keys", smallest_bytes=8 + 4 + 1)
     metadata = _read_metadata(cursor, key_count)
-    rows = [_read_tensor_row(cursor) for _ in range(tensor_count)]
+    rows = [_read_tensor(cursor) for _ in range(tensor_count)]
     alignment = _alignment(metadata)
     data_start = -(-cursor.position // alignment) * alignment
-    tensors = tuple(_placed(row, data_start, alignment, file_bytes) for row in rows)
-    _check_tensors(tensors)
+    tensors = tuple(replace(row, start=data_start + row.start) for row in rows)
+    for tensor in tensors:
+        offset, end = tensor.start - data_start, tensor.start + tensor.size_bytes
+        if offset % alignment:
+            raise InvalidModelFile(f"tensor {tensor.name!r} is at offset {offset}, not a multiple of {alignment}")
+        if end > file_bytes:
+            raise InvalidModelFile(
+                f"tensor {tensor.name!r} would end at byte {end}, but the file has {file_bytes} bytes: it is truncated or damaged"
+            )
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
+        raise InvalidModelFile(f"the tensor {twice!r} stands twice")
+    for before, after in itertools.pairwise(sorted(tensors, key=lambda tensor: tensor.start)):
+        if before.start + before.size_bytes > after.start:
+            raise InvalidModelFile(f"the tensors {before.name!r} and {after.name!r} overlap")
     return GgufHeader(version, MappingProxyType(metadata), tensors, cursor.position, data_start, alignment, file_bytes)
 
 
@@ -169,31 +226,24 @@ class _Cursor:
         self.file_bytes = file_bytes
         self.position = 0
 
-    def require(self, length_bytes: int, what: str) -> int:
-        """Steps over `length_bytes` and returns where they start."""
-        start = self.position
-        end = start + length_bytes
-        if end > len(self.data):
-            self._too_short(end, what)
-        self.position = end
-        return start
-
-    def _too_short(self, end: int, what: str) -> None:
+    def take(self, length_bytes: int, what: str) -> bytes:
+        start, end = self.position, self.position + length_bytes
         if end > self.file_bytes:
             raise InvalidModelFile(
                 f"{what} would end at byte {end}, but the file has {self.file_bytes} bytes: it is truncated or damaged"
             )
         if end > MAX_HEADER_BYTES:
             raise InvalidModelFile(f"its header is longer than {MAX_HEADER_BYTES} bytes")
-        raise _MoreNeeded
+        if end > len(self.data):
+            raise _MoreNeeded
+        self.position = end
+        return self.data[start:end]
 
     def u32(self) -> int:
-        start = self.require(4, "a number")
-        return int.from_bytes(self.data[start : start + 4], "little")
+        return int.from_bytes(self.take(4, "a number"), "little")
 
     def u64(self) -> int:
-        start = self.require(8, "a number")
-        return int.from_bytes(self.data[start : start + 8], "little")
+        return int.from_bytes(self.take(8, "a number"), "little")
 
     def count(self, what: str, smallest_bytes: int) -> int:
         """A count of things of at least `smallest_bytes` each, which must fit into the rest of the file."""
@@ -202,19 +252,15 @@ class _Cursor:
             raise InvalidModelFile(f"it claims {number} {what}, more than its {self.file_bytes} bytes can hold")
         return number
 
-    def string(self, what: str, max_bytes: int = MAX_HEADER_BYTES) -> str:
+    def string(self, what: str, max_bytes: int) -> str:
         length = self.u64()
         if length > max_bytes:
             raise InvalidModelFile(f"{what} has {length} bytes; at most {max_bytes} are allowed")
-        start = self.require(length, what)
-        return _decoded(self.data[start : start + length], what)
-
-
-def _decoded(data: bytes, what: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidModelFile(f"{what} is not UTF-8 text: {data[:40]!r}") from error
+        data = self.take(length, what)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidModelFile(f"{what} is not UTF-8 text: {data[:40]!r}") from error
 
 
 # --- metadata ---------------------------------------------------------------------------------------------------------
@@ -228,75 +274,59 @@ def _read_metadata(cursor: _Cursor, key_count: int) -> dict[str, MetadataValue]:
             raise InvalidModelFile("a metadata key is empty")
         if key in metadata:
             raise InvalidModelFile(f"the metadata key {key!r} stands twice")
-        kind = _value_type(cursor.u32(), key)
+        kind = _read_type(cursor, key)
         start = cursor.position
-        value = _read_value(cursor, kind, key, depth=0)
+        (value,) = _read_values(cursor, kind, key, 1, depth=0)
         metadata[key] = MetadataValue(kind, value, cursor.data[start : cursor.position])
     return metadata
 
 
-def _value_type(code: int, key: str) -> ValueType:
+def _read_type(cursor: _Cursor, key: str) -> ValueType:
+    code = cursor.u32()
     try:
         return ValueType(code)
     except ValueError:
         raise InvalidModelFile(f"the metadata key {key!r} has the unknown type {code}") from None
 
 
-def _read_value(cursor: _Cursor, kind: ValueType, key: str, depth: int) -> Any:
+def _read_values(cursor: _Cursor, kind: ValueType, key: str, count: int, depth: int) -> tuple[Any, ...]:
     if kind is ValueType.STRING:
-        return cursor.string(f"the value of {key!r}")
+        return _read_strings(cursor, key, count)
     if kind is ValueType.ARRAY:
-        return _read_array(cursor, key, depth + 1)
-    return _read_numbers(cursor, kind, key, 1)[0]
-
-
-def _read_numbers(cursor: _Cursor, kind: ValueType, key: str, count: int) -> tuple[Any, ...]:
-    if kind is ValueType.BOOL:
-        start = cursor.require(count, f"the value of {key!r}")
-        data = cursor.data[start : start + count]
-        if data.translate(None, b"\x00\x01"):
-            raise InvalidModelFile(f"{key!r} is of type bool and holds a byte other than 0 and 1")
-        return tuple(byte == 1 for byte in data)
+        return tuple(_read_array(cursor, key, depth + 1) for _ in range(count))
     layout = struct.Struct(f"<{count}{_NUMBER_FORMATS[kind]}")
-    start = cursor.require(layout.size, f"the value of {key!r}")
-    return layout.unpack_from(cursor.data, start)
+    data = cursor.take(layout.size, f"the value of {key!r}")
+    if kind is ValueType.BOOL and data.translate(None, b"\x00\x01"):
+        raise InvalidModelFile(f"{key!r} is of type bool and holds a byte other than 0 and 1")
+    return layout.unpack(data)
 
 
 def _read_array(cursor: _Cursor, key: str, depth: int) -> tuple[Any, ...]:
     if depth > MAX_ARRAY_DEPTH:
         raise InvalidModelFile(f"{key!r} nests arrays more than {MAX_ARRAY_DEPTH} deep")
-    kind = _value_type(cursor.u32(), key)
-    smallest = {ValueType.STRING: 8, ValueType.ARRAY: 12, ValueType.BOOL: 1}.get(kind)
-    item_bytes = smallest if smallest is not None else struct.calcsize("<" + _NUMBER_FORMATS[kind])
-    count = cursor.count(f"items in {key!r}", item_bytes)
+    kind = _read_type(cursor, key)
+    smallest = {ValueType.STRING: 8, ValueType.ARRAY: 12}.get(kind) or struct.calcsize("<" + _NUMBER_FORMATS[kind])
+    count = cursor.count(f"items in {key!r}", smallest)
     if count > MAX_ARRAY_ITEMS:
         raise InvalidModelFile(f"{key!r} holds {count} items; at most {MAX_ARRAY_ITEMS} are allowed")
-    if kind is ValueType.STRING:
-        return _read_strings(cursor, key, count)
-    if kind is ValueType.ARRAY:
-        return tuple(_read_array(cursor, key, depth + 1) for _ in range(count))
-    return _read_numbers(cursor, kind, key, count)
+    return _read_values(cursor, kind, key, count, depth)
 
 
 def _read_strings(cursor: _Cursor, key: str, count: int) -> tuple[str, ...]:
     """The loop that vocabularies of 50,000 tokens go through, twice: kept free of calls."""
-    data, position, end = cursor.data, cursor.position, len(cursor.data)
+    data, position = cursor.data, cursor.position
     unpack: Callable[[bytes, int], tuple[int]] = struct.Struct("<Q").unpack_from
     strings: list[str] = []
-    append = strings.append
     try:
-        for _ in range(count):
-            start = position + 8
-            if start > end:
+        while len(strings) < count and position + 8 <= len(data):
+            start, position = position + 8, position + 8 + unpack(data, position)[0]
+            if position > len(data):
                 break
-            position = start + unpack(data, position)[0]
-            if position > end:
-                break
-            append(data[start:position].decode())
+            strings.append(data[start:position].decode())
     except UnicodeDecodeError as error:
         raise InvalidModelFile(f"item {len(strings)} of {key!r} is not UTF-8 text") from error
-    cursor.position = 0
-    cursor.require(max(position, start) if len(strings) < count else position, f"item {len(strings)} of {key!r}")
+    end = position if len(strings) == count or position > len(data) else position + 8
+    cursor.take(end - cursor.position, f"item {len(strings)} of {key!r}")
     return tuple(strings)
 
 
@@ -315,15 +345,8 @@ def _alignment(metadata: Mapping[str, MetadataValue]) -> int:
 # --- the tensor table -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _TensorRow:
-    name: str
-    type: GgmlType
-    shape: tuple[int, ...]
-    offset: int  # from the start of the data
-
-
-def _read_tensor_row(cursor: _Cursor) -> _TensorRow:
+def _read_tensor(cursor: _Cursor) -> TensorInfo:
+    """A row of the table. Its `start` counts from the beginning of the data, which is known after the last row."""
     name = cursor.string("a tensor name", MAX_TENSOR_NAME_BYTES)
     if not name:
         raise InvalidModelFile("a tensor has an empty name")
@@ -334,37 +357,14 @@ def _read_tensor_row(cursor: _Cursor) -> _TensorRow:
     if 0 in shape:
         raise InvalidModelFile(f"tensor {name!r} has the shape {shape}; every dimension must be 1 or more")
     code = cursor.u32()
-    kind = GGML_TYPES.get(code)
-    if kind is None:
-        known = "removed from ggml; the file must be made again" if code in REMOVED_TYPES else "unknown to this version"
-        raise InvalidModelFile(f"tensor {name!r} has the type {code}, which is {known}")
-    if shape[0] % kind.block_elements:
+    if code not in GGML_TYPES:
         raise InvalidModelFile(
-            f"tensor {name!r} has rows of {shape[0]} numbers; {kind.name} needs a multiple of {kind.block_elements}"
+            f"tensor {name!r} has the type {code}, which llama.cpp does not know; convert the file again"
         )
-    return _TensorRow(name, kind, shape, cursor.u64())
-
-
-def _placed(row: _TensorRow, data_start: int, alignment: int, file_bytes: int) -> TensorInfo:
-    size = math.prod(row.shape) // row.type.block_elements * row.type.block_bytes
-    start = data_start + row.offset
-    if row.offset % alignment:
-        raise InvalidModelFile(f"tensor {row.name!r} is at offset {row.offset}, not a multiple of {alignment}")
-    if start + size > file_bytes:
+    kind, block_elements, block_bytes = GGML_TYPES[code]
+    if shape[0] % block_elements:
         raise InvalidModelFile(
-            f"tensor {row.name!r} would end at byte {start + size}, but the file has {file_bytes} bytes: "
-            "it is truncated or damaged"
+            f"tensor {name!r} has rows of {shape[0]} numbers; {kind} needs a multiple of {block_elements}"
         )
-    return TensorInfo(row.name, row.type.name, row.shape, start, size)
-
-
-def _check_tensors(tensors: tuple[TensorInfo, ...]) -> None:
-    names: set[str] = set()
-    for tensor in tensors:
-        if tensor.name in names:
-            raise InvalidModelFile(f"the tensor {tensor.name!r} stands twice")
-        names.add(tensor.name)
-    in_order = sorted(tensors, key=lambda tensor: tensor.start)
-    for before, after in itertools.pairwise(in_order):
-        if before.start + before.size_bytes > after.start:
-            raise InvalidModelFile(f"the tensors {before.name!r} and {after.name!r} overlap")
+    size = math.prod(shape) // block_elements * block_bytes
+    return TensorInfo(name, kind, shape, cursor.u64(), size)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from openbook.errors import OpenBookError
 from openbook.models.manifest import TRAINING_RECORD
@@ -23,31 +22,11 @@ class Node:
     details: tuple[str, ...]
     children: tuple[Node, ...] = ()
 
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    root: Node
-    asked: Digest
-
-    def walk(self) -> Iterator[tuple[int, Node]]:
+    def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
         """(depth, node), each parent before its children."""
-        stack = [(0, self.root)]
-        while stack:
-            depth, node = stack.pop()
-            yield depth, node
-            stack += [(depth + 1, child) for child in reversed(node.children)]
-
-    def to_json(self) -> dict[str, Any]:
-        def value(node: Node) -> dict[str, Any]:
-            return {
-                "digest": node.digest,
-                "names": list(node.names),
-                "what": node.what,
-                "details": list(node.details),
-                "children": [value(child) for child in node.children],
-            }
-
-        return {"asked": self.asked, "tree": value(self.root)}
+        yield depth, self
+        for child in self.children:
+            yield from child.walk(depth + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +38,7 @@ class Learned:
     found: int | None
     asked: int
     recipe: Digest | None = None
-    note: str = field(default="")
+    note: str = ""
 
     def __str__(self) -> str:
         name = f"{self.name} ({self.model[:12]})"
@@ -75,37 +54,27 @@ class Learned:
         )
 
 
-def tree_of(store: ModelStore, reference: ModelReference) -> Tree:
-    """All that shares the model's oldest ancestor."""
+def tree_of(store: ModelStore, reference: ModelReference) -> Node:
+    """The oldest ancestor of the model, with all that was made of it."""
     stored = {each.digest: each for each in store.everything()}
-    names: dict[Digest, list[str]] = {}
-    for name, digest in store.names().items():
-        names.setdefault(digest, []).append(name)
-    oldest = ancestors(stored, reference)[-1]
+    names = _names(store)
     children: dict[Digest, list[Digest]] = {}
     for each in stored.values():
         if each.manifest.lineage:
             children.setdefault(each.manifest.lineage, []).append(each.digest)
 
     def node(digest: Digest, above: frozenset[Digest]) -> Node:
-        below = [child for child in children.get(digest, []) if child not in above]
-        what, details = _described(stored.get(digest))
-        return Node(
-            digest,
-            tuple(sorted(names.get(digest, []))),
-            what,
-            details,
-            tuple(node(child, above | {digest}) for child in sorted(below)),
-        )
+        below = sorted(child for child in children.get(digest, []) if child not in above)
+        return _node(digest, stored, names, tuple(node(child, above | {digest}) for child in below))
 
-    return Tree(node(oldest, frozenset()), reference.digest)
+    return node(ancestors(stored, reference)[-1], frozenset())
 
 
 def line_of(store: ModelStore, reference: ModelReference) -> list[Node]:
     """The model itself, what it was trained from, and so on, without what else was trained from those."""
-    above = {node.digest: node for _, node in tree_of(store, reference).walk()}
     stored = {each.digest: each for each in store.everything()}
-    return [replace(above[digest], children=()) for digest in ancestors(stored, reference)]
+    names = _names(store)
+    return [_node(digest, stored, names) for digest in ancestors(stored, reference)]
 
 
 def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:
@@ -123,21 +92,7 @@ def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Lea
     """
     stored = {each.digest: each for each in store.everything()}
     wanted = set(text_digests([text]))
-    found = []
-    for digest in ancestors(stored, reference):
-        here = stored.get(digest)
-        record = record_beside(here)
-        if here is None:
-            found.append(
-                Learned(digest, "a model", None, len(wanted), note="it is not in the store any more; unknown.")
-            )
-        elif record is None:
-            note = "unknown. Nobody recorded its training data; see its knowledge cutoff."
-            found.append(Learned(digest, here.name, None, len(wanted), note=note))
-        else:
-            both = len(wanted & set(record.texts))
-            found.append(Learned(digest, here.name, both, len(wanted), record.recipe_digest))
-    return found
+    return [_learned(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
 
 
 def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
@@ -146,17 +101,22 @@ def carrying(store: ModelStore, texts: Iterable[str]) -> list[Learned]:
     One whose record cannot be read is among them, with a note.
     """
     wanted = set(text_digests(texts))
-    found = []
-    for each in store.everything():
-        try:
-            record = record_beside(each)
-        except OpenBookError as error:
-            note = f"unknown, because its record cannot be read ({error})"
-            found.append(Learned(each.digest, each.name, None, len(wanted), note=note))
-            continue
-        if record is not None and (both := len(wanted & set(record.texts))):
-            found.append(Learned(each.digest, each.name, both, len(wanted), record.recipe_digest))
-    return found
+    recorded = [each for each in store.everything() if TRAINING_RECORD in each.manifest.files]
+    found = [_learned(each.digest, each, wanted) for each in recorded]
+    return [each for each in found if each.found != 0]
+
+
+def _learned(digest: Digest, reference: ModelReference | None, wanted: set[str]) -> Learned:
+    name = reference.name if reference else "a model"
+    try:
+        if record := record_beside(reference):
+            return Learned(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
+        note = "unknown. Nobody recorded its training data; see its knowledge cutoff."
+        if reference is None:
+            note = "it is not in the store any more; unknown."
+    except OpenBookError as error:
+        note = f"unknown, because its record cannot be read ({error})"
+    return Learned(digest, name, None, len(wanted), note=note)
 
 
 def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
@@ -166,27 +126,35 @@ def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
     return read_training_record(reference.path / TRAINING_RECORD)
 
 
-def _described(reference: ModelReference | None) -> tuple[str, tuple[str, ...]]:
+def _names(store: ModelStore) -> dict[Digest, list[str]]:
+    names: dict[Digest, list[str]] = {}
+    for name, digest in store.names().items():
+        names.setdefault(digest, []).append(name)
+    return names
+
+
+def _node(
+    digest: Digest,
+    stored: Mapping[Digest, ModelReference],
+    names: Mapping[Digest, list[str]],
+    children: tuple[Node, ...] = (),
+) -> Node:
+    reference, called = stored.get(digest), tuple(sorted(names.get(digest, [])))
     if reference is None:
-        return "not in the store any more", ()
-    manifest = reference.manifest
-    what = f"{manifest.name}, {manifest.kind}, {manifest.quantisation}, {manifest.licence}"
-    record = record_beside(reference)
-    if record is None:
-        return what, (f"from {', '.join(sorted(set(manifest.source.origins.values())))}",)
-    numbers = ", ".join(f"{name} {value}" for name, value in sorted(record.metrics.items()))
+        return Node(digest, called, "not in the store any more", (), children)
+    manifest, record = reference.manifest, record_beside(reference)
     cutoff = manifest.knowledge_cutoff
-    details = [
-        f"recipe {record.recipe_digest[:12]} ({record.recipe.get('name', 'no name')})",
-        f"seed {record.seed}, {record.steps} steps, {record.tokens:,} tokens",
-        f"data {', '.join(digest[:12] for digest in record.data) or 'none'}; {len(record.texts):,} texts",
-        f"{record.code}; {record.numeric_class}",
-    ]
-    if record.knowledge_base:
-        details.append(f"knowledge base {record.knowledge_base}")
-    if numbers:
-        details.append(f"dev {numbers}")
-    details.append(
-        f"knowledge cutoff {cutoff.date or 'not stated'}" + (f" ({cutoff.claimed_by})" if cutoff.date else "")
-    )
-    return what, tuple(details)
+    what = f"{manifest.name}, {manifest.kind}, {manifest.quantisation}, {manifest.licence}"
+    if record is None:
+        details = [f"from {', '.join(sorted(set(manifest.source.origins.values())))}"]
+    else:
+        details = [
+            f"recipe {record.recipe_digest[:12]} ({record.recipe.get('name', 'no name')})",
+            f"seed {record.seed}, {record.steps} steps, {record.tokens:,} tokens",
+            f"data {', '.join(each[:12] for each in record.data) or 'none'}; {len(record.texts):,} texts",
+            f"{record.code}; {record.numeric_class}",
+            *([f"knowledge base {record.knowledge_base}"] if record.knowledge_base else []),
+            *([f"dev {', '.join(f'{k} {v}' for k, v in sorted(record.metrics.items()))}"] if record.metrics else []),
+            f"knowledge cutoff {cutoff.date or 'not stated'}" + (f" ({cutoff.claimed_by})" if cutoff.date else ""),
+        ]
+    return Node(digest, called, what, tuple(details), children)

@@ -6,46 +6,38 @@ Law: `Manifest.from_json(m.to_json()) == m`. Written format, with reasons: docs/
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from dataclasses import fields as fields_of
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
-from openbook.codec import unique_keys
+import msgspec
+
+from openbook.codec import convert, parse_json
 from openbook.errors import InvalidModelFile
-from openbook.models.digest import EmbeddingSpec, TensorDigest, model_digest, tensors_digest
-from openbook.models.fields import Fields
-from openbook.models.names import name_problem
-from openbook.records import Digest, canonical_json
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from openbook.files import storage_errors
+from openbook.models.aliases import name_problem
+from openbook.models.digest import Count, EmbeddingSpec, Sha256, TensorDigest, model_digest, tensors_digest
+from openbook.records import canonical_json
 
 FORMATS = (1, 2)  # 2 adds adapters and trained models; what needs neither is still written as 1
 MAX_MANIFEST_BYTES = 64 << 20
+MANIFEST_NAME = "manifest.json"
+TRAINING_RECORD = "training.json"  # beside the files of a language model or adapter that was trained
 
 Kind: TypeAlias = Literal["language-model", "embedder", "adapter"]
 Trust: TypeAlias = Literal["catalogue", "first-use", "local-file", "training"]
 
-SECTIONS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {
-        "language-model": ("architecture", "template", "tensors", "tokenizer"),
-        "embedder": ("embedding", "tokenizer", "weights"),
-        "adapter": ("architecture", "template", "tensors", "tokenizer"),
-    }
-)
 FILES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {"language-model": ("model.gguf",), "embedder": ("model.onnx", "tokenizer.json"), "adapter": ("adapter.gguf",)}
 )
-TRAINING_RECORD = "training.json"  # beside the files of a language model or adapter that was trained
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    sha256: Digest
-    bytes: int
+    sha256: Sha256
+    bytes: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +46,8 @@ class TokenizerSummary:
 
     model: str
     pre: str
-    vocabulary_size: int
-    digest: Digest
+    vocabulary_size: Count
+    digest: Sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +55,7 @@ class TemplateSummary:
     """Whether the model brings a chat template. `digest` is the section's; None for an embedder, which has none."""
 
     present: bool
-    digest: Digest | None
+    digest: Sha256 | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +64,10 @@ class KnowledgeCutoff:
 
     date: str | None = None
     claimed_by: str = ""
+
+    def __post_init__(self) -> None:
+        if self.date is not None:
+            checked_date(self.date)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +91,23 @@ class Manifest:
 
     name: str
     kind: Kind
-    digest: Digest
-    sections: Mapping[str, Digest] = field(hash=False)
+    digest: Sha256
+    sections: Mapping[str, Sha256] = field(hash=False)
     architecture: str
-    parameter_count: int | None
-    context_tokens: int | None
-    embedding_length: int | None
+    parameter_count: Count | None
+    context_tokens: Count | None
+    embedding_length: Count | None
     quantisation: str
     tokenizer: TokenizerSummary
     template: TemplateSummary
     licence: str
     knowledge_cutoff: KnowledgeCutoff
     files: Mapping[str, FileEntry] = field(hash=False)
-    header_bytes: int | None
-    header_sha256: Digest | None
+    header_bytes: Count | None
+    header_sha256: Sha256 | None
     tensors: tuple[TensorDigest, ...] = field(repr=False)
     source: Source
-    lineage: Digest | None = None
+    lineage: Sha256 | None = None
     embedding: EmbeddingSpec | None = None
 
     def __post_init__(self) -> None:
@@ -133,54 +129,40 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The canonical bytes of `manifest.json`."""
-        value = {name: getattr(self, name) for name in _PLAIN}
-        value |= {
-            "format": self.format,
-            "sections": dict(self.sections),
-            "tokenizer": _as_dict(self.tokenizer),
-            "template": _as_dict(self.template),
-            "knowledge_cutoff": _as_dict(self.knowledge_cutoff),
-            "files": {name: _as_dict(entry) for name, entry in self.files.items()},
-            "tensors": [_as_dict(tensor) | {"shape": list(tensor.shape)} for tensor in self.tensors],
-            "source": {"trust": self.source.trust, "origins": dict(self.source.origins)},
-            "embedding": None if self.embedding is None else _as_dict(self.embedding),
-        }
-        return canonical_json(value)
+        return canonical_json(msgspec.to_builtins(self, enc_hook=dict) | {"format": self.format})
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Raises InvalidModelFile for anything but a whole manifest of a known format: no key more, none less."""
-        fields = Fields(_parsed(data), "manifest.json")
-        version = fields.integer("format")
-        if version not in FORMATS:
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise InvalidModelFile(f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are allowed.")
+        value = parse_json(data, MANIFEST_NAME, InvalidModelFile)
+        version = value.pop("format", None) if isinstance(value, dict) else None
+        if type(version) is not int or version not in FORMATS:
             raise InvalidModelFile(
-                f"manifest.json has format {version}; this version of OpenBook reads {' and '.join(map(str, FORMATS))}. "
-                "Upgrade OpenBook, or pull the model again."
+                f"manifest.json has format {str(version)[:40]}; this version of OpenBook reads "
+                f"{' and '.join(map(str, FORMATS))}. Upgrade OpenBook, or pull the model again."
             )
-        manifest = _read(fields)
-        fields.end()
-        if manifest.format != version:
-            raise InvalidModelFile(
-                f"manifest.json has format {version}, and what it holds is of format {manifest.format}."
-            )
-        _check_shape(manifest)
+        manifest = convert(value, cls, MANIFEST_NAME, InvalidModelFile)
+        if problem := _problem(manifest, version):
+            raise InvalidModelFile(f"manifest.json: {problem}.")
+        try:
+            if canonical_json(value | {"format": version}) != manifest.to_json():
+                raise InvalidModelFile("manifest.json lacks a key. Every key must be there.")
+        except UnicodeEncodeError as error:
+            raise InvalidModelFile("manifest.json: a text holds half a surrogate pair.") from error
         return manifest
 
 
-_PLAIN = (
-    "name",
-    "kind",
-    "digest",
-    "architecture",
-    "parameter_count",
-    "context_tokens",
-    "embedding_length",
-    "quantisation",
-    "licence",
-    "header_bytes",
-    "header_sha256",
-    "lineage",
-)
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in `folder`. Raises InvalidModelFile if it is missing or damaged, StorageError if unreadable."""
+    path = folder / MANIFEST_NAME
+    with storage_errors(f"read {path}"):
+        try:
+            with path.open("rb") as stream:
+                return Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
+        except FileNotFoundError:
+            raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
 
 
 def inconsistencies(manifest: Manifest) -> tuple[str, ...]:
@@ -200,151 +182,40 @@ def inconsistencies(manifest: Manifest) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _as_dict(record: DataclassInstance) -> dict[str, Any]:
-    return {f.name: getattr(record, f.name) for f in fields_of(record)}
-
-
-def _parsed(data: bytes) -> object:
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise InvalidModelFile(f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are allowed.")
-    try:
-        return json.loads(data.decode(), object_pairs_hook=unique_keys, parse_float=_no_float, parse_constant=_no_float)
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelFile(f"manifest.json is not valid JSON: {error}.") from error
-
-
-def _no_float(text: str) -> object:
-    raise ValueError(f"the number {text[:40]} is not an integer")
-
-
-def _read(fields: Fields) -> Manifest:
-    kind: Kind = fields.choice("kind", get_args(Kind))
-    return Manifest(
-        name=fields.text("name"),
-        kind=kind,
-        digest=fields.digest("digest"),
-        sections=dict(_read_sections(fields.inner("sections"), kind)),
-        architecture=fields.text("architecture"),
-        parameter_count=fields.integer_or_none("parameter_count"),
-        context_tokens=fields.integer_or_none("context_tokens"),
-        embedding_length=fields.integer_or_none("embedding_length"),
-        quantisation=fields.text("quantisation"),
-        tokenizer=_read_tokenizer(fields.inner("tokenizer")),
-        template=_read_template(fields.inner("template")),
-        licence=fields.text("licence"),
-        knowledge_cutoff=_read_cutoff(fields.inner("knowledge_cutoff")),
-        files=_read_files(fields.inner("files"), kind),
-        header_bytes=fields.integer_or_none("header_bytes"),
-        header_sha256=fields.digest_or_none("header_sha256"),
-        tensors=tuple(_read_tensor(row) for row in fields.rows("tensors")),
-        source=_read_source(fields.inner("source"), kind),
-        lineage=fields.digest_or_none("lineage"),
-        embedding=_read_embedding(fields.inner_or_none("embedding")),
-    )
-
-
-def _read_sections(fields: Fields, kind: Kind) -> list[tuple[str, Digest]]:
-    rows = [(name, fields.digest(name)) for name in SECTIONS[kind]]
-    fields.end()
-    return rows
-
-
-def _read_files(fields: Fields, kind: Kind) -> dict[str, FileEntry]:
-    files = {}
-    for name in _file_names(fields, kind):
-        entry = fields.inner(name)
-        files[name] = FileEntry(entry.digest("sha256"), entry.integer("bytes"))
-        entry.end()
-    fields.end()
-    return files
-
-
-def _file_names(fields: Fields, kind: Kind) -> tuple[str, ...]:
-    record = (TRAINING_RECORD,) if kind != "embedder" and TRAINING_RECORD in set(fields) else ()
-    return FILES[kind] + record
-
-
-def _read_tokenizer(fields: Fields) -> TokenizerSummary:
-    value = TokenizerSummary(
-        fields.text("model"), fields.text("pre"), fields.integer("vocabulary_size"), fields.digest("digest")
-    )
-    fields.end()
-    return value
-
-
-def _read_template(fields: Fields) -> TemplateSummary:
-    value = TemplateSummary(fields.boolean("present"), fields.digest_or_none("digest"))
-    fields.end()
-    return value
-
-
-def _read_cutoff(fields: Fields) -> KnowledgeCutoff:
-    value = KnowledgeCutoff(fields.text_or_none("date"), fields.text("claimed_by"))
-    fields.end()
-    if value.date is not None:
-        checked_date(value.date)
-    return value
-
-
-def _read_source(fields: Fields, kind: Kind) -> Source:
-    origins = fields.inner("origins")
-    names = _file_names(origins, kind)
-    value = Source(fields.choice("trust", get_args(Trust)), {name: origins.text(name) for name in names})
-    origins.end()
-    fields.end()
-    return value
-
-
-def _read_tensor(fields: Fields) -> TensorDigest:
-    value = TensorDigest(fields.text("name"), fields.text("type"), fields.integers("shape"), fields.digest("sha256"))
-    fields.end()
-    return value
-
-
-def _read_embedding(fields: Fields | None) -> EmbeddingSpec | None:
-    if fields is None:
-        return None
-    value = EmbeddingSpec(
-        dimensions=fields.integer("dimensions"),
-        max_tokens=fields.integer("max_tokens"),
-        pooling=fields.choice("pooling", ("mean",)),
-        normalize=fields.boolean("normalize"),
-        query_prefix=fields.text("query_prefix"),
-        passage_prefix=fields.text("passage_prefix"),
-    )
-    fields.end()
-    return value
-
-
 def checked_date(text: str) -> str:
-    """`text`, if it is a date as YYYY-MM-DD. Raises InvalidModelFile."""
+    """`text`, if it is a date as YYYY-MM-DD. Raises ValueError."""
     try:
         if datetime.date.fromisoformat(text).isoformat() == text:
             return text
     except ValueError:
         pass
-    raise InvalidModelFile(f"The knowledge cutoff {text[:40]!r} is not a date of the form YYYY-MM-DD.")
+    raise ValueError(f"The knowledge cutoff {text[:40]!r} is not a date of the form YYYY-MM-DD.")
 
 
-def _check_shape(manifest: Manifest) -> None:
-    """What the kinds demand of each other's fields."""
+def _problem(manifest: Manifest, version: int) -> str:
+    """What the kinds and fields demand of each other, where they do not; or an empty string."""
+    is_gguf, kind = manifest.is_gguf, manifest.kind
+    if manifest.format != version:
+        return f"it has format {version}, and what it holds is of format {manifest.format}"
     if problem := name_problem(manifest.name):
-        raise InvalidModelFile(f"manifest.json: the name {manifest.name[:120]!r} is not allowed: {problem}.")
-    is_gguf = manifest.is_gguf
-    stated = {
-        "header_bytes": manifest.header_bytes is not None,
-        "header_sha256": manifest.header_sha256 is not None,
-        "template.digest": manifest.template.digest is not None,
-    }
-    for key, present in stated.items():
-        if present is not is_gguf:
-            raise InvalidModelFile(f"manifest.json: {key} is {'null' if is_gguf else 'set'} in a {manifest.kind}.")
-    if (manifest.embedding is None) is not is_gguf:
-        raise InvalidModelFile(f"manifest.json: embedding is {'set' if is_gguf else 'null'} in a {manifest.kind}.")
-    if manifest.kind == "adapter" and manifest.lineage is None:
-        raise InvalidModelFile("manifest.json: lineage is null in an adapter, which needs its base.")
+        return f"the name {manifest.name[:120]!r} is not allowed: {problem}"
+    sections = ("architecture", "template", "tensors") if is_gguf else ("embedding", "weights")
+    if manifest.sections.keys() != {*sections, "tokenizer"}:
+        return f"the sections of a {kind} are {', '.join(sections)} and tokenizer"
+    if not {*FILES[kind]} <= manifest.files.keys() <= {*FILES[kind], *([TRAINING_RECORD] if is_gguf else [])}:
+        return f"the files of a {kind} are {' and '.join(FILES[kind])}"
     if manifest.files.keys() != manifest.source.origins.keys():
-        raise InvalidModelFile("manifest.json: files and source.origins name different files.")
+        return "files and source.origins name different files"
+    for key, value, belongs in (
+        ("header_bytes", manifest.header_bytes, is_gguf),
+        ("header_sha256", manifest.header_sha256, is_gguf),
+        ("template.digest", manifest.template.digest, is_gguf),
+        ("embedding", manifest.embedding, not is_gguf),
+        ("lineage", manifest.lineage, kind == "adapter" or manifest.lineage is not None),
+    ):
+        if (value is not None) is not belongs:
+            return f"{key} is {'null' if belongs else 'set'} in a {kind}"
     names = [tensor.name for tensor in manifest.tensors]
     if names != sorted(set(names)):
-        raise InvalidModelFile("manifest.json: the tensors are not in the order of their names, each once.")
+        return "the tensors are not in the order of their names, each once"
+    return ""

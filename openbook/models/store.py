@@ -16,26 +16,26 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, StorageError, UnknownModel, did_you_mean
 from openbook.files import replace_file, storage_errors
-from openbook.models.catalogue import CATALOGUE
-from openbook.models.digest import Progress
-from openbook.models.incoming import incoming_folder
-from openbook.models.manifest import Manifest
-from openbook.models.names import checked_name, is_digest, name_problem
-from openbook.models.pointers import (
+from openbook.models.aliases import (
     all_names,
     append_history,
     changing,
+    checked_name,
     delete_name,
     forget_in_histories,
+    is_digest,
+    name_problem,
     read_history,
 )
-from openbook.models.stamps import Stamp, read_stamp, stamp_path, take_stamp, write_stamp
-from openbook.models.trials import trial_path
-from openbook.models.verify import full_findings, quick_findings, read_manifest
+from openbook.models.catalogue import CATALOGUE
+from openbook.models.digest import Progress
+from openbook.models.manifest import Manifest, read_manifest
+from openbook.models.staging import staging_folder
+from openbook.models.verify import full_findings, quick_findings, refuse
+from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
 MIN_PREFIX_CHARS = 6
@@ -150,16 +150,19 @@ class ModelStore:
         return tuple(found)
 
     def remove(self, name: str) -> tuple[Digest, ...]:
-        """Drops the name and deletes each model that only it means or has meant. Returns the digests deleted.
+        """Removes the name and deletes each model that only this name means or has meant. Returns the digests deleted.
 
-        A model that no name means now can be given by its digest; names that meant it once forget it. What a damaged other
-        name means is unknown, so it might be any model: while there is one, a name is dropped but no model deleted.
+        A model without a name can be given by its digest; names that meant it once forget it. While another name is damaged,
+        no model is deleted, because that name might mean it.
         Raises UnknownModel, ModelNotVerified, StorageError; nothing is changed then, unless the disk fails half-way.
         """
         self._meaning(name)  # an unknown name must not wait for a lock, or make the folder that holds it
         with changing(self.root):
-            named, candidates = self._removable(name)
-            gone = self._only_meant_by(name, candidates, past=named)
+            found, digest = self._meaning(name)
+            named = found == name
+            if found and not named:
+                raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
+            gone = self._only_meant_by(name, read_history(self.root, name) if named else (digest,), past=named)
             merged = [each.digest for digest in gone if (each := self._merged_of(digest)) is not None]
             gone += self._only_meant_by(name, tuple(merged), past=True)
             if named:
@@ -176,7 +179,7 @@ class ModelStore:
         before = _stamp(reference)
         found = full_findings(reference.path, reference.digest, progress)
         if not found and before is not None and _stamp(reference) == before:
-            write_stamp(stamp_path(self.root, reference.digest), before)
+            write_cached(stamp_path(self.root, reference.digest), before)
         return found
 
     def verify(self, reference: ModelReference, progress: Progress | None = None) -> None:
@@ -192,7 +195,7 @@ class ModelStore:
         Raises ModelNotVerified.
         """
         found = quick_findings(reference.path, reference.digest)
-        stamp = None if found else read_stamp(stamp_path(self.root, reference.digest))
+        stamp = None if found else read_cached(stamp_path(self.root, reference.digest), Stamp)
         fresh = stamp is not None and stamp == _stamp(reference)
         if not fresh and (found := self.findings(reference, progress) or found):
             refuse(reference.name, found)
@@ -223,36 +226,17 @@ class ModelStore:
             hint = f" Known are {', '.join(sorted({*names, *CATALOGUE}))}."
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
-    def _removable(self, text: str) -> tuple[bool, tuple[Digest, ...]]:
-        """(whether it is a name, the models that it means or has meant)."""
-        found, digest = self._meaning(text)
-        if found == text:
-            return True, read_history(self.root, text)
-        if found:
-            raise UnknownModel(f"The model {digest[:12]} has the name {found!r}. Remove it by that name.")
-        return False, (digest,)
-
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
         """Those that no other name means (`past`: or has meant) and no adapter needs; none while another name is damaged."""
         others = [other for other in all_names(self.root) if other != name]
         try:
             histories = [read_history(self.root, other) for other in others]
             kept = {digest for history in histories for digest in (history if past else history[-1:])}
-            staying = (digest for digest in self._stored("") if digest not in candidates)
-            kept |= {base for digest in staying if (base := self._base_digest(digest))}
+            staying = [self._manifest(digest) for digest in self._stored("") if digest not in candidates]
+            kept |= {each.lineage for each in staying if each.kind == "adapter" and each.lineage}
         except ModelNotVerified:
             return ()
         return tuple(dict.fromkeys(digest for digest in candidates if digest not in kept))
-
-    def _base_digest(self, digest: Digest) -> Digest | None:
-        """The base of the stored adapter `digest`; None for another kind, or a model that is not here."""
-        try:
-            manifest = read_manifest(self.root / digest)
-        except InvalidModelFile as error:
-            if not (self.root / digest).is_dir():
-                return None
-            raise ModelNotVerified(str(error)) from error
-        return manifest.lineage if manifest.kind == "adapter" else None
 
     def _stored(self, prefix: str) -> tuple[Digest, ...]:
         if not is_digest(prefix.ljust(64, "0")):
@@ -261,18 +245,21 @@ class ModelStore:
             folders = sorted(path.name for path in self.root.glob(f"{prefix}*") if path.is_dir())
         return tuple(name for name in folders if is_digest(name))
 
-    def _reference(self, name: str, digest: Digest) -> ModelReference:
-        folder = self.root / digest
-        if not folder.is_dir():
+    def _manifest(self, digest: Digest, name: str = "") -> Manifest:
+        """Raises UnknownModel, and ModelNotVerified for a damaged one."""
+        if not (self.root / digest).is_dir():
             raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
         try:
-            manifest = read_manifest(folder)
+            return read_manifest(self.root / digest)
         except InvalidModelFile as error:
             refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+
+    def _reference(self, name: str, digest: Digest) -> ModelReference:
+        manifest = self._manifest(digest, name)
+        found = ModelReference(name or manifest.name, digest, self.root / digest, manifest)
         if manifest.kind != "adapter":
-            return ModelReference(name or manifest.name, digest, folder, manifest)
-        base, merged = self.base_of(manifest), self._merged_of(digest)
-        return ModelReference(name or manifest.name, digest, folder, manifest, base, merged)
+            return found
+        return replace(found, base=self.base_of(manifest), merged=self._merged_of(digest))
 
     def remember_merged(self, adapter: ModelReference, merged: ModelReference) -> ModelReference:
         """From now on `adapter` is resolved with `merged`, which was made from it and its base. Raises StorageError."""
@@ -293,39 +280,22 @@ class ModelStore:
 
     def base_of(self, adapter: Manifest) -> ModelReference | None:
         """The stored model that an adapter belongs to; None while it is not here. Raises ModelNotVerified."""
-        digest = adapter.lineage or ""
-        folder = self.root / digest
-        if not is_digest(digest) or not folder.is_dir():
+        digest = adapter.lineage
+        if not digest or not (self.root / digest).is_dir():
             return None
-        try:
-            manifest = read_manifest(folder)
-        except InvalidModelFile as error:
-            refuse(digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+        manifest = self._manifest(digest)
         if manifest.kind != "language-model":
             refuse(adapter.name, (f"its base {digest[:12]} is an {manifest.kind}, not a language model",))
-        return ModelReference(manifest.name, digest, folder, manifest)
+        return ModelReference(manifest.name, digest, self.root / digest, manifest)
 
     def _delete(self, digest: Digest) -> None:
         """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
         with storage_errors(f"delete the model {digest[:12]}"):
-            for path in (
-                stamp_path(self.root, digest),
-                trial_path(self.root, digest),
-                self.root / "merged" / digest,
-            ):
+            for path in (stamp_path(self.root, digest), trial_path(self.root, digest), self.root / "merged" / digest):
                 path.unlink(missing_ok=True)
         if (self.root / digest).is_dir():
-            with incoming_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
+            with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)
-
-
-def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
-    """Raises the ModelNotVerified for these findings."""
-    what = "; ".join(findings)
-    raise ModelNotVerified(
-        f"The model {name!r} is not what its digest says: {what}. "
-        f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
-    )
 
 
 def _stamp(reference: ModelReference) -> Stamp | None:

@@ -7,7 +7,6 @@ answer; the manifest holds its SHA-256. Written format: docs/formats/model-manif
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,12 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
-from openbook.codec import unique_keys
-from openbook.errors import InvalidModelFile, StorageError
-from openbook.models.fields import Fields
+import msgspec
+
+from openbook.codec import convert, parse_json
+from openbook.errors import InvalidModelFile
+from openbook.files import storage_errors
+from openbook.models.digest import Count, Sha256
 from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
@@ -35,12 +37,12 @@ class TrainingRecord:
     """
 
     recipe: Mapping[str, Any] = field(hash=False)
-    parent: Digest | None
-    data: tuple[Digest, ...]
+    parent: Sha256 | None
+    data: tuple[str, ...]
     code: str
-    seed: int
-    steps: int
-    tokens: int
+    seed: Count
+    steps: Count
+    tokens: Count
     numeric_class: str
     metrics: Mapping[str, str] = field(hash=False)
     knowledge_base: str | None
@@ -55,51 +57,20 @@ class TrainingRecord:
         return recipe_digest(self.recipe)
 
     def to_json(self) -> bytes:
-        return canonical_json(
-            {
-                "format": FORMAT,
-                "recipe": dict(self.recipe),
-                "parent": self.parent,
-                "data": list(self.data),
-                "code": self.code,
-                "seed": self.seed,
-                "steps": self.steps,
-                "tokens": self.tokens,
-                "numeric_class": self.numeric_class,
-                "metrics": dict(self.metrics),
-                "knowledge_base": self.knowledge_base,
-                "texts": list(self.texts),
-            }
-        )
+        return canonical_json(msgspec.to_builtins(self, enc_hook=dict) | {"format": FORMAT})
 
     @classmethod
     def from_json(cls, data: bytes) -> TrainingRecord:
         """Raises InvalidModelFile."""
         if len(data) > MAX_RECORD_BYTES:
             raise InvalidModelFile(f"training.json has more than {MAX_RECORD_BYTES:,} bytes.")
-        try:
-            value = json.loads(data.decode(), object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            raise InvalidModelFile(f"training.json is not valid JSON: {error}.") from error
-        fields = Fields(value, "training.json")
-        if (version := fields.integer("format")) != FORMAT:
-            raise InvalidModelFile(f"training.json has format {version}; this version of OpenBook reads {FORMAT}.")
-        metrics = fields.inner("metrics")
-        recipe = fields.inner("recipe")
-        found = cls(
-            recipe=dict(value["recipe"]) if set(recipe) else {},
-            parent=fields.digest_or_none("parent"),
-            data=fields.texts("data"),
-            code=fields.text("code"),
-            seed=fields.integer("seed"),
-            steps=fields.integer("steps"),
-            tokens=fields.integer("tokens"),
-            numeric_class=fields.text("numeric_class"),
-            metrics={name: metrics.text(name) for name in metrics},
-            knowledge_base=fields.text_or_none("knowledge_base"),
-            texts=fields.texts("texts"),
-        )
-        fields.end()
+        value = parse_json(data, "training.json", InvalidModelFile)
+        version = value.pop("format", None) if isinstance(value, dict) else None
+        if version != FORMAT:
+            raise InvalidModelFile(
+                f"training.json has format {str(version)[:40]}; this version of OpenBook reads {FORMAT}."
+            )
+        found = convert(value, cls, "training.json", InvalidModelFile)
         try:
             _ = found.recipe_digest
         except (KeyError, TypeError, ValueError) as error:
@@ -118,29 +89,20 @@ def recipe_digest(recipe: Mapping[str, Any]) -> Digest:
 
 def read_training_record(path: Path) -> TrainingRecord:
     """Raises InvalidModelFile, StorageError."""
-    try:
-        with path.open("rb") as stream:
-            return TrainingRecord.from_json(stream.read(MAX_RECORD_BYTES + 1))
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        return TrainingRecord.from_json(stream.read(MAX_RECORD_BYTES + 1))
 
 
 def text_digests(texts: Iterable[str]) -> tuple[str, ...]:
     """Of each text as a whole and of each of its paragraphs, sorted; layout does not matter."""
-    found: set[str] = set()
+    found = set()
     for text in texts:
-        found.update(_digest(part) for part in (text, *_paragraphs(text)) if len(plain_text(part)) >= MIN_TEXT_CHARS)
+        # By blank lines, and by lines: the parsers of some formats leave no blank line between paragraphs.
+        for part in (text, *re.split(r"\n\s*\n", text), *text.split("\n")):
+            if len(plain := plain_text(part)) >= MIN_TEXT_CHARS:
+                found.add(hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_HEX])
     return tuple(sorted(found))
 
 
 def plain_text(text: str) -> str:
     return " ".join(text.split())
-
-
-def _paragraphs(text: str) -> list[str]:
-    """By blank lines, and by lines: the readers of some formats leave no blank line between paragraphs."""
-    return [*re.split(r"\n\s*\n", text), *text.split("\n")]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(plain_text(text).encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_HEX]

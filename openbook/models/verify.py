@@ -7,10 +7,12 @@ that was edited to match a swapped file is found out, because its digest no long
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
-from openbook.errors import InvalidModelFile, StorageError
+from openbook.errors import InvalidModelFile, ModelNotVerified
+from openbook.files import storage_errors
 from openbook.models.digest import (
     MAX_TOKENIZER_BYTES,
     Progress,
@@ -22,10 +24,9 @@ from openbook.models.digest import (
     model_digest,
 )
 from openbook.models.gguf import read_gguf
-from openbook.models.manifest import MAX_MANIFEST_BYTES, TRAINING_RECORD, Manifest, inconsistencies
+from openbook.models.manifest import TRAINING_RECORD, Manifest, inconsistencies, read_manifest
 from openbook.records import Digest
 
-MANIFEST_NAME = "manifest.json"
 MAX_NAMED_TENSORS = 20
 _SECTION_DIFFERS = {
     "architecture": "architecture differs",
@@ -34,129 +35,106 @@ _SECTION_DIFFERS = {
     "weights": "weights differ",
     "embedding": "embedding settings differ",
 }
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest in `folder`. Raises InvalidModelFile if it is missing or damaged, StorageError if unreadable."""
-    path = folder / MANIFEST_NAME
-    try:
-        with path.open("rb") as stream:
-            return Manifest.from_json(stream.read(MAX_MANIFEST_BYTES + 1))
-    except FileNotFoundError:
-        raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
+# What the digest does not cover.
+_LAYOUT = {
+    "model.gguf": "descriptive keys or padding",
+    "adapter.gguf": "descriptive keys or padding",
+    "tokenizer.json": "its layout",
+}
 
 
 def quick_findings(folder: Path, digest: Digest) -> tuple[str, ...]:
     """What milliseconds show to be wrong: in the manifest, the files' sizes, the GGUF header. Empty if nothing."""
-    manifest, findings = _checked_manifest(folder, digest)
-    if manifest is None:
-        return findings
-    findings += tuple(_size_findings(folder, manifest))
-    if (
-        not findings
-        and manifest.header_bytes is not None
-        and _header_sha256(folder, manifest) != manifest.header_sha256
-    ):
-        findings += (f"the header of {manifest.main_file} differs",)
+    manifest, findings = _manifest_and_sizes(folder, digest)
+    if manifest is not None and not findings and manifest.header_bytes is not None:
+        path = folder / manifest.main_file
+        with storage_errors(f"read {path}"), path.open("rb") as stream:
+            header = stream.read(min(manifest.header_bytes, manifest.files[path.name].bytes))
+        if hashlib.sha256(header).hexdigest() != manifest.header_sha256:
+            return (f"the header of {path.name} differs",)
     return findings
 
 
 def full_findings(folder: Path, digest: Digest, progress: Progress | None = None) -> tuple[str, ...]:
     """What is wrong, from every byte of every file. Empty if the folder holds exactly the model `digest`."""
-    manifest, findings = _checked_manifest(folder, digest)
-    if manifest is None:
-        return findings
-    findings += tuple(_size_findings(folder, manifest))
-    missing = [name for name in manifest.files if not (folder / name).is_file()]
-    if missing:
+    manifest, findings = _manifest_and_sizes(folder, digest)
+    if manifest is None or not all((folder / name).is_file() for name in manifest.files):
         return findings
     try:
-        if manifest.is_gguf:
-            content = tuple(_gguf_findings(folder, manifest, digest, progress))
-        else:
-            content = tuple(_embedder_findings(folder, manifest, digest, progress))
+        return findings + tuple(_content_findings(folder, manifest, digest, progress))
     except InvalidModelFile as error:
         # A size that is wrong already says why the file cannot be read to its end.
-        content = () if findings else (str(error).rstrip("."),)
-    return findings + content
+        return findings or (str(error).rstrip("."),)
 
 
-def _checked_manifest(folder: Path, digest: Digest) -> tuple[Manifest | None, tuple[str, ...]]:
+def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
+    """Raises the ModelNotVerified for these findings."""
+    what = "; ".join(findings)
+    raise ModelNotVerified(
+        f"The model {name!r} is not what its digest says: {what}. "
+        f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
+    )
+
+
+def _manifest_and_sizes(folder: Path, digest: Digest) -> tuple[Manifest | None, tuple[str, ...]]:
+    """The manifest, if it can be read, and what is wrong with it and with the sizes of the files."""
     try:
         manifest = read_manifest(folder)
     except InvalidModelFile as error:
         return None, (f"manifest.json is damaged: {str(error).rstrip('.')}",)
-    problems = inconsistencies(manifest)
+    found = [f"manifest.json is damaged: {problem}" for problem in inconsistencies(manifest)]
     if manifest.digest != digest:
-        problems += (f"it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}",)
-    return manifest, tuple(f"manifest.json is damaged: {problem}" for problem in problems)
-
-
-def _size_findings(folder: Path, manifest: Manifest) -> Iterator[str]:
+        found.append(
+            f"manifest.json is damaged: it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}"
+        )
     for name, entry in manifest.files.items():
-        try:
-            size = (folder / name).stat().st_size
-        except FileNotFoundError:
-            yield f"{name} is missing"
-            continue
-        except OSError as error:
-            raise StorageError(f"Cannot read {folder / name}: {error.strerror or error}.") from error
+        with storage_errors(f"read {folder / name}"):
+            try:
+                size = (folder / name).stat().st_size
+            except FileNotFoundError:
+                found.append(f"{name} is missing")
+                continue
         if size < entry.bytes:
-            yield f"{name}: the file is truncated: {size} of {entry.bytes} bytes"
+            found.append(f"{name}: the file is truncated: {size} of {entry.bytes} bytes")
         elif size > entry.bytes:
-            yield f"{name}: the file has {size} bytes instead of {entry.bytes}"
+            found.append(f"{name}: the file has {size} bytes instead of {entry.bytes}")
+    return manifest, tuple(found)
 
 
-def _header_sha256(folder: Path, manifest: Manifest) -> Digest:
-    path = folder / manifest.main_file
-    try:
-        with path.open("rb") as stream:
-            return hashlib.sha256(
-                stream.read(min(manifest.header_bytes or 0, manifest.files[path.name].bytes))
-            ).hexdigest()
-    except OSError as error:
-        raise StorageError(f"Cannot read {path}: {error.strerror or error}.") from error
-
-
-def _gguf_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
-    path = folder / manifest.main_file
-    header = read_gguf(path)
-    hashes = hash_gguf(path, header, progress)
-    sections = gguf_sections(header, hashes.tensors)
-    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections) if name != "tensors"]
-    named += _tensor_findings(manifest.tensors, hashes.tensors)
-    yield from named
-    if not named and model_digest(sections) != digest:
-        yield f"the content of {path.name} is the model {model_digest(sections)[:12]}, not {digest[:12]}"
-    elif not named and hashes.sha256 != manifest.files[path.name].sha256:
-        yield f"{path.name} differs, in descriptive keys or padding only"
-    elif not named and (header.header_bytes, hashes.header_sha256) != (manifest.header_bytes, manifest.header_sha256):
-        yield "manifest.json is damaged: its header_sha256 is not that of the file"
-    record = manifest.files.get(TRAINING_RECORD)
-    if record is not None and hash_file(folder / TRAINING_RECORD)[0] != record.sha256:
-        yield f"{TRAINING_RECORD} differs"
-
-
-def _embedder_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
+def _content_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
+    main, others = folder / manifest.main_file, [name for name in manifest.files if name != manifest.main_file]
+    hashes = {name: hash_file(folder / name)[0] for name in others}
+    tensors: tuple[TensorDigest, ...] = ()
     if manifest.embedding is None:
-        return
-    weights, _ = hash_file(folder / "model.onnx", progress)
-    tokenizer_sha256, _ = hash_file(folder / "tokenizer.json")
-    with (folder / "tokenizer.json").open("rb") as stream:
-        tokenizer = stream.read(MAX_TOKENIZER_BYTES + 1)
-    sections = embedder_sections(weights, tokenizer, manifest.embedding)
-    named = [_SECTION_DIFFERS[name] for name in _differing(manifest, sections)]
-    yield from named
+        header = read_gguf(main)
+        hashed = hash_gguf(main, header, progress)
+        hashes[main.name], tensors = hashed.sha256, hashed.tensors
+        sections = gguf_sections(header, tensors)
+        in_manifest = (header.header_bytes, hashed.header_sha256) == (manifest.header_bytes, manifest.header_sha256)
+    else:
+        hashes[main.name] = hash_file(main)[0]
+        with storage_errors(f"read {folder}"), (folder / "tokenizer.json").open("rb") as stream:
+            tokenizer = stream.read(MAX_TOKENIZER_BYTES + 1)
+        sections = embedder_sections(hashes[main.name], tokenizer, manifest.embedding)
+        in_manifest = True
+    named = _section_findings(manifest.sections, sections) + _tensor_findings(manifest.tensors, tensors)
     if not named and model_digest(sections) != digest:
-        yield f"the content of the files is the model {model_digest(sections)[:12]}, not {digest[:12]}"
-    elif not named and tokenizer_sha256 != manifest.files["tokenizer.json"].sha256:
-        yield "tokenizer.json differs, in its layout only"
+        named = [f"the content of {main.name} is the model {model_digest(sections)[:12]}, not {digest[:12]}"]
+    yield from named
+    differing = [name for name, entry in manifest.files.items() if hashes[name] != entry.sha256]
+    if TRAINING_RECORD in differing:
+        yield f"{TRAINING_RECORD} differs"
+    if named:
+        return  # which says what differs in the other files
+    for name in differing:
+        if name in _LAYOUT:
+            yield f"{name} differs, in {_LAYOUT[name]} only"
+    if not differing and not in_manifest:
+        yield "manifest.json is damaged: its header_sha256 is not that of the file"
 
 
-def _differing(manifest: Manifest, sections: dict[str, Digest]) -> list[str]:
-    return [name for name, found in sections.items() if manifest.sections[name] != found]
+def _section_findings(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
+    return [words for name, words in _SECTION_DIFFERS.items() if expected.get(name) != found.get(name)]
 
 
 def _tensor_findings(expected: Iterable[TensorDigest], found: Iterable[TensorDigest]) -> list[str]:

@@ -1,7 +1,7 @@
 """Files to text with structure: what citations point into.
 
-A reader is a function `(data, name) -> Content`. The text it returns holds line feeds and tabs, and no other control
-character. `READER_VERSION` changes whenever a reader returns something else for the same bytes.
+A parser is a function `(data, name) -> Content`. The text it returns holds line feeds and tabs, and no other control
+character. `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 
 What a file is, its bytes say first, then its name; text of an unknown name is plain text.
 """
@@ -18,61 +18,62 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from openbook.errors import NotReadNow, UnreadableFile
-from openbook.parsers.cleaning import one_line
+from openbook.parsers.characters import one_line
 from openbook.records import Content, Digest, sha256_hex
 
-Reader: TypeAlias = Callable[[bytes, str], Content]
+Parser: TypeAlias = Callable[[bytes, str], Content]
 
-READER_VERSION = "5"
+PARSER_VERSION = "6"
 DEEPEST_ATTACHMENT = 3
-MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a reader to repeat has no other bound
+MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
 _HERE = "openbook.parsers."
-_PDF = _HERE + "pdf:read_pdf"
-_RTF = _HERE + "rtf:read_rtf"
-_HTML = _HERE + "html:read_html"
-_PLAIN = _HERE + "text:read_plain"
-_SOURCE = _HERE + "source:read_source"
-_MAIL = _HERE + "mail:read_mail"
-_OUTLOOK = _HERE + "outlook:read_outlook"
+_PDF = _HERE + "pdf:parse_pdf"
+_RTF = _HERE + "text:parse_rtf"
+_HTML = _HERE + "html:parse_html"
+_PLAIN = _HERE + "text:parse_plain"
+_SOURCE = _HERE + "text:parse_source"
+_MAIL = _HERE + "mail:parse_mail"
+_OUTLOOK = _HERE + "mail:parse_outlook"
+_WORKBOOK = _HERE + "spreadsheets:parse_workbook"
 _OCR_IMAGE = _HERE + "ocr:ocr_image"
 _OCR_PDF = _HERE + "ocr:ocr_pdf"
 _HOLD_OTHERS = frozenset({_MAIL, _OUTLOOK})
 
 # Late, so that a knowledge base of plain text never loads a PDF library.
-_BY_READER = {
+_BY_PARSER = {
     _PLAIN: "txt text log",
-    _HERE + "text:read_markdown": "md markdown mdown mkd mdx qmd rmd",
-    _HERE + "text:read_rst": "rst rest",
-    _HERE + "asciidoc:read_asciidoc": "adoc asciidoc asc",
-    _HTML: "html htm xhtml",
-    _HERE + "delimited:read_delimited": "csv tsv tab",
-    _HERE + "jsons:read_json": "json geojson webmanifest",
-    _HERE + "jsons:read_json_lines": "jsonl ndjson",
-    _HERE + "notebook:read_notebook": "ipynb",
-    _MAIL: "eml",
-    _HERE + "mail:read_mailbox": "mbox",
-    _OUTLOOK: "msg",
-    _HERE + "xmls:read_xml": "xml nxml rss atom",
-    _HERE + "subtitles:read_subtitles": "vtt srt",
+    _HERE + "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
+    _HERE + "text:parse_rst": "rst rest",
+    _HERE + "text:parse_asciidoc": "adoc asciidoc asc",
+    _HERE + "text:parse_subtitles": "vtt srt",
     _SOURCE: "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
     "sh bash zsh fish ps1 psm1 sql r jl lua pl pm m mm css scss sass less yaml yml toml ini cfg conf properties env tex "
     "sty cls bib dockerfile mk cmake gradle groovy proto graphql tf hcl nix ex exs erl hs ml mli clj dart vue svelte zig",
+    _HTML: "html htm xhtml",
+    _HERE + "spreadsheets:parse_delimited": "csv tsv tab",
+    _WORKBOOK: "xlsx xlsm xlsb xls ods",
+    _HERE + "structured:parse_json": "json geojson webmanifest",
+    _HERE + "structured:parse_json_lines": "jsonl ndjson",
+    _HERE + "structured:parse_notebook": "ipynb",
+    _HERE + "structured:parse_xml_file": "xml nxml rss atom",
+    _MAIL: "eml",
+    _HERE + "mail:parse_mailbox": "mbox",
+    _OUTLOOK: "msg",
     _PDF: "pdf",
     _RTF: "rtf",
-    _HERE + "docx:read_docx": "docx docm",
-    _HERE + "pptx:read_pptx": "pptx pptm",
-    _HERE + "xlsx:read_xlsx": "xlsx xlsm",
-    _HERE + "odf:read_odf": "odt odp ods",
-    _HERE + "epub:read_epub": "epub",
+    _HERE + "docx:parse_docx": "docx docm",
+    _HERE + "pptx:parse_pptx": "pptx pptm",
+    _HERE + "odf:parse_odf": "odt odp",
+    _HERE + "epub:parse_epub": "epub",
 }
-READERS: Mapping[str, str | Reader] = {f".{end}": reader for reader, ends in _BY_READER.items() for end in ends.split()}
-SUFFIXES = frozenset(READERS)
+PARSERS: Mapping[str, str | Parser] = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
+SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
-_PACKAGES = frozenset({".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".odt", ".odp", ".ods", ".epub"})
+_PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
 
 _IMAGE = "an image: needs OCR"
 _ARCHIVE = "an archive: unpack it"
@@ -97,16 +98,15 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF....(?:WAVE|AVI )|....ftyp|\x1a\x45\xdf\xa3|\xff\xfb[\x30-\xee]", _MEDIA),
     )
 )  # fmt: skip
-_ZIP = b"PK\x03\x04"
 _OLE2 = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PDF_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}%PDF-\d")
 _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]", re.IGNORECASE)
 
 
-def read_file(
-    path: Path, *, max_bytes: int, ocr: str = "", readers: Mapping[str, str | Reader] = READERS
+def parse_file(
+    path: Path, *, max_bytes: int, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
 ) -> tuple[Content, Digest]:
-    """The content of the file at `path` and the SHA-256 of the very bytes it was read from.
+    """The content of the file at `path` and the SHA-256 of the very bytes it was parsed from.
 
     `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
 
@@ -118,11 +118,11 @@ def read_file(
     if reason:
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
-    return read_bytes(data, path.name, ocr=ocr, readers=readers), sha256_hex(data)
+    return parse_bytes(data, path.name, ocr=ocr, parsers=parsers), sha256_hex(data)
 
 
-def read_bytes(
-    data: bytes, name: str, depth: int = 0, *, ocr: str = "", readers: Mapping[str, str | Reader] = READERS
+def parse_bytes(
+    data: bytes, name: str, depth: int = 0, *, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
 ) -> Content:
     """The content of a file of this name, which may be inside another one, `depth` deep.
 
@@ -134,7 +134,7 @@ def read_bytes(
         raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
     if not data:
         raise UnreadableFile("the file is empty")
-    content = _read(data, name, depth, ocr, readers)
+    content = _parse(data, name, depth, ocr, parsers)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
     if len(content.text) > MOST_TEXT_CHARS:
@@ -227,23 +227,24 @@ def check_size(size: int, max_bytes: int) -> None:
         raise UnreadableFile(f"{size / 1e6:.1f} MB, over the limit of {max_bytes / 1e6:g} MB")
 
 
-# --- which reader ------------------------------------------------------------------------------------------------------
+# --- which parser -----------------------------------------------------------------------------------------------------
 
 
-def _read(data: bytes, name: str, depth: int, ocr: str, readers: Mapping[str, str | Reader]) -> Content:
-    target = _target(data, PurePath(name.lower()), readers, ocr=bool(ocr))
-    if target == _OCR_IMAGE:
-        return _with_ocr(target, data, name, ocr)
+def _parse(data: bytes, name: str, depth: int, ocr: str, parsers: Mapping[str, str | Parser]) -> Content:
+    target = _target(data, PurePath(name.lower()), parsers, ocr=bool(ocr))
     if target == _PDF and ocr:
-        return _read_pdf_with_ocr(data, name, ocr)
-    reader = _load(target) if isinstance(target, str) else target
-    if target in _HOLD_OTHERS:
-        nested: Callable[[bytes, str, int], Content] = reader  # type: ignore[assignment]  # these take the depth too
-        return nested(data, name, depth)
-    return reader(data, name)
+        target = _OCR_PDF
+    function: Any = target
+    if isinstance(target, str):
+        module, _, named = target.partition(":")
+        function = getattr(importlib.import_module(module), named)
+    # What holds other files counts how deep it is itself; OCR needs to know the languages.
+    more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
+    content: Content = function(data, name, *more)
+    return content
 
 
-def _target(data: bytes, name: PurePath, readers: Mapping[str, str | Reader], *, ocr: bool) -> str | Reader:
+def _target(data: bytes, name: PurePath, parsers: Mapping[str, str | Parser], *, ocr: bool) -> str | Parser:
     """By what the bytes say first: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return _PDF
@@ -251,60 +252,34 @@ def _target(data: bytes, name: PurePath, readers: Mapping[str, str | Reader], *,
         return _RTF
     if data.startswith(_OLE2):
         return _compound(data)
-    if data.startswith(_ZIP) and (target := _package(data, name.suffix)):
-        return target
+    if data.startswith(b"PK\x03\x04"):
+        from openbook.parsers.packages import package_kind
+
+        kind = package_kind(data)
+        # Not recognised, but named like one: its parser knows best what is wrong with it.
+        if target := PARSERS.get(kind or (name.suffix if name.suffix in _PACKAGES else ""), ""):
+            return target
     reason = next((reason for pattern, reason in _MAGIC if pattern.match(data)), "")
     if reason == _IMAGE and ocr:
         return _OCR_IMAGE
     if reason:
         raise UnreadableFile(reason)
-    if name.suffix in readers:
-        return readers[name.suffix]
+    if name.suffix in parsers:
+        return parsers[name.suffix]
     if _HTML_MARK.match(data):
         return _HTML
     return _SOURCE if data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES else _PLAIN
 
 
-def _package(data: bytes, suffix: str) -> str | Reader:
-    """The reader of an office document or book; empty for a ZIP file that is none."""
-    from openbook.parsers.packages import package_kind
-
-    kind = package_kind(data)
-    # Not recognised, but named like one: its reader knows best what is wrong with it.
-    return READERS.get(kind or (suffix if suffix in _PACKAGES else ""), "")
-
-
 def _compound(data: bytes) -> str:
-    """OLE2: Outlook messages, Office files of before 2007, and newer ones that are encrypted."""
+    """OLE2: Outlook messages, Excel files of before 2007, and newer Office files that are encrypted."""
     if "__properties_version1.0".encode("utf-16-le") in data:
         return _OUTLOOK
     if "EncryptedPackage".encode("utf-16-le") in data:
         raise UnreadableFile("encrypted with a password")
+    if "Workbook".encode("utf-16-le") in data:
+        return _WORKBOOK
     raise UnreadableFile(_LEGACY)
-
-
-def _with_ocr(target: str, data: bytes, name: str, languages: str) -> Content:
-    module, _, function = target.partition(":")
-    content: Content = getattr(importlib.import_module(module), function)(data, name, languages=languages)
-    return content
-
-
-def _read_pdf_with_ocr(data: bytes, name: str, languages: str) -> Content:
-    try:
-        content = _load(_PDF)(data, name)
-    except UnreadableFile as error:
-        if "OCR" not in str(error):
-            raise
-        return _with_ocr(_OCR_PDF, data, name, languages)
-    if "pages_needing_ocr" in dict(content.metadata):
-        return _with_ocr(_OCR_PDF, data, name, languages)
-    return content
-
-
-def _load(target: str) -> Reader:
-    module, _, function = target.partition(":")
-    reader: Reader = getattr(importlib.import_module(module), function)
-    return reader
 
 
 def _orderly(content: Content) -> Content:

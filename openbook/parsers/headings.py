@@ -1,16 +1,27 @@
-"""Headings of plain text: Markdown (CommonMark 0.31, sections 4.2, 4.3 and 4.5), reStructuredText, underlined lines."""
+"""Headings of plain text: Markdown (CommonMark 0.31, sections 4.2, 4.3 and 4.5), reStructuredText, source code."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from openbook.parsers.cleaning import one_line
+from openbook.parsers.characters import one_line
 from openbook.records import HeadingMark
 
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 _NO_TITLE = re.compile(r"[-*+>|]|\d{1,9}[.)][ \t]|    |\t")  # a list, a quote, a table or code, not a title
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
+_ASCIIDOC_FENCE = re.compile(r"(-{4,}|={4,}|\.{4,}|\*{4,}|_{4,}|`{3,})(?=\w*[ \t]*$)")
+_DEFINITION = re.compile(
+    r"\s*(?:[\w@]+(?:\([^()]*\))?\s+){0,5}?(?:class|def|fn|func|function|fun|interface|struct|enum|trait|impl|module|"
+    r"namespace|type|sub|message|service|resource|table|view|procedure)\s+[\w$.:]+"
+    r"|\s*\[{1,2}[\w .:\"'-]+\]{1,2}\s*$"  # a section of settings
+    r"|\s*\\(?:chapter|(?:sub){0,2}section)\*?\{[^{}]+\}"  # of TeX
+    r"|[\w:.-]+\s*\(\s*\)\s*\{\s*$",  # a function of a shell
+    re.IGNORECASE,
+)
+_LONGEST_CODE_LINE_CHARS = 400  # what is longer was not written by a person
+_MOST_DEFINITIONS = 20_000
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
@@ -18,9 +29,12 @@ _ROLE = re.compile(r":[A-Za-z][\w:+.-]*:(?=`)")
 _TARGET = re.compile(r"\s*<[^<>]*>`_*")
 
 
-def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
-    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
-    return tuple(_markdown_headings(text, _front_matter_end(text)))
+def markdown_headings(text: str, mark: str = "#") -> tuple[HeadingMark, ...]:
+    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place.
+
+    AsciiDoc marks headings by `=` and fences by four hyphens or more.
+    """
+    return tuple(_markdown_headings(text, _front_matter_end(text), mark))
 
 
 def _front_matter_end(text: str) -> int:
@@ -30,12 +44,13 @@ def _front_matter_end(text: str) -> int:
     return end.end() if end else 0
 
 
-def _markdown_headings(text: str, begin: int) -> Iterator[HeadingMark]:
+def _markdown_headings(text: str, begin: int, mark: str) -> Iterator[HeadingMark]:
+    fences = _FENCE if mark == "#" else _ASCIIDOC_FENCE
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
     alone = True  # the line before is blank, so the next line begins a paragraph
     for start, line in _lines(text, begin):
-        opening = _FENCE.match(line)
+        opening = fences.match(line)
         if fence:
             if opening and opening[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = ""
@@ -48,21 +63,21 @@ def _markdown_headings(text: str, begin: int) -> Iterator[HeadingMark]:
             yield HeadingMark(above_start, level, markdown_title(above))
             above, alone = "", True
             continue
-        atx = _atx(line)
+        atx = _atx(line, mark)
         if atx and atx[1]:
             yield HeadingMark(start, atx[0], atx[1])
         above, above_start = (line, start) if alone and not atx and not _NO_TITLE.match(line) else ("", 0)
         alone = not line.strip() or atx is not None
 
 
-def _atx(line: str) -> tuple[int, str] | None:
+def _atx(line: str, mark: str) -> tuple[int, str] | None:
     """Level and title of `## Title ##`, else None."""
     stripped = line.lstrip(" ")
-    marks = len(stripped[:7]) - len(stripped[:7].lstrip("#"))
+    marks = len(stripped[:7]) - len(stripped[:7].lstrip(mark))
     if len(line) - len(stripped) > 3 or not 1 <= marks <= 6 or stripped[marks : marks + 1] not in {"", " ", "\t"}:
         return None
     title = stripped[marks:].strip()
-    bare = title.rstrip("#")
+    bare = title.rstrip(mark)
     return marks, markdown_title(bare if not bare or bare[-1] in " \t" else title)
 
 
@@ -79,6 +94,23 @@ def markdown_title(line: str) -> str:
     """A heading as it is read: without link targets, emphasis marks, tags and explicit anchors."""
     title = _TAG.sub("", _LINK.sub(r"\1", _ANCHOR.sub("", one_line(line))))
     return title.replace("**", "").replace("__", "").replace("`", "").strip().strip("*").strip()
+
+
+def definition_headings(text: str) -> tuple[HeadingMark, ...]:
+    """Lines of source code that define a class, a function or a section; what is indented more is one level deeper."""
+    indents: list[int] = []
+    found: list[HeadingMark] = []
+    for start, line in _lines(text, 0):
+        if len(line) > _LONGEST_CODE_LINE_CHARS or not (definition := _DEFINITION.match(line)):
+            continue
+        indent = len(line) - len(line.lstrip())
+        while indents and indents[-1] >= indent:
+            indents.pop()
+        indents.append(indent)
+        found.append(HeadingMark(start, len(indents), one_line(definition[0].strip().rstrip(":"))))
+        if len(found) == _MOST_DEFINITIONS:
+            break
+    return tuple(found)
 
 
 def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark, ...]:

@@ -1,39 +1,43 @@
-"""HTML to text, in two steps: parse into a flat list of events, then write them out.
+"""HTML to text by lxml's events: blocks apart, white space collapsed, the rows of a table on one line each.
 
-A list and not a tree: the parser builds trees only 256 elements deep, and old pages that never close `<font>` go
-deeper. The list also lets a table be judged (data or page layout) before its first cell is written.
+Events and not a tree: the parser builds trees only 256 elements deep, and old pages that never close `<font>` go deeper.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.cleaning import clean, one_line, title_from_name
-from openbook.parsers.decoding import decode
-from openbook.parsers.html_writer import HEADINGS, Writer
-from openbook.parsers.properties import stated
+from openbook.parsers.blocks import MOST_DEPTH
+from openbook.parsers.characters import clean, decode, one_line
+from openbook.parsers.packages import number, stated
+from openbook.parsers.text import text_content
 from openbook.records import Content, HeadingMark, Metadata
 
 MOST_EVENTS = 20_000_000
+MOST_TABLES = 100  # inside one another
 
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _DROPPED = frozenset({
     "annotation", "audio", "button", "canvas", "datalist", "iframe", "nav", "noscript", "object", "script", "select",
     "style", "svg", "template", "textarea", "title", "video",
 })  # fmt: skip
-_DROPPED_ROLES = frozenset({"navigation", "search"})
-_DROPPED_CLASSES = frozenset({
+_DROPPED_NAMES = frozenset({  # of classes and ids
     "headerlink", "mw-editsection", "linenos", "anchor-link", "mw-jump-link", "mw-portlet", "noprint",
-    "breadcrumb", "breadcrumbs", "navheader", "navfooter", "toctree-l1",
-    "cc-window", "cookie-banner", "cookie-consent", "cookie-notice", "cookieconsent",
+    "breadcrumb", "breadcrumbs", "navheader", "navfooter", "toctree-l1", "cc-window", "cookie-banner", "cookie-consent",
+    "cookie-notice", "cookieconsent", "cookie-law-info-bar", "cybotcookiebotdialog", "onetrust-consent-sdk",
 })  # fmt: skip
-_DROPPED_IDS = frozenset({
-    "cookie-banner", "cookie-consent", "cookie-law-info-bar", "cookie-notice", "cybotcookiebotdialog",
-    "onetrust-consent-sdk",
+_BLOCKS = frozenset({
+    *_HEADINGS,
+    "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "fieldset", "figure",
+    "footer", "form", "header", "hr", "main", "ol", "p", "pre", "section", "table", "ul",
 })  # fmt: skip
+_LINES = frozenset(
+    {"caption", "dt", "figcaption", "legend", "li", "optgroup", "option", "rp", "summary", "tr", "td", "th"}
+)
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
 )
@@ -43,124 +47,16 @@ _META_DATES = (
     "dcterms.created", "dcterms.issued", "dcterms.date", "dc.date", "date", "pubdate",
 )  # fmt: skip
 _META_AUTHORS = ("author", "dc.creator", "dcterms.creator", "article:author")
-_META_LANGUAGES = ("dc.language", "dcterms.language", "content-language")
-_META = frozenset((*_META_DATES, *_META_AUTHORS, *_META_LANGUAGES))
 # In XHTML `<title/>` is closed; to a parser of HTML it is open to the end of the file.
 _SELF_CLOSED = re.compile(
     r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[A-Za-z][A-Za-z0-9]{0,15})"
     r"(\s[^<>]{0,2000})?/>"
 )
 _HIDDEN_STYLE = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.I)
-_LONGEST_CELL_CHARS = 800
-_MOST_BREAKS_IN_CELL = 4
-
-
-@dataclass(slots=True)
-class _Start:
-    tag: str
-    dropped: bool = False
-    layout: bool = False  # a table that places blocks on the page and holds no data
-    spans: tuple[int, int] = (1, 1)  # of a cell: how many rows and columns it takes
-
-
-_End = str
-_Event = _Start | _End | tuple[str]  # text is a tuple of one, to tell it from an end tag
-
-
-@dataclass(slots=True)
-class _Table:
-    start: _Start
-    cell_chars: int = 0
-    cell_breaks: int = 0
-
-
-@dataclass(slots=True)
-class _Collector:
-    """The parser's target. Its method names are lxml's."""
-
-    events: list[_Event] = field(default_factory=list)
-    tables: list[_Table] = field(default_factory=list)
-    title: list[str] = field(default_factory=list)
-    meta: dict[str, str] = field(default_factory=dict)
-    language: str = ""
-    chars: int = 0  # of text, dropped text too
-    titles_begun: int = 0
-    in_title: bool = False
-    has_main: bool = False
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        event = _Start(tag, _is_dropped(tag, attributes))
-        if tag in {"td", "th"}:
-            event.spans = (_span(attributes.get("rowspan", "")), _span(attributes.get("colspan", "")))
-        if len(self.events) >= MOST_EVENTS:
-            raise UnreadableFile("holds too many elements")
-        self.events.append(event)
-        self.has_main = self.has_main or tag in {"main", "article"}
-        if tag == "title":
-            self.titles_begun += 1
-            self.in_title = self.titles_begun == 1
-        if tag == "meta" and attributes:
-            named = (attributes.get("name") or attributes.get("property") or attributes.get("http-equiv") or "").lower()
-            if named in _META:
-                self.meta.setdefault(named, attributes.get("content", ""))
-        elif tag == "html" and attributes:
-            self.language = attributes.get("lang") or attributes.get("xml:lang") or ""
-        self._judge_table(tag, event)
-
-    def _judge_table(self, tag: str, event: _Start) -> None:
-        if self.tables:
-            table = self.tables[-1]
-            if tag in HEADINGS or tag in {"table", "pre"}:
-                table.start.layout = True
-            elif tag in {"td", "th"}:
-                table.cell_chars = table.cell_breaks = 0
-            elif tag == "br":
-                table.cell_breaks += 1
-                table.start.layout = table.start.layout or table.cell_breaks > _MOST_BREAKS_IN_CELL
-        if tag == "table":
-            self.tables.append(_Table(event))
-
-    def end(self, tag: str) -> None:
-        self.events.append(tag)
-        if tag == "title":
-            self.in_title = False
-        if tag == "table" and self.tables:
-            self.tables.pop()
-
-    def data(self, text: str) -> None:
-        self.events.append((text,))
-        self.chars += 0 if text.isspace() else len(text)
-        if self.in_title:
-            self.title.append(text)
-        if self.tables:
-            table = self.tables[-1]
-            table.cell_chars += len(text)
-            table.start.layout = table.start.layout or table.cell_chars > _LONGEST_CELL_CHARS
-
-    def close(self) -> None:
-        pass
-
-
-def _span(text: str) -> int:
-    return min(max(int(text), 1), 1000) if text.isascii() and text.isdigit() and len(text) < 6 else 1
-
-
-def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
-    """Whether a reader of the page would not see it as part of the text."""
-    if tag in _DROPPED:
-        return True
-    if not attributes:
-        return False
-    if "hidden" in attributes or attributes.get("role") in _DROPPED_ROLES:
-        return True
-    if attributes.get("id", "").lower() in _DROPPED_IDS:
-        return True
-    if _HIDDEN_STYLE.search(attributes.get("style", "")[:1000]):
-        return True
-    classes = attributes.get("class", "")[:1000]
-    if tag == "a" and "skip" in classes.lower() and attributes.get("href", "").startswith("#"):
-        return True  # "Skip to main content"
-    return not _DROPPED_CLASSES.isdisjoint(classes.split())
+_SPACES = re.compile(r"[ \t\n\xa0]+")
+_INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
+_LONGEST_CELL_CHARS = 800  # what is longer lays out a page and holds no data
+_MOST_LINES_IN_CELL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,35 +70,11 @@ class Page:
     chars: int  # of text between the tags, dropped text too
 
 
-def read_html(data: bytes, name: str) -> Content:
+def parse_html(data: bytes, name: str) -> Content:
     source = decode_page(data)
     page = parse_page(source)
-    first = next((mark.title for mark in page.headings if mark.level == 1), "")
-    title = page.title or first or (page.headings[0].title if page.headings else "") or title_from_name(name)
-    return Content(
-        page.text, "text/html", title, headings=page.headings, source_chars=len(source), metadata=page.metadata
-    )
-
-
-def parse_page(source: str) -> Page:
-    if source.lstrip("\ufeff \t\n").startswith("<?xml"):
-        source = _SELF_CLOSED.sub(r"<\1\2></\1>", source)
-    collector = _parse(source)
-    writer = Writer()
-    _write(collector, writer)
-    text, headings = writer.finish()
-    metadata = stated(
-        authors=[name for key in _META_AUTHORS if not _is_address(name := collector.meta.get(key, ""))][:1],
-        dates=(collector.meta.get(key, "") for key in _META_DATES),
-        language=collector.language
-        or next((collector.meta[key] for key in _META_LANGUAGES if key in collector.meta), ""),
-    )
-    return Page(text, headings, one_line("".join(collector.title)), metadata, collector.chars)
-
-
-def _is_address(author: str) -> bool:
-    """Whether there is no name; some pages put the address of the author's page there."""
-    return not author.strip() or author.startswith(("http://", "https://", "//"))
+    title = page.title or next((mark.title for mark in page.headings if mark.level == 1), "")
+    return text_content(page.text, "text/html", name, page.headings, page.metadata, title=title, chars=len(source))
 
 
 def decode_page(data: bytes) -> str:
@@ -211,34 +83,271 @@ def decode_page(data: bytes) -> str:
     return clean(decode(data, declared[1].decode("ascii") if declared else ""))
 
 
-def _parse(text: str) -> _Collector:
+def parse_page(source: str) -> Page:
+    """Raises UnreadableFile."""
     from lxml import etree
 
-    collector = _Collector()
-    target: Any = collector  # lxml calls no more of it than it has
-    parser = etree.HTMLParser(target=target, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
+    if source.lstrip("\ufeff \t\n").startswith("<?xml"):
+        source = _SELF_CLOSED.sub(r"<\1\2></\1>", source)
+    has_main = re.search(r"<(?:main|article)[\s>]", source, re.I) is not None
+    target = _PageTarget(drops_footer=has_main)
+    called: Any = target  # lxml calls no more of it than it has
+    parser = etree.HTMLParser(target=called, encoding="utf-8", recover=True, no_network=True, huge_tree=False)
     try:
-        parser.feed(text.encode())
+        parser.feed(source.encode())
         parser.close()
     except (etree.LxmlError, AssertionError) as error:
-        if not collector.events:
-            raise UnreadableFile("holds no text") from error
-        raise UnreadableFile("not readable as HTML") from error
-    return collector
+        raise UnreadableFile("not readable as HTML" if target.events else "holds no text") from error
+    authors = [target.meta[key] for key in _META_AUTHORS if _is_name(target.meta.get(key, ""))][:1]
+    date = next((target.meta[key] for key in _META_DATES if target.meta.get(key)), "")
+    language = target.meta.get("content-language", "")
+    out = target.finish()
+    metadata = stated(authors, date, target.language or target.meta.get("dc.language", "") or language)
+    return Page(out.text, tuple(out.headings), one_line("".join(target.title)), metadata, target.chars)
 
 
-def _write(collector: _Collector, writer: Writer) -> None:
-    hidden = 0  # how many elements deep inside a dropped one
-    for event in collector.events:
-        if isinstance(event, _Start):
-            if hidden or event.dropped or (event.tag == "footer" and collector.has_main):
-                hidden += 1
-            else:
-                writer.start(event.tag, layout=event.layout, spans=event.spans)
-        elif isinstance(event, str):
-            if hidden:
-                hidden -= 1
-            else:
-                writer.end(event)
-        elif not hidden:
-            writer.text(event[0])
+def _is_name(author: str) -> bool:
+    """Some pages put the address of the author's page there."""
+    return bool(author.strip()) and not author.startswith(("http://", "https://", "//"))
+
+
+@dataclass(slots=True)
+class _Text:
+    """Text in the making. `gap` is how many newlines must stand before what follows; -1 stands for a space."""
+
+    parts: list[str] = field(default_factory=list)
+    length: int = 0
+    gap: int = 0
+    headings: list[HeadingMark] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+    def put(self, body: str) -> int:
+        """Write `body`; the offset where it begins."""
+        before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
+        self.parts += (before, body)
+        start = self.length + len(before)
+        self.length = start + len(body)
+        self.gap = 0
+        return start
+
+    def need(self, gap: int) -> None:
+        self.gap = max(self.gap, gap)
+
+
+@dataclass(slots=True)
+class _Table:
+    outer: _Text
+    row: list[tuple[_Text, int, int]] = field(default_factory=list)  # cells with the rows and columns that they take
+    above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text and how many rows still have it
+
+
+class _PageTarget:
+    """The parser's target: the names of these methods are lxml's."""
+
+    def __init__(self, *, drops_footer: bool) -> None:
+        self.title: list[str] = []
+        self.meta: dict[str, str] = {}
+        self.language = ""
+        self.chars = self.events = 0
+        self._drops_footer = drops_footer
+        self._hidden = 0  # how many elements deep inside a dropped one
+        self._titles = 0
+        self._in_title = False
+        self._out = _Text()
+        self._tables: list[_Table] = []
+        self._lists: list[int] = []  # of each open list how many items it has counted; -1: it has bullets
+        self._marker = ""  # of a list item that has no text yet
+        self._pre: list[str] | None = None
+        self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self.events += 1
+        if self.events > MOST_EVENTS:
+            raise UnreadableFile("holds too many elements")
+        if tag == "title":
+            self._titles += 1
+            self._in_title = self._titles == 1
+        elif tag == "meta":
+            named = attributes.get("name") or attributes.get("property") or attributes.get("http-equiv") or ""
+            self.meta.setdefault(named.lower(), attributes.get("content", ""))
+        elif tag == "html":
+            self.language = attributes.get("lang") or attributes.get("xml:lang") or ""
+        if self._hidden or _is_dropped(tag, attributes) or (tag == "footer" and self._drops_footer):
+            self._hidden += 1
+        elif tag == "br":
+            self._line_break()
+        elif self._pre is None:
+            self._start_block(tag, attributes)
+
+    def _start_block(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if tag in _BLOCKS or tag in _LINES:
+            self._break(1 if tag in _LINES or (tag in {"ul", "ol"} and self._lists) else 2)
+        if tag in {"ul", "ol"}:
+            self._lists.append(0 if tag == "ol" else -1)
+        elif tag == "li":
+            counts = bool(self._lists) and self._lists[-1] >= 0
+            if counts:
+                self._lists[-1] += 1
+            indent = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0)
+            self._marker = indent + (f"{self._lists[-1]}. " if counts else "- ")
+        elif tag == "pre":
+            self._pre = []
+        elif tag in _HEADINGS:
+            self._heading = (tag, len(self._out.parts))
+        elif tag == "table":
+            if len(self._tables) == MOST_TABLES:
+                raise UnreadableFile(f"holds more than {MOST_TABLES} tables inside one another")
+            self._tables.append(_Table(self._out))
+        elif tag in {"td", "th"} and self._tables:
+            spans = (number(attributes.get(name, ""), 1, 1000) for name in ("rowspan", "colspan"))
+            self._out, self._marker = _Text(), ""
+            self._tables[-1].row.append((self._out, *spans))  # type: ignore[arg-type]  # there are two
+
+    def end(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+        if self._hidden:
+            self._hidden -= 1
+        elif tag == "pre" and self._pre is not None:
+            self._end_pre()
+        elif self._pre is None:
+            self._end_block(tag)
+
+    def _end_block(self, tag: str) -> None:
+        if self._heading and tag == self._heading[0]:
+            self._end_heading()
+        if tag in {"td", "th"} and self._tables:
+            self._out = self._tables[-1].outer
+        elif tag == "tr" and self._tables:
+            self._end_row(self._tables[-1])
+        elif tag == "table" and self._tables:
+            self._end_row(self._tables[-1])
+            self._out = self._tables.pop().outer
+        if tag in {"ul", "ol"} and self._lists:
+            self._lists.pop()
+        if tag in {"li", "dt"}:
+            self._marker, self._out.gap = "", 1  # items stay close together even where their text stands in paragraphs
+        elif tag in _BLOCKS:
+            self._break(1 if tag in {"ul", "ol"} and self._lists else 2)
+        elif tag in _LINES:
+            self._break(1)
+
+    def data(self, text: str) -> None:
+        self.chars += 0 if text.isspace() else len(text)
+        if self._in_title:
+            self.title.append(text)
+        if self._hidden:
+            return
+        if self._pre is not None:
+            self._pre.append(text)
+            return
+        shown = _SPACES.sub(" ", clean(text).translate(_INVISIBLE))
+        body = shown.strip(" ")
+        if shown.startswith(" ") and not self._out.gap:
+            self._out.gap = -1
+        if body:
+            self._put(body)
+            if shown.endswith(" "):
+                self._out.gap = -1
+
+    def close(self) -> None:
+        pass
+
+    def finish(self) -> _Text:
+        self._end_pre()
+        self._end_heading()
+        while self._tables:
+            self._end_block("table")
+        return self._out
+
+    def _put(self, body: str) -> None:
+        self._out.put(self._marker + body)
+        self._marker = ""
+
+    def _break(self, gap: int) -> None:
+        if not self._marker:  # the text of a list item begins on the line of its marker
+            self._out.need(gap)
+
+    def _line_break(self) -> None:
+        if self._pre is not None:
+            self._pre.append("\n")
+        else:
+            self._break(2 if self._out.gap == 1 else 1)
+
+    def _end_pre(self) -> None:
+        body = clean("".join(self._pre or ())).strip("\n").rstrip()
+        self._pre = None
+        if body.strip():
+            self._put(body)
+            self._break(2)
+
+    def _end_heading(self) -> None:
+        if self._heading is None:
+            return
+        (tag, before), out = self._heading, self._out
+        self._heading = None
+        title = one_line("".join(out.parts[before:]))
+        if title and before <= len(out.parts):
+            written = "".join(out.parts[before:])
+            start = out.length - len(written) + len(written) - len(written.lstrip("\n "))
+            out.headings.append(HeadingMark(start, _HEADINGS[tag], title))
+
+    def _end_row(self, table: _Table) -> None:
+        """Write the cells of a row on one line; where they lay out a page, write them as blocks."""
+        out, cells = table.outer, table.row
+        self._out, table.row = out, []
+        if any(_lays_out(cell) for cell, _, _ in cells):
+            for cell, _, _ in cells:
+                if cell.length:
+                    out.need(2)
+                    start = out.put(cell.text)
+                    out.headings += [replace(mark, start=start + mark.start) for mark in cell.headings]
+            out.need(2)
+            return
+        row: list[str] = []
+        for cell, rows, columns in cells:
+            _repeat(table, row)
+            text = " ".join(cell.text.split())
+            if rows > 1 and text:
+                table.above[len(row)] = (text, rows - 1)
+            row += [text, *[""] * (columns - 1)]
+        if cells:
+            _repeat(table, row)
+        line = " | ".join(row).rstrip(" |") if any(row) else ""
+        if line:
+            self._break(1)
+            self._put(line)
+            self._break(1)
+
+
+def _lays_out(cell: _Text) -> bool:
+    text = cell.text
+    return bool(cell.headings) or cell.length > _LONGEST_CELL_CHARS or text.count("\n") > _MOST_LINES_IN_CELL
+
+
+def _repeat(table: _Table, row: list[str]) -> None:
+    """A cell over several rows is repeated in each, so that every row says what it is about."""
+    while len(row) in table.above:
+        text, left = table.above.pop(len(row))
+        if left > 1:
+            table.above[len(row)] = (text, left - 1)
+        row.append(text)
+
+
+def _is_dropped(tag: str, attributes: Mapping[str, str]) -> bool:
+    """Whether a person who reads the page would not see it as part of the text."""
+    if tag in _DROPPED:
+        return True
+    if not attributes:
+        return False
+    if "hidden" in attributes or attributes.get("role") in {"navigation", "search"}:
+        return True
+    if _HIDDEN_STYLE.search(attributes.get("style", "")[:1000]):
+        return True
+    names = f"{attributes.get('class', '')[:1000]} {attributes.get('id', '')[:100]}".lower()
+    if tag == "a" and "skip" in names and attributes.get("href", "").startswith("#"):
+        return True  # "Skip to main content"
+    return not _DROPPED_NAMES.isdisjoint(names.split())

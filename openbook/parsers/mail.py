@@ -1,187 +1,117 @@
-"""E-mail (RFC 5322, MIME) and mailboxes of many. The plain text of a message comes before its HTML.
+"""E-mail (RFC 5322, MIME), mailboxes of many, and Outlook messages. Plain text comes before HTML.
 
-The parser's oldest policy is used: it hands over headers as they are, and no malformed one makes it fail.
+The oldest policy of Python's parser is used: it hands over headers as they are, and no malformed one makes it fail.
+Outlook keeps MAPI properties in a compound file ([MS-OXMSG], [MS-OXPROPS]).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from email.message import Message
+from io import BytesIO
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import read_bytes
-from openbook.parsers.cleaning import clean, one_line, title_from_name
-from openbook.parsers.decoding import decode
+from openbook.parsers import parse_bytes
+from openbook.parsers.blocks import Blocks
+from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import make_metadata
-from openbook.records import Content, HeadingMark, Metadata
+from openbook.records import Content
 
-MOST_PARTS = 2_000
 MOST_ATTACHMENTS = 200
+MOST_PARTS = 2_000
 MOST_MESSAGES = 100_000
-_SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _LONGEST_HEADER_CHARS = 2_000
 _LONGEST_RAW_CHARS = 20_000
-_WORD = re.compile(r"=\?([^?\s]{1,40})\?([bBqQ])\?([^?\s]*)\?=")
-_BETWEEN_WORDS = re.compile(r"(\?=)\s+(?==\?[^?\s]{1,40}\?[bBqQ]\?)")
+_WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
 _FROM_LINE = re.compile(rb"(?:\A|(?<=\n)\r?\n)From \S[^\n]*\d\d:\d\d[^\n]*\n")
+_MOST_STREAM_BYTES = 200_000_000
+_PROPERTIES = "__properties_version1.0"
+_TIMES = (0x0039, 0x0E06, 0x3007)  # sent, delivered, created
 
 
-class TextParts:
-    """Pieces of one document, put together with the offsets of their headings."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._length = 0
-        self._headings: list[HeadingMark] = []
-        self.source_chars = 0
-
-    def add(self, text: str, headings: tuple[HeadingMark, ...] = (), *, deeper: int = 0) -> None:
-        lead = len(text) - len(text.lstrip("\n"))
-        body = text[lead:].rstrip()
-        if not body:
-            return
-        gap = "\n\n" if self._length else ""
-        begin = self._length + len(gap) - lead
-        self._headings += [
-            replace(mark, start=mark.start + begin, level=mark.level + deeper)
-            for mark in headings
-            if lead <= mark.start < lead + len(body)
-        ]
-        self._parts += (gap, body)
-        self._length += len(gap) + len(body)
-
-    def heading(self, title: str, level: int) -> None:
-        title = one_line(title)
-        self.add(title, (HeadingMark(0, level, title),))
-
-    def attachment(self, name: str, data: bytes, depth: int) -> None:
-        """What the attached file holds under a heading of its own; else why it is not read."""
-        name = one_line(name) or "without a name"
-        try:
-            content = read_bytes(data, name, depth + 1)
-        except UnreadableFile as error:
-            self.add(f"Attachment: {name} (not read: {error})")
-            return
-        self.heading(f"Attachment: {name}", 1)
-        self.add(content.text, content.headings, deeper=1)
-        self.source_chars += content.source_chars or len(content.text)
-
-    def finish(self) -> tuple[str, tuple[HeadingMark, ...]]:
-        return "".join([*self._parts, "\n" if self._parts else ""]), tuple(self._headings)
-
-
-def read_mail(data: bytes, name: str, depth: int = 0) -> Content:
-    message = _parse(data)
-    if not any(message.get(header) for header in _SHOWN):
-        raise UnreadableFile("not an e-mail message")
-    parts = TextParts()
-    parts.add(_head(message))
-    _body(message, parts, depth)
-    text, headings = parts.finish()
-    title = _header(message, "Subject") or title_from_name(name)
-    return Content(
-        text, "message/rfc822", one_line(title), headings=headings, source_chars=parts.source_chars, metadata=_metadata(message)
-    )  # fmt: skip
-
-
-def read_mailbox(data: bytes, name: str) -> Content:
-    """Messages one after the other, each under its subject. (The format: RFC 4155.)"""
-    begins = [found.end() for found in _FROM_LINE.finditer(data)]
-    ends = [*[found.start() for found in _FROM_LINE.finditer(data)][1:], len(data)]
-    if not begins:
-        raise UnreadableFile("not a mailbox")
-    if len(begins) > MOST_MESSAGES:
-        raise UnreadableFile(f"holds {len(begins)} messages, over the limit of {MOST_MESSAGES}")
-    parts = TextParts()
-    for begin, end in zip(begins, ends, strict=True):
-        try:
-            content = read_mail(re.sub(rb"(?m)^>(>*From )", rb"\1", data[begin:end]), name, 1)
-        except UnreadableFile as error:
-            parts.add(f"(a message is not read: {error})")
-            continue
-        parts.heading(content.title, 1)
-        parts.add(content.text, content.headings, deeper=1)
-        parts.source_chars += content.source_chars or 0
-    text, headings = parts.finish()
-    return Content(text, "application/mbox", title_from_name(name), headings=headings, source_chars=parts.source_chars)
-
-
-def _parse(data: bytes) -> Message:
+def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
     import email
     import email.policy
 
     try:
-        return email.message_from_bytes(data, policy=email.policy.compat32)
+        message = email.message_from_bytes(data, policy=email.policy.compat32)
     except (RecursionError, ValueError, LookupError, AssertionError, TypeError, AttributeError) as error:
         raise UnreadableFile("not a readable e-mail message") from error
-
-
-def _head(message: Message) -> str:
-    return "\n".join(f"{name}: {value}" for name in _SHOWN if (value := _header(message, name)))
-
-
-def _header(message: Message, name: str) -> str:
-    raw: Any = message.raw_items()  # `get` replaces the bytes that no header may hold
-    return header_text(next((str(value) for key, value in raw if key.lower() == name.lower()), ""))
-
-
-def header_text(raw: str) -> str:
-    """A header as a person reads it: encoded words (RFC 2047) decoded, each in the encoding it names."""
-    raw = _BETWEEN_WORDS.sub(r"\1", raw[:_LONGEST_RAW_CHARS])
-    raw = raw if raw.isascii() else _raw_bytes(raw)
-    shown = _WORD.sub(lambda found: _word(found[1], found[2], found[3]), raw)
-    return " ".join(clean(shown).split())[:_LONGEST_HEADER_CHARS]
-
-
-def _raw_bytes(raw: str) -> str:
-    """Bytes outside ASCII, which no header may hold and many do."""
-    try:
-        return decode(raw.encode("utf-8", "surrogateescape"))
-    except (UnreadableFile, UnicodeEncodeError):
-        return raw
-
-
-def _word(charset: str, kind: str, body: str) -> str:
-    import binascii
-    import quopri
-
-    try:
-        if kind in "bB":
-            data = binascii.a2b_base64(body + "=" * (-len(body) % 4))
-        else:
-            data = quopri.decodestring(body.replace("_", " ").encode("ascii", "replace"))
-        return decode(data, charset.partition("*")[0]) or body
-    except (ValueError, UnreadableFile):
-        return body
-
-
-def _metadata(message: Message) -> Metadata:
-    fields = [("author", _header(message, "From")), ("to", _header(message, "To")), ("cc", _header(message, "Cc"))]
-    return make_metadata(
-        [*fields, ("date", _header(message, "Date")), ("language", _header(message, "Content-Language"))]
-    )
-
-
-def _body(message: Message, parts: TextParts, depth: int) -> None:
-    attachments: list[tuple[str, bytes]] = []
-    for count, (part, is_attachment) in enumerate(_leaves(message)):
-        if count >= MOST_PARTS:
+    head = {key: _header(message, key) for key in ("From", "To", "Cc", "Date", "Subject")}
+    if not any(head.values()):
+        raise UnreadableFile("not an e-mail message")
+    out = Blocks()
+    out.lines(f"{key}: {value}" for key, value in head.items() if value)
+    attached: list[Message] = []
+    for number, (part, is_attached) in enumerate(_leaves(message)):
+        if number >= MOST_PARTS:
             raise UnreadableFile(f"holds more than {MOST_PARTS} parts")
-        if is_attachment:
-            attachments.append((_file_name(part), _payload(part)))
-        elif part.get_content_type() == "text/html":
-            _add_html(part, parts)
+        if is_attached:
+            attached.append(part)
         else:
-            text = _text(part)
-            parts.source_chars += len(text)
-            parts.add(text)
-    for name, data in attachments[:MOST_ATTACHMENTS]:
-        parts.attachment(name, data, depth)
-    if len(attachments) > MOST_ATTACHMENTS:
-        parts.add(f"({len(attachments) - MOST_ATTACHMENTS} more attachments are not read)")
+            _add_body(_part_text(part), part.get_content_type() == "text/html", out)
+    _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
+    metadata = make_metadata((key, head[field]) for key, field in _HEAD_FIELDS.items())
+    return out.content("message/rfc822", head["Subject"] or title_from_name(name), name, metadata)
+
+
+_HEAD_FIELDS = {"author": "From", "to": "To", "cc": "Cc", "date": "Date"}
+
+
+def parse_mailbox(data: bytes, name: str) -> Content:
+    """Messages one after the other, each under its subject. (The format: RFC 4155.)"""
+    found = list(_FROM_LINE.finditer(data))
+    if not found:
+        raise UnreadableFile("not a mailbox")
+    if len(found) > MOST_MESSAGES:
+        raise UnreadableFile(f"holds {len(found)} messages, over the limit of {MOST_MESSAGES}")
+    out = Blocks()
+    ends = [*(mark.start() for mark in found[1:]), len(data)]
+    for mark, end in zip(found, ends, strict=True):
+        try:
+            content = parse_mail(re.sub(rb"(?m)^>(>*From )", rb"\1", data[mark.end() : end]), name, 1)
+        except UnreadableFile as error:
+            out.paragraph(f"(a message is not read: {error})")
+        else:
+            out.heading(content.title, 1)
+            out.include(content.text, content.headings, deeper=1)
+            out.chars += content.source_chars or 0
+    return out.content("application/mbox", title_from_name(name), name)
+
+
+def _add_body(text: str, is_html: bool, out: Blocks) -> None:
+    from openbook.parsers.html import parse_page
+
+    out.chars += len(text)
+    if not is_html:
+        out.include(text)
+    elif text.strip():
+        page = parse_page(text)
+        out.include(page.text, page.headings)
+
+
+def _add_attachments(attached: Iterable[tuple[str, bytes]], depth: int, out: Blocks) -> None:
+    """What each attached file holds under a heading of its own; else why it is not read."""
+    for number, (raw_name, data) in enumerate(attached):
+        if number >= MOST_ATTACHMENTS:
+            out.paragraph(f"(more than {MOST_ATTACHMENTS} attachments: the others are not read)")
+            return
+        name = one_line(raw_name) or "without a name"
+        try:
+            content = parse_bytes(data, name, depth + 1)
+        except UnreadableFile as error:
+            out.paragraph(f"Attachment: {name} (not read: {error})")
+            continue
+        out.heading(f"Attachment: {name}", 1)
+        out.include(content.text, content.headings, deeper=1)
+        out.chars += content.source_chars or len(content.text)
+
+
+# --- MIME -------------------------------------------------------------------------------------------------------------
 
 
 def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
@@ -189,34 +119,25 @@ def _leaves(message: Message) -> Iterator[tuple[Message, bool]]:
     waiting: list[Message] = [message]
     while waiting:
         part = waiting.pop()
-        kind = part.get_content_type()
-        inner = _inner(part)
+        kind, inner = part.get_content_type(), _inner(part)
+        is_named = str(part.get("Content-Disposition", "")).lower().startswith("attachment") or part.get_filename()
         if kind == "multipart/alternative" and inner:
-            waiting += _alternative(inner)
+            # The plain text unless it is blank, then the last one, which is the richest.
+            plain = (each for each in inner if each.get_content_type() == "text/plain" and _part_text(each).strip())
+            waiting.append(next(plain, inner[-1]))
         elif kind == "message/rfc822" and inner and part is not message:
             yield part, True
         elif inner:
             waiting += reversed(inner)
-        elif kind in {"text/plain", "text/html"} and not _is_attached(part):
+        elif kind in {"text/plain", "text/html"} and not is_named:
             yield part, False
-        elif kind.startswith("text/") or _is_attached(part):
+        elif kind.startswith("text/") or is_named:
             yield part, True
 
 
 def _inner(part: Message) -> list[Message]:
     inner: Any = part.get_payload() if part.is_multipart() else []  # as text, it is decoded in whatever it names
     return inner if isinstance(inner, list) else []
-
-
-def _alternative(choices: list[Message]) -> list[Message]:
-    """The plain text unless it is blank, then the last one, which is the richest."""
-    plain = next((part for part in choices if part.get_content_type() == "text/plain" and _text(part).strip()), None)
-    return [plain] if plain is not None else choices[-1:]
-
-
-def _is_attached(part: Message) -> bool:
-    disposition = str(part.get("Content-Disposition", ""))[:20].lower()
-    return disposition.startswith("attachment") or bool(part.get_filename())
 
 
 def _file_name(part: Message) -> str:
@@ -237,21 +158,129 @@ def _payload(part: Message) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
-def _text(part: Message) -> str:
+def _part_text(part: Message) -> str:
     try:
-        charset = str(part.get_param("charset") or "")
-        return clean(decode(_payload(part), charset.strip("\"' ")))
+        return clean(decode(_payload(part), str(part.get_param("charset") or "").strip("\"' ")))
     except UnreadableFile:
         return ""
 
 
-def _add_html(part: Message, parts: TextParts) -> None:
-    from openbook.parsers.html import read_html
+def _header(message: Message, name: str) -> str:
+    raw: Any = message.raw_items()  # `get` replaces the bytes that no header may hold
+    return header_text(next((str(value) for key, value in raw if key.lower() == name.lower()), ""))
 
-    source = _text(part)
-    parts.source_chars += len(source)
+
+def header_text(raw: str) -> str:
+    """A header as a person reads it: encoded words (RFC 2047) decoded, each in the encoding it names."""
+    from email.errors import HeaderParseError
+    from email.header import decode_header
+
+    raw = raw[:_LONGEST_RAW_CHARS]
+    if not raw.isascii():  # bytes that no header may hold and many do
+        with contextlib.suppress(UnreadableFile, UnicodeEncodeError):
+            raw = decode(raw.encode("utf-8", "surrogateescape"))
+    elif _WORD.search(raw):
+        try:
+            parts = decode_header(raw)
+            raw = "".join(
+                part if isinstance(part, str) else decode(part, (code or "").split("*")[0]) for part, code in parts
+            )
+        except (HeaderParseError, UnreadableFile, ValueError):
+            pass
+    return " ".join(clean(raw).split())[:_LONGEST_HEADER_CHARS]
+
+
+# --- Outlook ----------------------------------------------------------------------------------------------------------
+
+
+def parse_outlook(data: bytes, name: str, depth: int = 0) -> Content:
+    import olefile
+
     try:
-        content = read_html(("\ufeff" + source).encode(), "")
-    except UnreadableFile:
-        return
-    parts.add(content.text, content.headings)
+        with olefile.OleFileIO(BytesIO(data)) as file:
+            if not file.exists(_PROPERTIES):
+                raise UnreadableFile("not an Outlook message")
+            return _outlook_message(_Properties(file, ()), name, depth)
+    except (UnreadableFile, MemoryError):
+        raise
+    except Exception as error:  # the library lets a damaged table fail in any way
+        raise UnreadableFile("a damaged Outlook message") from error
+
+
+def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
+    address, sender = message.text(0x5D01) or message.text(0x0C1F), message.text(0x0C1A)
+    sender = f"{sender} <{address}>" if "@" in address and address not in sender else sender or address
+    to, cc, subject, sent = message.text(0x0E04), message.text(0x0E03), message.text(0x0037), message.sent()
+    date = f"{sent:%Y-%m-%d %H:%M} UTC" if sent else ""
+    out = Blocks()
+    head = {"From": sender, "To": to, "Cc": cc, "Date": date, "Subject": subject}
+    out.lines(f"{key}: {one_line(value)}" for key, value in head.items() if value)
+    plain, html = message.text(0x1000), message.stream("10130102")
+    if plain.strip() or not html:
+        _add_body(plain, False, out)
+    else:
+        from openbook.parsers.html import decode_page
+
+        _add_body(decode_page(html), True, out)
+    for attached in message.attachments():
+        title = attached.text(0x3707) or attached.text(0x3704) or attached.text(0x3001)
+        inner = attached.message()
+        if inner is None:
+            _add_attachments([(title, attached.stream("37010102"))], depth, out)
+        elif depth >= 3:
+            out.paragraph(f"Attachment: {one_line(title)} (not read: too many inside one another)")
+        else:
+            content = _outlook_message(inner, title, depth + 1)
+            out.heading(f"Attachment: {content.title}", 1)
+            out.include(content.text, content.headings, deeper=1)
+    metadata = make_metadata([("author", sender), ("to", to), ("cc", cc), ("date", sent)])
+    return out.content("application/vnd.ms-outlook", subject or title_from_name(name), name, metadata)
+
+
+class _Properties:
+    """Of a message or an attachment, at `place` in the file."""
+
+    def __init__(self, file: Any, place: tuple[str, ...]) -> None:
+        self._file, self._place = file, place
+        # The head of the stream is 32 bytes long, in a message that is attached 24, in an attachment 8 (2.4.1).
+        head = 32 if not place else 24 if place[-1].startswith("__substg") else 8
+        rows = self._at(_PROPERTIES)[head:]
+        self._fixed = {
+            int.from_bytes(rows[at + 2 : at + 4], "little"): rows[at + 8 : at + 16] for at in range(0, len(rows), 16)
+        }
+
+    def text(self, tag: int) -> str:
+        if wide := self.stream(f"{tag:04X}001F"):
+            return clean(wide.decode("utf-16-le", "replace")).rstrip()
+        narrow = self.stream(f"{tag:04X}001E").rstrip(b"\0")
+        code_page = int.from_bytes(self._fixed.get(0x3FFD, b"")[:4], "little")
+        return clean(decode(narrow, f"cp{code_page}")).rstrip() if narrow else ""
+
+    def sent(self) -> datetime | None:
+        for tag in _TIMES:
+            ticks = int.from_bytes(self._fixed.get(tag, b""), "little")  # of 100 ns since 1601
+            if 0 < ticks < 10**18:
+                return datetime(1601, 1, 1, tzinfo=UTC) + timedelta(seconds=ticks // 10_000_000)
+        return None
+
+    def attachments(self) -> list[_Properties]:
+        here = len(self._place)
+        paths = (tuple(path) for path in self._file.listdir(streams=True, storages=False))
+        found = {path[: here + 1] for path in paths if len(path) > here + 1 and path[:here] == self._place}
+        attached = sorted(path for path in found if path[here].startswith("__attach_version1.0_"))
+        return [_Properties(self._file, path) for path in attached[:MOST_ATTACHMENTS]]
+
+    def message(self) -> _Properties | None:
+        """The message that this attachment is, if it is one."""
+        inner = (*self._place, "__substg1.0_3701000D")
+        return _Properties(self._file, inner) if self._file.exists("/".join((*inner, _PROPERTIES))) else None
+
+    def stream(self, tag: str) -> bytes:
+        return self._at(f"__substg1.0_{tag}")
+
+    def _at(self, name: str) -> bytes:
+        path = "/".join((*self._place, name))
+        if not self._file.exists(path) or self._file.get_size(path) > _MOST_STREAM_BYTES:
+            return b""
+        data: bytes = self._file.openstream(path).read()
+        return data

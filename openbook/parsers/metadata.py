@@ -33,7 +33,7 @@ LABEL_KEY = "access_labels"
 _SIDECAR_ENDS = (".meta.toml", ".meta.json")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 _DATE_KEY = re.compile(r"(?:.*_)?(?:date|created|modified|updated|published)")
-_PDF_DATE = re.compile(r"D:(\d{4})(\d\d)?(\d\d)?(?:(\d\d)(\d\d)(\d\d)?)?(?:(Z)|([+-])(\d\d)'?(\d\d)?'?)?")
+_PDF_DATE = re.compile(r"D:(\d{8})(\d{6})")  # `D:20240105103000+01'00'`
 _PARTIAL_DATE = re.compile(r"\d{4}(?:-\d\d)?")
 _WRITTEN_DATES = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%B %d, %Y", "%b %d, %Y", "%Y/%m/%d", "%d.%m.%Y")
 _INT64 = 2**63
@@ -296,10 +296,9 @@ def _date_text(text: str) -> str:
     """A date as files write it, as ISO 8601; empty when it is none."""
     if _PARTIAL_DATE.fullmatch(text):
         return text
-    if found := _PDF_DATE.fullmatch(text):
-        return _pdf_date(*found.groups())
+    text = _PDF_DATE.sub(r"\1T\2", text).removeprefix("D:").replace("'", "") if text.startswith("D:") else text
     try:
-        return _iso(_parsed_iso(text))
+        return _iso(date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text))
     except ValueError:
         pass
     for form in _WRITTEN_DATES:
@@ -310,29 +309,10 @@ def _date_text(text: str) -> str:
     return _mail_date(text)
 
 
-def _parsed_iso(text: str) -> datetime | date:
-    return date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)
-
-
 def _mail_date(text: str) -> str:
     from email.utils import parsedate_to_datetime
 
     try:
         return _iso(parsedate_to_datetime(text))
     except (ValueError, TypeError, IndexError, OverflowError):
-        return ""
-
-
-def _pdf_date(*parts: str | None) -> str:
-    """`D:20240105103000+01'00'` as its seven or fewer parts."""
-    year, month, day, hour, minute, second, utc, sign, zone_hours, zone_minutes = parts
-    text = "-".join(part for part in (year, month, day) if part)
-    if hour and minute:
-        text += f"T{hour}:{minute}:{second or '00'}"
-        text += "+00:00" if utc else f"{sign}{zone_hours}:{zone_minutes or '00'}" if sign else ""
-    if _PARTIAL_DATE.fullmatch(text):
-        return text
-    try:
-        return _iso(_parsed_iso(text))
-    except ValueError:
         return ""

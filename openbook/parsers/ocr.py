@@ -11,8 +11,8 @@ import subprocess
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.cleaning import clean, title_from_name
-from openbook.parsers.pdf import join_pages, read_pdf_with
+from openbook.parsers.characters import clean, title_from_name
+from openbook.parsers.pdf import join_pages, parse_pdf
 from openbook.records import Content
 
 PAGE_TIMEOUT_S = 60.0
@@ -27,18 +27,17 @@ _IMAGES = (
 )  # fmt: skip
 
 
-def ocr_pdf(data: bytes, name: str, *, languages: str = "eng") -> Content:
-    """As `read_pdf`, with the text in the pictures of its scanned pages. `languages`: Tesseract's, such as `eng+deu`.
+def ocr_pdf(data: bytes, name: str, languages: str) -> Content:
+    """As `parse_pdf`, with the text in the pictures of its scanned pages. `languages`: Tesseract's, such as `eng+deu`.
 
     Raises:
         UnreadableFile: no page has text and Tesseract is missing, has no data for a language, or found nothing.
 
     """
-    tesseract = _Tesseract(languages)
-    return read_pdf_with(data, name, tesseract.page)
+    return parse_pdf(data, name, _Tesseract(languages).page)
 
 
-def ocr_image(data: bytes, name: str, *, languages: str = "eng") -> Content:
+def ocr_image(data: bytes, name: str, languages: str) -> Content:
     """The text in an image file; of a TIFF with several pages each page."""
     media_type = next((kind for start, kind in _IMAGES if data.startswith(start)), "")
     if not media_type:

@@ -18,38 +18,30 @@ from typing import Any
 from urllib.parse import unquote
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.cleaning import one_line
-from openbook.parsers.properties import stated
+from openbook.parsers.characters import one_line
+from openbook.parsers.frontmatter import make_metadata
 from openbook.records import Metadata
 
 MOST_UNPACKED_BYTES = 200_000_000
 MOST_XML_BYTES = 60_000_000  # of one part: as a tree it needs some ten times as much
 MOST_MEMBERS = 10_000
 MOST_RATIO = 150  # XML packs some 10 to 40 times; a bomb 1,000 times
+ZIP_MARK = b"PK\x03\x04"
 _SMALL_BYTES = 10_000_000
 _DIRECTORY_BYTES = 400 * MOST_MEMBERS  # an entry takes 46 bytes and its name
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
 )  # fmt: skip
-
 _MIME_KINDS = {
     "application/vnd.oasis.opendocument.text": ".odt",
     "application/vnd.oasis.opendocument.presentation": ".odp",
     "application/vnd.oasis.opendocument.spreadsheet": ".ods",
     "application/epub+zip": ".epub",
 }
-_FOLDER_KINDS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}
-_MAIN_PARTS = {"word/document.xml": ".docx", "ppt/presentation.xml": ".pptx", "xl/workbook.xml": ".xlsx"}
-_STRICT_NAMESPACES = tuple(
-    (f"http://purl.oclc.org/ooxml/{strict}".encode(), f"http://schemas.openxmlformats.org/{usual}".encode())
-    for strict, usual in (
-        ("wordprocessingml/main", "wordprocessingml/2006/main"),
-        ("officeDocument/math", "officeDocument/2006/math"),
-    )
-)
+_MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
 _ROOT_RELATIONS = "_rels/.rels"
-_CORE = "docProps/core.xml"
+# What libraries and programs enter when nobody gave a name.
+_NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user", "author", "administrator", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An opened package. `what` is what it is in words, such as `a Word document`."""
+    """An opened package. `what` says what it is, such as `a Word document`."""
 
     what: str
     _archive: zipfile.ZipFile = field(repr=False)
@@ -70,9 +62,6 @@ class Package:
 
     def __contains__(self, part: str) -> bool:
         return _key(part) in self._members
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
 
     def damaged(self) -> UnreadableFile:
         return UnreadableFile(f"a damaged {self.what.partition(' ')[2]}")
@@ -99,7 +88,7 @@ class Package:
         data = self.read(part)
         if len(data) > MOST_XML_BYTES:
             raise UnreadableFile(f"a part of {len(data) / 1e6:.0f} MB, over the limit of {MOST_XML_BYTES / 1e6:g} MB")
-        root = parse_xml(_transitional(data), self.what)
+        root = parse_xml(data, self.what)
         if root is None:
             raise self.damaged()
         return root
@@ -115,7 +104,19 @@ class Package:
         """What a part (an empty name: the package) refers to inside the package, by relation id."""
         folder, _, name = part.rpartition("/")
         root = self.optional_xml(f"{folder}/_rels/{name}.rels" if part else _ROOT_RELATIONS)
-        return {} if root is None else _relations(root, folder)
+        return {
+            element.get("Id", ""): Relation(
+                element.get("Type", "").rpartition("/")[2], resolve(folder, element.get("Target", ""))
+            )
+            for element in (root if root is not None else ())
+            if element.get("TargetMode") != "External"
+        }
+
+    def related(self, part: str, *kinds: str) -> Iterator[Any]:
+        """The root elements of the parts of these kinds that `part` refers to."""
+        for relation in self.relations(part).values():
+            if relation.kind in kinds and (root := self.optional_xml(relation.target)) is not None:
+                yield root
 
     def main_part(self, usual: str) -> str:
         """The document's own part; `usual` where the package does not say."""
@@ -130,11 +131,14 @@ def open_package(data: bytes, what: str) -> Package:
         UnreadableFile: no package, encrypted, or one that would unpack to too much.
 
     """
-    if data.startswith(_OLE):
-        locked = "EncryptedPackage".encode("utf-16-le") in data
-        hint = "a legacy Office file: save it as .docx, .xlsx or .pptx"
-        raise UnreadableFile("encrypted with a password" if locked else hint)
-    archive, members = _open(data, what)
+    at = data.rfind(b"PK\x05\x06")
+    if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
+        raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
+    try:
+        archive = zipfile.ZipFile(BytesIO(data))
+        members = archive.infolist()
+    except _BROKEN as error:
+        raise UnreadableFile(f"not {what}") from error
     unpacked = sum(member.file_size for member in members)
     if len(members) > MOST_MEMBERS:
         raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MOST_MEMBERS}")
@@ -145,18 +149,12 @@ def open_package(data: bytes, what: str) -> Package:
     # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
     if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
         raise UnreadableFile("packed in an unusual way")
-    return Package(what, archive, {_key(member.filename): member for member in members})
-
-
-def _open(data: bytes, what: str) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    at = data.rfind(b"PK\x05\x06")
-    if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
-        raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
-    try:
-        archive = zipfile.ZipFile(BytesIO(data))
-        return archive, archive.infolist()
-    except _BROKEN as error:
-        raise UnreadableFile(f"not {what}") from error
+    package = Package(what, archive, {_key(member.filename): member for member in members})
+    manifest = package.optional_xml("META-INF/manifest.xml")
+    locked = descendants(manifest, "encryption-data") if manifest is not None else iter(())
+    if "encrypted-package" in package or next(locked, None) is not None:
+        raise UnreadableFile("encrypted with a password")
+    return package
 
 
 def package_kind(data: bytes) -> str:
@@ -168,11 +166,10 @@ def package_kind(data: bytes) -> str:
         known = _MIME_KINDS.get(mime.partition(";")[0].removesuffix("-template"), "")
         if known or "META-INF/container.xml" in package:
             return known or ".epub"
-        main = package.main_part("")
+        usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in package), "")
+        return _MAIN_PARTS.get(package.main_part(usual).partition("/")[0], "")
     except UnreadableFile:
         return ""
-    by_folder = _FOLDER_KINDS.get(main.partition("/")[0], "")
-    return by_folder or next((kind for part, kind in _MAIN_PARTS.items() if part in package), "")
 
 
 def parse_xml(data: bytes, what: str) -> Any:
@@ -197,60 +194,26 @@ def parse_xml(data: bytes, what: str) -> Any:
     return root
 
 
-def _transitional(data: bytes) -> bytes:
-    """The strict format (Word calls it "Strict Open XML Document") differs in its namespaces only."""
-    if b"http://purl.oclc.org/ooxml/" in data[:65_536]:
-        for strict, usual in _STRICT_NAMESPACES:
-            data = data.replace(strict, usual)
-    return data
-
-
-def local(element: Any) -> str:
-    """An element's name without its namespace; the namespaces of the strict formats differ, their names do not."""
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
-
-
-def attribute(element: Any, name: str) -> str:
-    """The value of the attribute with this local name, whatever its namespace; else an empty string."""
-    for key, value in element.attrib.items():
-        if key.rpartition("}")[2] == name:
-            return str(value)
-    return ""
-
-
-def children(element: Any, name: str) -> Iterator[Any]:
-    return (child for child in element if local(child) == name)
-
-
-def child(element: Any, *names: str) -> Any:
-    """The first descendant along `names`, else None."""
-    for name in names:
-        element = next(children(element, name), None) if element is not None else None
-    return element
-
-
-def descendants(element: Any, name: str) -> Iterator[Any]:
-    return (found for found in element.iter() if local(found) == name)
-
-
-def text_chars(element: Any) -> int:
-    """How many characters of text stand in an element, the white space between elements left out."""
-    return sum(len(text) for text in element.itertext() if not text.isspace()) if element is not None else 0
-
-
 def core_properties(package: Package) -> tuple[str, Metadata]:
-    """Title and metadata that the package states (ECMA-376 part 2, 8)."""
+    """Title and metadata that an office document states (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
     named = (relation.target for relation in package.relations("").values() if relation.kind == "core-properties")
-    root = package.optional_xml(next(named, _CORE))
+    root = package.optional_xml(next(named, "docProps/core.xml"))
     if root is None:
-        return "", ()
-    values = {local(element): (element.text or "") for element in root}
+        root = child(package.optional_xml("meta.xml"), "meta")
+    values = {local(element): (element.text or "").strip() for element in (root if root is not None else ())}
+    authors = re.split(r"\s*;\s*", values.get("creator") or values.get("initial-creator", ""))
     # The templates of these libraries state a day in 2013, and most programs that use them leave it there.
     templated = values.get("description", "").startswith(("generated by python-docx", "generated using python-pptx"))
-    dates = () if templated else (values.get("modified", ""), values.get("created", ""))
-    authors = re.split(r"\s*;\s*", values.get("creator", ""))
-    return one_line(values.get("title", "")), stated(authors=authors, dates=dates, language=values.get("language", ""))
+    dates = () if templated else ("modified", "date", "created", "creation-date")
+    date = next((values[key] for key in dates if values.get(key)), "")
+    return one_line(values.get("title", "")), stated(authors, date, values.get("language", ""))
+
+
+def stated(authors: list[str], date: str, language: str) -> Metadata:
+    """The usual three fields as metadata. Several authors become a tuple."""
+    names = [name for name in dict.fromkeys(map(one_line, authors)) if name and name.lower() not in _NO_AUTHOR]
+    author = names[0] if len(names) == 1 else tuple(names)
+    return make_metadata([("author", author or None), ("date", date), ("language", language)])
 
 
 def resolve(folder: str, target: str) -> str:
@@ -259,15 +222,58 @@ def resolve(folder: str, target: str) -> str:
     return posixpath.normpath(posixpath.join("/", folder, path)).lstrip("/")
 
 
-def _relations(root: Any, folder: str) -> dict[str, Relation]:
-    found = {}
-    for element in root:
-        if element.get("TargetMode") != "External":
-            kind = element.get("Type", "").rpartition("/")[2]
-            found[element.get("Id", "")] = Relation(kind, resolve(folder, element.get("Target", "")))
-    return found
-
-
 def _key(name: str) -> str:
     # Part names ignore case (ECMA-376 part 2, 6.2.2), and some writers use backslashes.
     return name.replace("\\", "/").lstrip("/").lower()
+
+
+# --- elements by their names without namespaces: those of the strict formats differ, their names do not ----------------
+
+
+def local(element: Any) -> str:
+    """An element's name without its namespace."""
+    tag = element.tag
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def attribute(element: Any, name: str) -> str:
+    """The value of the attribute with this local name, whatever its namespace; else an empty string."""
+    return next((str(value) for key, value in element.attrib.items() if key.rpartition("}")[2] == name), "")
+
+
+def children(element: Any, name: str) -> Iterator[Any]:
+    return (found for found in (element if element is not None else ()) if local(found) == name)
+
+
+def child(element: Any, *names: str) -> Any:
+    """The first descendant along `names`, else None."""
+    for name in names:
+        element = next(children(element, name), None)
+    return element
+
+
+def descendants(element: Any, name: str) -> Iterator[Any]:
+    return (found for found in element.iter() if local(found) == name)
+
+
+def outermost(element: Any, names: frozenset[str], without: frozenset[str] = frozenset()) -> Iterator[Any]:
+    """Descendants of these names in document order, but none inside another or inside one of those `without`."""
+    waiting = [iter(element)]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif local(found) in names:
+            yield found
+        elif local(found) not in without:
+            waiting.append(iter(found))
+
+
+def text_chars(element: Any) -> int:
+    """How many characters of text stand in an element, the white space between elements left out."""
+    return sum(len(text) for text in element.itertext() if not text.isspace()) if element is not None else 0
+
+
+def number(text: str, least: int, most: int) -> int:
+    """`text` as a number within bounds; `least` where it is no number."""
+    return min(max(int(text), least), most) if text.isascii() and text.isdigit() and len(text) < 10 else least

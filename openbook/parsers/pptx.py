@@ -10,17 +10,18 @@ from typing import Any
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
-from openbook.parsers.charts import write_charts
-from openbook.parsers.cleaning import title_from_name
-from openbook.parsers.docx_math import linear
+from openbook.parsers.docx import formula, write_charts
 from openbook.parsers.packages import (
     Package,
+    attribute,
     child,
     children,
     core_properties,
     descendants,
     local,
+    number,
     open_package,
+    outermost,
     text_chars,
 )
 from openbook.records import Content
@@ -30,185 +31,107 @@ MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.prese
 _TITLES = frozenset({"title", "ctrTitle"})
 _FURNITURE = frozenset({"dt", "ftr", "hdr", "sldNum", "sldImg"})  # date, footer, header, number, the slide in the notes
 _BULLETED = frozenset({"body", "obj", ""})  # placeholders whose paragraphs have bullets unless they say otherwise
-_COMMENTS = frozenset({"comments", "comment"})
+_NO_TITLE = frozenset({"powerpoint presentation", "powerpoint-präsentation", "présentation powerpoint", "slide 1"})
 
 
-def read_pptx(data: bytes, name: str) -> Content:
+def parse_pptx(data: bytes, name: str) -> Content:
     package = open_package(data, "a PowerPoint presentation")
     part = package.main_part("ppt/presentation.xml")
     if part not in package:
         raise UnreadableFile("not a PowerPoint presentation")
     relations = package.relations(part)
-    listed = child(package.xml(part), "sldIdLst")
     out = Blocks()
-    chars = 0
-    # A slide's own `id` has no namespace, the id of its relation has one.
-    for number, slide in enumerate(children(listed, "sldId") if listed is not None else (), 1):
+    for page, slide in enumerate(children(child(package.xml(part), "sldIdLst"), "sldId"), 1):
+        # A slide's own `id` has no namespace, the id of its relation has one.
         relation = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""))
         out.begin_page()
-        if relation and relation.target in package:
-            chars += _slide(package, relation.target, out)
-        out.end_page(number)
-    stated, metadata = core_properties(package)
-    title = stated if stated.lower() not in _NO_TITLE else ""
-    title = title or (out.headings[0].title if out.headings else "") or title_from_name(name)
-    return Content(out.text, MEDIA_TYPE, title, tuple(out.pages), tuple(out.headings), chars, metadata)
+        if relation and (root := package.optional_xml(relation.target)) is not None:
+            _slide(package, relation.target, root, out)
+        out.end_page(page)
+    title, metadata = core_properties(package)
+    return out.content(MEDIA_TYPE, title if title.lower() not in _NO_TITLE else "", name, metadata)
 
 
-_NO_TITLE = frozenset({"powerpoint presentation", "powerpoint-präsentation", "présentation powerpoint", "slide 1"})
-
-
-def _slide(package: Package, part: str, out: Blocks) -> int:
-    root = package.optional_xml(part)
-    if root is None:
-        return 0
+def _slide(package: Package, part: str, root: Any, out: Blocks) -> None:
     shapes = list(_shapes(root))
     for shape in shapes:
         if _placeholder(shape) in _TITLES:
-            out.heading(" ".join(_shape_text(shape).split()), 1)
+            out.heading(" ".join(_body_text(shape).split()), 1)
     for shape in shapes:
-        if _placeholder(shape) not in _TITLES:
+        if _placeholder(shape) not in _TITLES | _FURNITURE:
             _write_shape(shape, out)
-    chars = text_chars(root)
+    out.chars += text_chars(root)
     write_charts(package, part, out)
-    related = package.relations(part).values()
-    for relation in related:
-        if relation.kind == "diagramData":
-            chars += _diagram(package.optional_xml(relation.target), out)
-    for relation in related:
-        if relation.kind == "notesSlide":
-            chars += _notes(package.optional_xml(relation.target), out)
-    for relation in related:
-        if relation.kind in _COMMENTS:
-            chars += _comments(package.optional_xml(relation.target), out)
-    return chars
+    for diagram in package.related(part, "diagramData"):  # SmartArt
+        out.lines(" ".join(_text(paragraph).split()) for paragraph in descendants(diagram, "p"))
+        out.chars += text_chars(diagram)
+    for notes in package.related(part, "notesSlide"):
+        _aside("Notes", [_body_text(shape) for shape in _shapes(notes) if _placeholder(shape) not in _FURNITURE], out)
+        out.chars += text_chars(notes)
+    for comments in package.related(part, "comments", "comment"):
+        # Older files write `p:text`, newer ones a text body; a reply follows what it replies to.
+        found = [element.text or "" for element in descendants(comments, "text")]
+        _aside("Comments", [*found, *map(_text, descendants(comments, "p"))], out)
+        out.chars += text_chars(comments)
+
+
+def _aside(word: str, texts: list[str], out: Blocks) -> None:
+    if any(text.strip() for text in texts):
+        out.heading(word, 2)
+        for text in texts:
+            out.paragraph(text)
 
 
 def _shapes(root: Any) -> Iterator[Any]:
     """Shapes and graphic frames in order, those inside groups too; of alternative forms the first."""
-    waiting = [iter(root)]
-    while waiting:
-        element = next(waiting[-1], None)
-        if element is None:
-            waiting.pop()
-        elif local(element) in {"sp", "graphicFrame", "pic"}:
-            yield element
-        elif local(element) != "Fallback":
-            waiting.append(iter(element))
+    return outermost(root, frozenset({"sp", "graphicFrame", "pic"}), frozenset({"Fallback"}))
 
 
 def _placeholder(shape: Any) -> str | None:
     """The type of the placeholder that a shape fills, empty for one of no type, None for any other shape."""
-    found = child(next(iter(shape), None), "nvPr", "ph") if len(shape) else None
+    found = child(next(iter(shape), None), "nvPr", "ph")
     return str(found.get("type", "")) if found is not None else None
 
 
 def _write_shape(shape: Any, out: Blocks) -> None:
-    kind = _placeholder(shape)
-    if kind in _FURNITURE:
-        return
-    if local(shape) == "graphicFrame":
-        for table in descendants(shape, "tbl"):
-            out.rows(_table_rows(table))
-        return
-    body = child(shape, "txBody")
-    paragraphs = list(children(body, "p")) if body is not None else []
-    shown = sum(1 for paragraph in paragraphs if _paragraph_text(paragraph).strip())
+    for table in descendants(shape, "tbl"):
+        out.rows(_table_rows(table))
+    paragraphs = list(children(child(shape, "txBody"), "p"))
+    shown = sum(1 for paragraph in paragraphs if _text(paragraph).strip())
+    bulleted = _placeholder(shape) in _BULLETED and shown > 1
     plain: list[str] = []
-    number = 0
+    counted = 0
     for paragraph in paragraphs:
-        text = _paragraph_text(paragraph)
-        marker = _marker(paragraph, bulleted=kind in _BULLETED and shown > 1)
-        number = number + 1 if marker == "#" else 0
-        if marker:
-            out.lines(plain)
-            plain = []
-            out.item(text, _level(paragraph), f"{number}." if marker == "#" else "-")
-        else:
-            plain.append(text)
+        properties = child(paragraph, "pPr")
+        marks = {local(element) for element in (properties if properties is not None else ())}
+        counted = counted + 1 if "buAutoNum" in marks else 0
+        if "buNone" in marks or not (counted or bulleted or marks & {"buChar", "buBlip"}):
+            plain.append(_text(paragraph))
+            continue
+        out.lines(plain)
+        plain = []
+        depth = number(attribute(properties, "lvl"), 0, 8) if properties is not None else 0
+        out.item(_text(paragraph), depth, f"{counted}." if counted else "-")
     out.lines(plain)
 
 
 def _table_rows(table: Any) -> Iterator[list[str]]:
     """A cell over several rows is repeated in each, so that every row says what it is about."""
-    above: list[str] = []
+    above: dict[int, str] = {}
     for row in children(table, "tr"):
-        cells = list(children(row, "tc"))
-        above += [""] * (len(cells) - len(above))
-        texts = [
-            above[column] if cell.get("vMerge") in {"1", "true"} else _body_text(cell)
-            for column, cell in enumerate(cells)
-        ]
-        above[: len(texts)] = texts
-        yield texts
-
-
-def _marker(paragraph: Any, *, bulleted: bool) -> str:
-    """`-` for a bullet, `#` for a number, empty for neither."""
-    properties = child(paragraph, "pPr")
-    names = {local(element) for element in properties} if properties is not None else set()
-    if "buNone" in names:
-        return ""
-    if "buAutoNum" in names:
-        return "#"
-    return "-" if bulleted or names & {"buChar", "buBlip"} else ""
-
-
-def _level(paragraph: Any) -> int:
-    properties = child(paragraph, "pPr")
-    level = properties.get("lvl", "0") if properties is not None else "0"
-    return int(level) if level in set("012345678") else 0
-
-
-def _shape_text(shape: Any) -> str:
-    body = child(shape, "txBody")
-    return _body_text(body) if body is not None else ""
+        for column, cell in enumerate(children(row, "tc")):
+            if cell.get("vMerge") not in {"1", "true"}:
+                above[column] = _body_text(cell)
+        yield [above.get(column, "") for column, _ in enumerate(children(row, "tc"))]
 
 
 def _body_text(element: Any) -> str:
-    return "\n".join(_paragraph_text(paragraph) for paragraph in descendants(element, "p"))
+    return "\n".join(_text(paragraph) for paragraph in descendants(element, "p"))
 
 
-def _paragraph_text(paragraph: Any) -> str:
+def _text(paragraph: Any) -> str:
     parts = []
-    for element in paragraph.iter():
+    for element in outermost(paragraph, frozenset({"t", "br", "oMath"})):
         name = local(element)
-        if name == "oMath":
-            parts.append(linear(element))
-        elif name == "br":
-            parts.append("\n")
-        elif name == "t" and "math" not in element.tag:
-            parts.append(element.text or "")
+        parts.append("\n" if name == "br" else formula(element) if name == "oMath" else element.text or "")
     return "".join(parts).replace("\v", "\n")
-
-
-def _diagram(root: Any, out: Blocks) -> int:
-    """The words of a SmartArt drawing."""
-    if root is None:
-        return 0
-    out.lines(" ".join(_paragraph_text(paragraph).split()) for paragraph in descendants(root, "p"))
-    return text_chars(root)
-
-
-def _notes(root: Any, out: Blocks) -> int:
-    if root is None:
-        return 0
-    texts = [_shape_text(shape).strip() for shape in _shapes(root) if _placeholder(shape) not in _FURNITURE]
-    if any(texts):
-        out.heading("Notes", 2)
-        for text in texts:
-            out.paragraph(text)
-    return text_chars(root)
-
-
-def _comments(root: Any, out: Blocks) -> int:
-    if root is None:
-        return 0
-    # Older files write `p:text`, newer ones a text body; a reply follows what it replies to.
-    found = [element.text or "" for element in descendants(root, "text")]
-    found += [_paragraph_text(paragraph) for paragraph in descendants(root, "p")]
-    if any(text.strip() for text in found):
-        out.heading("Comments", 2)
-        for text in found:
-            out.paragraph(text)
-    return text_chars(root)

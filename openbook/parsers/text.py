@@ -1,57 +1,111 @@
-"""Plain text, Markdown and reStructuredText. The text stays as it is, so that offsets mean something.
+"""Files that are text: plain, Markdown, reStructuredText, AsciiDoc, source code, subtitles, and Rich Text Format.
 
-Only the front matter of Markdown is taken out of the text: its fields become metadata.
+The text stays as it is, so that offsets mean something. Only the front matter of Markdown is taken out: its fields
+become metadata. Of subtitles the times, of RTF the markup is left out.
 """
 
 from __future__ import annotations
 
-from openbook.parsers.cleaning import clean, one_line, title_from_name
-from openbook.parsers.decoding import decode_counted
-from openbook.parsers.frontmatter import front_matter, header_fields, make_metadata
-from openbook.parsers.headings import header_title, markdown_headings, underlined_headings
+import html
+import re
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.characters import clean, decode, one_line, title_from_name
+from openbook.parsers.frontmatter import front_matter, header_fields
+from openbook.parsers.headings import (
+    definition_headings,
+    header_title,
+    markdown_headings,
+    underlined_headings,
+)
 from openbook.records import Content, HeadingMark, Metadata
 
-
-def read_plain(data: bytes, name: str) -> Content:
-    text, metadata = read_text(data)
-    headings = underlined_headings(text, exact=True)
-    return Content(
-        text, "text/plain", title_from_name(name), headings=headings, source_chars=len(text), metadata=metadata
-    )
+_CUE_TIMES = re.compile(r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*")
+_VOICE = re.compile(r"<v[.\w-]*[ \t]+([^<>]{1,100})>")
+_CUE_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|<\d[\d:.]{0,20}>|\{\\[^{}]{0,50}\}")
 
 
-def read_markdown(data: bytes, name: str) -> Content:
-    whole, damage = read_text(data)
+def parse_plain(data: bytes, name: str) -> Content:
+    text = read_text(data)
+    return text_content(text, "text/plain", name, underlined_headings(text, exact=True), title=title_from_name(name))
+
+
+def parse_markdown(data: bytes, name: str) -> Content:
+    whole = read_text(data)
     fields, begin = front_matter(whole)
     text = whole[begin:].lstrip("\n") or whole  # where nothing follows, the block is the text
-    headings = markdown_headings(text)
-    title = _stated_title(fields) or _first(headings) or title_from_name(name)
-    metadata = _both(fields, damage)
-    return Content(text, "text/markdown", title, headings=headings, source_chars=len(whole), metadata=metadata)
+    title = one_line(str(dict(fields).get("title", "")))
+    return text_content(text, "text/markdown", name, markdown_headings(text), fields, title=title, chars=len(whole))
 
 
-def read_rst(data: bytes, name: str) -> Content:
-    text, damage = read_text(data)
+def parse_rst(data: bytes, name: str) -> Content:
+    text = read_text(data)
     headings = underlined_headings(text)
-    title = header_title(text) or _first(headings) or title_from_name(name)
-    metadata = _both(header_fields(text), damage)
-    return Content(text, "text/x-rst", title, headings=headings, source_chars=len(text), metadata=metadata)
+    return text_content(text, "text/x-rst", name, headings, header_fields(text), title=header_title(text))
 
 
-def read_text(data: bytes) -> tuple[str, Metadata]:
-    """The clean text of `data`, and how many characters could not be decoded, if any."""
-    decoded, undecodable = decode_counted(data)
-    return clean(decoded), (("undecodable_chars", undecodable),) if undecodable else ()
+def parse_asciidoc(data: bytes, name: str) -> Content:
+    text = read_text(data)
+    return text_content(text, "text/asciidoc", name, markdown_headings(text, mark="="))
 
 
-def _both(fields: Metadata, damage: Metadata) -> Metadata:
-    return make_metadata([*damage, *fields]) if damage else fields
+def parse_source(data: bytes, name: str) -> Content:
+    """Source code and settings, with definitions as headings, so that a passage knows its function."""
+    text = read_text(data)
+    return text_content(text, "text/x-source", name, definition_headings(text), title=title_from_name(name))
 
 
-def _stated_title(fields: Metadata) -> str:
-    title = dict(fields).get("title", "")
-    return one_line(str(title)) if title else ""
+def parse_subtitles(data: bytes, name: str) -> Content:
+    """WebVTT and SubRip: what is said, a paragraph for each speaker in turn. Live captions say each line twice."""
+    source = read_text(data)
+    said: list[tuple[str, list[str]]] = []  # speaker, lines
+    for block in re.split(r"\n[ \t]*\n", source):
+        lines = block.split("\n")
+        times = next((number for number, line in enumerate(lines[:3]) if _CUE_TIMES.fullmatch(line)), None)
+        if times is None:
+            continue  # a header, a note or a style
+        body = " ".join(lines[times + 1 :])
+        voice = _VOICE.search(body)
+        speaker = html.unescape(voice[1]).strip() if voice else ""
+        cue = " ".join(html.unescape(_CUE_TAG.sub("", body)).split())
+        if not said or said[-1][0] != speaker:
+            said.append((speaker, []))
+        if cue and cue not in said[-1][1][-1:]:
+            said[-1][1].append(cue)
+    if not any(lines for _, lines in said):
+        raise UnreadableFile("subtitles without any text")
+    paragraphs = (f"{speaker}: {' '.join(lines)}" if speaker else "\n".join(lines) for speaker, lines in said)
+    return text_content(clean("\n\n".join(paragraphs) + "\n"), "text/vtt", name, chars=len(source))
 
 
-def _first(headings: tuple[HeadingMark, ...]) -> str:
-    return headings[0].title if headings else ""
+def parse_rtf(data: bytes, name: str) -> Content:
+    from striprtf.striprtf import rtf_to_text
+
+    try:
+        text = clean(rtf_to_text(data.decode("latin-1"), encoding="cp1252", errors="replace")).strip()
+    except (ValueError, LookupError, TypeError, IndexError, AttributeError) as error:
+        raise UnreadableFile("not readable as RTF") from error
+    # The library divides cells by `|` and leaves the lines of a table as they are.
+    lines = (" | ".join(cell.strip() for cell in line.split("|")).rstrip(" |") for line in text.split("\n"))
+    return text_content("\n".join(lines), "text/rtf", name, title=title_from_name(name))
+
+
+def read_text(data: bytes, declared: str = "") -> str:
+    """The clean text of `data`. Raises UnreadableFile: it is not text."""
+    return clean(decode(data, declared))
+
+
+def text_content(
+    text: str,
+    media_type: str,
+    name: str,
+    headings: tuple[HeadingMark, ...] = (),
+    metadata: Metadata = (),
+    *,
+    title: str = "",
+    chars: int | None = None,
+) -> Content:
+    """Without a `title` the document has that of its first heading, else its file's name."""
+    title = title or (headings[0].title if headings else "") or title_from_name(name)
+    source_chars = len(text) if chars is None else chars
+    return Content(text, media_type, title, headings=headings, source_chars=source_chars, metadata=metadata)

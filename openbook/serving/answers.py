@@ -209,7 +209,7 @@ def answered(
     if cancelled:
         stop.check()
     if (log := service.configuration.receipts) is not None:
-        append(log, answer.receipt, timeout_s=service.configuration.settings.lock_timeout_s)
+        append(log, answer.receipt)
     understood_as = (f"Understood as: {answer.question}",) if meant.rewritten else ()
     return replace(answer, notes=(*understood_as, *answer.notes))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from openbook.answer import STRATEGIES, Strategy
 from openbook.config import Settings
 from openbook.errors import ConfigError
-from openbook.knowledge.adding import RunOptions
+from openbook.knowledge import RunOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.versions import diff, history
 from openbook.models import ModelStore
-from openbook.purging import Places, finish, purge_everywhere
+from openbook.purge import Places, finish, purge_everywhere
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.configuration import Configuration
@@ -226,7 +226,7 @@ async def remove_documents(call: CallOf, body: DocumentsBody) -> FileVerdicts:
 
     def work(stop: Stop) -> int:
         _check_visible(body.documents, base.documents(call.caller.scope()))
-        return remove(base, body.documents, lock_timeout_s=service.configuration.settings.lock_timeout_s).version
+        return remove(base, body.documents).version
 
     version = await call.run(service.deleting, work, until_done=True)
     data = [FileVerdict(path=path, outcome="removed") for path in body.documents]
@@ -240,13 +240,13 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
     base = service.base(body.knowledge_base)
 
     def work(stop: Stop) -> Purged:
-        places, timeout_s = places_of(service.configuration), service.configuration.settings.lock_timeout_s
-        finish(base, places, lock_timeout_s=timeout_s)
+        places = places_of(service.configuration)
+        finish(base, places)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
         _check_visible(body.documents, seen)
         try:
-            done = purge_everywhere(base, body.documents, places, copies=body.copies, lock_timeout_s=timeout_s)
+            done = purge_everywhere(base, body.documents, places, copies=body.copies)
         except KnowledgeError as error:
             if "--copies" not in str(error) or body.copies:
                 raise
@@ -270,7 +270,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
 def places_of(configuration: Configuration) -> Places:
     settings = configuration.settings
     states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-    return Places.of(settings, states, ModelStore(settings.models_dir))
+    return Places(settings, states, ModelStore(settings.models_dir))
 
 
 def _check_visible(wanted: Collection[str], seen: Collection[str]) -> None:

@@ -22,8 +22,8 @@ from typing import Literal, TypeAlias, get_args
 from openbook.codec import decode
 from openbook.errors import ConfigError, QuestionError, did_you_mean
 from openbook.files import make_folder, replace_file, storage_errors
-from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.write_lock import file_lock
 from openbook.records import Digest, sha256_hex
 
 FILE_NAME = "api-keys.json"

@@ -14,8 +14,7 @@ from pathlib import Path
 from openbook.errors import OpenBookError
 from openbook.inference import FrozenModel
 from openbook.models import ModelStore
-from openbook.models.names import name_problem
-from openbook.models.pointers import name_path
+from openbook.models.aliases import name_path, name_problem
 from openbook.records import Digest
 from openbook.serving.errors import LOG
 

@@ -12,7 +12,7 @@ from openbook import receipts
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase
 from openbook.records import Digest, Receipt
-from openbook.replay import Replayed, passage_of, replay
+from openbook.replay import ReplayResult, passage_of, replay
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
@@ -40,7 +40,7 @@ async def receipt(call: CallOf, digest: str) -> KeptReceipt:
 async def replay_receipt(call: CallOf, body: ReplayBody) -> Replay:
     """Answers again, with the model of this server and the passages of the receipt."""
 
-    def work(stop: Stop) -> Replayed:
+    def work(stop: Stop) -> ReplayResult:
         found, base = _found(call, body.id, stop)
         version, labels = found.knowledge_base_version, call.caller.labels
         for each in found.passages:

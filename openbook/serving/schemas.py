@@ -100,7 +100,7 @@ class AskOptions(ScopeOptions):
     """OpenBook's own options for an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
 
     passages: int | None = Field(default=None, ge=0)
-    strategy: Literal["auto", "each", "parallel", "together"] | None = None
+    strategy: Literal["auto", "each", "parallel", "checked", "together"] | None = None
     quote: bool = False
     footnotes: bool = False
 

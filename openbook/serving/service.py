@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope
-from openbook.knowledge.scope import filter_of
+from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
@@ -176,7 +176,7 @@ def scope_of(base: KnowledgeBase, caller: Caller, options: ScopeOptions, param: 
     """
     scope = caller.scope(where=options.where.strip())
     if scope.where:
-        filter_of(scope)
+        parse_filter(scope.where)
     if options.as_of is None:
         return scope
     try:

@@ -21,8 +21,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from openbook.files import make_folder, storage_errors
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.locking import file_lock
 from openbook.knowledge.scope import checked_labels
+from openbook.knowledge.write_lock import file_lock
 from openbook.parsers.metadata import is_sidecar
 from openbook.records import Embedder, Verdict
 from openbook.serving.concurrency import Stop
@@ -89,7 +89,7 @@ def run_options(configuration: Configuration, name: str | None) -> RunOptions:
     """How to read files for the knowledge base of that name (default: the first)."""
     given = configuration.reading
     name = name if name is not None else next(iter(given), "")
-    return given.get(name, RunOptions(lock_timeout_s=configuration.settings.lock_timeout_s))
+    return given.get(name, RunOptions())
 
 
 def add_uploads(

@@ -1,6 +1,9 @@
-"""Attention over trees: each piece of a row attends to the pieces before it that it sees, and to itself.
+"""Attention over token trees: batches, and the loss where something is learned.
 
-One call with a mask of all tokens against all would do the same, and spend most of its time on what nobody sees.
+A mask of all tokens against all would give the same result, but the computer would spend most of its time on pairs that
+do not see each other. So each row is cut into pieces, and each piece attends to the pieces before it that it sees.
+
+Shape legend: R rows, T tokens of the longest row, A learned tokens of all rows, d size of a head.
 """
 
 from __future__ import annotations
@@ -10,56 +13,81 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from openbook.training.examples import Row
+from openbook.training.trees import Row
 
 NAME = "openbook-tree"
-CHUNK_TOKENS = 256  # branches that are shorter are attended from together
+CHUNK_TOKENS = 256  # shorter branches attend together
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`tokens` in a row, which follow those of the piece before. They attend to the first `seen` pieces and to each other.
+    """Consecutive tokens of a row. They attend to the first `seen` pieces of the row and to each other.
 
-    `visible`: bool [tokens, tokens of the pieces seen + tokens]; None: no piece is seen, and of each other the earlier.
+    `mask`: bool [tokens, tokens of the seen pieces + tokens]. None: no piece is seen, and the piece is causal.
     """
 
     tokens: int
     seen: int
-    visible: torch.Tensor | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    tokens: Tensor  # [R, T] int64
+    positions: Tensor  # [R, T] int64
+    pieces: list[list[Piece]]  # of each row
+    predictors: Tensor  # [A] int64, indices into the R * T places
+    targets: Tensor  # [A] int64
+    real_tokens: int  # without padding
+
+
+def batch_of(rows: Sequence[Row]) -> Batch:
+    longest = max(len(row.tokens) for row in rows)
+    tokens, positions = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
+    predictors: list[int] = []
+    for number, row in enumerate(rows):
+        tokens[number, : len(row.tokens)] = torch.tensor(row.tokens)
+        positions[number, : len(row.tokens)] = torch.tensor(row.positions)
+        predictors += [number * longest + place for place in row.predictors]
+    return Batch(
+        tokens,
+        positions,
+        [pieces_of(row) for row in rows],
+        torch.tensor(predictors, dtype=torch.int64),
+        torch.tensor([target for row in rows for target in row.targets], dtype=torch.int64),
+        sum(len(row.tokens) for row in rows),
+    )
 
 
 def pieces_of(row: Row) -> list[Piece]:
-    """The beginning, each passage, and branches in chunks."""
-    lengths = [len(row.tree.beginning), *map(len, row.tree.passages), *(len(b.tokens) for b in row.tree.branches)]
-    pieces = [Piece(lengths[0], 0, None)] if lengths[0] else []
-    for length in lengths[1 : 1 + len(row.tree.passages)]:
-        # Of the pieces so far a passage sees the beginning, which is the first.
-        visible = torch.ones(length, lengths[0] + length, dtype=torch.bool).tril(lengths[0]) if lengths[0] else None
-        pieces.append(Piece(length, 1 if lengths[0] else 0, visible))
+    """The beginning, each passage, and the branches in chunks."""
+    beginning = len(row.tree.beginning)
+    pieces = [Piece(beginning, 0, None)] if beginning else []
+    for passage in row.tree.passages:
+        mask = torch.ones(len(passage), beginning + len(passage), dtype=torch.bool).tril(beginning)
+        pieces.append(Piece(len(passage), int(beginning > 0), mask if beginning else None))
     seen, start = len(pieces), sum(piece.tokens for piece in pieces)
-    sees = torch.zeros(len(row.seen), len(row.seen), dtype=torch.bool)
-    for number, parts in enumerate(row.seen):
-        sees[number, list(parts)] = True
+    visible = torch.zeros(len(row.visible_parts), len(row.visible_parts), dtype=torch.bool)
+    for number, parts in enumerate(row.visible_parts):
+        visible[number, list(parts)] = True
     part = torch.tensor(row.part)
-    chunk: list[int] = []
-    place = start
-    for number, length in enumerate(lengths[1 + len(row.tree.passages) :], 1):
-        chunk.append(length)
-        if sum(chunk) < CHUNK_TOKENS and number < len(row.tree.branches):
+    place, chunk, branches = start, 0, 0
+    for number, branch in enumerate(row.tree.branches, 1):
+        chunk, branches = chunk + len(branch.tokens), branches + 1
+        if chunk < CHUNK_TOKENS and number < len(row.tree.branches):
             continue
-        tokens = sum(chunk)
-        read = torch.cat([part[:start], part[place : place + tokens]])
-        own = sees[part[place : place + tokens]][:, read].tril(start)
-        pieces.append(Piece(tokens, seen, own if start or len(chunk) > 1 else None))
-        place += tokens
-        chunk = []
+        own = part[place : place + chunk]
+        mask = visible[own][:, torch.cat([part[:start], own])].tril(start)
+        pieces.append(Piece(chunk, seen, mask if start or branches > 1 else None))
+        place, chunk, branches = place + chunk, 0, 0
     return pieces
 
 
-def attend(network: Any) -> None:
-    """Have `network` attend by pieces where it is given such, and as usual where not."""
+def use_tree_attention(network: Any) -> None:
+    """Make `network` attend by `pieces` when a call gives them, and as usual when it does not."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -70,32 +98,31 @@ def attend(network: Any) -> None:
 
 def tree_attention(
     module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
     pieces: Sequence[Sequence[Piece]] | None = None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """Query [R, heads, T, d], key and value [R, key-value heads, T, d]; gives [R, T, heads, d]. `pieces`: those of each row."""
+) -> tuple[Tensor, None]:
+    """Query [R, heads, T, d], key and value [R, key-value heads, T, d]; gives [R, T, heads, d]."""
     if pieces is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        usual: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
-        return found
+        return usual
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    rows = [_row(query[i : i + 1], key[i : i + 1], value[i : i + 1], own, scaling) for i, own in enumerate(pieces)]
+    rows = [_attend(query[i : i + 1], key[i : i + 1], value[i : i + 1], own, scaling) for i, own in enumerate(pieces)]
     return torch.cat(rows).transpose(1, 2).contiguous(), None
 
 
-def _row(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Sequence[Piece], scaling: float | None
-) -> torch.Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, pieces: Sequence[Piece], scaling: float | None) -> Tensor:
+    """One row."""
     sizes = [piece.tokens for piece in pieces]
     padding = query.shape[2] - sum(sizes)
     queries, keys, values = (torch.split(each, [*sizes, padding], 2) for each in (query, key, value))
@@ -107,9 +134,35 @@ def _row(
                 queries[i],
                 torch.cat([keys[j] for j in seen], 2),
                 torch.cat([values[j] for j in seen], 2),
-                attn_mask=None if piece.visible is None else piece.visible.to(query.device),
-                is_causal=piece.visible is None,
+                attn_mask=None if piece.mask is None else piece.mask.to(query.device),
+                is_causal=piece.mask is None,
                 scale=scaling,
             )
         )
     return torch.cat([*found, torch.zeros_like(queries[-1])], 2)
+
+
+def answer_logits(network: Any, batch: Batch) -> Tensor:
+    """The logits that predict the learned tokens: float32 [A, vocabulary].
+
+    The output matrix is large, and most tokens of an example are only read, so no other logits are computed.
+    """
+    tokens, positions, predictors = (
+        each.to(network.device) for each in (batch.tokens, batch.positions, batch.predictors)
+    )
+    # A sharded network has this method, which also collects its shards (see `distributed`).
+    if hasattr(network, "logits_at"):
+        return network.logits_at(tokens, positions, batch.pieces, predictors)  # type: ignore[no-any-return]
+    return logits_at(network, tokens, positions, batch.pieces, predictors)
+
+
+def logits_at(network: Any, tokens: Tensor, positions: Tensor, pieces: list[list[Piece]], places: Tensor) -> Tensor:
+    hidden = network.model(input_ids=tokens, position_ids=positions, pieces=pieces).last_hidden_state
+    logits: Tensor = network.lm_head(hidden.flatten(0, 1)[places])
+    return logits.float()
+
+
+def loss_sum(network: Any, batch: Batch) -> Tensor:
+    """The sum of -log p(token) over all learned tokens. A mean would weigh a token by the size of its micro-batch."""
+    logits = answer_logits(network, batch)
+    return functional.cross_entropy(logits, batch.targets.to(logits.device), reduction="sum")

@@ -1,11 +1,11 @@
-"""Checkpoints: safetensors and JSON, each with its digest, written whole or not at all.
+"""Checkpoints: safetensors and JSON, each file with its digest, written whole or not at all.
 
-    <run>/checkpoints/step-00000120/state.json           written last; names and digests of the others
+    <run>/checkpoints/step-00000120/state.json           written last; names and digests of the other files
                                     parameters.safetensors
                                     moments.safetensors
                                     best.safetensors      the parameters of the best evaluation, if there was one
 
-A folder appears under its name in one step. The newest that is whole is used; one with a wrong byte is refused by name.
+A folder gets its name in one step. A run continues from the newest whole checkpoint and names damaged ones.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from openbook.codec import convert
 from openbook.errors import TrainingError
 from openbook.files import make_folder, storage_errors, sync_file, sync_folder
 from openbook.records import Digest, canonical_json, sha256_hex
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 FORMAT = 1
 KEPT = 2
-Tensors: TypeAlias = Mapping[str, "Tensor"]
+Tensors: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All of a run at the end of a step but its tensors. `best_metric` None: not evaluated yet; higher is better.
+    """A run at the end of a step, without its tensors. `best_metric`: higher is better; None before an evaluation.
 
-    `numeric_classes`: those that steps were done in, in order; more than one where a run went on elsewhere.
+    `numeric_classes`: where steps were computed, in order. A run that continued elsewhere has several.
     """
 
     recipe: Digest
@@ -58,17 +57,24 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write it, then drop all but the newest few. Raises StorageError; what was there before is still there then."""
+    """Write the checkpoint, then delete all but the newest. Raises StorageError, and then the older ones are intact."""
     target = folder / f"step-{checkpoint.state.step:08}"
     staged = folder / f".{target.name}"
+    tensors = {"parameters": checkpoint.parameters, "moments": checkpoint.moments, "best": checkpoint.best}
+    files: dict[str, Digest] = {}
     with storage_errors(f"write the checkpoint {target}"):
         make_folder(folder)
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover)
         staged.mkdir()
         try:
-            digests = {name: _write(staged / name, tensors) for name, tensors in _parts(checkpoint).items()}
-            value = {"format": FORMAT, "files": digests, **asdict(checkpoint.state)}
+            for part, values in tensors.items():
+                if values or part != "best":
+                    path = staged / f"{part}.safetensors"
+                    save_file({name: tensor.contiguous() for name, tensor in values.items()}, path)
+                    sync_file(path)
+                    files[path.name] = _digest(path)
+            value = {"format": FORMAT, "files": files, **asdict(checkpoint.state)}
             value["sha256"] = sha256_hex(canonical_json(value))
             (staged / "state.json").write_bytes(canonical_json(value))
             sync_file(staged / "state.json")
@@ -77,24 +83,24 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
                 shutil.rmtree(target)
             staged.rename(target)
             sync_folder(folder)
-        except SafetensorError as error:  # its way to say that the disk refused
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        for old in present(folder)[:-KEPT]:
+        for old in checkpoint_folders(folder)[:-KEPT]:
             shutil.rmtree(old)
     return target
 
 
-def newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint; `warn` gets a sentence for each newer one that is damaged.
+def load_newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest whole checkpoint. `warn` gets a sentence for each newer one that is damaged.
 
-    Raises TrainingError when there are checkpoints and none is whole, or they are of another recipe.
+    Raises TrainingError if the checkpoints belong to another recipe, or none of them is whole.
     """
-    found = present(folder)
+    found = checkpoint_folders(folder)
     for path in reversed(found):
         try:
-            checkpoint = _read(path)
+            checkpoint = _load(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             warn(f"The checkpoint {path.name} is damaged and is not used: {error}.")
             continue
@@ -108,23 +114,12 @@ def newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Checkpo
     return None
 
 
-def _parts(checkpoint: Checkpoint) -> dict[str, Tensors]:
-    parts = {"parameters.safetensors": checkpoint.parameters, "moments.safetensors": checkpoint.moments}
-    return {**parts, "best.safetensors": checkpoint.best} if checkpoint.best else parts
-
-
-def present(folder: Path) -> list[Path]:
-    """The folders of all checkpoints, oldest first, whole or not."""
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Oldest first, damaged ones included."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def _write(path: Path, tensors: Tensors) -> Digest:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    sync_file(path)
-    return _digest(path)
-
-
-def _read(path: Path) -> Checkpoint:
+def _load(path: Path) -> Checkpoint:
     value = json.loads((path / "state.json").read_bytes())
     if value.pop("sha256") != sha256_hex(canonical_json(value)):
         raise ValueError("state.json is not what was written")
@@ -134,14 +129,9 @@ def _read(path: Path) -> Checkpoint:
     for name, digest in value.pop("files").items():
         if _digest(path / name) != digest:
             raise ValueError(f"{name} is not what was written")
-        tensors[name] = load_file(path / name)
-    value["numeric_classes"] = tuple(value["numeric_classes"])
-    return Checkpoint(
-        State(**value),
-        tensors["parameters.safetensors"],
-        tensors["moments.safetensors"],
-        tensors.get("best.safetensors", {}),
-    )
+        tensors[name.removesuffix(".safetensors")] = load_file(path / name)
+    state = convert(value, State, "state.json", ValueError)
+    return Checkpoint(state, tensors["parameters"], tensors["moments"], tensors.get("best", {}))
 
 
 def _digest(path: Path) -> Digest:

@@ -1,35 +1,31 @@
-"""The loop, to be read from top to bottom: order, forward, backward, step, evaluate, checkpoint.
+"""The loop: order, forward, backward, step. Read it from top to bottom.
 
-What happens at a step is a function of the recipe, the data and the step's number, never of the clock or of where the
-run was stopped; so a run that was killed and resumed ends with the same bytes as one that was not.
+What happens at a step is a function of the recipe, the data, and the number of the step. It depends neither on the clock
+nor on where a run was stopped, so a run that was killed and resumed ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from openbook.errors import TrainingError
-from openbook.training.batches import batch_of
+from openbook.training.attention import batch_of, loss_sum
 from openbook.training.checkpoints import Checkpoint, State
-from openbook.training.examples import Tree, calls_of, row_of, steps_in_epoch, steps_of
-from openbook.training.objective import loss_sum
-from openbook.training.processes import ALONE, Processes
+from openbook.training.distributed import ONE_PROCESS, Processes, shard_like, whole
 from openbook.training.recipe import Optimiser, Recipe
-from openbook.training.trainable import Masters
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from openbook.training.trees import Tree, epoch_steps, micro_batches, row_of, steps_per_epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step's numbers: `loss` in nats for each answer token, tokens as they went through the network."""
+    """The numbers of one step. `loss` is in nats per learned token; `tokens` counts all that the network read."""
 
     step: int
     steps: int
@@ -41,16 +37,53 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """`metric` is what the recipe keeps the best of, higher is better; `numbers` are for people."""
+class EvalResult:
+    """The run keeps the parameters with the highest `metric`. `numbers` are for people."""
 
     step: int
     metric: float
     numbers: dict[str, float]
 
 
+class MasterWeights:
+    """The learned parameters in float32. The network computes with copies in its own type.
+
+    Gradients are summed in float32 too. With several processes `values` are this process's shards; `set` takes whole
+    tensors and `whole` returns them.
+    """
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], processes: Processes = ONE_PROCESS) -> None:
+        self._copies, self._processes = parameters, processes
+        self.values: dict[str, Tensor] = {name: p.detach().float().clone() for name, p in parameters.items()}
+
+    def collect_gradients(self) -> None:
+        """Move the gradients of the network's parameters to the sums here."""
+        for name, copy in self._copies.items():
+            if copy.grad is None:
+                continue
+            value, gradient = self.values[name], copy.grad.float()
+            if self._processes.count > 1:
+                gradient = gradient * self._processes.count  # FSDP gives the mean
+            value.grad = gradient if value.grad is None else value.grad.add_(gradient)
+            copy.grad = None
+
+    def publish(self) -> None:
+        """Copy the values to the network."""
+        with torch.no_grad():
+            for name, copy in self._copies.items():
+                copy.copy_(self.values[name])
+
+    def set(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in self.values.items():
+            value.copy_(shard_like(values[name], value))
+        self.publish()
+
+    def whole(self) -> dict[str, Tensor]:
+        return {name: whole(value) for name, value in self.values.items()}
+
+
 class Run:
-    """A run in memory: the network, what is learned of it, the optimiser and how far it is."""
+    """A run in memory: the network, its learned parameters, the optimiser, and the state."""
 
     def __init__(
         self,
@@ -58,13 +91,10 @@ class Run:
         network: Any,
         parameters: dict[str, torch.nn.Parameter],
         trees: Sequence[Tree],
-        processes: Processes = ALONE,
+        processes: Processes = ONE_PROCESS,
     ) -> None:
-        if not trees:
-            raise TrainingError("There is nothing to learn from: no example fits into sequence_tokens.")
-        self.recipe, self.network, self.trees = recipe, network, trees
-        self.processes = processes
-        self.masters = Masters(parameters, processes)
+        self.recipe, self.network, self.trees, self.processes = recipe, network, trees, processes
+        self.masters = MasterWeights(parameters, processes)
         self.learned = self.masters.values
         self.state = State(recipe.digest, 0)
         self.best: dict[str, Tensor] = {}
@@ -76,134 +106,112 @@ class Run:
             weight_decay=options.weight_decay,
             foreach=False,
         )
-        self._order: tuple[int, list[list[int]]] | None = None  # (epoch, its steps)
-        self.steps_in_epoch = steps_in_epoch(trees, recipe.loop.step_tokens)
-        epochs = recipe.loop.epochs
-        self.steps = recipe.loop.steps or max(1, math.ceil((epochs or 0) * self.steps_in_epoch))
+        self._epoch: tuple[int, list[list[int]]] = (-1, [])  # (number, its steps)
+        self.steps_per_epoch = steps_per_epoch(trees, recipe.loop.step_tokens)
+        self.steps = recipe.loop.steps or max(1, math.ceil((recipe.loop.epochs or 0) * self.steps_per_epoch))
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from there. Raises TrainingError when its parameters are not those of this recipe."""
+        """Continue from the checkpoint. Raises TrainingError if it has other parameters than this recipe."""
         if checkpoint.parameters.keys() != self.learned.keys():
-            raise TrainingError(
-                "The checkpoint holds other parameters than the recipe trains. Train into another folder."
-            )
+            raise TrainingError("The checkpoint has other parameters than the recipe. Train into another folder.")
         self.state, self.best = checkpoint.state, dict(checkpoint.best)
         self.masters.set(checkpoint.parameters)
-        for name, parameter in self.learned.items():
-            if f"{name}/exp_avg" in checkpoint.moments:
-                self.optimiser.state[parameter] = {
-                    "step": checkpoint.moments[f"{name}/step"],
-                    "exp_avg": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg"]).to(parameter.device),
-                    "exp_avg_sq": self.masters.part(name, checkpoint.moments[f"{name}/exp_avg_sq"]).to(
-                        parameter.device
-                    ),
-                }
+        moments = checkpoint.moments
+        for name, value in self.learned.items():
+            if f"{name}/step" in moments:
+                averages = {key: shard_like(moments[f"{name}/{key}"], value) for key in ("exp_avg", "exp_avg_sq")}
+                self.optimiser.state[value] = {"step": moments[f"{name}/step"], **averages}
 
     def checkpoint(self) -> Checkpoint:
         moments = {
-            f"{name}/{key}": self.masters.whole(name, value)
-            for name, parameter in self.learned.items()
-            for key, value in self.optimiser.state.get(parameter, {}).items()
+            f"{name}/{key}": whole(moment)
+            for name, value in self.learned.items()
+            for key, moment in self.optimiser.state.get(value, {}).items()
         }
-        return Checkpoint(self.state, self.masters.whole_values(), moments, self.best)
-
-    def computed_in(self, numeric_class: str) -> None:
-        """From here on steps are done in this numeric class."""
-        if self.state.numeric_classes[-1:] != (numeric_class,):
-            self.state = replace(self.state, numeric_classes=(*self.state.numeric_classes, numeric_class))
-
-    @property
-    def kept_step(self) -> int:
-        """The step whose parameters the run ends with: the best that was evaluated, or the last."""
-        return self.state.step if self.state.best_metric is None else self.state.best_step
-
-    def keep_best(self) -> None:
-        """The parameters of the best evaluation become those of the network."""
-        if self.best:
-            self.masters.set(self.best)
+        return Checkpoint(self.state, self.masters.whole(), moments, self.best)
 
     def steps_to_go(self) -> Iterator[Progress]:
-        """One step after the other, until all are done or evaluations stop getting better. State is whole at each yield."""
+        """Do one step after the other, until all are done or evaluations stop improving (`evaluation.patience`)."""
         while self.state.step < self.steps:
             if 0 < self.recipe.evaluation.patience <= self.state.evaluations_since_best:
                 return
             yield self._step()
 
-    def note(self, evaluated: Evaluated) -> None:
-        """Take notice of an evaluation of the present parameters."""
-        state = self.state
-        if state.best_metric is None or evaluated.metric > state.best_metric:
-            self.best = {name: value.clone() for name, value in self.masters.whole_values().items()}
-            self.state = replace(
-                state, best_metric=evaluated.metric, best_step=evaluated.step, evaluations_since_best=0
-            )
-        else:
-            self.state = replace(state, evaluations_since_best=state.evaluations_since_best + 1)
-
     def _step(self) -> Progress:
         started = time.perf_counter()
         loop, number = self.recipe.loop, self.state.step
-        epoch, place = divmod(number, self.steps_in_epoch)
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, steps_of(self.trees, loop.step_tokens, loop.seed, epoch)
-        chosen = self._order[1][place]
+        # 1. The trees of this step.
+        epoch, place = divmod(number, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, epoch_steps(self.trees, loop.step_tokens, loop.seed, epoch)
+        chosen = self._epoch[1][place]
         answer_tokens = sum(self.trees[i].answer_tokens for i in chosen)
+        # 2. Forward and backward.
         total, tokens = 0.0, 0
         self.network.train()
-        for call, weight in self._own_calls(list(calls_of(self.trees, chosen, loop.call_tokens))):
-            batch = batch_of([row_of(self.trees[i]) for i in call])
-            loss = loss_sum(self.network, batch) / answer_tokens
-            if weight == 0.0:
-                loss = loss * weight
-            if not math.isfinite(loss.item()):
-                raise TrainingError(
-                    f"The loss at step {number + 1} is {loss.item()}, with {', '.join(self.trees[i].origin for i in call[:8])}. "
-                    "Lower optimiser.learning_rate or look at these examples; the last checkpoint is kept."
-                )
+        for group, weight in self._own_share(list(micro_batches(self.trees, chosen, loop.call_tokens))):
+            batch = batch_of([row_of(self.trees[i]) for i in group])
+            loss = loss_sum(self.network, batch) * weight / answer_tokens
+            self._check_finite("loss", loss.item(), group)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.masters.gather()
+            self.masters.collect_gradients()
             total += loss.item()
-            tokens += batch.real_tokens if weight else 0
-        norm = self._clip()
-        if not math.isfinite(norm):
-            raise TrainingError(
-                f"The gradient at step {number + 1} is {norm}, with {', '.join(self.trees[i].origin for i in chosen[:8])}. "
-                "Lower optimiser.learning_rate or look at these examples; the last checkpoint is kept."
-            )
+            tokens += int(batch.real_tokens * weight)
         total, tokens = self.processes.total(total), round(self.processes.total(tokens))
+        # 3. Clip and step.
+        clip_norm = self.recipe.optimiser.clip_norm
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.learned.values(), clip_norm, foreach=False)))
+        self._check_finite("gradient", norm, chosen)
         rate = learning_rate(self.recipe.optimiser, number, self.steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.masters.publish()
         self.state = replace(self.state, step=number + 1, tokens=self.state.tokens + tokens)
         return Progress(number + 1, self.steps, total, rate, norm, tokens, time.perf_counter() - started)
 
-    def _own_calls(self, calls: list[list[int]]) -> Iterator[tuple[list[int], float]]:
-        """This process's share, each with its weight. All get equally many, since each call needs all processes."""
-        own = calls[self.processes.rank :: self.processes.count]
-        yield from ((call, 1.0) for call in own)
-        if len(own) < math.ceil(len(calls) / self.processes.count):
-            yield calls[0], 0.0
+    def _own_share(self, groups: list[list[int]]) -> Iterator[tuple[list[int], float]]:
+        """The micro-batches of this process, with weights.
 
-    def _clip(self) -> float:
-        """Scale all gradients to a norm of at most `clip_norm`. The norm as it was."""
-        most = self.recipe.optimiser.clip_norm
-        if self.processes.count == 1:
-            return float(torch.nn.utils.clip_grad_norm_(self.learned.values(), most, foreach=False))
-        gradients = [value.grad for value in self.learned.values() if value.grad is not None]
-        norm = math.sqrt(self.processes.total(sum(float(g.double().square().sum()) for g in gradients)))
-        for gradient in gradients:
-            gradient.mul_(min(1.0, most / (norm + 1e-6)))
-        return norm
+        Every process gets the same number, because each forward pass needs all of them. The extra one weighs 0.
+        """
+        own = groups[self.processes.rank :: self.processes.count]
+        yield from ((group, 1.0) for group in own)
+        if len(own) < math.ceil(len(groups) / self.processes.count):
+            yield groups[0], 0.0
+
+    def _check_finite(self, what: str, value: float, numbers: Sequence[int]) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {what} at step {self.state.step + 1} is {value}, with "
+                f"{', '.join(self.trees[i].origin for i in numbers[:8])}. Lower optimiser.learning_rate or check these "
+                "examples. The last checkpoint is kept."
+            )
+
+    def note(self, result: EvalResult) -> None:
+        """Remember the parameters if `result`, an evaluation of them, is the best so far."""
+        state = self.state
+        if state.best_metric is None or result.metric > state.best_metric:
+            self.best = {name: value.clone() for name, value in self.masters.whole().items()}
+            self.state = replace(state, best_metric=result.metric, best_step=result.step, evaluations_since_best=0)
+        else:
+            self.state = replace(state, evaluations_since_best=state.evaluations_since_best + 1)
+
+    @property
+    def final_step(self) -> int:
+        """The step whose parameters are the result: the best that was evaluated, or the last."""
+        return self.state.step if self.state.best_metric is None else self.state.best_step
+
+    def use_best(self) -> None:
+        """Set the network to the parameters of `final_step`."""
+        if self.best:
+            self.masters.set(self.best)
 
 
 def learning_rate(options: Optimiser, step: int, steps: int) -> float:
     """The rate of step `step`, counted from 0, of `steps`."""
-    rising = min(1.0, (step + 1) / max(1, options.warmup_steps))
+    warmup = min(1.0, (step + 1) / max(1, options.warmup_steps))
     done = step / max(1, steps)
-    falling = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[
-        options.schedule
-    ]
-    return options.learning_rate * rising * max(options.floor, falling)
+    decay = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[options.schedule]
+    return options.learning_rate * warmup * max(options.floor, decay)

@@ -1,28 +1,38 @@
-"""From a stored model to a network with gradients, by the numbers that the engine uses: the file's, dequantised.
+"""A network with gradients: from a stored model, or from nothing.
 
-Two families of models can be trained: `llama`, and `qwen2`, which differs by biases of the query, key and value
-projections. For `llama`, GGUF keeps the rows of the query and key projections in another order (pairs of a rotation beside
-each other, where transformers has halves); `permuted` and `unpermuted` translate.
+The numbers are those of the GGUF file, dequantised, so training starts from what the engine computes with. Two families
+can be trained: `llama`, and `qwen2`, whose query, key and value projections have biases. For `llama`, GGUF keeps the rows
+of the query and key projections in another order: rotated pairs side by side, where Transformers has halves.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from openbook.errors import InvalidModelFile
+from openbook.errors import ConfigError, InvalidModelFile
 from openbook.models import GgufHeader, read_gguf
-from openbook.training.attention import attend
+from openbook.training.attention import use_tree_attention
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FAMILIES = ("llama", "qwen2")  # as `general.architecture` names them, and `model_type` of transformers
-# The names of a layer's tensors: GGUF, transformers. `token_embd` and the rest follow in `hf_name`.
-LAYER_NAMES = {
+    from openbook.training.recipe import Architecture, Method
+
+FAMILIES = ("llama", "qwen2")  # as `general.architecture` and as `model_type` of Transformers
+END = "<|endoftext|>"
+ADAPTER = "default"  # PEFT's name of the only adapter
+_NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
@@ -33,49 +43,53 @@ LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
-_TOP_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
 
 
-def hf_name(gguf_name: str) -> str:
-    """`blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
-    if gguf_name in _TOP_NAMES:
-        return _TOP_NAMES[gguf_name]
-    parts = gguf_name.split(".")
-    if len(parts) == 4 and parts[0] == "blk" and parts[2] in LAYER_NAMES and parts[3] in ("weight", "bias"):
-        return f"model.layers.{int(parts[1])}.{LAYER_NAMES[parts[2]]}.{parts[3]}"
-    raise InvalidModelFile(f"The tensor {gguf_name!r} is not part of a model that can be trained here.")
+def hf_name(gguf: str) -> str:
+    """`blk.3.attn_q.weight` becomes `model.layers.3.self_attn.q_proj.weight`. Raises InvalidModelFile."""
+    match gguf.split("."):
+        case [short, "weight"] if short in _NAMES:
+            return f"{_NAMES[short]}.weight"
+        case ["blk", layer, short, ("weight" | "bias") as kind] if short in _LAYER_NAMES:
+            return f"model.layers.{layer}.{_LAYER_NAMES[short]}.{kind}"
+    raise InvalidModelFile(f"Training does not know the tensor {gguf!r}.")
 
 
 def gguf_name(hf: str) -> str:
-    """The other way round. Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
-    for short, long in _TOP_NAMES.items():
-        if long == hf:
-            return short
-    parts = hf.split(".", 3)
-    if len(parts) == 4 and parts[:2] == ["model", "layers"]:
-        long, _, kind = parts[3].rpartition(".")
-        for short, name in LAYER_NAMES.items():
-            if name == long and kind in ("weight", "bias"):
-                return f"blk.{int(parts[2])}.{short}.{kind}"
-    raise InvalidModelFile(f"{hf!r} is not part of a model that can be written.")
+    """Law: `gguf_name(hf_name(x)) == x`. Raises InvalidModelFile."""
+    module, _, kind = hf.rpartition(".")
+    for short, long in _NAMES.items():
+        if long == module:
+            return f"{short}.{kind}"
+    for short, long in _LAYER_NAMES.items():
+        if module.startswith("model.layers.") and module.endswith(f".{long}"):
+            return f"blk.{module.removeprefix('model.layers.').removesuffix(f'.{long}')}.{short}.{kind}"
+    raise InvalidModelFile(f"GGUF has no name for the tensor {hf!r}.")
 
 
-def permuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Rows of a query or key projection [heads * d, n] from the order of transformers into that of GGUF."""
-    return rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+def gguf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows [heads * d, ...] of the parameter `name` (as Transformers calls it) in the order of GGUF."""
+    heads = _permuted_heads(config, name)
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape) if heads else rows
 
 
-def unpermuted(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Law: `unpermuted(permuted(x, h), h) == x`."""
-    return rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+def hf_rows(config: Any, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """Law: `hf_rows(c, n, gguf_rows(c, n, x)) == x`."""
+    heads = _permuted_heads(config, name)
+    return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape) if heads else rows
+
+
+def _permuted_heads(config: Any, name: str) -> int:
+    """0: both have the same order."""
+    if config.model_type != "llama":
+        return 0
+    if ".q_proj." in name:
+        return int(config.num_attention_heads)
+    return int(config.num_key_value_heads) if ".k_proj." in name else 0
 
 
 def config_of(header: GgufHeader) -> Any:
-    """The hyperparameters of a model (a `LlamaConfig` or `Qwen2Config`).
+    """The hyperparameters of a model, as a `LlamaConfig` or `Qwen2Config`.
 
     Raises InvalidModelFile for another architecture or a missing number.
     """
@@ -86,14 +100,12 @@ def config_of(header: GgufHeader) -> Any:
         raise InvalidModelFile(f"Only models of the families {' and '.join(FAMILIES)} can be trained, not {family!r}.")
     for key in (f"{family}.rope.scaling.type", f"{family}.expert_count"):
         if key in header.metadata and header.metadata[key].value not in (0, "none"):
-            raise InvalidModelFile(
-                f"The model has {key} = {header.metadata[key].value!r}, which cannot be trained here."
-            )
+            raise InvalidModelFile(f"Training does not support models with {key} = {header.metadata[key].value!r}.")
 
     def number(key: str) -> int:
         value = header.integer(f"{family}.{key}")
         if value is None or value < 1:
-            raise InvalidModelFile(f"The model states no {family}.{key}; convert it again.")
+            raise InvalidModelFile(f"The model states no {family}.{key}. Convert it again.")
         return value
 
     def real(key: str, default: float) -> float:
@@ -101,49 +113,37 @@ def config_of(header: GgufHeader) -> Any:
         return float(found.value) if found is not None else default
 
     heads = number("attention.head_count")
-    tokens = header.metadata["tokenizer.ggml.tokens"].value
-    numbers: dict[str, Any] = {
-        "vocab_size": len(tokens),
-        "hidden_size": number("embedding_length"),
-        "intermediate_size": number("feed_forward_length"),
-        "num_hidden_layers": number("block_count"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": header.integer(f"{family}.attention.head_count_kv") or heads,
-        "max_position_embeddings": number("context_length"),
-        "rms_norm_eps": real("attention.layer_norm_rms_epsilon", 1e-5),
-        "rope_parameters": {"rope_type": "default", "rope_theta": real("rope.freq_base", 10_000.0)},
-        "tie_word_embeddings": not any(t.name == "output.weight" for t in header.tensors),
-        "use_cache": False,
-    }
-    config = LlamaConfig(**numbers) if family == "llama" else Qwen2Config(**numbers)
-    head_dim = config.hidden_size // config.num_attention_heads
+    config = (LlamaConfig if family == "llama" else Qwen2Config)(
+        vocab_size=len(header.metadata["tokenizer.ggml.tokens"].value),
+        hidden_size=number("embedding_length"),
+        intermediate_size=number("feed_forward_length"),
+        num_hidden_layers=number("block_count"),
+        num_attention_heads=heads,
+        num_key_value_heads=header.integer(f"{family}.attention.head_count_kv") or heads,
+        max_position_embeddings=number("context_length"),
+        rms_norm_eps=real("attention.layer_norm_rms_epsilon", 1e-5),
+        rope_parameters={"rope_type": "default", "rope_theta": real("rope.freq_base", 10_000.0)},
+        tie_word_embeddings=not any(t.name == "output.weight" for t in header.tensors),
+        use_cache=False,
+    )
+    head_dim = config.hidden_size // heads
     rotated = header.integer(f"{family}.rope.dimension_count")
     if rotated is not None and rotated != head_dim:
-        raise InvalidModelFile(f"The model rotates {rotated} of {head_dim} dimensions; only all can be trained.")
+        raise InvalidModelFile(f"The model rotates {rotated} of {head_dim} dimensions. Training supports only all.")
     return config
 
 
-def permuted_heads(config: Any) -> dict[str, int]:
-    """The projections whose rows GGUF keeps in another order than transformers, each with its number of heads."""
-    if config.model_type != "llama":
-        return {}
-    return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-
-
 def dequantised(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of the GGUF file in transformers' names, order and shape (slowest dimension first), as float32."""
+    """Every tensor of the GGUF file with the name, row order and shape of Transformers, as float32."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    header = read_gguf(path)  # strict and bounded, so that what follows meets nothing unexpected
-    heads = permuted_heads(config_of(header))
+    config = config_of(read_gguf(path))  # strict and bounded, unlike the reader below
     found: dict[str, NDArray[np.float32]] = {}
     for tensor in GGUFReader(path).tensors:
         name = hf_name(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if permuted_by := heads.get(name.split(".")[-2]):
-            values = unpermuted(values, permuted_by)
-        found[name] = np.ascontiguousarray(values)
+        found[name] = np.ascontiguousarray(hf_rows(config, name, values))
     return found
 
 
@@ -155,12 +155,118 @@ def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     config = config_of(read_gguf(path))
     with no_init_weights():
         network: Any = (LlamaForCausalLM if config.model_type == "llama" else Qwen2ForCausalLM)(config)
-    attend(network)
     state = {name: torch.from_numpy(values) for name, values in dequantised(path).items()}
     missing, unexpected = network.load_state_dict(state, strict=False)
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set[str]()
-    if unexpected or set(missing) - tied:
-        raise InvalidModelFile(f"The model lacks {sorted(set(missing) - tied)} or has too much: {sorted(unexpected)}.")
+    lacking = set(missing) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
+    if unexpected or lacking:
+        raise InvalidModelFile(f"The model lacks {sorted(lacking)} or has too much: {sorted(unexpected)}.")
+    return _frozen(network, dtype)
+
+
+def new_network(vocabulary: Path, seed: int, dtype: torch.dtype) -> Any:
+    """A network of the shape that the file states, with random numbers (normal, 0.02)."""
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = config_of(read_gguf(vocabulary))
+    config.tie_word_embeddings = True
+    return _frozen(LlamaForCausalLM(config), dtype)
+
+
+def _frozen(network: Any, dtype: torch.dtype) -> Any:
+    use_tree_attention(network)
     network.tie_weights()
     network.requires_grad_(False)
     return network.to(dtype).eval()
+
+
+def write_vocabulary(path: Path, texts: Sequence[str], architecture: Architecture, *, name: str) -> None:
+    """Learn a byte-level BPE vocabulary and write it to `path`, a GGUF file with the hyperparameters and no tensor yet.
+
+    So the engine's own code makes the tokens, as for every model. Raises ConfigError for too little text.
+    """
+    from gguf import GGUFWriter, TokenType
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    # What the engine does for `pre` = "gpt-2".
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=architecture.vocabulary,
+        special_tokens=[END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    if len(tokens) < architecture.vocabulary:
+        raise ConfigError(
+            f"The documents give only {len(tokens):,} tokens. Lower architecture.vocabulary (now "
+            f"{architecture.vocabulary:,}), or train on more text."
+        )
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(name)
+    writer.add_context_length(architecture.context_tokens)
+    writer.add_embedding_length(architecture.width)
+    writer.add_block_count(architecture.layers)
+    writer.add_feed_forward_length(architecture.feed_forward)
+    writer.add_head_count(architecture.heads)
+    writer.add_head_count_kv(architecture.key_value_heads or architecture.heads)
+    writer.add_rope_dimension_count(architecture.width // architecture.heads)
+    writer.add_rope_freq_base(architecture.rope_base)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if token == END else TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]])
+    writer.add_bos_token_id(tokens.index(END))
+    writer.add_eos_token_id(tokens.index(END))
+    writer.add_add_bos_token(False)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Give gradients to what `method` learns, in place: LoRA updates (Hu et al. 2021, by PEFT) or all parameters.
+
+    Returns the learned parameters, sorted by name. The first values are a function of the arguments.
+    """
+    torch.manual_seed(seed)
+    if method.kind == "full":
+        network.requires_grad_(True)
+        return dict(sorted(network.named_parameters()))
+    from peft import LoraConfig, inject_adapter_in_model
+
+    layers = range(method.first_layer, network.config.num_hidden_layers)
+    if not layers:
+        raise ConfigError(
+            f"method.first_layer is {method.first_layer}, but the base has only the layers 0 to {layers.stop - 1}."
+        )
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=method.alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        target_modules=list(method.targets),
+        layers_to_transform=list(layers),
+        layers_pattern="layers",
+    )
+    inject_adapter_in_model(config, network, ADAPTER)
+    learned = {name: p for name, p in sorted(network.named_parameters()) if p.requires_grad}
+    for parameter in learned.values():
+        # PEFT keeps float32 here and would cast every input of every layer. `MasterWeights` keeps float32 instead.
+        parameter.data = parameter.data.to(network.dtype)
+    return learned
+
+
+def lora_pairs(network: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Module name to (A [rank, in], B [out, rank]). The update is B @ A * alpha / rank."""
+    return {
+        name: (module.lora_A[ADAPTER].weight.detach(), module.lora_B[ADAPTER].weight.detach())
+        for name, module in network.named_modules()
+        if hasattr(module, "lora_A") and ADAPTER in module.lora_A
+    }

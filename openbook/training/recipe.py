@@ -11,10 +11,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from openbook.errors import ConfigError, InvalidModelFile, StorageError, did_you_mean
+from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.models.aliases import name_problem
 from openbook.models.bounds import MAX_READER_PASSAGES
 from openbook.models.manifest import checked_date
-from openbook.models.names import name_problem
 from openbook.models.training_record import recipe_digest
 from openbook.records import Digest
 
@@ -24,19 +24,19 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Base(Part):
-    """The stored model that is trained further; `digest` is checked before anything is read from it."""
+class Base(Section):
+    """A stored model to train further. Its `digest` is checked first."""
 
     model: str
     digest: Hex
 
 
-class Architecture(Part):
-    """A model from nothing, of the Llama family, with a vocabulary of its own; input and output share their matrix."""
+class Architecture(Section):
+    """A new model of the Llama family with its own vocabulary. Input and output embeddings are tied."""
 
     vocabulary: Annotated[int, Field(ge=300, le=65_536)]
     width: Annotated[int, Field(ge=16, le=8192)]
@@ -56,10 +56,10 @@ class Architecture(Part):
         return self
 
 
-class Data(Part):
-    """A file of examples, looked for beside the recipe; `sha256` is over the file as it lies there.
+class Data(Section):
+    """A file of examples, relative to the recipe, and the SHA-256 of the file as it is, compressed or not.
 
-    `knowledge_base` is "id@version" for the documents of one, which `openbook train --from-kb` writes out.
+    `knowledge_base` is "id@version" if `openbook train --from-kb` wrote the file.
     """
 
     file: str
@@ -67,28 +67,27 @@ class Data(Part):
     knowledge_base: str | None = None
 
 
-class ReaderObjective(Part):
-    """Answers in the words of a passage, or the abstention. `instruction` and `abstention` become part of the model.
+class ReaderObjective(Section):
+    """Answers in the words of passages, or the abstention. `instruction` and `abstention` become part of the model.
 
-    `negatives`: for each question that its own passage answers, how many other passages of the training data are shown,
-    which the retriever ranks high and which do not hold the answer. `passages`: a question is asked about up to so many
-    that lie side by side, most of which do not hold the answer.
+    `negatives`: how many hard negatives each answered question gets on average. `passages`: how many passages a question
+    is asked about at most, side by side.
     """
 
     kind: Literal["reader"]
     instruction: Annotated[str, Field(min_length=1)]
-    abstention: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]  # one line, as answers are compared
+    abstention: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]  # one line, because answers are compared by line
     negatives: Annotated[float, Field(ge=0, le=8)] = 0.0
     passages: Annotated[int, Field(ge=1, le=MAX_READER_PASSAGES)] = 1
 
 
-class InstructionObjective(Part):
+class InstructionObjective(Section):
     """What the assistant says in conversations, in the model's own chat template."""
 
     kind: Literal["instruction"]
 
 
-class LanguageObjective(Part):
+class LanguageObjective(Section):
     """Every token of documents."""
 
     kind: Literal["language-modeling"]
@@ -99,8 +98,8 @@ Objective: TypeAlias = Annotated[
 ]
 
 
-class Method(Part):
-    """`lora`: low-rank updates of `targets` in the layers from `first_layer` on. `full`: all parameters."""
+class Method(Section):
+    """`lora`: low-rank updates of the `targets` in the layers from `first_layer` on. `full`: all parameters."""
 
     kind: Literal["lora", "full"] = "lora"
     rank: Annotated[int, Field(ge=1, le=512)] = 32
@@ -109,19 +108,11 @@ class Method(Part):
     targets: Annotated[
         tuple[Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...],
         Field(min_length=1),
-    ] = (
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-    )
+    ] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class Optimiser(Part):
-    """AdamW. The rate rises over `warmup_steps` and then falls to `floor` of its height by the last step."""
+class Optimiser(Section):
+    """AdamW. The learning rate rises over `warmup_steps`, then falls to the share `floor` of its peak."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -132,10 +123,10 @@ class Optimiser(Part):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
 
 
-class Loop(Part):
-    """`step_tokens`: about as many tokens make a step; at most `call_tokens` of them go through the model at once.
+class Loop(Section):
+    """A step has about `step_tokens` tokens, in micro-batches of at most `call_tokens`, padding included.
 
-    A training sequence has at most `sequence_tokens`. Either `epochs` or `steps` says how long.
+    An example has at most `sequence_tokens`. Give either `epochs` or `steps`.
     """
 
     seed: Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
@@ -153,10 +144,10 @@ class Loop(Part):
         return self
 
 
-class Evaluation(Part):
-    """Every `every_steps` the dev data is read; the parameters of the best `metric` are kept.
+class Evaluation(Section):
+    """The dev data is evaluated every `every_steps`. The run keeps the parameters with the best `metric`.
 
-    `patience`: stop when so many evaluations in a row were not better; 0: never.
+    `patience`: stop after this many evaluations in a row without improvement; 0: never.
     """
 
     every_steps: Positive = 100
@@ -165,24 +156,21 @@ class Evaluation(Part):
     patience: Annotated[int, Field(ge=0)] = 0
 
 
-class Export(Part):
-    """What the run ends with. `adapter`: the low-rank updates alone, to stand beside the base; `merged`: a whole model.
-
-    Without a kind an adapter where low-rank updates are learned, and else a whole model.
-    """
+class Export(Section):
+    """`adapter`: the LoRA updates alone, which need the base; `merged`: a whole model. The default is an adapter for LoRA."""
 
     kind: Literal["adapter", "merged"] | None = None
     quantisation: Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0"] = "Q8_0"
 
 
-class Gate(Part):
-    """`target`: how good the dev numbers of the result must be, before it may take a name."""
+class Gate(Section):
+    """`target`: dev numbers that the result must reach before it may take a name."""
 
     target: dict[str, float] = Field(default_factory=dict)
 
 
-class Recipe(Part):
-    """`licence` and `knowledge_cutoff` (YYYY-MM-DD) are those of the result; empty: those of the base."""
+class Recipe(Section):
+    """`licence` and `knowledge_cutoff` (YYYY-MM-DD) belong to the result. Empty: as the base."""
 
     format: Literal[1] = 1
     name: str
@@ -205,10 +193,7 @@ class Recipe(Part):
         if problem := name_problem(self.candidate):
             raise ValueError(f"name: {problem}")
         if self.knowledge_cutoff:
-            try:
-                checked_date(self.knowledge_cutoff)
-            except InvalidModelFile as error:
-                raise ValueError(f"knowledge_cutoff: {error}") from error
+            checked_date(self.knowledge_cutoff)
         if self.objective.kind != "reader" and self.evaluation.metric == "score":
             raise ValueError("evaluation.metric: only a reader has a score; use loss")
         if (self.base is None) == (self.architecture is None):
@@ -221,7 +206,7 @@ class Recipe(Part):
 
     @property
     def candidate(self) -> str:
-        """What the result is called until it is promoted."""
+        """The name of the result until it is promoted."""
         return f"{self.name}-candidate"
 
     @property
@@ -230,46 +215,46 @@ class Recipe(Part):
 
     @property
     def digest(self) -> Digest:
-        """Over all that determines the run: layout and comments do not matter, nor where the data lies."""
+        """Over every value. Layout and comments do not matter."""
         return recipe_digest(self.model_dump(mode="json"))
 
     def with_documents(self, data: Data) -> Recipe:
-        """The recipe with a file of documents more. Raises ConfigError when it does not learn from documents."""
+        """The recipe with one more file of documents. Raises ConfigError if it does not learn from documents."""
         if self.objective.kind != "language-modeling":
             raise ConfigError(
-                f"The recipe's objective is {self.objective.kind}; documents of a knowledge base are learned from by "
-                "language-modeling."
+                f"The recipe's objective is {self.objective.kind}. Only language-modeling learns from the documents of a "
+                "knowledge base."
             )
         return self.model_copy(update={"train": (*self.train, data)})
 
 
 def load_recipe(path: Path) -> Recipe:
-    """The recipe in the file `path`. Raises ConfigError with every problem, by key; StorageError if unreadable."""
+    """Raises ConfigError with every problem and its key; StorageError if the file cannot be read."""
     try:
         with path.open("rb") as stream:
             content = stream.read(MAX_RECIPE_BYTES + 1)
     except OSError as error:
         raise StorageError(f"Cannot read the recipe {path}: {error.strerror or error}.") from error
     if len(content) > MAX_RECIPE_BYTES:
-        raise ConfigError(f"{path.name} has more than {MAX_RECIPE_BYTES:,} bytes, so it is no recipe.")
+        raise ConfigError(f"{path.name} has more than {MAX_RECIPE_BYTES:,} bytes, so it is not a recipe.")
     try:
         return Recipe.model_validate(tomllib.loads(content.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not valid TOML: {error}.") from error
     except ValidationError as error:
         lines = [_sentence(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()]
-        raise ConfigError(f"{path.name} is no valid recipe: " + "; ".join(lines) + ".") from error
+        raise ConfigError(f"{path.name} is not a valid recipe: " + "; ".join(lines) + ".") from error
 
 
 def _sentence(place: tuple[int | str, ...], message: str, kind: str) -> str:
-    if len(place) > 2 and place[0] == "objective":  # the second step is the kind, which is no key
+    if len(place) > 2 and place[0] == "objective":  # pydantic adds the kind, which is not a key
         place = (place[0], *place[2:])
     key = ".".join(map(str, place))
     if kind != "extra_forbidden":
         message = message.removeprefix("Value error, ")
         return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
-    part: type[BaseModel] = Recipe
+    section: type[BaseModel] = Recipe
     for step in place[:-1]:
-        found = part.model_fields[step].annotation if step in part.model_fields else None
-        part = found if isinstance(found, type) and issubclass(found, BaseModel) else part
-    return f"unknown key {key!r}.{did_you_mean(str(place[-1]), part.model_fields)}".rstrip(".")
+        found = section.model_fields[str(step)].annotation if step in section.model_fields else None
+        section = found if isinstance(found, type) and issubclass(found, BaseModel) else section
+    return f"unknown key {key!r}.{did_you_mean(str(place[-1]), section.model_fields)}".rstrip(".")

@@ -5,27 +5,22 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from openbook.knowledge import KnowledgeBase, RunOptions, add, sync
-from openbook.knowledge.checking import check
+from openbook.knowledge import KnowledgeBase, RunOptions, sync
+from openbook.knowledge.check import check
 from openbook.knowledge.discovery import display_path
-from openbook.models import ModelReference
-from openbook.parsers.isolated import Limits
-from openbook.records import Embedder
+from openbook.parsers.sandbox import Limits
 from openbook.testing import HashEmbedder
-from tests.conftest import MODEL_HOME, ROOT
+from tests.conftest import ROOT
 from tests.parsers.samples import body_xml, docx_of_xml, make_pdf
 
-FIXTURES = ROOT / "tests" / "knowledge" / "reading" / "fixtures"
+FIXTURES = ROOT / "tests" / "parsers" / "fixtures"
 GOOD = "The ferry leaves at nine."
 LAUGHS = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol"}">' for i in range(10))
 
@@ -152,43 +147,6 @@ def test_a_file_with_a_date_of_long_ago_is_new_all_the_same(tmp_path: Path, embe
     os.utime(docs / "a.txt", (1_000_000, 1_000_000))
     report = sync(base, docs, embedder)
     assert [verdict.outcome for verdict in report.verdicts] == ["updated"]
-
-
-BROKEN: dict[str, Callable[[Path], object]] = {
-    "an empty file": lambda path: path.write_bytes(b""),
-    "a text": lambda path: path.write_text("not a database"),
-    "its first half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "noise in the middle": lambda path: path.write_bytes(
-        path.read_bytes()[:20_000] + os.urandom(20_000) + path.read_bytes()[40_000:]
-    ),
-    "a folder": lambda path: path.rename(path.with_name("elsewhere")).with_name("kb.sqlite3").mkdir(),
-}
-
-
-@pytest.mark.model
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_damaged_database_is_a_sentence(
-    how: str, tmp_path: Path, real_embedder: Embedder, embedder_reference: ModelReference
-) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    for i in range(30):
-        (docs / f"{i}.txt").write_text(f"Sentence about the topic {i}.\n\n" * 100)
-    base = KnowledgeBase.ensure(tmp_path / "kb", real_embedder.identity)
-    add(base, [docs], real_embedder)
-    base.close()
-    for path in (tmp_path / "kb").glob("kb.sqlite3-*"):
-        path.unlink()
-    BROKEN[how](tmp_path / "kb" / "kb.sqlite3")
-    shutil.rmtree(tmp_path / "kb" / "index")
-    for arguments in (["search", "topic 3"], ["status", "--check"], ["sync", str(docs)], ["history"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "openbook", *arguments, "--kb", str(tmp_path / "kb")],
-            capture_output=True, text=True, check=False, env={**os.environ, "OPENBOOK_HOME": str(MODEL_HOME)},
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr
-        assert done.returncode in (0, 4, 5), (arguments, done.stderr)
-        assert done.returncode == 0 or done.stderr.strip().startswith("Error"), done.stderr
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "noise", "state", "foreign", "rot"])

@@ -16,11 +16,10 @@ from benchmarks.damage import build, trials
 from openbook.cli import run
 from openbook.errors import KnowledgeBaseDamaged
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, integrity, remove, schema, sync
-from openbook.knowledge.checking import check
-from openbook.knowledge.embedding import embed_missing
-from openbook.knowledge.forgetting import purge
-from openbook.knowledge.reembedding import reembed
-from openbook.knowledge.slices import in_slices
+from openbook.knowledge.check import check
+from openbook.knowledge.embeddings import embed_missing, reembed
+from openbook.knowledge.erasure import purge
+from openbook.knowledge.sliced_run import in_slices
 from openbook.knowledge.versions import Retention, diff, drop_tag, history, prune, restore, set_retention, tag
 from openbook.records import PassageReference
 from openbook.replay import passage_of
@@ -391,27 +390,6 @@ def test_check_names_everything(folder: Path, docs: Path) -> None:
         assert part in found
 
 
-# --- the index --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stamp", ["old", "new"])
-def test_a_byte_of_the_index_changes_no_score(folder: Path, embedder: HashEmbedder, stamp: str) -> None:
-    def scores() -> list[tuple[str, float]]:
-        with closing(KnowledgeBase.open(folder)) as base:
-            return [(hit.passage.id, hit.score) for hit in base.search("ferry Sandhavn crowns", embedder)[1]]
-
-    expected = scores()
-    for path in sorted((folder / "index").rglob("*.npy")):
-        data, before = path.read_bytes(), path.stat()
-        damaged = bytearray(data)
-        damaged[-1] ^= 64
-        path.write_bytes(damaged)
-        if stamp == "old":
-            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        assert scores() == expected, path.name
-        path.write_bytes(data)
-
-
 # --- anywhere ---------------------------------------------------------------------------------------------------------
 
 
@@ -438,7 +416,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_every_command_says_it_in_one_sentence(
     tmp_path: Path, docs: Path, capsys: pytest.CaptureFixture[str], damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.cli.context.open_embedder", lambda *_, **__: HashEmbedder())
     folder = tmp_path / "kb"
     with closing(KnowledgeBase.ensure(folder, HashEmbedder().identity)) as base:
         sync(base, docs, HashEmbedder())
@@ -467,7 +445,7 @@ def test_every_command_says_it_in_one_sentence(
 def test_commands_that_meet_a_damaged_text_say_so_and_others_go_on(
     folder: Path, docs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openbook.cli.session.open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr("openbook.cli.context.open_embedder", lambda *_, **__: HashEmbedder())
     in_file(folder, b"Lila Ortega", b"Lila Ortegb")
     for words in (["search", "Who opened the bridge?"], ["diff", "0"], ["status", "--check"]):
         assert run([*words, "--kb", str(folder)]) == 4, words

@@ -13,7 +13,7 @@ import pytest
 
 from openbook.errors import OpenBookError, StorageError
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelStore, import_gguf
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT

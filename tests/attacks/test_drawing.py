@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers.drawing import draw_page
-from openbook.parsers.isolated import NONSENSE, Limits
-from openbook.parsers.pdf_picture import MOST_HEIGHT, WIDTH, draw
+from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, draw, draw_page
+from openbook.parsers.sandbox import NONSENSE, Limits
 from tests.parsers.hostile_pdfs import inflating, nested, slow_to_draw
 from tests.parsers.pngs import decoded
 from tests.parsers.samples import make_pdf
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
-ENCRYPTED = Path(__file__).parent.parent / "knowledge" / "reading" / "fixtures" / "encrypted-aes256.pdf"
+ENCRYPTED = Path(__file__).parent.parent / "parsers" / "fixtures" / "encrypted-aes256.pdf"
 SHIP = make_pdf([["The ship has two masts."], ["It was built in 1921."]])
 
 
@@ -58,7 +57,7 @@ def test_a_picture_that_inflates_takes_no_more_memory_than_it_may() -> None:
         except UnreadableFile as error:
             return str(error)
 
-    assert drawn().startswith(("1000 by 1295", "needs more than 200 MB of memory", "the reader crashed"))
+    assert drawn().startswith(("1000 by 1295", "needs more than 200 MB of memory", "the parser crashed"))
 
 
 def test_a_file_that_is_larger_than_may_be_is_not_drawn() -> None:
@@ -124,10 +123,10 @@ def test_a_worker_that_answers_nonsense_gives_no_picture(kind: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("sys.stdout.buffer.write(b'\\xff\\xff\\xff\\xff' + name); sys.stdout.flush()", "the reader "),
-        ("sys.stdout.buffer.write(b'\\0\\0\\1\\0' + name); sys.stdout.flush()", "the reader "),
-        ("sys.exit('no more today')", "the reader ended by itself (exit code 1: no more today)"),
-        ("import ctypes; ctypes.string_at(0)", "the reader crashed (signal 11)"),
+        ("sys.stdout.buffer.write(b'\\xff\\xff\\xff\\xff' + name); sys.stdout.flush()", "the parser "),
+        ("sys.stdout.buffer.write(b'\\0\\0\\1\\0' + name); sys.stdout.flush()", "the parser "),
+        ("sys.exit('no more today')", "the parser ended by itself (exit code 1: no more today)"),
+        ("import ctypes; ctypes.string_at(0)", "the parser crashed (signal 11)"),
         ("time.sleep(1000)", "took longer than 1 s to read"),
     ],
 )
@@ -143,4 +142,4 @@ def test_the_fake_worker_is_believed_when_it_is_honest() -> None:
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     reason = refusal(SHIP, command=[str(tmp_path / "absent")])
-    assert reason == "the reader could not be started (no such file or directory)"
+    assert reason == "the parser could not be started (no such file or directory)"

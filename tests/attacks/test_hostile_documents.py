@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import ask, open_book_prompt
+from openbook.answer import ask
 from openbook.cli import display
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, add
+from openbook.prompts import open_book_prompt
 from openbook.records import Answer
 from openbook.testing import HashEmbedder, echo_model
 

@@ -12,16 +12,17 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from openbook.answer import ask, open_book_prompt
+from openbook.answer import ask
 from openbook.cli import display
 from openbook.config import Settings
-from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.verdicts import judge_all
 from openbook.inference import FrozenModel
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference
+from openbook.prompts import open_book_prompt
 from openbook.records import Passage, Prompt, ReaderFormat
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder
@@ -188,7 +189,7 @@ def test_the_report_shows_an_attack_as_text(tmp_path: Path) -> None:
         for number, case in enumerate(CASES)
     ]
     write_report(
-        tmp_path / "r.html", "Injections", [(summarise(HEADER, judged(observations)), list(judged(observations)))]
+        tmp_path / "r.html", "Injections", [(summarise(HEADER, judge_all(observations)), list(judge_all(observations)))]
     )
     seen = _Tags()
     content = (tmp_path / "r.html").read_text(encoding="utf-8")

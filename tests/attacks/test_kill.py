@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openbook.knowledge import KnowledgeBase, sync
-from openbook.knowledge.checking import check
+from openbook.knowledge.check import check
 from openbook.testing import HashEmbedder
 
 SCRIPT = """

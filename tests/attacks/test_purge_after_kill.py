@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from openbook.config import Settings
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore
-from openbook.purging import Places, PurgedEverywhere, purge_everywhere
+from openbook.purge import Places, PurgedEverywhere, purge_everywhere
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
 
@@ -59,7 +60,7 @@ folder = home / "uploads" / base.id / "local"
 add_uploads(base, embedder, folder, {"mine.txt": BytesIO(secret.encode())}, RunOptions(labels=frozenset({"hr"})))
 """,
     "docs": """
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 for_documents([home.parent / "docs"], home / "cache", embedder)
 """,
     "diagnosis": """
@@ -156,15 +157,7 @@ def killed(folder: Path, scenario: str) -> Iterator[Path]:
 
 
 def purged(home: Path) -> PurgedEverywhere:
-    places = Places(
-        home / "cache",
-        home / "runs",
-        home / "diagnoses",
-        KVCache(home / "states"),
-        ModelStore(home / "models"),
-        home / "uploads",
-        home,
-    )
+    places = Places(Settings(home), KVCache(home / "states"), ModelStore(home / "models"))
     base = KnowledgeBase.open(home / "kb")
     try:
         secret = next(path for path in base.documents() if path.endswith("secret.txt"))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from openbook.answer import closed_book_prompt, open_book_prompt
 from openbook.inference import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.prompts import closed_book_prompt, open_book_prompt
 from openbook.records import Decoding, Passage, Prompt, sha256_hex
 
 THREADS = 4

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.cli import run, session
-from openbook.cli.transcript import FORMAT, Transcript, read_transcript
+from openbook.cli import context, run
+from openbook.cli.chat import FORMAT, Transcript, read_transcript
 from openbook.errors import ConversationError
 from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder, echo_model
@@ -27,10 +27,8 @@ Chat = Callable[..., int]
 
 
 @pytest.fixture
-def chat(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+def chat(fakes: None, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
     """Runs `openbook chat FILE` over fakes, with these lines on standard input."""
-    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
     (tmp_path / "ferry.md").write_text("The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 crowns.")
     (tmp_path / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
     base = KnowledgeBase.ensure(own_home / "kb", HashEmbedder().identity)
@@ -75,7 +73,7 @@ def test_a_follow_up_is_shown_as_it_was_understood_and_stands_in_the_file_as_it_
     chat: Chat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = "What does the ferry to Sandhavn cost?"
-    monkeypatch.setattr(session, "model_opener", lambda *_, **__: partial(echo_model, otherwise=alone))
+    monkeypatch.setattr(context, "model_opener", lambda *_, **__: partial(echo_model, otherwise=alone))
     assert chat("When does the ferry to Sandhavn leave?", "And what does it cost?") == 0
     assert f"Understood as: {alone}" in capsys.readouterr().err
     *_, question, answer = lines_of(tmp_path / "talk.jsonl")
@@ -118,16 +116,16 @@ def test_without_a_file_a_new_one_is_named(chat: Chat, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("lines", "number", "why"),
     [
-        (["# Notes"], 1, "it is not JSON"),
+        (["# Notes"], 1, "it is not a JSON document"),
         ([ASKED], 1, "begins with the line"),
-        ([HEAD, ASKED, "[1]"], 3, "not a JSON object"),
-        ([HEAD, ANSWERED], 2, "must be a line of the role 'user'"),
-        ([HEAD, "", ASKED, ASKED], 4, "must be a line of the role 'assistant'"),
+        ([HEAD, ASKED, "[1]"], 3, "it must be an object"),
+        ([HEAD, ANSWERED], 2, "the role must be 'user' here"),
+        ([HEAD, "", ASKED, ASKED], 4, "the role must be 'assistant' here"),
         ([HEAD, '{"role": "system", "content": "Obey."}'], 2, "'system'"),
-        ([HEAD, '{"role": "user", "contents": "Why?"}'], 2, "Did you mean 'content'"),
+        ([HEAD, '{"role": "user", "content": "?", "contents": "Why?"}'], 2, "Did you mean 'content'"),
         ([HEAD, '{"role": "user", "content": " "}'], 2, "the question is empty"),
-        ([HEAD, '{"role": "user", "content": 4}'], 2, "must be of the type str"),
-        ([HEAD, ASKED, ANSWERED, '{"role": "user", "content": "A'], 4, "it is not JSON"),
+        ([HEAD, '{"role": "user", "content": 4}'], 2, "it.content must be text, not 4"),
+        ([HEAD, ASKED, ANSWERED, '{"role": "user", "content": "A'], 4, "it is not a JSON document"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_line_and_left_alone(
@@ -147,7 +145,7 @@ def test_a_broken_file_is_refused_with_its_line_and_left_alone(
 def test_bytes_that_are_no_text_name_their_line(tmp_path: Path) -> None:
     path = tmp_path / "talk.jsonl"
     path.write_bytes(f"{HEAD}\n".encode() + b'{"role": "user", "content": "\xff"}\n')
-    with pytest.raises(ConversationError, match="line 2: it is not UTF-8"):
+    with pytest.raises(ConversationError, match="line 2: it is not a JSON document: 'utf-8'"):
         read_transcript(path)
     assert read_transcript(tmp_path / "none.jsonl") == Transcript()
 

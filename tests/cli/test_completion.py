@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from openbook.cli import run
-from tests.conftest import ROOT
+from tests.cli.conftest import Out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_asks_the_program(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["completion", shell]) == 0
-    assert f"_OPENBOOK_COMPLETE={shell}_complete" in capsys.readouterr().out
+def test_the_script_asks_the_program(shell: str, out: Out) -> None:
+    code, stdout, _ = out("completion", shell)
+    assert (code, f"_OPENBOOK_COMPLETE={shell}_complete" in stdout) == (0, True)
 
 
-def test_another_shell_is_an_error_that_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["completion", "tcsh"]) == 2
-    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in capsys.readouterr().err
+def test_another_shell_is_an_error_that_names_those_there_are(out: Out) -> None:
+    code, _, stderr = out("completion", "tcsh")
+    assert (code, "'tcsh' is not one of 'bash', 'zsh', 'fish'" in stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +27,12 @@ def test_another_shell_is_an_error_that_names_those_there_are(capsys: pytest.Cap
         ("openbook completion ", ["bash", "zsh", "fish"]),
     ],
 )
-def test_commands_options_and_choices_are_completed(line: str, offered: list[str]) -> None:
-    words = line.split(" ")
-    environment = {"_OPENBOOK_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run(
-        [sys.executable, "-m", "openbook"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"plain,{word}" for word in offered]
+def test_commands_options_and_choices_are_completed(
+    line: str, offered: list[str], out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_OPENBOOK_COMPLETE", "bash_complete")  # as the script does
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    code, stdout, stderr = out()
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines() == [f"plain,{word}" for word in offered]

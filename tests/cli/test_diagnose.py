@@ -1,17 +1,17 @@
-"""`openbook diagnose` as a user meets it, with fakes for the model and the embedder."""
+"""`openbook diagnose` and `openbook probe` as a user meets them, with fakes for the model and the embedder."""
 
 from __future__ import annotations
 
 import csv
 import json
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from openbook.cli import run as run_verb
-from openbook.cli import session
+from openbook.cli import context
 from openbook.config import Settings
 from openbook.diagnosis import results
 from openbook.errors import StorageError
@@ -19,20 +19,24 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
 from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, question_in
 
 TEXTS = {
     "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
     "ferry.txt": "The ferry to Hessay leaves at 09:40 from pier 3. Dogs may not enter the saloon.",
 }
-QUESTIONS: list[dict[str, object]] = [
+QUESTIONS: list[dict[str, Any]] = [
     {"id": "bridge", "question": "Who opened the bridge?", "answers": ["Lila Ortega"], "tags": ["[red]who"]},
     {"id": "ferry", "question": "When does the ferry to Hessay leave?", "answers": ["09:40"], "tags": ["when"]},
     {"id": "tower", "question": "Who built the tower of Ostrevik?", "kind": "unanswerable"},
     {"id": "france", "question": "What is the capital of France?", "answers": ["Paris"], "kind": "world"},
 ]
-ANSWERS = {str(q["question"]): str(q["answers"][0]) for q in QUESTIONS if "answers" in q}  # type: ignore[index]
-Out = Callable[..., tuple[int, str, str]]
+ANSWERS = {str(q["question"]): str(q["answers"][0]) for q in QUESTIONS if "answers" in q}
+PROBED: list[dict[str, Any]] = [
+    {"question": f"When does the ferry to {harbour} leave?", "answers": [time]}
+    for harbour, time in {"Arvik": "06:10", "Brekkan": "07:15", "Corrie": "08:20", "Dunvar": "09:25"}.items()
+]
 
 
 def good(prompt: Prompt) -> str:
@@ -42,46 +46,62 @@ def good(prompt: Prompt) -> str:
     return answer if answer in "".join(prompt.passages) else SILENT
 
 
-def bad(prompt: Prompt) -> str:
-    return "Somebody."
+def reads(prompt: Prompt) -> str:
+    harbour = question_in(prompt).removeprefix("When does the ferry to ").partition(" ")[0]
+    _, found, rest = " ".join(prompt.passages).partition(f"ferry to {harbour} leaves at ")
+    return rest[:5] if found else SILENT
 
 
-def fails(prompt: Prompt) -> str:
-    return FAILS
+class Interrupting(TableEngine):
+    """Ctrl-C is pressed at the twentieth request."""
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        if len(self.asked) == 20:
+            signal.raise_signal(signal.SIGINT)
+        return super().count_prompt_tokens(prompt)
 
 
-def overloaded(prompt: Prompt) -> str:
-    """As good, but every other question is refused."""
-    return FAILS if question_in(prompt).startswith("Who") else good(prompt)
-
-
-ENGINES = {"good": good, "bad": bad, "fails": fails, "overloaded": overloaded, "yes": lambda prompt: "Yes."}
+ENGINES: dict[str, Callable[[Prompt], str]] = {
+    "good": good,
+    "bad": lambda prompt: "Somebody.",
+    "yes": lambda prompt: "Yes.",
+    "fails": lambda prompt: FAILS,
+    # As good, but every other question is refused.
+    "overloaded": lambda prompt: FAILS if question_in(prompt).startswith("Who") else good(prompt),
+    "[red]reads": reads,
+    "interrupted": reads,
+}
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[TableEngine]:
-    """The engines that were opened, in order. The model `name` is ENGINES[name]."""
-    engines: list[TableEngine] = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TableEngine, Settings]]:
+    """The engines that were opened, in order, and with which settings. The model `name` is ENGINES[name]."""
+    engines: list[tuple[TableEngine, Settings]] = []
 
-    def opener(current: Settings, *, full_check: bool = False) -> Callable[[], FrozenModel]:
-        engine = TableEngine(ENGINES[current.model], current.model)
-        engines.append(engine)
+    def opener(current: Settings) -> Callable[[], FrozenModel]:
+        kind = Interrupting if current.model == "interrupted" else TableEngine
+        engine = kind(ENGINES[current.model], current.model)
+        engines.append((engine, current))
         return lambda: FrozenModel(engine)
 
-    monkeypatch.setattr(session, "model_opener", opener)
-    monkeypatch.setattr(session, "open_embedder", lambda current, name="", full_check=False: HashEmbedder())
+    monkeypatch.setattr(context, "model_opener", opener)
+    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
     return engines
+
+
+def lines_of(questions: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(each) + "\n" for each in questions)
 
 
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
     path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
+    path.write_text(lines_of(QUESTIONS))
     return path
 
 
 @pytest.fixture
-def kb(tmp_path: Path, embedder: HashEmbedder) -> Path:
+def kb(tmp_path: Path, embedder: HashEmbedder, opened: object) -> Path:
     for name, text in TEXTS.items():
         (tmp_path / name).write_text(text)
     base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
@@ -90,126 +110,76 @@ def kb(tmp_path: Path, embedder: HashEmbedder) -> Path:
 
 
 @pytest.fixture
-def out(capsys: pytest.CaptureFixture[str]) -> Out:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = run_verb([str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def diagnose(out: Out, questions: Path, kb: Path) -> Out:
+    return lambda *options: out("diagnose", questions, "--kb", kb, *options)
 
 
-def test_two_models_side_by_side(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
+def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     folder, table = tmp_path / "results", tmp_path / "table.csv"
-    arguments = (
-        "diagnose",
-        questions,
-        "--kb",
-        kb,
-        "--model",
-        "good",
-        "--model",
-        "bad",
-        "--out",
-        folder,
-        "--csv",
-        table,
-    )
-    code, stdout, _ = out(*arguments)
+    code, stdout, _ = diagnose("--model", "good", "--model", "bad", "--out", folder, "--csv", table)
     assert code == 0
-    assert "fixed by retrieval" in stdout
-    assert "[red]who" in stdout
-    assert "good against bad, 4 questions" in stdout
-    assert "McNemar" in stdout
+    for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
+        assert words in stdout
     assert "\x1b" not in stdout
     assert "K" * 15 + "F" * 30 + "N" * 15 in stdout  # without colours the bar is of letters
-    assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} >= {"diagnosis.json", "report.html"}
+    assert (folder / "report.html").is_file()
     value = json.loads((folder / "diagnosis.json").read_text())
-    assert [o["verdict"] for o in value["models"][0]["outcomes"]] == [
-        "fixed_by_retrieval",
-        "fixed_by_retrieval",
-        "not_in_the_knowledge_base",
-        "known",
-    ]
-    assert [o["verdict"] for o in value["models"][1]["outcomes"]][:3] == [
-        "reader_gap",
-        "reader_gap",
-        "not_in_the_knowledge_base",
-    ]
+    verdicts = [[outcome["verdict"] for outcome in model["outcomes"]] for model in value["models"]]
+    assert verdicts[0] == ["fixed_by_retrieval", "fixed_by_retrieval", "not_in_the_knowledge_base", "known"]
+    assert verdicts[1][:3] == ["reader_gap", "reader_gap", "not_in_the_knowledge_base"]
     with table.open(newline="") as stream:
         assert len(list(csv.DictReader(stream))) == 8
 
 
-def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path
-) -> None:
-    arguments = ("diagnose", questions, "--kb", kb)
-    first = json.loads(out(*arguments, "--model", "bad", "--limit", "3", "--json")[1])
-    code, stdout, error = out(*arguments, "--model", "good", "--fail-under", "1")
+def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagnose: Out) -> None:
+    first = json.loads(diagnose("--model", "bad", "--limit", "3", "--json")[1])
+    code, stdout, error = diagnose("--model", "good", "--fail-under", "1")
     assert code == 0  # of the model that was asked now
     assert "good against bad, 3 questions" in stdout
     assert "bad: 3 questions" not in stdout
     assert "Also in the report, because they were asked before: bad (3 questions)." in error
     assert "No longer" not in error
-    folder = Path(first["folder"])
-    models = json.loads((folder / "diagnosis.json").read_text())["models"]
+    models = json.loads((Path(first["folder"]) / "diagnosis.json").read_text())["models"]
     assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
-    assert "<h2>bad</h2>" in (folder / "report.html").read_text()
 
 
-def test_what_a_run_replaces_and_does_not_show_is_said(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    folder = ("--kb", kb, "--out", tmp_path / "r")
-    assert out("diagnose", questions, *folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
-    error = " ".join(out("diagnose", questions, *folder, "--model", "bad")[2].split())
+def test_what_a_run_replaces_and_does_not_show_is_said(diagnose: Out, questions: Path, tmp_path: Path) -> None:
+    folder = ("--out", tmp_path / "r")
+    assert diagnose(*folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
+    error = " ".join(diagnose(*folder, "--model", "bad")[2].split())
     assert "No longer in them: what a judge said of good, what probes showed of good. What was observed stays." in error
-    other = tmp_path / "other.jsonl"
-    other.write_text(json.dumps(QUESTIONS[0]) + "\n")
-    code, stdout, error = out("diagnose", other, *folder, "--model", "yes", "--json")
+    questions.write_text(lines_of(QUESTIONS[:1]))
+    code, stdout, error = diagnose(*folder, "--model", "yes", "--json")
     assert code == 0
     assert [model["header"]["model"]["name"] for model in json.loads(stdout)["models"]] == ["yes"]
     assert "No longer in them: bad (" in error
-    assert "Also in the report" not in error
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]]
 ) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--json")
-    code, first, _ = out(*arguments, "--limit", "2")
-    assert code == 0
-    folder = Path(json.loads(first)["folder"])
-    assert folder.parent.name == "diagnoses"
-    assert json.loads(first)["models"][0]["overall"]["questions"] == 2
-    asked = len(opened[0].asked)
-    code, second, _ = out(*arguments)
-    assert json.loads(second)["models"][0]["overall"]["questions"] == 4
-    assert Path(json.loads(second)["folder"]) == folder
-    assert len(opened[1].asked) < 2 * asked
-    assert out(*arguments)[0] == 0
-    assert opened[2].asked == []
-    limited = json.loads(out(*arguments, "--limit", "1")[1])
-    assert limited["models"][0]["overall"]["questions"] == 1
+    first, second, third, limited = (
+        json.loads(diagnose("--model", "good", "--json", *more)[1])
+        for more in (("--limit", "2"), (), (), ("--limit", "1"))
+    )
+    assert [each["models"][0]["overall"]["questions"] for each in (first, second, third, limited)] == [2, 4, 4, 1]
+    assert first["folder"] == second["folder"]
+    assert Path(first["folder"]).parent.name == "diagnoses"
+    asked = [len(engine.asked) for engine, _ in opened]
+    assert 0 < asked[1] < 2 * asked[0]
+    assert asked[2:] == [0, 0]
 
 
-def test_other_settings_are_another_run(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--json")
-    folders = {
-        json.loads(out(*arguments, *more)[1])["folder"] for more in ((), ("--passages", "1"), ("--max-tokens", "9"))
-    }
+def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = set()
+    for name, value in (("THREADS", "1"), ("PASSAGES", "1"), ("MAX_TOKENS", "9")):
+        monkeypatch.setenv(f"OPENBOOK_{name}", value)
+        folders.add(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
     assert len(folders) == 3
 
 
 def test_a_file_of_questions_that_changes_while_it_is_asked_ends_the_run(
-    out: Out,
-    opened: list[TableEngine],
-    questions: Path,
-    kb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    diagnose: Out, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = questions.read_text()
 
@@ -218,54 +188,43 @@ def test_a_file_of_questions_that_changes_while_it_is_asked_ends_the_run(
         return good(prompt)
 
     monkeypatch.setitem(ENGINES, "edits", edits)
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "edits", "--model", "good", "--out", tmp_path / "r")
-    code, _, error = out(*arguments)
+    arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
+    code, _, error = diagnose(*arguments)
     assert code == 2
     assert "The questions changed while they were asked: question 3 ('tower') is another one." in error
     assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
     questions.write_text(before)
-    assert out(*arguments)[0] == 0
+    assert diagnose(*arguments)[0] == 0
 
 
 def test_a_changed_knowledge_base_is_refused_in_the_same_folder(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path, embedder: HashEmbedder
+    diagnose: Out, kb: Path, tmp_path: Path, embedder: HashEmbedder
 ) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r")
-    assert out(*arguments, "--limit", "1")[0] == 0
+    arguments = ("--model", "good", "--out", tmp_path / "r")
+    assert diagnose(*arguments, "--limit", "1")[0] == 0
     (tmp_path / "new.txt").write_text("Something new.")
     add(KnowledgeBase.open(kb), [tmp_path / "new.txt"], embedder)
-    code, _, error = out(*arguments)
-    assert code == 2
-    assert "another knowledge base version: 1, now 2" in error
-    assert out(*arguments, "--as-of", "1")[0] == 0
+    code, _, error = diagnose(*arguments)
+    assert (code, "another knowledge base version: 1, now 2" in error) == (2, True)
+    assert diagnose(*arguments, "--as-of", "1")[0] == 0
 
 
-def test_documents_without_a_knowledge_base(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
+def test_documents_without_a_knowledge_base(out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
     code, stdout, _ = out("diagnose", questions, "--docs", tmp_path / "bridge.txt", "--model", "good", "--json")
     assert code == 0
-    verdicts = {o["id"]: o["verdict"] for o in json.loads(stdout)["models"][0]["outcomes"]}
-    assert verdicts["bridge"] == "fixed_by_retrieval"
-    assert verdicts["ferry"] == "not_in_the_knowledge_base"
+    verdicts = {each["id"]: each["verdict"] for each in json.loads(stdout)["models"][0]["outcomes"]}
+    assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
 
 
 @pytest.mark.parametrize(
     ("model", "share", "code"),
-    [
-        ("good", "1.0", 0),
-        ("bad", "0.5", 1),
-        ("bad", "0", 0),
-        ("overloaded", "0.5", 0),
-        ("overloaded", "0.51", 1),
-    ],
+    [("good", "1", 0), ("bad", "0.5", 1), ("bad", "0", 0), ("overloaded", "0.5", 0), ("overloaded", "0.51", 1)]
+    + [("good", share, 2) for share in ("nan", "1.1", "half")],
 )
-def test_fail_under(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, model: str, share: str, code: int
-) -> None:
-    found, stdout, error = out("diagnose", questions, "--kb", kb, "--model", model, "--fail-under", share)
+def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
+    found, stdout, error = diagnose("--model", model, "--fail-under", share)
     assert found == code
-    assert "report" in stdout
+    assert ("report" in stdout) == (code != 2)
     assert ("--fail-under" in error) == (code != 0)
 
 
@@ -273,75 +232,50 @@ def test_fail_under(
     ("right", "of", "share", "code"),
     [(7, 25, "0.28", 0), (14, 25, "0.56", 0), (6, 25, "0.28", 1), (13, 25, "0.56", 1), (1, 3, "0.3333333333333333", 0)],
 )
-def test_fail_under_is_exact(
-    out: Out, opened: list[TableEngine], kb: Path, tmp_path: Path, right: int, of: int, share: str, code: int
-) -> None:
+def test_fail_under_is_exact(diagnose: Out, questions: Path, right: int, of: int, share: str, code: int) -> None:
     lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
-    path = tmp_path / "many.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert out("diagnose", path, "--kb", kb, "--model", "bad", "--fail-under", share)[0] == code
-
-
-def test_fail_under_takes_numbers_from_0_to_1(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
-    for share in ("nan", "1.1", "half"):
-        code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--fail-under", share)
-        assert (code, "--fail-under" in error) == (2, True)
-    assert opened == []
+    questions.write_text(lines_of(lines))
+    assert diagnose("--model", "bad", "--fail-under", share)[0] == code
 
 
 def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "fails")
     for more in ((), ("--fail-under", "0")):
-        code, stdout, error = out(*arguments, *more)
+        code, stdout, error = diagnose("--model", "fails", *more)
         assert code == 3
         assert "fails failed on all 4 questions. The engine fell over." in error
         assert "it asks them again" in " ".join(stdout.split())
-    assert opened[1].asked
+    assert opened[1][0].asked
     monkeypatch.setitem(ENGINES, "fails", good)
-    code, stdout, error = out(*arguments)
-    assert (code, error) == (0, "")
-    assert "failed" not in stdout
+    code, stdout, error = diagnose("--model", "fails")
+    assert (code, error, "failed" in stdout) == (0, "", False)
 
 
-def test_a_judge_that_fails_is_an_error(out: Out, opened: list[TableEngine], questions: Path, kb: Path) -> None:
-    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--judge", "fails")
-    assert code == 3
-    assert "The judge fails failed on an answer to 'bridge': The engine fell over." in " ".join(error.split())
-
-
-def test_compare(out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path) -> None:
+def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
-        assert out("diagnose", "run", questions, "--kb", kb, "--model", name, "--out", tmp_path / name)[0] == 0
+        assert diagnose("--model", name, "--out", tmp_path / name)[0] == 0
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
     code, stdout, _ = out("diagnose", "compare", *files, "--json")
-    assert code == 0
     (comparison,) = json.loads(stdout)["comparisons"]
-    assert (comparison["questions"], comparison["only_second"]) == (4, 0)
-    code, stdout, _ = out("diagnose", "compare", *files)
-    assert "fixed by retrieval → reader gap" in stdout
+    assert (code, comparison["questions"], comparison["only_second"]) == (0, 4, 0)
+    assert "fixed by retrieval → reader gap" in out("diagnose", "compare", *files)[1]
     code, _, error = out("diagnose", "compare", files[0])
-    assert code == 2
-    assert "only one model" in error
+    assert (code, "only one model" in error) == (2, True)
 
 
 def test_ids_that_lines_gave_do_not_make_two_files_comparable(
-    out: Out, opened: list[TableEngine], kb: Path, tmp_path: Path
+    diagnose: Out, out: Out, questions: Path, tmp_path: Path
 ) -> None:
-    lines = [{key: value for key, value in q.items() if key != "id"} for q in QUESTIONS]
+    lines = [{key: value for key, value in each.items() if key != "id"} for each in QUESTIONS]
     for name, chosen in (("one", lines[:2]), ("other", lines[2:]), ("partly", [lines[3], lines[0]])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in chosen))
-        run = ("diagnose", tmp_path / f"{name}.jsonl", "--kb", kb, "--model", "good", "--out", tmp_path / name)
-        assert out(*run)[0] == 0
+        questions.write_text(lines_of(chosen))
+        assert diagnose("--model", "good", "--out", tmp_path / name)[0] == 0
     one, other, partly = (tmp_path / name / "diagnosis.json" for name in ("one", "other", "partly"))
     code, stdout, error = out("diagnose", "compare", one, other)
-    assert (code, stdout) == (2, "")
-    assert "were asked other questions" in error
+    assert (code, stdout, "were asked other questions" in error) == (2, "", True)
     code, stdout, _ = out("diagnose", "compare", one, partly)
-    assert code == 0
-    assert "1 questions" in stdout
-    assert "only one of the two was asked them: 2." in stdout
+    assert (code, "1 questions" in stdout) == (0, True)
     (comparison,) = json.loads(out("diagnose", "compare", one, partly, "--json")[1])["comparisons"]
     assert (comparison["questions"], comparison["left_out"], comparison["both_right"]) == (1, 2, 1)
 
@@ -355,141 +289,189 @@ def test_ids_that_lines_gave_do_not_make_two_files_comparable(
         ([{**QUESTIONS[0], "reviewed": False}], "1 of the 1 questions are drafts"),
     ],
 )
+@pytest.mark.parametrize("verb", ["diagnose", "probe"])
 def test_bad_questions_are_refused_before_a_model_is_opened(
-    out: Out, opened: list[TableEngine], tmp_path: Path, kb: Path, lines: list[object], says: str
+    verb: str, lines: list[Any], says: str, out: Out, opened: list[Any], questions: Path, kb: Path
 ) -> None:
-    path = tmp_path / "bad.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    code, _, error = out("diagnose", path, "--kb", kb, "--model", "good")
-    assert code == 2
-    assert says in error
-    assert "Traceback" not in error
-    assert opened == []
+    questions.write_text(lines_of(lines))
+    code, _, error = out(verb, questions, "--kb", kb, "--model", "good")
+    assert (code, says in error, opened) == (2, True, [])
 
 
-def test_drafts_are_asked_when_one_says_so(out: Out, opened: list[TableEngine], tmp_path: Path, kb: Path) -> None:
-    path = tmp_path / "drafts.jsonl"
-    path.write_text(json.dumps({**QUESTIONS[0], "reviewed": False}) + "\n")
-    assert out("diagnose", path, "--kb", kb, "--model", "good", "--with-drafts")[0] == 0
-
-
-def test_places_that_are_not_there(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    assert out("diagnose", tmp_path / "none.jsonl", "--kb", kb)[0] == 4
-    code, _, error = out("diagnose", questions, "--kb", tmp_path / "none", "--model", "good")
-    assert (code, "No knowledge base in" in error) == (4, True)
+def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
     KnowledgeBase.ensure(tmp_path / "empty", HashEmbedder().identity)
-    code, _, error = out("diagnose", questions, "--kb", tmp_path / "empty", "--model", "good")
-    assert (code, "no document went in" in error) == (4, True)
-    code, _, error = out("diagnose", questions, "--kb", kb, "--docs", tmp_path)
-    assert (code, "exclude each other" in error) == (2, True)
     (tmp_path / "file").write_text("")
-    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file")
-    assert (code, "Cannot write" in error) == (5, True)
+    for arguments, code, says in (
+        ((tmp_path / "none.jsonl", "--kb", kb), 4, "No such file"),
+        ((questions, "--kb", tmp_path / "none", "--model", "good"), 4, "No knowledge base in"),
+        ((questions, "--kb", tmp_path / "empty", "--model", "good"), 4, "no document went in"),
+        ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
+        ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
+    ):
+        found, _, error = out("diagnose", *arguments)
+        assert (found, says in error) == (code, True), arguments
 
 
-def test_a_purge_deletes_the_diagnoses_that_show_the_text(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    folder = Path(json.loads(out("diagnose", questions, "--kb", kb, "--model", "good", "--json")[1])["folder"])
-    code, stdout, _ = out("purge", tmp_path / "bridge.txt", "--kb", kb, "--yes", "--json")
-    assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, 1)
-    assert not folder.exists()
-    code, stdout, _ = out("purge", tmp_path / "ferry.txt", "--kb", kb, "--yes", "--json")
-    assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, 0)
-
-
-def test_help_names_both_ways(out: Out) -> None:
-    code, stdout, _ = out("diagnose", "--help")
-    assert code == 0
-    assert "compare" in stdout
-    assert "--fail-under" in out("diagnose", "run", "--help")[1]
-    assert out("diagnose")[0] == 0
-
-
-def test_probes_in_the_same_report_and_asked_once(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r", "--probes")
-    code, stdout, _ = out(*arguments)
-    assert code == 0
-    assert "good: 4 questions probed" in stdout
-    page = (tmp_path / "r" / "report.html").read_text()
-    assert "<h2>Probes of good</h2>" in page
-    assert page.index("<h3>Each question</h3>") < page.index("<h3>Abstention")
-    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert model["probes"]["probes"]["abstention"]["outcomes"]["abstained"]["count"] >= 1
-    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
-    assert out(*arguments)[0] == 0
-    assert len(opened) == 2
-    assert opened[1].asked == []
-
-
-def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
-    out: Out,
-    opened: list[TableEngine],
-    questions: Path,
-    kb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`purge` asks the numbers, so no page may have what they do not say."""
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r")
-    for more in (("--probes",), ()):
-        for failing in ("replace_file", "write_report"):
-            with monkeypatch.context() as broken:
-                broken.setattr(results, failing, full)
-                assert out(*arguments, *more)[0] == 5
-            page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
-            has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
-            assert not has or '"probes"' in numbers.read_text()
-        assert out(*arguments, *more)[0] == 0
-
-
-def full(*arguments: object) -> None:
-    raise StorageError("No space left on device.")
-
-
-def test_a_judge_says_how_far_it_agrees(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path
-) -> None:
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--out", tmp_path / "r")
-    assert out(*arguments)[0] == 0
-    assert "judge" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
-    code, stdout, _ = out(*arguments, "--judge", "yes")
-    assert code == 0
-    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
-    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
-    assert "<h3>A second opinion</h3>" in (tmp_path / "r" / "report.html").read_text()
-    asked = len(opened[-1].asked)
-    assert out(*arguments, "--judge", "yes")[0] == 0
-    assert asked > 0
-    assert opened[-1].asked == []
-
-
-@pytest.mark.parametrize("option", ["--csv", "--export-parquet"])
 def test_a_table_that_cannot_be_written_is_refused_before_the_work(
-    option: str,
-    out: Out,
-    opened: list[TableEngine],
-    questions: Path,
-    kb: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    diagnose: Out, opened: list[Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(results, "parquet_library", lambda: None)
-    code, _, error = out("diagnose", questions, "--kb", kb, "--model", "good", option, tmp_path)
+    code, _, error = diagnose("--model", "good", "--csv", tmp_path)
     assert (code, "it is a folder; give a file" in " ".join(error.split())) == (5, True)
     assert opened == []
 
 
-def test_parquet_without_its_library_is_one_sentence(
-    out: Out, opened: list[TableEngine], questions: Path, kb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path, tmp_path: Path) -> None:
+    folder = Path(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
+    for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
+        code, stdout, _ = out("purge", tmp_path / name, "--kb", kb, "--yes", "--json")
+        assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, dropped)
+        assert not folder.exists()
+
+
+def test_a_judge_says_how_far_it_agrees(
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as if it were not installed
-    arguments = ("diagnose", questions, "--kb", kb, "--model", "good", "--export-parquet", tmp_path / "t.parquet")
-    code, _, error = out(*arguments)
-    assert (code, "Parquet needs pyarrow" in error) == (2, True)
+    arguments = ("--model", "good", "--out", tmp_path / "r")
+    assert diagnose(*arguments)[0] == 0
+    assert "judge" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
+    code, stdout, _ = diagnose(*arguments, "--judge", "yes")
+    assert code == 0
+    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
+    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
+    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
+    assert opened[-1][0].asked
+    assert diagnose(*arguments, "--judge", "yes")[0] == 0
+    assert opened[-1][0].asked == []
+    code, _, error = diagnose(*arguments, "--judge", "fails")
+    assert code == 3
+    assert "The judge fails failed on an answer to 'bridge': The engine fell over." in " ".join(error.split())
+
+
+def test_probes_in_the_same_report_and_asked_once(
+    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
+) -> None:
+    arguments = ("--model", "good", "--out", tmp_path / "r", "--probes")
+    code, stdout, _ = diagnose(*arguments)
+    assert (code, "good: 4 questions probed" in stdout) == (0, True)
+    assert "<h2>Probes of good</h2>" in (tmp_path / "r" / "report.html").read_text()
+    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
+    assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
+    assert diagnose(*arguments)[0] == 0
+    assert [len(engine.asked) > 0 for engine, _ in opened] == [True, False]
+
+
+def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
+    diagnose: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`purge` asks the numbers, so no page may have what they do not say."""
+
+    def full(*arguments: object) -> None:
+        raise StorageError("No space left on device.")
+
+    arguments = ("--model", "good", "--out", tmp_path / "r")
+    for more in (("--probes",), ()):
+        for failing in ("replace_file", "write_report"):
+            with monkeypatch.context() as broken:
+                broken.setattr(results, failing, full)
+                assert diagnose(*arguments, *more)[0] == 5
+            page, numbers = tmp_path / "r" / "report.html", tmp_path / "r" / "diagnosis.json"
+            has = page.exists() and "<h2>Probes of good</h2>" in page.read_text()
+            assert not has or '"probes"' in numbers.read_text()
+        assert diagnose(*arguments, *more)[0] == 0
+
+
+# --- openbook probe ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def probe(out: Out, questions: Path, kb: Path, tmp_path: Path, embedder: HashEmbedder) -> Out:
+    questions.write_text(lines_of(PROBED))
+    text = " from the pier.\n\n".join(
+        f"{each['question'].replace('When does the', 'The').replace('leave?', 'leaves at')} {each['answers'][0]}"
+        for each in PROBED
+    )
+    for number, part in enumerate(text.split("\n\n")):
+        (tmp_path / f"{number}.txt").write_text(part)
+    add(KnowledgeBase.open(kb), [tmp_path / f"{number}.txt" for number in range(len(PROBED))], embedder)
+    return lambda *options, model="[red]reads": out("probe", questions, "--kb", kb, "--model", model, *options)
+
+
+def test_all_probes_on_the_terminal_and_as_a_page(
+    probe: Out, tmp_path: Path, opened: list[tuple[TableEngine, Settings]]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    page = tmp_path / "pages" / "new" / "probes.html"
+    code, stdout, stderr = probe("--report", page)
+    assert code == 0, stderr
+    assert "[red]reads: 4 questions probed\n" in stdout
+    for words in ("\nCounterfactual:", "\nAbstention:", "\nPosition and noise:", "followed the altered passage", "4/4"):
+        assert words in stdout
+    assert "\x1b" not in stdout
+    assert "<h3>Position and noise" in page.read_text()
+    assert signal.getsignal(signal.SIGINT) == before
+    assert [current.kv_disk for _, current in opened] == [0]  # nothing of an altered passage is written down
+
+
+def test_a_file_of_questions_that_changes_in_the_meantime_changes_nothing(
+    probe: Out, questions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = questions.read_text()
+
+    def edits(prompt: Prompt) -> str:
+        questions.write_text(before.replace("Brekkan", "Zandvoort"))
+        return reads(prompt)
+
+    monkeypatch.setitem(ENGINES, "edits", edits)
+    _, undisturbed, _ = probe("--probe", "abstention", "--json")
+    code, disturbed, _ = probe("--probe", "abstention", "--json", model="edits")
+    assert code == 0
+    assert json.loads(disturbed)["probes"] == json.loads(undisturbed)["probes"]
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(
+    probe: Out, tmp_path: Path, questions: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, message in (
+        (tmp_path, f"Cannot write {tmp_path}: it is a folder; give a file"),
+        (questions / "page.html", f"{questions} is no folder"),
+    ):
+        code, stdout, stderr = probe("--report", place)
+        assert (code, stdout, message in " ".join(stderr.split())) == (5, "", True)
     assert opened == []
+    place = tmp_path / "page.html"
+
+    def refused_later(prompt: Prompt) -> str:
+        place.mkdir(exist_ok=True)  # what stands there now no file can replace
+        return reads(prompt)
+
+    monkeypatch.setitem(ENGINES, "refused", refused_later)
+    code, stdout, stderr = probe("--probe", "abstention", "--report", place, model="refused")
+    assert (code, "4 questions probed" in stdout, "Cannot write" in stderr) == (5, True, True)
+
+
+def test_as_json_and_only_some(probe: Out) -> None:
+    code, stdout, stderr = probe("--probe", "abstention", "--probe", "counterfactual", "--limit", 2, "--json")
+    value = json.loads(stdout)
+    assert (code, list(value["probes"]), value["questions"]) == (0, ["counterfactual", "abstention"], 2)
+    assert not value["stopped"]
+    assert value["probes"]["counterfactual"]["followed"]["passage"]["count"] == 2
+    assert "The first 2 of 4 questions" in stderr
+
+
+def test_ctrl_c_shows_what_was_measured(probe: Out) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    code, stdout, stderr = probe(model="interrupted")
+    assert code == 130
+    assert "questions probed before it was stopped" in stdout
+    assert "followed the altered passage" in stdout
+    assert "Interrupted: what was measured until then is above." in stderr
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
+    code, stdout, _ = probe("--probe", "counterfactual", model="fails")
+    assert (code, "Left out: the model failed: 4" in stdout, "no data" in stdout) == (0, True, True)
+    questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
+    assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
+    code, stdout, error = probe("--probe", "nose")
+    assert (code, stdout, "'nose' is no probe. Did you mean 'noise'?" in error) == (2, "", True)

@@ -1,9 +1,73 @@
+"""What a person sees of an answer: its words as they come on a terminal, then its quotes."""
+
 from __future__ import annotations
 
-import pytest
+import io
+import re
 
-from openbook.cli.display import _joined, _without_rules, print_verdicts, with_advice
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from openbook.cli.display import Words, _joined, _without_rules, print_problems, with_advice
 from openbook.records import Citation, Hit, Passage, Verdict
+
+WIDTH = 24
+PIECES = st.lists(
+    st.sampled_from(["The", " bridge", " was op", "ened", ".", "\n", "- ", "one", " ", "\x1b[31m"]), max_size=30
+)
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=WIDTH, color_system=None)
+
+
+def printed(out: Console) -> str:
+    assert isinstance(out.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.file.getvalue())
+
+
+@given(PIECES)
+def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -> None:
+    out = terminal()
+    words, answer = Words(out, None), "".join(pieces)
+    for piece in pieces:
+        words.show(piece)
+    if words.end(answer):
+        text = printed(out)
+        assert text.split() == "".join(c if c.isprintable() or c == "\n" else " " for c in answer).split()
+        assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_what_comes_late_goes_on_where_the_printed_words_end() -> None:
+    out = terminal()
+    words = Words(out, None)
+    words.show("It has ")
+    words.show("four")
+    assert printed(out) == "It has "
+    assert words.end("It has four lanes.")
+    assert printed(out) == "It has four lanes.\n"
+
+
+def test_an_abstention_stands_under_the_words_it_takes_the_place_of() -> None:
+    out = terminal()
+    words = Words(out, None)
+    words.show("The text does not say it. ")
+    assert words.end("The passages do not say.")
+    assert printed(out).splitlines()[-1] == "The passages do not say."
+
+
+@pytest.mark.parametrize("pieces", [[], ["One"]])
+def test_without_a_printed_word_the_answer_is_still_to_be_printed(pieces: list[str]) -> None:
+    words = Words(terminal(), None)
+    for piece in pieces:
+        words.show(piece)
+    assert not words.end("One")
+    assert not Words(None, None).end("One")
+
+
+# --- quotes and files -------------------------------------------------------------------------------------------------
 
 TEXT = "One sentence. Another one. A third, far away from the others. The last."
 
@@ -33,6 +97,6 @@ def test_lines_that_only_draw_are_not_shown() -> None:
 
 
 def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
-    print_verdicts([Verdict("a.png", "skipped", "an image: needs OCR")], only_problems=True)
+    print_problems([Verdict("a.png", "skipped", "an image: needs OCR")])
     assert "an image: needs OCR (openbook add --ocr eng)" in capsys.readouterr().err
     assert with_advice("needs OCR, and Tesseract is not installed") == "needs OCR, and Tesseract is not installed"

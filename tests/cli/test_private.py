@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
 
 from openbook import receipts
+from openbook.cli import context, private
+from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelStore, import_gguf
 from openbook.serving.keys import KeyFile
 from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
+from tests.diagnosis.bases import DraftEngine
 from tests.models.gguf_files import Recipe, llama
 from tests.test_receipts import receipt_of
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = (sys.executable, str(ROOT / "tests" / "serving" / "fake_serve.py"))
 QUESTION = "When was the bridge opened by the mayor?"
+
+Openbook: TypeAlias = Callable[..., str]
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 
@@ -51,14 +59,32 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-def openbook(*words: object, umask: int = 0, text: str = "") -> str:
-    """What it printed, both outputs together."""
-    done = subprocess.run(
-        [*PROGRAM, *map(str, words)], umask=umask, input=text, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, (words, done.stdout)
-    return done.stdout
+@contextmanager
+def started_under(umask: int = 0) -> Iterator[None]:
+    """As in a process that was started under this umask; another `openbook` inside begins anew."""
+    before = os.umask(umask)
+    try:
+        private.begin()
+        yield
+    finally:
+        os.umask(before)
+        private._umask_before = None
+
+
+@pytest.fixture
+def openbook(out: Out, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a verb over fakes, as a process of its own would: what it printed, both outputs together."""
+    monkeypatch.setattr(context, "open_embedder", lambda *_: HashEmbedder())
+    monkeypatch.setattr(context, "model_opener", lambda *_: lambda: FrozenModel(DraftEngine()))
+
+    def run(*words: object, umask: int = 0) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\n"))
+        with started_under(umask):
+            code, stdout, stderr = out(*words)
+        assert code == 0, (words, stdout, stderr)
+        return stdout + stderr
+
+    return run
 
 
 @contextmanager
@@ -80,7 +106,7 @@ def served(*words: object, umask: int = 0) -> Iterator[tuple[httpx.Client, str]]
             process.terminate()
 
 
-def test_all_that_the_verbs_make_is_private(tmp_path: Path, own_home: Path, docs: Path) -> None:
+def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path) -> None:
     kb, log, out, table = (tmp_path / name for name in ("kb", "log", "out", "talk.jsonl"))
     questions, tiny = tmp_path / "questions.jsonl", tmp_path / "tiny.gguf"
     questions.write_text(json.dumps({"id": "bridge", "question": QUESTION, "answers": ["14 March 2026"]}) + "\n")
@@ -104,7 +130,7 @@ def test_all_that_the_verbs_make_is_private(tmp_path: Path, own_home: Path, docs
         ("prune", "--keep", "1"),
         ("status", "--check"),
     ):
-        openbook(*words, text=f"{QUESTION}\n")
+        openbook(*words)
         store = {str(path) for path in (own_home / "models").glob("*/*") if path.parent.name != "names"}
         open_to_others = modes(own_home, *(each for each in (kb, log, out, table) if each.exists()))
         assert {path: mode for path, mode in open_to_others.items() if path not in store} == {}, words
@@ -116,7 +142,9 @@ def test_all_that_the_verbs_make_is_private(tmp_path: Path, own_home: Path, docs
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_all_that_the_server_makes_is_private(tmp_path: Path, own_home: Path, docs: Path, workers: int) -> None:
+def test_all_that_the_server_makes_is_private(
+    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path, workers: int
+) -> None:
     openbook("sync", docs)
     log = tmp_path / "deep" / "log"
     with served("--receipts", log, "--workers", workers) as (client, said):
@@ -144,7 +172,7 @@ def shares(path: Path, mode: int) -> None:
 
 
 def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
-    tmp_path: Path, own_home: Path, docs: Path
+    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path
 ) -> None:
     kb = tmp_path / "kb"
     openbook("sync", docs, "--kb", kb)
@@ -160,16 +188,16 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
     for root in (own_home, tmp_path / "log"):  # nobody else gets in, whatever the modes of what is in it
         assert stat.S_IMODE(root.stat().st_mode) == 0o700, root
     said = openbook("status", "--kb", kb)
-    assert f"{kb} is readable by others (mode 2770)" in said
+    assert f"Others can read {kb} (mode 2770)" in said
     assert f"chmod -R go= {kb}" in said
     told = json.loads(openbook("status", "--kb", kb, "--json"))
     assert told["open_folders"] == [str(kb)]
     with served("--kb", kb) as (_, said):
-        assert f"{kb} is readable by others" in said
+        assert f"Others can read {kb}" in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_server_keeps_it_shared(tmp_path: Path, docs: Path, workers: int) -> None:
+def test_the_server_keeps_it_shared(openbook: Openbook, tmp_path: Path, docs: Path, workers: int) -> None:
     kb = tmp_path / "kb"
     openbook("sync", docs, "--kb", kb)
     shares(kb, 0o2770)
@@ -183,7 +211,9 @@ def test_the_server_keeps_it_shared(tmp_path: Path, docs: Path, workers: int) ->
         assert path.stat().st_mode & 0o077 == (0o070 if path.is_dir() else 0o060), path
 
 
-def test_never_more_open_than_the_umask_allowed_and_never_written_by_all(tmp_path: Path, docs: Path) -> None:
+def test_never_more_open_than_the_umask_allowed_and_never_written_by_all(
+    openbook: Openbook, tmp_path: Path, docs: Path
+) -> None:
     for umask, most in ((0o077, 0o700), (0o027, 0o750), (0o000, 0o775)):
         kb = tmp_path / f"kb-{umask}"
         kb.mkdir()
@@ -193,7 +223,7 @@ def test_never_more_open_than_the_umask_allowed_and_never_written_by_all(tmp_pat
             assert stat.S_IMODE(path.stat().st_mode) & ~most == 0, (oct(umask), path)
 
 
-def test_a_home_that_was_open_is_told_with_what_to_do(own_home: Path, docs: Path) -> None:
+def test_a_home_that_was_open_is_told_with_what_to_do(openbook: Openbook, own_home: Path, docs: Path) -> None:
     own_home.mkdir()
     own_home.chmod(0o755)
     openbook("sync", docs, umask=0o022)
@@ -201,7 +231,7 @@ def test_a_home_that_was_open_is_told_with_what_to_do(own_home: Path, docs: Path
     openbook("keys", "new", "Anna")
     assert stat.S_IMODE((own_home / "api-keys.json").stat().st_mode) == 0o600
     subprocess.run(["chmod", "-R", "go=", str(own_home)], check=True)
-    assert "readable by others" not in openbook("status")
+    assert "Others can read" not in openbook("status")
     (docs / "more.txt").write_text("The tower is 55 metres high.")
     openbook("sync", docs)
     assert modes(own_home) == {}

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from openbook.cli import replay, run, session
+from openbook.cli import context, receipts, run
 from openbook.config import Settings
 from openbook.knowledge import KnowledgeBase, add
 from openbook.receipts import parse_receipt
 from openbook.records import Receipt
 from openbook.replay import knowledge_base_of
-from openbook.testing import HashEmbedder, echo_model
+from openbook.testing import HashEmbedder
 
 
 @pytest.fixture
-def elsewhere(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KnowledgeBase:
+def elsewhere(fakes: None, own_home: Path, tmp_path: Path) -> KnowledgeBase:
     """A knowledge base that is not one's own, over fakes."""
-    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
     (tmp_path / "ferry.md").write_text("The ferry to Sandhavn leaves at nine.")
     for place in (own_home / "kb", tmp_path / "elsewhere"):
         base = KnowledgeBase.ensure(place, HashEmbedder().identity)
@@ -43,7 +41,7 @@ def test_the_knowledge_base_that_was_asked_is_found_again(
         (["--docs", str(tmp_path / "ferry.md")], own_home / "cache" / "docs"),
     ):
         receipt = asked(capsys, *arguments)
-        base = knowledge_base_of(receipt, replay._candidates(settings, receipt, None))
+        base = knowledge_base_of(receipt, receipts.candidates(settings, receipt, None))
         assert base is not None
         assert base.id == receipt.knowledge_base
         assert base.folder.is_relative_to(place)
@@ -55,10 +53,10 @@ def test_one_that_was_moved_is_found_when_it_was_asked_again_and_else_asked_for(
     receipt = asked(capsys, "--kb", str(elsewhere.folder))
     elsewhere.close()
     moved = elsewhere.folder.rename(tmp_path / "moved")
-    settings = session.settings()
-    assert [base.id for base in replay._candidates(settings, receipt, None)] != [receipt.knowledge_base]
+    settings = context.settings()
+    assert [base.id for base in receipts.candidates(settings, receipt, None)] != [receipt.knowledge_base]
     asked(capsys, "--kb", str(moved))
-    assert replay._candidates(settings, receipt, None)[-1].id == receipt.knowledge_base
+    assert receipts.candidates(settings, receipt, None)[-1].id == receipt.knowledge_base
 
 
 def test_a_home_that_cannot_be_written_still_answers(

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 import openbook.serving.server
-from openbook.cli import run, session
+from openbook.cli import context, run
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import make_server
@@ -75,8 +75,8 @@ def serving(
         return servers[-1]
 
     monkeypatch.setattr(openbook.serving.server, "make_server", made)
-    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
-    monkeypatch.setattr(session, "model_opener", lambda *_, **__: echo_model)
+    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(context, "model_opener", lambda *_, **__: echo_model)
     thread = threading.Thread(target=lambda: codes.append(run(["serve", "--port", "0", *arguments])))
     thread.start()
     while thread.is_alive() and not (servers and servers[0].started):
@@ -128,7 +128,7 @@ def test_a_knowledge_base_that_is_not_there_yet_is_made(
 def test_two_knowledge_bases_of_one_name_are_an_error_and_none_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(session, "open_embedder", lambda *_, **__: HashEmbedder())
+    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     assert run(["serve", "--port", "0", "--kb", str(tmp_path / "a" / "kb"), "--kb", str(tmp_path / "b" / "kb")]) == 2
     assert "named 'kb'" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

@@ -178,28 +178,6 @@ def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home
     assert [s["loss"] for s in read_run(parts).steps] == [s["loss"] for s in read_run(whole).steps]
 
 
-def test_a_flipped_bit_in_a_checkpoint_is_refused_by_name(home: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, steps=20)
-    folder = tmp_path / "run"
-    child = start(recipe, "--run", folder)
-    wait_for_step(folder, 12, child)
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
-    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    content = bytearray((newest / "moments.safetensors").read_bytes())
-    content[-5] ^= 1
-    (newest / "moments.safetensors").write_bytes(content)
-    code, _, stderr = done(recipe, "--run", folder, "--resume")
-    assert code == 0
-    assert (
-        f"The checkpoint {newest.name} is damaged and is not used: moments.safetensors is not what was written."
-        in stderr
-    )
-    other = tmp_path / "whole"
-    assert done(recipe, "--run", other)[0] == 0
-    assert model_of(folder) == model_of(other)
-
-
 def test_a_dry_run_measures_and_writes_nothing(home: Path, recipe: Path) -> None:
     code, stdout, stderr = done(recipe, "--dry-run", "--json")
     assert code == 0, stderr
@@ -211,35 +189,20 @@ def test_a_dry_run_measures_and_writes_nothing(home: Path, recipe: Path) -> None
     assert not list((home / "models").glob("[0-9a-f]*")) if (home / "models").exists() else True
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "code", "message"),
-    [
-        ('kind = "full"', 'kind = "fully"', 2, "method.kind"),
-        ("steps = 30", "steps = 30\nstep = 2", 2, "unknown key 'loop.step'. Did you mean 'step_tokens'?"),
-        ('file = "text.md"', 'file = "none.md"', 5, "Cannot read the training data"),
-        ("vocabulary = 500", "vocabulary = 60000", 2, "Lower architecture.vocabulary"),
-        ("learning_rate = 3e-3", "learning_rate = 1.0", 0, ""),
-    ],
-)
-def test_what_is_wrong_with_a_recipe_is_said(
-    old: str, new: str, code: int, message: str, home: Path, recipe: Path
-) -> None:
-    recipe.write_text(recipe.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
-    found, _, stderr = done(recipe)
-    assert found == code, stderr
-    assert message in stderr
+def test_what_is_wrong_with_a_recipe_is_said_in_one_sentence(home: Path, recipe: Path) -> None:
+    recipe.write_text(
+        recipe.read_text(encoding="utf-8").replace("steps = 30", "steps = 30\nstep = 2"), encoding="utf-8"
+    )
+    code, _, stderr = done(recipe)
+    assert code == 2
+    assert "unknown key 'loop.step'. Did you mean 'step_tokens'?" in stderr
     assert "Traceback" not in stderr
 
 
 def test_without_pytorch_it_says_what_to_install(
     home: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import importlib.util
-
-    from openbook.cli import train
-
-    monkeypatch.setattr(train, "NEEDED", ("torch_of_another_name",))
-    assert importlib.util.find_spec("torch_of_another_name") is None
+    monkeypatch.setattr("openbook.cli.train.NEEDED", ("torch_of_another_name",))
     assert run_verb(["train", str(recipe)]) == 2
     assert "pip install 'openbook[train]'" in capsys.readouterr().err
 

@@ -7,20 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.cli import run
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference
 from openbook.proofs import public_key
 from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME
 
 SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
-
-
-def out(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = run(list(map(str, arguments)))
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture
@@ -37,65 +31,61 @@ def secret(tmp_path: Path, own_home: Path, embedder: HashEmbedder) -> Path:
 
 
 def test_a_purge_is_proved_to_somebody_on_another_machine(
-    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    secret: Path, own_home: Path, tmp_path: Path, out: Out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proof = tmp_path / "proof.json"
-    code, stdout, _ = out(capsys, "purge", secret, "--yes", "--proof", proof)
+    code, stdout, _ = out("purge", secret, "--yes", "--proof", proof)
     assert (code, "Proof: " in stdout) == (0, True)
     for word in ("secret", "zeppelin", "harbour", str(tmp_path)):
         assert word not in proof.read_text()
-    code, stdout, _ = out(capsys, "verify", "--show-key", "--json")
+    code, stdout, _ = out("verify", "--show-key", "--json")
     key = json.loads(stdout)["public_key"]
     assert (code, key) == (0, public_key(own_home))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "elsewhere"))
-    code, stdout, _ = out(capsys, "verify", proof, "--key", key)
+    code, stdout, _ = out("verify", proof, "--key", key)
     assert code == 0
     assert "Verified: signed by the key of fingerprint" in stdout
     assert "purged 1 document (passages: 1)" in stdout
     assert "does NOT" not in stdout
-    assert json.loads(out(capsys, "verify", proof, "--key", key, "--json")[1])["verified"] is True
+    assert json.loads(out("verify", proof, "--key", key, "--json")[1])["verified"] is True
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_without_the_signers_key_nothing_is_verified(
-    secret: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_the_signers_key_nothing_is_verified(secret: Path, tmp_path: Path, out: Out) -> None:
     proof = tmp_path / "proof.json"
-    out(capsys, "purge", secret, "--yes", "--proof", proof)
-    code, stdout, stderr = out(capsys, "verify", proof)
+    out("purge", secret, "--yes", "--proof", proof)
+    code, stdout, stderr = out("verify", proof)
     assert (code, stdout) == (2, "")
     assert "erified" not in stderr
     assert "the signer is unknown" in stderr
-    code, stdout, stderr = out(capsys, "verify", proof, "--key", "1" * 64)
+    code, stdout, stderr = out("verify", proof, "--key", "1" * 64)
     assert (code, stdout, "another key" in stderr) == (2, "", True)
     proof.write_bytes(proof.read_bytes().replace(b'"files":', b'"files": '))
-    code, stdout, stderr = out(capsys, "verify", proof)
+    code, stdout, stderr = out("verify", proof)
     assert (code, stdout, "not byte for byte" in stderr) == (2, "", True)
 
 
-def test_what_is_left_is_named_and_not_proved(
-    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_path: Path, out: Out) -> None:
     (own_home / "log").mkdir()
     (own_home / "log" / "receipts.jsonl").write_text(json.dumps({"question": "?", "document": str(secret)}))
     proof = tmp_path / "proof.json"
-    code, stdout, stderr = out(capsys, "purge", secret, "--yes", "--proof", proof, "--json")
+    code, stdout, stderr = out("purge", secret, "--yes", "--proof", proof, "--json")
     value = json.loads(stdout)
     assert (code, value["proved"], "not proved" in stderr) == (4, False, True)
     assert [(each["path"], each["reason"]) for each in value["out_of_reach"]] == [
         (str(own_home / "log" / "receipts.jsonl"), "traces")
     ]
     assert sum(each["files"] for each in value["scanned"]) > 5
-    code, stdout, _ = out(capsys, "verify", proof, "--key", public_key(own_home))
+    code, stdout, _ = out("verify", proof, "--key", public_key(own_home))
     assert code == 0
     assert "Out of reach: 1 (traces)" in stdout
     assert "does NOT prove that nothing is left" in stdout
 
 
-def test_what_is_left_is_named_in_words(secret: Path, own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_is_named_in_words(secret: Path, own_home: Path, out: Out) -> None:
     (own_home / "notes.txt").write_text(SECRET)
-    code, stdout, _ = out(capsys, "purge", secret, "--yes")
+    code, stdout, _ = out("purge", secret, "--yes")
     assert code == 4
     assert "Not proved: " in stdout
     assert "Proof: " not in stdout
@@ -104,22 +94,22 @@ def test_what_is_left_is_named_in_words(secret: Path, own_home: Path, capsys: py
 
 @pytest.mark.parametrize("place", ["docs", "docs/secret.txt/proof.json"])
 def test_a_proof_that_cannot_be_written_is_refused_before_anything_is_deleted(
-    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+    secret: Path, own_home: Path, tmp_path: Path, out: Out, place: str
 ) -> None:
-    assert out(capsys, "purge", secret, "--yes", "--proof", tmp_path / place)[0] == 5
+    assert out("purge", secret, "--yes", "--proof", tmp_path / place)[0] == 5
     base = KnowledgeBase.open(own_home / "kb")
     assert base.text(str(secret)) == SECRET
     base.close()
 
 
 def test_of_what_a_killed_purge_deleted_there_is_no_proof(
-    secret: Path, own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    secret: Path, own_home: Path, tmp_path: Path, out: Out
 ) -> None:
     base = KnowledgeBase.open(own_home / "kb")
     with base.writing(5.0) as connection:
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', '')")
     base.close()
-    code, _, stderr = out(capsys, "purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
+    code, _, stderr = out("purge", "gone.txt", "--yes", "--proof", tmp_path / "proof.json")
     assert (code, "no proof is written" in stderr) == (4, True)
     assert not (tmp_path / "proof.json").exists()
 
@@ -133,10 +123,8 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
         (("nothing.json", "--key", "no"), 2),
     ],
 )
-def test_what_cannot_be_verified_is_an_error(
-    arguments: tuple[str, ...], code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found, stdout, stderr = out(capsys, "verify", *arguments)
+def test_what_cannot_be_verified_is_an_error(arguments: tuple[str, ...], code: int, out: Out) -> None:
+    found, stdout, stderr = out("verify", *arguments)
     assert (found, stdout, stderr.startswith("Error: ")) == (code, "", True)
 
 
@@ -145,17 +133,17 @@ def test_an_answer_is_signed_and_replayed(
     secret: Path,
     own_home: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    out: Out,
     reader_reference: ModelReference,
     embedder_reference: ModelReference,
 ) -> None:
     (own_home / "models").symlink_to(MODEL_HOME / "models")
     signed = tmp_path / "receipt.json"
     question = "How long is the bridge?"
-    code, stdout, stderr = out(capsys, "ask", question, "--docs", secret.parent, "--sign", signed, "--json")
+    code, stdout, stderr = out("ask", question, "--docs", secret.parent, "--sign", signed, "--json")
     assert code == 0, stderr
     answer = json.loads(stdout)
-    code, stdout, _ = out(capsys, "verify", signed, "--key", public_key(own_home), "--json")
+    code, stdout, _ = out("verify", signed, "--key", public_key(own_home), "--json")
     assert json.loads(stdout)["content"] == answer["receipt"]
-    assert question in out(capsys, "verify", signed, "--key", public_key(own_home))[1]
-    assert out(capsys, "replay", signed)[1].strip() == f"Identical: {answer['answer']}"
+    assert question in out("verify", signed, "--key", public_key(own_home))[1]
+    assert out("replay", signed)[1].strip() == f"Identical: {answer['answer']}"

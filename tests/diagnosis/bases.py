@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openbook.diagnosis.question_drafts import REQUEST
-from openbook.inference.prompting import text_of_block
 from openbook.knowledge import KnowledgeBase, add
+from openbook.prompts import text_of_block
 from openbook.records import Prompt
 from openbook.testing import EchoEngine, HashEmbedder
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from openbook.diagnosis.observations import Header, Observation, Said, Seen, Wording
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage, Wording
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
-from openbook.inference.prompting import question_of_block
+from openbook.prompts import question_of_block
 from openbook.records import Completion, Decoding, EmbedderIdentity, ModelIdentity, Prompt, sha256_hex
 
 FAILS = "<fails>"
@@ -99,9 +99,9 @@ def observation(number: int = 0, **changes: Any) -> Observation:
     silent = fields["opened"] == SILENT
     wording = Wording(
         text=fields["question"],
-        closed=Said(fields["closed"], False, 0.5, 12, 3, fields["failure"]),
-        opened=Said(fields["opened"], silent, 1.5, 100, 8),
-        oracle=Said(fields["oracle"], fields["oracle"] == SILENT, 1.0, 50, 4) if fields["holding"] else None,
+        closed=Reply(fields["closed"], False, 0.5, 12, 3, fields["failure"]),
+        opened=Reply(fields["opened"], silent, 1.5, 100, 8),
+        oracle=Reply(fields["oracle"], fields["oracle"] == SILENT, 1.0, 50, 4) if fields["holding"] else None,
         found=fields["found"],
         rank=fields["rank"],
         cited=fields["cited"],
@@ -109,6 +109,8 @@ def observation(number: int = 0, **changes: Any) -> Observation:
     text = f"Ferry {number} leaves at 0{number % 10}:40 from pier 3."
     kind = "answerable" if fields["answers"] else "unanswerable"
     question = Question(f"q{number}", fields["question"], fields["answers"], kind, (), None, fields["tags"])  # type: ignore[arg-type]
-    seen = Seen("p1", fields["document"], None, 0, fields.get("text", text), ((0, 5),) if fields["holding"] else ())
+    seen = ShownPassage(
+        "p1", fields["document"], None, 0, fields.get("text", text), ((0, 5),) if fields["holding"] else ()
+    )
     located = "answers" if fields["holding"] else ""
     return Observation(question, (wording,), (seen,), fields["holding"], located)

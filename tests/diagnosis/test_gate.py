@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set, load_eval_set
 from openbook.diagnosis.gate import Sets, compare, load_sets, non_inferior
-from openbook.diagnosis.probes import Probe, load_probes, outcomes
 from openbook.errors import ConfigError, StorageError
 from openbook.inference import FrozenModel
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
@@ -19,13 +19,14 @@ from openbook.records import Completion, Decoding, ModelIdentity, Prompt, Reader
 READER = ReaderFormat("Answer, or say: Not stated.", "Not stated.")
 PLACES = [f"pier {n}" for n in range(120)]
 READING = [
-    Probe(f"Where does ferry {n} leave?", (place,), "Ferries", f"Ferry {n} leaves from {place}.")
+    EvalQuestion(f"Where does ferry {n} leave?", (place,), "Ferries", f"Ferry {n} leaves from {place}.")
     for n, place in enumerate(PLACES)
 ]
 READING += [
-    Probe(f"Who steers ferry {n}?", (), "Ferries", f"Ferry {n} leaves from {place}.") for n, place in enumerate(PLACES)
+    EvalQuestion(f"Who steers ferry {n}?", (), "Ferries", f"Ferry {n} leaves from {place}.")
+    for n, place in enumerate(PLACES)
 ]
-KNOWN = [Probe(f"What is {n} plus {n}?", (str(2 * n),)) for n in range(80)]
+KNOWN = [EvalQuestion(f"What is {n} plus {n}?", (str(2 * n),)) for n in range(80)]
 
 
 class Scripted:
@@ -89,25 +90,21 @@ def only_reads(prompt: Prompt) -> str:
 SETS = Sets(READING, KNOWN)
 
 
-def passed(candidate: Callable[[Prompt], str], holder: Callable[[Prompt], str]) -> dict[str, bool]:
-    return {check.name: check.passed for check in compare(model(candidate), model(holder), SETS)}
-
-
-def test_the_same_model_passes() -> None:
-    assert passed(good, good) == {"reading": True, "known facts": True}
-
-
-@pytest.mark.parametrize("candidate", [scrambled, forgetful_reader])
-def test_one_that_cannot_read_any_more_does_not(candidate: Callable[[Prompt], str]) -> None:
-    assert passed(candidate, good) == {"reading": False, "known facts": True}
-
-
-def test_one_that_has_forgotten_what_it_knew_does_not() -> None:
-    assert passed(only_reads, good) == {"reading": True, "known facts": False}
-
-
-def test_a_better_one_passes() -> None:
-    assert passed(good, scrambled) == {"reading": True, "known facts": True}
+@pytest.mark.parametrize(
+    ("candidate", "holder", "reading", "known"),
+    [
+        (good, good, True, True),
+        (good, scrambled, True, True),
+        (scrambled, good, False, True),
+        (forgetful_reader, good, False, True),
+        (only_reads, good, True, False),
+    ],
+)
+def test_a_candidate_that_reads_or_knows_worse_does_not_pass(
+    candidate: Callable[[Prompt], str], holder: Callable[[Prompt], str], reading: bool, known: bool
+) -> None:
+    checks = compare(model(candidate), model(holder), SETS)
+    assert {check.name: check.passed for check in checks} == {"reading": reading, "known facts": known}
 
 
 def test_a_difference_that_may_be_chance_is_not_taken_for_none() -> None:
@@ -119,9 +116,9 @@ def test_a_difference_that_may_be_chance_is_not_taken_for_none() -> None:
 
 
 def test_abstentions_count_as_right_only_without_an_answer() -> None:
-    found = outcomes(model(good), READING)
+    found = ask_eval_set(model(good), READING)
     assert all(outcome.f1 == 1.0 for outcome in found)
-    silent = outcomes(model(lambda prompt: "Not stated."), READING)
+    silent = ask_eval_set(model(lambda prompt: "Not stated."), READING)
     assert [outcome.f1 for outcome in silent] == [0.0] * len(PLACES) + [1.0] * len(PLACES)
     assert all(outcome.abstained for outcome in silent)
 
@@ -140,20 +137,20 @@ def test_the_sets_that_come_with_openbook_can_be_read() -> None:
         (b'{"question": "Q?"}\n', "line 1"),
         (b'{"question": "Q?", "answers": ["a"]}\n{"question": "", "answers": ["a"]}\n', "line 2"),
         (b"[]\n", "line 1"),
-        (b'{"question": "Q?", "answers": {"text": ["a"]}}\n', "line 1 .*'answers' must be a list of texts"),
-        (b'{"question": "Q?", "answers": null}\n', "line 1 .*'answers' must be a list of texts"),
-        (b'{"question": "Q?", "answers": [7]}\n', "line 1 .*7 is no text"),
-        (b'{"title": 7, "passage": "P", "questions": []}\n', "line 1 .*7 is no text"),
+        (b'{"question": "Q?", "answers": {"text": ["a"]}}\n', r"line 1\.answers"),
+        (b'{"question": "Q?", "answers": null}\n', r"line 1\.answers"),
+        (b'{"question": "Q?", "answers": [7]}\n', r"line 1\.answers\[0\] must be text, not 7"),
+        (b'{"title": 7, "passage": "P", "questions": []}\n', r"line 1\.title must be text, not 7"),
         (b"not json\n", "line 1"),
         (b"", "no questions"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe", "line 1"),
     ],
 )
 def test_a_set_that_is_wrong_is_refused_by_line(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "known.jsonl"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
-        load_probes(path)
+        load_eval_set(path)
 
 
 def test_one_text_is_one_answer(tmp_path: Path) -> None:
@@ -162,15 +159,19 @@ def test_one_text_is_one_answer(tmp_path: Path) -> None:
     path.write_text(
         f'{asked}\n{{"title": "", "passage": "P", "questions": [{asked}, {{"question": "R?", "answers": []}}]}}\n'
     )
-    assert load_probes(path) == [Probe("Q?", ("Paris",)), Probe("Q?", ("Paris",), "", "P"), Probe("R?", (), "", "P")]
+    assert load_eval_set(path) == [
+        EvalQuestion("Q?", ("Paris",)),
+        EvalQuestion("Q?", ("Paris",), "", "P"),
+        EvalQuestion("R?", (), "", "P"),
+    ]
 
 
 def test_a_set_may_be_compressed(tmp_path: Path) -> None:
     path = tmp_path / "known.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps({"question": "Q?", "answers": ["a"]}).encode()))
-    assert load_probes(path) == [Probe("Q?", ("a",))]
+    assert load_eval_set(path) == [EvalQuestion("Q?", ("a",))]
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_probes(path)
+    with pytest.raises(ConfigError, match="cannot be decompressed"):
+        load_eval_set(path)
     with pytest.raises(StorageError):
-        load_probes(tmp_path / "missing.jsonl")
+        load_eval_set(tmp_path / "missing.jsonl")

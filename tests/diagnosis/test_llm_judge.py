@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from openbook.diagnosis.llm_judge import SecondOpinion, agreement, ask, second_opinion, to_judge
-from openbook.diagnosis.observations import Observation, recording
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.report import opinion_section
+from openbook.diagnosis.report import Extras, write_report
+from openbook.diagnosis.run_log import Observation, open_run_log
+from openbook.diagnosis.summary import summarise
 from openbook.errors import ConfigError, EngineError
 from openbook.inference import FrozenModel
 from openbook.records import Prompt
@@ -22,10 +23,17 @@ RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with docume
 def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG) -> Path:
     path = folder / "observations.jsonl"
     path.unlink(missing_ok=True)
-    with recording(path, HEADER) as record:
+    with open_run_log(path, HEADER) as record:
         for each in observations:
             record.append(each)
     return path
+
+
+def opinion_page(folder: Path, opinion: SecondOpinion) -> str:
+    """What a report says of a second opinion."""
+    summary = summarise(HEADER, [])
+    write_report(folder / "report.html", "t", [(summary, [])], extras={HEADER.model.name: Extras(opinion=opinion)})
+    return (folder / "report.html").read_text().partition("<h3>A second opinion</h3>")[2].partition("<script>")[0]
 
 
 def judged(
@@ -58,7 +66,7 @@ def test_a_judge_that_agrees(tmp_path: Path) -> None:
     assert (found.agreed.same.count, found.agreed.same.of, found.agreed.kappa) == (12, 12, 1.0)
     assert (found.too_mild, found.too_strict, found.disagreements) == (0, 0, ())
     assert "agrees with the rules on 12/12" in str(found)
-    assert "otherwise" not in opinion_section(found)
+    assert "otherwise" not in opinion_page(tmp_path, found)
 
 
 def test_judges_that_always_say_the_same(tmp_path: Path) -> None:
@@ -68,7 +76,7 @@ def test_judges_that_always_say_the_same(tmp_path: Path) -> None:
     assert (strict.agreed.same.count, strict.too_mild, strict.too_strict) == (4, 0, 8)
     assert (mild.agreed.kappa, strict.agreed.kappa) == (0.0, 0.0)
     assert [each.answer for each in mild.disagreements] == ["No idea."] * 4
-    assert opinion_section(mild).count("<tr>") == 5
+    assert opinion_page(tmp_path, mild).count("<tr>") == 5
 
 
 def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
@@ -121,7 +129,8 @@ def test_an_answer_cannot_add_lines_of_its_own() -> None:
 
 
 def test_the_page_escapes(tmp_path: Path) -> None:
-    page = opinion_section(judged(tmp_path, lambda p: "yes", written(tmp_path, [observation(closed="<script>x")])))
+    opinion = judged(tmp_path, lambda p: "yes", written(tmp_path, [observation(closed="<script>x")]))
+    page = opinion_page(tmp_path, opinion)
     assert "&lt;script&gt;x" in page
     assert "<script" not in page
 

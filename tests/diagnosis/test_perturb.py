@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.passage_probes import altered
 from openbook.diagnosis.perturb import (
     accepted_now,
     changes,
@@ -20,8 +19,9 @@ from openbook.diagnosis.perturb import (
     standing,
     within_another,
 )
+from openbook.diagnosis.probes import altered
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.verdicts import holds_any
+from openbook.diagnosis.scoring import holds_any
 from openbook.records import Passage
 
 NAMES = ["Lila Ortega", "Petra Lindqvist", "Kvamsholm Verft", "Bergen", "Oslo", "Østlund Bunker AS", "Bay of Hessay"]
@@ -50,17 +50,16 @@ def first(value: str, key: str = "q1") -> str | None:
         ("Monday", "date"),
         ("1611", "date"),
         ("in 1999", "date"),
-        ("28 days", "amount"),
-        ("twenty-eight days", "amount"),
-        ("€0.46", "amount"),
-        ("40 %", "amount"),
-        ("2.6 million litres", "amount"),
+        ("28 days", "number"),
+        ("twenty-eight days", "number"),
+        ("€0.46", "number"),
+        ("40 %", "number"),
+        ("2.6 million litres", "number"),
         ("28", "number"),
         ("412,380", "number"),
         ("7.3.2", "number"),
         ("HP-3", "number"),
         ("25th", "number"),
-        ("third", "number"),
         ("nineteen", "number"),
         ("Ailsa Petrie", "name"),
         ("Bay of Biscay", "name"),
@@ -133,14 +132,6 @@ def test_the_same_key_gives_the_same_values(value: str, key: str) -> None:
     assert list(changes(value, NAMES, key)) == list(changes(value, list(NAMES), key))
 
 
-@given(DATES, WRITTEN)
-def test_most_dates_can_be_altered(day: date, form: str) -> None:
-    value = form.format(day)
-    new = first(value)
-    assert new is not None
-    assert len(new) >= 4
-
-
 @given(st.text(max_size=30))
 def test_any_text_has_changes_of_its_kind_or_none(value: str) -> None:
     for change in changes(value, NAMES, "q"):
@@ -159,7 +150,7 @@ def test_a_value_stands_as_a_whole() -> None:
 
 def test_a_capital_stays_a_capital() -> None:
     change = next(changes("six weeks", NAMES, "q"))
-    assert put("Six weeks. In six weeks.", change) == f"{change.new.capitalize()}. In {change.new}."
+    assert put("Six weeks. In six weeks.", change.old, change.new) == f"{change.new.capitalize()}. In {change.new}."
 
 
 def test_the_new_value_is_accepted_in_the_ways_of_the_old_one() -> None:

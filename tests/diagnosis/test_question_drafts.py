@@ -13,6 +13,7 @@ from openbook.diagnosis.question_drafts import (
     asked_and_answered,
     draft,
     reason_against,
+    singles_out,
 )
 from openbook.diagnosis.questions import load_questions, write_questions
 from openbook.errors import ConfigError, StorageError
@@ -217,3 +218,39 @@ def test_drafts_are_checked(question: str, answer: str, reason: str) -> None:
     said = reason_against(question, answer, TEXT)
     assert reason in said
     assert bool(reason) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("question", "tells"),
+    [
+        ("What is the name of the book?", False),
+        ("What is the name of the museum that is described?", False),
+        ("What is the title of the first game in the series?", False),
+        ("What is the man's name?", False),
+        ("What was the company called?", False),
+        ("Name of the lighthouse?", False),  # one common noun, however rare
+        ("What is the name of the book by Ada Brandl?", True),
+        ("What is the name of the museum in Kilverry?", True),
+        ("What is the name of the ship that sank in 1911?", True),
+        ("What is the name of the ferry's evacuation slide?", True),
+        ("What is the option called that hides the sidebar?", True),
+        ("How many days are found items kept?", True),  # asks for no name
+        ("Who is the harbour master of Kilverry?", True),
+    ],
+)
+def test_a_question_for_a_name_must_say_whose(question: str, tells: bool) -> None:
+    assert singles_out(question) is tells
+    assert tells or reason_against(question, "Ada Brandl", TEXT) == "the question does not tell which one it is about"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "fits"),
+    [
+        ("How many days does the harbour master of Kilverry keep found items?", "60 days", True),
+        ("How many days does the harbour master of Kilverry keep found items?", "the red house", False),
+        ("In which year did the master of Kilverry sign?", "Ada Brandl", False),
+        ("Where does the harbour master of Kilverry keep found items?", "the red house", True),
+    ],
+)
+def test_an_answer_is_a_number_where_one_is_asked_for(question: str, answer: str, fits: bool) -> None:
+    assert (reason_against(question, answer, TEXT) == "") is fits

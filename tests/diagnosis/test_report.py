@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
-import html
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -16,11 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis import report as page
-from openbook.diagnosis import results
-from openbook.diagnosis.comparing import compare
-from openbook.diagnosis.deciding import judged
-from openbook.diagnosis.observations import Observation, recording
-from openbook.diagnosis.report import highlighted, write_report
+from openbook.diagnosis.comparison import compare
+from openbook.diagnosis.report import marked_pieces, visible, write_report
 from openbook.diagnosis.results import (
     NUMBERS,
     REPORT,
@@ -29,8 +27,9 @@ from openbook.diagnosis.results import (
     write_csv,
     write_results,
 )
+from openbook.diagnosis.run_log import Observation, open_run_log
 from openbook.diagnosis.summary import summarise
-from openbook.diagnosis.verdicts import Judged
+from openbook.diagnosis.verdicts import Judgement, judge_all
 from openbook.errors import ConfigError, StorageError
 from openbook.records import ModelIdentity
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -55,8 +54,8 @@ class Elements(HTMLParser):
 
 
 def written(path: Path, cases: Sequence[Observation], title: str = "Diagnosis") -> str:
-    summary = summarise(HEADER, judged(cases))
-    write_report(path, title, [(summary, judged(cases))])
+    summary = summarise(HEADER, judge_all(cases))
+    write_report(path, title, [(summary, judge_all(cases))])
     return path.read_text(encoding="utf-8")
 
 
@@ -99,6 +98,10 @@ def test_a_browser_is_told_to_run_nothing_else(tmp_path: Path) -> None:
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
+    for tag in ("style", "script"):
+        inside = re.search(f"<{tag}>(.*?)</{tag}>", content, re.DOTALL)
+        assert inside is not None
+        assert base64.b64encode(hashlib.sha256(inside[1].encode()).digest()).decode() in policy
     assert not re.search(r"https?:|//[a-z]|url\(|@import", content)
 
 
@@ -131,11 +134,11 @@ def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_pat
     path, cases = tmp_path / "r.html", mixed()
     others = []
 
-    def meanwhile() -> Iterator[tuple[Observation, Judged]]:
+    def meanwhile() -> Iterator[tuple[Observation, Judgement]]:
         others.append(written(path, cases, "Another"))
-        yield from judged(cases)
+        yield from judge_all(cases)
 
-    write_report(path, "Mine", [(summarise(HEADER, judged(cases)), meanwhile())])
+    write_report(path, "Mine", [(summarise(HEADER, judge_all(cases)), meanwhile())])
     mine = path.read_text(encoding="utf-8")
     assert mine.replace("Mine", "Another") == others[0]
     assert mine.endswith("</html>\n")
@@ -143,18 +146,18 @@ def test_two_that_write_one_page_at_the_same_time_both_write_a_whole_one(tmp_pat
 
 
 def test_bars_are_as_wide_as_the_shares(tmp_path: Path) -> None:
-    group = summarise(HEADER, judged(mixed())).overall
-    widths = [float(w) for w in re.findall(r' width="([\d.]+)"', page.bar(group))]
-    assert sum(widths) == pytest.approx(1000, abs=0.1)
-    assert page.bar(summarise(HEADER, ()).overall).count("<rect") == 0
+    bar = re.findall(r'<svg class="bar".*?</svg>', written(tmp_path / "r.html", mixed()), re.DOTALL)[0]
+    assert sum(float(w) for w in re.findall(r' width="([\d.]+)"', bar)) == pytest.approx(1000, abs=0.1)
+    assert "<rect" not in written(tmp_path / "r.html", [])
 
 
-def test_spans_are_marked_where_they_are(tmp_path: Path) -> None:
-    assert highlighted("one two three", [(4, 7)], [(0, 7)]) == (
-        '<mark class="cited">one </mark><mark class="gold cited">two</mark> three'
-    )
-    assert highlighted("a<b", [(1, 2)], []) == 'a<mark class="gold">&lt;</mark>b'
-    assert highlighted("", [(0, 5)], []) == ""
+def test_spans_are_marked_where_they_are() -> None:
+    assert marked_pieces("one two three", [(4, 7)], [(0, 7)]) == [
+        ("cited", "one "),
+        ("gold cited", "two"),
+        ("", " three"),
+    ]
+    assert marked_pieces("", [(0, 5)], []) == []
 
 
 @given(
@@ -163,13 +166,13 @@ def test_spans_are_marked_where_they_are(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5),
 )
 def test_marking_loses_no_character(text: str, gold: list[tuple[int, int]], cited: list[tuple[int, int]]) -> None:
-    shown = re.sub(r"</?mark[^>]*>", "", highlighted(text, gold, cited))
-    assert shown == page.text(text)
-    assert len(html.unescape(shown)) == len(text)
+    assert "".join(piece for _, piece in marked_pieces(text, gold, cited)) == text
+    assert len(visible(text)) == len(text)
 
 
 def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MOST_SHOWN", 2)
+    monkeypatch.setattr(page, "MOST_QUESTIONS", 2)
+    page._environment.cache_clear()
     content = written(tmp_path / "r.html", mixed())
     assert content.count('<details class="q"') == 2 + 2 + 2 + 2 + 1 + 1
     assert "3 more questions are in the JSON" in content
@@ -181,7 +184,7 @@ def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
     identity = ModelIdentity(name, "", "claimed")
     path = observations_path(folder, identity)
-    with recording(path, HEADER) as record:
+    with open_run_log(path, HEADER) as record:
         for case in cases:
             record.append(case)
     return path
@@ -209,9 +212,18 @@ def test_outcomes_are_read_back(tmp_path: Path) -> None:
     (one,) = read_outcomes(tmp_path / NUMBERS)
     assert one.name == "table"
     assert compare(one, one).questions == 12
-    for content in ("[]", "{}", '{"format": 2}', '{"format": 1, "models": [{}]}', "x"):
+    header = json.dumps(json.loads((tmp_path / NUMBERS).read_text())["models"][0]["header"])
+    great = f'{{"header": {header}, "outcomes": [{{"id": "a", "verdict": "great", "right": true}}]}}'
+    for content in (
+        "[]",
+        "{}",
+        '{"format": 2}',
+        '{"format": 1, "models": [{}]}',
+        "x",
+        f'{{"format": 1, "models": [{great}]}}',
+    ):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(ConfigError, match=r"is no diagnosis\.json"):
+        with pytest.raises(ConfigError, match=r"bad\.json"):
             read_outcomes(tmp_path / "bad.json")
     with pytest.raises(StorageError, match="Cannot read"):
         read_outcomes(tmp_path / "missing.json")
@@ -232,22 +244,3 @@ def test_the_table_for_a_spreadsheet_holds_no_formula(tmp_path: Path) -> None:
     assert (rows[0]["open_book"], rows[0]["closed_book"]) == ("'=HYPERLINK(1)", "'+1")
     assert rows[0]["question"] == 'Why, "Ada"\nBrandl?'
     assert (rows[2]["silence"], rows[2]["right"], rows[2]["oracle"]) == ("abstained", "1", "")
-
-
-def test_the_table_in_parquet_is_that_in_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install pyarrow")
-    monkeypatch.setattr(results, "GROUP_ROWS", 4)
-    cases = [*mixed(), observation(13, question='Why, "Ada"\nBrandl?', opened="Für 5 €")]
-    files = [recorded(tmp_path, name, cases) for name in ("one", "two")]
-    write_csv(tmp_path / "t.csv", files)
-    results.write_parquet(tmp_path / "t.parquet", files)
-    with (tmp_path / "t.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    there = parquet.read_table(tmp_path / "t.parquet").to_pylist()
-    assert [{key: value or "" for key, value in row.items()} for row in there] == rows
-    assert [row["right"] for row in there if row["verdict"] == "failed"] == [None, None]
-    assert len(rows) == 28
-    assert parquet.ParquetFile(tmp_path / "t.parquet").num_row_groups == 7
-    write_none = tmp_path / "none.parquet"
-    results.write_parquet(write_none, files, 0)
-    assert parquet.read_table(write_none).num_rows == 0

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.deciding import judged
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.summary import summarise
+from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, observation
 from tests.diagnosis.test_report import hostile_case
 from tests.diagnosis.test_summary import WRONG
@@ -34,7 +34,7 @@ def page(tmp_path: Path) -> Iterator[Any]:
         observation(9, opened=WRONG, oracle=WRONG, tags=("piers",)),
     ]
     report = tmp_path / "report.html"
-    write_report(report, "Diagnosis", [(summarise(HEADER, judged(cases)), judged(cases))])
+    write_report(report, "Diagnosis", [(summarise(HEADER, judge_all(cases)), judge_all(cases))])
     bad = list[str]()
 
     def refused(dialog: Any) -> None:

@@ -12,25 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.deciding import judged
-from openbook.diagnosis.observations import Observation
-from openbook.diagnosis.scoring import mcnemar
+from openbook.diagnosis.run_log import Observation
 from openbook.diagnosis.summary import (
     RANKS,
     ModelSummary,
+    Outcome,
     Share,
-    outcomes_of,
-    share,
     summarise,
     to_json,
 )
+from openbook.diagnosis.verdicts import judge_all
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
 
 WRONG = "It leaves at noon."
 
 
 def summary_of(cases: Sequence[Observation]) -> ModelSummary:
-    return summarise(HEADER, judged(cases))
+    return summarise(HEADER, judge_all(cases))
 
 
 def mixed() -> list[Observation]:
@@ -107,15 +105,6 @@ def test_no_data_is_not_zero() -> None:
     assert str(advice(summary)[0]).startswith("Nothing was measured")
 
 
-def test_an_interval_holds_its_share() -> None:
-    for count in range(11):
-        found = share(count, 10)
-        assert found.share is not None
-        assert found.low is not None
-        assert found.high is not None
-        assert 0.0 <= found.low <= found.share <= found.high <= 1.0
-
-
 # --- advice -----------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +139,7 @@ def test_more_passages_are_advised_where_most_misses_stand_behind_those_given(
     ranks: list[int], strategy: str, what: str, do: str
 ) -> None:
     cases = [observation(n, opened=WRONG, found=(), rank=rank) for n, rank in enumerate(ranks)]
-    found = advice(summarise(replace(HEADER, strategy=strategy), judged(cases)))[1]
+    found = advice(summarise(replace(HEADER, strategy=strategy), judge_all(cases)))[1]
     assert what in found.what
     assert do in found.do
 
@@ -180,19 +169,8 @@ def test_every_kind_of_advice(cases: list[Observation], says: str) -> None:
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def test_mcnemar() -> None:
-    assert mcnemar(0, 0) == 1.0
-    assert mcnemar(10, 0) == pytest.approx(2 / 2**10)
-    assert mcnemar(3, 9) == pytest.approx(0.1460, abs=1e-4)
-    assert mcnemar(9, 3) == mcnemar(3, 9)
-    assert mcnemar(480, 530) == pytest.approx(0.1229, abs=1e-3)  # the normal one is close to the exact one
-    assert mcnemar(5000, 5000) == 1.0
-
-
 def test_the_json_has_no_nan_and_gives_the_outcomes_back() -> None:
     for cases in (mixed(), []):
         summary = summary_of(cases)
         value = json.loads(json.dumps(to_json(summary), allow_nan=False))
-        assert tuple(outcomes_of(value)) == summary.outcomes
-    with pytest.raises(ValueError, match="is no verdict"):
-        list(outcomes_of({"outcomes": [{"id": "a", "verdict": "great", "right": True}]}))
+        assert tuple(Outcome(**each) for each in value["outcomes"]) == summary.outcomes

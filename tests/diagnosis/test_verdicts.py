@@ -9,21 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.deciding import judged, observed, reason, with_neighbours
-from openbook.diagnosis.observations import Observation, Said
 from openbook.diagnosis.questions import Question
+from openbook.diagnosis.run_log import Observation, Reply
+from openbook.diagnosis.scoring import holds_any, is_right, same_answer
 from openbook.diagnosis.summary import SHARED, summarise
 from openbook.diagnosis.verdicts import (
     VERDICTS,
-    Asked,
-    Judged,
-    Observed,
+    Evidence,
+    Judgement,
     Verdict,
+    WordingEvidence,
     by_chance,
-    holds_any,
-    is_right,
+    evidence_of,
     judge,
-    same_answer,
+    judge_all,
+    reason,
+    with_neighbours,
 )
 from tests.conftest import ROOT
 from tests.diagnosis.table_engine import HEADER, SILENT, observation
@@ -32,11 +33,11 @@ booleans = st.booleans()
 
 
 @st.composite
-def seen(draw: st.DrawFn) -> Observed:
+def seen(draw: st.DrawFn) -> Evidence:
     """Whatever can be observed: an oracle for all wordings or none, passages reached only where some hold the answer."""
     held = draw(booleans)
     asked = st.builds(
-        Asked,
+        WordingEvidence,
         booleans,
         booleans,
         booleans,
@@ -45,11 +46,11 @@ def seen(draw: st.DrawFn) -> Observed:
         booleans,
     )
     wordings = tuple(draw(st.lists(asked, min_size=1, max_size=4)))
-    return Observed(draw(booleans), wordings, draw(booleans), draw(booleans))
+    return Evidence(draw(booleans), wordings, draw(booleans), draw(booleans))
 
 
 @given(seen())
-def test_every_combination_has_exactly_one_verdict(each: Observed) -> None:
+def test_every_combination_has_exactly_one_verdict(each: Evidence) -> None:
     found = judge(each)
     assert found.verdict in VERDICTS
     assert judge(each) == found
@@ -63,7 +64,7 @@ def test_every_combination_has_exactly_one_verdict(each: Observed) -> None:
 
 
 @given(st.lists(seen(), max_size=60))
-def test_shares_sum_to_one(many: list[Observed]) -> None:
+def test_shares_sum_to_one(many: list[Evidence]) -> None:
     cases = (replace(observation(n), asked=observation(n).asked * len(each.asked)) for n, each in enumerate(many))
     summary = summarise(HEADER, zip(cases, map(judge, many), strict=True))
     group = summary.overall
@@ -99,7 +100,7 @@ FORCED: list[tuple[Verdict, str, dict[str, object]]] = [
 @pytest.mark.parametrize(("verdict", "silence", "changes"), FORCED)
 def test_each_verdict_is_forced_and_has_a_reason(verdict: Verdict, silence: str, changes: dict[str, object]) -> None:
     case = observation(1, **changes)
-    ((_, found),) = judged([case])
+    ((_, found),) = judge_all([case])
     assert (found.verdict, found.silence) == (verdict, silence)
     assert reason(case, found).endswith((".", ")"))
     assert {each for each, _, _ in FORCED} == set(VERDICTS)
@@ -111,23 +112,23 @@ def with_wording(case: Observation, **texts: str) -> Observation:
     second = replace(
         first,
         text=f"In other words: {first.text}",
-        closed=Said(texts.get("closed", first.closed.text)),
-        opened=Said(texts.get("opened", first.opened.text), texts.get("opened") == SILENT),
+        closed=Reply(texts.get("closed", first.closed.text)),
+        opened=Reply(texts.get("opened", first.opened.text), texts.get("opened") == SILENT),
     )
     return replace(case, asked=(first, second))
 
 
 def test_known_is_right_in_every_wording() -> None:
     case = observation(1, closed=RIGHT)
-    assert judge(observed(with_wording(case))).verdict == "known"
+    assert judge(evidence_of(with_wording(case))).verdict == "known"
     unstable = with_wording(case, closed=WRONG)
-    assert judge(observed(unstable)).verdict == "fixed_by_retrieval"
-    assert "not reliably right" in reason(unstable, judge(observed(unstable)))
+    assert judge(evidence_of(unstable)).verdict == "fixed_by_retrieval"
+    assert "not reliably right" in reason(unstable, judge(evidence_of(unstable)))
 
 
 def test_the_wording_that_is_wrong_decides() -> None:
     case = with_wording(observation(1), opened=WRONG)
-    found = judge(observed(case))
+    found = judge(evidence_of(case))
     assert (found.verdict, found.wording) == ("distracted", 1)
     assert "Asked as: In other words" in reason(case, found)
 
@@ -135,10 +136,10 @@ def test_the_wording_that_is_wrong_decides() -> None:
 def test_what_is_said_to_everything_is_right_by_chance() -> None:
     others = [observation(n, question=f"Is ship {n} large?", answers=("no",), closed="Yes.") for n in range(2, 9)]
     case = observation(1, question="Is the harbour deep?", answers=("yes",), closed="Yes.", opened="Yes.")
-    assert judge(observed(case, others)).verdict == "fixed_by_retrieval"
+    assert judge(evidence_of(case, others)).verdict == "fixed_by_retrieval"
     same = [replace(o, question=replace(o.question, answers=("yes",))) for o in others]
-    assert judge(observed(case, same)).verdict == "known"  # those with this answer are no controls
-    assert judge(observed(case, [observation(n) for n in range(2, 9)])).verdict == "known"
+    assert judge(evidence_of(case, same)).verdict == "known"  # those with this answer are no controls
+    assert judge(evidence_of(case, [observation(n) for n in range(2, 9)])).verdict == "known"
 
 
 def test_one_answer_in_twenty_may_hold_it() -> None:
@@ -152,13 +153,13 @@ def test_one_answer_in_twenty_may_hold_it() -> None:
 
 def test_an_answer_from_memory_against_the_passage() -> None:
     case = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=())
-    found = judge(observed(case))
+    found = judge(evidence_of(case))
     assert (found.verdict, found.from_memory) == ("distracted", True)
     assert "from memory against the passage" in reason(case, found)
     cited = observation(1, closed="It leaves at noon.", opened="It leaves at noon.")
-    assert not judge(observed(cited)).from_memory
+    assert not judge(evidence_of(cited)).from_memory
     unread = observation(1, closed="It leaves at noon.", opened="It leaves at noon.", cited=(), found=(), rank=0)
-    assert judge(observed(unread)) == Judged("retriever_miss", right=False)
+    assert judge(evidence_of(unread)) == Judgement("retriever_miss", right=False)
 
 
 @pytest.mark.parametrize(
@@ -313,9 +314,9 @@ def test_equal_answers() -> None:
 
 def test_an_abstention_is_never_known() -> None:
     case = observation(1, question="Is the pier open?", answers=("No",), closed="I do not know.", opened="No.")
-    case = replace(case, asked=tuple(replace(each, closed=Said("I do not know.", True)) for each in case.asked))
-    assert judge(observed(case)).verdict == "fixed_by_retrieval"
-    assert "Alone wrong" in reason(case, judge(observed(case)))
+    case = replace(case, asked=tuple(replace(each, closed=Reply("I do not know.", True)) for each in case.asked))
+    assert judge(evidence_of(case)).verdict == "fixed_by_retrieval"
+    assert "Alone wrong" in reason(case, judge(evidence_of(case)))
 
 
 def test_who_says_no_to_everything_is_right_by_chance() -> None:
@@ -325,16 +326,16 @@ def test_who_says_no_to_everything_is_right_by_chance() -> None:
 
 def test_where_no_passage_holds_it_an_invention_decides_whatever_the_order() -> None:
     silent, invents, knows = (
-        Asked(closed=False, opened=False, abstained=True),
-        Asked(closed=False, opened=False, abstained=False),
-        Asked(closed=True, opened=False, abstained=True),
+        WordingEvidence(closed=False, opened=False, abstained=True),
+        WordingEvidence(closed=False, opened=False, abstained=False),
+        WordingEvidence(closed=True, opened=False, abstained=True),
     )
     for order, wording in (((silent, invents), 1), ((invents, silent), 0)):
-        assert judge(Observed(True, order)) == Judged("not_in_the_knowledge_base", False, "invented", wording)
-    assert judge(Observed(True, (silent, silent))) == Judged("not_in_the_knowledge_base", True, "abstained", 0)
+        assert judge(Evidence(True, order)) == Judgement("not_in_the_knowledge_base", False, "invented", wording)
+    assert judge(Evidence(True, (silent, silent))) == Judgement("not_in_the_knowledge_base", True, "abstained", 0)
     invents = replace(invents, closed=True)
     for order, wording in (((knows, invents), 1), ((invents, knows), 0)):
-        assert judge(Observed(True, order)) == Judged("harmed_by_retrieval", False, "", wording)
+        assert judge(Evidence(True, order)) == Judgement("harmed_by_retrieval", False, "", wording)
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(0, 8))

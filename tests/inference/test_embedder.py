@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from openbook.errors import EngineError
 from openbook.inference import int8bert as int8
 from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder, model_digest_of
-from openbook.inference.onnxfile import Graph, Model, Node, constant, read_graph, write_model
-from openbook.models import ModelReference
+from openbook.models import EmbeddingSpec, ModelReference
 from openbook.records import Embedder
 from openbook.testing import EmbedderSuite
 
@@ -33,26 +34,22 @@ TEXTS = (
 
 def write_embedder(folder: Path, *, dimensions: int = DIMENSIONS) -> None:
     """A model of another kind: every word has a vector of its own."""
-    words = [
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *"a at boats chromodynamics does ferries ferry leave leaves nine of the".split(),
-    ]
+    words = "[UNK] [CLS] [SEP] a at boats chromodynamics does ferries ferry leave leaves nine of the".split()
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 1), ("[SEP]", 2)])
     tokenizer.save(str(folder / "tokenizer.json"))
     table = np.random.default_rng(0).normal(size=(len(words), dimensions)).astype(np.float32)
-    graph = Graph((Node("Gather", ("table", "input_ids"), ("last_hidden_state",)),), (constant("table", table),))
-    model = write_model(graph, [("input_ids", "int64")], [("last_hidden_state", "float32")], [("", 17)])
-    (folder / "model.onnx").write_bytes(model.data)
+    writer = int8.Writer()
+    rows = writer.op("Gather", writer.tensor("table", table), writer.input("input_ids", "int64"))
+    writer.output(rows, "last_hidden_state", "float32")
+    (folder / "model.onnx").write_bytes(writer.finished().data)
 
 
 def open_embedder(folder: Path, **changes: Any) -> OnnxEmbedder:
-    options: dict[str, Any] = {"name": "small", "digest": "d1", "dimensions": DIMENSIONS, "max_tokens": 32}
-    return OnnxEmbedder(folder, **options | changes)
+    spec = replace(EmbeddingSpec(DIMENSIONS, max_tokens=32), **changes)
+    return OnnxEmbedder(folder, name="small", digest="d1", spec=spec)
 
 
 class TestAnotherModel(EmbedderSuite):
@@ -93,28 +90,29 @@ def test_what_is_no_model_is_refused_with_its_name(tmp_path: Path, content: byte
         open_embedder(tmp_path).embed_query("ferry")
 
 
-def test_a_broken_tokenizer_is_refused(tmp_path: Path) -> None:
-    write_embedder(tmp_path)
+def test_files_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    write_embedder(tmp_path, dimensions=DIMENSIONS + 1)
+    with pytest.raises(EngineError, match="gave 9 numbers, not 8"):
+        open_embedder(tmp_path).embed_query("ferry")
+    Tokenizer(models.WordLevel({"[UNK]": 99}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(EngineError, match="cannot be evaluated"):
+        open_embedder(tmp_path).embed_query("ferry")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EngineError, match="The tokenizer of the embedder 'small'"):
         open_embedder(tmp_path).embed_query("ferry")
 
 
-def test_a_model_of_another_width_is_refused(tmp_path: Path) -> None:
-    write_embedder(tmp_path, dimensions=DIMENSIONS + 1)
-    with pytest.raises(EngineError, match="gave 9 numbers, not 8"):
-        open_embedder(tmp_path).embed_query("ferry")
-
-
-def test_a_token_that_the_model_does_not_know_is_an_error(tmp_path: Path) -> None:
-    write_embedder(tmp_path)
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 99}, unk_token="[UNK]"))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(EngineError, match="cannot be evaluated"):
-        open_embedder(tmp_path).embed_query("ferry")
-
-
 # --- the default model ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+class TestOnnxEmbedder(EmbedderSuite):
+    @pytest.fixture(autouse=True)
+    def reference(self, embedder_reference: ModelReference) -> None:
+        self.embedder_reference = embedder_reference
+
+    def make_embedder(self) -> Embedder:
+        return load_embedder(self.embedder_reference)
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +133,10 @@ def vectors_of(session: Any, reference: ModelReference) -> list[Any]:
     return found
 
 
-def session_of(model: Model) -> Any:
+def session_of(model: int8.Model) -> Any:
     options = onnxruntime.SessionOptions()
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(item.array()) for item in model.apart]
-    options.add_external_initializers([item.name for item in model.apart], values)
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
+    options.add_external_initializers(list(model.apart), values)
     return onnxruntime.InferenceSession(model.data, options, providers=["CPUExecutionProvider"])
 
 
@@ -149,12 +147,13 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     similarities = [float(row @ vector) for row, vector in zip(rows, plain, strict=True)]
     assert min(similarities) > 0.99, similarities
     assert max(similarities) < 0.99999, "the file was run as it is"
+    assert np.array_equal([load_embedder(embedder_reference).embed_query(text) for text in TEXTS[:3]], rows[:3])
 
 
 @pytest.mark.model
 def test_signed_and_unsigned_weights_give_the_same_bits(embedder_reference: ModelReference, file: bytes) -> None:
     """Where int8 is exact. Elsewhere the embedder takes the unsigned ones, which are exact everywhere."""
-    bert = int8.recognised(file)
+    bert = int8.Bert(file)
     models_ = {signed: int8.int8_model(bert, signed=signed) for signed in (True, False)}
     vectors = {signed: vectors_of(session_of(model), embedder_reference) for signed, model in models_.items()}
     if int8.int8_is_exact(session_of(int8.probe_model())):
@@ -164,17 +163,11 @@ def test_signed_and_unsigned_weights_give_the_same_bits(embedder_reference: Mode
 
 
 @pytest.mark.model
-def test_queries_and_passages_share_one_function(embedder_reference: ModelReference) -> None:
-    embedder = load_embedder(embedder_reference)
-    assert np.array_equal([embedder.embed_query(text) for text in TEXTS], embedder.embed_passages(TEXTS))
-
-
-@pytest.mark.model
 def test_the_identity_names_the_computation_and_needs_no_session(embedder_reference: ModelReference) -> None:
     embedder = load_embedder(embedder_reference)
     assert embedder.identity.digest not in ("", embedder_reference.digest)
     assert embedder.identity == load_embedder(embedder_reference, threads=1).identity
-    assert "_int8_session" not in vars(embedder)
+    assert "_passage_session" not in vars(embedder)
     stored = ["another", embedder_reference.digest]
     assert embedder.model_digest == model_digest_of(embedder.identity, stored) == embedder_reference.digest
     assert model_digest_of(embedder.identity, ["another"]) == embedder.identity.digest  # not in the store any more
@@ -182,31 +175,28 @@ def test_the_identity_names_the_computation_and_needs_no_session(embedder_refere
 
 @pytest.mark.model
 def test_the_weights_are_those_of_the_file(file: bytes) -> None:
-    bert = int8.recognised(file)
-    model = int8.int8_model(bert)
+    bert = int8.Bert(file)
     assert (bert.layers, bert.heads) == (6, 12)
-    apart = {item.name: item.array() for item in model.apart}
-    weights = {name: array for name, array in apart.items() if array.dtype == np.int8 and name in int8_names(bert)}
-    assert len(weights) == 3 * bert.layers
-    assert all(np.array_equal(bert.linear(name).weight, array) for name, array in weights.items())
-    query = bert.linear("encoder.layer.0.attention.self.query")
-    assert np.array_equal(apart["encoder.layer.0.qkv"][:, : query.weight.shape[1]], query.weight)
-
-
-def int8_names(bert: int8.Bert) -> set[str]:
-    parts = ("attention.output.dense", "intermediate.dense", "output.dense")
-    return {f"encoder.layer.{layer}.{part}" for layer in range(bert.layers) for part in parts}
+    apart = int8.int8_model(bert).apart
+    assert len([name for name in apart if name.endswith("dense")]) == 3 * bert.layers
+    assert all(np.array_equal(bert.linear(name)[0], array) for name, array in apart.items() if name.endswith("dense"))
+    query = bert.linear("encoder.layer.0.attention.self.query")[0]
+    assert np.array_equal(apart["encoder.layer.0.attention.self."][:, : query.shape[1]], query)
 
 
 @pytest.mark.model
 def test_another_graph_is_not_taken_for_bert(file: bytes) -> None:
-    graph = read_graph(file)
-    extra = dataclasses.replace(graph, nodes=(*graph.nodes, Node("CumSum", (), ("position_ids",))))
-    fewer = dataclasses.replace(graph, nodes=tuple(node for node in graph.nodes if node.op != "Erf"))
-    floats = tuple(c for c in graph.constants if not c.name.endswith("embeddings.weight_q"))
-    for other in (extra, fewer, dataclasses.replace(graph, constants=floats)):
-        with pytest.raises(int8.NotThisBert):
-            int8._bert(other)
+    other = int8.message_class().FromString(file)
+    other.graph.node.add(op_type="CumSum", output=["position_ids"])
+    with pytest.raises(int8.NotThisBert, match="operators"):
+        int8.Bert(other.SerializeToString())
+    del other.graph.node[-1]
+    erf = next(i for i, node in enumerate(other.graph.node) if node.op_type == "Erf")
+    del other.graph.node[erf]
+    with pytest.raises(int8.NotThisBert, match="operators"):
+        int8.Bert(other.SerializeToString())
+    with pytest.raises(int8.NotThisBert, match="no int8 word embeddings"):
+        int8.Bert(int8.probe_model().data)
 
 
 @pytest.mark.model
@@ -214,17 +204,25 @@ def test_another_graph_is_not_taken_for_bert(file: bytes) -> None:
     "part", ["embeddings.position_embeddings.weight_scale", "encoder.layer.3.output.LayerNorm.bias"]
 )
 def test_a_missing_part_is_named(file: bytes, part: str) -> None:
-    bert = int8.recognised(file)
-    rest = tuple(item for item in bert.graph.constants if item.name != bert.prefix + part)
+    other = int8.message_class().FromString(file)
+    next(tensor for tensor in other.graph.initializer if tensor.name.endswith(part)).name = "another"
     with pytest.raises(int8.NotThisBert, match=part):
-        int8.int8_model(dataclasses.replace(bert, graph=dataclasses.replace(bert.graph, constants=rest)))
+        int8.int8_model(int8.Bert(other.SerializeToString()))
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999999])
 def test_a_file_that_is_cut_short_is_not_taken_for_bert(file: bytes, share: float) -> None:
     with pytest.raises(int8.NotThisBert):
-        int8.recognised(file[: int(len(file) * share)])
+        int8.Bert(file[: int(len(file) * share)])
+
+
+@given(st.integers(0, len(int8.probe_model().data) - 1), st.integers(0, 255))
+def test_any_changed_byte_gives_another_model_or_none(place: int, byte: int) -> None:
+    changed = bytearray(int8.probe_model().data)
+    changed[place] = byte
+    with pytest.raises(int8.NotThisBert):
+        int8.Bert(bytes(changed))
 
 
 class Saturating:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -10,16 +9,7 @@ import pytest
 from openbook.errors import ModelError
 from openbook.inference import FrozenModel, load_embedder, load_model
 from openbook.inference.frozen import Cancelled
-from openbook.models import (
-    EmbeddingSpec,
-    KnowledgeCutoff,
-    Manifest,
-    ModelReference,
-    Source,
-    TemplateSummary,
-    TokenizerSummary,
-)
-from openbook.models.manifest import Kind
+from openbook.models import ModelReference
 from openbook.records import Completion, Decoding, Prompt
 from openbook.testing import PROMPT, EchoEngine
 
@@ -57,38 +47,11 @@ def test_complete_closes_the_stream_when_it_is_interrupted() -> None:
     assert engine.stream.closed
 
 
-def reference(name: str, kind: Kind) -> ModelReference:
-    manifest = Manifest(
-        name=name,
-        kind=kind,
-        digest="0" * 64,
-        sections={},
-        architecture="",
-        parameter_count=None,
-        context_tokens=None,
-        embedding_length=None,
-        quantisation="",
-        tokenizer=TokenizerSummary("", "", 0, ""),
-        template=TemplateSummary(present=False, digest=None),
-        licence="",
-        knowledge_cutoff=KnowledgeCutoff(),
-        files={},
-        header_bytes=None,
-        header_sha256=None,
-        tensors=(),
-        source=Source("local-file", {}),
-        embedding=EmbeddingSpec(dimensions=3, max_tokens=9) if kind == "embedder" else None,
-    )
-    return ModelReference(name, manifest.digest, Path("/nowhere"), manifest)
-
-
-def test_an_embedder_is_no_language_model() -> None:
-    with pytest.raises(
-        ModelError, match=r"^'minilm' is an embedder, not a language model; choose another with --model\.$"
-    ):
-        load_model(reference("minilm", "embedder"))
-
-
-def test_a_language_model_is_no_embedder() -> None:
-    with pytest.raises(ModelError, match=r"^'smollm' is a language model, not an embedder; set OPENBOOK_EMBEDDER to"):
-        load_embedder(reference("smollm", "language-model"))
+@pytest.mark.model
+def test_an_embedder_is_no_language_model_and_the_reverse(
+    embedder_reference: ModelReference, model_reference: ModelReference
+) -> None:
+    with pytest.raises(ModelError, match=r"^'minilm-l6-int8' is an embedder, not a language model; choose another"):
+        load_model(embedder_reference)
+    with pytest.raises(ModelError, match=r"is a language model, not an embedder; set OPENBOOK_EMBEDDER to"):
+        load_embedder(model_reference)

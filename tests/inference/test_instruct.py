@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from openbook.answer import ask, open_book_prompt
+from openbook.answer import ask
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.knowledge import KnowledgeBase, RunOptions
-from openbook.knowledge.cached import for_documents
+from openbook.knowledge.docs_cache import for_documents
 from openbook.models import ModelReference
+from openbook.prompts import open_book_prompt
 from openbook.records import Embedder
 from openbook.replay import replay
 from tests.conftest import ROOT

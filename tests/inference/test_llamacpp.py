@@ -8,20 +8,19 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from openbook.errors import EngineError
-from openbook.inference import Engine, FrozenModel, load_embedder
-from openbook.inference.llamacpp import CALL_TOKENS, PARALLEL_CONTEXTS, LlamaCppEngine
+from openbook.inference import Engine, FrozenModel
+from openbook.inference.llamacpp import PARALLEL_CONTEXTS, LlamaCppEngine
 from openbook.inference.llamalib import block_calls, is_marker
-from openbook.inference.prompting import Segment
+from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
-from openbook.records import Completion, Decoding, Embedder, ModelIdentity, Prompt
-from openbook.testing import PROMPT, EmbedderSuite, EngineSuite
+from openbook.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.testing import PROMPT, EngineSuite
 from tests.conftest import open_engine
 
 pytestmark = pytest.mark.model
@@ -36,16 +35,7 @@ class TestLlamaCppEngine(EngineSuite):
         return open_engine(self.model_reference, context_tokens=512)
 
 
-class TestOnnxEmbedder(EmbedderSuite):
-    @pytest.fixture(autouse=True)
-    def reference(self, embedder_reference: ModelReference) -> None:
-        self.embedder_reference = embedder_reference
-
-    def make_embedder(self) -> Embedder:
-        return load_embedder(self.embedder_reference)
-
-
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # token types in a GGUF file
+NORMAL, USER_DEFINED = 1, 4  # token types in a GGUF file
 
 
 @pytest.fixture(scope="module")
@@ -153,54 +143,40 @@ def test_a_control_token_of_one_character_is_dropped(patched: LlamaCppEngine, mo
     assert b"".join(map(patched._model.piece, tokens)).decode() == "a aal"
 
 
-TEMPLATE = "{{ bos }}\n{% if i % 2 == 0 %}  §human{{ '◁' }}{% endif %}\x02"
-
-
-@pytest.mark.parametrize("text", ["<|user|>", "[INST]", "<start_of_turn>\n", "§human", "◁", "\x02"])
-def test_markers(text: str) -> None:
-    assert is_marker(text, TEMPLATE)
-
-
-@pytest.mark.parametrize("text", ["\n", "  ", "\t\t", "2", "0", "§other", "▷", "<", "x < y"])
-def test_what_is_no_marker(text: str) -> None:
-    assert not is_marker(text, TEMPLATE)
+@pytest.mark.parametrize(
+    ("texts", "steers"),
+    [
+        (["<|user|>", "[INST]", "<start_of_turn>\n", "§human", "◁", "\x02"], True),
+        (["\n", "  ", "\t\t", "2", "0", "§other", "▷", "<", "x < y"], False),
+    ],
+)
+def test_a_marker_looks_so_or_stands_in_the_template(texts: list[str], steers: bool) -> None:
+    template = "{{ bos }}\n{% if i % 2 == 0 %}  §human{{ '◁' }}{% endif %}\x02"
+    assert [is_marker(text, template) for text in texts] == [steers] * len(texts)
 
 
 def test_calls_are_a_function_of_each_block_alone() -> None:
-    assert block_calls([[1] * 300, [2] * 10, [3] * 256], 256) == [[1] * 256, [1] * 44, [2] * 10, [3] * 256]
-
-
-def test_the_first_block_is_evaluated_the_same_whatever_follows(engine: LlamaCppEngine) -> None:
-    long = Prompt("s " * (CALL_TOKENS + 40), ("p " * 100,), "q")
-    calls = block_calls(engine.tokenize(long), CALL_TOKENS)
-    other = block_calls(engine.tokenize(Prompt(long.system, (), "another")), CALL_TOKENS)
-    assert calls[:2] == other[:2]
+    calls = [block_calls(block, 256) for block in ([1] * 300, [2] * 10, [3] * 256, [])]
+    assert calls == [[[1] * 256, [1] * 44], [[2] * 10], [[3] * 256], []]
 
 
 def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: ModelReference) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("no /proc here")
-    lines = [line for line in maps.read_text().splitlines() if line.endswith(str(model_reference.path / "model.gguf"))]
+    model_file = (model_reference.path / "model.gguf").resolve()
+    lines = [line for line in maps.read_text().splitlines() if line.endswith(str(model_file))]
     assert lines
     assert all(re.match(r"\S+ r--[sp] ", line) for line in lines)
 
 
 def test_sampling_is_repeatable_and_the_seed_matters(engine: LlamaCppEngine) -> None:
     def answer(seed: int) -> str:
-        model_text = []
-        stream = engine.generate(PROMPT, Decoding(temperature=1.5, seed=seed, max_tokens=16), lambda: False)
-        model_text += list(stream)
-        return "".join(model_text)
+        return FrozenModel(engine).complete(PROMPT, Decoding(temperature=1.5, seed=seed, max_tokens=8)).text
 
-    assert answer(1) == answer(1)
-    assert len({answer(seed) for seed in range(4)}) > 1
-
-
-def test_logits_have_a_row_for_each_step(engine: LlamaCppEngine) -> None:
-    logits = engine.logits(PROMPT, steps=3)
-    assert logits.shape == (3, engine._model.vocabulary_size)
-    assert np.isfinite(logits).all()
+    answers = [answer(seed) for seed in (1, 1, 2, 3)]
+    assert answers[0] == answers[1]
+    assert len(set(answers)) > 1
 
 
 def test_a_cancel_is_noticed_inside_a_call(engine: LlamaCppEngine) -> None:

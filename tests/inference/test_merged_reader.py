@@ -12,7 +12,6 @@ from openbook.errors import EngineError
 from openbook.inference import load_model
 from openbook.inference.frozen import Engine
 from openbook.inference.llamacpp import LlamaCppEngine
-from openbook.inference.reader import MergedReader
 from openbook.models import ModelReference
 from openbook.records import Decoding, Prompt
 from openbook.replay import replay
@@ -28,9 +27,7 @@ class TestMergedReader(EngineSuite):
         self.reference = reader_reference
 
     def make_engine(self) -> Engine:
-        engine = load_model(self.reference, context_tokens=1024).engine
-        assert isinstance(engine, MergedReader)
-        return engine
+        return load_model(self.reference, context_tokens=1024).engine
 
 
 def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_reference: ModelReference) -> None:
@@ -42,7 +39,7 @@ def test_passages_go_to_the_merged_file_and_the_rest_to_the_base(reader_referenc
         for reference in (reader_reference, reader_reference.base, reader_reference.merged)
     )
     engines = [model.engine for model in (whole, base, merged)]
-    assert isinstance(engines[0], MergedReader)
+    assert isinstance(engines[0], LlamaCppEngine)
     assert isinstance(engines[1], LlamaCppEngine)
     assert isinstance(engines[2], LlamaCppEngine)
     assert engines[0].logits_digest(MEMORY) == engines[1].logits_digest(MEMORY) != engines[2].logits_digest(MEMORY)
@@ -77,15 +74,18 @@ def test_where_nothing_was_merged_the_adapter_stands_beside_its_base(reader_refe
 
 
 def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference: ModelReference) -> None:
+    engine, unopened = (load_model(reader_reference, context_tokens=512).engine for _ in range(2))
+    assert isinstance(engine, LlamaCppEngine)
+    assert isinstance(unopened, LlamaCppEngine)
     opened: list[LlamaCppEngine] = []
-    source = load_model(reader_reference, context_tokens=512).engine
-    assert isinstance(source, MergedReader)
+    open_base = engine._open_base
+    assert open_base is not None
 
-    def open_base() -> LlamaCppEngine:
-        opened.append(source._open_base())
+    def noted() -> LlamaCppEngine:
+        opened.append(open_base())
         return opened[-1]
 
-    engine = MergedReader(source._reading, open_base)
+    engine._open_base = unopened._open_base = noted
     engine.read_ahead(PROMPT)
     assert not opened
     asking = [threading.Thread(target=engine.logits_digest, args=(MEMORY,)) for _ in range(3)]
@@ -96,11 +96,9 @@ def test_it_opens_its_base_once_and_nothing_after_it_was_closed(reader_reference
     assert len(opened) == 1
     engine.close()
     engine.close()
-    for prompt in (PROMPT, MEMORY):
-        with pytest.raises(EngineError, match="was closed"):
-            engine.logits(prompt)
-    unopened = MergedReader(source._reading, open_base)
     unopened.close()
-    with pytest.raises(EngineError, match="was closed"):
-        unopened.logits(MEMORY)
+    for each in (engine, unopened, opened[0]):
+        for prompt in (PROMPT, MEMORY):
+            with pytest.raises(EngineError, match="was closed"):
+                each.logits(prompt)
     assert len(opened) == 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -16,22 +16,22 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel, load_model
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache
-from openbook.inference.llamacpp import SIDE_BY_SIDE
+from openbook.inference.llamacpp import SIDE_BY_SIDE, LlamaCppEngine
 from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection, choose
-from openbook.inference.prompting import passage_block
-from openbook.inference.reader import MergedReader
 from openbook.models import ModelReference
+from openbook.prompts import passage_block
 from openbook.records import Decoding, Prompt
 
 pytestmark = pytest.mark.model
 
 DECODING = Decoding(max_tokens=6)
+# Small, since every token is evaluated many times. `LONG` and the last question are longer than a call.
 PASSAGES = [
     "Passage:\nThe ferry leaves at noon from pier 4.\n\n",
     "Passage:\nThe ferry leaves at noon from pier 4. Tickets cost 9 crowns and are sold on board.\n\n",
     "Passage:\nMount Kessin is 3,412 metres high.\n\n",
-    "Passage:\n" + "The library closes on Mondays and was founded in 1874 by the city council. " * 17 + "\n\n",
 ]
+LONG = "Passage:\n" + "The library closes on Mondays and was founded in 1874 by the city council. " * 17 + "\n\n"
 QUESTIONS = [
     "Question: When does the ferry leave?",
     "Question: How high is Mount Kessin?",
@@ -39,14 +39,17 @@ QUESTIONS = [
 ]
 
 
+Opened: TypeAlias = Callable[..., LlamaCppEngine]
+
+
 @pytest.fixture
-def opened(reader_reference: ModelReference) -> Iterator[Callable[..., MergedReader]]:
+def opened(reader_reference: ModelReference) -> Iterator[Opened]:
     models: list[FrozenModel] = []
 
-    def make(states: KVCache, kv_bits: int = 16) -> MergedReader:
+    def make(states: KVCache, kv_bits: int = 16) -> LlamaCppEngine:
         models.append(load_model(reader_reference, context_tokens=1024, states=states, kv_bits=kv_bits))
         engine = models[-1].engine
-        assert isinstance(engine, MergedReader)
+        assert isinstance(engine, LlamaCppEngine)
         return engine
 
     yield make
@@ -79,7 +82,7 @@ def read(
 
 
 def each(
-    engine: MergedReader, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
+    engine: LlamaCppEngine, passages: list[str], question: str, selection: PassageSelection = CALIBRATED
 ) -> ReadEach:
     return read(FrozenModel(engine), prompts(passages, question), selection)
 
@@ -88,7 +91,7 @@ def number(chosen: int) -> PassageSelection:
     return PassageSelection(lambda scores: chosen)
 
 
-def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callable[..., MergedReader]) -> None:
+def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Opened) -> None:
     asked: list[tuple[bytes, bool]] = []
 
     class Watched(KVCache):
@@ -113,15 +116,12 @@ def test_what_was_read_under_a_label_serves_no_request_without_it(opened: Callab
     assert is_found()
 
 
-def test_passages_side_by_side_give_the_bits_of_reading_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(5)
     asked = [
-        Prompt("Answer.", tuple(chance.sample(PASSAGES, chance.randint(1, 4))), question, side_by_side=True)
-        for question in QUESTIONS[:2]
-        for _ in range(4)
+        Prompt("Answer.", tuple(chance.sample(PASSAGES, n)), QUESTIONS[n % 2], side_by_side=True) for n in (1, 2, 3)
     ]
+    asked.append(Prompt("Answer.", (PASSAGES[0], LONG), QUESTIONS[0], side_by_side=True))
     kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
     small = opened(KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
@@ -129,7 +129,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
     # What each passage alone is, is kept for reading it alone and beside others.
     warm.logits_each(prompts(PASSAGES, QUESTIONS[1]))
     for engine in (warm, small, opened(KVCache(tmp_path / "kept"))):
-        for number in chance.choices(range(len(asked)), k=16):
+        for number in chance.choices(range(len(asked)), k=6):
             assert engine.logits(asked[number], 3).tobytes() == expected[number]
     one = replace(asked[0], passages=asked[0].passages[:1])
     assert warm.logits(one).tobytes() == warm.logits(replace(one, side_by_side=False)).tobytes()
@@ -139,7 +139,7 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(
     assert len(digests) == 2
 
 
-def test_too_many_passages_side_by_side_are_refused(opened: Callable[..., MergedReader]) -> None:
+def test_too_many_passages_side_by_side_are_refused(opened: Opened) -> None:
     engine = opened(nothing_kept())
     short = Prompt("Answer.", ("Passage:\nIt rains.\n\n",) * (SIDE_BY_SIDE + 1), "Why?", side_by_side=True)
     with pytest.raises(EngineError, match="At most 8 passages can lie side by side, not 9"):
@@ -152,21 +152,19 @@ def test_too_many_passages_side_by_side_are_refused(opened: Callable[..., Merged
         engine.logits(replace(whole, passages=("Passage:\n" + "It rains. " * 150,) * 3))
 
 
-def test_states_that_were_kept_give_the_bits_of_reading_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp_path: Path) -> None:
     chance = random.Random(7)
     requests = [
-        (chance.sample(PASSAGES[:3], chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
-        for _ in range(8)
+        (chance.sample(PASSAGES, chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
+        for _ in range(4)
     ]
-    requests += [(PASSAGES[2:], QUESTIONS[1], together) for together in (False, True)]  # longer than a call
+    requests += [([PASSAGES[2], LONG], QUESTIONS[1], together) for together in (False, True)]
     requests += [(PASSAGES[:1], QUESTIONS[2], False)]
     count = len(requests)
     small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
     engines = [opened(s) for s in (nothing_kept(), KVCache(tmp_path / "kept"), small)]
 
-    def answer(engine: MergedReader, passages: list[str], question: str, together: bool) -> list[bytes]:
+    def answer(engine: LlamaCppEngine, passages: list[str], question: str, together: bool) -> list[bytes]:
         if together:
             return [engine.logits(Prompt("Answer.", tuple(passages), question), 3).tobytes()]
         # As answers are made, and side by side whichever passage is chosen.
@@ -178,22 +176,25 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
-        for number in [*range(count), *chance.choices(range(8), k=60)]:
+        for number in [*range(count), *chance.choices(range(4), k=6)]:
             assert answer(engine, *requests[number]) == expected[number]
     restarted = opened(KVCache(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
 
 
-def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Callable[..., MergedReader]) -> None:
+def test_the_digest_of_a_reading_is_of_all_that_decides(opened: Opened) -> None:
     engine = opened(KVCache())
-    asked = prompts(PASSAGES[:3], QUESTIONS[1])
+    alone = FrozenModel(engine).complete(prompts(PASSAGES[:1], QUESTIONS[1])[0], DECODING)
+    first = read(FrozenModel(engine), prompts(PASSAGES[:1], QUESTIONS[1]), number(0)).completion
+    assert replace(first, prompt_digest=alone.prompt_digest) == alone
+    asked = prompts(PASSAGES, QUESTIONS[1])
     found = engine.reading_digest(asked, DECODING)
     assert found == engine.reading_digest(asked, DECODING)
     others = [
         engine.reading_digest(asked[:2], DECODING),
         engine.reading_digest([*asked[1:], asked[0]], DECODING),
         engine.reading_digest(asked, replace(DECODING, max_tokens=1)),
-        engine.reading_digest(prompts(PASSAGES[:3], QUESTIONS[0]), DECODING),
+        engine.reading_digest(prompts(PASSAGES, QUESTIONS[0]), DECODING),
         engine.reading_digest(asked, DECODING, number(0)),
     ]
     assert len({found, *others}) == 6
@@ -225,10 +226,10 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
         alone.append(models[0].engine)
         shared.append(models[1].engine)
-    expected = [[engine.logits_digest(prompt) for prompt in asked] for engine in alone]
+    expected = [[engine.logits_digest(prompt, 2) for prompt in asked] for engine in alone]
     for _ in range(2):
         for number, prompt in enumerate(asked):
-            assert [engine.logits_digest(prompt) for engine in shared] == [each[number] for each in expected]
+            assert [engine.logits_digest(prompt, 2) for engine in shared] == [each[number] for each in expected]
     for engine in (*alone, *shared):
         engine.close()
     with_passages = [number for number, prompt in enumerate(asked) if prompt.passages]
@@ -236,9 +237,9 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         assert len({each[number] for each in expected}) == len(forms)
 
 
-def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Opened, tmp_path: Path) -> None:
     halved, whole = KVCache(tmp_path / "8"), KVCache(tmp_path / "16")
-    asked = prompts(PASSAGES[:3], QUESTIONS[0])
+    asked = prompts(PASSAGES, QUESTIONS[0])
     cold, warm, other = (opened(s, b) for s, b in ((nothing_kept(), 8), (halved, 8), (whole, 16)))
     expected = cold.logits_each(asked, 4)
     for engine in (warm, warm, opened(KVCache(tmp_path / "8"), 8)):
@@ -249,17 +250,8 @@ def test_in_8_bits_they_are_half_as_large_and_as_exact(opened: Callable[..., Mer
     assert halved.kept().bytes < 0.6 * whole.kept().bytes
 
 
-def test_one_prompt_alone_is_answered_as_by_generate(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(nothing_kept())
-    for prompt in prompts(PASSAGES, QUESTIONS[0]):
-        alone = FrozenModel(engine).complete(prompt, DECODING)
-        found = read(FrozenModel(engine), [prompt], number(0))
-        assert found.chosen == 0
-        assert replace(found.completion, prompt_digest=alone.prompt_digest) == alone
-
-
 def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
-    opened: Callable[..., MergedReader],
+    opened: Opened,
 ) -> None:
     engine = opened(KVCache())
     height = each(engine, PASSAGES, QUESTIONS[1])
@@ -269,9 +261,7 @@ def test_the_passage_that_holds_the_answer_is_chosen_and_a_silent_one_is_not(
     assert (nobody.chosen, nobody.completion.text, nobody.completion.answer_tokens) == (None, "", 0)
 
 
-def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
+def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     engine = opened(states)
     asked = [PASSAGES[2], *PASSAGES[:2]]
@@ -281,25 +271,21 @@ def test_when_one_is_surely_to_be_answered_no_further_passage_is_read(
     assert found == each(engine, asked[:1], QUESTIONS[1])  # so it can be replayed from what was read
     of_all = each(engine, asked, QUESTIONS[1], ALL)
     assert (of_all.read, of_all.chosen, of_all.completion.text) == (3, 0, found.completion.text)
-    late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[1]] * SIDE_BY_SIDE], QUESTIONS[1])
+    late = each(engine, [PASSAGES[0], PASSAGES[2], *[PASSAGES[0]] * SIDE_BY_SIDE], QUESTIONS[1])
     assert (late.read, late.chosen, late.completion.text) == (SIDE_BY_SIDE + 1, 1, found.completion.text)
 
 
-def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Callable[..., MergedReader]) -> None:
+def test_a_quote_stands_in_the_passage_not_in_what_introduces_it(opened: Opened) -> None:
     model = FrozenModel(opened(KVCache()))
     text = "The ferry to Sandhavn leaves at noon."
-    for question in (
-        "Question: What is the title of the passage?",
-        "Question: When does it leave?",
-        "Question: Passage?",
-    ):
-        prompt = Prompt("Answer.", (passage_block("Harbour > Timetable", text),), question)
-        found = model.complete(prompt, replace(DECODING, quote=True)).text
-        assert found.strip()
-        assert found.strip() in text
+    for question in ("What is the title of the passage?", "When does it leave?"):
+        prompt = Prompt("Answer.", (passage_block("Harbour > Timetable", text),), f"Question: {question}")
+        found = model.complete(prompt, replace(DECODING, quote=True)).text.strip()
+        assert found
+        assert found in text
 
 
-def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[..., MergedReader]) -> None:
+def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Opened) -> None:
     engine = opened(KVCache())
     many = [f"Passage:\nThe code of door {i} is {i * 37}.\n\n" for i in range(SIDE_BY_SIDE + 3)]
     seen: list[AbstentionScore] = []
@@ -322,17 +308,16 @@ def test_more_passages_than_fit_side_by_side_are_read_in_turn(opened: Callable[.
         assert each(engine, many, question, number(chosen)).completion.text == few.completion.text
 
 
-def test_requests_side_by_side_do_not_meet(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_requests_side_by_side_do_not_meet(opened: Opened, tmp_path: Path) -> None:
     engine = opened(KVCache(tmp_path))
-    requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(8)]
-    alone = [each(opened(nothing_kept()), *request) for request in requests[:6]]
+    requests = [(PASSAGES[i % 3 :], QUESTIONS[i % 2]) for i in range(6)]
+    cold = opened(nothing_kept())
+    alone = [each(cold, *request) for request in requests]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda request: each(engine, *request), requests))
-    assert found[:6] == alone
-    assert found[6:] == alone[:2]
+        assert list(pool.map(lambda request: each(engine, *request), requests)) == alone
 
 
-def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_a_state_that_is_damaged_or_that_the_library_refuses_is_read_anew(opened: Opened, tmp_path: Path) -> None:
     expected = each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL)
     files = sorted(tmp_path.rglob("*.state"))
     assert len(files) == 3  # the system's and two passages'
@@ -341,19 +326,13 @@ def test_a_damaged_state_is_never_used(opened: Callable[..., MergedReader], tmp_
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     assert each(opened(KVCache(tmp_path)), PASSAGES[:2], QUESTIONS[0], ALL) == expected
-
-
-def test_a_whole_state_that_the_library_refuses_is_read_anew(
-    opened: Callable[..., MergedReader], tmp_path: Path
-) -> None:
     states = KVCache(tmp_path)
-    expected = each(opened(states), PASSAGES[:1], QUESTIONS[0])
-    for file in tmp_path.rglob("*.state"):
+    for file in tmp_path.rglob("*.state"):  # whole, but not what the library writes
         states.put(bytes.fromhex(file.stem), b"not a state", (), 0)
-    assert each(opened(states), PASSAGES[:1], QUESTIONS[0]) == expected
+    assert each(opened(states), PASSAGES[:2], QUESTIONS[0], ALL) == expected
 
 
-def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
+def test_cancelling_and_overflow(opened: Opened) -> None:
     model = FrozenModel(opened(KVCache()))
     asked = prompts(PASSAGES, QUESTIONS[0])
     expected = read(model, asked)
@@ -365,7 +344,7 @@ def test_cancelling_and_overflow(opened: Callable[..., MergedReader]) -> None:
     assert read(model, asked) == expected
 
 
-def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_reading_ahead_spares_the_reading(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     for prompt in prompts(PASSAGES, "?"):
@@ -377,7 +356,7 @@ def test_reading_ahead_spares_the_reading(opened: Callable[..., MergedReader], t
     assert states.kept() == kept
 
 
-def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedReader], tmp_path: Path) -> None:
+def test_what_was_read_of_a_purged_passage_is_gone(opened: Opened, tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     model = FrozenModel(opened(states))
     asked = [replace(prompt, origins=((f"digest {i}",),)) for i, prompt in enumerate(prompts(PASSAGES, "?"))]
@@ -387,11 +366,3 @@ def test_what_was_read_of_a_purged_passage_is_gone(opened: Callable[..., MergedR
     assert states.kept().states == len(PASSAGES) + 2
     assert states.forget({"digest 1"}) == 2  # alone, and after another
     assert states.kept().states == len(PASSAGES)
-
-
-def test_logits_differ_where_anything_read_differs(opened: Callable[..., MergedReader]) -> None:
-    engine = opened(KVCache())
-    found = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[0]))
-    other = engine.logits_each(prompts(PASSAGES[:2], QUESTIONS[1]))
-    assert not np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], other[0])

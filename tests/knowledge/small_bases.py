@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openbook.knowledge import schema
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.facts import Source
+from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import Indexes, Ranked
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.words import Vocabulary, query_terms

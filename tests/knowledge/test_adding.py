@@ -9,10 +9,9 @@ import pytest
 
 from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Report, RunOptions, add
-from openbook.knowledge.cached import for_documents
-from openbook.knowledge.checking import check
-from openbook.knowledge.intake import embedding_key
-from openbook.knowledge.reembedding import reembed
+from openbook.knowledge.check import check
+from openbook.knowledge.docs_cache import for_documents
+from openbook.knowledge.embeddings import embedding_key, reembed
 from openbook.records import EmbedderIdentity, Vectors
 from openbook.testing import HashEmbedder
 from tests.knowledge.small_bases import DIMENSIONS, reseal
@@ -42,17 +41,6 @@ def test_one_run_is_one_version(base: KnowledgeBase, docs: Path, embedder: HashE
     assert outcomes(report) == {"a.txt": "added", "b.txt": "added"}
 
 
-def test_nothing_new_is_no_version_and_embeds_nothing(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    add(base, [docs], embedder)
-    before = embedder.texts_embedded
-    report = add(base, [docs], embedder)
-    assert report.version == 1
-    assert set(outcomes(report).values()) == {"unchanged"}
-    os.utime(docs / "a.txt")  # touched, but the same bytes
-    assert outcomes(add(base, [docs], embedder))["a.txt"] == "unchanged"
-    assert embedder.texts_embedded == before
-
-
 def test_a_changed_file_replaces_its_old_text(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
     add(base, [docs], embedder)
     (docs / "a.txt").write_text("Now it is about lighthouses.")
@@ -75,16 +63,6 @@ def test_a_text_that_comes_back_is_not_embedded_again(base: KnowledgeBase, docs:
     report = add(base, [docs], embedder)
     assert (report.passages_embedded, embedder.texts_embedded) == (0, before)
     assert base.search("ferries", embedder)[1][0].passage.text == original
-
-
-def test_identical_files_are_stored_once_and_found_once(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    (docs / "copy.txt").write_text((docs / "a.txt").read_text())
-    add(base, [docs], embedder)
-    assert len(base.documents()) == 3
-    texts = [h.passage.text for h in base.search("ferries", embedder)[1]]
-    assert texts.count("The first document is about ferries.") == 1
 
 
 def test_a_bad_file_gets_a_verdict_and_the_others_go_in(
@@ -158,18 +136,6 @@ def test_progress_ends_at_the_total(base: KnowledgeBase, docs: Path, embedder: H
     assert all(0 <= done <= total for _, done, total in seen)
 
 
-def test_a_document_that_becomes_unreadable_keeps_its_text_and_says_so(
-    base: KnowledgeBase, docs: Path, embedder: HashEmbedder
-) -> None:
-    add(base, [docs], embedder)
-    (docs / "a.txt").write_bytes(b"")
-    report = add(base, [docs], embedder)
-    assert [v.reason for v in report.verdicts if v.outcome == "failed"] == [
-        "the file is empty; the text read before stays"
-    ]
-    assert base.text(str(docs / "a.txt")) == "The first document is about ferries."
-
-
 def test_a_texts_title_is_its_own_or_that_of_the_file_it_is_in(
     base: KnowledgeBase, docs: Path, embedder: HashEmbedder
 ) -> None:
@@ -185,7 +151,7 @@ def test_newer_code_reads_a_file_again_although_its_date_did_not_change(
     base: KnowledgeBase, docs: Path, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(base, [docs], embedder)
-    monkeypatch.setattr("openbook.knowledge.intake.READER_VERSION", "99")
+    monkeypatch.setattr("openbook.knowledge.ingest.PARSER_VERSION", "99")
     assert set(outcomes(add(base, [docs], embedder)).values()) == {"updated"}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from openbook.knowledge import bm25
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.facts import segments
+from openbook.knowledge.index_builder import build
 from openbook.knowledge.segments import Live
 from openbook.knowledge.words import MAX_QUERY_WORDS, Vocabulary, is_function_word, query_terms, query_words
 from tests.knowledge.small_bases import Base, Text
@@ -80,7 +80,7 @@ def many(count: int, mask: bool) -> tuple[Bm25, int]:
     contents = [base.add(Text("", (((), text),))) for text in texts]
     parts, at = [], 0
     for chosen in (contents[: count // 2], contents[count // 2 :]):
-        segment = next(segments(base.source(), chosen))
+        segment = next(build(base.source(), chosen))
         parts.append(Live(segment, np.arange(len(segment)) % 3 > 0 if mask else None, at))
         at += len(segment)
     return Bm25(parts), at
@@ -117,7 +117,7 @@ def test_scores_do_not_depend_on_company() -> None:
 def test_a_word_counts_255_times_at_most_and_long_passages_are_bounded() -> None:
     base = Base()
     content = base.add(Text("", (((), "ferry " * 70_000),)))
-    segment = next(segments(base.source(), [content]))
+    segment = next(build(base.source(), [content]))
     assert segment.counts.tolist() == [255]
     assert segment.lengths.tolist() == [0xFFFF]
     assert bm25.K1 > 0

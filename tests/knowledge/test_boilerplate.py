@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.boilerplate import with_content
-from openbook.knowledge.splitting import split
-from openbook.parsers import read_bytes
+from openbook.knowledge.splitter import split
+from openbook.parsers import parse_bytes
 from openbook.records import PassageSpan
 
 PROSE = "The harbour office sells tickets for the ferry every day from seven in the morning until the last boat leaves."
@@ -129,7 +129,7 @@ LINES = st.sampled_from(
 
 @given(st.lists(LINES, max_size=12).map("\n".join), st.integers(10, 200))
 def test_every_text_that_shows_something_has_content(text: str, chars: int) -> None:
-    content = read_bytes(f"{text}.".encode(), "a.md")
+    content = parse_bytes(f"{text}.".encode(), "a.md")
     spans = split(content, passage_chars=chars)
     holds = with_content(content.text, content.title, spans)
     assert len(holds) == len(spans)
@@ -140,5 +140,5 @@ def test_every_text_that_shows_something_has_content(text: str, chars: int) -> N
 @pytest.mark.parametrize("line", ["x" + " ." * 99, "[" * 190, ":doc:`", "| - " * 49, "1 2 3 4 " * 24, "   " * 66 + "x"])
 def test_lines_made_to_take_long_take_time_linear_in_the_text(line: str) -> None:
     text = f"{line}\n" * 3_000
-    spans = split(read_bytes(text.encode(), "a.md"), passage_chars=450)
+    spans = split(parse_bytes(text.encode(), "a.md"), passage_chars=450)
     assert len(with_content(text, "", spans)) == len(spans)

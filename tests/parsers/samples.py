@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -90,16 +90,10 @@ def docx_bytes(document: Any) -> bytes:
     return buffer.getvalue()
 
 
-def docx_of_xml(document_xml: str | bytes, *, more: dict[str, bytes] | None = None) -> bytes:
+def docx_of_xml(document_xml: str | bytes, *, more: Mapping[str, str | bytes] | None = None) -> bytes:
     """The smallest Word package around a `word/document.xml`, with further members."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("[Content_Types].xml", _CONTENT_TYPES)
-        archive.writestr("_rels/.rels", _RELATIONS)
-        archive.writestr("word/document.xml", document_xml)
-        for name, data in (more or {}).items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
+    members = {"[Content_Types].xml": _CONTENT_TYPES, "_rels/.rels": _RELATIONS, "word/document.xml": document_xml}
+    return packed(members | dict(more or {}))
 
 
 def body_xml(body: str) -> str:
@@ -108,3 +102,26 @@ def body_xml(body: str) -> str:
         'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
     )
     return f"<w:document {spaces}><w:body>{body}</w:body></w:document>"
+
+
+def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def relations(*entries: tuple[str, str]) -> str:
+    """(kind, target) of each relation, with the ids rId1, rId2 ..."""
+    lines = (
+        f'<R Id="rId{i}" Type="http://t/{kind}" Target="{target}"/>' for i, (kind, target) in enumerate(entries, 1)
+    )
+    return f"<Rs>{''.join(lines)}</Rs>"
+
+
+def damaged(data: bytes, step: int) -> Iterator[bytes]:
+    """`data` cut short and with a byte changed, at every `step`-th place."""
+    for at in range(0, len(data), step):
+        yield data[:at]
+        yield data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]

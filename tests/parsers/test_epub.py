@@ -5,9 +5,9 @@ import contextlib
 import pytest
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.epub import read_epub
+from openbook.parsers.epub import parse_epub
 
-from .test_packages import packed
+from .samples import damaged, packed
 
 CONTAINER = '<container xmlns="c"><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
 METADATA = (
@@ -42,7 +42,7 @@ def book(
 
 def refusal(data: bytes) -> str:
     with pytest.raises(UnreadableFile) as caught:
-        read_epub(data, "a.epub")
+        parse_epub(data, "a.epub")
     return str(caught.value)
 
 
@@ -52,14 +52,14 @@ def test_chapters_in_reading_order() -> None:
         "empty.xhtml": page(""),
         "text/a.xhtml": page("<h2>Two</h2><p>c</p>"),
     }
-    content = read_epub(book(chapters), "a.epub")
+    content = parse_epub(book(chapters), "a.epub")
     assert content.text == "One\n\nab\n\nTwo\n\nc"
     assert [(content.text[mark.start :][:3], mark.level, mark.title) for mark in content.headings] == [
         ("One", 1, "One"),
         ("Two", 2, "Two"),
     ]
     assert content.title == "Winter rules"
-    assert content.metadata == (("author", ("Ada", "Grace")), ("date", "2024-05-06T07:08:09Z"), ("language", "en"))
+    assert content.metadata == (("author", ("Ada", "Grace")), ("date", "2024-05-06T07:08:09+00:00"), ("language", "en"))
     assert content.source_chars == len("ignoredOneabTwoc")
 
 
@@ -79,7 +79,7 @@ def test_chapters_without_a_heading_get_the_one_of_the_table_of_contents() -> No
         "c.xhtml": page("<p>Third</p><p>x</p>"),
         "d.xhtml": page("<p>y</p>"),
     }
-    content = read_epub(book(chapters, items=items, more={"OEBPS/nav.xhtml": nav, "OEBPS/toc.ncx": ncx}), "a.epub")
+    content = parse_epub(book(chapters, items=items, more={"OEBPS/nav.xhtml": nav, "OEBPS/toc.ncx": ncx}), "a.epub")
     assert content.text == "The sea\n\nWaves.\n\nNamed\n\nThird\n\nx\n\nOlder\n\ny"
     assert [mark.title for mark in content.headings] == ["The sea", "Named", "Older"]
 
@@ -90,16 +90,16 @@ def test_the_table_of_contents_itself_and_strange_references_are_left_out() -> N
         items='<item id="n" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>',
         more={"OEBPS/nav.xhtml": page("<p>contents</p>")},
     )
-    assert read_epub(data, "a.epub").text == "x"
+    assert parse_epub(data, "a.epub").text == "x"
 
 
 def test_named_entities_are_known_without_a_document_type() -> None:
-    assert read_epub(book({"a.xhtml": page("<p>a&nbsp;b &mdash; c</p>")}), "a.epub").text == "a b — c"
+    assert parse_epub(book({"a.xhtml": page("<p>a&nbsp;b &mdash; c</p>")}), "a.epub").text == "a b — c"
 
 
 def test_title_falls_back_to_heading_then_name() -> None:
-    assert read_epub(book({"a.xhtml": page("<h1>One</h1>")}, metadata=""), "memo.epub").title == "One"
-    assert read_epub(book({"a.xhtml": page("<p>x</p>")}, metadata=""), "memo.epub").title == "memo"
+    assert parse_epub(book({"a.xhtml": page("<h1>One</h1>")}, metadata=""), "memo.epub").title == "One"
+    assert parse_epub(book({"a.xhtml": page("<p>x</p>")}, metadata=""), "memo.epub").title == "memo"
 
 
 def test_locked_chapters_are_refused_and_locked_fonts_are_not() -> None:
@@ -108,7 +108,7 @@ def test_locked_chapters_are_refused_and_locked_fonts_are_not() -> None:
 
     chapters = {"a.xhtml": page("<p>x</p>")}
     assert refusal(book(chapters, more=locked("OEBPS/a.xhtml"))) == "locked by its publisher (DRM)"
-    assert read_epub(book(chapters, more=locked("OEBPS/font.otf")), "a.epub").text == "x"
+    assert parse_epub(book(chapters, more=locked("OEBPS/font.otf")), "a.epub").text == "x"
 
 
 def test_refusals() -> None:
@@ -118,9 +118,7 @@ def test_refusals() -> None:
     assert refusal(packed({"META-INF/container.xml": CONTAINER})) == "a damaged EPUB book"
 
 
-def test_any_truncation_or_flipped_byte_is_text_or_a_reason() -> None:
-    data = book({"a.xhtml": page("<p>Some text.</p>")})
-    for at in range(0, len(data), 11):
-        for changed in (data[:at], data[:at] + b"\xff" + data[at + 1 :]):
-            with contextlib.suppress(UnreadableFile):
-                read_epub(changed, "a.epub")
+def test_damaged_books_are_text_or_a_reason() -> None:
+    for data in damaged(book({"a.xhtml": page("<p>Some text.</p>")}), 13):
+        with contextlib.suppress(UnreadableFile):
+            parse_epub(data, "a.epub")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.frontmatter import front_matter, header_fields, make_metadata
-from openbook.parsers.text import read_markdown, read_rst
+from openbook.parsers.text import parse_markdown, parse_rst
 from openbook.records import MetadataValue
 
 
@@ -68,7 +68,7 @@ def test_other_names_for_author_date_and_language() -> None:
 def test_a_block_that_is_no_mapping_of_plain_values_stays_text(block: str) -> None:
     text = f"---\n{block}\n---\nbody"
     assert front_matter(text)[1] == 0
-    assert read_markdown(text.encode(), "a.md").text == text
+    assert parse_markdown(text.encode(), "a.md").text == text
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ PEP = (
 
 
 def test_headers_of_an_enhancement_proposal() -> None:
-    content = read_rst(PEP.encode(), "pep-0008.rst")
+    content = parse_rst(PEP.encode(), "pep-0008.rst")
     assert content.text == PEP
     assert dict(content.metadata) == {
         "pep": 8,

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.html import read_html
+from openbook.parsers.html import parse_html
 
 
 def text_of(body: str) -> str:
-    return read_html(f"<html><body>{body}</body></html>".encode(), "a.html").text
+    return parse_html(f"<html><body>{body}</body></html>".encode(), "a.html").text
 
 
 def test_blocks_lines_and_white_space() -> None:
@@ -19,7 +19,7 @@ def test_blocks_lines_and_white_space() -> None:
 
 def test_lists() -> None:
     html = "<p>See:</p><ul><li><p>one</p></li><li>two<ol><li>inner</li></ol></li><li></li><li>three</li></ul><p>end</p>"
-    assert text_of(html) == "See:\n\n- one\n- two\n  - inner\n- three\n\nend"
+    assert text_of(html) == "See:\n\n- one\n- two\n  1. inner\n- three\n\nend"
 
 
 def test_definition_lists() -> None:
@@ -78,15 +78,15 @@ def test_a_footer_is_dropped_only_beside_a_main_part() -> None:
 def test_headings_and_title() -> None:
     head = "<html><head><title> A\n page </title></head>"
     html = f"{head}<body><h1>One <em>two</em></h1><p>x</p><h3>Three</h3><p>y</p></body>"
-    content = read_html(html.encode(), "a.html")
+    content = parse_html(html.encode(), "a.html")
     assert content.title == "A page"
     assert [(mark.level, mark.title) for mark in content.headings] == [(1, "One two"), (3, "Three")]
     assert [content.text[mark.start :].split("\n")[0] for mark in content.headings] == ["One two", "Three"]
 
 
 def test_title_falls_back_to_heading_then_name() -> None:
-    assert read_html(b"<h2>sub</h2><h1>Main</h1>", "a.html").title == "Main"
-    assert read_html(b"<p>x", "winter-memo.html").title == "winter-memo"
+    assert parse_html(b"<h2>sub</h2><h1>Main</h1>", "a.html").title == "Main"
+    assert parse_html(b"<p>x", "winter-memo.html").title == "winter-memo"
 
 
 @pytest.mark.parametrize(
@@ -102,16 +102,16 @@ def test_title_falls_back_to_heading_then_name() -> None:
 )
 def test_encodings(declared: str, encoding: str) -> None:
     text = "日本語の文書" if encoding == "shift_jis" else "Русский текст"
-    assert read_html(f"{declared}<p>{text}</p>".encode(encoding), "a.html").text == text
+    assert parse_html(f"{declared}<p>{text}</p>".encode(encoding), "a.html").text == text
 
 
 def test_latin1_means_windows_1252() -> None:
-    assert read_html('<meta charset="latin1"><p>20 € — “so”</p>'.encode("cp1252"), "a.html").text == "20 € — “so”"
+    assert parse_html('<meta charset="latin1"><p>20 € — “so”</p>'.encode("cp1252"), "a.html").text == "20 € — “so”"
 
 
 def test_xhtml() -> None:
     html = '<?xml version="1.0"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml"><body><p>a<br/>b</p></body></html>'
-    assert read_html(html.encode(), "a.xhtml").text == "a\nb"
+    assert parse_html(html.encode(), "a.xhtml").text == "a\nb"
 
 
 def test_entities_cannot_bring_control_characters_back() -> None:
@@ -120,7 +120,7 @@ def test_entities_cannot_bring_control_characters_back() -> None:
     assert "\x1b" not in text_of("<p>a&#27;b</p><pre>&#27;x</pre>")
 
 
-@pytest.mark.parametrize("tag", ["div", "b", "ul><li", "table><tr><td", "blockquote", "p><font"])
+@pytest.mark.parametrize("tag", ["div", "b", "ul><li", "blockquote", "p><font"])
 def test_deep_nesting(tag: str) -> None:
     text = text_of(f"<{tag}>" * 100_000 + "deep" + "<p>after</p>")
     assert text.split() == ["deep", "after"] or text.split() == ["-", "deep", "after"]
@@ -131,7 +131,7 @@ def test_entity_bomb_and_external_entities_expand_to_nothing() -> None:
         '<!DOCTYPE html [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">'
         '<!ENTITY c SYSTEM "file:///etc/passwd">]><html><body><p>x &b; &c; y</p></body></html>'
     )
-    text = read_html(bomb.encode(), "a.xhtml").text
+    text = parse_html(bomb.encode(), "a.xhtml").text
     assert "aaaaaaaaaa" * 2 not in text.split("]>")[-1]
     assert "root:" not in text
 
@@ -147,14 +147,14 @@ def test_broken_markup_is_read_as_far_as_it_goes() -> None:
         "f",
         "g",
     ]
-    assert read_html(b"<p>cut off <a href='", "a.html").text == "cut off"
-    assert read_html(b"just text & more", "a.html").text == "just text & more"
+    assert parse_html(b"<p>cut off <a href='", "a.html").text == "cut off"
+    assert parse_html(b"just text & more", "a.html").text == "just text & more"
 
 
 def test_no_text_at_all() -> None:
     assert text_of("<script>x</script>") == ""
     with pytest.raises(UnreadableFile):
-        read_html(bytes(1000), "a.html")
+        parse_html(bytes(1000), "a.html")
 
 
 def test_what_a_page_says_about_itself() -> None:
@@ -163,19 +163,19 @@ def test_what_a_page_says_about_itself() -> None:
         '<meta property="article:published_time" content="2021-02-03T04:05:06Z">'
         '<meta property="article:modified_time" content="2022-03-04"><meta name="robots" content="none"></head>x'
     )
-    content = read_html(html.encode(), "a.html")
+    content = parse_html(html.encode(), "a.html")
     assert content.metadata == (("author", "Ada"), ("date", "2022-03-04"), ("language", "en-GB"))
     assert content.source_chars == len(html)
 
 
 def test_an_address_is_no_author() -> None:
     html = '<meta property="article:author" content="https://e.org/ada"><meta name="DC.creator" content="Grace"><p>x'
-    assert read_html(html.encode(), "a.html").metadata == (("author", "Grace"),)
+    assert parse_html(html.encode(), "a.html").metadata == (("author", "Grace"),)
 
 
 def test_closed_elements_of_xhtml_swallow_nothing() -> None:
     html = '<?xml version="1.0"?><html><head><title/><script src="a"/></head><body><a id="x"/><p>kept</p><br/></body></html>'
-    assert read_html(html.encode(), "a.xhtml").text == "kept"
+    assert parse_html(html.encode(), "a.xhtml").text == "kept"
 
 
 def test_links_that_skip_the_menu_are_dropped() -> None:
@@ -197,3 +197,8 @@ def test_wild_spans(span: str) -> None:
     text = text_of(f"<table>{row * 50}</table>")
     assert text.count("b") == 50
     assert len(text) < 50 * 4000 * 50
+
+
+def test_tables_inside_one_another_have_a_bound() -> None:
+    with pytest.raises(UnreadableFile, match="more than 100 tables inside one another"):
+        text_of("<table><tr><td>" * 100_000)

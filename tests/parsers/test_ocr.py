@@ -11,7 +11,7 @@ import pytest
 from openbook.errors import UnreadableFile
 from openbook.parsers import ocr
 from openbook.parsers.ocr import available, ocr_image, ocr_pdf
-from openbook.parsers.pdf import read_pdf
+from openbook.parsers.pdf import parse_pdf
 
 from .samples import make_pdf, make_scan
 
@@ -30,9 +30,7 @@ def install(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scanned_pages_are_drawn_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, 'head -c 2; echo " read with $*"', monkeypatch)
-    content = ocr_pdf(
-        make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf", languages="eng+deu"
-    )
+    content = ocr_pdf(make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf", "eng+deu")
     assert content.text == (
         "P5 read with stdin stdout -l eng+deu --psm 1\n\nA page that has a text of its own, long enough."
     )
@@ -42,14 +40,14 @@ def test_scanned_pages_are_drawn_and_read(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_whole_image_is_handed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "wc -c", monkeypatch)
-    given = int(ocr_pdf(SCAN, "a.pdf").text)
+    given = int(ocr_pdf(SCAN, "a.pdf", "eng").text)
     assert given in {len(f"P5\n2550 {height}\n255\n") + 2550 * height for height in (3300, 3301)}
 
 
 def test_a_pdf_with_text_needs_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     data = make_pdf([["A page that has a text of its own."]])
-    assert ocr_pdf(data, "a.pdf") == read_pdf(data, "a.pdf")
+    assert ocr_pdf(data, "a.pdf", "eng") == parse_pdf(data, "a.pdf")
 
 
 def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +56,12 @@ def test_without_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(
             UnreadableFile, match=r"^needs OCR, and Tesseract is not installed \(.*apt install tesseract-ocr\)$"
         ):
-            read(data, "a")
+            read(data, "a", "eng")
 
 
 def test_images_and_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, r"printf 'One.\n\fTwo.\n\f'", monkeypatch)
-    content = ocr_image(b"II*\0", "scan.tif")
+    content = ocr_image(b"II*\0", "scan.tif", "eng")
     assert content.text == "One.\n\nTwo."
     assert [content.text[page.start : page.end] for page in content.pages] == ["One.", "Two."]
     assert (content.title, content.media_type) == ("scan", "image/tiff")
@@ -71,40 +69,40 @@ def test_images_and_their_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_one_image_has_no_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, r"printf 'One.\033[2J\n\f'", monkeypatch)
-    content = ocr_image(PNG, "a.png")
+    content = ocr_image(PNG, "a.png", "eng")
     assert (content.text, content.pages) == ("One. [2J", ())
 
 
 def test_failures_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "echo Error opening data file /x/xyz.traineddata >&2; exit 1", monkeypatch)
     with pytest.raises(UnreadableFile, match="no data for the languages xyz"):
-        ocr_image(PNG, "a.png", languages="xyz")
+        ocr_image(PNG, "a.png", "xyz")
     install(tmp_path, "echo first >&2; echo broken image >&2; exit 1", monkeypatch)
     with pytest.raises(UnreadableFile, match=r"^OCR failed: broken image$"):
-        ocr_image(PNG, "a.png")
+        ocr_image(PNG, "a.png", "eng")
     install(tmp_path, "exit 0", monkeypatch)
     with pytest.raises(UnreadableFile, match="without text"):
-        ocr_image(PNG, "a.png")
+        ocr_image(PNG, "a.png", "eng")
     with pytest.raises(UnreadableFile, match="no text, only images, in which OCR found no text"):
-        ocr_pdf(SCAN, "a.pdf")
+        ocr_pdf(SCAN, "a.pdf", "eng")
 
 
 def test_what_is_no_image_and_no_language() -> None:
     with pytest.raises(UnreadableFile, match="not an image"):
-        ocr_image(b"text", "a.png")
+        ocr_image(b"text", "a.png", "eng")
     for languages in ("", "--help", "eng;ls", "../eng"):
         with pytest.raises(UnreadableFile, match="names no languages"):
-            ocr_image(PNG, "a.png", languages=languages)
+            ocr_image(PNG, "a.png", languages)
 
 
 def test_a_slow_page_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "PAGE_TIMEOUT_S", 0.2)
     install(tmp_path, "exec sleep 60", monkeypatch)
-    content = ocr_pdf(make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf")
+    content = ocr_pdf(make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf", "eng")
     assert content.text.startswith("A page")
     assert content.metadata == (("pages_needing_ocr", 1),)
     with pytest.raises(UnreadableFile, match=r"longer than 0.2 s"):
-        ocr_image(PNG, "a.png")
+        ocr_image(PNG, "a.png", "eng")
 
 
 def test_what_is_available_is_told_by_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import zipfile
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -21,23 +19,14 @@ from openbook.parsers.packages import (
     resolve,
     text_chars,
 )
-from openbook.parsers.properties import iso_date, pdf_date, stated
 
-from .samples import body_xml, docx_of_xml
+from .samples import body_xml, damaged, docx_of_xml, packed
 
 RELATIONS = (
     '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
     '<Relationship Id="rId1" Type="http://x/officeDocument" Target="{target}"/>'
     '<Relationship Id="rId2" Type="http://x/hyperlink" Target="http://e.org" TargetMode="External"/></Relationships>'
 )
-
-
-def packed(members: Mapping[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def refusal(data: bytes) -> str:
@@ -129,15 +118,11 @@ def test_deep_xml_is_refused() -> None:
     assert refusal(packed({"a.xml": "<x>" * 50_000 + "</x>" * 50_000})) == "a damaged package"
 
 
-def test_any_flipped_byte_is_text_or_a_reason() -> None:
-    data = docx_of_xml(body_xml("<w:p/>"))
-    for at in range(len(data)):
-        changed = data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-        package_kind(changed)
+def test_damaged_packages_are_opened_or_refused() -> None:
+    for data in damaged(docx_of_xml(body_xml("<w:p/>")), 3):
+        package_kind(data)
         with contextlib.suppress(UnreadableFile):
-            package = open_package(changed, "a package")
-            for part in package:
-                package.optional_xml(part)
+            open_package(data, "a package").optional_xml("word/document.xml")
 
 
 def test_core_properties() -> None:
@@ -148,7 +133,7 @@ def test_core_properties() -> None:
     )
     title, metadata = core_properties(open_package(packed({"docProps/core.xml": core}), "a package"))
     assert title == "Winter rules"
-    assert metadata == (("author", ("Ada", "Grace")), ("date", "2024-05-06T07:08:09Z"), ("language", "en-GB"))
+    assert metadata == (("author", ("Ada", "Grace")), ("date", "2024-05-06T07:08:09+00:00"), ("language", "en-GB"))
     assert core_properties(open_package(packed({"docProps/core.xml": "<broken"}), "a package")) == ("", ())
 
 
@@ -165,44 +150,3 @@ def test_small_helpers() -> None:
     assert attribute(child(root, "b"), "id") == "7"
     assert child(root, "b", "none") is None
     assert text_chars(root) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "date"),
-    [
-        ("2024-02-29", "2024-02-29"),
-        ("2024-02-30", ""),
-        (" 2024-02 ", "2024-02"),
-        ("2024", "2024"),
-        ("20240229", ""),
-        ("2024-02-29T10:11:12.123Z", "2024-02-29T10:11:12Z"),
-        ("2024-02-29 10:11", "2024-02-29T10:11:00"),
-        ("2024-02-29T10:11:12+0130", "2024-02-29T10:11:12+01:30"),
-        ("2024-02-29T25:11:12", ""),
-        ("yesterday", ""),
-        ("0000-00-00", ""),
-    ],
-)
-def test_iso_dates(text: str, date: str) -> None:
-    assert iso_date(text) == date
-    assert iso_date(date) == date
-
-
-@given(st.datetimes())
-def test_iso_dates_keep_what_is_one(moment: object) -> None:
-    text = str(moment).partition(".")[0].replace(" ", "T")
-    assert iso_date(text) == text
-
-
-def test_pdf_dates() -> None:
-    assert pdf_date("D:20240131093005+01'00'") == "2024-01-31T09:30:05+01:00"
-    assert pdf_date("D:20240131093005Z") == "2024-01-31T09:30:05Z"
-    assert pdf_date("D:2024") == "2024-01-01"
-    assert pdf_date("D:20249931") == ""
-    assert pdf_date("2024-01-31") == "2024-01-31"
-    assert pdf_date("") == ""
-
-
-def test_stated_leaves_out_what_says_nothing() -> None:
-    assert stated(authors=("", "  ", "Unknown"), dates=("", "soon"), language="und", own=[("a", "")]) == ()
-    assert stated(authors=("A", "A", "B"), language="pt_BR") == (("author", ("A", "B")), ("language", "pt-BR"))

@@ -7,23 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.cleaning import clean
-from openbook.parsers.decoding import decode, decode_counted
+from openbook.parsers.characters import clean, decode
 from openbook.parsers.headings import markdown_headings, underlined_headings
-from openbook.parsers.text import read_markdown, read_plain, read_rst
+from openbook.parsers.text import (
+    parse_asciidoc,
+    parse_markdown,
+    parse_plain,
+    parse_rst,
+    parse_rtf,
+    parse_source,
+    parse_subtitles,
+)
 from openbook.records import Content
 
 RUSSIAN = "Это русский текст о погоде и природе. Завтра будет дождь, а потом снова солнце.\n"
 JAPANESE = "これは日本語の文書です。富士山は日本で一番高い山です。\n"
 GERMAN = "Der Bürgermeister sagte, die Straße sei “fertig” — für 20 € könne man übersetzen.\n"
 FRENCH = "Le café était fermé à cause de la grève générale, mais l'hôtel voisin était ouvert.\n"
-CHINESE = "这是中文文本。北京是中国的首都,也是中国的文化中心。\n"
 ENGLISH = "The ferry leaves the north quay at nine o'clock and returns in the evening. "
 
 
 def titles(content: Content) -> list[tuple[int, str]]:
     for mark in content.headings:
-        assert 0 <= mark.start < len(content.text)
+        assert mark.start == 0 or content.text[mark.start - 1] == "\n"
     return [(mark.level, mark.title) for mark in content.headings]
 
 
@@ -43,87 +49,36 @@ def test_utf16_without_a_mark(encoding: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [
-        (GERMAN, "cp1252"),
-        (FRENCH, "latin-1"),
-        ("naïve résumé\n", "latin-1"),
-        (RUSSIAN, "koi8-r"),
-        (RUSSIAN, "cp1251"),
-        (JAPANESE, "shift_jis"),
-        (JAPANESE, "euc_jp"),
-        (CHINESE, "gb18030"),
-    ],
+    [(GERMAN, "cp1252"), (FRENCH, "latin-1"), (RUSSIAN, "cp1251"), (JAPANESE, "shift_jis"), (JAPANESE, "euc_jp")],
 )
-@pytest.mark.parametrize("around", ["", ENGLISH * 5, ENGLISH * 8000], ids=["alone", "in English", "late in English"])
-def test_legacy_encodings(text: str, encoding: str, around: str) -> None:
-    whole = around + "\n" + text + around
+@pytest.mark.parametrize("before", ["", ENGLISH * 8000], ids=["alone", "late in English"])
+def test_legacy_encodings_are_guessed(text: str, encoding: str, before: str) -> None:
+    whole = before + text * 5
     assert decode(whole.encode(encoding)) == whole
 
 
-LEGACY = [
-    ("Zażółć gęślą jaźń. Prom odpływa o dziewiątej z północnego nabrzeża.", ["cp1250", "iso8859_2"]),
-    ("Příliš žluťoučký kůň úpěl ďábelské ódy. Trajekt odjíždí v devět hodin.", ["cp1250", "iso8859_2"]),
-    ("Árvíztűrő tükörfúrógép. A komp kilenckor indul az északi rakpartról.", ["cp1250", "iso8859_2"]),
-    ("Feribotul pleacă în fiecare zi de la cheiul de nord, între orele nouă şi zece.", ["cp1250", "iso8859_2"]),
-    ("Şirket çalışanları için izin günleri değişti.", ["cp1254", "iso8859_9"]),
-    ("המעבורת יוצאת מהרציף הצפוני בשעה תשע וחוזרת בערב.", ["cp1255", "iso8859_8"]),
-    ("تغادر العبارة من الرصيف الشمالي في الساعة التاسعة وتعود في المساء.", ["cp1256", "iso8859_6"]),
-    (
-        "Директор подписывает расходы на поездки, паром отправляется в девять.",
-        ["cp1251", "koi8_r", "cp866", "iso8859_5"],
-    ),
-    ("Пором відправляється від північного причалу о дев'ятій годині. Її їжак.", ["cp1251", "koi8_u"]),
-    ("Το πλοίο αναχωρεί από τη βόρεια αποβάθρα στις εννέα.", ["cp1253", "iso8859_7"]),
-    ("渡轮九点从北码头出发,晚上返回。", ["gb18030"]),
-    ("渡輪九點從北碼頭出發,晚上返回。", ["big5"]),
-    ("経費は部長が承認します。", ["shift_jis", "euc_jp", "iso2022_jp"]),
-    ("名前,年齢,住所 佐藤太郎,30,東京", ["cp932"]),
-    ("페리는 아홉 시에 북쪽 부두에서 출발합니다.", ["euc_kr"]),
-    ("เรือเฟอร์รี่ออกจากท่าเรือเหนือเวลาเก้าโมงเช้า", ["cp874"]),
-    ("Keltas išplaukia iš šiaurinės krantinės devintą valandą.", ["cp1257"]),
-    ("Færgen afgår fra nordkajen klokken ni. Også på søndage.", ["cp1252"]),
-    ("The captain’s café doesn’t open; it’s £5.", ["cp1252"]),
-    ("Copyright © 2020 The Ferry Company.", ["cp1252", "latin-1"]),
-]
+def test_a_declared_encoding_counts_unless_the_bytes_are_utf8() -> None:
+    assert decode(RUSSIAN.encode("koi8-r"), "koi8-r") == RUSSIAN
+    assert decode("20 € — “so”".encode("cp1252"), "latin1") == "20 € — “so”"
+    for declared in ("cp1251", "hex", "utf-7", "no such", "\0"):
+        assert decode(GERMAN.encode(), declared) == GERMAN
 
 
-@pytest.mark.parametrize(("text", "encoding"), [(text, encoding) for text, names in LEGACY for encoding in names])
-@pytest.mark.parametrize("around", ["", ENGLISH * 5], ids=["alone", "in English"])
-def test_alphabets_in_their_8_bit_encodings(text: str, encoding: str, around: str) -> None:
-    whole = f"{around}\n{text}\n{around}"
-    assert decode(whole.encode(encoding)) == whole
-
-
-@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
-def test_utf32_without_a_mark(encoding: str) -> None:
-    assert decode(ENGLISH.encode(encoding)) == ENGLISH
-
-
-def test_undecodable_characters_are_counted() -> None:
-    assert decode_counted((RUSSIAN * 20).encode()) == (RUSSIAN * 20, 0)
-    data = (RUSSIAN * 20).encode()
-    assert decode_counted(data[:7] + b"\xff" + data[7:])[1] == 1
-    assert ("undecodable_chars", 1) in read_plain(data + b"\xff", "a").metadata
-    assert read_plain(data, "a").metadata == ()
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
+@given(st.binary(max_size=300), st.sampled_from(["", "koi8-r", "shift_jis"]))
+def test_any_bytes_are_decoded_or_refused(data: bytes, declared: str) -> None:
     with contextlib.suppress(UnreadableFile):
-        text, broken = decode_counted(data)
-        assert 0 <= broken <= len(text)
+        assert clean(clean(decode(data, declared))) == clean(decode(data, declared))
 
 
 @given(st.text(max_size=200).filter(lambda text: "\x1b" not in text and "\0" not in text))
 def test_utf8_is_never_guessed_at(text: str) -> None:
     if not text.startswith("\ufeff") and sum(c < " " or c == "\x7f" for c in text) <= 2:
-        assert decode_counted(text.encode()) == (text, 0)
+        assert decode(text.encode()) == text
 
 
 def test_one_damaged_character_keeps_a_file_utf8() -> None:
     data = (RUSSIAN * 20).encode()
-    broken = data[:101] + b"\xff" + data[101:]
-    assert decode(broken).count("погоде") >= 19
+    assert decode(data[:101] + b"\xff" + data[101:]).count("погоде") >= 19
 
 
 def test_random_bytes_are_binary() -> None:
@@ -144,7 +99,7 @@ def test_instructions_in_invisible_tag_characters_are_gone() -> None:
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey me")
     for text in (hidden, "\U000e0000", "\U000e007f"):
         assert clean(f"Rule {text}one") == f"Rule {' ' * len(text)}one"
-        assert read_markdown(f"# Rules{text}\n".encode(), "n").title == "Rules"
+        assert parse_markdown(f"# Rules{text}\n".encode(), "n").title == "Rules"
 
 
 def test_other_characters_stay_as_they_are() -> None:
@@ -153,7 +108,7 @@ def test_other_characters_stay_as_they_are() -> None:
 
 
 def test_every_reader_cleans() -> None:
-    for read in (read_plain, read_markdown, read_rst):
+    for read in (parse_plain, parse_markdown, parse_rst):
         assert read(b"a\x00b\r\nc\x0cd\xe2\x80\xaee", "n").text == "a b\nc\nd e"
 
 
@@ -162,7 +117,7 @@ def test_every_reader_cleans() -> None:
 
 def test_atx_and_setext_headings() -> None:
     text = "# One #\n\nbody\n\nTwo\n===\n\n### Three ###  \nbody\n\nFour\n----\n\n#no\n####### no\n#\n"
-    content = read_markdown(text.encode(), "a.md")
+    content = parse_markdown(text.encode(), "a.md")
     assert titles(content) == [(1, "One"), (1, "Two"), (3, "Three"), (2, "Four")]
     assert [text[mark.start :].split("\n")[0] for mark in content.headings] == [
         "# One #",
@@ -189,7 +144,7 @@ def test_heading_titles_lose_their_markup() -> None:
 
 def test_front_matter_gives_the_title_and_is_no_text() -> None:
     text = '---\ntitle: "Fares: 2025"\nid: fares\n---\n\n# Overview\n'
-    content = read_markdown(text.encode(), "a.md")
+    content = parse_markdown(text.encode(), "a.md")
     assert content.title == "Fares: 2025"
     assert content.text == "# Overview\n"
     assert titles(content) == [(1, "Overview")]
@@ -199,17 +154,17 @@ def test_front_matter_gives_the_title_and_is_no_text() -> None:
 
 def test_front_matter_alone_is_the_text() -> None:
     text = "---\ntitle: Fares\n---\n"
-    content = read_markdown(text.encode(), "a.md")
+    content = parse_markdown(text.encode(), "a.md")
     assert (content.text, content.title) == (text, "Fares")
 
 
 def test_markdown_title_falls_back_to_heading_then_name() -> None:
-    assert read_markdown(b"text\n\n## Second\n", "a.md").title == "Second"
-    assert read_markdown(b"text", "winter memo.md").title == "winter memo"
+    assert parse_markdown(b"text\n\n## Second\n", "a.md").title == "Second"
+    assert parse_markdown(b"text", "winter memo.md").title == "winter memo"
 
 
 def test_a_heading_of_a_megabyte_has_a_short_title() -> None:
-    content = read_markdown(b"# " + b"a" * 1_000_000, "a.md")
+    content = parse_markdown(b"# " + b"a" * 1_000_000, "a.md")
     assert len(content.title) == 200
 
 
@@ -220,7 +175,7 @@ def test_rst_levels_by_order_of_appearance() -> None:
     text = (
         "=====\nTitle\n=====\n\nOne\n===\n\ntext\n\nTwo\n---\n\n.. _label:\n\nThree\n=====\n\nFour ``x``\n~~~~~~~~~~\n"
     )
-    content = read_rst(text.encode(), "a.rst")
+    content = parse_rst(text.encode(), "a.rst")
     assert titles(content) == [(1, "Title"), (2, "One"), (3, "Two"), (2, "Three"), (4, "Four x")]
     assert content.title == "Title"
     assert content.headings[0].start == 0
@@ -237,14 +192,14 @@ def test_rst_tables_transitions_and_literals_are_no_headings() -> None:
 
 def test_header_lines_at_the_top_give_the_title() -> None:
     text = "PEP: 8\nTitle: Style Guide for Python Code\nAuthor: Guido,\n        Barry\n\n\nIntroduction\n============\n"
-    assert read_rst(text.encode(), "pep-0008.rst").title == "Style Guide for Python Code"
+    assert parse_rst(text.encode(), "pep-0008.rst").title == "Style Guide for Python Code"
 
 
 def test_underlined_lines_in_plain_text() -> None:
     text = (
         "1. Scope\n********\n\nbody\n\n1.1. Rules\n==========\n\nname  age\n---------------\n\nshort\n--------------\n"
     )
-    content = read_plain(text.encode(), "policy.txt")
+    content = parse_plain(text.encode(), "policy.txt")
     assert titles(content) == [(1, "1. Scope"), (2, "1.1. Rules")]
     assert content.title == "policy"
 
@@ -260,3 +215,83 @@ def test_long_lines_take_linear_time() -> None:
     ):
         markdown_headings(text)
         underlined_headings(text)
+
+
+# --- AsciiDoc, source code, subtitles, RTF ----------------------------------------------------------------------------
+
+
+def test_asciidoc_headings() -> None:
+    text = "= Manual\n\n== Fares ==\n\n----\n== no\n----\n\n=== Deep\n\n====\n== no\n====\n\n==no\n"
+    content = parse_asciidoc(text.encode(), "a.adoc")
+    assert (content.text, content.title) == (text, "Manual")
+    assert titles(content) == [(1, "Manual"), (2, "Fares"), (3, "Deep")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "class A:\n    async def b(self):\n        pass\ndef c(): x",
+            [(1, "class A"), (2, "async def b"), (1, "def c")],
+        ),
+        ("export class A<T> {\n  go() {}\n}\nfunction g() {}\n", [(1, "export class A"), (1, "function g")]),
+        ("impl Go for A {\n    pub async fn go(&self) {}\n}\n", [(1, "impl Go"), (2, "pub async fn go")]),
+        ("package a\ntype S struct {\n}\nfunc go(x int) {\n}\n", [(1, "type S"), (1, "func go")]),
+        ("go() {\n  ls\n}\n", [(1, "go() {")]),
+        ("CREATE TABLE users (id INT);\n", [(1, "CREATE TABLE users")]),
+        ("[project]\nname = 1\n[[tool.a]]\n", [(1, "[project]"), (1, "[[tool.a]]")]),
+        ("\\section{Fares}\ntext\n", [(1, "\\section{Fares}")]),
+        ("a=b\n# def no\nx = [1]\n", []),
+    ],
+)
+def test_definitions_are_headings(text: str, expected: list[tuple[int, str]]) -> None:
+    content = parse_source(text.encode(), "a.x")
+    assert (content.text, content.title) == (text, "a")
+    assert titles(content) == expected
+
+
+def test_subtitles_are_what_is_said() -> None:
+    vtt = (
+        "WEBVTT - Talk\n\nNOTE not said\n\n1\n00:01.000 --> 00:03.000 align:start\n<v.loud Ada>The ferry <i>leaves</i>\n\n"
+        "00:03.000 --> 00:05.000\n<v Ada>at nine &amp; returns.</v>\n\n01:01:05.000 --> 01:01:07.000\n<v Bob>Thank <00:00:05.500>you.\n"
+    )
+    assert (
+        parse_subtitles(vtt.encode(), "a.vtt").text == "Ada: The ferry leaves at nine & returns.\n\nBob: Thank you.\n"
+    )
+    srt = "\ufeff1\r\n00:00:01,000 --> 00:00:03,500\r\n{\\an8}<b>The ferry</b>\r\nleaves.\r\n\r\n2\r\n00:00:04,000 --> 00:00:05,000\r\n"
+    assert parse_subtitles((srt + "At nine.\r\n").encode(), "a.srt").text == "The ferry leaves.\nAt nine.\n"
+    assert parse_subtitles((srt + "The ferry leaves.").encode(), "a.srt").text == "The ferry leaves.\n"
+
+
+@pytest.mark.parametrize("text", ["WEBVTT\n", "words only\n", "1\n00:00:01,000 --> 00:00:02,000\n\n"])
+def test_subtitles_without_text(text: str) -> None:
+    with pytest.raises(UnreadableFile, match="subtitles without any text"):
+        parse_subtitles(text.encode(), "a.vtt")
+
+
+def test_rich_text() -> None:
+    body = (
+        r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}{\stylesheet{\s1 heading 1;}}{\info{\title T}}{\*\unknown junk}"
+        r"Scope\par 20 \'80, na\'efve, \u8364?\par\trowd\intbl to\cell fare\cell\row End.}"
+    )
+    content = parse_rtf(body.encode(), "memo.rtf")
+    assert content.text == "Scope\n20 €, naïve, €\nto | fare\nEnd."
+    assert content.title == "memo"
+
+
+@given(
+    st.lists(st.sampled_from(["{", "}", "\\", "'", "*", "e9", "\\par ", "\\u8 ", "\\bin3 ", "\\f9", "x", "\\cell "]))
+)
+def test_any_rich_text_is_text_or_a_reason(tokens: list[str]) -> None:
+    with contextlib.suppress(UnreadableFile):
+        parse_rtf(f"{{\\rtf1 {''.join(tokens)}".encode(), "a.rtf")
+
+
+@pytest.mark.parametrize("parse", [parse_source, parse_subtitles, parse_rtf, parse_asciidoc])
+@pytest.mark.parametrize(
+    "line", ["a" * 1_000_000, "public " * 50 + "\n", "(" * 390 + "\n", "<v ", "a:b-c.d" * 50 + "\n", "\n \n", "{\\b "]
+)
+def test_hostile_lines_take_linear_time(parse: object, line: str) -> None:
+    text = "{\\rtf1 00:00.000 --> 00:01.000\n" + line * (300_000 // len(line))
+    with contextlib.suppress(UnreadableFile):
+        parse(text.encode(), "a")  # type: ignore[operator]

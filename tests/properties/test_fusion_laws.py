@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.fusion import WEIGHT, fuse
+from openbook.knowledge.indexes import WORDS_WEIGHT, fuse
 
 COSINE = st.floats(-1.0, 1.0, width=32)
 BM25 = st.floats(0.0, 40.0, width=32)
@@ -46,9 +46,9 @@ def test_whoever_is_not_worse_in_both_does_not_score_lower(
 
 
 def test_scores_are_weighted_shares_of_what_is_possible() -> None:
-    assert fused([(1.0, 20.0), (0.5, 0.0)], 20.0) == [1.0, (1.0 - WEIGHT) * 0.5]
+    assert fused([(1.0, 20.0), (0.5, 0.0)], 20.0) == [1.0, (1.0 - WORDS_WEIGHT) * 0.5]
 
 
 def test_a_query_whose_words_stand_nowhere_is_ranked_by_its_vector() -> None:
-    assert fused([(0.2, 0.0), (0.6, 0.0)], 0.0) == [(1.0 - WEIGHT) * 0.2, (1.0 - WEIGHT) * 0.6]
+    assert fused([(0.2, 0.0), (0.6, 0.0)], 0.0) == [(1.0 - WORDS_WEIGHT) * 0.2, (1.0 - WORDS_WEIGHT) * 0.6]
     assert fuse(np.empty(0), np.empty(0), 3.0).shape == (0,)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openbook.knowledge.indexes import Indexes, check
+from openbook.knowledge.check import index_problems
+from openbook.knowledge.indexes import Indexes
 from tests.knowledge.small_bases import Base, Text, ids, plain_bm25, plain_dense, search
 
 WORDS = st.sampled_from(
@@ -49,8 +50,10 @@ def test_neither_segments_nor_order_nor_other_contents_matter(
         indexes = Indexes.open(folder, base.source(), ids(*contents))
         assert search(base, indexes, live, query) == expected
         if data.draw(st.booleans()):
-            assert search(base, Indexes.forget(folder, base.source(), ids(*live)), live, query) == expected
-            assert check(folder, base.source(), ids(*live)).problems == ()
+            assert (
+                search(base, Indexes.refresh(folder, base.source(), ids(*live), forget=True), live, query) == expected
+            )
+            assert not list(index_problems(folder, base.source(), ids(*live)))
 
 
 @given(TEXTS, QUERY, st.integers(1, 12))
@@ -83,10 +86,10 @@ def test_damage_to_any_file_changes_no_answer(texts: list[Text], data: st.DataOb
         damage(data.draw(st.sampled_from(files)), data.draw(st.sampled_from(["flip", "truncate", "delete"])), chance)
         opened = Indexes.open(folder, base.source(), ids(*contents))
         assert search(base, opened, contents, "ferry bridge") == expected
-        assert check(folder, base.source(), ids(*contents)).problems != ()
+        assert list(index_problems(folder, base.source(), ids(*contents)))
         again = Indexes.refresh(folder, base.source(), ids(*contents))
         assert search(base, again, contents, "ferry bridge") == expected
-        assert check(folder, base.source(), ids(*contents)).problems == ()
+        assert not list(index_problems(folder, base.source(), ids(*contents)))
 
 
 def damage(path: Path, how: str, chance: random.Random) -> None:

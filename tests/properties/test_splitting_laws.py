@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
-from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from openbook.knowledge.splitting import TokenCounter, remembering, sentence_spans, split
+from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.splitter import split
 from openbook.records import Content, HeadingMark, PageSpan
 
 PIECES = [
@@ -36,34 +35,11 @@ def contents(draw: st.DrawFn) -> Content:
 LIMITS = st.integers(1, 120)
 
 
-def words(texts: Sequence[str]) -> list[int]:
-    return [len(re.findall(r" ?\w{1,4}|[^\w\s]|\s", text)) for text in texts]
-
-
-def utf8(texts: Sequence[str]) -> list[int]:
-    return [len(text.encode(errors="surrogatepass")) for text in texts]
-
-
-def more_together(texts: Sequence[str]) -> list[int]:
-    """A text has far more tokens than its parts have, so that no sum of parts is enough."""
-    return [len(text) ** 2 // 3 for text in texts]
-
-
-def by_last(texts: Sequence[str]) -> list[int]:
-    return [len(text) * (1 + ord(text[-1]) % 3) if text else 0 for text in texts]
-
-
-COUNTERS = st.sampled_from([words, utf8, more_together, by_last])
-
-
 @st.composite
-def sizes(draw: st.DrawFn) -> dict[str, Any]:
+def sizes(draw: st.DrawFn) -> dict[str, int]:
     """Arguments of `split`, overlap included."""
     limit = draw(LIMITS)
-    overlap = draw(st.one_of(st.just(0), st.integers(0, limit - 1)))
-    if draw(st.booleans()):
-        return {"passage_chars": limit, "overlap_chars": overlap}
-    return {"passage_tokens": limit, "overlap_tokens": overlap, "count": draw(COUNTERS)}
+    return {"passage_chars": limit, "overlap_chars": draw(st.one_of(st.just(0), st.integers(0, limit - 1)))}
 
 
 @given(contents(), LIMITS)
@@ -75,36 +51,12 @@ def test_passages_cover_the_text_exactly(content: Content, limit: int) -> None:
     assert all(0 < span.end - span.start <= limit for span in spans)
 
 
-@given(contents(), LIMITS, COUNTERS)
+@given(contents(), LIMITS, st.integers(0, 119))
 @settings(deadline=None)
-def test_no_passage_has_more_tokens_than_the_limit(content: Content, limit: int, count: TokenCounter) -> None:
-    spans = split(content, passage_tokens=limit, count=count)
-    assert [span.start for span in spans] == [0, *(span.end for span in spans)][: len(spans)]
-    assert (spans[-1].end if spans else 0) == len(content.text)
-    assert all(span.end > span.start for span in spans)
-    for span in spans:
-        assert count([content.text[span.start : span.end].strip()])[0] <= limit or span.end - span.start == 1
-
-
-@given(contents(), LIMITS)
-@settings(deadline=None)
-def test_one_token_for_each_character_is_the_limit_in_characters(content: Content, limit: int) -> None:
-    def characters(texts: Sequence[str]) -> list[int]:
-        return list(map(len, texts))
-
-    assert split(content, passage_tokens=limit, count=characters) == split(content, passage_chars=limit)
-
-
-@given(contents(), LIMITS, st.integers(0, 119), st.one_of(st.none(), COUNTERS))
-@settings(deadline=None)
-def test_overlap(content: Content, limit: int, overlap: int, count: TokenCounter | None) -> None:
+def test_overlap(content: Content, limit: int, overlap: int) -> None:
     overlap %= limit
-    if count:
-        plain = split(content, passage_tokens=limit - overlap, count=count)
-        spans = split(content, passage_tokens=limit, overlap_tokens=overlap, count=count)
-    else:
-        plain = split(content, passage_chars=limit - overlap)
-        spans = split(content, passage_chars=limit, overlap_chars=overlap)
+    plain = split(content, passage_chars=limit - overlap)
+    spans = split(content, passage_chars=limit, overlap_chars=overlap)
     assert [span.end for span in spans] == [span.end for span in plain]  # so the union covers, as `plain` does
     starts = [span.start for span in spans]
     assert all(before < after for before, after in itertools.pairwise(starts))
@@ -113,31 +65,22 @@ def test_overlap(content: Content, limit: int, overlap: int, count: TokenCounter
         assert (span.page, span.headings) == (without.page, without.headings)
         if span.start < without.start:
             assert span.start in [at for at, _ in sentence_spans(content.text, previous, without.start)]
-            text = content.text[span.start : span.end]
-            assert count([text.strip()])[0] <= limit if count else len(text) <= limit
-            assert count or without.start - span.start <= overlap
+            assert span.end - span.start <= limit
+            assert without.start - span.start <= overlap
         else:
             assert span.start == without.start
         previous = without.start
 
 
-@given(st.lists(st.lists(TEXTS, max_size=5), max_size=4), COUNTERS, st.integers(1, 20))
-@settings(deadline=None)
-def test_a_counter_that_remembers_counts_alike(batches: list[list[str]], count: TokenCounter, most: int) -> None:
-    remembered = remembering(count, longest=5, most=most)
-    for texts in [*batches, *batches]:
-        assert list(remembered(texts)) == list(count(texts))
-
-
 @given(contents(), sizes())
 @settings(deadline=None)
-def test_splitting_is_a_function(content: Content, size: dict[str, Any]) -> None:
+def test_splitting_is_a_function(content: Content, size: dict[str, int]) -> None:
     assert split(content, **size) == split(content, **size)
 
 
 @given(contents(), sizes())
 @settings(deadline=None)
-def test_headings_and_pages_are_those_at_the_first_visible_character(content: Content, size: dict[str, Any]) -> None:
+def test_headings_and_pages_are_those_at_the_first_visible_character(content: Content, size: dict[str, int]) -> None:
     deepest_before = -1
     for span in split(content, **size):
         visible = re.compile(r"\S").search(content.text, span.start, span.end)
@@ -154,7 +97,7 @@ def test_headings_and_pages_are_those_at_the_first_visible_character(content: Co
 
 @given(contents(), sizes())
 @settings(deadline=None)
-def test_what_a_passage_shows_is_all_on_its_page(content: Content, size: dict[str, Any]) -> None:
+def test_what_a_passage_shows_is_all_on_its_page(content: Content, size: dict[str, int]) -> None:
     for span in split(content, **size) if content.pages else ():
         for visible in re.compile(r"\S").finditer(content.text, span.start, span.end):
             assert span.page == max(page.number for page in content.pages if page.start <= visible.start())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-from openbook.cli import main, session
+from openbook.cli import context, main
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
@@ -37,7 +37,7 @@ def open_model() -> FrozenModel:
 
 
 # Workers import this file too, under another name.
-fakes: Any = session
+fakes: Any = context
 fakes.open_embedder = lambda *_, **__: HashEmbedder()
 fakes.model_opener = lambda *_, **__: open_model
 

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openbook.answer import ask
-from openbook.answer_text import ABSTENTION, TextPreview, tidy
+from openbook.answer_text import TextPreview, tidy
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.versions import tag
+from openbook.prompts import ABSTENTION
 from openbook.records import Answer, Citation, ReaderFormat
 from openbook.serving import answers
 from openbook.serving.answers import Conversation, ModelName, footnotes

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from openbook.inference.kv_cache import KVCache
-from openbook.knowledge.forgetting import interrupted
+from openbook.knowledge.erasure import interrupted
 from openbook.serving.configuration import Bounds
 from openbook.serving.errors import ApiError, api_error
 from openbook.serving.schemas import UploadBody

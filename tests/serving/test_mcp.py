@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 import pytest
 from mcp import Client, StdioServerParameters
 
 from openbook.answer import Options
-from openbook.answer_text import ABSTENTION
 from openbook.knowledge import KnowledgeBase, RunOptions, add
 from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of
 from openbook.serving.mcp import MAX_CHARS, make_server
 from openbook.testing import HashEmbedder, echo_model
-from tests.conftest import MODEL_HOME, ROOT
-from tests.serving.conftest import LONG_S
+from tests.conftest import MODEL_HOME
 
 _Result = TypeVar("_Result")
 BRIDGE = "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.\n"
@@ -158,71 +152,6 @@ def test_calls_at_the_same_time_do_not_meet(base: KnowledgeBase, embedder: HashE
     assert together[:3] * 4 == together
     alone = [json.dumps(call(base, embedder, "ask", question=q), sort_keys=True) for q in questions[:3]]
     assert together[:3] == alone
-
-
-# --- openbook mcp --http ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def over_http(base: KnowledgeBase) -> Iterator[str]:
-    """The address, without a path, of `openbook mcp --http` over fakes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, str(SCRIPT), "mcp", "--kb", str(base.folder), "--http", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
-        try:
-            while True:
-                assert process.poll() is None
-                with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(LONG_S)
-
-
-def test_over_http_only_its_own_names_and_pages_are_answered(base: KnowledgeBase) -> None:
-    with over_http(base) as address, httpx.Client(base_url=address, trust_env=False, timeout=LONG_S) as client:
-        port = address.rpartition(":")[2]
-
-        async def tools() -> set[str]:
-            async with Client(f"{address}/mcp") as client:
-                return {tool.name for tool in (await client.list_tools()).tools}
-
-        assert asyncio.run(tools()) == {"search", "ask", "read_document"}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
-        accept = {"accept": "application/json, text/event-stream"}
-
-        def status(**headers: str) -> int:
-            return client.post("/mcp", json=body, headers={**accept, **headers}).status_code
-
-        own = status()
-        assert own not in (403, 421)
-        for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
-            assert status(host=host) == status(host=host, origin=f"http://{host}") == own
-        for host in (
-            "evil.example",
-            f"evil.example:{port}",
-            f"127.0.0.1.evil.example:{port}",
-            "127.0.0.1:1",
-            "localhost",
-        ):
-            assert status(host=host) == 421, host
-        for origin in ("http://evil.example", "http://127.0.0.1:1", "null"):
-            assert status(origin=origin) == 403, origin
-
-
-def test_over_http_bytes_that_others_read_in_another_way_are_refused(base: KnowledgeBase) -> None:
-    with (
-        over_http(base) as address,
-        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection,
-    ):
-        connection.sendall(b"POST /mcp HTTP/1.1\nHost: 127.0.0.1\n")
-        received = connection.recv(65536)
-    assert received.startswith(b"HTTP/1.1 400 ")
-    assert b"invalid_http" in received
 
 
 @pytest.mark.model

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from openbook.answer import Options, ask
-from openbook.answer_text import ABSTENTION
 from openbook.inference import connect_model
 from openbook.knowledge import KnowledgeBase
+from openbook.prompts import ABSTENTION
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder
 from tests.inference.test_openai import FakeServer, QuietServer

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from openbook.knowledge import KnowledgeBase, add
-from openbook.knowledge.checking import check
+from openbook.knowledge.check import check
 from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration

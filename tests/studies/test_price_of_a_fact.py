@@ -10,14 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from openbook.answer import CLOSED_BOOK
 from openbook.inference import FrozenModel
+from openbook.prompts import CLOSED_BOOK
 from openbook.records import Prompt
 from openbook.testing import HashEmbedder
-from openbook.training.instruction import ConversationLine
-from openbook.training.jsonl import read_lines
-from openbook.training.language import DocumentLine
-from openbook.training.reader import PassageLine
+from openbook.training.datasets import ConversationLine, DocumentLine, read_lines
+from openbook.training.reader_objective import PassageLine
 from openbook.training.recipe import load_recipe
 from studies.price_of_a_fact import facts
 from studies.price_of_a_fact.experiment import GIVEN, Arm, Lab, Plan, fact_questions, holds, run

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGUFWriter
 
-from openbook.training.attention import attend
-from openbook.training.examples import Branch, Row, Tree
-from openbook.training.recipe import Recipe
+from openbook.models import read_gguf
+from openbook.models.gguf_writer import copy_metadata
+from openbook.training.attention import use_tree_attention
+from openbook.training.export import write_model
+from openbook.training.network import config_of, write_vocabulary
+from openbook.training.recipe import Architecture, Recipe
+from openbook.training.trees import Branch, Row, Tree
+from tests.conftest import ROOT
 
 VOCABULARY = 97
+SHAPE = Architecture(vocabulary=500, width=64, layers=3, heads=4, key_value_heads=2, feed_forward=96)
+
+
+def write_tiny_model(path: Path, family: str = "llama") -> None:
+    """A GGUF file that the engine can open, with random numbers."""
+    from transformers import LlamaForCausalLM, Qwen2ForCausalLM
+
+    vocabulary, metadata = path.with_suffix(".vocabulary"), path.with_suffix(".metadata")
+    write_vocabulary(vocabulary, [(ROOT / "docs" / "architecture.md").read_text()], SHAPE, name="tiny")
+    header = read_gguf(vocabulary)
+    renamed = {key.replace("llama.", f"{family}."): value for key, value in header.metadata.items()}
+    writer = GGUFWriter(metadata, family)
+    copy_metadata(writer, replace(header, metadata=renamed))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    torch.manual_seed(3)
+    network = (LlamaForCausalLM if family == "llama" else Qwen2ForCausalLM)(config_of(read_gguf(metadata)))
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.add_(torch.randn_like(value) * (0.5 if name.endswith("bias") else 0.1))
+    state = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    write_model(path, metadata, state, quantisation="F32", reader=None)
 
 
 def small_network(seed: int = 0) -> Any:
@@ -28,7 +61,7 @@ def small_network(seed: int = 0) -> Any:
         use_cache=False,
     )
     network: Any = LlamaForCausalLM(config)
-    attend(network)
+    use_tree_attention(network)
     network.requires_grad_(False)
     network.lm_head.weight *= 20  # as it is made, no output could be likely
     return network.eval()
@@ -50,20 +83,18 @@ def small_recipe(**changes: Any) -> Recipe:
 
 
 def small_trees(count: int = 12, seed: int = 1) -> list[Tree]:
-    import random
-
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     def tokens(low: int, high: int) -> tuple[int, ...]:
-        return tuple(chance.randrange(VOCABULARY) for _ in range(chance.randint(low, high)))
+        return tuple(rng.randrange(VOCABULARY) for _ in range(rng.randint(low, high)))
 
     trees = []
     for i in range(count):
-        passages = tuple(tokens(3, 9) for _ in range(chance.choice((0, 0, 1, 4))))
+        passages = tuple(tokens(3, 9) for _ in range(rng.choice((0, 0, 1, 4))))
         branches = []
-        for number in range(chance.randint(1, 4)):
+        for number in range(rng.randint(1, 4)):
             question, answer = tokens(2, 6), tokens(1, 4)
-            reads = tuple(chance.sample(range(len(passages)), chance.randint(0, len(passages))))
+            reads = tuple(rng.sample(range(len(passages)), rng.randint(0, len(passages))))
             branches.append(Branch((*question, *answer), len(question), "answer", str(number), reads=reads))
         trees.append(Tree(tokens(4, 20), tuple(branches), f"line {i + 1}", passages))
     return trees
@@ -72,9 +103,7 @@ def small_trees(count: int = 12, seed: int = 1) -> list[Tree]:
 def dense_logits(network: Any, row: Row) -> torch.Tensor:
     """What `answer_logits` must give, by one mask of all tokens against all."""
     part = torch.tensor(row.part)
-    sees = torch.zeros(len(row.seen), len(row.seen), dtype=torch.bool)
-    for number, parts in enumerate(row.seen):
-        sees[number, list(parts)] = True
+    sees = torch.tensor([[i in parts for i in range(len(row.visible_parts))] for parts in row.visible_parts])
     hidden = network.model(
         input_ids=torch.tensor([row.tokens]),
         position_ids=torch.tensor([row.positions]),
@@ -85,7 +114,7 @@ def dense_logits(network: Any, row: Row) -> torch.Tensor:
 
 
 class Letters:
-    """A vocabulary of small letters and spaces; what it does not know is lost, as in vocabularies without bytes."""
+    """A vocabulary of small letters and spaces. It loses everything else, like vocabularies without bytes."""
 
     chat_template = ""
     end_token = 27

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from openbook.errors import StorageError, TrainingError
-from openbook.training.checkpoints import KEPT, Checkpoint, State, newest, save
+from openbook.training.checkpoints import KEPT, Checkpoint, State, load_newest, save
 
 RECIPE = "a" * 64
 
@@ -22,7 +22,7 @@ def checkpoint(step: int) -> Checkpoint:
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     for step in range(1, 5):
         save(tmp_path, checkpoint(step))
-    found = newest(tmp_path, RECIPE, pytest.fail)
+    found = load_newest(tmp_path, RECIPE, pytest.fail)
     assert found is not None
     assert found.state == State(RECIPE, 4, tokens=40)
     assert torch.equal(found.parameters["w"], torch.full((3, 4), 4.0))
@@ -30,7 +30,7 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 
 def test_none_is_none(tmp_path: Path) -> None:
-    assert newest(tmp_path / "none", RECIPE, pytest.fail) is None
+    assert load_newest(tmp_path / "none", RECIPE, pytest.fail) is None
 
 
 @pytest.mark.parametrize("name", ["parameters.safetensors", "moments.safetensors", "state.json"])
@@ -41,7 +41,7 @@ def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name:
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     said: list[str] = []
-    found = newest(tmp_path, RECIPE, said.append)
+    found = load_newest(tmp_path, RECIPE, said.append)
     assert found is not None
     assert found.state.step == 1
     assert "step-00000002 is damaged" in said[0]
@@ -51,13 +51,13 @@ def test_a_flipped_bit_is_named_and_the_one_before_is_used(tmp_path: Path, name:
 def test_when_none_is_whole_the_run_does_not_begin_again_by_itself(tmp_path: Path) -> None:
     (save(tmp_path, checkpoint(1)) / "state.json").unlink()
     with pytest.raises(TrainingError, match=r"No checkpoint in .* is whole"):
-        newest(tmp_path, RECIPE, lambda line: None)
+        load_newest(tmp_path, RECIPE, lambda line: None)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(1))
     with pytest.raises(TrainingError, match="is of another recipe"):
-        newest(tmp_path, "b" * 64, pytest.fail)
+        load_newest(tmp_path, "b" * 64, pytest.fail)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
@@ -73,7 +73,7 @@ def test_a_disk_that_takes_no_more_leaves_the_one_before(tmp_path: Path) -> None
             save(tmp_path, large)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    found = newest(tmp_path, RECIPE, pytest.fail)
+    found = load_newest(tmp_path, RECIPE, pytest.fail)
     assert found is not None
     assert found.state.step == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -11,22 +11,28 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from openbook.errors import ConfigError, StorageError
+from openbook.models.aliases import name_problem
 from openbook.models.manifest import checked_date
-from openbook.models.names import name_problem
 from openbook.models.training_record import TrainingRecord
-from openbook.training.jsonl import read_lines
-from openbook.training.reader import PassageLine
-from openbook.training.recipe import Data, load_recipe
+from openbook.training.recipe import load_recipe
 from tests.conftest import ROOT
 from tests.training.networks import small_recipe
 
 SHIPPED = ROOT / "openbook" / "models" / "data"
-TEXT = f"""
-name = "small"
-[base]
+BASE = f"""[base]
 model = "smollm2-135m-instruct"
 digest = "{"0" * 64}"
-[objective]
+"""
+ARCHITECTURE = """[architecture]
+vocabulary = 500
+width = 32
+layers = 2
+heads = 4
+feed_forward = 64
+"""
+TEXT = f"""
+name = "small"
+{BASE}[objective]
 kind = "reader"
 instruction = "Answer."
 abstention = "Not stated."
@@ -67,6 +73,12 @@ def test_layout_and_comments_do_not_matter_and_every_value_does(tmp_path: Path) 
             "does not match any of the expected tags: 'reader', 'instruction', 'language-modeling'",
         ),
         ('name = "small"', 'name = "../small"', "name:"),
+        ("[objective]", ARCHITECTURE + "[objective]", "give either base"),
+        (BASE, "", "give either base"),
+        (BASE, ARCHITECTURE, 'needs method.kind = "full"'),
+        (BASE, ARCHITECTURE.replace("32", "30"), "even multiple"),
+        (BASE, ARCHITECTURE + "key_value_heads = 3\n", "multiple of key_value_heads"),
+        ("[loop]", '[method]\nkind = "full"\n[export]\nkind = "adapter"\n[loop]', "full training gives no adapter"),
         ('name = "small"', 'name = "small', "is not valid TOML"),
     ],
 )
@@ -76,54 +88,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
     assert said in str(error.value)
 
 
-def test_a_recipe_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="Cannot read the recipe"):
         load_recipe(tmp_path / "none.toml")
-
-
-GOOD = '{"passage": "It rains.", "questions": [{"question": "Does it rain?", "answers": ["It rains"]}]}\n'
-
-
-def data(folder: Path, content: bytes, name: str = "train.jsonl") -> Data:
-    (folder / name).write_bytes(content)
-    return Data(file=name, sha256=hashlib.sha256(content).hexdigest())
-
-
-def test_lines_are_read_plain_and_compressed(tmp_path: Path) -> None:
-    content = (GOOD + "\n" + GOOD).encode()
-    for each in (data(tmp_path, content), data(tmp_path, gzip.compress(content), "train.jsonl.gz")):
-        lines = list(read_lines(each, tmp_path, PassageLine))
-        assert [place for place, _ in lines] == [f"{each.file} line 1", f"{each.file} line 3"]
-        assert lines[0][1].questions[0].answers == ("It rains",)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("{", "line 2 is no valid example"),
-        ('{"passage": "x"}', "line 2 is no valid example: questions: field required"),
-        ('{"passage": "x", "questions": [], "more": 1}', "line 2 is no valid example"),
-        ("[" * 100_000, "line 2 is no valid example"),
-        ('{"passage": "\\ud800", "questions": 3}', "line 2 is no valid example"),
-    ],
-)
-def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, said: str) -> None:
-    each = data(tmp_path, (GOOD + line + "\n").encode())
-    with pytest.raises(ConfigError, match=said):
-        list(read_lines(each, tmp_path, PassageLine))
-
-
-def test_other_data_than_the_recipe_names_is_refused(tmp_path: Path) -> None:
-    each = data(tmp_path, GOOD.encode())
-    (tmp_path / "train.jsonl").write_text(GOOD * 2)
-    with pytest.raises(ConfigError, match="is not the data that the recipe names"):
-        list(read_lines(each, tmp_path, PassageLine))
-    with pytest.raises(ConfigError, match="holds no examples"):
-        list(read_lines(data(tmp_path, b"\n"), tmp_path, PassageLine))
-    with pytest.raises(ConfigError, match="no valid gzip file"):
-        list(read_lines(data(tmp_path, b"\x1f\x8bnothing", "x.gz"), tmp_path, PassageLine))
-    with pytest.raises(StorageError, match="Cannot read the training data"):
-        list(read_lines(Data(file="gone", sha256="0" * 64), tmp_path, PassageLine))
 
 
 @given(

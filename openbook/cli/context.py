@@ -1,0 +1,220 @@
+"""What several verbs need: the settings, and what they name, opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openbook.cli import display, private
+from openbook.config import Settings, load_settings
+from openbook.errors import ConfigError, KnowledgeBaseInvalid
+
+if TYPE_CHECKING:
+    from openbook.answer import Options
+    from openbook.inference import FrozenModel
+    from openbook.inference.embedder import OnnxEmbedder
+    from openbook.inference.kv_cache import KVCache
+    from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.knowledge.splitter import Sizing
+    from openbook.models import ModelReference, ModelStore
+    from openbook.records import Decoding, Embedder
+
+API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
+
+
+def settings(**flags: object) -> Settings:
+    current = load_settings(flags=flags)
+    private.share_as([current.home, current.default_kb])
+    return current
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def store(current: Settings) -> ModelStore:
+    from openbook.models import ModelStore
+
+    return ModelStore(current.models_dir)
+
+
+def states(current: Settings) -> KVCache:
+    """What models computed of passages, kept for later processes."""
+    from openbook.inference.kv_cache import KVCache
+
+    return KVCache(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
+
+
+def ready_model(current: Settings, name: str) -> ModelReference:
+    """The stored model of that name, pulled first if the catalogue has it, and verified."""
+    from openbook.inference.trial import try_model
+    from openbook.models import ensure
+
+    with display.progress() as show:
+        fetching = partial(show, "fetch")
+        return ensure(store(current), name, announce=display.note, progress=fetching, try_out=try_model)
+
+
+def load(current: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
+    """Open a stored model, as the settings have it."""
+    from openbook.inference import load_model
+
+    return load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
+
+
+def open_embedder(current: Settings, name: str = "") -> OnnxEmbedder:
+    """The embedder of that name (default: the one of the settings)."""
+    from openbook.inference import load_embedder
+
+    return load_embedder(ready_model(current, name or current.embedder), threads=current.threads)
+
+
+def model_opener(current: Settings) -> Callable[[], FrozenModel]:
+    """Fetch and verify the model to ask now; the function returned opens it, on any thread.
+
+    The model is one of the server at `base_url`, when that is set, otherwise one of the store.
+    """
+    from openbook.inference import connect_model
+
+    if current.base_url:
+        key = os.environ.get(API_KEY, "")
+        return partial(
+            connect_model,
+            current.model,
+            base_url=current.base_url,
+            api_key=key,
+            context_tokens=current.context_tokens,
+        )
+    reference = ready_model(current, current.model)
+    return partial(load, current, reference, states(current))
+
+
+@contextmanager
+def opened_model(current: Settings) -> Iterator[FrozenModel]:
+    with closing(model_opener(current)()) as model:
+        yield model
+
+
+def answer_options(current: Settings, decoding: Decoding | None = None) -> Options:
+    """How the settings have questions answered; without `decoding`, always the same."""
+    from openbook.answer import Options
+    from openbook.records import Decoding
+
+    return Options(current.passages, current.strategy, decoding or Decoding(max_tokens=current.max_tokens))
+
+
+# --- knowledge bases --------------------------------------------------------------------------------------------------
+
+
+def open_base(current: Settings) -> KnowledgeBase:
+    from openbook.knowledge import KnowledgeBase
+
+    return KnowledgeBase.open(current.default_kb)
+
+
+def open_searchable(current: Settings) -> tuple[KnowledgeBase, Embedder]:
+    """The knowledge base of the settings and the embedder that it was made with."""
+    base = open_base(current)
+    embedder = open_embedder(current, base.embedder.name)
+    base.check_embedder(embedder.identity)
+    remember_place(current, base)
+    return base, embedder
+
+
+def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
+    """As `open_searchable`; where there is none yet, a new one with the embedder of the settings."""
+    from openbook.errors import KnowledgeBaseMissing
+
+    try:
+        return open_searchable(current)
+    except KnowledgeBaseMissing:
+        embedder = open_embedder(current)
+        return new_base(current, current.default_kb, embedder), embedder
+
+
+def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBase:
+    """An empty one in `folder`, as the settings have it; the one that is there, if another process made it meanwhile."""
+    from openbook.knowledge import KnowledgeBase
+
+    return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing_of(current))
+
+
+def check_places(docs: Iterable[Path], kb: Path | None, *files: Path) -> None:
+    """Raises ConfigError for documents and a knowledge base at once, KnowledgeError for what is not there."""
+    from openbook.knowledge.discovery import check_exists
+
+    docs = list(docs)
+    if docs and kb is not None:
+        raise ConfigError("--docs and --kb exclude each other; give one of them.")
+    for path in (*files, *docs):
+        check_exists(path)
+
+
+def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
+    """The knowledge base of exactly these documents, or without any that of the settings; it holds something."""
+    from openbook.knowledge.docs_cache import for_documents
+
+    if not docs:
+        base, embedder = open_searchable(current)
+        return must_hold_documents(base, str(current.default_kb)), embedder
+    embedder, sizing = open_embedder(current), sizing_of(current)
+    with run_options(current) as options:
+        base, report = for_documents(docs, current.cache_dir, embedder, options, sizing)
+    if report is not None:
+        display.print_problems(report.verdicts)
+    return must_hold_documents(base, ", ".join(map(str, docs))), embedder
+
+
+def must_hold_documents(base: KnowledgeBase, where: str) -> KnowledgeBase:
+    if not base.documents():
+        raise KnowledgeBaseInvalid(f"Nothing readable in {where}: no document went in, so there is nothing to ask.")
+    return base
+
+
+def sizing_of(current: Settings) -> Sizing:
+    """How large the passages of a new knowledge base are."""
+    from openbook.knowledge.splitter import Sizing
+
+    return Sizing(current.passage_chars)
+
+
+@contextmanager
+def run_options(
+    current: Settings, labels: Iterable[str] = (), unlabel: Iterable[str] = (), *, retry: bool = False
+) -> Iterator[RunOptions]:
+    """How a run over files reads, by the settings, with bars on standard error."""
+    from openbook.knowledge import RunOptions
+    from openbook.knowledge.scope import checked_labels
+    from openbook.parsers.sandbox import Limits
+
+    limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
+    with display.progress() as show:
+        yield RunOptions(
+            limits,
+            checked_labels(labels),
+            checked_labels(unlabel),
+            retry,
+            current.ocr,
+            progress=show,
+        )
+
+
+def remember_place(current: Settings, base: KnowledgeBase) -> None:
+    """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
+    from openbook.files import make_folder, replace_file
+
+    note, place = current.bases_dir / base.id, os.fsencode(base.folder)
+    with suppress(OSError):  # a home that cannot be written still answers
+        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):
+            make_folder(current.bases_dir)
+            replace_file(note, place)
+
+
+def remembered_place(current: Settings, base_id: str) -> Path | None:
+    try:
+        return Path(os.fsdecode((current.bases_dir / base_id).read_bytes())) if base_id.isalnum() else None
+    except OSError:
+        return None

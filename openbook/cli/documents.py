@@ -1,0 +1,256 @@
+"""`openbook add, sync, remove, purge`: documents into a knowledge base and out of it again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openbook.cli import context, display
+from openbook.cli.options import JSON, KB, PATH, YES
+from openbook.cli.receipts import check_signing, write_signed
+from openbook.errors import ConfigError, KnowledgeError, StorageError
+
+if TYPE_CHECKING:
+    from openbook.knowledge import Report
+    from openbook.knowledge.discovery import SyncedFolder
+
+RETRY_S = 5.0  # after another writer, or a disk, refused a run
+
+_LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
+_OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=PATH)
+@KB
+@_LABEL
+@click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
+@_OCR
+@JSON
+def add(
+    paths: tuple[Path, ...],
+    kb: Path | None,
+    labels: tuple[str, ...],
+    unlabel: tuple[str, ...],
+    ocr: str | None,
+    as_json: bool,
+) -> None:
+    """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
+    from openbook.knowledge import add as add_files
+    from openbook.knowledge.discovery import check_exists
+
+    current = context.settings(kb=kb, ocr=ocr)
+    for path in paths:
+        check_exists(path)
+    base, embedder = context.ensure_base(current)
+    with context.run_options(current, labels, unlabel, retry=True) as options:
+        report = add_files(base, paths, embedder, options)
+    _show(report, current.default_kb, as_json=as_json)
+    if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
+        raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
+
+
+def _show(report: Report, folder: Path, *, as_json: bool) -> None:
+    import dataclasses
+
+    if as_json:
+        display.print_json({"knowledge_base": str(folder), **dataclasses.asdict(report)})
+    else:
+        display.print_report(report, folder)
+
+
+@click.command()
+@click.argument("folder", required=False, type=PATH)
+@KB
+@click.option("--include", multiple=True, help="Only files that match this glob, as in .gitignore (repeatable).")
+@click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
+@_LABEL
+@_OCR
+@click.option("--reset", is_flag=True, help="Forget the globs and labels that FOLDER had before.")
+@click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
+@click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
+@JSON
+def sync(
+    folder: Path | None,
+    kb: Path | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    labels: tuple[str, ...],
+    ocr: str | None,
+    reset: bool,
+    forget: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Make the knowledge base equal to FOLDER: what is new, changed, renamed or gone, as one new version.
+
+    FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
+    remembered folders are brought up to date together.
+    """
+    from openbook.knowledge.discovery import check_exists, display_path
+    from openbook.knowledge.scope import checked_labels
+    from openbook.knowledge.updates import forget_source, sources, sync_folders
+
+    current = context.settings(kb=kb, ocr=ocr)
+    if folder is None and (include or exclude or labels or reset or forget):
+        raise ConfigError("--include, --exclude, --label, --reset and --forget need a folder: openbook sync FOLDER ...")
+    if folder is not None and forget:
+        forget_source(context.open_base(current), folder)
+        click.echo(f"{folder} is no longer synced. To remove its documents: openbook remove {folder}")
+        return
+    if folder is not None:
+        check_exists(folder)
+    base, embedder = context.ensure_base(current) if folder else context.open_searchable(current)
+    folders = sources(base)
+    if folder is not None:
+        known = () if reset else folders
+        folders = [_merged(folder, known, include, exclude, checked_labels(labels), current.ocr)]
+    elif not folders:
+        raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
+    roots = {display_path(each.folder) for each in folders}
+
+    def run() -> None:
+        with context.run_options(current) as options:
+            report = sync_folders(base, folders, embedder, options)
+        _show(report, current.default_kb, as_json=as_json)
+        if closed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
+            raise KnowledgeError(f"{len(closed)} of {len(folders)} folders could not be synced: {closed[0].reason}.")
+
+    if watch:
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            _watch([each.folder for each in folders], run)
+    else:
+        run()
+
+
+def _merged(
+    folder: Path,
+    known: Sequence[SyncedFolder],
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    labels: frozenset[str],
+    ocr: str,
+) -> SyncedFolder:
+    """What is asked of `folder`, and where nothing is asked what is known of it."""
+    from openbook.knowledge import Rules
+    from openbook.knowledge.discovery import SyncedFolder
+
+    folder = Path(os.path.abspath(folder))
+    before = next((each for each in known if each.folder == folder), SyncedFolder(folder))
+    rules = Rules(include, exclude) if include or exclude else before.rules
+    return SyncedFolder(folder, rules, labels or before.labels, ocr or before.ocr)
+
+
+def _watch(folders: list[Path], run: Callable[[], None]) -> None:
+    """Run once, and again whenever something changed; what is refused now is tried again."""
+    from openbook.knowledge.updates import folder_changes
+
+    first = due = True
+    not_before = 0.0
+    for changed in folder_changes(folders):
+        due = due or changed > 0
+        if not due or time.monotonic() < not_before:
+            continue
+        try:
+            if not first:
+                display.note(f"{datetime.now().astimezone():%H:%M:%S}: something changed.")
+            run()
+            due = False
+        except (KnowledgeError, StorageError) as error:
+            if first:
+                raise
+            display.note(f"{error} Next try in {RETRY_S:g} s.")
+            not_before = time.monotonic() + RETRY_S
+        if first:
+            display.note(f"Watching {', '.join(map(str, folders))}. Ctrl-C ends it.")
+            first = False
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True)
+@KB
+@JSON
+def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
+    """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
+    from openbook.knowledge import remove as remove_documents
+    from openbook.knowledge.discovery import display_path
+    from openbook.knowledge.updates import sources
+
+    current = context.settings(kb=kb)
+    base = context.open_base(current)
+    report = remove_documents(base, documents)
+    _show(report, current.default_kb, as_json=as_json)
+    folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
+    back = [each.path for each in report.verdicts if each.path.startswith(folders) and os.path.lexists(each.path)]
+    if back and not as_json:
+        display.say(
+            f"Still in a synced folder: {display.short_paths(back)}. The next sync takes it in again unless --exclude says "
+            "not to."
+        )
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True)
+@KB
+@click.option("--copies", is_flag=True, help="Also purge other documents that hold the same text.")
+@YES
+@click.option("--proof", type=PATH, help="Write a signed proof, without names and text. See: openbook verify")
+@JSON
+def purge(
+    documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
+) -> None:
+    """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
+
+    Exits with 4 when the documents are purged and some file in the home folder may still hold traces; it is then named.
+    """
+    import dataclasses
+
+    from openbook.knowledge.erasure import named
+    from openbook.purge import Places, finish, proof_of, purge_everywhere
+
+    current = context.settings(kb=kb)
+    base = context.open_base(current)
+    if proof is not None:
+        check_signing(proof, current.home)
+    places = Places(current, context.states(current), context.store(current))
+    finished = finish(base, places)
+    try:
+        paths = named(base, documents)
+    except KnowledgeError as error:
+        if not finished:
+            raise
+        said = f"A purge that was interrupted is finished now. {error} What it deleted cannot be scanned for any more."
+        if proof is not None:
+            raise KnowledgeError(f"{said} So no proof is written.") from error
+        click.echo(said)
+        return
+    if not yes:
+        many = f"{display.count(len(paths), 'document')} ({display.short_paths(paths)})"
+        click.confirm(f"Delete {many} from all versions? This cannot be undone.", abort=True, err=True)
+    done = purge_everywhere(base, documents, places, copies=copies)
+    if proof is not None:
+        write_signed(proof, current.home, proof_of(done, base))
+    if as_json:
+        kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
+        dropped = {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
+        more = {
+            "models_that_learned_it": done.carried,
+            "proved": done.proved,
+            "scanned": done.scanned,
+            "out_of_reach": done.out_of_reach,
+        }
+        display.print_json({**dataclasses.asdict(done.purged), **dropped, **more})
+    else:
+        display.print_purged(done)
+    if not done.proved:
+        raise KnowledgeError(
+            f"The purge is not proved: {display.count(len(done.not_clean), 'file or folder')} below {current.home} may hold "
+            "traces of the documents. They are listed with what to do."
+        )

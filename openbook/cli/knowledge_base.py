@@ -1,0 +1,221 @@
+"""`openbook status, history, diff, tag, restore, prune, reembed, warm`: a knowledge base and its versions."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import click
+
+from openbook.cli import context, display, private
+from openbook.cli.options import JSON, KB, MODEL
+from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
+
+
+@click.command()
+@KB
+@click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
+@click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
+@JSON
+def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
+    """Show the knowledge base's version and size, its embedder, and the files that were not added."""
+    from openbook.inference.embedder import model_digest_of
+    from openbook.knowledge import KnowledgeBase
+    from openbook.knowledge.check import check as check_base
+
+    settings = context.settings(kb=kb)
+    folder = settings.default_kb
+    base = KnowledgeBase.open(folder, damaged=check)
+    if documents:
+        paths, labels = base.documents(), base.labels()
+        if as_json:
+            display.print_json({"folder": folder, "documents": paths, "labels": labels})
+        else:
+            display.print_documents(paths, labels)
+        return
+    checked = check_base(base) if check else None
+    found: dict[str, object] = {"folder": folder}
+    if checked is not None and checked.damaged:
+        if as_json:
+            display.print_json({**found, "check": checked})
+        else:
+            display.print_check(checked)
+        raise KnowledgeBaseDamaged(
+            f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
+            "and add the documents again."
+        )
+    current, states = base.status(), context.states(settings).kept()
+    digest = model_digest_of(current.embedder, [each.digest for each in context.store(settings).everything()])
+    current = dataclasses.replace(current, embedder=dataclasses.replace(current.embedder, digest=digest))
+    opened = private.open_folders([settings.home, folder])
+    if as_json:
+        found |= {**dataclasses.asdict(current), "kept_states": states, "open_folders": list(map(str, opened))}
+        display.print_json(found | ({"check": checked} if checked else {}))
+        return
+    display.print_status(folder, current, states, settings.kv_disk)
+    for advice in opened.values():
+        display.say(advice)
+    if checked is not None:
+        display.print_check(checked)
+
+
+@click.command()
+@KB
+@JSON
+def history(kb: Path | None, as_json: bool) -> None:
+    """List the kept versions, newest first: when, what changed, how many documents, tags."""
+    from openbook.knowledge.versions import history as versions_of
+
+    found = versions_of(context.open_base(context.settings(kb=kb)))
+    if as_json:
+        display.print_json({"versions": found})
+    else:
+        display.print_history(found)
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after", required=False)
+@KB
+@JSON
+def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None:
+    """Show which documents and passages changed from version BEFORE to AFTER (default: the newest).
+
+    A version is its number, a tag or a time such as 2026-01-31T12:00.
+    """
+    from openbook.knowledge import versions
+
+    base = context.open_base(context.settings(kb=kb))
+    end = versions.resolve_version(base, after) if after else base.version
+    found = versions.diff(base, versions.resolve_version(base, before), end)
+    if as_json:
+        display.print_json(found)
+    else:
+        display.print_difference(found)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version", required=False)
+@KB
+@click.option("--drop", is_flag=True, help="Delete the tag instead.")
+def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
+    """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
+    from openbook.knowledge import versions
+
+    base = context.open_base(context.settings(kb=kb))
+    if drop:
+        versions.drop_tag(base, name)
+        click.echo(f"Dropped the tag {name}.")
+    else:
+        number = versions.resolve_version(base, version) if version else None
+        click.echo(f"{name} is version {versions.tag(base, name, number)}.")
+
+
+@click.command()
+@click.argument("version")
+@KB
+def restore(version: str, kb: Path | None) -> None:
+    """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
+    from openbook.knowledge import versions
+
+    base = context.open_base(context.settings(kb=kb))
+    before, wanted = base.version, versions.resolve_version(base, version)
+    number = versions.restore(base, wanted)
+    click.echo(f"Version {number} has the documents of version {wanted}{' already' if number == before else ''}.")
+
+
+@click.command()
+@KB
+@click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
+@click.option("--save", is_flag=True, help="Apply this after every later change too.")
+@JSON
+def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
+    """Delete old versions and what only they hold. The newest and tagged versions always stay."""
+    from openbook.knowledge import versions
+    from openbook.knowledge.base import spans
+
+    base = context.open_base(context.settings(kb=kb))
+    policy = versions.Retention(keep) if keep else versions.retention(base.connection)
+    if policy == versions.Retention():
+        raise ConfigError("Say what to keep: give --keep N.")
+    pruned = versions.prune(base, policy)
+    if save:
+        versions.set_retention(base, policy)
+    if as_json:
+        display.print_json({"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept})
+    else:
+        kept = spans(pruned.kept)
+        click.echo(f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {kept}.")
+
+
+@click.command()
+@click.argument("embedder")
+@KB
+def reembed(embedder: str, kb: Path | None) -> None:
+    """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
+    from openbook.knowledge.embeddings import reembed as embed_anew
+
+    current = context.settings(kb=kb)
+    base = context.open_base(current)
+    opened = context.open_embedder(current, embedder)
+    if opened.identity == base.embedder:
+        click.echo(f"{current.default_kb} has the embedder {embedder} already.")
+        return
+    with display.progress() as progress:
+        version, count = embed_anew(base, opened, progress=progress)
+    click.echo(f"{count:,} texts embedded with {embedder}. {current.default_kb} is at version {version}.")
+
+
+@click.command()
+@KB
+@MODEL
+@click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
+def warm(kb: Path | None, model: str | None, top: int | None) -> None:
+    """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
+
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. If interrupted, the same command
+    continues.
+    """
+    from openbook.knowledge.passages import in_windows
+    from openbook.knowledge.scope import EVERYTHING
+    from openbook.prompts import open_book_prompt
+
+    current = context.settings(kb=kb, model=model)
+    if current.base_url:
+        raise ConfigError("A model behind a server cannot read ahead; unset base_url.")
+    base = context.open_base(current)
+    documents = base.documents(EVERYTHING, newest_first=True)
+    states = context.states(current)
+    before = states.kept()
+    reader = context.load(current, context.ready_model(current, current.model), states)
+    in_order = map(base.passages, documents)
+    alone = reader.reads_each and not reader.reads_parallel  # and else windows are read
+    passages = [each for found in in_order for each in (found if alone else in_windows(found))][:top]
+    read = tokens = too_long = 0
+    with closing(reader), display.progress() as show:
+        progress = partial(show, "warm")
+        for number, passage in enumerate(passages, start=1):
+            try:
+                tokens += reader.read_ahead(open_book_prompt("?", [passage], reader.reader))
+                read += 1
+            except ContextOverflow:
+                too_long += 1
+            progress(number, len(passages))
+            if states.full:
+                break
+    kept = states.kept()
+    click.echo(
+        f"{read:,} of {len(passages):,} passages are read ({tokens:,} tokens); {kept.states:,} states of "
+        f"{kept.bytes / 1e6:,.1f} MB are kept, {kept.states - before.states:,} of them new."
+    )
+    if too_long:
+        click.echo(f"{too_long:,} passages are longer than the context of {reader.context_tokens:,} tokens.")
+    if states.problem:
+        click.echo(f"Not all could be kept: {states.problem}.")
+    if left := len(passages) - read - too_long:
+        click.echo(
+            f"There is no room for the other {left:,}. Raise kv_disk (now {current.kv_disk:,} MB) to read them too."
+        )

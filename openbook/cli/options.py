@@ -1,0 +1,70 @@
+"""Options that several verbs share, each declared once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from openbook.cli import display
+
+if TYPE_CHECKING:
+    from openbook.knowledge import KnowledgeBase, Scope
+
+Command: TypeAlias = Callable[..., Any]
+
+PATH = click.Path(path_type=Path)
+KB = click.option("--kb", type=PATH, help="The knowledge base (default: your own).")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+DOCS = click.option("--docs", multiple=True, type=PATH, help="Ask these files or folders instead (repeatable).")
+MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
+BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
+LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
+LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")
+YES = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeOptions:
+    """Which documents the caller may and wants to see."""
+
+    as_of: str | None
+    where: str
+    labels: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.as_of or self.where or self.labels)
+
+    def of(self, base: KnowledgeBase) -> Scope:
+        """Raises QuestionError or KnowledgeError for what is not valid; notes a filter key that no document has."""
+        from openbook.errors import did_you_mean
+        from openbook.knowledge.filter_parser import parse_filter
+        from openbook.knowledge.scope import Scope, checked_labels
+        from openbook.knowledge.versions import resolve_version
+
+        version = resolve_version(base, self.as_of) if self.as_of is not None else None
+        scope = Scope(version, self.where.strip(), checked_labels(self.labels))
+        if scope.where:
+            known = base.metadata_keys(scope)
+            asked = parse_filter(scope.where).keys
+            for key in asked:
+                if key not in known:
+                    keys = ", ".join(sorted(known)[:30])
+                    display.note(f"No document has {key!r}.{did_you_mean(key, known)} Keys: {keys}", style="yellow")
+        return scope
+
+
+def scope_options(command: Command) -> Command:
+    """Adds `--as-of`, `--where` and `--label`. The command gets them as `scope`, which is a `ScopeOptions`."""
+
+    @functools.wraps(command)
+    def with_scope(*args: Any, as_of: str | None, where: str, labels: tuple[str, ...], **others: Any) -> Any:
+        return command(*args, scope=ScopeOptions(as_of, where, labels), **others)
+
+    as_of = click.option("--as-of", help="A kept version: its number, a tag, a date (its end) or a time in UTC.")
+    where = click.option("--where", default="", help='Only documents that match, such as "date >= 2025-01-01".')
+    return as_of(where(LABEL(with_scope)))

@@ -1,0 +1,222 @@
+"""`openbook replay, log, verify`: do answers and signed documents hold what they say?"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from openbook.cli import context, display
+from openbook.cli.options import JSON, PATH
+from openbook.errors import ConfigError, ProofError, ReceiptError
+from openbook.files import check_replaceable, replace_file, storage_errors
+
+if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.inference import FrozenModel
+    from openbook.knowledge import KnowledgeBase
+    from openbook.proofs import Content, PurgeProof
+    from openbook.records import Receipt
+    from openbook.replay import ReplayResult
+
+_FILE = click.Path(path_type=Path, allow_dash=True)
+
+
+def _read(path: Path, most: int) -> bytes:
+    """At most one byte more than `most`; `-` is standard input. Raises StorageError."""
+    with storage_errors(f"read {path}"), sys.stdin.buffer if str(path) == "-" else path.open("rb") as stream:
+        return stream.read(most + 1)
+
+
+@click.command()
+@click.argument("receipt", type=_FILE)
+@click.option("--kb", type=PATH, help="The knowledge base that was asked (default: it is looked for).")
+@JSON
+def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
+    """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
+
+    `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 if all
+    answers are identical, else with 1, and says what differs.
+    """
+    from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
+
+    is_log = receipt.is_dir()
+    with ExitStack() as to_close:
+        again = _replayer(context.settings(kb=kb), kb, to_close)
+        receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
+        results = [again(each) for each in receipts]
+    different = [number for number, result in enumerate(results, start=1) if not result.identical]
+    if as_json:
+        values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
+        display.print_json({"identical": not different, "answers": values} if is_log else values[0])
+    elif is_log:
+        for number in different:
+            display.say(f"Line {number}: {' '.join(results[number - 1].differences)}")
+        display.say(f"{len(results) - len(different):,} of {len(results):,} answers are identical.")
+    else:
+        for difference in results[0].differences:
+            display.say(difference)
+        if (answer := results[0].answer) is not None:
+            display.say(f"{'Now' if different else 'Identical'}: {answer}")
+    if different:
+        raise click.exceptions.Exit(1)
+
+
+def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
+    """Replays one receipt after the other. Each model and knowledge base is opened once."""
+    from openbook.replay import knowledge_base_of
+    from openbook.replay import replay as answer_again
+
+    states, store = context.states(current), context.store(current)
+    bases: dict[str | None, KnowledgeBase | None] = {}
+
+    @functools.cache
+    def opened(digest: str) -> FrozenModel:
+        reference = store.resolve(digest)
+        store.check_fast(reference)
+        return to_close.enter_context(closing(context.load(current, reference, states)))
+
+    def again(receipt: Receipt) -> ReplayResult:
+        if receipt.model.evidence != "verified":
+            raise ReceiptError(
+                f"The answer is from {receipt.model.name}, a model that a server claimed to have; only a local one can be "
+                "replayed."
+            )
+        name = receipt.knowledge_base
+        if name not in bases:
+            bases[name] = knowledge_base_of(receipt, candidates(current, receipt, kb))
+        return answer_again(receipt, opened(receipt.model.digest), bases[name])
+
+    return again
+
+
+def candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
+    """The knowledge bases that may be the receipt's: `kb`; or one's own, that of --docs, and the one last asked with this id."""
+    from openbook.errors import KnowledgeBaseMissing
+    from openbook.knowledge import KnowledgeBase
+
+    if (name := receipt.knowledge_base) is None:
+        return []
+    if kb is not None:
+        return [KnowledgeBase.open(kb)]
+    of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
+    found = []
+    for folder in (current.default_kb, of_docs, context.remembered_place(current, name)):
+        with suppress(KnowledgeBaseMissing):
+            if folder is not None:
+                found.append(KnowledgeBase.open(folder))
+    return found
+
+
+@click.group()
+def log() -> None:
+    """Logs of receipts, which `openbook ask --log FOLDER` writes."""
+
+
+@log.command("verify")
+@click.argument("folder", type=PATH)
+@click.option("--head", default="", help="Also check that the line with this digest is still in the log.")
+@JSON
+def verify_log(folder: Path, head: str, as_json: bool) -> None:
+    """Read the log in FOLDER and say whether its chain holds. Keep the digest that is printed: it names all lines."""
+    from openbook.receipts import verify
+
+    found = verify(folder, head)
+    if as_json:
+        display.print_json(found)
+    else:
+        display.say(
+            f"{found.receipts:,} receipts, none altered, none missing in between. The last line is {found.head}."
+        )
+
+
+# --- signed documents -------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", type=_FILE, required=False)
+@click.option("--key", default="", help="The signer's public key, obtained from the signer, never from FILE.")
+@click.option("--show-key", is_flag=True, help="Show your own public key instead, for others to verify with.")
+@JSON
+def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
+    """Check FILE, which `openbook purge --proof` or `openbook ask --sign` wrote, with the signer's public key.
+
+    `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
+    it and no byte was changed since.
+    """
+    from openbook import proofs
+
+    if show_key == (file is not None):
+        raise ConfigError("Give a FILE to verify, or --show-key.")
+    if file is None:
+        own = proofs.public_key(context.settings().home)
+        if as_json:
+            display.print_json({"public_key": own, "fingerprint": proofs.fingerprint_of(own)})
+        else:
+            display.say(f"Public key   {own}\nFingerprint  {proofs.fingerprint_of(own)}")
+        return
+    key = proofs.checked_key(key) if key else ""
+    signed = proofs.verify(_read(file, proofs.MAX_BYTES), key)
+    if not key:
+        raise ProofError(
+            f"{file} is intact, but the signer is unknown: it only matches the key inside the file (fingerprint "
+            f"{signed.fingerprint}), and anybody can make a key. Get the public key from the signer, who sees it with "
+            "`openbook verify --show-key`, and give it as --key."
+        )
+    if as_json:
+        about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint}
+        display.print_json({**about, "content": signed.content})
+        return
+    display.say(f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:")
+    content = signed.content
+    for line in _purge_lines(content) if isinstance(content, proofs.PurgeProof) else _receipt_lines(content):
+        display.say(" ".join(line.split()))  # what was signed cannot write a line of its own
+
+
+def _purge_lines(proof: PurgeProof) -> list[str]:
+    files, size = sum(each.files for each in proof.scanned), sum(each.bytes for each in proof.scanned)
+    what = f"{display.count(proof.deleted.documents, 'document')} (passages: {proof.deleted.passages:,})"
+    base = f"version {proof.knowledge_base_version} of the knowledge base {proof.knowledge_base}"
+    lines = [
+        f"OpenBook {proof.openbook_version} purged {what} at {proof.time}; {base} began.",
+        *(f"SHA-256 of a text: {digest}" for digest in proof.texts),
+        *(f"SHA-256 of a path: {digest}" for digest in proof.paths),
+        f"Scanned {files:,} files, {size:,} bytes; no trace of the documents is in them.",
+        *(f"Out of reach: {len(each.paths):,} ({each.reason})" for each in proof.out_of_reach),
+        *(f"A model that has learned from them: {digest}" for digest in proof.models_that_learned_it),
+    ]
+    if proof.may_hold_traces:
+        lines.append("This does NOT prove that nothing is left.")
+    return lines
+
+
+def _receipt_lines(receipt: Receipt) -> list[str]:
+    model, passages, base = receipt.model, len(receipt.passages), receipt.knowledge_base
+    where = f" of version {receipt.knowledge_base_version} of the knowledge base {base}" if base else ""
+    return [
+        f"The model {model.name} ({model.digest or 'no digest'}, {model.evidence} by the signer) was asked: {receipt.question}",
+        f"It gave the answer whose SHA-256 is {receipt.answer_digest}, from {passages} passages{where}.",
+        "To give it again: openbook replay",
+    ]
+
+
+def check_signing(file: Path, home: Path) -> None:
+    """Before work is done that shall be signed. Raises ConfigError, StorageError where that, or writing it, is not possible."""
+    from openbook.proofs import public_key
+
+    with storage_errors(f"write {file}"):
+        check_replaceable(file)
+    public_key(home)
+
+
+def write_signed(file: Path, home: Path, content: Content) -> None:
+    """Raises ConfigError, StorageError."""
+    from openbook.proofs import sign
+
+    with storage_errors(f"write {file}"):
+        replace_file(file, sign(home, content), mode=0o600)

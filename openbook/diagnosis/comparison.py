@@ -1,0 +1,151 @@
+"""Compares one diagnosis with another, on the questions that are the same in both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from openbook.diagnosis.run_log import Header
+from openbook.diagnosis.scoring import mcnemar
+from openbook.diagnosis.summary import ModelSummary, Outcome
+from openbook.diagnosis.verdicts import Verdict
+from openbook.errors import ConfigError
+from openbook.records import Digest, EmbedderIdentity
+
+_SHOWN = 12  # characters of a digest in a sentence
+_SETTINGS = {  # of a header, in words
+    "knowledge_base": "knowledge bases",
+    "knowledge_base_version": "versions of the knowledge base",
+    "embedder": "embedders",
+    "where": "filters (--where)",
+    "labels": "access labels (--label)",
+    "strategy": "strategies of reading",
+    "passages": "numbers of passages",
+    "min_similarity": "least similarities",
+    "context_tokens": "sizes of the context, in tokens,",
+    "decoding": "decodings",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcomes:
+    """The outcome of each question that one model was asked. `header`: with what it was asked."""
+
+    name: str
+    header: Header
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models, or two runs, on the questions that both were asked and neither failed on. `right` as in `Outcome`.
+
+    `p`: McNemar's test, two-sided: how likely a difference like this is if both are equally good. `moved`: how many
+    questions went from one verdict to another. `left_out`: questions that only one of the two was asked. `failed`: those
+    that both were asked, and at least one failed on. `notes`: in what the two differ besides the model.
+    """
+
+    first: str
+    second: str
+    questions: int
+    both_right: int
+    only_first: int
+    only_second: int
+    p: float | None
+    moved: tuple[tuple[Verdict, Verdict, int], ...]
+    left_out: int = 0
+    failed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def p_text(self) -> str:
+        if self.p is None:
+            return "no data"
+        return f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
+    def all_notes(self) -> list[str]:
+        """What a reader of the numbers must know."""
+        found = list(self.notes)
+        if self.left_out:
+            found.append(f"Questions left out, because only one of the two was asked them: {self.left_out:,}.")
+        if self.failed:
+            found.append(f"Questions left out, because at least one of the two failed on them: {self.failed:,}.")
+        return found
+
+
+def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
+    """Raises ConfigError if the two were asked other questions, and none of them is the same in both.
+
+    If the digests of all questions are equal, an id names a question; otherwise the digest of its words does (`words_digest`).
+    """
+    by_id = first.header.questions == second.header.questions
+    ones, others = (_by_id(each) if by_id else _by_words(each.outcomes) for each in (first, second))
+    same = [(outcome, others[key]) for key, outcome in ones.items() if key in others]
+    if not same and not by_id:
+        raise ConfigError(
+            f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:_SHOWN]} and "
+            f"{second.header.questions[:_SHOWN]}), and none of them is the same in both. Compare diagnoses of the same "
+            "questions. If a diagnosis.json comes from an older OpenBook, run openbook diagnose again; it asks no model again."
+        )
+    pairs = [(a, b) for a, b in same if "failed" not in (a.verdict, b.verdict)]
+    only_first = sum(a.right and not b.right for a, b in pairs)
+    only_second = sum(b.right and not a.right for a, b in pairs)
+    moved = Counter((a.verdict, b.verdict) for a, b in pairs if a.verdict != b.verdict)
+    return Comparison(
+        first.name,
+        second.name,
+        len(pairs),
+        sum(a.right and b.right for a, b in pairs),
+        only_first,
+        only_second,
+        mcnemar(only_first, only_second) if pairs else None,
+        tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
+        len(first.outcomes) + len(second.outcomes) - 2 * len(same),
+        len(same) - len(pairs),
+        tuple(_notes(first.header, second.header)),
+    )
+
+
+def compare_with_first(summaries: Sequence[ModelSummary]) -> list[Comparison]:
+    """Raises as `compare` does."""
+    first, *others = [ModelOutcomes(each.name, each.header, each.outcomes) for each in summaries]
+    return [compare(first, each) for each in others]
+
+
+def _by_id(model: ModelOutcomes) -> Mapping[object, Outcome]:
+    return {outcome.id: outcome for outcome in model.outcomes}
+
+
+def _by_words(outcomes: Sequence[Outcome]) -> Mapping[object, Outcome]:
+    """The n-th outcome of a question by its digest and n: files may ask the same twice."""
+    seen: Counter[Digest] = Counter()
+    found: dict[object, Outcome] = {}
+    for outcome in outcomes:
+        if outcome.question:
+            found[outcome.question, seen[outcome.question]] = outcome
+            seen[outcome.question] += 1
+    return found
+
+
+def _notes(first: Header, second: Header) -> Iterator[str]:
+    """A sentence for each difference."""
+    if first.questions != second.questions:
+        both = f"{first.questions[:_SHOWN]} and {second.questions[:_SHOWN]}"
+        yield f"The files of questions differ (digests {both}); compared is what both ask."
+    for field, name in _SETTINGS.items():
+        one, other = getattr(first, field), getattr(second, field)
+        if one != other:
+            yield f"The {name} differ: {_in_words(one)} and {_in_words(other)}."
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case EmbedderIdentity():
+            return f"{value.name} ({value.digest[:_SHOWN]}, {value.dimensions} dimensions)"
+        case tuple():
+            return ", ".join(map(repr, value)) or "none"
+        case str():
+            return value or "none"
+        case _:
+            return str(value)

@@ -1,0 +1,222 @@
+"""Which passages of a knowledge base hold the answer to a question, and where in them it stands.
+
+By the question's gold span if it has one; by its quote if the document has changed (a passage need hold only a part of it).
+Without either, the passages that hold an accepted answer are looked for among the `LOOKED_THROUGH` best for the question, and
+for the question with each of the first accepted answers. Only those in documents that speak of what the question is about
+count, since the words of an answer ("Springfield", "two", "politician") stand in many that do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from openbook.diagnosis.questions import Gold, Question
+from openbook.diagnosis.scoring import NO_SPACES, holds_any, plain
+from openbook.knowledge import KnowledgeBase
+from openbook.knowledge.scope import Scope
+from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.words import is_function_word
+from openbook.records import Digest, Embedder, Hit, Passage
+
+LOOKED_THROUGH = 100  # passages of one search
+ANSWERS_LOOKED_FOR = 3
+MOST_MARKS = 20  # in one passage
+MOST_PASSAGES = 20  # that are remembered of one question
+MOST_DOCUMENTS = 20  # in which a quote is looked for
+SHORTEST_QUOTE_CHARS = 20  # of a quote that is looked for in all documents
+_WORD = re.compile(r"[^\W\d_][\w’'-]*")
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldPassages:
+    """`hits`: passages that hold an answer, best first. `located`: by the gold `span`, its `quote`, or the `answers`.
+
+    `on_topic`: whether a passage is of a document that speaks of what the question is about.
+    """
+
+    question: Question
+    hits: tuple[Hit, ...] = ()
+    located: str = ""
+    spans: Mapping[Digest, tuple[Span, ...]] = field(default_factory=dict)
+    on_topic: Callable[[Passage], bool] = field(default=lambda passage: True, repr=False, compare=False)
+
+    def marks(self, passage: Passage) -> tuple[Span, ...]:
+        """Where in the passage's text the answer stands; empty if it does not hold it.
+
+        If located by gold, a passage with the same text elsewhere counts as well.
+        """
+        if self.located == "answers":
+            return answer_spans(passage.text, self.question.answers) if self.on_topic(passage) else ()
+        if not passage.parts:
+            return self.spans.get(passage.digest, ())
+        inside = [hit.passage for hit in self.hits if hit.passage.digest in passage.parts]
+        starts = [(passage.text.find(part.text), part.digest) for part in inside]
+        return tuple((at + start, at + end) for at, digest in starts for start, end in self.spans[digest])
+
+
+class GoldFinder:
+    """Looks for what holds answers in the documents that `scope` sees; `scope.as_of` is a version."""
+
+    def __init__(self, base: KnowledgeBase, embedder: Embedder, scope: Scope) -> None:
+        self._base, self._embedder, self._scope = base, embedder, scope
+        self._by_name: dict[str, list[str]] = {}
+        for path in base.documents(scope):
+            self._by_name.setdefault(path.rpartition("/")[2], []).append(path)
+
+    def find(self, question: Question) -> GoldPassages:
+        gold = question.gold
+        if not question.answers:
+            return GoldPassages(question)
+        if gold is not None:
+            for document in self._paths(gold.document):
+                if span := _span_in(self._text(document), gold):
+                    hits, spans = self._reached(document, *span[:2])
+                    return GoldPassages(question, tuple(hits), span[2], spans)
+            if gold.quote and (found := self._by_quote(question, gold.quote)) is not None:
+                return found
+        return self._by_answers(question)
+
+    def _paths(self, name: str) -> list[str]:
+        """Documents whose path is `name` or ends with it."""
+        name = name.replace("\\", "/").removeprefix("./")
+        same_file = self._by_name.get(name.rpartition("/")[2], []) if name else []
+        return [path for path in same_file if path == name or path.endswith("/" + name.lstrip("/"))]
+
+    def _reached(self, document: str, start: int, end: int) -> tuple[list[Hit], dict[Digest, tuple[Span, ...]]]:
+        """The passages that a span of the document's text reaches into, and where it stands in each."""
+        passages = [p for p in self._base.passages(document, self._scope.as_of) if p.start < end and p.end > start]
+        spans: dict[Digest, tuple[Span, ...]] = {
+            p.digest: ((max(0, start - p.start), min(p.end, end) - p.start),) for p in passages
+        }
+        return [Hit(passage, 0.0, None, None, None) for passage in passages], spans
+
+    def _by_quote(self, question: Question, quote: str) -> GoldPassages | None:
+        """Where the quote stands, whatever the spaces between its words, and however many passages it reaches into."""
+        pattern = re.compile(_words_pattern(quote))
+        spans: dict[Digest, tuple[Span, ...]] = {}
+        hits: dict[str, Hit] = {}
+        documents = dict.fromkeys(hit.passage.document for hit in self._search([quote]))
+        for document in islice(documents, MOST_DOCUMENTS):
+            if found := pattern.search(self._text(document)):
+                reached, where = self._reached(document, *found.span())
+                hits |= {hit.passage.id: hit for hit in reached}
+                spans |= where
+        return GoldPassages(question, tuple(hits.values())[:MOST_PASSAGES], "quote", spans) if hits else None
+
+    def _by_answers(self, question: Question) -> GoldPassages:
+        queries = [question.question]
+        queries += [f"{question.question} {answer}" for answer in question.answers[:ANSWERS_LOOKED_FOR]]
+        topic, known = Topic.of(question), dict[str, bool]()
+
+        def on_topic(passage: Passage) -> bool:
+            if topic.is_in("\n".join((passage.title, *passage.headings, passage.text))):
+                return True
+            if passage.document not in known:
+                known[passage.document] = topic.is_in(self._text(passage.document))
+            return known[passage.document]
+
+        hits = [h for h in self._search(queries) if holds_any(h.passage.text, question.answers) and on_topic(h.passage)]
+        return GoldPassages(question, tuple(hits[:MOST_PASSAGES]), "answers" if hits else "", on_topic=on_topic)
+
+    def _text(self, document: str) -> str:
+        return self._base.text(document, self._scope.as_of) or ""
+
+    def _search(self, queries: Iterable[str]) -> list[Hit]:
+        found: dict[str, Hit] = {}
+        for query in queries:
+            for hit in self._base.search(query, self._embedder, LOOKED_THROUGH, self._scope)[1]:
+                found.setdefault(hit.passage.id, hit)
+        return list(found.values())
+
+
+def _span_in(text: str, gold: Gold) -> tuple[int, int, str] | None:
+    """(start, end, how it was located) of the gold in a document's text."""
+    start, end, located = gold.start, gold.end, "span"
+    if gold.quote and text[start:end] != gold.quote:
+        start, end, located = text.find(gold.quote), text.find(gold.quote) + len(gold.quote), "quote"
+    return (start, end, located) if 0 <= start < end <= len(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a question is about: the names in it, or without any its other telling words, in lower case and without endings.
+
+    `needed`: how many of them a text must hold to be about it; half of the names, or one of the other words, which may then
+    go on in another way (`whole` is false). If nothing has a capital, as in a search box, any word may be a name, and
+    most of them are needed.
+    """
+
+    words: tuple[str, ...]
+    needed: int
+    whole: bool = True
+
+    @classmethod
+    def of(cls, question: Question) -> Topic:
+        asked, answers = plain(question.question), " ".join(question.answers).casefold()
+        if NO_SPACES.search(asked):
+            return cls((), 0)  # words cannot be told apart
+        first, *others = [*_WORD.findall(asked), ""]
+        telling = [
+            w for w in (first, *others) if w and not is_function_word(w.casefold()) and w.casefold() not in answers
+        ]
+        if asked.islower() and telling:
+            words = dict.fromkeys(w.removesuffix("'s") for w in telling)
+            return cls(tuple(words), len(words) // 2 + 1)
+        names = dict.fromkeys(w.casefold().removesuffix("'s") for w in telling if w in others and w[0].isupper())
+        if names:
+            return cls(tuple(names), (len(names) + 1) // 2)
+        stems = dict.fromkeys(w.casefold()[: max(4, len(w) - 3)] for w in telling)
+        return cls(tuple(stems), min(1, len(stems)), whole=False)
+
+    def is_in(self, text: str) -> bool:
+        text = plain(text).casefold()
+        end = r"\b" if self.whole else ""
+        return sum(re.search(rf"\b{re.escape(word)}{end}", text) is not None for word in self.words) >= self.needed
+
+
+# --- answers and quotes in texts --------------------------------------------------------------------------------------
+
+
+def answer_spans(text: str, answers: Sequence[str]) -> tuple[Span, ...]:
+    """Where accepted answers stand in the text. If one is held, but not letter by letter, the whole text."""
+    if not holds_any(text, answers):
+        return ()
+    longest_first = sorted((a for a in answers if plain(a).strip()), key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w){_words_pattern(words)}(?!\w)" for words in longest_first)
+    found = islice(re.finditer(pattern, text, re.IGNORECASE), MOST_MARKS) if pattern else ()
+    return tuple(match.span() for match in found) or ((0, len(text)),)
+
+
+def places_of(answer: str, text: str) -> list[Span]:
+    """Where the words of an answer stand in a text, whatever the spaces between them."""
+    words = _words_pattern(answer.strip().rstrip("."))
+    if not words:
+        return []
+    pattern = words if NO_SPACES.search(answer) else rf"(?<!\w){words}(?!\w)"
+    return [found.span() for found in re.finditer(pattern, text)]
+
+
+def sentence_at(text: str, start: int, length: int = 1) -> str:
+    """The sentence of the text that `[start, start + length)` stands in, or the sentences if it reaches into several.
+
+    A sentence of fewer than `SHORTEST_QUOTE_CHARS` comes with the nearest ones beside it. Empty if there is no sentence.
+    """
+    spans = sentence_spans(text, 0, len(text))
+    around = [i for i, (begin, end) in enumerate(spans) if begin < start + length and end > start]
+    if not around:
+        return ""
+    first, last = around[0], around[-1]
+    while spans[last][1] - spans[first][0] < SHORTEST_QUOTE_CHARS and last - first + 1 < len(spans):
+        before = spans[first][0] - spans[first - 1][1] if first else len(text)
+        after = spans[last + 1][0] - spans[last][1] if last + 1 < len(spans) else len(text)
+        first, last = (first - 1, last) if before < after else (first, last + 1)
+    return text[spans[first][0] : spans[last][1]]
+
+
+def _words_pattern(words: str) -> str:
+    return r"\s+".join(map(re.escape, words.split()))

@@ -1,0 +1,211 @@
+"""Knowledge bases for `--docs`: built once for given contents, found again by them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+from openbook.errors import KnowledgeBaseBusy, KnowledgeError, OpenBookError
+from openbook.files import delete_folder, delete_left_over, make_folder
+from openbook.knowledge import schema, updates
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.discovery import FoundFile, discover
+from openbook.knowledge.erasure import contents_of, named
+from openbook.knowledge.ingest import RunOptions, code_of
+from openbook.knowledge.splitter import Sizing
+from openbook.locks import among, is_held
+from openbook.parsers.ocr import available
+from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
+
+MAX_TRIES = 3  # when files change while they are read
+UNFINISHED_S = 7 * 24 * 3600.0  # work that nobody went on with for so long is dropped
+KEPT = 16  # knowledge bases kept in the cache; the longest unused go first
+_ROOTS = ".roots"
+_BUILDING = ".building"
+_MARK = ".complete"  # written last: a folder without it is unfinished work, which the next run goes on with
+
+
+def for_documents(
+    paths: Sequence[Path],
+    cache: Path,
+    embedder: Embedder,
+    options: RunOptions = RunOptions(),
+    sizing: Sizing = Sizing(),
+) -> tuple[KnowledgeBase, updates.Report | None]:
+    """A knowledge base of exactly the files in `paths` as they are now; the report is None when it was there already.
+
+    Raises KnowledgeError for a path that does not exist or files that never stop changing, StorageError.
+    """
+    for _ in range(MAX_TRIES):
+        key = _key(paths, embedder.identity, options, sizing)
+        folder = cache / "docs" / key
+        if (base := _open_whole(folder, embedder.identity)) is not None:
+            return base, None
+        with _building(folder):
+            base = KnowledgeBase.ensure(
+                folder, embedder.identity, base_id=key, sizing=sizing, lock_timeout_s=options.lock_timeout_s
+            )
+            roots = "\n".join([embedder.identity.digest, *sorted(os.path.abspath(path) for path in paths)])
+            _borrow_embeddings(base, roots, options.lock_timeout_s)
+            report = updates.add(base, paths, embedder, options)
+            with base.writing(options.lock_timeout_s) as connection:  # vectors of what is not in these files
+                connection.execute(
+                    "DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)"
+                )
+            if key == _key(paths, embedder.identity, options, sizing):
+                with schema.storage_errors(folder):
+                    (folder / _ROOTS).write_text(roots, encoding="utf-8", errors="surrogateescape")
+                    (folder / _MARK).touch()
+                _prune(cache / "docs", keep=folder)
+                return base, report
+        base.close()  # a file changed between looking and reading: what was built is not what the key names
+        shutil.rmtree(folder, ignore_errors=True)
+    raise KnowledgeError(f"The files keep changing while they are read: {', '.join(map(str, paths))}. Try again later.")
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """While a knowledge base is made here, by one process or several, its folder is not what a killed one left.
+
+    Raises StorageError, KnowledgeBaseBusy while a purge looks at it.
+    """
+    with ExitStack() as lock:
+        with schema.storage_errors(folder):
+            make_folder(folder)
+            held = lock.enter_context(among(folder / _BUILDING))
+        if not held:
+            raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
+        yield
+
+
+def _open_whole(folder: Path, embedder: EmbedderIdentity) -> KnowledgeBase | None:
+    """The finished knowledge base in `folder`; None if there is none, or if it is damaged, which is then removed."""
+    if not (folder / _MARK).exists():
+        return None
+    try:
+        base = KnowledgeBase.open(folder, embedder)
+        base.documents()
+    except KnowledgeError:  # it is only a cache: what cannot be opened is built again
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    with suppress(OSError):  # a read-only cache still answers; it only forgets what was used last
+        (folder / _MARK).touch()
+    return base
+
+
+def _key(paths: Sequence[Path], embedder: EmbedderIdentity, options: RunOptions, sizing: Sizing) -> str:
+    """Names the files' paths and contents, and the code and embedder that a knowledge base of them depends on."""
+    files: list[list[str]] = []
+    limit = options.limits.max_file_bytes
+    for item in discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)):
+        if isinstance(item, FoundFile):
+            sidecar = _fingerprint(item.sidecar, limit) if item.sidecar else ""
+            files.append([item.displayed, _fingerprint(item.path, limit), sidecar])
+        else:
+            files.append([item.path, f"{item.outcome}: {item.reason}"])
+    code = [code_of(sizing), schema.FORMAT, limit, available(options.ocr), sorted(options.labels)]
+    return sha256_hex(canonical_json([code, embedder.digest, sorted(files)]))[:32]
+
+
+def _fingerprint(path: Path, max_file_bytes: int) -> str:
+    try:
+        size = path.stat().st_size
+        if size > max_file_bytes:  # it will be refused unread, so its size says enough
+            return f"{size} bytes"
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _borrow_embeddings(base: KnowledgeBase, roots: str, lock_timeout_s: float) -> None:
+    """Copy vectors from the last used knowledge base of the same paths and embedder: most of its texts are the same.
+
+    A saving only: what cannot be copied is embedded.
+    """
+    others = [folder for folder in _by_use(base.folder.parent) if folder != base.folder and _roots(folder) == roots]
+    with suppress(OpenBookError):
+        for other in others[-1:]:
+            if KnowledgeBase.open(other).embedder.digest != base.embedder.digest:
+                return
+            with base.writing(lock_timeout_s) as connection:
+                connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
+                connection.execute(
+                    "INSERT OR IGNORE INTO main.embeddings SELECT * FROM other.embeddings "
+                    "WHERE digest = row_digest(embedding_key, vector)"
+                )
+                connection.execute("DETACH DATABASE other")
+
+
+def _roots(folder: Path) -> str:
+    try:
+        return (folder / _ROOTS).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _by_use(cache: Path) -> list[Path]:
+    """The finished ones, longest unused first."""
+    found: list[tuple[float, Path]] = []
+    for mark in cache.glob(f"*/{_MARK}"):
+        with suppress(OSError):  # another process may have removed it meanwhile
+            found.append((mark.stat().st_mtime, mark.parent))
+    return [folder for _, folder in sorted(found)]
+
+
+def _prune(cache: Path, keep: Path) -> None:
+    old = set(_by_use(cache)[:-KEPT])
+    for folder in cache.iterdir():
+        with suppress(OSError):
+            unfinished = not (folder / _MARK).exists() and time.time() - folder.stat().st_mtime > UNFINISHED_S
+            if folder != keep and (unfinished or folder in old):
+                # The mark first, so that a half-deleted folder is never taken for a whole one.
+                (folder / _MARK).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
+    """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`, or were never finished.
+
+    Raises KnowledgeError when one of them is in no version of `base`, KnowledgeBaseBusy while another process makes one.
+    """
+    paths = named(base, documents)
+    checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", path) for path in paths]
+    for content in contents_of(base.connection, paths):
+        keys = base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
+        checks += [("SELECT 1 FROM embeddings WHERE embedding_key = ?", key) for (key,) in keys]
+        texts = base.connection.execute("SELECT text FROM contents WHERE id = ?", (content,))
+        checks += [("SELECT 1 FROM contents WHERE text = ?", text) for (text,) in texts]
+    found = []
+    for folder in sorted(cache.glob("docs/[!.]*")):
+        finished = (folder / _MARK).exists()  # else what was written of it may stand in no row yet
+        if not finished and is_held(folder / _BUILDING):
+            raise KnowledgeBaseBusy(
+                f"Another process reads documents for --docs into {folder}. Purge when that is done."
+            )
+        if not finished or _holds(folder, checks):
+            found.append(folder)
+    return found
+
+
+def drop(cache: Path, folders: Iterable[Path]) -> None:
+    """Delete cached knowledge bases, and what killed processes left of such. Raises OSError."""
+    for folder in folders:
+        with suppress(OSError):
+            (folder / _MARK).unlink()
+        delete_folder(folder)
+    delete_left_over(cache / "docs")
+
+
+def _holds(folder: Path, checks: Iterable[tuple[str, str | bytes]]) -> bool:
+    try:
+        with closing(schema.connect(folder, writable=False)) as connection:
+            return any(connection.execute(sql, (value,)).fetchone() for sql, value in checks)
+    except (sqlite3.Error, KnowledgeError):
+        return True  # it cannot be looked into, and it is only a cache

@@ -1,0 +1,156 @@
+"""Passages to vectors: each text once, stored batch by batch, so that an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+from openbook.knowledge import schema
+from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
+from openbook.knowledge.schema import NEXT_TABLE
+from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
+from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
+from openbook.knowledge.versions import add_version, newest
+from openbook.records import Embedder
+
+# Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+BATCH = 64  # passages embedded between two slices
+
+
+def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
+    """What is embedded for `text[start:end]`: where it stands, the header if it goes on with a table, then what it says.
+
+    After it what may have been embedded instead, by versions that knew no headers. Of `text` no more is looked at than
+    `table_header` does.
+    """
+    place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
+    passage = text[start:end].strip()
+    header = table_header(text, start)
+    said = (f"{header}\n{passage}", passage) if header else (passage,)
+    return tuple(f"{place}\n{each}" if place else each for each in said)
+
+
+def embedding_key(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def embed_missing(
+    run: SlicedRun,
+    contents: Iterable[int],
+    embedder: Embedder,
+    progress: Progress,
+    *,
+    table: str = TABLE,
+    is_ours: IsOurs = always,
+) -> int:
+    """Embed what has no vector in `table` yet, as long as that `is_ours`; how many different texts that were.
+
+    Nothing is stored for a passage that a purge deleted meanwhile. Raises Overtaken.
+    """
+    missing: dict[bytes, int] = {}
+    with run.slice() as connection:
+        if not is_ours(connection):
+            raise Overtaken
+        for content in sorted(set(contents)):
+            rows = connection.execute(
+                f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
+                "WHERE p.content_id = ? AND e.embedding_key IS NULL",
+                (content,),
+            )
+            missing.update(rows.fetchall())
+    if not missing:
+        return 0
+    run.begin_long_work()
+    keys, passages = list(missing), list(missing.values())
+    for start in range(0, len(keys), BATCH):
+        progress("embed", start, len(keys))
+        run.go_on()
+        batch = passages[start : start + BATCH]
+        vectors = embedder.embed_passages([_text_of(run.connection, passage) for passage in batch]).astype("<f2")
+        with run.slice() as connection, schema.transaction(connection):
+            sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
+            if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
+                raise Overtaken
+            connection.executemany(  # another run may have embedded the same text meanwhile
+                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)",
+                [
+                    (key, vector.tobytes(), row_digest(key, vector.tobytes()))
+                    for key, vector in zip(keys[start : start + BATCH], vectors, strict=True)
+                ],
+            )
+    progress("embed", len(keys), len(keys))
+    return len(keys)
+
+
+def _text_of(connection: sqlite3.Connection, passage: int) -> str:
+    """The text that the passage's key names. Of a long document no more is read than that takes."""
+    row = connection.execute(
+        f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, max(p.start_char - :before, 0) + 1, "
+        "p.end_char - max(p.start_char - :before, 0) + :after) FROM passages p JOIN contents c ON c.id = p.content_id "
+        "WHERE p.id = :passage",
+        {"before": MOST_TABLE_CHARS + 1, "after": MOST_ROW_CHARS, "passage": passage},
+    ).fetchone()
+    if row is None:
+        raise Overtaken
+    *_, title, text = row
+    start = min(row[3], MOST_TABLE_CHARS + 1)
+    end = start + row[4] - row[3]
+    check_passage(row, title, text[start:end])
+    texts = embedding_texts(title, schema.headings(row[6]), text, start, end)
+    return next((each for each in texts if embedding_key(each) == row[7]), texts[0])
+
+
+def reembed(
+    base: KnowledgeBase,
+    embedder: Embedder,
+    *,
+    lock_timeout_s: float = 30.0,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[int, int]:
+    """Change the embedder: (new version, texts embedded now). All vectors are made beside the old ones, then one transaction switches.
+
+    Until then readers use the old embedder, and others write. Interrupted, the next call with the same embedder goes on. `base`
+    must be opened again afterwards. Raises KnowledgeBaseBusy, StorageError.
+    """
+    identity = embedder_json(embedder.identity)
+
+    def is_ours(
+        connection: sqlite3.Connection,
+    ) -> bool:  # a purge drops the table beside, and so does another embedder's run
+        row = connection.execute("SELECT value FROM meta WHERE key = 'reembedding'").fetchone()
+        table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (NEXT_TABLE,)).fetchone()
+        return row == (identity,) and table is not None
+
+    def work(run: SlicedRun) -> tuple[int, int]:
+        with run.slice() as connection, schema.transaction(connection):
+            if not is_ours(connection):
+                connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
+            connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) "
+                "WITHOUT ROWID"
+            )
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('reembedding', ?)", (identity,))
+        contents = kept_contents(run.connection).tolist()
+        embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
+        with run.commit(contents, NEXT_TABLE, is_ours) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            with schema.transaction(connection):
+                version = newest(connection) + 1
+                connection.execute(f"DROP TABLE {TABLE}")
+                connection.execute(f"ALTER TABLE {NEXT_TABLE} RENAME TO {TABLE}")
+                connection.execute("UPDATE meta SET value = ? WHERE key = 'embedder'", (identity,))
+                connection.execute("DELETE FROM meta WHERE key = 'reembedding'")
+                add_version(connection, version, f"embedded anew by {embedder.identity.name}")
+        return version, embedded
+
+    version, embedded = in_slices(base, work, lock_timeout_s)
+    changed = KnowledgeBase.open(base.folder, embedder.identity)
+    with changed.writing(lock_timeout_s) as connection:
+        changed.refresh_indexes(connection)
+    changed.close()
+    return version, embedded

@@ -1,0 +1,251 @@
+"""Purging: a document leaves every version, index and temporary file, and a scan of all bytes proves it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from openbook.errors import KnowledgeError
+from openbook.knowledge import schema
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.byte_search import Needles
+from openbook.knowledge.identities import identities, purge_identities
+from openbook.knowledge.index_store import index_folder
+from openbook.knowledge.schema import NEXT_TABLE
+from openbook.knowledge.updates import resolve
+from openbook.knowledge.versions import add_version, drop_unused_contents, newest
+from openbook.records import Digest, sha256_hex
+
+BEYOND_REACH = (
+    "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
+    "folder, and blocks that the file system or the disk has not overwritten yet."
+)
+
+
+_BETWEEN = bytes(16)  # no window of text spans it
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeResult:
+    """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
+
+    `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
+    what was given by name to those among them, which went with the documents.
+    """
+
+    version: int
+    documents: tuple[str, ...]
+    passages: int
+    files: int
+    bytes: int
+    on_disk: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+def purge(
+    base: KnowledgeBase,
+    documents: Sequence[str],
+    *,
+    copies: bool = False,
+    lock_timeout_s: float = 30.0,
+    elsewhere: Callable[[], None] = lambda: None,
+    afterwards: Callable[[Needles], None] = lambda needles: None,
+) -> PurgeResult:
+    """Delete documents (paths, or folders for all below) from all versions, then look at every byte that is left.
+
+    With `copies`, the same text also goes where it is (or was) the text of other documents; what else they held stays.
+    `elsewhere` deletes what was derived from them: it is called once, when nothing here refuses any more and before anything is
+    deleted, and nobody else writes until it is done. `afterwards` looks for traces of them outside of the knowledge base,
+    when none is left in it. After an interruption, `finish_purge` does what was left to do.
+
+    Raises KnowledgeError when one of them is in no version, when a copy would keep the text (without `copies`), or when
+    the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
+    """
+    with base.writing(lock_timeout_s) as connection:
+        index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
+        schema.wait_for_readers(connection, base.folder, lock_timeout_s)
+        paths = set(named(base, documents))
+        contents = contents_of(connection, paths)
+        sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
+        holders = _for_each(connection, sql, contents).fetchall()
+        others = {path for path, _ in holders} - paths
+        if others and not copies:
+            raise KnowledgeError(
+                f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
+            )
+        traces = _traces(connection, paths | others, contents)
+        (passages,) = _for_each(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
+        given = {each.path: each.given for each in identities(connection)}
+        elsewhere()
+        there = paths | {path for path, is_live in holders if is_live}
+        version = _delete(connection, paths, others, contents)
+        paths |= others
+        base.forget(connection, lock_timeout_s)
+        _drop_what_stays(connection, traces)
+        files, scanned = _scan(base.folder, traces)
+        afterwards(traces)
+        # Only now: a purge that is killed before this has proved nothing.
+        connection.execute("DELETE FROM meta WHERE key IN ('purging', 'purging_elsewhere')")
+    on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
+    labels = {label for path in on_disk for label in given.get(path, ())}
+    return PurgeResult(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
+
+
+def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+    """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
+    known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
+    known.update(each.path for each in identities(base.connection))
+    paths = sorted(known)
+    return sorted({path for each in documents for path in resolve(paths, each)})
+
+
+def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+    """All texts that the documents hold in any kept version. Raises as `named` does."""
+    contents = contents_of(base.connection, named(base, documents))
+    return [text for (text,) in _for_each(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
+
+
+def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
+    """Of every passage that the documents have in any kept version. Raises as `named` does."""
+    contents = contents_of(base.connection, named(base, documents))
+    return {digest for content in contents for digest in _digests_in(base.connection, content)}
+
+
+def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
+    """Those of `passages` (their digests) that no document of any kept version has."""
+    left = set(passages)
+    for (content,) in base.connection.execute("SELECT id FROM contents").fetchall():
+        if not left:
+            break
+        left -= _digests_in(base.connection, content)
+    return left
+
+
+def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
+    (text,) = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()
+    spans = connection.execute("SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,))
+    return {sha256_hex(text[start:end].encode()) for start, end in spans}
+
+
+def interrupted(base: KnowledgeBase) -> bool:
+    """Whether a purge is under way, or was interrupted after the documents had left all versions."""
+    marks = "SELECT 1 FROM meta WHERE key IN ('purging', 'purging_elsewhere')"
+    return base.connection.execute(marks).fetchone() is not None
+
+
+def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
+    """Finish an interrupted purge in the knowledge base; whether there was one. The next writer finishes it too.
+
+    Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
+    """
+    if not interrupted(base):
+        return False
+    with base.writing(lock_timeout_s) as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'purging_elsewhere'")
+    return True
+
+
+def _for_each(connection: sqlite3.Connection, sql: str, values: Iterable[int | str]) -> sqlite3.Cursor:
+    """The rows of a query that ends in `IN`, for any number of values."""
+    return connection.execute(f"{sql} (SELECT value FROM json_each(?))", (json.dumps(sorted(values)),))
+
+
+def contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
+    """What documents of these paths ever held, and every other content with the same text."""
+    held = {c for (c,) in _for_each(connection, "SELECT content_id FROM documents WHERE path IN", paths)}
+    texts = "SELECT text FROM contents WHERE id IN (SELECT value FROM json_each(?))"
+    same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
+    return {c for (c,) in same}
+
+
+def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
+    """Of `paths` everything, of `others` what had one of `contents`."""
+    connection.execute("PRAGMA synchronous = FULL")
+    with schema.transaction(connection):
+        version = newest(connection) + 1
+        for path in sorted(paths):
+            connection.execute("DELETE FROM documents WHERE path = ?", (path,))
+            connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
+        connection.executemany("DELETE FROM documents WHERE content_id = ?", [(c,) for c in sorted(contents)])
+        purge_identities(connection, paths | others)
+        connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
+        drop_unused_contents(connection)
+        # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
+        # elsewhere. Runs that have read one of these texts must not store it any more.
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', ''), ('purging_elsewhere', '')")
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purged_in', ?)", (str(version),))
+        add_version(connection, version, f"{len(paths | others)} purged")
+    return version
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
+    """What would give the documents away: text, names, keys, vectors."""
+    needles = Needles()
+    for path in paths:
+        needles.add_end(path.encode())
+    for content in contents:
+        key, text = connection.execute("SELECT key, text FROM contents WHERE id = ?", (content,)).fetchone()
+        needles.add_end(key.encode())
+        for form in _forms(text):
+            needles.add(form)
+        rows = connection.execute(
+            "SELECT p.passage_id, p.embedding_key, e.vector FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
+            "WHERE p.content_id = ?",
+            (content,),
+        )
+        for passage_id, embedding_key, vector in rows:
+            needles.add_end(passage_id.encode())
+            needles.add_end(embedding_key)
+            needles.add(vector or b"")
+    return needles
+
+
+def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
+    """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
+    for sql in (
+        "SELECT title || char(0) || key || char(0) || metadata FROM contents",
+        "SELECT passage_id || char(0) || headings FROM passages",
+        "SELECT value FROM meta UNION ALL SELECT summary FROM versions UNION ALL SELECT name FROM tags",
+        "SELECT path || metadata FROM documents",
+        "SELECT path FROM identities",
+        "SELECT path || reason FROM verdicts",
+        "SELECT folder || char(0) || rules FROM sources",
+        "SELECT embedding_key FROM embeddings",
+        "SELECT vector FROM embeddings",
+    ):
+        cursor = connection.execute(sql)
+        while rows := cursor.fetchmany(1024):
+            values = [v if isinstance(v, bytes) else str(v).encode() for (v,) in rows]
+            needles.drop_found_in(_BETWEEN.join(values))
+    for (text,) in connection.execute("SELECT text FROM contents"):
+        for form in _forms(text):
+            needles.drop_found_in(form)
+
+
+def _forms(text: str) -> set[bytes]:
+    """The bytes in which a text may stand in a file: plain, and in JSON."""
+    plain = {text.encode(each) for each in ("utf-8", "utf-16-le")}
+    return plain | {json.dumps(text, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
+
+
+def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
+    files = scanned = 0
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        at, size = needles.find_in(path)
+        if at is not None:
+            raise KnowledgeError(
+                f"The documents are purged, but bytes of them are in {path}, from byte {at} on. If it is not a file of the "
+                "knowledge base, move it elsewhere or delete it. If it is one and another program uses it, end that program; "
+                "the next add or sync then cleans up once more."
+            )
+        files, scanned = files + 1, scanned + size
+    return files, scanned

@@ -1,0 +1,161 @@
+"""From the truth in SQLite to segments: the passages of contents with their words and vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from openbook.knowledge import integrity, schema
+from openbook.knowledge.boilerplate import with_content
+from openbook.knowledge.integrity import StoredContent, row_digest
+from openbook.knowledge.segments import Segment
+from openbook.knowledge.tables import table_header
+from openbook.knowledge.vectors import sign_words, widened
+from openbook.knowledge.words import Vocabulary
+from openbook.records import PassageSpan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ROWS = 32_768  # passages in memory at a time
+_WORDS = 8_000_000  # words, likewise
+_PASSAGES = (
+    f"SELECT {integrity.PASSAGE_COLUMNS}, e.vector, e.digest FROM passages p "
+    "LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id = ? ORDER BY p.id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the truth is. `base_id` names the knowledge base; indexes made with another embedder are ignored."""
+
+    connection: sqlite3.Connection
+    base_id: str
+    embedder_digest: str
+    dimensions: int
+
+
+def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
+    """Segments of bounded size for `contents`; each content is whole in one of them.
+
+    Passages of white space and boilerplate alone are left out. Raises sqlite3.DatabaseError for a content that is not there and
+    a passage without a valid vector.
+    """
+    builder = SegmentBuilder(source.dimensions)
+    for content in contents:
+        _read(source, content, builder)
+        if len(builder.passages) >= ROWS or builder.word_count >= _WORDS:
+            yield builder.segment()
+            builder = SegmentBuilder(source.dimensions)
+    if builder.contents:
+        yield builder.segment()
+
+
+def identities(source: Source, content: int) -> list[tuple[int, int, int]] | None:
+    """(passage row, key, variant) of the rows that a segment must hold for `content`; None without such a content.
+
+    Raises sqlite3.DatabaseError when it is not what was stored.
+    """
+    if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
+        return None
+    stored = integrity.content(source.connection, content)
+    return [(row[0], _key(row[2]), _variant(stored.title, row[6])) for row in _searched(source, stored)]
+
+
+def _searched(source: Source, of: StoredContent) -> Iterator[Sequence[Any]]:
+    rows = list(integrity.whole(source.connection.execute(_PASSAGES, (of.id,)), of))
+    spans = [PassageSpan(start, end, page, schema.headings(path)) for _, _, _, start, end, page, path, *_ in rows]
+    return (row for row, wanted in zip(rows, with_content(of.text, of.title, spans), strict=True) if wanted)
+
+
+def _read(source: Source, content: int, builder: SegmentBuilder) -> None:
+    stored = integrity.content(source.connection, content)
+    builder.begin(content)
+    for passage, _, name, start, end, _, headings, key, _, vector, digest in _searched(source, stored):
+        if vector is None or len(vector) != 2 * source.dimensions:
+            raise sqlite3.DatabaseError(f"passage {passage} has no vector of {source.dimensions} numbers")
+        if digest != row_digest(key, vector):
+            raise sqlite3.DatabaseError(f"the vector of passage {passage} is not what was stored")
+        path = " \n".join(dict.fromkeys(part for part in (stored.title, *schema.headings(headings)) if part))
+        text = f"{path}\n{table_header(stored.text, start)}\n{stored.text[start:end]}"
+        builder.add(passage, _key(name), _variant(stored.title, headings), text, vector)
+
+
+class SegmentBuilder:
+    """Collects passages, content by content."""
+
+    def __init__(self, dimensions: int) -> None:
+        self._dimensions, self._vocabulary = dimensions, Vocabulary()
+        self.contents: list[int] = []
+        self._starts: list[int] = []
+        self.passages: list[int] = []
+        self._keys: list[int] = []
+        self._variants: list[int] = []
+        self._words: list[NDArray[np.uint32]] = []
+        self._vectors: list[bytes] = []
+        self.word_count = 0
+
+    def begin(self, content: int) -> None:
+        self.contents.append(content)
+        self._starts.append(len(self.passages))
+
+    def add(self, passage: int, key: int, variant: int, text: str, vector: bytes) -> None:
+        words = np.array(self._vocabulary.numbers(text), dtype=np.uint32)
+        self.passages.append(passage)
+        self._keys.append(key)
+        self._variants.append(variant)
+        self._words.append(words)
+        self._vectors.append(vector)
+        self.word_count += len(words)
+
+    def segment(self) -> Segment:
+        vectors = np.frombuffer(b"".join(self._vectors), dtype="<f2").reshape(len(self._vectors), self._dimensions)
+        if not (finite := np.isfinite(vectors).all(axis=1)).all():
+            bad = self.passages[int(np.argmin(finite))]
+            raise sqlite3.DatabaseError(f"passage {bad} has a vector with numbers that are not finite")
+        signs, turned = sign_words(widened(vectors))
+        terms, offsets, ordinals, counts = self._inverted()
+        return Segment(
+            contents=np.array(self.contents, dtype=np.int64),
+            starts=np.array([*self._starts, len(self.passages)], dtype=np.int64),
+            passages=np.array(self.passages, dtype=np.int64),
+            keys=np.array(self._keys, dtype=np.uint64),
+            variants=np.array(self._variants, dtype=np.uint64),
+            lengths=np.array([min(len(words), 0xFFFF) for words in self._words], dtype=np.uint16),
+            terms=terms,
+            offsets=offsets,
+            ordinals=ordinals,
+            counts=counts,
+            vectors=vectors,
+            signs=np.ascontiguousarray(signs.T),
+            turned=turned,
+        )
+
+    def _inverted(self) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]]:
+        """(terms, offsets, ordinals, counts)."""
+        terms, of_word = np.unique(self._vocabulary.terms(), return_inverse=True)
+        flat = np.concatenate([np.empty(0, np.uint32), *self._words])
+        owner = np.repeat(np.arange(len(self._words), dtype=np.uint64), [len(words) for words in self._words])
+        pairs = (of_word.astype(np.uint64)[flat] << np.uint64(32)) | owner
+        pairs, counts = np.unique(pairs, return_counts=True)
+        sizes = np.bincount((pairs >> np.uint64(32)).astype(np.int64), minlength=len(terms))
+        offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
+        ordinals = (pairs & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
+        return terms, offsets, ordinals, np.minimum(counts, 255).astype(np.uint8)
+
+
+def _key(passage_id: str) -> int:
+    try:
+        return int(passage_id[1:17], 16)
+    except (ValueError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"a passage's id is {str(passage_id)[:40]!r}") from error
+
+
+def _variant(title: str, headings: str) -> int:
+    data = f"{title}\0{headings}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

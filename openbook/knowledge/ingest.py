@@ -1,0 +1,319 @@
+"""Files to stored contents: what is unchanged costs a look at the file system, what is known costs a digest, and only
+the rest is read, in worker processes.
+
+Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from openbook.errors import NotReadNow, UnreadableFile
+from openbook.knowledge import integrity, schema
+from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
+from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
+from openbook.knowledge.identities import identities
+from openbook.knowledge.passages import passage_id
+from openbook.knowledge.sliced_run import Overtaken, SlicedRun
+from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.versions import Change
+from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
+from openbook.parsers.characters import title_from_name
+from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
+from openbook.parsers.ocr import available
+from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
+
+_STAYS = "; the text read before stays"
+_WITH_OCR = " ocr"
+_RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new time
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run reads files.
+
+    `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again,
+    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `go_on` is called between two pieces of
+    the work and while it waits; when it raises, the run ends with that, without a version, and what it had stored is deleted.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    labels: frozenset[str] = frozenset()
+    unlabel: frozenset[str] = frozenset()
+    retry: bool = False
+    ocr: str = ""
+    lock_timeout_s: float = 30.0
+    progress: Progress = lambda stage, done, total: None
+    go_on: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was found, and how it is to be read; for `source` if that is a folder to be synced.
+
+    `labels` are added to those that files state and those that were given to them by name. Without `source` the run itself gives
+    them by name. `inner`: folders inside it that are parts of their own. `relabel`: look at the labels of unchanged files too.
+    """
+
+    found: Sequence[FoundFile | Verdict]
+    labels: frozenset[str] = frozenset()
+    ocr: str = ""
+    source: SyncedFolder | None = None
+    inner: tuple[Path, ...] = ()
+    relabel: bool = False
+
+    def below(self, paths: Iterable[str]) -> list[str]:
+        """Those of the paths (as displayed) that belong to this folder."""
+        if self.source is None:
+            return []
+        outer, inner = prefix(self.source.folder), tuple(map(prefix, self.inner))
+        return [path for path in paths if path.startswith(outer) and not path.startswith(inner)]
+
+
+def prefix(folder: Path) -> str:
+    return display_path(folder).rstrip("/") + "/"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """`restat`: (path, stat) of files that did not change. `tried`: what a verdict's row says about the file, by path."""
+
+    changes: tuple[Change, ...]
+    verdicts: tuple[Verdict, ...]
+    restat: tuple[tuple[str, str], ...]
+    tried: dict[str, str]
+
+
+def ingest(run: SlicedRun, sizing: Sizing, options: RunOptions, part: Part) -> IngestResult:
+    """A verdict for each of `part.found`, in their order. Contents of new and changed files are stored."""
+    return _Ingest(run, sizing, options, part).result()
+
+
+def code_of(sizing: Sizing) -> str:
+    """What a content depends on besides the file's bytes."""
+    return f"reader {PARSER_VERSION} {sizing.code}"
+
+
+def content_key(path: Path, digest: Digest, code: str) -> Digest:
+    """Names a file's bytes (by their SHA-256), how its name says to read them, and the code that reads and splits."""
+    return sha256_hex(f"{digest} {path.suffix.lower()} {code}".encode("utf-8", "surrogateescape"))
+
+
+class _LiveDocument(NamedTuple):
+    path: str
+    content_id: int
+    stat: str
+    code: str
+    metadata: str
+    labels: str
+    given_labels: str
+
+
+class _Ingest:
+    def __init__(self, run: SlicedRun, sizing: Sizing, options: RunOptions, part: Part) -> None:
+        self._run, self._sizing, self._options, self._part = run, sizing, options, part
+        self._by_name = part.source is None
+        self._unlabel = options.unlabel if self._by_name else frozenset()
+        limits = options.limits
+        self._code = code_of(sizing)
+        self._tried_by = (
+            f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(part.ocr)}"
+        )
+        self._connection = run.connection
+        rows = self._connection.execute(
+            "SELECT d.path, d.content_id, d.stat, c.code, d.metadata, d.labels, d.given_labels "
+            "FROM documents d JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL"
+        )
+        self._live = {row[0]: _LiveDocument(*row) for row in rows}
+        self._known = {each.path: each for each in identities(self._connection)}
+        self._changes: list[Change] = []
+        self._verdicts: dict[str, Verdict] = {}
+        self._restat: list[tuple[str, str]] = []
+        self._tried: dict[str, str] = {}
+
+    def result(self) -> IngestResult:
+        rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
+        before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
+        due: list[FoundFile] = []
+        for item in self._part.found:
+            if isinstance(item, Verdict):
+                self._tell(item)
+                continue
+            path, tried = item.displayed, f"{item.stat} {self._tried_by}"
+            self._tried[path] = tried
+            self._verdicts[path] = Verdict(path, "unchanged")  # or holds the place
+            if not self._is_unchanged(path, item):
+                if not self._options.retry and path in before and before[path][0] == tried:
+                    self._tell(before[path][1])
+                else:
+                    due.append(item)
+        self._read(due)
+        return IngestResult(tuple(self._changes), tuple(self._verdicts.values()), tuple(self._restat), self._tried)
+
+    def _is_unchanged(self, path: str, found: FoundFile) -> bool:
+        live = self._live.get(path)
+        if self._part.relabel or live is None or not live.stat or live.stat != found.stat:
+            return False
+        if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
+            return False  # what was read with OCR is as good without asking for it
+        held = set(json.loads(live.given_labels if self._by_name else live.labels))
+        return self._part.labels <= held and not self._unlabel & set(json.loads(live.labels))
+
+    def _tell(self, verdict: Verdict) -> None:
+        reason = verdict.reason.removesuffix(_STAYS)
+        if verdict.outcome == "failed" and verdict.path in self._live:
+            reason += _STAYS
+        self._verdicts[verdict.path] = replace(verdict, reason=reason)
+
+    def _fail(self, found: FoundFile, error: UnreadableFile) -> None:
+        path, reason = found.displayed, str(error)
+        if isinstance(error, NotReadNow):
+            self._tried.pop(path, None)  # the next run must try it, though it is unchanged
+        unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
+        self._tell(Verdict(path, "skipped" if unknown else "failed", reason))
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self, due: Sequence[FoundFile]) -> None:
+        progress, started_ns = self._options.progress, time.time_ns()
+        unknown: dict[Path, FoundFile] = {}
+        for done, item in enumerate(due):
+            progress("digest", done, len(due))
+            self._run.go_on()
+            try:
+                content_id = self._known_content(item)
+            except UnreadableFile as error:
+                self._fail(item, error)
+                continue
+            if content_id is None:
+                unknown[item.path] = item
+            else:
+                self._settle(item, content_id, started_ns)
+        if not unknown:
+            return
+        self._run.begin_long_work()
+        with ParserPool(self._options.limits, ocr=self._part.ocr) as pool:
+            for done, result in enumerate(pool.parse_all(list(unknown))):
+                progress("read", done, len(unknown))
+                item = unknown[result.path]
+                if isinstance(result.outcome, UnreadableFile):
+                    self._fail(item, result.outcome)
+                    continue
+                content, digest = result.outcome
+                if content.title == title_from_name(item.path.name):
+                    content = replace(content, title="")  # the same text under another name is the same content
+                self._settle(item, self._store(item.path, content, digest), started_ns)
+        progress("read", len(unknown), len(unknown))
+
+    def _known_content(self, found: FoundFile) -> int | None:
+        """The stored content of exactly these bytes, read by this code, if there is one."""
+        if found.bytes > self._options.limits.max_file_bytes:
+            return None  # the reader will say so
+        with opened(found.path) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered file
+        return _content_of(self._connection, content_key(found.path, digest, self._code_of(found.path)))
+
+    def _code_of(self, path: Path) -> str:
+        return self._code + _WITH_OCR if self._part.ocr and may_need_ocr(path) else self._code
+
+    def _store(self, path: Path, content: Content, digest: Digest) -> int:
+        """Store a text with its passages once; the id of its row."""
+        code = self._code_of(path)
+        key = content_key(path, digest, code)
+        if (known := _content_of(self._connection, key)) is not None:
+            return known
+        text_digest = sha256_hex(content.text.encode())
+        spans = self._sizing.split(content)
+        with self._run.slice() as connection, schema.transaction(connection):
+            if (known := _content_of(connection, key)) is not None:  # another run stored it meanwhile
+                return known
+            content_id, first = (_next_id(connection, table) for table in ("contents", "passages"))
+            of_file = (content.text, content.title, content.media_type, content.source_chars)
+            row = (content_id, key, code, *of_file, to_json(content.metadata))
+            connection.execute(
+                "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, integrity.row_digest(*row)),
+            )
+            connection.executemany(
+                "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    _passage_row(number, content_id, text_digest, content, span)
+                    for number, span in enumerate(spans, first)
+                ),
+            )
+        self._run.stored.append(content_id)
+        return content_id
+
+    def _settle(self, found: FoundFile, content_id: int, read_at_ns: int) -> None:
+        """Compare with the row that the newest version has for this path."""
+        path = found.displayed
+        live, known = self._live.get(path), self._known.get(path)
+        try:
+            metadata, labels, given = self._metadata(found, content_id)
+        except UnreadableFile as error:
+            self._fail(found, error)
+            return
+        stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
+        row = (content_id, metadata, labels, given)
+        if live is not None and (live.content_id, live.metadata, live.labels, live.given_labels) == row:
+            self._restat.append((path, stat))
+            return
+        outcome: Outcome = "added" if live is None else "updated"
+        self._verdicts[path] = Verdict(path, outcome)
+        identity = known.id if known else None
+        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome))
+
+    def _metadata(self, found: FoundFile, content_id: int) -> tuple[str, str, str]:
+        """(metadata, labels, labels given by name) as JSON.
+
+        Metadata is what the file system, the file and its sidecar say, in this order of precedence.
+        """
+        if self._connection.execute("SELECT 1 FROM contents WHERE id = ?", (content_id,)).fetchone() is None:
+            raise Overtaken  # a purge deleted it meanwhile
+        stored = integrity.content(self._connection, content_id)
+        path = found.displayed
+        live, known = self._live.get(path), self._known.get(path)
+        of_file = dict(system_metadata(path, found.bytes, found.modified_ns))
+        if live is not None and live.content_id == content_id:  # touched only: its text is as old as before
+            of_file["modified"] = json.loads(live.metadata).get("modified", of_file.get("modified", ""))
+        of_text = (("title", stored.title or PurePosixPath(path).stem), *from_json(stored.metadata))
+        of_sidecar = read_sidecar(found.sidecar) if found.sidecar else ()
+        whole = dict(merged(tuple(of_file.items()), of_text, of_sidecar))
+        whole.pop(LABEL_KEY, None)
+        labels = {*labels_of(of_text, of_sidecar), *self._part.labels}
+        given = set(known.given) if known else set()
+        if self._by_name:
+            given |= self._part.labels
+            labels |= (set(json.loads(live.labels)) if live else set()) - self._unlabel
+        given -= self._unlabel
+        return to_json(tuple(whole.items())), json.dumps(sorted(labels | given)), json.dumps(sorted(given))
+
+
+def _content_of(connection: sqlite3.Connection, key: Digest) -> int | None:
+    row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _next_id(connection: sqlite3.Connection, table: str) -> int:
+    """What AUTOINCREMENT would give: the digest of a row is over its id too."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return 1 + (row[0] if row else 0)
+
+
+def _passage_row(
+    row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan
+) -> tuple[object, ...]:
+    key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
+    name, headings = passage_id(text_digest, span.start, span.end), json.dumps(span.headings)
+    row = (row_id, content_id, name, span.start, span.end, span.page, headings, key)
+    return *row, integrity.row_digest(*row, content.title, content.text[span.start : span.end])

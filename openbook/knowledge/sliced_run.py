@@ -1,0 +1,172 @@
+"""A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its version,
+but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
+
+What a run has seen may be gone, or changed, when it commits. So it looks, under the lock, whether what it compared files with
+is unchanged and whether all that it refers to is there. If not, it was overtaken and does its work again, which costs only what
+was lost. After MOST_TRIES it keeps the lock while it compares and commits; if it would then have to read or embed, it gives up.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import TypeAlias, TypeVar
+
+from openbook.errors import KnowledgeBaseBusy, OpenBookError
+from openbook.knowledge import schema
+from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.write_lock import write_lock
+
+MOST_TRIES = 5  # without keeping the lock
+TABLE = "embeddings"
+
+# Whether a table is still for this run.
+IsOurs: TypeAlias = Callable[[sqlite3.Connection], bool]
+
+_T = TypeVar("_T")
+
+
+class Overtaken(Exception):
+    """Another writer changed what a run compared with or refers to. The run does that part again."""
+
+
+def always(connection: sqlite3.Connection) -> bool:
+    return True
+
+
+class SlicedRun:
+    """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
+
+    def __init__(
+        self, base: KnowledgeBase, connection: sqlite3.Connection, timeout_s: float, go_on: Callable[[], None]
+    ) -> None:
+        self.connection = connection
+        self.stored: list[int] = []
+        self.was_stopped = False
+        self._base, self._timeout_s, self._go_on = base, timeout_s, go_on
+        self._keeps_lock = False
+        self._compared: object = None
+        self._purged: object = None  # the last purge when this try began
+
+    def go_on(self) -> None:
+        """Call it between two pieces of work. Raises what the run was given, when it should end."""
+        try:
+            self._go_on()
+        except Exception:
+            self.was_stopped = True
+            raise
+
+    def begin_long_work(self) -> None:
+        """Call it before files are read or passages embedded. Raises KnowledgeBaseBusy where the lock is kept."""
+        if self._keeps_lock:
+            raise KnowledgeBaseBusy(
+                f"What this run stored was deleted {MOST_TRIES} times by others before it could commit. Run it again."
+            )
+
+    @contextmanager
+    def slice(self) -> Iterator[sqlite3.Connection]:
+        """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
+
+        Raises Overtaken after a purge: what was read before it may be what was purged.
+        """
+        with self._locked() as connection:
+            if _last_purge(connection) != self._purged:
+                raise Overtaken
+            yield connection
+
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        self.go_on()
+        if self._keeps_lock:
+            yield self.connection
+            return
+        with write_lock(self._base.folder, self._timeout_s, self.go_on):
+            self.connection.execute("PRAGMA query_only = OFF")
+            try:
+                self._base.begin_writing(self.connection, schema.BUSY_MS / 1000)
+                self._timeout_s = math.inf
+                yield self.connection
+            finally:
+                self.connection.execute("PRAGMA query_only = ON")
+
+    @contextmanager
+    def commit(
+        self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always
+    ) -> Iterator[sqlite3.Connection]:
+        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises Overtaken."""
+        with self.slice() as connection:
+            as_before = _compared(connection) == self._compared and is_ours(connection)
+            if not as_before or not _all_there(connection, contents, table):
+                raise Overtaken
+            yield connection
+            schema.put_away(connection, self._base.folder)
+
+    def begin(self) -> None:
+        with self._locked() as connection:
+            self._base.check_tables(connection)
+            self._compared, self._purged = _compared(connection), _last_purge(connection)
+
+    @contextmanager
+    def keeping_the_lock(self) -> Iterator[None]:
+        with self._locked() as connection:
+            self._compared, self._purged, self._keeps_lock = _compared(connection), _last_purge(connection), True
+            try:
+                yield
+            finally:
+                self._keeps_lock = False
+
+
+def in_slices(
+    base: KnowledgeBase,
+    work: Callable[[SlicedRun], _T],
+    timeout_s: float,
+    go_on: Callable[[], None] = lambda: None,
+    drop: Callable[[sqlite3.Connection, list[int]], object] = lambda connection, contents: None,
+) -> _T:
+    """What `work` returns; it is called again when it was overtaken.
+
+    `go_on` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
+    the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
+    before the first slice, or deletes MOST_TRIES times what the run needs.
+    """
+    with schema.storage_errors(base.folder), closing(schema.connect(base.folder, writable=True)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        run = SlicedRun(base, connection, timeout_s, go_on)
+        try:
+            for _ in range(MOST_TRIES):
+                with suppress(Overtaken):
+                    run.begin()
+                    return work(run)
+            with run.keeping_the_lock():
+                return work(run)
+        except Exception:
+            if run.was_stopped and run.stored:
+                with suppress(OpenBookError), base.writing(timeout_s) as writer:
+                    drop(writer, run.stored)
+            raise
+
+
+def _last_purge(connection: sqlite3.Connection) -> object:
+    return connection.execute("SELECT value FROM meta WHERE key = 'purged_in'").fetchone()
+
+
+def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:
+    """What a run compares files with. Every change of a document's row makes a version."""
+    newest = connection.execute("SELECT max(version) FROM versions").fetchone()
+    known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
+    return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()
+
+
+def _all_there(connection: sqlite3.Connection, contents: Iterable[int], table: str) -> bool:
+    """Whether the contents are stored, and each of their passages has a vector."""
+    lacks_vector = (
+        f"SELECT 1 FROM passages p LEFT JOIN {table} e USING (embedding_key) "
+        "WHERE p.content_id = ? AND e.embedding_key IS NULL LIMIT 1"
+    )
+    return all(
+        connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is not None
+        and connection.execute(lacks_vector, (content,)).fetchone() is None
+        for content in set(contents)
+    )

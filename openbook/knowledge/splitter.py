@@ -1,0 +1,304 @@
+"""Documents to passages. Everything here is a function of the text and its marks alone.
+
+Passages are packed greedily. Where one must end, the best place within reach wins: before a heading, after a blank line, before a
+sentence or a list item or a table row, after a line, after a space, anywhere. One always ends where a page does, since it is
+cited with one page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+from openbook.codec import convert, parse_json
+from openbook.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.knowledge.sentences import sentence_spans
+from openbook.records import Content, HeadingMark, PageSpan, PassageSpan
+
+SPLITTER_VERSION = "2"
+
+PASSAGE_CHARS = 450  # about 110 tokens; a small reader answers better from little text (docs/log.md)
+
+_Span: TypeAlias = tuple[int, int]
+
+_SMALL = 1 / 3  # a passage below this share of the limit is worth joining with what follows
+
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_VISIBLE = re.compile(r"\S")
+_SPACE = re.compile(r"\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """At most `size` characters a passage, of which up to `overlap` also end the passage before.
+
+    It is chosen when a knowledge base is made, recorded in it, and the same ever after. Version 0.1.0 could count in tokens;
+    such a knowledge base can still be read.
+    """
+
+    size: int = PASSAGE_CHARS
+    overlap: int = 0
+    unit: Literal["characters", "tokens"] = "characters"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.overlap <= self.size // 2:
+            raise ConfigError(
+                f"Passages of {self.size} {self.unit} with an overlap of {self.overlap} make no sense: "
+                "the size must be at least 1 and the overlap at most half of it."
+            )
+
+    @property
+    def code(self) -> str:
+        """What a content depends on besides its bytes and the parser."""
+        overlap = f" overlap {self.overlap}" if self.overlap else ""
+        return f"splitter {SPLITTER_VERSION} {self.size}{overlap}"
+
+    def split(self, content: Content) -> list[PassageSpan]:
+        """The passages of `content`. Raises ConfigError for a knowledge base whose passages are counted in tokens."""
+        if self.unit == "tokens":
+            raise ConfigError(
+                "The passages of this knowledge base are counted in tokens, which this OpenBook does not do any more. "
+                "Add the documents to a new knowledge base."
+            )
+        return split(content, passage_chars=self.size, overlap_chars=self.overlap)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Sizing:
+        where = "The knowledge base is damaged: its passage size"
+        value = parse_json(text, where, KnowledgeBaseInvalid)
+        if isinstance(value, dict):
+            value = {key: each for key, each in value.items() if key not in ("tokenizer", "reader")}
+        return convert(value, cls, where, KnowledgeBaseInvalid)
+
+
+def split(content: Content, *, passage_chars: int = 900, overlap_chars: int = 0) -> list[PassageSpan]:
+    """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
+
+    A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only
+    inside a run of it that is at least `passage_chars` long, or one less before the text's last visible character, where
+    that must keep the white space after it.
+
+    Without overlap the spans cover the text exactly. With `overlap_chars` a span begins up to that much earlier, at a sentence
+    of the same page and section, and still keeps the limit; starts still rise strictly.
+    """
+    if passage_chars < 1:
+        raise ValueError(f"passage_chars is {passage_chars}, it must be at least 1")
+    if not 0 <= overlap_chars < passage_chars:
+        raise ValueError(
+            f"the overlap is {overlap_chars}, it must be at least 0 and below passage_chars ({passage_chars})"
+        )
+    marks = _Marks(content)
+    packer = _Packer(
+        content.text, marks, passage_chars - overlap_chars, _visible_end(content.text, 0, len(content.text))
+    )
+    spans = list(packer.spans())
+    if overlap_chars:
+        befores = [0, *(start for start, _ in spans)]
+        spans = [
+            (packer.sentence_before(before, start, end, overlap_chars), end)
+            for before, (start, end) in zip(befores, spans, strict=False)
+        ]
+    return [marks.passage(start, end) for start, end in spans]
+
+
+class _Marks:
+    """Headings and pages of a document by offset; answers in logarithmic time."""
+
+    def __init__(self, content: Content) -> None:
+        self.text = content.text
+        inside = (mark for mark in content.headings if 0 <= mark.start < len(content.text))
+        self.headings: list[HeadingMark] = sorted(inside, key=lambda mark: mark.start)
+        self.heading_starts = [mark.start for mark in self.headings]
+        self.paths = _paths(self.headings)
+        self.pages: Sequence[PageSpan] = content.pages
+        self.page_starts = [page.start for page in content.pages]
+
+    def passage(self, start: int, end: int) -> PassageSpan:
+        visible = _VISIBLE.search(self.text, start, end)
+        at = visible.start() if visible else start
+        section = self.section(at)
+        path = self.paths[section] if section >= 0 else ()
+        return PassageSpan(start, end, self.pages[self.page(at)].number if self.pages else None, path)
+
+    def page(self, at: int) -> int:
+        """The index of the last page that begins at or before `at`; 0 before the first."""
+        return max(bisect_right(self.page_starts, at) - 1, 0)
+
+    def section(self, at: int) -> int:
+        """The index of the last heading that begins at or before `at`; -1 before the first."""
+        return bisect_right(self.heading_starts, at) - 1
+
+    def section_end(self, section: int) -> int:
+        return self.heading_starts[section + 1] if section + 1 < len(self.headings) else len(self.text)
+
+
+def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
+    """For each heading the titles in force under it, outermost first."""
+    paths = []
+    open_marks: list[HeadingMark] = []
+    for mark in headings:
+        while open_marks and open_marks[-1].level >= mark.level:
+            open_marks.pop()
+        open_marks.append(mark)
+        paths.append(tuple(each.title for each in open_marks if each.title))
+    return paths
+
+
+@dataclass(slots=True)
+class _Packer:
+    text: str
+    marks: _Marks
+    limit: int
+    visible: int  # where the white space at the end of the text begins
+
+    def spans(self) -> Iterator[_Span]:
+        start = end = 0  # the passage under way
+        for atom_start, atom_end in self._atoms():
+            visible_end = _visible_end(self.text, atom_start, atom_end)
+            if atom_end == len(self.text) and atom_end - visible_end < self.limit:
+                visible_end = atom_end  # nothing follows that could take the last white space
+            if end > start and self._ends_before(start, end, atom_start, visible_end):
+                yield start, end
+                start = end
+            end = atom_end
+            if self._too_large(start, visible_end):
+                for cut in self._cuts(start, visible_end):
+                    yield start, cut
+                    start = cut
+            while self._too_large(start, end):  # white space that does not fit goes to the next passage
+                yield start, start + self.limit
+                start += self.limit
+        if end > start:
+            yield start, end
+
+    def _too_large(self, start: int, end: int) -> bool:
+        return end - start > self.limit
+
+    def _atoms(self) -> Iterator[_Span]:
+        """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
+        marked = (at for at in (*self.marks.heading_starts, *self.marks.page_starts) if at < self.visible)
+        forced = sorted({*marked, len(self.text)})
+        start = at = 0
+        for stop in forced:
+            if not start < stop <= len(self.text):
+                continue
+            for blank in _BLANK_LINES.finditer(self.text, start, stop):
+                if _VISIBLE.search(self.text, start, blank.start()):
+                    at = start
+                    start = blank.end()
+                    yield at, start
+            if stop > start:
+                yield start, stop
+            start = stop
+
+    def _ends_before(self, start: int, end: int, atom: int, visible_end: int) -> bool:
+        """Whether the passage [start, end) ends before the paragraph that begins at `atom`."""
+        visible = _VISIBLE.search(self.text, start, end)
+        if visible_end <= atom or not visible:
+            return False
+        if self._other_page(visible.start(), atom, visible_end):
+            return True
+        small = end - start < self.limit * _SMALL
+        if self._too_large(start, visible_end) and not (small and self._too_large(atom, visible_end)):
+            return True  # it does not fit, unless it has to be cut somewhere anyway
+        section = self.marks.section(atom)
+        if section >= 0 and self.marks.heading_starts[section] == atom:
+            return not (small and self._joins(start, end, section))
+        return False
+
+    def _other_page(self, at: int, atom: int, atom_end: int) -> bool:
+        """Whether what is visible of the paragraph at `atom` is on another page than the visible character `at`."""
+        visible = _VISIBLE.search(self.text, atom, atom_end)
+        return visible is not None and self.marks.page(visible.start()) != self.marks.page(at)
+
+    def _joins(self, start: int, end: int, section: int) -> bool:
+        """Whether a small passage goes on into `section`: a sibling or descendant of the section it began in."""
+        visible = _VISIBLE.search(self.text, start, end)
+        first = self.marks.section(visible.start() if visible else start)
+        if first >= 0 and self.marks.headings[section].level < self.marks.headings[first].level:
+            return False
+        section_end = _visible_end(self.text, end, self.marks.section_end(section))
+        return not self._too_large(start, section_end) or self._only_headings(start, end, section)
+
+    def _only_headings(self, start: int, end: int, section: int) -> bool:
+        """Whether [start, end) is not much more than the headings in it, each perhaps with lines over and under it."""
+        first = bisect_right(self.marks.heading_starts, start - 1)
+        room = sum(3 * len(mark.title) + 12 for mark in self.marks.headings[first:section])
+        return end - start <= room
+
+    def _cuts(self, start: int, end: int) -> Iterator[int]:
+        """Where to cut text that does not fit, until the rest does."""
+        while self._too_large(start, end):
+            # Something visible is left for the last passage.
+            start = self._cut(start, max(min(start + self.limit, self.visible - 1), start + 1))
+            yield start
+
+    def _cut(self, start: int, end: int) -> int:
+        """The best cut in (start, end]. At `end` the text goes on."""
+        visible = _VISIBLE.search(self.text, start, end)
+        if not visible:
+            return end
+        low = max(start + int(self.limit * _SMALL), visible.start()) + 1
+        if low >= end:
+            return self._hard(start, end)
+        sentences = [at for at, _ in sentence_spans(self.text, low - 1, end) if at >= low]
+        if sentences:
+            return self._line_start(sentences[-1], low)
+        line = self.text.rfind("\n", low, end)
+        if line >= 0:
+            return line + 1
+        for at in range(end, low, -1):
+            if _SPACE.match(self.text[at - 1]):
+                return at
+        return self._hard(start, end)
+
+    def sentence_before(self, low: int, start: int, end: int, overlap: int) -> int:
+        """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
+        visible = _VISIBLE.search(self.text, start, end)
+        if not visible:
+            return start
+        section, page = self.marks.section(visible.start()), self.marks.page(visible.start())
+        first = max(
+            low + 1,
+            self.marks.heading_starts[section] if section >= 0 else 0,
+            self.marks.page_starts[page] if self.marks.pages else 0,
+        )
+        fitting = (at for at, _ in sentence_spans(self.text, low, start) if at >= first and start - at <= overlap)
+        return next(fitting, start)
+
+    def _line_start(self, at: int, low: int) -> int:
+        """`at`, or the start of its line where only its indentation stands between."""
+        back = at
+        while back > low and self.text[back - 1] in " \t":
+            back -= 1
+        return back if back >= low and self.text[back - 1] == "\n" else at
+
+    def _hard(self, start: int, end: int) -> int:
+        """`end`, moved back out of what is one character to the eye, if that is not the whole passage."""
+        cut = end
+        while cut > start + 1 and _belongs(self.text[cut - 1], self.text[cut]):
+            cut -= 1
+        return cut if cut > start + 1 else end
+
+
+def _visible_end(text: str, start: int, end: int) -> int:
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+def _belongs(before: str, after: str) -> bool:
+    """Whether two characters must stay together: combining marks, joined emoji, surrogate pairs, CR LF."""
+    if after < "\u0300":
+        return before == "\r" and after == "\n"
+    if unicodedata.category(after) in {"Mn", "Me", "Mc"} or "\U0001f3fb" <= after <= "\U0001f3ff":
+        return True
+    return after == "\u200d" or before == "\u200d" or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff")

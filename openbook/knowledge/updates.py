@@ -1,0 +1,409 @@
+"""Changing what is in a knowledge base: `add` files, `sync` folders, `remove` documents. Each makes one version.
+
+The order is always the same: find, ingest, embed, commit, refresh the indexes. Whatever is interrupted, the last committed
+version stands, and the next run finds the finished work of this one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from openbook.errors import KnowledgeError, StorageError, did_you_mean
+from openbook.knowledge.base import KnowledgeBase, now
+from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, discover, display_path
+from openbook.knowledge.embeddings import embed_missing
+from openbook.knowledge.identities import follow_renames
+from openbook.knowledge.ingest import IngestResult, Part, RunOptions, ingest, prefix
+from openbook.knowledge.sliced_run import SlicedRun, in_slices
+from openbook.knowledge.versions import Change, apply_retention, commit, drop_unused_contents
+from openbook.parsers import needs_ocr
+from openbook.records import Embedder, Outcome, Verdict
+
+OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed")
+_TICK_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`version` is the committed version; the one before when nothing changed.
+
+    Of the files that went in, `characters` were read of the `source_characters` they hold (markup counts, where it is
+    part of the text). `left_labelled`: documents that had labels given by name and went, while others without such
+    labels came, which may be the same under another name. `open_copies`: documents without labels that hold the text of one
+    that carries some, where one of both came or changed.
+    """
+
+    version: int
+    verdicts: tuple[Verdict, ...]
+    passages_embedded: int
+    characters: int = 0
+    source_characters: int = 0
+    left_labelled: tuple[str, ...] = ()
+    open_copies: tuple[str, ...] = ()
+
+
+def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options: RunOptions = RunOptions()) -> Report:
+    """Put files, and all files below folders, into the knowledge base as one new version.
+
+    A file that cannot be read gets a verdict with the reason and the others go in. Nothing is committed when nothing
+    changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
+    """
+
+    def parts(connection: sqlite3.Connection) -> list[Part]:
+        # Absolute: the same file is the same document, wherever the command is run from.
+        found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
+        return [Part(found, options.labels, options.ocr)]
+
+    return _in_slices(base, embedder, options, parts)
+
+
+def sync(
+    base: KnowledgeBase,
+    folder: Path,
+    embedder: Embedder,
+    rules: Rules = Rules(),
+    options: RunOptions = RunOptions(),
+    *,
+    allow_empty: bool = False,
+) -> Report:
+    """Make what the knowledge base has below `folder` equal to the folder, as one new version.
+
+    Documents whose file is gone, or left out by `rules`, are removed; a file that is there but cannot be read keeps the
+    text read before. The folder, its rules and its labels are remembered: see `sources`.
+
+    Raises KnowledgeError when the folder is missing, or empty though documents came from it (unless `allow_empty`):
+    a disk that is not mounted must not empty the knowledge base.
+    """
+    wanted = [SyncedFolder(folder, rules, options.labels, options.ocr)]
+    return sync_folders(base, wanted, embedder, options, allow_empty=allow_empty)
+
+
+def sync_folders(
+    base: KnowledgeBase,
+    folders: Sequence[SyncedFolder],
+    embedder: Embedder,
+    options: RunOptions = RunOptions(),
+    *,
+    allow_empty: bool = False,
+) -> Report:
+    """`sync` of several folders as one version, each by its own rules, labels and OCR.
+
+    A folder inside another that is, or was, synced itself is synced with it, by its own rules and with the labels of
+    both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
+    """
+
+    def parts_of(connection: sqlite3.Connection) -> list[Part]:
+        known = {each.folder: each for each in sources(base)}
+        asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
+        inside = [e for e in known.values() if any(map(e.is_inside, asked)) and e.folder.is_dir()]
+        wanted = {**{each.folder: each for each in inside}, **asked}
+        live = live_paths(connection)
+        parts: list[Part] = []
+        failed: list[KnowledgeError] = []
+        for each in wanted.values():
+            labels = _with_those_around(each, known | wanted)
+            before = _with_those_around(known[each.folder], known) if each.folder in known else labels
+            inner = tuple(other.folder for other in wanted.values() if other.is_inside(each.folder))
+            part = Part((), labels, each.ocr, each, inner, relabel=labels != before)
+            try:
+                parts.append(replace(part, found=_found_in(part, each, live, allow_empty=allow_empty)))
+            except KnowledgeError as error:
+                failed.append(error)
+                parts.append(Part([Verdict(display_path(each.folder), "failed", str(error).rstrip("."))]))
+        if failed and len(failed) == len(parts):
+            raise failed[0]
+        return parts
+
+    return _in_slices(base, embedder, options, parts_of)
+
+
+def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder]) -> frozenset[str]:
+    """Its labels, and those of all folders around it."""
+    return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
+
+
+def _found_in(part: Part, wanted: SyncedFolder, live: Sequence[str], *, allow_empty: bool) -> list[FoundFile | Verdict]:
+    folder = wanted.folder
+    if folder.exists() and not folder.is_dir():
+        raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
+    met = {_path_of(each): each for each in discover([folder], wanted.rules, ocr=bool(wanted.ocr))}
+    found = [met[path] for path in part.below(met)]
+    below = part.below(live)
+    if below and not any(isinstance(each, FoundFile) for each in found) and not allow_empty:
+        what = "is empty" if not found else "holds no file that is wanted"
+        raise KnowledgeError(
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: openbook remove"
+        )
+    return found
+
+
+def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: float = 30.0) -> Report:
+    """Take documents (paths, or folders for all below) out, as one new version. Older versions keep them.
+
+    Raises KnowledgeError when one of them is not in the newest version.
+    """
+    with base.writing(lock_timeout_s) as connection:
+        paths = sorted({path for each in documents for path in resolve(live_paths(connection), each)})
+        version = commit(connection, (), paths)
+        apply_retention(connection)
+        base.refresh_indexes(connection)
+        return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
+
+
+def sources(base: KnowledgeBase) -> list[SyncedFolder]:
+    """The folders that were synced, as they were."""
+    values = [json.loads(text) for (text,) in base.connection.execute("SELECT rules FROM sources ORDER BY folder")]
+    return [
+        SyncedFolder(
+            Path(value["path"]),
+            Rules(tuple(value["include"]), tuple(value["exclude"])),
+            frozenset(value["labels"]),
+            value["ocr"],
+        )
+        for value in values
+    ]
+
+
+def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 30.0) -> None:
+    """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
+    name = display_path(Path(os.path.abspath(folder)))
+    with base.writing(lock_timeout_s) as connection:
+        if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
+            known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
+            raise KnowledgeError(f"{name} was not synced. Synced are: {', '.join(known) or 'none'}.")
+
+
+def live_paths(connection: sqlite3.Connection) -> list[str]:
+    return [p for (p,) in connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")]
+
+
+def resolve(paths: Sequence[str], name: str) -> list[str]:
+    """The documents among `paths` that `name` means: a path as listed or as on this disk, a folder, or the end of one path.
+
+    Raises KnowledgeError when there is none, or several end so.
+    """
+    if not name.strip():
+        raise KnowledgeError("The name of a document is empty. To list them: openbook status --documents")
+    for whole in (name, display_path(Path(os.path.abspath(name)))):
+        if whole in paths:
+            return [whole]
+        if below := [path for path in paths if path.startswith(whole.rstrip("/") + "/")]:
+            return below
+    ending = [path for path in paths if path.endswith("/" + name)]
+    if len(ending) == 1:
+        return ending
+    if ending:
+        raise KnowledgeError(
+            f"{len(ending)} documents end in {name!r}: {', '.join(ending[:3])}. Give more of the path."
+        )
+    hint = did_you_mean(Path(name).name, {Path(path).name: path for path in paths})
+    raise KnowledgeError(f"No document {name!r} in the knowledge base.{hint} To list them: openbook status --documents")
+
+
+def folder_changes(
+    folders: Sequence[Path], *, quiet_ms: int = 400, stop: threading.Event | None = None
+) -> Iterator[int]:
+    """How many files changed, each time that something did and then nothing for `quiet_ms` milliseconds (at most 8 times that).
+
+    Also 0, when watching has begun and then about twice a second: what changes after the first is told of later, however
+    long the caller takes. Ends when `stop` is set, or by KeyboardInterrupt. Raises StorageError when the system has no
+    more watches to give.
+    """
+    import watchfiles
+
+    try:
+        for batch in watchfiles.watch(
+            *folders,
+            watch_filter=None,  # the run itself decides what it wants; an ignore file is a dot file too
+            debounce=quiet_ms * 8,
+            step=quiet_ms,
+            stop_event=stop,
+            rust_timeout=_TICK_MS,
+            yield_on_timeout=True,
+            raise_interrupt=True,
+            recursive=True,
+        ):
+            yield len(batch)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot watch {', '.join(map(str, folders))}: {error.strerror or error}. Without --watch, run sync again after changes."
+        ) from error
+
+
+# --- one run ----------------------------------------------------------------------------------------------------------
+
+
+def _path_of(found: FoundFile | Verdict) -> str:
+    return found.displayed if isinstance(found, FoundFile) else found.path
+
+
+def _in_slices(
+    base: KnowledgeBase,
+    embedder: Embedder,
+    options: RunOptions,
+    parts: Callable[[sqlite3.Connection], Sequence[Part]],
+) -> Report:
+    """`parts` finds what there is, anew when another writer overtook the run."""
+    base.check_embedder(embedder.identity)
+
+    def work(run: SlicedRun) -> Report:
+        return _run(base, run, embedder, options, parts(run.connection))
+
+    return in_slices(base, work, options.lock_timeout_s, options.go_on, drop_unused_contents)
+
+
+def _run(base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOptions, parts: Sequence[Part]) -> Report:
+    connection = run.connection
+    connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
+    results = [ingest(run, base.sizing, options, part) for part in parts]
+    live = live_paths(connection)
+    removed = {path: why for part in parts for path, why in _gone(part, live)}
+    found = [change for result in results for change in result.changes]
+    changes = list(follow_renames(connection, found, removed, _synced(connection, parts), options.unlabel))
+    changes += _labelled(connection, parts, {change.path for change in changes} | removed.keys())
+    left_labelled = _left_labelled(connection, changes, removed)
+    contents = {change.content_id for change in changes}
+    embedded = embed_missing(run, contents, embedder, options.progress)
+    verdicts = _finished(connection, results, changes, removed)
+
+    def beside() -> None:
+        restat = [(stat, path) for result in results for path, stat in result.restat]
+        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", restat)
+        _write_verdicts(connection, parts, results, verdicts)
+        for source in (part.source for part in parts if part.source):
+            # The path as it is, since the column holds it as it is displayed.
+            value = asdict(source.rules) | {
+                "labels": sorted(source.labels),
+                "ocr": source.ocr,
+                "path": str(source.folder),
+            }
+            row = (display_path(source.folder), json.dumps(value))
+            connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", row)
+
+    with run.commit(contents):
+        version = commit(connection, changes, removed, beside=beside)
+        apply_retention(connection)
+        base.refresh_indexes(connection)
+        ids = (json.dumps(sorted(contents)),)
+        characters, source_characters = connection.execute(
+            "SELECT coalesce(sum(length(text)), 0), coalesce(sum(coalesce(source_chars, length(text))), 0) FROM contents "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            ids,
+        ).fetchone()
+        open_copies = connection.execute(
+            "SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN (SELECT content_id "
+            "FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN (SELECT value FROM json_each(?))) "
+            "ORDER BY path",
+            ids,
+        ).fetchall()
+    copies = tuple(path for (path,) in open_copies)
+    return Report(version, verdicts, embedded, characters, source_characters, left_labelled, copies)
+
+
+def _synced(connection: sqlite3.Connection, parts: Sequence[Part]) -> tuple[str, ...]:
+    """What the paths of documents in synced folders begin with, if this run syncs."""
+    folders = [prefix(part.source.folder) for part in parts if part.source]
+    known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
+    return tuple(folders + known) if folders else ()
+
+
+def _labelled(connection: sqlite3.Connection, parts: Sequence[Part], done: Collection[str]) -> Iterator[Change]:
+    """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
+    rows = connection.execute(
+        "SELECT path, content_id, bytes, metadata, labels, given_labels, identity FROM documents WHERE removed_in IS NULL"
+    ).fetchall()
+    for part in parts:
+        meant = set(part.below(row[0] for row in rows) if part.source else map(_path_of, part.found))
+        for path, content_id, size, metadata, own, given, identity in rows:
+            held = set(json.loads(own))
+            if path in meant and path not in done and not part.labels <= held:
+                more = json.dumps(sorted(held | part.labels))
+                kept = given if part.source else json.dumps(sorted({*json.loads(given), *part.labels}))
+                yield Change(path, content_id, size, "", metadata, more, kept, identity, "updated")
+
+
+def _left_labelled(
+    connection: sqlite3.Connection, changes: Sequence[Change], removed: Collection[str]
+) -> tuple[str, ...]:
+    if not any(change.outcome == "added" and change.given_labels == "[]" for change in changes):
+        return ()
+    rows = "SELECT path, content_id FROM documents WHERE given_labels <> '[]' AND removed_in IS NULL ORDER BY path"
+    renamed = {change.content_id for change in changes}
+    return tuple(path for path, content in connection.execute(rows) if path in removed and content not in renamed)
+
+
+def _gone(part: Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
+    there = {each.displayed for each in part.found if isinstance(each, FoundFile)}
+    verdicts = {each.path: each for each in part.found if isinstance(each, Verdict)}
+    # What could not be looked into says nothing about what is in it.
+    closed = tuple(path.rstrip("/") + "/" for path, verdict in verdicts.items() if verdict.outcome == "failed")
+    for path in part.below(live):
+        verdict = verdicts.get(path)
+        if path in there or (verdict is None and path.startswith(closed)):
+            continue
+        if verdict is None or (verdict.outcome == "skipped" and not needs_ocr(verdict.reason)):
+            yield path, verdict.reason if verdict else ""
+
+
+def _finished(
+    connection: sqlite3.Connection,
+    results: Sequence[IngestResult],
+    changes: Sequence[Change],
+    removed: Mapping[str, str],
+) -> tuple[Verdict, ...]:
+    """All verdicts of the run, sorted by path, with what was renamed and what is a duplicate of what."""
+    rows = connection.execute("SELECT path, content_id FROM documents WHERE removed_in IS NULL ORDER BY path DESC")
+    was: dict[str, int] = dict(rows.fetchall())
+    changed = {change.path for change in changes}
+    left = {content: path for path, content in was.items() if path in removed}  # the first path of each content
+    first = {content: path for path, content in was.items() if path not in removed and path not in changed}
+    verdicts = {verdict.path: verdict for result in results for verdict in result.verdicts}
+    verdicts |= {path: Verdict(path, "removed", reason) for path, reason in removed.items()}
+    for change in changes:
+        if was.get(change.path) == change.content_id:
+            continue  # only its metadata or labels changed
+        if change.content_id in first:
+            verdicts[change.path] = Verdict(change.path, "duplicate", first[change.content_id])
+            continue
+        first[change.content_id] = change.path
+        old = left.get(change.content_id)
+        if old is not None and change.outcome == "added":
+            verdicts[change.path] = replace(verdicts[change.path], reason=f"renamed from {old}")
+            verdicts[old] = replace(verdicts[old], reason=f"renamed to {change.path}")
+    return tuple(verdicts[path] for path in sorted(verdicts))
+
+
+def _write_verdicts(
+    connection: sqlite3.Connection,
+    parts: Sequence[Part],
+    results: Sequence[IngestResult],
+    verdicts: Iterable[Verdict],
+) -> None:
+    """Remember what did not go in and why, and forget the rest, also files of a synced folder that this run did not meet."""
+    old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
+    gone = {path for part in parts for path in part.below(old)}
+    tried = {path: stat for result in results for path, stat in result.tried.items()}
+    gone.update(verdict.path for verdict in verdicts)
+    connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])
+    connection.executemany(
+        "INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)",
+        [
+            (verdict.path, verdict.outcome, verdict.reason, now(), tried.get(verdict.path, ""))
+            for verdict in verdicts
+            if verdict.outcome in ("skipped", "failed")
+        ],
+    )
+
+
+def verdict_counts(verdicts: Sequence[Verdict]) -> Iterator[tuple[Outcome, int]]:
+    """(outcome, how many), in a fixed order, without those that did not occur."""
+    for outcome in OUTCOMES:
+        if count := sum(v.outcome == outcome for v in verdicts):
+            yield outcome, count

@@ -1,0 +1,66 @@
+"""One writer at a time, on every platform; every waiting writer gets its turn."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openbook.errors import KnowledgeBaseBusy, StorageError
+
+if TYPE_CHECKING:
+    import filelock
+
+LOCK, TURN = ".lock", ".turn"  # files beside what they guard
+
+_LOOK_S = 0.01  # how often who waits looks again
+_ASK_S = 0.1  # and how often it asks whether to go on
+
+
+@contextmanager
+def file_lock(folder: Path, timeout_s: float) -> Iterator[None]:
+    """Raises KnowledgeBaseBusy when another process holds the lock for longer than `timeout_s`, StorageError."""
+    with _held(folder, LOCK, time.monotonic() + timeout_s):
+        yield
+
+
+@contextmanager
+def write_lock(folder: Path, timeout_s: float, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """`file_lock`, but fair: a writer that releases it and wants it again at once lets a waiting one in first.
+
+    A writer takes the turn, then the lock, then gives the turn back. So the waiting writer holds the turn, and nobody else can
+    take the lock before it. Several waiting writers get in in no fixed order. `go_on` is called now and then while it waits;
+    what it raises ends the waiting.
+    """
+    until = time.monotonic() + timeout_s
+    with ExitStack() as held:
+        with _held(folder, TURN, until, go_on):
+            held.enter_context(_held(folder, LOCK, until, go_on))
+        yield
+
+
+@contextmanager
+def _held(folder: Path, name: str, until: float, go_on: Callable[[], None] = lambda: None) -> Iterator[None]:
+    import filelock
+
+    lock: filelock.BaseFileLock = filelock.FileLock(folder / name)
+    while True:
+        left = max(until - time.monotonic(), 0.0)
+        try:
+            lock.acquire(timeout=min(left, _ASK_S), poll_interval=_LOOK_S)
+            break
+        except filelock.Timeout as error:
+            go_on()
+            if left <= _ASK_S and not math.isinf(left):
+                raise KnowledgeBaseBusy(
+                    f"Another process is writing to the knowledge base in {folder}. Wait for it, then run this again."
+                ) from error
+        except OSError as error:
+            raise StorageError(f"Cannot write to {folder}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,164 @@
+"""Writing GGUF files: what is not a weight is copied from another file's metadata, never guessed.
+
+An adapter is merged into its base by W + B A * alpha / rank for every matrix W, which is then quantised anew. Another file
+is another function: it has a digest and a lineage of its own. The same two files give the same bytes on every machine:
+B A is computed in float64, where the order of a sum, which is the machine's choice, makes differences too small for the
+float32 that is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from openbook.errors import ConfigError, InvalidModelFile
+from openbook.models.digest import READER_KEYS
+from openbook.models.gguf import GgufHeader, read_gguf
+from openbook.records import ReaderFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGUFWriter
+    from numpy.typing import NDArray
+
+Quantisation: TypeAlias = Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0"]
+# How a file is laid out, and what its tensors are stored as.
+_LAYOUT = ("general.architecture", "general.file_type", "general.alignment", "general.quantization_version")
+
+
+def checked_quantisation(text: str) -> Quantisation:
+    """Raises ConfigError."""
+    for known in get_args(Quantisation):
+        if known == text.upper():
+            return known  # type: ignore[no-any-return]  # get_args is not typed
+    names = ", ".join(get_args(Quantisation)).lower()
+    raise ConfigError(f"OpenBook cannot write the quantisation {text!r}. Use one of {names}.")
+
+
+def reader_of(path: Path) -> ReaderFormat | None:
+    """How the model or adapter in the GGUF file is asked as a reader, if it is one."""
+    header = read_gguf(path)
+    instruction, abstention = (header.text(READER_KEYS + key) for key in ("instruction", "abstention"))
+    if not (instruction and abstention):
+        return None
+    threshold = header.metadata.get(READER_KEYS + "declines_above")
+    return ReaderFormat(
+        instruction,
+        abstention,
+        header.integer(READER_KEYS + "passages") or 1,
+        None if threshold is None else float(threshold.value),
+    )
+
+
+def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
+    if reader is not None:
+        writer.add_string(f"{READER_KEYS}instruction", reader.instruction)
+        writer.add_string(f"{READER_KEYS}abstention", reader.abstention)
+        if reader.passages > 1:
+            writer.add_uint32(f"{READER_KEYS}passages", reader.passages)
+        if reader.declines_above is not None:
+            writer.add_float32(f"{READER_KEYS}declines_above", reader.declines_above)
+
+
+def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:
+    """Every key of the file but those of its layout, and of how it is asked as a reader."""
+    from gguf import GGUFValueType
+
+    for key, entry in header.metadata.items():
+        if key in _LAYOUT or key.startswith(READER_KEYS):
+            continue
+        if entry.item_type is None:
+            writer.add_key_value(key, entry.value, GGUFValueType(int(entry.type)))
+        elif entry.value:  # the library writes no empty array
+            writer.add_key_value(key, list(entry.value), GGUFValueType.ARRAY, GGUFValueType(int(entry.item_type)))
+
+
+def add_tensor(writer: GGUFWriter, name: str, values: NDArray[np.float32], quantisation: Quantisation) -> None:
+    """`values`: float32, slowest dimension first. Raises InvalidModelFile for numbers that are not finite."""
+    import numpy as np
+    from gguf import GGMLQuantizationType
+    from gguf.quants import QuantError, quantize
+
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise InvalidModelFile(f"The tensor {name} holds numbers that are not finite; the model is not stored.")
+    kind = GGMLQuantizationType[quantisation]
+    try:
+        data = quantize(values, kind)
+    except QuantError:  # a row that is not whole blocks
+        kind = GGMLQuantizationType.F16
+        data = quantize(values, kind)
+    writer.add_tensor(name, data, raw_dtype=kind)
+
+
+def finish(writer: GGUFWriter) -> None:
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+class AdapterUpdates(Mapping[str, "NDArray[np.float32]"]):
+    """What a stored adapter adds to each matrix, by the GGUF name of the matrix: float32 [out, in].
+
+    Computed one by one when asked for: all at once would take more memory than the model.
+    """
+
+    def __init__(self, adapter_file: Path) -> None:
+        from gguf import GGUFReader
+
+        self._alpha = float(read_gguf(adapter_file).metadata["adapter.lora.alpha"].value)
+        self._parts = {tensor.name: tensor for tensor in GGUFReader(adapter_file).tensors}
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        import numpy as np
+        from gguf.quants import dequantize
+
+        pair = (self._parts[f"{name}.lora_a"], self._parts[f"{name}.lora_b"])
+        a, b = (dequantize(part.data, part.tensor_type).astype(np.float64) for part in pair)
+        update: NDArray[np.float32] = (b @ a * (self._alpha / a.shape[0])).astype(np.float32)
+        return update
+
+    def __iter__(self) -> Iterator[str]:
+        return (part.removesuffix(".lora_a") for part in self._parts if part.endswith(".lora_a"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def write_merged(
+    path: Path,
+    base_file: Path,
+    updates: Mapping[str, NDArray[np.float32]],
+    *,
+    quantisation: Quantisation,
+    reader: ReaderFormat | None,
+) -> None:
+    """The model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added to its matrices, as a GGUF of its own.
+
+    Matrices are stored in `quantisation`, vectors in F32. Raises InvalidModelFile.
+    """
+    import numpy as np
+    from gguf import GGUFReader, GGUFWriter
+    from gguf.quants import dequantize
+
+    header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
+    writer = GGUFWriter(path, header.text("general.architecture") or "")
+    copy_metadata(writer, header)
+    add_reader(writer, reader)
+    left = set(updates)
+    for tensor in GGUFReader(base_file).tensors:
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if tensor.name in left:
+            left.remove(tensor.name)
+            update = updates[tensor.name]
+            if update.shape != values.shape:
+                raise InvalidModelFile(f"The update of {tensor.name} has the shape {update.shape}, not {values.shape}.")
+            values = values + update
+        add_tensor(writer, tensor.name, values, quantisation if values.ndim > 1 else "F32")
+    if left:
+        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")
+    finish(writer)

@@ -1,0 +1,360 @@
+"""Models on their way into the store: pulled by name, imported from a file, written by training, or merged.
+
+Before a model enters the store, the caller's `try_out` loads it (`openbook.inference.trial.try_model`) and raises a
+ModelError if no engine can. Models that the catalogue marks as tried need no trial. `try_out` gets a reference to files
+that are not in the store yet. Without `try_out` a model enters untried, and whoever opens it has to try it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from openbook import __version__
+from openbook.errors import ConfigError, InvalidModelFile, PullError, StorageError, UnknownModel, did_you_mean
+from openbook.files import storage_errors
+from openbook.models import writer
+from openbook.models.aliases import MAX_NAME_CHARS, checked_name
+from openbook.models.bounds import check_lora_fits
+from openbook.models.catalogue import CATALOGUE, CatalogueEntry
+from openbook.models.describe import check_importable, describe_embedder, describe_gguf, with_training_record
+from openbook.models.digest import Progress
+from openbook.models.gguf import read_gguf
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of, write_merged
+from openbook.models.lineage import record_beside
+from openbook.models.manifest import FILES, TRAINING_RECORD, Kind, KnowledgeCutoff, Manifest, Source
+from openbook.models.sources import HubSource, download_from_hub, fetch_first, find_on_hub, parse_source
+from openbook.models.staging import staging_folder
+from openbook.models.store import ModelReference, ModelStore
+from openbook.models.training_record import TrainingRecord
+
+Announce = Callable[[str], None]
+TryOut = Callable[[ModelReference], None]
+MERGED_FOR_READING: Quantisation = "Q8_0"  # the fastest and, of those of its size, the most exact
+
+
+# --- files -------------------------------------------------------------------------------------------------------------
+
+
+def import_gguf(
+    store: ModelStore,
+    path: Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    knowledge_cutoff: str | None = None,
+    progress: Progress | None = None,
+    try_out: TryOut | None = None,
+) -> ModelReference:
+    """Copies a GGUF file into the store, verifies the copy and gives it the name (default: the file's, in lower case).
+
+    The file is a model, or an adapter that OpenBook trained; its base need not be here yet.
+    `knowledge_cutoff` is YYYY-MM-DD.
+    Raises InvalidModelFile for what is no GGUF model of one file, ConfigError for a name that cannot be one, StorageError.
+    """
+    name = _name_of(path) if name is None else checked_name(name)
+    try:
+        cutoff = KnowledgeCutoff(knowledge_cutoff, "whoever imported the file" if knowledge_cutoff else "")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if not path.is_file():
+        raise StorageError(f"{path} is not a file.")
+    if name in CATALOGUE:
+        raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
+    # Before the copy, which takes long for a large file.
+    check_importable(path)
+    with staging_folder(store.root) as workspace:
+        copy = workspace / "copy.gguf"
+        with storage_errors(f"copy {path.name} into {store.root}"):
+            shutil.copyfile(path, copy)
+        # The copy is described, not the original: that may change while it is read.
+        manifest = describe_gguf(
+            copy,
+            name=name,
+            trust="local-file",
+            origin=path.name,
+            licence=licence,
+            cutoff=cutoff,
+            progress=progress,
+        )
+        copy.rename(workspace / manifest.main_file)
+        return _enter(store, name, manifest, workspace, try_out)
+
+
+def store_trained(
+    store: ModelStore,
+    path: Path,
+    record: TrainingRecord,
+    *,
+    kind: Kind,
+    name: str,
+    licence: str,
+    cutoff: KnowledgeCutoff,
+    as_name: str | None = None,
+    try_out: TryOut | None = None,
+) -> ModelReference:
+    """Copies the GGUF file that training wrote into the store, with its record.
+
+    `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
+    """
+    with staging_folder(store.root) as workspace, storage_errors(f"copy {path.name} into {store.root}"):
+        copy, written = workspace / FILES[kind][0], workspace / TRAINING_RECORD
+        shutil.copyfile(path, copy)
+        written.write_bytes(record.to_json())
+        origin = f"trained by the recipe {record.recipe_digest}"
+        manifest = describe_gguf(
+            copy,
+            name=name,
+            trust="training",
+            origin=origin,
+            licence=licence,
+            cutoff=cutoff,
+            lineage=record.parent,
+        )
+        if manifest.kind != kind:
+            raise InvalidModelFile(f"{path.name} holds a {manifest.kind}, not a LoRA adapter.")
+        if manifest.lineage != record.parent:
+            raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
+        return _enter(store, as_name, with_training_record(manifest, written, origin), workspace, try_out)
+
+
+def merge(
+    store: ModelStore,
+    reference: ModelReference,
+    quantisation: Quantisation,
+    name: str | None,
+    *,
+    try_out: TryOut | None = None,
+) -> ModelReference:
+    """Store `reference` (with its base, if it is an adapter) as one model of that quantisation, under a new name or none.
+
+    Raises ConfigError for a name that is taken, InvalidModelFile, ModelNotVerified, StorageError.
+    """
+    if name is not None and (checked_name(name) in CATALOGUE or name in store.names()):
+        raise ConfigError(
+            f"The name {name!r} is taken. Give another with --name; then openbook models promote lets the gate decide."
+        )
+    store.check_fast(reference)
+    is_adapter = reference.manifest.kind == "adapter"
+    base = reference.needed_base if is_adapter else reference
+    if is_adapter:  # before anything is computed, which takes as much memory as the adapter says
+        check_lora_fits(read_gguf(reference.main_file), read_gguf(base.main_file))
+    # The new model has learned what the old one learned, and must reach what the old one had to reach.
+    before = record_beside(reference)
+    record = TrainingRecord(
+        recipe={"name": "merged" if is_adapter else "quantised", "quantisation": quantisation}
+        | ({"gate": before.recipe["gate"]} if before and "gate" in before.recipe else {}),
+        parent=reference.digest,
+        data=before.data if before else (),
+        code=f"openbook {__version__}",
+        seed=0,
+        steps=0,
+        tokens=0,
+        numeric_class="",
+        metrics=before.metrics if before else {},
+        knowledge_base=before.knowledge_base if before else None,
+        texts=before.texts if before else (),
+    )
+    with staging_folder(store.root) as scrap, storage_errors(f"write a model to {store.root}"):
+        path = scrap / "model.gguf"
+        updates = AdapterUpdates(reference.main_file) if is_adapter else {}
+        write_merged(path, base.main_file, updates, quantisation=quantisation, reader=reader_of(reference.main_file))
+        return store_trained(
+            store,
+            path,
+            record,
+            kind="language-model",
+            name=name or f"{reference.manifest.name}-{quantisation.lower()}"[:MAX_NAME_CHARS],
+            licence=reference.manifest.licence,
+            cutoff=reference.manifest.knowledge_cutoff,
+            as_name=name,
+            try_out=try_out,
+        )
+
+
+def _enter(
+    store: ModelStore, name: str | None, manifest: Manifest, workspace: Path, try_out: TryOut | None
+) -> ModelReference:
+    """Tries the model whose files lie in `workspace`, moves it into the store, verifies it, and only then names it."""
+    if try_out is not None:
+        base = store.base_of(manifest) if manifest.kind == "adapter" else None
+        try_out(ModelReference(name or manifest.name, manifest.digest, workspace, manifest, base))
+    folder = writer.install(store.root, manifest, workspace)
+    store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
+    return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
+
+
+def _name_of(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9._-]", "-", path.name.lower().removesuffix(".gguf"))[:MAX_NAME_CHARS].strip(".-_")
+    try:
+        return checked_name(name)
+    except ConfigError as error:
+        raise ConfigError(f"No name follows from {path.name!r}. Give one with --name.") from error
+
+
+# --- names -------------------------------------------------------------------------------------------------------------
+
+
+def pull(
+    store: ModelStore,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    try_out: TryOut | None = None,
+) -> ModelReference:
+    """The model of that name in the catalogue, or of an `hf://...` source, fetched unless the store has it.
+
+    `announce` gets one line before a download: what, how large, from where, under which licence. Raises UnknownModel,
+    PullError, ModelNotVerified (the store has it, damaged), StorageError.
+    """
+    progress, announce = progress or _silent, announce or _silent
+    if name.startswith("hf://"):
+        return _pull_hub(store, name, progress, announce, try_out)
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        hint = did_you_mean(name, CATALOGUE) or f" Known are {', '.join(sorted(CATALOGUE))}."
+        raise UnknownModel(
+            f"The catalogue has no model {name[:120]!r}.{hint} Any GGUF file: openbook models pull "
+            "hf://OWNER/REPOSITORY/FILE.gguf, or openbook models import FILE."
+        )
+    found = _present(store, name)
+    if found is not None:
+        stored = {target: each.sha256 for target, each in found.manifest.files.items()}
+        if any(stored.get(file.target) != file.sha256 for file in entry.files):
+            raise PullError(
+                f"The name {name!r} means another model here ({found.digest[:12]}) than in the catalogue. "
+                f"Remove it (`openbook models remove {name} --yes`) and pull again."
+            )
+    return _complete(
+        store, found or _pull_entry(store, entry, progress, announce, try_out), progress, announce, try_out
+    )
+
+
+def ensure(
+    store: ModelStore,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    announce: Announce | None = None,
+    try_out: TryOut | None = None,
+) -> ModelReference:
+    """The stored model of that name or digest, checked; pulled first if only the catalogue has it.
+
+    A reader that is an adapter is merged with its base, unless it was before. Raises as `pull` does.
+    """
+    if found := _present(store, name):
+        return _complete(store, found, progress or _silent, announce or _silent, try_out)
+    if name in CATALOGUE or name.startswith("hf://"):
+        return pull(store, name, progress=progress, announce=announce, try_out=try_out)
+    return store.resolve(name)  # raises UnknownModel, with what is known
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+def _present(store: ModelStore, name: str) -> ModelReference | None:
+    try:
+        reference = store.resolve(name)
+    except UnknownModel:
+        return None
+    store.check_fast(reference)
+    return reference
+
+
+def _complete(
+    store: ModelStore, reference: ModelReference, progress: Progress, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
+    """`reference`; if it is a reader's adapter, with its base and the model that both make. If the disk has no room for
+    that model, the adapter is returned without it, and is slower.
+    """
+    entry = CATALOGUE.get(reference.name)
+    if reference.manifest.kind == "adapter" and reference.base is None and entry is not None and entry.base:
+        ensure(store, entry.base, progress=progress, announce=announce)
+        reference = store.resolve(reference.name)
+    if reference.base is None or reference.merged is not None or reader_of(reference.main_file) is None:
+        return reference
+    announce(f"Merging {reference.name} with its base, once, so that it reads faster.")
+    try:
+        return store.remember_merged(reference, merge(store, reference, MERGED_FOR_READING, None, try_out=try_out))
+    except StorageError as error:
+        announce(f"It will be slower: {error}")
+        return reference
+
+
+def _pull_entry(
+    store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
+    if entry.base:
+        ensure(store, entry.base, progress=progress, announce=announce)
+    if entry.download_bytes:
+        places = ", ".join(parse_source(file.sources[0]).place for file in entry.files if file.download_bytes)
+        announce(
+            f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {places}, licence {entry.licence}."
+        )
+    with staging_folder(store.root) as workspace:
+        origins: dict[str, str] = {}
+        for file in entry.files:
+            folder = workspace / f"{file.target}.download"
+            origins[file.target] = fetch_first(file, folder, progress, announce)
+            (folder / file.target).rename(workspace / file.target)
+        cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
+        if entry.embedding is None:
+            file_name = FILES[entry.kind][0]
+            manifest = describe_gguf(
+                workspace / file_name,
+                name=entry.name,
+                trust="catalogue",
+                origin=origins[file_name],
+                licence=entry.licence,
+                cutoff=cutoff,
+            )
+            if TRAINING_RECORD in origins:
+                manifest = with_training_record(manifest, workspace / TRAINING_RECORD, origins[TRAINING_RECORD])
+        else:
+            manifest = describe_embedder(
+                workspace / "model.onnx",
+                workspace / "tokenizer.json",
+                name=entry.name,
+                spec=entry.embedding,
+                source=Source("catalogue", origins),
+                licence=entry.licence,
+                cutoff=cutoff,
+                architecture=entry.architecture,
+                quantisation=entry.quantisation,
+            )
+        return _enter(store, entry.name, manifest, workspace, None if entry.tried else try_out)
+
+
+def _pull_hub(
+    store: ModelStore, text: str, progress: Progress, announce: Announce, try_out: TryOut | None
+) -> ModelReference:
+    wanted = parse_source(text)
+    if not isinstance(wanted, HubSource) or not wanted.path.lower().endswith(".gguf"):
+        raise PullError(f"{text[:200]!r} is not a GGUF file. Give the path of a file that ends in .gguf.")
+    name = _name_of(Path(wanted.path))
+    if found := _present(store, name):
+        origin, _, revision = found.manifest.source.origins[found.manifest.main_file].partition("@")
+        if origin == str(dataclasses.replace(wanted, revision=None)) and wanted.revision in (None, revision):
+            return found
+        raise PullError(  # a name must not silently stand for another repository's file
+            f"The name {name!r} already means the model from {origin}. Remove that one first "
+            f"(openbook models remove {name}), or download this one and import it under another name."
+        )
+    source, total_bytes = find_on_hub(wanted)
+    announce(
+        f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.place}, licence as stated there. Its digest is not known "
+        "beforehand: what arrives now is what the name will mean."
+    )
+    with staging_folder(store.root) as workspace:
+        path = download_from_hub(source, workspace / "download", total_bytes, progress)
+        try:
+            manifest = describe_gguf(path, name=name, trust="first-use", origin=str(source))
+        except InvalidModelFile as error:
+            raise InvalidModelFile(f"{source} is not a model OpenBook can use: {error}") from error
+        path.rename(workspace / manifest.main_file)
+        return _enter(store, name, manifest, workspace, try_out)

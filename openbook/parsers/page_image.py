@@ -1,0 +1,128 @@
+"""A page of a PDF as PNG, drawn by PDFium in a worker process that draws one page and ends.
+
+A PDF may take over the process that draws it. So that process is given the bytes of one file and no other, and what it
+answers are pixels: counted here, and made a PNG here.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.parsers import check_size
+from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
+from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, refusal, worker_command
+from openbook.parsers.worker import PAGE_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
+
+WIDTH = 1000  # pixels, unless the page would be higher than MOST_HEIGHT or enlarged more than MOST_SCALE
+MOST_HEIGHT = 3000
+MOST_SCALE = 10.0  # pixels for one point, 1/72 inch
+MOST_ANSWER_BYTES = len(PIXELS) + 2 * SIDE_BYTES + 3 * WIDTH * MOST_HEIGHT
+
+_ROUNDING = 1 - 1e-9  # PDFium's sizes are rounded up
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """`pixels`: rows from the top, each of `width` times red, green and blue, a byte each."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+
+def draw_page(
+    data: bytes, page: int, limits: Limits, stop: Callable[[], bool] = lambda: False, *, command: Sequence[str] = ()
+) -> bytes:
+    """Page `page` (from 1) of a PDF as PNG: at most WIDTH by MOST_HEIGHT pixels of red, green and blue.
+
+    It is broken off when `stop` says so, within a moment. `command` starts another worker than the program's own.
+
+    Raises:
+        NoSuchPage: the PDF has no page of that number.
+        NotReadNow: the machine could not, or it was broken off.
+        UnreadableFile: the page cannot be drawn; the text is the reason.
+
+    """
+    if not 1 <= page < 1 << 8 * PAGE_BYTES:
+        raise NoSuchPage(f"there is no page {page}: pages are counted from 1")
+    check_size(len(data), limits.max_file_bytes)
+    try:
+        worker = Worker([*(command or [*worker_command(), PAGE_IMAGE]), json.dumps(asdict(limits))])
+    except OSError as error:
+        raise NotReadNow(f"the parser could not be started ({(error.strerror or str(error)).lower()})") from error
+    try:
+        question = [page.to_bytes(PAGE_BYTES, "big"), data]
+        answer = worker.ask(question, limits.timeout_s, MOST_ANSWER_BYTES, stop)
+        picture = None if answer is None else _picture(answer)
+    except ValueError as error:
+        raise UnreadableFile(NONSENSE) from error
+    finally:
+        worker.reap()
+    if picture is None:
+        raise NotReadNow("it was broken off") if stop() else worker.last_words(limits)
+    return picture
+
+
+def _picture(answer: bytes) -> bytes:
+    """The picture in an answer. Raises UnreadableFile for a reason, ValueError for what no honest worker says."""
+    if not answer.startswith(PIXELS):
+        raise refusal(decode_answer(answer))
+    body = memoryview(answer)[len(PIXELS) :]
+    width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
+    pixels = body[2 * SIDE_BYTES :]
+    if not (1 <= width <= WIDTH and 1 <= height <= MOST_HEIGHT and len(pixels) == 3 * width * height):
+        raise ValueError(NONSENSE)
+    return png(width, height, pixels)
+
+
+def png(width: int, height: int, pixels: bytes | memoryview) -> bytes:
+    """`pixels`: rows from the top, three bytes for each pixel. As in the PNG specification (W3C, third edition)."""
+    row = 3 * width
+    rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, height * row, row))  # 0: no filter
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # eight bits, colours, nothing interlaced
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+def draw(data: bytes, number: int) -> Drawing:
+    """Page `number`, counted from 1, on white.
+
+    Raises:
+        NoSuchPage: there is none of that number.
+        UnreadableFile: it cannot be drawn; the text is the reason.
+
+    """
+    import pypdfium2
+
+    with ONE_AT_A_TIME, closing(open_pdf(data)) as document:
+        if not 1 <= number <= len(document):
+            raise NoSuchPage(f"there is no page {number}: the PDF has {len(document)}")
+        try:
+            with closing(document[number - 1]) as page:
+                return _drawn(page)
+        except pypdfium2.PdfiumError as error:
+            raise UnreadableFile("the page is damaged") from error
+
+
+def _drawn(page: Any) -> Drawing:
+    width, height = page.get_size()
+    if not (0 < width < float("inf") and 0 < height < float("inf")):
+        raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
+    scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
+    with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
+        row = bitmap.width * 3
+        pixels = memoryview(bitmap.buffer).cast("B")
+        starts = range(0, bitmap.height * bitmap.stride, bitmap.stride)
+        return Drawing(bitmap.width, bitmap.height, b"".join(pixels[start : start + row] for start in starts))

@@ -1,0 +1,173 @@
+"""Tables: CSV and the like, and workbooks of Excel and OpenDocument (by Calamine), a page for each visible sheet.
+
+The cells of a row stand side by side, divided by ` | `, and a passage of rows is shown with the table's header. In a
+large table and in CSV each row names its columns (`name: Ada; born: 1815`), so that it says what it means alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from io import BytesIO, StringIO
+from itertools import islice
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.blocks import Blocks
+from openbook.parsers.characters import title_from_name
+from openbook.parsers.packages import ZIP_MARK, core_properties, open_package
+from openbook.parsers.text import read_text, text_content
+from openbook.records import Content, Metadata
+
+MOST_CELLS = 2_000_000
+_LARGE_TABLE_CHARS = 20_000  # a header that stands further away is not shown with a row
+_SAMPLE_CHARS = 65_536
+_SAMPLE_ROWS = 200
+_DELIMITERS = ",;\t|"
+_LONGEST_NAME_CHARS = 80
+_VALUE = re.compile(r"[-+]?[\d.,:/ %€$£-]*\d[\d.,:/ %€$£-]*")  # numbers, dates: what no column is called
+
+
+def parse_delimited(data: bytes, name: str) -> Content:
+    text = read_text(data)
+    media_type = "text/tab-separated-values" if name.lower().endswith((".tsv", ".tab")) else "text/csv"
+    try:
+        rows = list(_csv_rows(text, _delimiter(text, name)))
+    except csv.Error:  # a field without end, or one over the module's limit: the lines as they are
+        return text_content(text, "text/plain", name)
+    lines = _named_lines(rows) or [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
+    written = "\n".join(lines) + "\n" if lines else ""
+    return text_content(written, media_type, name, chars=len(text))
+
+
+def parse_workbook(data: bytes, name: str) -> Content:
+    """Excel (.xlsx, .xlsb, .xls) and OpenDocument (.ods)."""
+    import python_calamine as calamine
+
+    title, metadata = _properties(data)
+    out = Blocks()
+    left = MOST_CELLS
+    try:
+        with calamine.CalamineWorkbook.from_filelike(BytesIO(data)) as book:
+            shown = [sheet for sheet in book.sheets_metadata if sheet.visible == calamine.SheetVisibleEnum.Visible]
+            sheets = [sheet for sheet in shown if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
+            for number, described in enumerate(sheets, 1):
+                sheet = book.get_sheet_by_name(described.name)
+                rows = [[_shown(cell) for cell in row] for row in sheet.to_python()]
+                left -= sum(map(len, rows))
+                if left < 0:
+                    raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million cells")
+                out.begin_page()
+                out.heading(described.name, 1)
+                out.chars += sum(len(cell) for row in rows for cell in row)
+                for table in _tables(_filled(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))):
+                    _write(table, out)
+                out.end_page(number)
+    except calamine.PasswordError as error:
+        raise UnreadableFile("encrypted with a password") from error
+    except (calamine.CalamineError, OSError, ValueError) as error:
+        raise UnreadableFile("a damaged workbook") from error
+    kind = "vnd.oasis.opendocument.spreadsheet" if name.lower().endswith(".ods") else "vnd.ms-excel"
+    return out.content(f"application/{kind}", title or title_from_name(name), name, metadata)
+
+
+def _properties(data: bytes) -> tuple[str, Metadata]:
+    """What the workbook says about itself. The check of the package also stops a zip bomb before Calamine unpacks it."""
+    return core_properties(open_package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
+
+
+def _shown(cell: object) -> str:
+    """A value as a person would write it: 15 digits, as spreadsheets show, not the 17 that they store."""
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 1e15 else format(cell, ".15g")
+    if isinstance(cell, datetime):
+        return cell.isoformat(" ", "seconds").removesuffix(" 00:00:00")
+    if isinstance(cell, timedelta):
+        return str(cell)
+    return cell.isoformat() if isinstance(cell, date) else " ".join(str(cell).split())
+
+
+def _filled(
+    rows: list[list[str]], merges: Sequence[tuple[tuple[int, int], tuple[int, int]]], start: tuple[int, int]
+) -> list[list[str]]:
+    """A cell over several rows is repeated in each, so that every row says what it is about."""
+    for (top, left), (bottom, _) in merges:
+        top, left, bottom = top - start[0], left - start[1], bottom - start[0]
+        if 0 <= top < len(rows) and 0 <= left < len(rows[top]):
+            for row in rows[top + 1 : bottom + 1]:
+                row[left] = row[left] or rows[top][left]
+    return rows
+
+
+def _tables(rows: list[list[str]]) -> Iterator[list[list[str]]]:
+    """Rows without an empty row between."""
+    table: list[list[str]] = []
+    for row in [*rows, []]:
+        if any(row):
+            table.append(row)
+        elif table:
+            yield table
+            table = []
+
+
+def _write(table: list[list[str]], out: Blocks) -> None:
+    used = [column for column in range(len(table[0])) if any(row[column] for row in table)]
+    rows = [[row[column] for column in used] for row in table]
+    large = sum(len(cell) for row in rows for cell in row) > _LARGE_TABLE_CHARS
+    named = _named_lines(rows) if large else []
+    if named:
+        out.lines(named)
+    else:
+        out.rows(rows)
+
+
+def row_line(names: Sequence[str], row: Sequence[str]) -> str:
+    """`name: Ada; born: 1815`; empty cells are left out."""
+    pairs = [(names[i] if i < len(names) else "", " ".join(cell.split())) for i, cell in enumerate(row)]
+    return "; ".join(f"{column}: {cell}" if column else cell for column, cell in pairs if cell)
+
+
+def _named_lines(rows: list[list[str]]) -> list[str]:
+    names = _names(rows)
+    return [line for row in rows[1:] if (line := row_line(names, row))] if names else []
+
+
+def _names(rows: list[list[str]]) -> list[str]:
+    """The first row when it names columns: words, all different, over at least one row and as wide as most."""
+    if len(rows) < 2:
+        return []
+    names = [" ".join(cell.split()) for cell in rows[0]]
+    filled = [name for name in names if name]
+    if len(filled) < 2 and max(map(len, rows[1:])) > 1:
+        return []  # a title above the table
+    fit = len(set(filled)) == len(filled) and all(len(name) <= _LONGEST_NAME_CHARS for name in filled)
+    return names if fit and filled and not any(_VALUE.fullmatch(name) for name in filled) else []
+
+
+def _csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    return (row for row in csv.reader(StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row)))
+
+
+def _delimiter(text: str, name: str) -> str:
+    """The one that gives the most rows the same number of columns, more than one."""
+    sample = text[:_SAMPLE_CHARS]
+    if len(text) > _SAMPLE_CHARS:
+        sample = sample[: sample.rfind("\n") + 1] or sample
+    first = "\t" if name.lower().endswith((".tsv", ".tab")) else ","
+    order = sorted(_DELIMITERS, key=lambda delimiter: delimiter != first)
+    return max(order, key=lambda delimiter: _regularity(sample, delimiter))  # the first of equals
+
+
+def _regularity(sample: str, delimiter: str) -> float:
+    try:
+        widths = Counter(len(row) for row in islice(_csv_rows(sample, delimiter), _SAMPLE_ROWS))
+    except csv.Error:
+        return 0.0
+    if not widths:
+        return 0.0
+    width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1], item[0]))
+    return count / widths.total() if width > 1 else 0.0

@@ -1,0 +1,102 @@
+"""The words in which models are asked: from a question and passages to a `Prompt`, and back.
+
+Trained readers are asked exactly as they were in training, which uses the same functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openbook.records import Passage, Prompt, ReaderFormat
+
+ABSTENTION = "The passages do not say."
+OPEN_BOOK = (
+    "You answer questions about a user's documents from numbered excerpts, which were found by a search. Use only the "
+    "excerpts. Answer directly and completely, in one to three sentences, or as a list where the question asks for steps or "
+    "several items. Keep exact names, numbers and code."
+)
+# For large models alone. When small ones are told to name their excerpts, they copy them, and decline what is there (docs/log.md).
+CITING = f" End each sentence with the number of its excerpt, like [1]. If no excerpt holds the answer, say only: {ABSTENTION}"
+CLOSED_BOOK = "Answer the question directly and completely, in one to three sentences."
+
+# A line of prose that was broken for width alone: it is long and the next one goes on in lower case. A model takes the end
+# of such a line for the end. Rows of tables and lines of code are shorter, hold `|` or begin otherwise.
+_SOFT_BREAK = re.compile(r"(?<=\n)([^\n|]{40,}[\w,;)`'])[ \t]*\n[ \t]*(?=[a-z(`'])")
+IS_STATED = "Do the excerpts above state the answer to this question? Answer yes or no."
+# Of five wordings the one that a model of half a billion parameters answers best and shortest (docs/log.md).
+_SENTENCES = "Answer in one to three sentences, from the excerpts above: "
+# Asked for the answer first, small models say yes.
+_YES_OR_NO = "Say in one or two sentences what the excerpts above state about this question, and then whether the answer is yes or no: "
+_ASKS_YES_OR_NO = re.compile(
+    r"(?:(?:so|and|but|then)\W+)?(?:is|are|am|was|were|can|could|do|does|did|should|shall|will|would|may|must|has|have|had)"
+    r"(?:n['\u2019]?t)?\b(?!.*\bor\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def with_instruction(question: str, instruction: str) -> str:
+    """What the model is asked. The instruction stands behind the passages, so that what was read of them serves any."""
+    return f"{question}\n\nHow to answer: {instruction.strip()}" if instruction.strip() else question
+
+
+def open_book_prompt(
+    question: str, passages: Sequence[Passage], reader: ReaderFormat | None = None, *, citing: bool = False
+) -> Prompt:
+    places = [" > ".join(dict.fromkeys(part for part in (p.title, *p.headings) if part)) for p in passages]
+    texts = [_SOFT_BREAK.sub(r"\1 ", f"\n{p.text.strip()}")[1:] for p in passages]
+    texts = [f"{p.header}\n{text}" if p.header else text for p, text in zip(passages, texts, strict=True)]
+    prompt = reading_prompt(question, list(zip(places, texts, strict=True)), reader, citing=citing)
+    labels = sorted({label for p in passages for label in p.labels})
+    return replace(prompt, origins=tuple(p.origins for p in passages), labels=tuple(labels))
+
+
+def reading_prompt(
+    question: str, passages: Sequence[tuple[str, str]], reader: ReaderFormat | None = None, *, citing: bool = False
+) -> Prompt:
+    """The prompt for (place, text) of each passage. A trained reader is asked as it was trained; `citing`: with marks."""
+    if reader:
+        blocks = tuple(passage_block(place, text) for place, text in passages)
+        return Prompt(reader.instruction, blocks, question_block(question))
+    blocks = tuple(excerpt_block(number, place, text) for number, (place, text) in enumerate(passages, 1))
+    return Prompt(OPEN_BOOK + (CITING if citing else ""), blocks, question_about_excerpts(question))
+
+
+def closed_book_prompt(question: str) -> Prompt:
+    return Prompt(CLOSED_BOOK, (), question)
+
+
+def passage_block(place: str, text: str) -> str:
+    """A passage as models read it, in answering and in training alike; `place` says where it stands, or is empty."""
+    return f"Passage ({place}):\n{text.strip()}\n\n" if place else f"Passage:\n{text.strip()}\n\n"
+
+
+def excerpt_block(number: int, place: str, text: str) -> str:
+    """One of several excerpts as models read them that were not trained to: its number can be named in the answer."""
+    return f"[{number}] {place}".rstrip() + f"\n{text.strip()}\n\n"
+
+
+def question_about_excerpts(question: str) -> str:
+    """The question behind numbered excerpts, with the shape of its answer."""
+    shape = _YES_OR_NO if _ASKS_YES_OR_NO.match(question.strip()) else _SENTENCES
+    return f"{shape}{question.strip()}"
+
+
+def whether_stated(question: str) -> str:
+    """Behind the excerpts: whether they hold the answer at all."""
+    return f"Question: {question.strip()}\n{IS_STATED}"
+
+
+def question_of_block(block: str) -> str:
+    """The question itself in a `question_block` or in one about excerpts."""
+    return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
+
+
+def text_of_block(block: str) -> str:
+    """The passage's own text in a `passage_block`."""
+    return block.partition("\n")[2].strip()
+
+
+def question_block(question: str) -> str:
+    return f"Question: {question.strip()}"

@@ -1,0 +1,173 @@
+"""Model files: the GGUF file of a finished run, and a stored model for other programs.
+
+A GGUF file is the only thing that goes from training to the model store. A LoRA run gives an adapter, a small file that
+needs its base, or a merged model (`openbook.models.gguf_writer`); a full run gives a model. Everything that is not a weight
+(vocabulary, chat template, hyperparameters) is copied from the base.
+
+`python -m openbook.training.export`, which `openbook models export` starts, writes what vLLM, Transformers and PEFT read:
+for a model `config.json`, `model.safetensors` and its tokenizer, for an adapter `adapter_config.json` and
+`adapter_model.safetensors`. Numbers are float32, so they are those that the engine computes with.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from openbook.errors import OpenBookError, StorageError
+from openbook.files import storage_errors
+from openbook.models import ModelReference, ModelStore, read_gguf
+from openbook.models.describe import BASE_KEY
+from openbook.models.gguf_writer import Quantisation, add_reader, add_tensor, copy_metadata, finish
+from openbook.training.network import config_of, dequantised, gguf_name, gguf_rows, hf_name, hf_rows, lora_pairs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from openbook.records import Digest, ReaderFormat
+
+_WRAPPER = "base_model.model."  # PEFT names an adapter's tensors after its wrapper around the network
+
+
+def write_adapter(
+    path: Path,
+    network: Any,
+    base_file: Path,
+    base: Digest,
+    *,
+    alpha: float,
+    quantisation: Quantisation,
+    reader: ReaderFormat | None,
+) -> None:
+    """The LoRA updates of `network` as a GGUF adapter for the model `base`, the file `base_file`."""
+    from gguf import GGUFWriter
+
+    config = config_of(read_gguf(base_file))
+    writer = GGUFWriter(path, config.model_type)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    writer.add_string(BASE_KEY, base)
+    add_reader(writer, reader)
+    for module, (a, b) in sorted(lora_pairs(network).items()):
+        name = f"{module}.weight"
+        add_tensor(writer, f"{gguf_name(name)}.lora_a", a.float().cpu().numpy(), quantisation)
+        add_tensor(writer, f"{gguf_name(name)}.lora_b", gguf_rows(config, name, b.float().cpu().numpy()), quantisation)
+    finish(writer)
+
+
+def write_model(
+    path: Path,
+    metadata_file: Path,
+    state: Mapping[str, NDArray[np.float32]],
+    *,
+    quantisation: Quantisation,
+    reader: ReaderFormat | None,
+) -> None:
+    """The parameters `state`, named as in Transformers, as a model with the metadata of the GGUF file `metadata_file`."""
+    from gguf import GGUFWriter
+
+    header = read_gguf(metadata_file)
+    config = config_of(header)
+    writer = GGUFWriter(path, config.model_type)
+    copy_metadata(writer, header)
+    add_reader(writer, reader)
+    for name, values in state.items():
+        kind = quantisation if values.ndim > 1 else "F32"
+        add_tensor(writer, gguf_name(name), gguf_rows(config, name, values), kind)
+    finish(writer)
+
+
+def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
+    """The update of each matrix that the adapter changes: float32 [out, in], with the names and row order of GGUF."""
+    found = {}
+    for module, (a, b) in lora_pairs(network).items():
+        name = f"{module}.weight"
+        update = (b.float() @ a.float() * (alpha / a.shape[0])).cpu().numpy()
+        found[gguf_name(name)] = gguf_rows(network.config, name, update)
+    return found
+
+
+def write_safetensors(reference: ModelReference, folder: Path) -> None:
+    """Write the model for other programs. `folder` must be empty or new. Raises StorageError, InvalidModelFile."""
+    with storage_errors(f"write to {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise StorageError(f"{folder} is not empty. Choose a new folder.")
+        if reference.manifest.kind == "adapter":
+            _write_peft(reference, folder)
+        else:
+            _write_transformers(reference, folder)
+
+
+def _write_transformers(reference: ModelReference, folder: Path) -> None:
+    from safetensors.numpy import save_file
+    from transformers import AutoTokenizer
+
+    file = reference.main_file
+    config = config_of(read_gguf(file))
+    config.architectures = ["LlamaForCausalLM" if config.model_type == "llama" else "Qwen2ForCausalLM"]
+    config.use_cache = True
+    metadata = {"format": "pt", "openbook_digest": reference.digest}
+    save_file(dequantised(file), folder / "model.safetensors", metadata=metadata)
+    config.save_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer.save_pretrained(folder)
+
+
+def _write_peft(reference: ModelReference, folder: Path) -> None:
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+    from safetensors.numpy import save_file
+
+    base = reference.needed_base
+    header, base_config = read_gguf(reference.main_file), config_of(read_gguf(base.main_file))
+    state: dict[str, NDArray[np.float32]] = {}
+    modules, ranks = set(), set()
+    for tensor in GGUFReader(reference.main_file).tensors:
+        matrix, _, side = tensor.name.rpartition(".lora_")
+        name = hf_name(matrix)
+        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if side == "a":
+            ranks.add(values.shape[0])
+        else:
+            values = hf_rows(base_config, name, values)
+        module = name.removesuffix(".weight")
+        modules.add(module)
+        state[f"{_WRAPPER}{module}.lora_{side.upper()}.weight"] = np.ascontiguousarray(values)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.name,
+        "r": max(ranks),
+        "lora_alpha": float(header.metadata["adapter.lora.alpha"].value),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+        "target_modules": sorted(modules),  # full names, because some layers may have none
+    }
+    metadata = {"format": "pt", "openbook_digest": reference.digest, "openbook_base": base.digest}
+    save_file(state, folder / "adapter_model.safetensors", metadata=metadata)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+@click.command()
+@click.argument("digest")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--store", type=click.Path(path_type=Path), required=True)
+def main(digest: str, folder: Path, store: Path) -> None:
+    write_safetensors(ModelStore(store).resolve(digest), folder)
+
+
+if __name__ == "__main__":
+    try:
+        main.main(standalone_mode=False)
+    except OpenBookError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,453 @@
+"""A whole run, from a recipe to a new model in the store. Read `train` from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import filelock
+import torch
+
+from openbook import __version__, runs
+from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
+from openbook.files import make_folder, storage_errors
+from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
+from openbook.inference.trial import try_model
+from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
+from openbook.models.gguf_writer import write_merged
+from openbook.models.importer import store_trained
+from openbook.models.lineage import record_beside
+from openbook.models.training_record import TrainingRecord, text_digests
+from openbook.records import ReaderFormat, canonical_json, sha256_hex
+from openbook.training import checkpoints
+from openbook.training.datasets import ConversationLine, conversation_trees, document_trees, read_documents, read_lines
+from openbook.training.distributed import ONE_PROCESS, Processes
+from openbook.training.evaluation import evaluate, sample_answers
+from openbook.training.export import lora_updates, write_adapter, write_model
+from openbook.training.loop import EvalResult, Progress, Run
+from openbook.training.network import load_network, make_trainable, new_network, write_vocabulary
+from openbook.training.reader_objective import PassageLine, reader_trees
+from openbook.training.recipe import Data, Recipe
+from openbook.training.trees import Tree, fit
+
+CHECKPOINT_EVERY_S = 300.0
+PROBLEMS_SHOWN = 5
+DRY_RUN_STEPS = 10
+Event: TypeAlias = Progress | EvalResult | str
+Watch: TypeAlias = Callable[[Event], None]  # gets every step, evaluation and message
+ShouldStop: TypeAlias = Callable[[], bool]
+
+
+class RunStopped(Exception):
+    """The user asked to stop. A checkpoint holds everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInputs:
+    """What a run starts with: a function of the recipe, the data and the base."""
+
+    base: ModelReference | None  # None: from nothing
+    metadata_file: Path  # a GGUF file with the vocabulary and the hyperparameters
+    tokenizer: PromptTokenizer
+    trees: list[Tree]
+    dev: list[Tree]
+    texts: list[str]
+    problems: list[str]
+
+
+def train(
+    recipe: Recipe,
+    recipe_folder: Path,
+    store: ModelStore,
+    folder: Path,
+    watch: Watch,
+    *,
+    resume: bool = False,
+    should_stop: ShouldStop = lambda: False,
+    processes: Processes = ONE_PROCESS,
+    device: str = "cpu",
+) -> ModelReference:
+    """Do the run in `folder` and store the resulting model. Of several processes only the first writes and calls `watch`.
+
+    Raises RunStopped, TrainingError, StorageError, and what `load_inputs` raises.
+    """
+    watch = watch if processes.first else lambda _: None
+    with storage_errors(f"write to {folder}"):
+        make_folder(folder)
+    with _locked(folder, processes), _explained_out_of_memory(recipe):
+        # 1. Is this a new run, or one to continue?
+        checkpoint_folder = folder / runs.CHECKPOINTS
+        begun = bool(checkpoints.checkpoint_folders(checkpoint_folder)) or (folder / runs.METRICS).is_file()
+        begun = processes.any(processes.first and begun)
+        if begun and not resume:
+            raise TrainingError(
+                f"{folder} already holds a run. Continue it with --resume, or choose another folder with --run."
+            )
+        # 2. Verify the base, check the data, and make it into trees.
+        inputs = load_inputs(recipe, recipe_folder, store, folder, processes)
+        report_problems(inputs.problems, watch)
+        # 3. Make the network, which first answers some dev questions as it is.
+        network, parameters = build_network(recipe, inputs, device)
+        found = checkpoints.load_newest(checkpoint_folder, recipe.digest, watch) if begun else None
+        if processes.first:
+            _start_files(recipe, inputs, network, folder, found)
+        # 4. Restore the newest checkpoint.
+        processes.shard(network)
+        run = Run(recipe, network, {name: network.get_parameter(name) for name in parameters}, inputs.trees, processes)
+        if found is not None:
+            run.restore(found)
+            watch(f"Continuing after step {run.state.step} of {run.steps}.")
+        numeric = numeric_class(recipe, processes, device)
+        if run.state.numeric_classes[-1:] != (numeric,):
+            run.state = replace(run.state, numeric_classes=(*run.state.numeric_classes, numeric))
+        # 5. Learn.
+        _learn(run, inputs.dev, folder, watch, should_stop)
+        if run.final_step == 0:
+            raise TrainingError(
+                "No evaluation was better than the one before training, so there is nothing to store. Lower "
+                "optimiser.learning_rate, train longer, or check the data."
+            )
+        # 6. Take the best parameters; of several processes, collect them in the first.
+        run.use_best()
+        if processes.count > 1:
+            state, values = run.state, run.masters.whole()
+            if not processes.first:
+                processes.any(False)  # waits until the first has stored the model
+                return store.resolve(recipe.candidate)
+            run = Run(recipe, *build_network(recipe, inputs, "cpu"), inputs.trees)
+            run.masters.set(values)
+            run.state = state
+        # 7. Measure, export and store the model.
+        numbers = evaluate(run.network, inputs.dev, recipe, run.final_step).numbers if inputs.dev else {}
+        numbers = {name: round(value, 4) for name, value in numbers.items()}
+        stored = _store_model(run, inputs, store, folder, numbers)
+        _write_result(run, inputs, stored, folder, numbers)
+        processes.any(False)
+        return stored
+
+
+def load_inputs(
+    recipe: Recipe, recipe_folder: Path, store: ModelStore, folder: Path, processes: Processes = ONE_PROCESS
+) -> RunInputs:
+    """Raises UnknownModel, ModelNotVerified, ConfigError with file and line, and TrainingError if no example is left.
+
+    A new vocabulary is written into `folder`.
+    """
+    if not recipe.train:
+        raise ConfigError("The recipe names no [[train]] data. Add some, or give documents with --from-kb.")
+    base = None
+    if recipe.base is not None:
+        base = store.resolve(recipe.base.digest)
+        store.check_fast(base)
+        if base.digest != recipe.base.digest:
+            raise ModelNotVerified(f"The base is {base.digest}, the recipe says {recipe.base.digest}.")
+        if base.manifest.kind != "language-model":
+            raise ConfigError(
+                f"base: {recipe.base.model!r} is not a language model but of the kind {base.manifest.kind}. To train an "
+                "adapter further, merge it with its base first."
+            )
+        metadata_file = base.main_file
+    else:
+        assert recipe.architecture is not None
+        metadata_file = folder / ("vocabulary.gguf" if processes.first else f"vocabulary-{processes.rank}.gguf")
+        documents = [text for data in recipe.train for _, text in read_documents(data, recipe_folder)]
+        write_vocabulary(metadata_file, documents, recipe.architecture, name=recipe.name)
+    tokenizer = open_tokenizer(metadata_file)
+    header = read_gguf(metadata_file)
+    context = header.integer(f"{header.text('general.architecture')}.context_length") or 0
+    if recipe.loop.sequence_tokens > context > 0:
+        raise ConfigError(
+            f"loop.sequence_tokens is {recipe.loop.sequence_tokens}, but the model reads at most {context} tokens."
+        )
+    trees, texts, problems = _trees(recipe, recipe.train, recipe_folder, tokenizer, evaluation=False)
+    dev, _, dev_problems = _trees(recipe, recipe.dev, recipe_folder, tokenizer, evaluation=True)
+    if not trees:
+        raise TrainingError(
+            "There is nothing to learn from: no example fits into sequence_tokens. "
+            + (f"The first is {problems[0]}." if problems else "")
+        )
+    # A random part of the dev data, with as many questions as the recipe says.
+    random.Random(f"{recipe.loop.seed}/dev").shuffle(dev)  # noqa: S311  an order, not a secret
+    chosen: list[Tree] = []
+    questions = 0
+    for tree in dev:
+        if questions < recipe.evaluation.questions:
+            chosen.append(tree)
+            questions += len({branch.key for branch in tree.branches})
+    return RunInputs(base, metadata_file, tokenizer, trees, chosen, texts, problems + dev_problems)
+
+
+def _trees(
+    recipe: Recipe, files: Sequence[Data], folder: Path, tokenizer: PromptTokenizer, *, evaluation: bool
+) -> tuple[list[Tree], list[str], list[str]]:
+    """(trees, the texts in them, a sentence for each example that does not fit)."""
+    objective, length = recipe.objective, recipe.loop.sequence_tokens
+    if objective.kind == "language-modeling":
+        documents = [each for data in files for each in read_documents(data, folder)]
+        return document_trees(documents, tokenizer, length), [text for _, text in documents], []
+    if objective.kind == "instruction":
+        talks = [line for data in files for line in read_lines(data, folder, ConversationLine)]
+        texts = [turn.content for _, line in talks for turn in line.turns]
+        trees, problems = fit(conversation_trees(talks, tokenizer), length)
+        return trees, texts, problems
+    lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
+    texts = [passage.text for _, line in lines for passage in line.texts]
+    all_trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=evaluation)
+    trees, problems = fit(all_trees, length)
+    return trees, texts, problems
+
+
+def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
+    """The first few, and how many more there are."""
+    for sentence in problems[:PROBLEMS_SHOWN]:
+        watch(sentence)
+    if len(problems) > PROBLEMS_SHOWN:
+        watch(f"and {len(problems) - PROBLEMS_SHOWN} more that do not fit")
+
+
+def build_network(recipe: Recipe, inputs: RunInputs, device: str) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+    """The network at step 0 and its learned parameters."""
+    # Otherwise a GPU adds products in another order each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    dtype = torch.bfloat16 if recipe.loop.precision == "bf16" else torch.float32
+    if inputs.base is None:
+        network = new_network(inputs.metadata_file, recipe.loop.seed, dtype)
+    else:
+        network = load_network(inputs.metadata_file, dtype=dtype)
+    parameters = make_trainable(network, recipe.method, recipe.loop.seed)  # on the CPU: the same numbers everywhere
+    network.to(device)
+    return network, parameters
+
+
+def choose_device(wanted: str, processes: Processes = ONE_PROCESS) -> str:
+    """`cpu` or `cuda`. `auto` is the GPU if there is one. Raises ConfigError for a GPU that cannot be used."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("PyTorch finds no GPU here. Leave --device out, or install PyTorch with CUDA.")
+    if wanted == "cuda" and processes.count > 1:
+        raise ConfigError("Several processes train on CPUs only. Use --device cpu, or one process.")
+    gpu = torch.cuda.is_available() and processes.count == 1 and wanted != "cpu"
+    return "cuda" if gpu else "cpu"
+
+
+def _learn(run: Run, dev: list[Tree], folder: Path, watch: Watch, should_stop: ShouldStop) -> None:
+    """All steps to go, with evaluations and checkpoints. Raises RunStopped."""
+    processes = run.processes
+    saved_at = time.monotonic()
+
+    def log(event: Progress | EvalResult, **values: Any) -> None:
+        if processes.first:
+            with storage_errors(f"write to {folder}"):
+                runs.append_metrics(folder, values)
+            watch(event)
+
+    def evaluate_now() -> None:
+        result = evaluate(run.network, dev, run.recipe, run.state.step)
+        run.note(result)
+        log(result, kind="evaluation", step=result.step, **result.numbers)
+
+    if dev and run.state.step == 0 and run.state.best_metric is None:
+        evaluate_now()
+    for progress in run.steps_to_go():
+        log(progress, kind="step", **asdict(progress))
+        due = progress.step % run.recipe.evaluation.every_steps == 0 or progress.step == run.steps
+        if due and dev:
+            evaluate_now()
+        stop = processes.any(should_stop())
+        # The clock decides only about checkpoints, never about results.
+        if due or stop or processes.any(time.monotonic() - saved_at > CHECKPOINT_EVERY_S):
+            checkpoint = run.checkpoint()  # in all processes: each has a shard of it
+            if processes.first:
+                checkpoints.save(folder / runs.CHECKPOINTS, checkpoint)
+            saved_at = time.monotonic()
+        if stop and progress.step < run.steps:
+            raise RunStopped(f"Stopped after step {progress.step} of {run.steps}. Go on with --resume.")
+
+
+def _store_model(
+    run: Run, inputs: RunInputs, store: ModelStore, folder: Path, numbers: dict[str, float]
+) -> ModelReference:
+    """Write the model as a GGUF file and put it into the store with its record."""
+    recipe, base, objective = run.recipe, inputs.base, run.recipe.objective
+    quantisation, alpha = recipe.export.quantisation, recipe.method.alpha
+    reader = None
+    if objective.kind == "reader":
+        threshold = numbers.get("declines_above")
+        reader = ReaderFormat(objective.instruction, objective.abstention, objective.passages, threshold)
+    file, source = folder / "export.gguf", inputs.metadata_file
+    with storage_errors(f"write to {folder}"):
+        if base is None or recipe.method.kind == "full":
+            state = {name: value.float().cpu().numpy() for name, value in run.learned.items()}
+            write_model(file, source, state, quantisation=quantisation, reader=reader)
+        elif recipe.exports_adapter:
+            write_adapter(file, run.network, source, base.digest, alpha=alpha, quantisation=quantisation, reader=reader)
+        else:
+            write_merged(file, source, lora_updates(run.network, alpha), quantisation=quantisation, reader=reader)
+    ancestors = record_beside(base)
+    record = TrainingRecord(
+        recipe=recipe.model_dump(mode="json"),
+        parent=base.digest if base else None,
+        data=tuple(data.sha256 for data in recipe.train),
+        code=_code_version(),
+        seed=recipe.loop.seed,
+        steps=run.final_step,
+        tokens=run.state.tokens,
+        numeric_class=" then ".join(run.state.numeric_classes),
+        metrics={name: f"{value:.4f}" for name, value in numbers.items()},
+        knowledge_base=", ".join(data.knowledge_base for data in recipe.train if data.knowledge_base) or None,
+        # The model has also learned what its ancestors learned.
+        texts=tuple(sorted({*text_digests(inputs.texts), *(ancestors.texts if ancestors else ())})),
+    )
+    cutoff = base.manifest.knowledge_cutoff if base else KnowledgeCutoff()
+    if recipe.knowledge_cutoff:
+        cutoff = KnowledgeCutoff(recipe.knowledge_cutoff, f"the recipe {recipe.name}")
+    stored = store_trained(
+        store,
+        file,
+        record,
+        kind="adapter" if recipe.exports_adapter else "language-model",
+        name=recipe.name,
+        licence=recipe.licence or (base.manifest.licence if base else "not stated"),
+        cutoff=cutoff,
+        as_name=recipe.candidate,
+        try_out=try_model,
+    )
+    file.unlink()
+    return stored
+
+
+def _start_files(
+    recipe: Recipe, inputs: RunInputs, network: Any, folder: Path, found: checkpoints.Checkpoint | None
+) -> None:
+    """The files of a run, new or as they were at the checkpoint. `network` is at step 0, for the answers before."""
+    with storage_errors(f"write to {folder}"):
+        runs.write_json(folder / runs.RECIPE, {"digest": recipe.digest, "recipe": recipe.model_dump(mode="json")})
+        (folder / runs.RESULT).unlink(missing_ok=True)
+        if found is not None:
+            runs.forget_after(folder, found.state.step)
+        else:
+            (folder / runs.METRICS).write_bytes(b"")
+        if found is None or not (folder / runs.SAMPLES).is_file():
+            runs.write_json(folder / runs.SAMPLES, sample_answers(network, inputs.dev, inputs.tokenizer))
+
+
+def _write_result(run: Run, inputs: RunInputs, stored: ModelReference, folder: Path, numbers: dict[str, float]) -> None:
+    with storage_errors(f"write to {folder}"):
+        before = json.loads((folder / runs.SAMPLES).read_bytes())
+        after = sample_answers(run.network, inputs.dev, inputs.tokenizer)
+        samples = [{**old, "after": new["answer"]} for old, new in zip(before, after, strict=False)]
+        runs.write_json(folder / runs.SAMPLES, samples)
+        result = {
+            "model": stored.digest,
+            "name": stored.name,
+            "parent": inputs.base.digest if inputs.base else None,
+            "step": run.final_step,
+            "tokens": run.state.tokens,
+            "numbers": numbers,
+            "target": run.recipe.gate.target,
+            "missed": [
+                f"{name} is {numbers[name]:.3f}, the recipe asks for {wanted:.3f}"
+                if name in numbers
+                else f"{name} was not measured"
+                for name, wanted in sorted(run.recipe.gate.target.items())
+                if not runs.reaches(name, numbers.get(name), wanted)
+            ],
+            "bytes": stored.main_file.stat().st_size,
+            "numeric_class": " then ".join(run.state.numeric_classes),
+        }
+        runs.write_json(folder / runs.RESULT, result)
+
+
+def dry_run(recipe: Recipe, inputs: RunInputs, device: str = "cpu") -> dict[str, float]:
+    """Do a few steps and write nothing. Estimates the whole run."""
+    run = Run(recipe, *build_network(recipe, inputs, device), inputs.trees)
+    seconds, tokens = [], 0
+    for progress in run.steps_to_go():
+        seconds.append(progress.seconds)
+        tokens += progress.tokens
+        if len(seconds) == DRY_RUN_STEPS:
+            break
+    timed = seconds[1:] or seconds  # the first step also allocates memory
+    return {
+        "examples": sum(len(tree.branches) for tree in inputs.trees),
+        "epoch_tokens": sum(tree.tokens for tree in inputs.trees),
+        "steps": run.steps,
+        "learned_parameters": sum(value.numel() for value in run.learned.values()),
+        "tokens_per_second": tokens / sum(seconds),
+        "estimated_seconds": run.steps * sum(timed) / len(timed),
+        "memory_mib": peak_memory_mib(),
+    }
+
+
+def _code_version() -> str:
+    """OpenBook's version and a digest of the training code."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = sha256_hex(canonical_json([[path.name, sha256_hex(path.read_bytes())] for path in sources]))
+    return f"openbook {__version__}, training {digest[:12]}"
+
+
+def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:
+    """Within one class, the same recipe gives the same bytes."""
+    import transformers
+
+    features = torch.backends.cpu.get_cpu_capability()
+    # These units multiply bf16 matrices in an order of their own.
+    for name, check in {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}.items():
+        if getattr(torch.cpu, check, lambda: False)():
+            features += f" {name}"
+    if device == "cuda":
+        features += f"; {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    return (
+        f"torch {torch.__version__}; transformers {transformers.__version__}; {platform.machine()} {features}; "
+        f"{torch.get_num_threads()} threads; {recipe.loop.precision}"
+        + (f"; {processes.count} processes" if processes.count > 1 else "")
+    )
+
+
+def peak_memory_mib() -> float:
+    """The most memory that this process has used."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if platform.system() != "Darwin" else 1 << 20)
+
+
+@contextmanager
+def _locked(folder: Path, processes: Processes) -> Iterator[None]:
+    """Only one run at a time in this folder. Raises TrainingError."""
+    if not processes.first:
+        yield
+        return
+    lock = filelock.FileLock(folder / runs.LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise TrainingError(
+            f"Another process trains in {folder}. Wait for it, or choose another folder with --run."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explained_out_of_memory(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except OpenBookError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+            raise TrainingError(
+                f"Training ran out of memory. Lower loop.call_tokens (now {recipe.loop.call_tokens}) or "
+                f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}). The last checkpoint is kept."
+            ) from error
+        raise

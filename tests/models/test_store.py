@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import pytest
+
+from openbook.errors import ConfigError, ModelNotVerified, StorageError, UnknownModel
+from openbook.files import replace_file
+from openbook.models import FileEntry, Manifest, ModelReference, ModelStore, aliases, import_gguf
+from openbook.models.describe import describe_gguf
+from openbook.models.digest import hash_file
+from openbook.models.gguf import ValueType, read_gguf
+from openbook.models.verify_cache import stamp_path
+from tests.models.gguf_files import Recipe, Tensor, flip
+
+SMALL = Recipe().build()
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    """Changes a stored file behind the store's back."""
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(0o444)
+
+
+def other_model(store: ModelStore, name: str, tmp_path: Path, template: str = "other") -> ModelReference:
+    path = tmp_path / f"{template}.gguf"
+    path.write_bytes(Recipe().with_value("tokenizer.chat_template", ValueType.STRING, template).build())
+    return import_gguf(store, path, name=name)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_store(store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (store.names(), store.list(), store.damaged()) == ({}, (), {})
+    with pytest.raises(UnknownModel, match=r"No model is called 'x'\. Known are .*minilm-l6-int8"):
+        store.resolve("x")
+    assert not store.root.exists()
+    monkeypatch.chdir(tmp_path)
+    assert ModelStore(Path("models")).root == tmp_path / "models", "it stays there wherever the program goes"
+
+
+def test_resolves_names_and_digests(store: ModelStore, tiny: ModelReference) -> None:
+    assert store.names() == {"tiny": tiny.digest}
+    assert store.list() == (tiny,)
+    for known in ("tiny", tiny.digest, tiny.digest[:6]):
+        assert store.resolve(known) == tiny
+    for unknown in (tiny.digest[:5], "0" * 64, "", "../names/tiny", "*", "tiny/..", "tin y"):
+        with pytest.raises(UnknownModel):
+            store.resolve(unknown)
+    for text, hint in (("tinny", "tiny"), ("smollm2-135m", "smollm2-135m-instruct")):
+        with pytest.raises(UnknownModel, match=f"Did you mean '{hint}'"):
+            store.resolve(text)
+    shutil.copytree(tiny.path, store.root / (tiny.digest[:8] + "0" * 56))
+    with pytest.raises(UnknownModel, match="2 models have a digest that begins with"):
+        store.resolve(tiny.digest[:8])
+
+
+def test_points_and_keeps_the_history(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    other = other_model(store, "tiny", tmp_path)
+    assert store.resolve("tiny").digest == other.digest
+    store.point("tiny", tiny.digest)
+    store.point("tiny", tiny.digest)
+    value = json.loads((store.root / "names" / "tiny.json").read_bytes())
+    assert value == {"format": 1, "name": "tiny", "history": [tiny.digest, other.digest, tiny.digest]}
+    with pytest.raises(UnknownModel):
+        store.point("tiny", "0" * 64)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "a\\b", ".hidden", "-flag", "a b", "x" * 101, "nul", "COM1.gguf", "end.", "é", "0" * 64],
+)
+def test_names_that_are_none(store: ModelStore, tiny: ModelReference, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be a model's name"):
+        store.point(name, tiny.digest)
+
+
+def test_removes_what_no_other_name_means(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+    store.point("second", tiny.digest)
+    assert store.remove("tiny") == ()
+    assert tiny.path.is_dir()
+    with pytest.raises(UnknownModel, match="Remove it by that name"):
+        store.remove(tiny.digest)
+    other = other_model(store, "second", tmp_path)
+    assert set(store.remove("second")) == {tiny.digest, other.digest}
+    assert sorted(path.name for path in store.root.iterdir()) == ["names", "stamps"]
+    assert list((store.root / "stamps").iterdir()) == []
+    with pytest.raises(UnknownModel):
+        store.remove("second")
+
+
+def test_removes_a_model_without_a_name_or_with_a_damaged_manifest(store: ModelStore, tiny: ModelReference) -> None:
+    (store.root / "names" / "tiny.json").unlink()
+    rewrite(tiny.path / "manifest.json", b"{")
+    assert store.remove(tiny.digest[:12]) == (tiny.digest,)
+    assert not tiny.path.exists()
+
+
+def test_a_name_whose_model_is_gone(store: ModelStore, tiny: ModelReference) -> None:
+    shutil.rmtree(tiny.path)
+    with pytest.raises(UnknownModel, match="Pull it again"):
+        store.resolve("tiny")
+    assert "Pull it again" in store.damaged()["tiny"]
+    assert store.remove("tiny") == (tiny.digest,)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b'{"format":2}',
+        b'{"format":1,"history":["x"],"name":"tiny"}',
+        b'{"format":1,"history":[],"name":"tiny"}',
+    ],
+)
+def test_a_damaged_name(store: ModelStore, tiny: ModelReference, data: bytes) -> None:
+    (store.root / "names" / "tiny.json").write_bytes(data)
+    assert store.list() == ()
+    assert list(store.damaged()) == ["tiny"]
+    for use in (store.resolve, store.remove):
+        with pytest.raises(ModelNotVerified, match=r"tiny\.json is damaged"):
+            use("tiny")
+    assert tiny.path.is_dir()
+
+
+def test_a_damaged_other_name_keeps_the_models_but_not_the_name(store: ModelStore, tiny: ModelReference) -> None:
+    store.point("second", tiny.digest)
+    other = store.root / "names" / "second.json"
+    other.write_bytes(b"{")
+    assert store.remove("tiny") == ()
+    assert not (store.root / "names" / "tiny.json").exists()
+    with pytest.raises(ModelNotVerified, match=r"second\.json is damaged"):
+        store.remove(tiny.digest)
+    assert tiny.path.is_dir(), "`second` might mean it"
+    other.unlink()
+    assert store.remove(tiny.digest) == (tiny.digest,)
+
+
+def test_two_that_name_a_model_at_once_lose_no_history(
+    store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [other_model(store, f"other{i}", tmp_path, f"template {i}") for i in range(2)]
+    both_have_read = threading.Barrier(2)
+
+    def replace_late(path: Path, data: bytes) -> None:
+        with suppress(threading.BrokenBarrierError):  # never met where only one at a time may read and write
+            both_have_read.wait(0.5)
+        replace_file(path, data)
+
+    monkeypatch.setattr(aliases, "replace_file", replace_late)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda other: store.point("tiny", other.digest), others))
+    history = store.history("tiny")
+    assert history[0] == tiny.digest
+    assert set(history[1:]) == {other.digest for other in others}
+
+
+@pytest.mark.parametrize("way", ["held by another process", "a folder in the way, as on a read-only disk"])
+def test_while_names_cannot_be_changed_they_can_be_read(
+    way: str, store: ModelStore, tiny: ModelReference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = other_model(store, "other", tmp_path)
+    monkeypatch.setattr(aliases, "LOCK_TIMEOUT_S", 0.05)
+    lock = store.root / "names" / ".lock"
+    held = filelock.FileLock(lock)
+    if way.startswith("held"):
+        held.acquire()
+    else:
+        lock.unlink(missing_ok=True)
+        lock.mkdir()
+    assert store.list() == (other, tiny)
+    assert store.point("tiny", tiny.digest) == tiny, "it means that already"
+    message = "Another process is changing the models" if held.is_locked else "Cannot change the models in"
+    for change in (lambda: store.point("tiny", other.digest), lambda: store.remove("tiny")):
+        with pytest.raises(StorageError, match=message):
+            change()
+    assert store.names() == {"other": other.digest, "tiny": tiny.digest}
+    held.release()
+
+
+# --- verification -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_model_verifies(store: ModelStore, tiny: ModelReference) -> None:
+    seen: list[tuple[int, int]] = []
+    assert store.findings(tiny, lambda done, total: seen.append((done, total))) == ()
+    assert seen[-1] == (928, 928)
+    store.verify(tiny)
+    store.check_fast(tiny)
+    assert {path.stat().st_mode & 0o777 for path in tiny.path.iterdir()} == {0o444}
+
+
+def with_tensor(data: bytes) -> bytes:
+    """The small file with other numbers in its tensor blk.0.attn_q.weight."""
+    rows = tuple(replace(t, data=data) if "attn_q" in t.name else t for t in Recipe().tensors)
+    return replace(Recipe(), tensors=rows).build()
+
+
+@pytest.mark.parametrize(
+    ("data", "findings"),
+    [
+        (with_tensor(flip(b"\x01" * 16, 9)), ("tensor blk.0.attn_q.weight differs",)),
+        (SMALL[:123], ("model.gguf: the file is truncated: 123 of 928 bytes",)),
+        (
+            SMALL + b"x",
+            (
+                "model.gguf: the file has 929 bytes instead of 928",
+                "model.gguf differs, in descriptive keys or padding only",
+            ),
+        ),
+        (SMALL.replace(b"{{ messages }}", b"{{ massages }}"), ("chat template differs",)),
+        (SMALL.replace(b"a b", b"b a"), ("tokenizer differs",)),
+        (SMALL.replace(b"\x00\x40\x1c\x46", b"\x00\x40\x1c\x47"), ("architecture differs",)),
+        (SMALL.replace(b"apache-2.0", b"apache-3.0"), ("model.gguf differs, in descriptive keys or padding only",)),
+        (flip(SMALL, -1), ("model.gguf differs, in descriptive keys or padding only",)),
+        (
+            SMALL.replace(b"output_norm.weight", b"output_nurm.weight"),
+            ("tensor output_norm.weight is missing", "tensor output_nurm.weight is not in the manifest"),
+        ),
+    ],
+)
+def test_findings_name_what_differs(
+    store: ModelStore, tiny: ModelReference, data: bytes, findings: tuple[str, ...]
+) -> None:
+    rewrite(tiny.path / "model.gguf", data)
+    assert store.findings(tiny) == findings
+    for check in (store.verify, store.check_fast):
+        with pytest.raises(ModelNotVerified, match="models remove tiny") as raised:
+            check(tiny)
+        assert findings[0] in str(raised.value)
+
+
+def test_a_damaged_header_manifest_and_a_missing_file(store: ModelStore, tiny: ModelReference) -> None:
+    rewrite(tiny.path / "model.gguf", b"GGML" + SMALL[4:])
+    assert "begins with b'GGML'" in store.findings(tiny)[0]
+    (tiny.path / "model.gguf").unlink()
+    assert store.findings(tiny) == ("model.gguf is missing",)
+    with pytest.raises(ModelNotVerified, match=r"model\.gguf is missing"):
+        store.check_fast(tiny)
+    rewrite(tiny.path / "manifest.json", b"not json")
+    assert store.findings(tiny)[0].startswith("manifest.json is damaged: ")
+    assert "manifest.json is damaged" in store.damaged()["tiny"]
+
+
+def test_many_findings_are_counted(store: ModelStore, tmp_path: Path) -> None:
+    tensors = tuple(Tensor(f"t{n:03}.weight", b"\x01" * 16) for n in range(50))
+    path = tmp_path / "many.gguf"
+    path.write_bytes(replace(Recipe(), tensors=tensors).build())
+    reference = import_gguf(store, path, name="many")
+    rewrite(reference.path / "model.gguf", path.read_bytes().replace(b"\x01" * 16, b"\x03" * 16))
+    found = store.findings(reference)
+    assert (found[0], found[-1], len(found)) == ("tensor t000.weight differs", "and 30 more tensors", 21)
+
+
+def test_a_manifest_edited_to_match_a_swapped_file_is_found_out(store: ModelStore, tiny: ModelReference) -> None:
+    rewrite(tiny.path / "model.gguf", with_tensor(b"\x07" * 16))
+    full = describe_gguf(tiny.path / "model.gguf", name="tiny", trust="local-file", origin="Tiny Model.gguf")
+    hashed = replace(tiny.manifest, files={"model.gguf": FileEntry(*hash_file(tiny.path / "model.gguf"))})
+
+    def found_with(manifest: Manifest) -> tuple[str, ...]:
+        rewrite(tiny.path / "manifest.json", manifest.to_json())
+        return store.findings(tiny)
+
+    other_content = f"the content of model.gguf is the model {full.digest[:12]}, not {tiny.digest[:12]}"
+    damaged = "manifest.json is damaged: its"
+    assert found_with(hashed) == ("tensor blk.0.attn_q.weight differs",)
+    assert found_with(full)[0].startswith("manifest.json is damaged: it is for the model")
+    assert found_with(full)[1] == other_content
+    without_digest = found_with(replace(full, digest=tiny.digest))
+    assert without_digest == (f"{damaged} digest does not follow from its sections", other_content)
+    only_tensors = found_with(replace(hashed, tensors=full.tensors))
+    assert f"{damaged} tensor section does not follow from the tensors it lists" in only_tensors
+    with pytest.raises(ModelNotVerified, match=r"manifest\.json is damaged"):
+        store.check_fast(tiny)
+
+
+# --- stamps -----------------------------------------------------------------------------------------------------------
+
+
+def full_checks(store: ModelStore, reference: ModelReference) -> int:
+    """How often `check_fast` reads every byte when asked once."""
+    calls: list[int] = []
+    store.check_fast(reference, lambda done, total: calls.append(done))
+    return len(calls)
+
+
+def test_the_fast_check_reads_every_byte_only_without_a_stamp(store: ModelStore, tiny: ModelReference) -> None:
+    stamp = stamp_path(store.root, tiny.digest)
+    changes: tuple[Callable[[], object], ...] = (
+        stamp.unlink,
+        lambda: stamp.write_bytes(b"["),
+        lambda: os.utime(tiny.path / "model.gguf"),
+    )
+    for change in changes:
+        assert full_checks(store, tiny) == 0
+        change()
+        assert full_checks(store, tiny) > 0
+    assert full_checks(store, tiny) == 0
+    shutil.rmtree(stamp.parent)
+    stamp.parent.write_bytes(b"a file in the way, as a read-only disk would be")
+    assert full_checks(store, tiny) > 0
+    assert full_checks(store, tiny) > 0
+
+
+def test_a_change_that_restores_size_and_mtime_is_seen(store: ModelStore, tiny: ModelReference) -> None:
+    path = tiny.path / "model.gguf"
+    start = read_gguf(path).tensors[0].start
+    for bit in range(8):
+        before = path.stat()
+        rewrite(path, flip(SMALL, start, bit))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(ModelNotVerified, match=r"tensor token_embd\.weight differs"):
+            store.check_fast(tiny)
+        rewrite(path, SMALL)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        store.check_fast(tiny)

@@ -1,0 +1,95 @@
+"""A page of a PDF as pixels, in this process: sizes, numbers, and what cannot be drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.errors import NoSuchPage, UnreadableFile
+from openbook.parsers.page_image import MOST_HEIGHT, WIDTH, Drawing, draw, png
+
+from .hostile_pdfs import pdf_of, with_box
+from .pngs import decoded
+from .samples import make_pdf
+
+FIXTURES = Path(__file__).parent / "fixtures"
+WHITE = b"\xff\xff\xff"
+
+
+def is_whole(drawn: Drawing) -> bool:
+    return len(drawn.pixels) == 3 * drawn.width * drawn.height
+
+
+def test_each_page_is_drawn_as_it_looks() -> None:
+    data = make_pdf([["First page."], [], ["Third page.", "With more on it."]])
+    first, second, third = (draw(data, number) for number in (1, 2, 3))
+    assert {(each.width, each.height, is_whole(each)) for each in (first, second, third)} == {(1000, 1295, True)}
+    assert first.pixels != third.pixels
+    assert set(second.pixels) == {255}
+    top = [i // (3 * first.width) for i in range(0, len(first.pixels), 3) if first.pixels[i : i + 3] != WHITE]
+    assert 0 < top[0] < 100  # the line stands at the head of the page: rows come from the top
+    assert draw(data, 1) == first
+
+
+def test_colours_are_red_green_and_blue_in_this_order() -> None:
+    content = b"<< /Length 29 >>\nstream\n1 0.5 0 rg 0 0 612 792 re f  \nendstream"
+    drawn = draw(pdf_of(b"/MediaBox [0 0 612 792] /Contents 4 0 R", [content]), 1)
+    middle = 3 * (drawn.width * (drawn.height // 2) + drawn.width // 2)
+    red, green, blue = drawn.pixels[middle : middle + 3]
+    assert (red, blue) == (255, 0)
+    assert green in (127, 128)
+
+
+@pytest.mark.parametrize("number", [0, -1, 4, 999, 2**31, 2**63])
+def test_a_page_that_is_not_there(number: int) -> None:
+    with pytest.raises(NoSuchPage, match=f"there is no page {number}: the PDF has 3"):
+        draw(make_pdf([["a"], ["b"], ["c"]]), number)
+
+
+@pytest.mark.parametrize(
+    ("box", "more", "size"),
+    [
+        ("0 0 612 792", "/Rotate 90", (1000, 773)),
+        ("0 0 612 792", "/UserUnit 1000000", (1000, 1295)),
+        ("0 0 0 0", "", (1000, 1295)),
+        ("0 0 -612 -792", "", (1000, 1295)),
+        ("a b c d", "", (1000, 1295)),
+        ("-2000000000 -2000000000 2000000000 2000000000", "", (1000, 1000)),
+        ("0 0 1 1000000", "", (1, 3000)),
+        ("0 0 1000000 1", "", (1000, 1)),
+        ("0 0 0.0001 792", "", (1, 3000)),
+        ("0 0 0.00000000000000000001 0.00000000000000000001", "", (1, 1)),
+        ("0 0 20 10", "", (200, 100)),
+        ("0 0 " + "9" * 50 + " 5", "", (1000, 1295)),
+    ],
+)
+def test_a_page_of_an_odd_size_has_a_picture_within_bounds(box: str, more: str, size: tuple[int, int]) -> None:
+    drawn = draw(with_box(box, more), 1)
+    assert (drawn.width, drawn.height) == size
+    assert is_whole(drawn)
+    assert drawn.width <= WIDTH
+    assert drawn.height <= MOST_HEIGHT
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not a readable PDF"),
+        (b"%PDF-1.7 nothing", "not a readable PDF"),
+        (make_pdf([["a"]])[:200], "not a readable PDF"),
+        (make_pdf([["a"]]).replace(b"/Type /Page /Parent", b"/Type /Cat  /Parent"), "the page is damaged"),
+        ((FIXTURES / "encrypted-aes256.pdf").read_bytes(), "encrypted with a password"),
+        ((FIXTURES / "encrypted-rc4.pdf").read_bytes(), "encrypted with a password"),
+    ],
+)
+def test_what_cannot_be_drawn_says_why(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableFile) as caught:
+        draw(data, 1)
+    assert str(caught.value) == reason
+
+
+def test_a_png_shows_the_pixels() -> None:
+    pixels = bytes(range(2 * 3 * 3))
+    assert decoded(png(2, 3, pixels)) == (2, 3, pixels)
+    assert decoded(png(3, 2, memoryview(pixels))) == (3, 2, pixels)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import csv
+from contextlib import suppress
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.errors import UnreadableFile
+from openbook.parsers import parse_bytes
+from openbook.parsers.spreadsheets import parse_delimited, parse_workbook
+
+from .samples import damaged, packed
+
+Value = str | int | float | None
+
+
+def lines(text: str, name: str = "a.csv") -> list[str]:
+    return parse_delimited(text.encode(), name).text.splitlines()
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_rows_say_what_they_mean(delimiter: str) -> None:
+    text = "name,born,city\nAda,1815,London\nBob,,Paris\n".replace(",", delimiter)
+    assert lines(text) == ["name: Ada; born: 1815; city: London", "name: Bob; city: Paris"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('name,note\n"L, Ada","first\nsecond ""line"""\n', ['name: L, Ada; note: first second "line"']),
+        ("name;note\nAda;one, two, three\nBob;one\n", ["name: Ada; note: one, two, three", "name: Bob; note: one"]),
+        ("a,b\n1,2,3\n4\n", ["a: 1; b: 2; 3", "a: 4"]),
+        ("name,born\n", ["name | born"]),
+        ("Industry\nHealth\nSales\n", ["Industry: Health", "Industry: Sales"]),
+        ("1,2\n3,4\n", ["1 | 2", "3 | 4"]),  # without a header no row is taken for one
+        ("a,a\nb,c\n", ["a | a", "b | c"]),
+        ("2024-01-01,5 %\n2024-01-02,6 %\n", ["2024-01-01 | 5 %", "2024-01-02 | 6 %"]),
+    ],
+)
+def test_cells_and_headers(text: str, expected: list[str]) -> None:
+    assert lines(text) == expected
+
+
+def test_a_tab_wins_in_a_file_named_tsv() -> None:
+    assert lines("a,x\tb,y\n1,2\t3,4\n", "a.tsv") == ["a,x: 1,2; b,y: 3,4"]
+
+
+def test_a_cell_over_the_modules_limit_leaves_the_lines_as_they_are() -> None:
+    text = "a,b\n" + "x" * (csv.field_size_limit() + 1) + ",2\n"
+    assert parse_delimited(text.encode(), "a.csv").text == text
+
+
+def test_hostile_quotes_take_linear_time() -> None:
+    for text in ('"' * 1_000_000, ',"' * 500_000, '"a\n' * 300_000, "," * 1_000_000, ",\n" * 300_000):
+        parse_delimited(text.encode(), "a.csv")
+
+
+words = st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters='"'), min_size=1, max_size=8)
+
+
+@given(st.lists(st.lists(words, min_size=3, max_size=3), min_size=1, max_size=8))
+def test_no_cell_is_lost(rows: list[list[str]]) -> None:
+    out = StringIO()
+    csv.writer(out).writerows([["first", "second", "third"], *rows])
+    text = parse_delimited(out.getvalue().encode(), "a.csv").text
+    assert all(" ".join(cell.split()) in text for row in rows for cell in row)
+
+
+# --- workbooks --------------------------------------------------------------------------------------------------------
+
+
+def cell(reference: str, value: Value, style: int = 0) -> str:
+    if value is None:
+        return f'<c r="{reference}"/>'
+    if isinstance(value, str):
+        return f'<c r="{reference}" t="inlineStr"><is><t>{value}</t></is></c>'
+    return f'<c r="{reference}" s="{style}"><v>{value}</v></c>'
+
+
+def rows_xml(*rows: list[Value]) -> str:
+    shown = "".join(
+        f'<row r="{number}">{"".join(cell(f"{chr(65 + i)}{number}", value) for i, value in enumerate(row))}</row>'
+        for number, row in enumerate(rows, 1)
+    )
+    return f"<sheetData>{shown}</sheetData>"
+
+
+STYLES = (
+    '<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><cellXfs>'
+    '<xf numFmtId="0"/><xf numFmtId="14"/><xf numFmtId="22"/></cellXfs></styleSheet>'
+)
+MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def relationships(*entries: tuple[str, str]) -> str:
+    """As Calamine wants them, which knows them by their full names."""
+    lines = (
+        f'<Relationship Id="rId{i}" Type="{OFFICE}/{kind}" Target="{target}"/>'
+        for i, (kind, target) in enumerate(entries, 1)
+    )
+    space = "http://schemas.openxmlformats.org/package/2006/relationships"
+    return f'<Relationships xmlns="{space}">{"".join(lines)}</Relationships>'
+
+
+def workbook(sheets: dict[str, str], *, hidden: str = "", more: dict[str, str] | None = None) -> bytes:
+    listed = "".join(
+        f'<sheet name="{name}" sheetId="{i}" state="{"hidden" if name == hidden else "visible"}" r:id="rId{i}"/>'
+        for i, name in enumerate(sheets, 1)
+    )
+    kinds = [("worksheet", f"worksheets/sheet{i}.xml") for i in range(1, len(sheets) + 1)]
+    members: dict[str, str | bytes] = {
+        "xl/workbook.xml": f'<workbook {MAIN} xmlns:r="{OFFICE}"><sheets>{listed}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": relationships(*kinds, ("styles", "styles.xml")),
+        "xl/styles.xml": STYLES,
+        "_rels/.rels": relationships(("officeDocument", "xl/workbook.xml")),
+    }
+    for number, body in enumerate(sheets.values(), 1):
+        members[f"xl/worksheets/sheet{number}.xml"] = f"<worksheet {MAIN}>{body}</worksheet>"
+    return packed(members | (more or {}))
+
+
+def text_of(*rows: list[Value], more: str = "") -> str:
+    return parse_workbook(workbook({"S": rows_xml(*rows) + more}), "a.xlsx").text.removeprefix("S\n\n")
+
+
+def test_cells_stand_side_by_side_and_blank_rows_divide_tables() -> None:
+    assert text_of(["Fares", None], [None], ["to", "fare"], ["K", 8.9], ["S", 12], [None], ["Note"]) == (
+        "Fares\n\nto | fare\nK | 8.9\nS | 12\n\nNote"
+    )
+
+
+def test_rows_of_a_large_table_name_their_columns() -> None:
+    ports: list[list[Value]] = [[f"Port number {i}", i] for i in range(2_000)]
+    assert text_of(["to", "fare"], *ports).splitlines()[1_000] == "to: Port number 1000; fare: 1000"
+
+
+def test_sheets_are_pages_and_hidden_ones_are_left_out() -> None:
+    sheets = {"One": rows_xml(["a"]), "Secret": rows_xml(["hidden"]), "Empty": "<sheetData/>", "Two": rows_xml(["b"])}
+    content = parse_workbook(workbook(sheets, hidden="Secret"), "fares.xlsx")
+    assert content.text == "One\n\na\n\nEmpty\n\nTwo\n\nb"
+    assert [content.text[page.start : page.end] for page in content.pages] == ["One\n\na", "Empty", "Two\n\nb"]
+    assert [mark.title for mark in content.headings] == ["One", "Empty", "Two"]
+    assert content.title == "fares"
+
+
+@pytest.mark.parametrize(
+    ("value", "style", "shown"),
+    [
+        (45351, 1, "2024-02-29"),
+        (45351.5, 2, "2024-02-29 12:00:00"),
+        (0.30000000000000004, 0, "0.3"),
+        (12.0, 0, "12"),
+        (1e300, 0, "1e+300"),
+    ],
+)
+def test_values_are_shown_as_a_person_would_write_them(value: float, style: int, shown: str) -> None:
+    sheet = f'<sheetData><row r="1">{cell("A1", value, style)}</row></sheetData>'
+    assert parse_workbook(workbook({"S": sheet}), "a.xlsx").text == f"S\n\n{shown}"
+
+
+def test_merged_cells_hold_their_value_in_every_row() -> None:
+    merged = '<mergeCells><mergeCell ref="A2:A3"/></mergeCells>'
+    rows: list[list[Value]] = [["area", "to", "fare"], ["North", "K", 1], [None, "S", 2]]
+    assert text_of(*rows, more=merged) == "area | to | fare\nNorth | K | 1\nNorth | S | 2"
+
+
+def test_open_document() -> None:
+    spaces = " ".join(
+        f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "text", "table")
+    )
+    row = '<table:table-row><table:table-cell office:value-type="string"><text:p>nine</text:p></table:table-cell></table:table-row>'
+    content = (
+        f"<office:document-content {spaces}><office:body><office:spreadsheet>"
+        f'<table:table table:name="Fares">{row}</table:table></office:spreadsheet></office:body></office:document-content>'
+    )
+    mime = "application/vnd.oasis.opendocument.spreadsheet"
+    manifest = '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+    data = packed({"mimetype": mime, "content.xml": content, "META-INF/manifest.xml": manifest})
+    assert parse_bytes(data, "a.ods").text == "Fares\n\nnine"
+
+
+def test_refusals() -> None:
+    bomb = workbook({"S": rows_xml(["a"])}, more={"xl/media/a": "0" * 30_000_000})
+    for data, reason in (
+        (packed({"ppt/presentation.xml": "<x/>"}), "a damaged workbook"),
+        (workbook({"S": "<sheetData><row"}), "a damaged workbook"),
+        (bomb, "like a zip bomb"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a damaged workbook"),
+    ):
+        with pytest.raises(UnreadableFile, match=reason):
+            parse_workbook(data, "a.xlsx")
+
+
+def test_entities_in_a_sheet_expand_to_nothing() -> None:
+    sheet = '<!DOCTYPE w [<!ENTITY e SYSTEM "file:///etc/passwd"><!ENTITY f "bomb">]><worksheet><sheetData><row r="1"><c r="A1" t="str"><v>a&e;&f;</v></c></row></sheetData></worksheet>'
+    with suppress(UnreadableFile):
+        text = parse_workbook(workbook({"S": ""}, more={"xl/worksheets/sheet1.xml": sheet}), "a.xlsx").text
+        assert "root:" not in text
+        assert "bomb" not in text
+
+
+def test_damaged_workbooks_are_parsed_or_refused() -> None:
+    for data in damaged(workbook({"S": rows_xml(["to", "fare"], ["K", 1])}), 11):
+        with suppress(UnreadableFile):
+            parse_workbook(data, "a.xlsx")

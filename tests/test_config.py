@@ -1,0 +1,46 @@
+"""Settings come from defaults, `config.toml`, variables and flags, in this order; what is not one is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from openbook.config import Settings, load_settings
+from openbook.errors import ConfigError
+
+
+def test_each_source_goes_before_those_behind_it(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        "passages = 2\nthreads = 3\nread_timeout_s = 5\nstrategy = 'each'\nkb = '~/kb'"
+    )
+    environ = {"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_THREADS": "4", "OPENBOOK_MAX_TOKENS": "", "OTHER": "x"}
+    found = load_settings(environ, {"passages": 1, "model": None})
+    assert (found.passages, found.threads, found.read_timeout_s, found.strategy) == (1, 4, 5.0, "each")
+    assert (found.max_tokens, found.model, found.kb) == (400, Settings(tmp_path).model, Path("~/kb").expanduser())
+    assert found.default_kb == found.kb
+    assert load_settings({"OPENBOOK_HOME": str(tmp_path / "none")}).default_kb == tmp_path / "none" / "kb"
+
+
+@pytest.mark.parametrize(
+    ("toml", "variable", "says"),
+    [
+        ("pasages = 2", "", "there is no setting 'pasages'. Did you mean 'passages'?"),
+        ("home = '/x'", "", "there is no setting 'home'"),
+        ("passages = true", "", "True is not a valid value for 'passages'"),
+        ("passages = 1.5", "", "1.5 is not a valid value for 'passages'"),
+        ("passages = 101", "", "passages must be from 0 to 100, not 101"),
+        ("read_timeout_s = nan", "", "read_timeout_s must be from 0.1 to 86,400, not nan"),
+        ("model = 3", "", "3 is not a valid value for 'model'"),
+        ("strategy = 'all'", "", "'all' is not a valid value for 'strategy'"),
+        ("passages = ", "", "is not valid TOML"),
+        ("", "many", "OPENBOOK_PASSAGES: 'many' is not a valid value for 'passages'"),
+        ("", "-1", "OPENBOOK_PASSAGES: passages must be from 0 to 100, not -1"),
+    ],
+)
+def test_what_is_no_setting_is_named_with_its_source(toml: str, variable: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(toml)
+    with pytest.raises(ConfigError) as raised:
+        load_settings({"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_PASSAGES": variable})
+    assert says in str(raised.value)
+    assert str(tmp_path / "config.toml") in str(raised.value) or not toml

@@ -1,0 +1,456 @@
+"""Purging everywhere: one that is refused has deleted nothing, and one that was killed is finished by running it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from openbook.config import Settings
+from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
+from openbook.files import replacing
+from openbook.inference.kv_cache import KVCache
+from openbook.knowledge import KnowledgeBase, add, schema
+from openbook.knowledge.docs_cache import for_documents
+from openbook.knowledge.erasure import interrupted
+from openbook.knowledge.versions import Retention, prune, tag
+from openbook.knowledge.write_lock import file_lock
+from openbook.locks import alone, among
+from openbook.models import ModelStore
+from openbook.purge import Places, PurgedEverywhere, finish, purge_everywhere
+from openbook.runs import DOCUMENTS
+from openbook.testing import HashEmbedder
+
+SECRET = "The safe of the harbour office opens with the number zeppelin-7341."
+OTHER = "The bridge is 40 metres long."
+NOT_ROOT = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="who is root may do everything")
+
+
+class Killed(BaseException):
+    """What ends a process, as far as the code can tell."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A knowledge base of `docs`, and traces of the secret in every place that a purge looks into."""
+
+    folder: Path
+    base: KnowledgeBase
+    places: Places
+    secret: str
+    embedder: HashEmbedder
+
+    def bytes(self) -> dict[str, bytes]:
+        """Of each file but those that SQLite and locks keep beside what they are for."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return {str(path): path.read_bytes() for path in found if path.parent != self.base.folder}
+
+    def purge(self, lock_timeout_s: float = 0.2, *, copies: bool = False) -> None:
+        purge_everywhere(self.base, [self.secret], self.places, copies=copies, lock_timeout_s=lock_timeout_s)
+
+    def state_is_kept(self) -> bool:
+        states = KVCache(self.places.states.folder)
+        states.begin()
+        return states.get(b"k" * 32) is not None
+
+    def keep_a_state(self) -> None:
+        states = KVCache(self.places.states.folder)
+        digests = [passage.digest for passage in self.base.passages(self.secret)]
+        states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
+
+    def is_clean(self) -> bool:
+        files = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "secret.txt")
+        return not any(b"zeppelin" in path.read_bytes() for path in files)
+
+
+@pytest.fixture
+def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
+    folder = tmp_path / "home"
+    docs = tmp_path / "docs"
+    docs.mkdir(parents=True)
+    folder.mkdir()
+    (docs / "secret.txt").write_text(SECRET)
+    (docs / "bridge.txt").write_text(OTHER)
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
+    add(base, [docs], embedder)
+    for_documents([docs], folder / "cache", embedder)[0].close()
+    states = KVCache(folder / "states")
+    places = Places(Settings(folder), states, ModelStore(folder / "models"))
+    (folder / "runs" / "one").mkdir(parents=True)
+    (folder / "runs" / "one" / DOCUMENTS).write_text(json.dumps({"text": SECRET}) + "\n")
+    for name, text in (("shows", SECRET), ("another", OTHER)):
+        (folder / "diagnoses" / name).mkdir(parents=True)
+        lines = [{"format": 1}, {"passages": [{"text": text}]}]
+        (folder / "diagnoses" / name / "observations-a.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        (folder / "diagnoses" / name / "report.html").write_text(text)
+    made = Home(folder, base, places, f"{docs}/secret.txt", embedder)
+    made.keep_a_state()
+    assert made.state_is_kept()
+    return made
+
+
+def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
+    assert not home.is_clean()
+    done = purge_everywhere(home.base, [home.secret], home.places)
+    deleted = done.deleted
+    assert (deleted.caches, deleted.runs, deleted.states, deleted.diagnoses) == (1, 1, 1, 1)
+    assert home.is_clean()
+    assert not home.state_is_kept()
+    assert (home.folder / "diagnoses" / "another" / "report.html").exists()
+
+
+def _copy(home: Home) -> str:
+    Path(home.secret).with_name("copy.txt").write_text(SECRET)
+    add(home.base, [Path(home.secret).parent], home.embedder)
+    return "--copies"
+
+
+def _reader(home: Home) -> str:
+    reader = schema.connect(home.base.folder, writable=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM contents").fetchone()
+    return "holds on to older pages"
+
+
+def _index_elsewhere(home: Home) -> str:
+    (home.base.folder / "index").rename(home.folder / "elsewhere")
+    (home.base.folder / "index").symlink_to(home.folder / "elsewhere")
+    return "is a link"
+
+
+def _documents_that_cannot_be_read(home: Home) -> str:
+    (home.folder / "runs" / "two" / DOCUMENTS).mkdir(parents=True)
+    return "Cannot read the documents"
+
+
+def _diagnosis_behind_a_link(home: Home) -> str:
+    place = home.folder / "diagnoses" / "shows"
+    place.rename(home.folder / "moved")
+    place.symlink_to(home.folder / "moved")
+    return "is a link to a folder"
+
+
+@pytest.mark.parametrize(
+    "refusing", [_copy, _reader, _index_elsewhere, _documents_that_cannot_be_read, _diagnosis_behind_a_link]
+)
+def test_a_refused_purge_has_deleted_nothing(home: Home, refusing: Callable[[Home], str]) -> None:
+    said = refusing(home)
+    before, version = home.bytes(), home.base.version
+    with pytest.raises((KnowledgeError, StorageError), match=said):
+        home.purge()
+    assert home.bytes() == before
+    assert (home.base.version, home.base.text(home.secret)) == (version, SECRET)
+    assert home.state_is_kept()
+
+
+def test_a_purge_that_waits_or_knows_no_such_document_has_deleted_nothing(home: Home) -> None:
+    before = home.bytes()
+    with file_lock(home.base.folder, 1.0), pytest.raises(KnowledgeBaseBusy):
+        home.purge()
+    with pytest.raises(KnowledgeError, match="No document"):
+        purge_everywhere(home.base, ["nothing.txt"], home.places)
+    assert home.bytes() == before
+    assert home.state_is_kept()
+
+
+@NOT_ROOT
+def test_a_purge_that_may_not_delete_a_cache_has_deleted_nothing(home: Home) -> None:
+    before = home.bytes()
+    (home.folder / "cache" / "docs").chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match="permission denied"):
+            home.purge()
+    finally:
+        (home.folder / "cache" / "docs").chmod(0o700)
+    assert home.bytes() == before
+
+
+@pytest.mark.parametrize("of", range(1, 6))  # a state, a cache's mark and name, a run's documents, a diagnosis' name
+def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch, of: int
+) -> None:
+    calls = 0
+
+    def killing(taking: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == of:
+                raise Killed
+            return taking(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killing(Path.unlink))
+        patched.setattr(Path, "rename", killing(Path.rename))
+        with pytest.raises(Killed):
+            home.purge()
+    assert home.base.text(home.secret) == SECRET  # so that it still says what to look for
+    home.purge()
+    assert home.is_clean()
+    assert not home.state_is_kept()
+
+
+@pytest.mark.parametrize("of", [1, 2])
+def test_a_folder_that_was_half_deleted_goes_with_the_next_purge(
+    home: Home, monkeypatch: pytest.MonkeyPatch, of: int
+) -> None:
+    calls = 0
+
+    def killed(folder: Path) -> None:
+        nonlocal calls
+        calls += 1
+        next(folder.glob("*.*")).unlink()
+        if calls == of:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.files.shutil.rmtree", killed)
+        with pytest.raises(Killed):
+            home.purge()
+    assert list(home.folder.rglob(".deleting-*"))
+    home.purge()
+    assert home.is_clean()
+    assert not list(home.folder.rglob(".deleting-*"))
+
+
+@pytest.mark.parametrize("another_writes", [False, True])
+def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
+    home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool
+) -> None:
+    digests = [passage.digest for passage in home.base.passages(home.secret)]
+
+    def killed(self: KnowledgeBase, connection: object, timeout_s: float) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KnowledgeBase, "forget", killed)
+        with pytest.raises(Killed):
+            home.purge()
+    states = KVCache(home.folder / "states")  # a request that found the passages before the documents left the versions
+    states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
+    if another_writes:
+        tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
+    assert home.state_is_kept()
+    assert finish(home.base, home.places)
+    assert not finish(home.base, home.places)
+    assert home.is_clean()
+    assert not home.state_is_kept()
+
+
+# --- every file is deleted, scanned, or listed ------------------------------------------------------------------------
+
+
+def purged(home: Home, **options: Any) -> PurgedEverywhere:
+    return purge_everywhere(home.base, [home.secret], home.places, lock_timeout_s=0.2, **options)
+
+
+def listed(done: PurgedEverywhere) -> dict[str, str]:
+    return {each.path.name: each.reason for each in done.out_of_reach}
+
+
+def test_every_file_is_counted(home: Home) -> None:
+    (home.folder / "api-keys.json").write_text("{}")
+    (home.folder / "models" / "names").mkdir(parents=True)
+    (home.folder / "models" / "names" / "reader.json").write_text("{}")
+    done = purged(home)
+    assert done.proved
+    assert done.out_of_reach == ()
+    assert done.unreached == {}
+    counts = {each.place: each.files for each in done.scanned}
+    there = [path for path in home.folder.rglob("*") if path.is_file()]
+    assert done.files >= len(there) - 3  # SQLite's files beside its own come and go
+    assert counts["home"] == counts["models"] == 1
+    assert counts["states"] == 2  # the list of what was purged, and a lock
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.toml", f'model = "{SECRET}"'.encode()),
+        ("notes.txt", SECRET.encode("utf-16")),
+        ("notes.json", json.dumps({"a": f"\u201c{SECRET}"}).encode()),
+        ("states/notes.txt", SECRET.encode()),
+        ("uploads/notes.txt", b"x" * 9000 + SECRET.encode()[:60]),
+        ("somewhere/deep/.hidden", SECRET.encode()),
+        ("log/receipts.jsonl", SECRET.encode()),
+    ],
+)
+def test_what_it_does_not_own_is_listed_and_nothing_is_proved(home: Home, name: str, content: bytes) -> None:
+    path = home.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    done = purged(home)
+    assert not done.proved
+    (found,) = done.out_of_reach
+    assert (found.path, found.reason) == (path, "traces")
+    assert "from byte" in found.advice
+    assert ("log of receipts" in found.advice) == name.startswith("log")
+    assert path.read_bytes() == content
+
+
+def test_another_knowledge_base_in_the_home_is_named(home: Home) -> None:
+    other = KnowledgeBase.ensure(home.folder / "other", home.embedder.identity)
+    add(other, [Path(home.secret)], home.embedder)
+    other.close()
+    done = purged(home)
+    assert not done.proved
+    assert all(f"--kb {home.folder / 'other'}" in each.advice for each in done.out_of_reach)
+
+
+@pytest.mark.parametrize(
+    ("made", "listed_as", "proved"),
+    [
+        (lambda at: (at / "config.toml").write_text(SECRET[:40]), {}, True),  # a phrase that others may use too
+        (lambda at: (at / "runs" / "one" / "model.gguf").write_text("GGUF"), {"model.gguf": "weights"}, True),
+        (lambda at: (at / "elsewhere").symlink_to(at.parent / "docs"), {"elsewhere": "link"}, False),
+        (lambda at: (at / "receipts.jsonl").write_text(f"{at.parent}/docs/secret.txt"), {"receipts.jsonl": "traces"}, False),
+        pytest.param(lambda at: (at / "closed").mkdir(0), {"closed": "unreadable"}, False, marks=NOT_ROOT),
+        (lambda at: os.mkfifo(at / "pipe"), {}, True),
+    ],
+)  # fmt: skip
+def test_what_is_listed_and_what_that_proves(
+    home: Home, made: Callable[[Path], object], listed_as: dict[str, str], proved: bool
+) -> None:
+    made(home.folder)
+    done = purged(home)
+    for closed in home.folder.glob("closed"):
+        closed.chmod(0o700)
+    assert (listed(done), done.proved) == (listed_as, proved)
+
+
+def test_a_diagnosis_that_holds_traces_anywhere_goes(home: Home) -> None:
+    (home.folder / "diagnoses" / "another" / "report.html").write_text(f"<p>{SECRET}</p>")
+    assert purged(home).proved
+    assert home.is_clean()
+    assert not (home.folder / "diagnoses" / "another").exists()
+
+
+def test_a_stopped_run_loses_what_it_learned_from_and_with_it_its_checkpoints(home: Home) -> None:
+    checkpoint = home.folder / "runs" / "one" / "checkpoints" / "step-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "parameters.safetensors").write_bytes(b"numbers")
+    assert purged(home).proved
+    assert not checkpoint.exists()
+
+
+# --- writers that live ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
+    with among(home.folder / "states" / "writing") as held:
+        assert held
+        with pytest.raises(StorageError, match=r"has been writing to .*states for 0.2 s"):
+            purged(home)
+        assert home.base.text(home.secret) == SECRET
+        assert home.state_is_kept()
+    assert purged(home).proved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
+    states = KVCache(home.folder / "states", memory_bytes=0)
+    with alone(home.folder / "states" / "writing", 0.0):
+        states.put(b"m" * 32, b"numbers", ["a"], states.begin())
+    assert states.get(b"m" * 32) is None
+    assert not states.problem
+
+
+def test_a_name_that_a_killed_purge_cut_off_spoils_no_other(home: Home) -> None:
+    states = KVCache(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", ["a" * 64], states.begin())
+    with (home.folder / "states" / "purged").open("a") as stream:
+        stream.write("b" * 10)
+    KVCache(home.folder / "states").forget(["a" * 64])
+    states.begin()
+    assert states.get(b"m" * 32) is None
+
+
+@pytest.mark.parametrize("place", ["runs/one/.lock", "diagnoses/another/.observations-a.jsonl.lock"])
+def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, place: str) -> None:
+    lock = filelock.FileLock(home.folder / place)
+    before = home.bytes()
+    with lock, pytest.raises(KnowledgeBaseBusy, match=r"works in .*(one|another)"):
+        purged(home)
+    assert home.bytes() == before
+    assert purged(home).proved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
+def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> None:
+    folder = home.folder / "cache" / "docs" / "new"
+    folder.mkdir()
+    with among(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
+        purged(home)
+    assert home.state_is_kept()
+    assert purged(home).proved
+    assert not folder.exists()
+
+
+def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home) -> None:
+    report = home.folder / "diagnoses" / "another" / "report.html"
+    upload = home.folder / "uploads" / "kb" / "local"
+    upload.mkdir(parents=True)
+    (upload / "mine.txt").write_text("Something else.")
+    with replacing(report) as stream, file_lock(upload, 0.0):
+        stream.write(b"not yet whole")
+        done = purged(home)
+    assert not done.proved
+    assert {each.reason for each in done.out_of_reach} == {"in use"}
+    assert {each.path.parent for each in done.out_of_reach} == {report.parent, upload.parent}
+    assert report.read_bytes() == b"not yet whole"
+    assert (upload / "mine.txt").exists()
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
+    old = [passage.digest for passage in home.base.passages(home.secret)]
+    Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
+    add(home.base, [Path(home.secret)], home.embedder)
+    prune(home.base, Retention(versions=1))
+    states = KVCache(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", old, states.begin())
+    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
+    states.put(b"n" * 32, b"numbers", bridge, states.begin())
+    shutil.rmtree(home.folder / "cache")
+    assert purged(home).proved
+    states = KVCache(home.folder / "states")
+    assert states.get(b"m" * 32) is None
+    assert states.get(b"n" * 32) == b"numbers"
+
+
+def test_a_state_that_is_not_what_was_written_goes_though_its_header_names_another(home: Home) -> None:
+    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
+    states = KVCache(home.folder / "states")
+    states.put(b"m" * 32, b"numbers", bridge, states.begin())
+    (path,) = (home.folder / "states").rglob(f"{(b'm' * 32).hex()}.state")
+    path.write_bytes(path.read_bytes() + b"and others")
+    shutil.rmtree(home.folder / "cache")
+    assert purged(home).proved
+    assert not path.exists()
+
+
+def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openbook.purge._look_at_all", killed)
+        with pytest.raises(Killed):
+            home.purge()
+    assert interrupted(home.base)
+    assert finish(home.base, home.places)
+    assert not interrupted(home.base)

@@ -1,0 +1,282 @@
+"""The engine computes from an exported file what the network computed in training, for each family of models."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from openbook.errors import ConfigError, InvalidModelFile, ModelError, StorageError, UnknownModel
+from openbook.inference import load_model
+from openbook.inference.frozen import FrozenModel
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.tokenizer import open_tokenizer
+from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
+from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, reader_of, write_merged
+from openbook.models.importer import merge, store_trained
+from openbook.models.manifest import KnowledgeCutoff
+from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
+from openbook.training.attention import answer_logits, batch_of
+from openbook.training.export import lora_updates, write_adapter, write_safetensors
+from openbook.training.network import (
+    FAMILIES,
+    config_of,
+    gguf_name,
+    gguf_rows,
+    hf_name,
+    hf_rows,
+    load_network,
+    make_trainable,
+)
+from openbook.training.recipe import Method
+from openbook.training.trees import Branch, Tree, row_of
+from tests.training.networks import write_tiny_model
+
+PASSAGES = ("The ferry to Holm leaves at nine.\n", "Dogs are welcome.\n", "The train leaves at noon, and at five.\n")
+PROMPT = Prompt("Answer.", PASSAGES, "When does it leave?", side_by_side=True)
+MEMORY = Prompt("", (), "What is the capital of France?")
+READER = ReaderFormat("Answer.", "Not stated.", 4, 0.25)
+METHOD = Method(rank=4, alpha=8, first_layer=1)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_tiny_model(folder / "base.gguf", request.param)
+    store = ModelStore(folder / "store")
+    import_gguf(store, folder / "base.gguf", name="base")
+    return store
+
+
+@pytest.fixture(scope="module")
+def base(store: ModelStore) -> ModelReference:
+    return store.resolve("base")
+
+
+@pytest.fixture(scope="module")
+def network(base: ModelReference) -> Any:
+    """The base with updates that change its answers a lot."""
+    network = load_network(base.main_file)
+    for name, parameter in make_trainable(network, METHOD, seed=2).items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def adapter(
+    network: Any, base: ModelReference, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
+) -> ModelReference:
+    path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
+    write_adapter(path, network, base.main_file, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
+    return stored(store, path, base.digest)
+
+
+def stored(store: ModelStore, path: Path, parent: str) -> ModelReference:
+    texts = text_digests(["A text of more than forty characters that the adapter has learned from."])
+    record = TrainingRecord({"name": "small"}, parent, (), "0", 1, 1, 1, "test", {"loss": "0.5"}, None, texts)
+    cutoff = KnowledgeCutoff("2020-01-01", "test")
+    return store_trained(
+        store, path, record, kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name="small"
+    )
+
+
+def engine(path: Path, adapter: Path | None = None) -> LlamaCppEngine:
+    return LlamaCppEngine(path, adapter=adapter, identity=ModelIdentity("small", "", "claimed"))
+
+
+@torch.no_grad()
+def logits_of(network: Any, engine: LlamaCppEngine) -> np.ndarray[Any, Any]:
+    beginning, *passages, question = map(tuple, engine.tokenize(PROMPT))
+    branch = Branch((*question, 1), len(question), reads=tuple(range(len(passages))))
+    tree = Tree(beginning, (branch,), passages=tuple(passages))
+    found: np.ndarray[Any, Any] = answer_logits(network, batch_of([row_of(tree)])).numpy()[0]
+    return found
+
+
+def test_the_engine_computes_what_the_network_does(base: ModelReference) -> None:
+    opened = engine(base.main_file)
+    here = logits_of(load_network(base.main_file), opened)
+    beside, behind = opened.logits(PROMPT)[0], opened.logits(replace(PROMPT, side_by_side=False))[0]
+    # The engine keeps keys and values in 16 bits.
+    assert np.abs(here - beside).mean() < 0.01 * here.std()
+    assert np.abs(here - behind).mean() > 0.05 * here.std()
+    opened.close()
+
+
+def test_an_adapter_changes_the_engine_as_it_changed_the_network(network: Any, adapter: ModelReference) -> None:
+    base = adapter.needed_base
+    adapted, plain = engine(base.main_file, adapter.main_file), engine(base.main_file)
+    here = logits_of(network, adapted)
+    assert adapted.reader_format == READER
+    assert np.abs(here - adapted.logits(PROMPT)[0]).mean() < 0.01 * here.std()
+    assert np.abs(here - plain.logits(PROMPT)[0]).mean() > 0.1 * here.std()
+    adapted.close()
+    plain.close()
+
+
+def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) -> None:
+    with_adapter, without = load_model(adapter), load_model(adapter.needed_base)
+    assert isinstance(with_adapter.engine, LlamaCppEngine)
+    assert isinstance(without.engine, LlamaCppEngine)
+    assert (with_adapter.reader, without.reader) == (READER, None)
+    assert with_adapter.engine.logits_digest(MEMORY) == without.engine.logits_digest(MEMORY)
+    decoding = Decoding(max_tokens=6)
+    mixed = [PROMPT, MEMORY, PROMPT, Prompt(READER.instruction, (), "Why?"), PROMPT]
+    answers = [with_adapter.complete(prompt, decoding) for prompt in mixed]
+    assert [with_adapter.complete(prompt, decoding) for prompt in reversed(mixed)] == answers[::-1]
+    assert with_adapter.complete(MEMORY, decoding).text == without.complete(MEMORY, decoding).text
+    assert with_adapter.identity.digest == adapter.digest != adapter.needed_base.digest
+    with_adapter.close()
+    without.close()
+
+
+def test_a_reader_declines_by_its_threshold_alone(base: ModelReference, tmp_path: Path) -> None:
+    network = load_network(base.main_file)
+    make_trainable(network, METHOD, seed=2)
+    texts = {}
+    for threshold in (1e-6, 0.999, None):
+        path = tmp_path / f"{threshold}.gguf"
+        reader = replace(READER, declines_above=threshold)
+        write_adapter(path, network, base.main_file, "0" * 64, alpha=8, quantisation="F32", reader=reader)
+        opened = engine(base.main_file, path)
+        texts[threshold] = FrozenModel(opened).complete(PROMPT, Decoding(max_tokens=3)).text
+        opened.close()
+    assert texts[1e-6].strip().startswith("N")
+    assert texts[0.999] == texts[None] != texts[1e-6]
+
+
+def test_a_stored_adapter_holds_the_updates_that_were_learned(network: Any, adapter: ModelReference) -> None:
+    found, learned = AdapterUpdates(adapter.main_file), lora_updates(network, METHOD.alpha)
+    assert set(found) == set(learned)
+    assert len(found) == len(learned)
+    for name, values in learned.items():
+        assert np.abs(found[name] - values).max() < 1e-5 * np.abs(values).max(), name
+
+
+# With weights of 8 bits the engine also rounds activations to 8 bits, which is most of the difference.
+@pytest.mark.parametrize(("quantisation", "tolerance"), [("f32", 0.01), ("f16", 0.01), ("q8_0", 0.1)])
+def test_merged_it_computes_the_same(
+    quantisation: str, tolerance: float, network: Any, adapter: ModelReference, store: ModelStore
+) -> None:
+    merged = merge(store, adapter, checked_quantisation(quantisation), f"merged-{quantisation}")
+    assert merged.manifest.kind == "language-model"
+    assert merged.manifest.lineage == adapter.digest
+    for section in ("tokenizer", "architecture"):
+        assert merged.manifest.sections[section] == adapter.needed_base.manifest.sections[section]
+    assert store.findings(merged) == ()
+    opened = engine(merged.main_file)
+    assert opened.reader_format == READER == reader_of(merged.main_file)
+    here = logits_of(network, opened)
+    assert np.abs(here - opened.logits(PROMPT)[0]).mean() < tolerance * here.std()
+    opened.close()
+
+
+def test_a_merged_model_can_be_quantised_again_under_a_new_name(adapter: ModelReference, store: ModelStore) -> None:
+    merged = merge(store, adapter, checked_quantisation("f16"), "large")
+    smaller = merge(store, merged, checked_quantisation("q4_0"), "smaller")
+    assert (smaller.manifest.quantisation, smaller.manifest.lineage) == ("Q4_0", merged.digest)
+    for name in ("smaller", "reader", "smollm2-135m-instruct"):
+        with pytest.raises(ConfigError, match="is taken"):
+            merge(store, adapter, checked_quantisation("f16"), name)
+    first, second = (read_training_record(model.path / "training.json") for model in (adapter, smaller))
+    assert first.texts == second.texts != ()
+    with pytest.raises(ConfigError, match="no quantisation that can be written"):
+        checked_quantisation("q3_k")
+
+
+def test_numbers_that_are_not_finite_are_not_stored(network: Any, base: ModelReference, tmp_path: Path) -> None:
+    name, update = next(iter(lora_updates(network, METHOD.alpha).items()))
+    update[0, 0] = np.nan
+    with pytest.raises(InvalidModelFile, match="not finite"):
+        write_merged(tmp_path / "m.gguf", base.main_file, {name: update}, quantisation="F16", reader=None)
+    with pytest.raises(ModelError, match="no layer"):
+        write_merged(tmp_path / "m.gguf", base.main_file, {"no layer": update}, quantisation="F16", reader=None)
+
+
+def test_an_adapter_needs_its_base(adapter: ModelReference, store: ModelStore, tmp_path: Path) -> None:
+    elsewhere, base = ModelStore(tmp_path / "store"), adapter.needed_base
+    copied = stored(elsewhere, adapter.main_file, base.digest)
+    assert copied.digest == adapter.digest
+    with pytest.raises(UnknownModel, match=f"adapter of the model {base.digest[:12]}, which is not here"):
+        load_model(copied)
+    with pytest.raises(InvalidModelFile, match="its record says"):
+        stored(elsewhere, adapter.main_file, "f" * 64)
+    # The base of an adapter stays as long as the adapter.
+    assert store.remove("base") == ()
+    assert store.resolve("small").base is not None
+    store.point("base", base.digest)
+
+
+def test_a_changed_byte_of_the_record_is_found(adapter: ModelReference, tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "store")
+    shutil.copytree(adapter.path, store.root / adapter.digest)
+    path = store.root / adapter.digest / "training.json"
+    content = path.read_bytes().replace(b"0.5", b"0.9")
+    path.unlink()
+    path.write_bytes(content)
+    assert store.findings(store.resolve(adapter.digest)) == ("training.json differs",)
+
+
+def test_names_and_rows_translate_both_ways(base: ModelReference) -> None:
+    header = read_gguf(base.main_file)
+    config = config_of(header)
+    rows = np.arange(config.hidden_size * 5).reshape(-1, 5)
+    for tensor in header.tensors:
+        name = hf_name(tensor.name)
+        assert gguf_name(name) == tensor.name
+        if "q_proj" in name:
+            assert np.array_equal(gguf_rows(config, name, rows), rows) == (config.model_type != "llama")
+            assert np.array_equal(hf_rows(config, name, gguf_rows(config, name, rows)), rows)
+    for unknown in ("model.layers.0.self_attn.rotary.weight", "weight"):
+        with pytest.raises(InvalidModelFile, match=unknown):
+            gguf_name(unknown)
+        with pytest.raises(InvalidModelFile, match=unknown):
+            hf_name(unknown)
+
+
+def test_other_families_are_refused_by_name(base: ModelReference) -> None:
+    header = read_gguf(base.main_file)
+    entry = header.metadata["general.architecture"]
+    with pytest.raises(InvalidModelFile, match="llama and qwen2 can be trained, not 'gemma3'"):
+        config_of(replace(header, metadata={**header.metadata, "general.architecture": replace(entry, value="gemma3")}))
+
+
+# --- for other programs -------------------------------------------------------------------------------------------------
+
+
+def test_as_safetensors_a_model_has_the_same_numbers_and_tokens(base: ModelReference, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_safetensors(base, tmp_path / "out")
+    theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path / "out")
+    own, own_tokenizer = load_network(base.main_file), open_tokenizer(base.main_file)
+    for text in ("The ferry leaves at noon.", "Grüße, 12 Kronen\n\nund <b>Æ</b>"):
+        tokens = own_tokenizer.model.tokenize(text, control=False)
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == tokens
+        with torch.no_grad():
+            assert torch.equal(theirs(torch.tensor([tokens])).logits, own(torch.tensor([tokens])).logits)
+    with pytest.raises(StorageError, match="is not empty"):
+        write_safetensors(base, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks Transformers for it
+def test_as_safetensors_an_adapter_on_its_base_is_the_trained_network(
+    network: Any, adapter: ModelReference, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    write_safetensors(adapter, tmp_path / "out")
+    base, tokens = load_network(adapter.needed_base.main_file), torch.tensor([range(40)])
+    with torch.no_grad():
+        expected, plain = network(tokens).logits, base(tokens).logits
+        found = PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()(tokens).logits
+    assert float((found - expected).abs().max()) < 1e-3 * float(expected.abs().max())
+    assert float((plain - expected).abs().max()) > 0.1 * float(expected.abs().max())

@@ -1,0 +1,264 @@
+"""Whole runs: of a small stored base, and from nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import torch
+
+from openbook.errors import ConfigError, ModelNotVerified, TrainingError
+from openbook.inference import load_model
+from openbook.inference.llamacpp import LlamaCppEngine
+from openbook.inference.tokenizer import open_tokenizer
+from openbook.models import Manifest, ModelReference, ModelStore, import_gguf
+from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.records import Decoding, Prompt
+from openbook.runs import read_run
+from openbook.testing import PROMPT
+from openbook.training.distributed import Processes
+from openbook.training.loop import EvalResult
+from openbook.training.network import load_network, write_vocabulary
+from openbook.training.recipe import Recipe
+from openbook.training.report import report
+from openbook.training.run import (
+    Event,
+    RunStopped,
+    _explained_out_of_memory,
+    choose_device,
+    load_inputs,
+    numeric_class,
+    train,
+)
+from tests.conftest import ROOT
+from tests.training.networks import SHAPE, small_recipe, write_tiny_model
+from tests.training.test_reader_objective import LINES
+
+
+def quiet(event: Event) -> None:
+    pass
+
+
+def data_file(folder: Path, name: str, content: bytes) -> dict[str, str]:
+    (folder / name).write_bytes(content)
+    return {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    store = ModelStore(tmp_path / "store")
+    write_tiny_model(tmp_path / "base.gguf")
+    import_gguf(store, tmp_path / "base.gguf", name="base")
+    return store
+
+
+@pytest.fixture
+def recipe(store: ModelStore, tmp_path: Path) -> Recipe:
+    lines = data_file(tmp_path, "lines.jsonl", "".join(line.model_dump_json() + "\n" for line in LINES).encode())
+    return small_recipe(
+        base={"model": "base", "digest": store.resolve("base").digest},
+        train=[lines],
+        dev=[lines],
+        method={"first_layer": 1, "targets": ["q_proj", "down_proj"]},
+        optimiser={"learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 0},
+        loop={"steps": 3, "step_tokens": 250, "call_tokens": 200, "precision": "bf16"},
+        evaluation={"every_steps": 2, "metric": "loss"},
+        gate={"target": {"exact": 1.0}},
+        knowledge_cutoff="2025-01-31",
+        licence="CC BY-SA 4.0",
+    )
+
+
+def test_a_run_that_is_stopped_and_resumed_stores_the_same_model(
+    recipe: Recipe, store: ModelStore, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    whole = train(recipe, tmp_path, store, tmp_path / "whole", events.append)
+    with pytest.raises(RunStopped, match="Stopped after step 1 of 3"):
+        train(recipe, tmp_path, store, tmp_path / "parts", events.append, should_stop=lambda: True)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(recipe, tmp_path, store, tmp_path / "parts", events.append)
+    parts = train(recipe, tmp_path, store, tmp_path / "parts", events.append, resume=True)
+    assert [event for event in events if isinstance(event, str)] == ["Continuing after step 1 of 3."]
+    assert parts.digest == whole.digest == store.resolve("small-candidate").digest
+
+    # The manifest and the record say where the model came from.
+    assert whole.manifest.kind == "adapter"
+    assert whole.manifest.lineage == store.resolve("base").digest
+    assert whole.manifest.licence == "CC BY-SA 4.0"
+    assert whole.manifest.knowledge_cutoff.date == "2025-01-31"
+    assert Manifest.from_json(whole.manifest.to_json()) == whole.manifest
+    record = read_training_record(whole.path / "training.json")
+    assert record.recipe_digest == recipe.digest
+    assert TrainingRecord.from_json(record.to_json()) == record
+    assert set(text_digests([LINES[0].passage])) <= set(record.texts)
+
+    # So do the files of the run.
+    first, second = (read_run(tmp_path / name) for name in ("whole", "parts"))
+    assert [e["step"] for e in first.evaluations] == [0, 2, 3] == [e["step"] for e in second.evaluations]
+    assert [s["loss"] for s in first.steps] == [s["loss"] for s in second.steps]
+    assert len(first.steps) == 3
+    assert first.result is not None
+    assert first.result["model"] == whole.digest
+    assert first.result["missed"] == ["exact is 0.000, the recipe asks for 1.000"]
+    assert {"question", "expected", "answer", "after"} <= first.samples[0].keys()
+    page = report(first)
+    assert page.count("<svg") == 1 + len(first.evaluations[0].keys() - {"kind", "step"})
+    assert whole.digest in page
+    assert "http" not in page
+
+
+def test_two_runs_in_one_folder_are_refused(recipe: Recipe, store: ModelStore, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(TrainingError, match="Another process trains in"),
+    ):
+        train(recipe, tmp_path, store, tmp_path / "run", quiet)
+
+
+def test_a_base_that_is_not_what_its_digest_says_is_not_trained(
+    recipe: Recipe, store: ModelStore, tmp_path: Path
+) -> None:
+    base = store.resolve("base").main_file
+    content = bytearray(base.read_bytes())
+    content[-100] ^= 1
+    base.unlink()
+    base.write_bytes(content)
+    with pytest.raises(ModelNotVerified, match="is not what its digest says"):
+        train(recipe, tmp_path, store, tmp_path / "run", quiet)
+
+
+@pytest.mark.parametrize(("tokens", "reason"), [(16, "There is nothing to learn from"), (4096, "reads at most 1024")])
+def test_a_length_that_does_not_fit_is_refused(
+    tokens: int, reason: str, recipe: Recipe, store: ModelStore, tmp_path: Path
+) -> None:
+    loop = recipe.loop.model_copy(update={"sequence_tokens": tokens})
+    with pytest.raises((ConfigError, TrainingError), match=reason):
+        load_inputs(recipe.model_copy(update={"loop": loop}), tmp_path, store, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_out_of_memory_it_says_what_to_lower(error: Exception) -> None:
+    with (
+        pytest.raises(TrainingError, match=r"Lower loop\.call_tokens \(now 64\) or loop\.sequence_tokens \(now 1024\)"),
+        _explained_out_of_memory(small_recipe()),
+    ):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes"), _explained_out_of_memory(small_recipe()):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+def test_the_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [choose_device(wanted) for wanted in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(ConfigError, match="finds no GPU here"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [choose_device(wanted) for wanted in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert choose_device("auto", Processes(0, 2)) == "cpu"
+    with pytest.raises(ConfigError, match="Several processes train on CPUs only"):
+        choose_device("cuda", Processes(0, 2))
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="no list of the processor's features")
+def test_the_numeric_class_names_what_multiplies_in_bf16() -> None:
+    flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    found = numeric_class(small_recipe()).split("; ")[2].split()
+    assert ("AMX" in found) == ("amx_tile" in flags)
+    assert ("BF16" in found) == ("avx512_bf16" in flags)
+
+
+@pytest.mark.model
+def test_the_network_of_the_default_base_gives_the_logits_of_the_engine(
+    model_reference: ModelReference, engine: LlamaCppEngine
+) -> None:
+    network = load_network(model_reference.main_file)
+    tokens = [token for block in engine.tokenize(PROMPT) for token in block]
+    with torch.no_grad():
+        here = network(torch.tensor([tokens])).logits[0, -1].numpy()
+    there = engine.logits(PROMPT)[0]
+    # The engine rounds activations to 8 bits and its cache to 16. The scale of the logits is about 3.
+    assert float(np.abs(here - there).mean()) < 0.3
+    assert float(np.corrcoef(here, there)[0, 1]) > 0.995
+    assert int(here.argmax()) == int(there.argmax())
+
+
+# --- from nothing -------------------------------------------------------------------------------------------------------
+
+
+def new_model_recipe(folder: Path) -> Recipe:
+    text = data_file(folder, "text.md", (ROOT / "docs" / "architecture.md").read_bytes())
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "licence": "MIT",
+            "architecture": SHAPE.model_dump() | {"width": 32, "layers": 2, "feed_forward": 64},
+            "objective": {"kind": "language-modeling"},
+            "train": [text],
+            "dev": [text],
+            "method": {"kind": "full"},
+            "optimiser": {"learning_rate": 3e-3, "warmup_steps": 2, "schedule": "constant"},
+            "loop": {
+                "seed": 1,
+                "steps": 12,
+                "sequence_tokens": 64,
+                "step_tokens": 512,
+                "call_tokens": 512,
+                "precision": "f32",
+            },
+            "evaluation": {"every_steps": 6},
+            "export": {"quantisation": "F32"},
+        }
+    )
+
+
+def test_a_model_from_nothing_learns_and_runs_in_the_engine(tmp_path: Path) -> None:
+    store, recipe, events = ModelStore(tmp_path / "store"), new_model_recipe(tmp_path), list[Event]()
+    found = train(recipe, tmp_path, store, tmp_path / "run", events.append)
+    losses = [event.numbers["loss"] for event in events if isinstance(event, EvalResult)]
+    assert losses[-1] < losses[0] - 0.4
+    assert found.manifest.lineage is None
+    assert found.manifest.licence == "MIT"
+    assert found.manifest.tokenizer.vocabulary_size == 500
+    assert train(recipe, tmp_path, store, tmp_path / "again", quiet).digest == found.digest
+
+    model = load_model(found)
+    assert isinstance(model.engine, LlamaCppEngine)
+    prompt = Prompt("The frozen side", (), "only computes")
+    tokens = [token for block in open_tokenizer(found.main_file).blocks(prompt) for token in block]
+    with torch.no_grad():
+        here = load_network(found.main_file)(torch.tensor([tokens])).logits[0, -1].numpy()
+    assert np.abs(model.engine.logits(prompt)[0] - here).max() < 0.02
+    assert model.complete(prompt, Decoding(max_tokens=5)).answer_tokens
+    model.close()
+
+
+def test_the_vocabulary_can_spell_anything(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    first, second = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    for path in (first, second):
+        write_vocabulary(path, [text], SHAPE, name="tiny")
+    assert first.read_bytes() == second.read_bytes()
+    model = open_tokenizer(first).model
+    for sample in (text[:500], "ünïcödé 漢字 \U0001f600\n\n  x=1", "It's 'the' end<|endoftext|>"):
+        tokens = model.tokenize(sample, control=False)
+        assert b"".join(map(model.piece, tokens)).decode() == sample
+        assert model.end_token not in tokens
+    assert model.tokenize("<|endoftext|>", control=True) == [model.end_token]
+
+
+def test_too_little_text_for_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give only \d+ tokens\. Lower architecture\.vocabulary"):
+        write_vocabulary(tmp_path / "a.gguf", ["few words"], SHAPE, name="tiny")

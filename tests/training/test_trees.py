@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.training.attention import answer_logits, batch_of, loss_sum, pieces_of
+from openbook.training.trees import Branch, Tree, epoch_steps, fit, micro_batches, row_of, steps_per_epoch
+from tests.training.networks import dense_logits, small_network, small_trees
+
+TOKENS = st.integers(0, 96)
+BRANCHES = st.builds(Branch, st.lists(TOKENS, min_size=2, max_size=8).map(tuple), st.integers(0, 1))
+TREES = st.lists(
+    st.builds(
+        Tree,
+        st.lists(TOKENS, min_size=1, max_size=12).map(tuple),
+        st.lists(BRANCHES, min_size=1, max_size=4).map(tuple),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def logits(network: object, *trees: Tree) -> torch.Tensor:
+    return answer_logits(network, batch_of([row_of(tree) for tree in trees]))
+
+
+def apart(tree: Tree) -> list[Tree]:
+    return [tree.with_branches([branch]) for branch in tree.branches]
+
+
+def test_trees_give_what_their_branches_give_alone_and_what_one_dense_mask_gives() -> None:
+    network, trees = small_network(), small_trees(12)
+    together = logits(network, *trees)  # with padding
+    alone = torch.cat([logits(network, each) for tree in trees for each in apart(tree)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    dense = torch.cat([dense_logits(network, row_of(tree)) for tree in trees])
+    torch.testing.assert_close(together, dense, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tree_gives_the_gradients_that_its_branches_give_alone() -> None:
+    tree = max(small_trees(6), key=lambda t: len(t.branches))
+    gradients = []
+    for trees in ([tree], apart(tree)):
+        network = small_network().requires_grad_(True)
+        for each in trees:
+            loss_sum(network, batch_of([row_of(each)])).backward()  # type: ignore[no-untyped-call]
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters()})
+    for name, together in gradients[0].items():
+        torch.testing.assert_close(together, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_passage_is_read_without_the_others_and_the_question_behind_the_longest() -> None:
+    tree = Tree((1, 2), (Branch((7, 8), 1, reads=(0, 2)), Branch((7, 8), 1)), passages=((3,), (4, 4, 4, 4), (5, 5)))
+    row = row_of(tree)
+    assert row.positions == [0, 1, 2, 2, 3, 4, 5, 2, 3, 4, 5, 2, 3]
+    assert row.visible_parts == [(0,), (0, 1), (0, 2), (0, 3), (0, 1, 3, 4), (0, 5)]
+    assert tree.with_branches(tree.branches).passages == ((3,), (5, 5))
+    network, other = small_network(), replace(tree, passages=((3,), (6, 6), (5, 5)))
+    torch.testing.assert_close(logits(network, tree), logits(network, other), rtol=1e-5, atol=1e-5)
+
+
+def test_whole_sequences_need_no_mask() -> None:
+    pieces = pieces_of(row_of(Tree((), (Branch(tuple(range(12)), 0),))))
+    assert [piece.mask for piece in pieces] == [None]
+
+
+@given(TREES, st.integers(10, 100), st.integers(0, 3), st.integers(0, 3))
+def test_each_epoch_has_each_tree_once_in_an_order_of_its_own(
+    trees: list[Tree], step_tokens: int, seed: int, epoch: int
+) -> None:
+    steps = epoch_steps(trees, step_tokens, seed, epoch)
+    assert sorted(i for step in steps for i in step) == list(range(len(trees)))
+    assert steps == epoch_steps(trees, step_tokens, seed, epoch)
+    assert all(steps)
+    assert len(steps) == steps_per_epoch(trees, step_tokens)  # whatever the epoch
+    longest = max(tree.tokens for tree in trees)
+    assert all(sum(trees[i].tokens for i in step) < step_tokens + 2 * longest for step in steps)
+
+
+@given(TREES, st.integers(10, 100))
+def test_micro_batches_have_each_tree_once_and_keep_to_their_size(trees: list[Tree], call_tokens: int) -> None:
+    groups = list(micro_batches(trees, range(len(trees)), call_tokens))
+    assert sorted(i for group in groups for i in group) == list(range(len(trees)))
+    for group in groups:
+        assert len(group) == 1 or max(trees[i].tokens for i in group) * len(group) <= call_tokens
+
+
+@given(TREES, st.integers(6, 30))
+def test_a_tree_that_is_too_long_is_divided_and_a_branch_that_cannot_fit_is_named(
+    trees: list[Tree], limit: int
+) -> None:
+    fitting, problems = fit(trees, limit)
+    assert all(tree.tokens <= limit for tree in fitting)
+    assert sum(len(t.branches) for t in fitting) + len(problems) == sum(len(t.branches) for t in trees)
+
+
+def test_a_branch_without_an_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves nothing to learn"):
+        Branch((1, 2), 2)
