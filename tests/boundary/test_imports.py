@@ -56,7 +56,7 @@ with tempfile.TemporaryDirectory() as home:
     make_server(app).config.load()
     base.close()
 print(sorted(m for m in sys.modules if m.split(".")[0] in {"torch", "transformers", "peft"} or m.startswith("openbook.training")))
-print(sorted(f"{method} {route.path}" for route in app.routes for method in route.methods if method != "HEAD"))
+print(sorted(f"{method.upper()} {path}" for path, item in app.openapi()["paths"].items() for method in item))
 print((logging.getLogger().handlers, logging.getLogger().level))
 """
 
