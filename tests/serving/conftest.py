@@ -21,6 +21,7 @@ from openbook.config import Settings
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
 from openbook.serving.configuration import Bounds, Configuration
@@ -160,6 +161,8 @@ class WaitingEngine(EchoEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
+        if prompt.question.endswith(IS_STATED):
+            return (yield from super().generate(prompt, decoding, cancelled))
         self.begun.release()
         yield "Wait "
         while not self.go_on.wait(0.01):
@@ -182,6 +185,8 @@ class LongEngine(EchoEngine):
     def generate(
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
+        if prompt.question.endswith(IS_STATED):
+            return (yield from super().generate(prompt, decoding, cancelled))
         for _ in range(2):
             yield "word " * (LARGE // 10)
         while not cancelled():
