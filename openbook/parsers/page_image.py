@@ -66,7 +66,7 @@ def draw_page(
     finally:
         worker.reap()
     if picture is None:
-        raise NotReadNow("it was broken off") if stop() else worker.last_words(limits)
+        raise NotReadNow("it was stopped") if stop() else worker.last_words(limits)
     return picture
 
 

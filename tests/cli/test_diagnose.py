@@ -138,21 +138,8 @@ def test_a_later_run_of_another_model_shows_the_earlier_one_beside_its_own(diagn
     assert "good against bad, 3 questions" in stdout
     assert "bad: 3 questions" not in stdout
     assert "Also in the report, because they were asked before: bad (3 questions)." in error
-    assert "No longer" not in error
     models = json.loads((Path(first["folder"]) / "diagnosis.json").read_text())["models"]
     assert [model["header"]["model"]["name"] for model in models] == ["good", "bad"]
-
-
-def test_what_a_run_replaces_and_does_not_show_is_said(diagnose: Out, questions: Path, tmp_path: Path) -> None:
-    folder = ("--out", tmp_path / "r")
-    assert diagnose(*folder, "--model", "good", "--judge", "yes", "--probes")[2] == ""
-    error = " ".join(diagnose(*folder, "--model", "bad")[2].split())
-    assert "No longer in them: what a judge said of good, what probes showed of good. What was observed stays." in error
-    questions.write_text(lines_of(QUESTIONS[:1]))
-    code, stdout, error = diagnose(*folder, "--model", "yes", "--json")
-    assert code == 0
-    assert [model["header"]["model"]["name"] for model in json.loads(stdout)["models"]] == ["yes"]
-    assert "No longer in them: bad (" in error
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(
@@ -474,4 +461,4 @@ def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
     questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
     assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
     code, stdout, error = probe("--probe", "nose")
-    assert (code, stdout, "'nose' is no probe. Did you mean 'noise'?" in error) == (2, "", True)
+    assert (code, stdout, "'nose' is not a probe. Did you mean 'noise'?" in error) == (2, "", True)

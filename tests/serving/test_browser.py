@@ -366,7 +366,7 @@ def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Runn
     page.get_by_label("Files to add").set_input_files(
         {"name": "a.txt", "mimeType": "text/plain", "buffer": b"The mole is 90 metres long."}
     )
-    expect(page.locator(".upload")).to_contain_text("This key has the right 'read'; 'write' is needed.")
+    expect(page.locator(".upload")).to_contain_text("This key has the right 'read', but the request needs 'write'.")
     page.get_by_role("button", name="API key").click()
     page.get_by_role("button", name="Forget it").click()
     expect(dialog).to_contain_text("An API key is needed")
