@@ -162,7 +162,7 @@ def test_a_client_starts_it_and_asks(
     own_home.mkdir()
     (own_home / "models").symlink_to(MODEL_HOME / "models")
     (tmp_path / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
-    environment = {"OPENBOOK_HOME": str(own_home), "PATH": ""}
+    environment = {"OPENBOOK_HOME": str(own_home), "OPENBOOK_MODEL": "reader", "PATH": ""}
     command = [sys.executable, "-m", "openbook"]
     subprocess.run([*command, "add", str(tmp_path / "ferry.md")], env=environment, check=True, capture_output=True)
     parameters = StdioServerParameters(command=sys.executable, args=["-m", "openbook", "mcp"], env=environment)
