@@ -90,7 +90,8 @@ def whether_stated(question: str) -> str:
 
 def question_of_block(block: str) -> str:
     """The question itself in a `question_block` or in one about excerpts."""
-    return block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
+    asked = block.removeprefix(_SENTENCES).removeprefix(_YES_OR_NO).removeprefix("Question: ")
+    return asked.removesuffix(f"\n{IS_STATED}")
 
 
 def text_of_block(block: str) -> str:

@@ -14,6 +14,7 @@ import filelock
 import pytest
 
 from openbook.config import Settings
+from openbook.deletion import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
 from openbook.files import replacing
 from openbook.inference.kv_cache import KVCache
@@ -24,7 +25,6 @@ from openbook.knowledge.versions import Retention, prune, tag
 from openbook.knowledge.write_lock import file_lock
 from openbook.locks import alone, among
 from openbook.models import ModelStore
-from openbook.purge import Places, PurgedEverywhere, finish, purge_everywhere
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
 
@@ -448,7 +448,7 @@ def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("openbook.purge._look_at_all", killed)
+        patched.setattr("openbook.deletion._look_at_all", killed)
         with pytest.raises(Killed):
             home.purge()
     assert interrupted(home.base)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from openbook.deletion import PurgedEverywhere
     from openbook.diagnosis.comparison import Comparison
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.report import Extras
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from openbook.knowledge.base import Status as BaseStatus
     from openbook.knowledge.check import CheckResult
     from openbook.knowledge.versions import Difference, Version
-    from openbook.purge import PurgedEverywhere
     from openbook.records import Answer, Citation, Hit, Verdict
 
 _CONTEXT_CHARS = 160  # shown around a quote on each side, and of a changed passage

@@ -212,8 +212,8 @@ def purge(
     """
     import dataclasses
 
+    from openbook.deletion import Places, finish, proof_of, purge_everywhere
     from openbook.knowledge.erasure import named
-    from openbook.purge import Places, finish, proof_of, purge_everywhere
 
     current = context.settings(kb=kb)
     base = context.open_base(current)

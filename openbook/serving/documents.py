@@ -15,13 +15,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from openbook.deletion import Places, finish, purge_everywhere
 from openbook.errors import KnowledgeError, NoPicture
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
 from openbook.knowledge.versions import diff, history
 from openbook.models import ModelStore
-from openbook.purge import Places, finish, purge_everywhere
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.configuration import Configuration

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from openbook.config import Settings
+from openbook.deletion import Places, PurgedEverywhere, purge_everywhere
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore
-from openbook.purge import Places, PurgedEverywhere, purge_everywhere
 from openbook.testing import HashEmbedder
 from tests.conftest import ROOT
 

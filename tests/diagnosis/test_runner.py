@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openbook.answer import Options, ask
+from openbook.deletion import diagnoses_showing
 from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
@@ -27,7 +28,6 @@ from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageErr
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, Scope, add, remove
 from openbook.prompts import reading_prompt
-from openbook.purge import diagnoses_showing
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
@@ -343,7 +343,7 @@ def test_a_stopped_run_keeps_what_it_had_asked_again(
     engine = TableEngine(lambda prompt: echo(question_in(prompt), "\n".join(prompt.passages)))
     bench = dataclasses.replace(dead, model=FrozenModel(engine))
     with open_run_log(path, bench.header("digest")) as record:
-        assert not run_questions(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 9)
+        assert not run_questions(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 14)
     there = list(read_observations(path)[1])
     assert [each.question for each in there] == QUESTIONS
     answered = [not each.failure for each in there]
