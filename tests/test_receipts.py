@@ -112,7 +112,7 @@ def test_receipts_of_every_format_still_open(version: int) -> None:
         (lambda v: v.update(modle=1), "unknown key 'modle'. Did you mean 'model'?"),
         (lambda v: v.update(format=99), "format 99"),
         (lambda v: v.update(format=True), "must be an integer"),
-        (lambda v: v["model"].update(evidence="believed"), "Invalid enum value 'believed'"),
+        (lambda v: v["model"].update(evidence="believed"), "evidence cannot be 'believed'"),
         (lambda v: v.update(passages={}), "must be a list"),
         (lambda v: v.update(decoding=[]), "must be an object"),
     ],
