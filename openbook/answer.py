@@ -77,7 +77,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrieved:
+class Retrieval:
     """What to read, best first. `editions`: which documents are older than others, where passages were searched for."""
 
     strategy: str
@@ -131,7 +131,7 @@ def ask(
 
     # 1) Retrieve and rank: the best passages by meaning and by words, if anything is near the question.
     decoding = decoding_for(model, options.decoding)
-    found = Retrieved(CLOSED)
+    found = Retrieval(CLOSED)
     if base is not None and embedder is not None:
         found = find(question, model, base, embedder, options, query=query, scope=scope, reranker=reranker)
     elif decoding.quote:
@@ -195,16 +195,16 @@ def find(
     query: str,
     scope: Scope,
     reranker: Reranker | None,
-) -> Retrieved:
+) -> Retrieval:
     """The windows of whole documents that the question names, or what is found for it."""
     strategy = strategy_of(options.strategy, model, options.decoding)
     overview = None if model.reader else overview_of(question, lambda: base.documents(scope))
     if overview is not None:
         version = base.kept_version(scope.as_of)
         hits, notes = windows_of([base.passages(document, version) for document in overview.documents])
-        return Retrieved(overview.kind, version, hits, notes=notes)
+        return Retrieval(overview.kind, version, hits, notes=notes)
     version, found = retrieve(query or question, base, embedder, options, strategy, scope, reranker)
-    return Retrieved(strategy, version, near_enough(found.current[: options.passages or PASSAGES], options), found)
+    return Retrieval(strategy, version, near_enough(found.current[: options.passages or PASSAGES], options), found)
 
 
 def retrieve(

@@ -8,6 +8,5 @@ too.
 from __future__ import annotations
 
 from openbook.inference.frozen import Engine, FrozenModel, connect_model, load_embedder, load_model
-from openbook.inference.tokenizer import token_counter
 
-__all__ = ["Engine", "FrozenModel", "connect_model", "load_embedder", "load_model", "token_counter"]
+__all__ = ["Engine", "FrozenModel", "connect_model", "load_embedder", "load_model"]

@@ -23,7 +23,7 @@ from openbook.models.verify_cache import TemplateText
 from openbook.records import Prompt
 
 if TYPE_CHECKING:
-    from openbook.models import ModelReference
+    pass
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders. A template that writes them itself is refused.
@@ -207,12 +207,3 @@ class PromptTokenizer:
 def open_tokenizer(path: Path) -> PromptTokenizer:
     """The tokenizer of the GGUF file at `path`, without its weights. Raises EngineError."""
     return PromptTokenizer(Model(library(), path, vocabulary_only=True))
-
-
-def token_counter(reference: ModelReference) -> Callable[[Sequence[str]], list[int]]:
-    """A function from texts to how many tokens each has inside a prompt, without the weights. Raises EngineError."""
-    from openbook.inference.trial import tried
-
-    tried(reference if reference.manifest.kind != "adapter" else reference.needed_base)
-    model = Model(library(), reference.vocabulary_file, vocabulary_only=True)
-    return lambda texts: [len(model.tokenize(text, control=False)) for text in texts]

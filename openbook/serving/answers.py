@@ -229,7 +229,7 @@ def _options(service: Service, body: AnswerBody) -> Options:
         stop=body.stops,
         quote=own.quote,
     )
-    return Options(passages, own.strategy or service.configuration.strategy, decoding)
+    return Options(passages, own.strategy or service.configuration.settings.strategy, decoding)
 
 
 def footnotes(answer: Answer) -> str:

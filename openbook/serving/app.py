@@ -49,7 +49,6 @@ def create_app(
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
     """
-    configuration.strategy  # noqa: B018  raises ConfigError now and not with the first question
     for base in bases.values():
         base.check_embedder(embedder.identity)
     bounds = configuration.bounds

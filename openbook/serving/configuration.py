@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from openbook.answer import STRATEGIES, Strategy
 from openbook.config import Settings
-from openbook.errors import ConfigError
 from openbook.knowledge import RunOptions
 
 
@@ -76,13 +74,6 @@ class Configuration:
     report: Path | None = None
     bounds: Bounds = Bounds()
     reading: Mapping[str, RunOptions] = field(default_factory=dict)
-
-    @property
-    def strategy(self) -> Strategy:
-        """Raises ConfigError."""
-        if self.settings.strategy not in STRATEGIES:
-            raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)}, not {self.settings.strategy!r}.")
-        return STRATEGIES[STRATEGIES.index(self.settings.strategy)]
 
     @property
     def needs_key(self) -> bool:

@@ -98,7 +98,7 @@ class _Relay(Response):
 def _tool_context(call: Call, base: KnowledgeBase, stop: Stop) -> ToolContext:
     configuration, scope = call.service.configuration, call.caller.scope()
     settings = configuration.settings
-    options = Options(settings.passages, configuration.strategy, Decoding(max_tokens=settings.max_tokens))
+    options = Options(settings.passages, settings.strategy, Decoding(max_tokens=settings.max_tokens))
 
     def ask(question: str) -> Answer:
         return answered(call, Conversation(question), base, scope, options, stop)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import EngineError
-from openbook.inference import load_model, token_counter, trial
+from openbook.inference import load_model, trial
 from openbook.inference.llamalib import library
 from openbook.inference.trial import tried, try_model
 from openbook.models import ModelReference, ModelStore, import_gguf
@@ -59,7 +59,6 @@ def test_what_was_tried_is_on_record_and_not_tried_again(
     assert tried(small) == record_of(store, small) == found
     with closing(load_model(small)) as model:
         assert model.complete(PROMPT, Decoding(max_tokens=2)).answer_tokens
-    assert token_counter(small)(["a b"]) == [3]
     store.remove("small")
     assert record_of(store, small) is None
 
@@ -117,8 +116,6 @@ def test_a_model_that_came_in_untried_ends_no_process_that_opens_it(store: Model
     for _ in range(2):  # a failure is not remembered
         with pytest.raises(EngineError, match="signal 6"):
             load_model(reference)
-    with pytest.raises(EngineError, match="signal 6"):
-        token_counter(reference)
 
 
 def test_numbers_that_are_none_are_refused(store: ModelStore, tmp_path: Path) -> None:
