@@ -207,9 +207,9 @@ class _Parser:
         return token.text == "true"
 
     def _number(self, token: _Token) -> int | float:
-        if re.fullmatch(r"[+-]?[0-9]{1,18}", token.text):
-            return int(token.text)
         number = float(token.text)
+        if re.fullmatch(r"[+-]?[0-9]{1,19}", token.text) and -(2**63) <= int(token.text) < 2**63:
+            return int(token.text)  # as documents keep it, to the last digit
         if not math.isfinite(number):
             self._fail("a number that is too large", token.start)
         return rounded(number)

@@ -110,6 +110,8 @@ PLAIN = st.one_of(TEXTS.filter(lambda text: text[:1] not in "012"), NUMBERS, st.
 @given(PLAIN, st.sampled_from(sorted(ORDERS)), PLAIN)
 @example(10**17, "!=", 1e17)
 @example(9007199254740993, "<", 9007199254740993.0)
+@example(10**18, "!=", 10**18 + 1)
+@example(-(2**63), "=", -(2**63))
 @settings(deadline=None, max_examples=300)
 def test_values_of_one_kind_compare_as_in_python_and_others_never(
     stored: str | float, order: str, asked: str | float
