@@ -65,7 +65,9 @@ DIFFERENT = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "accepted", "equal"), [*((*e, 1.0) for e in EQUAL), *((*d, 0.0) for d in DIFFERENT)])
+@pytest.mark.parametrize(
+    ("answer", "accepted", "equal"), [*((*e, 1.0) for e in EQUAL), *((*d, 0.0) for d in DIFFERENT)]
+)
 def test_which_values_are_equal(answer: str, accepted: str, equal: float) -> None:
     assert equal_value(answer, [accepted]) == equal
     assert not equal or says_accepted(answer, ["nothing of it", accepted])
