@@ -238,8 +238,9 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
             continue
         words = _words_of(hit.passage)
         shares = {j: _share(words, others) for j, others in newer_words.items()}
-        told = asked & words  # a newer one that tells as much of what is asked will do
-        alike = [j for j, share in shares.items() if share >= ONE_MATTER or told <= asked & newer_words[j] != set()]
+        # One that shares few words is on the matter too if it tells as much of what is asked.
+        telling = {j for j, others in newer_words.items() if asked & others and asked & words <= others}
+        alike = [j for j, share in shares.items() if share >= ONE_MATTER or j in telling]
         if alike:
             outdated.add(hit.passage.id)
         elif mark.word != OLDER:

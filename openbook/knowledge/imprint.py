@@ -267,19 +267,13 @@ def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Sentences, and lines that stand alone or are decorated: `*** OUT OF DATE ***`. What is indented speaks of a part.
+    """Sentences without decoration: `*** OUT OF DATE ***`. What is indented speaks of a part.
 
-    Directives of reStructuredText (`.. deprecated:: 3.2`) are neither: they stand at functions as well as at whole pages.
+    So may a directive of reStructuredText (`.. deprecated:: 3.2`), which stands at functions as well as at whole pages.
     """
     for start, end in sentence_spans(text, 0, len(text)):
         if not (text.startswith("..", start) or text[text.rfind("\n", 0, start) + 1 : start].isspace()):
             yield text[start:end].strip(_DECORATION)
-    before = ""
-    for line in text.splitlines():
-        decorated = line[:1] in "*>#|!=~(["
-        if line[:1].strip() and not line.startswith("..") and (decorated or not before.strip()):
-            yield line.strip(_DECORATION)
-        before = line
 
 
 def _status(text: str) -> str:

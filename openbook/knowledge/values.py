@@ -32,7 +32,8 @@ SMALL_NUMBERS = dict(zip(
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
 _MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
-NUMBER_WORDS = {**SMALL_NUMBERS, **TENS, **_SCALES}
+_SPELLED = {**SMALL_NUMBERS, **TENS, **_SCALES}
+NUMBER_WORDS = frozenset(_SPELLED)
 _MOST_CHARS = 4_000
 _MOST_DIGITS = 25  # what is longer is an identifier
 
@@ -242,11 +243,11 @@ def _number_at(tokens: list[_Token], i: int) -> tuple[Decimal | None, int]:
         while after < min(i + 3, len(tokens)) and not tokens[after - 1].ends and tokens[after].word in _SCALES:
             number, after = number * _SCALES[tokens[after].word], after + 1
     elif token.word in NUMBER_WORDS and not (token.word == "one" and _is_pronoun(tokens, i)):
-        while after < len(tokens) and not tokens[after - 1].ends and tokens[after].word in (*NUMBER_WORDS, "and"):
+        while after < len(tokens) and not tokens[after - 1].ends and tokens[after].word in {*NUMBER_WORDS, "and"}:
             after += 1
         while tokens[after - 1].word == "and":
             after -= 1
-        number = _spelled([each.word for each in tokens[i:after] if each.word != "and"])
+        number = _number_of([each.word for each in tokens[i:after] if each.word != "and"])
     if any(each.word in _FRACTIONS for each in tokens[after : after + 3]):
         number = None
     return number, after
@@ -257,11 +258,11 @@ def _is_pronoun(tokens: list[_Token], i: int) -> bool:
     return before in _NOT_A_NUMBER_AFTER or after in _NOT_A_NUMBER_BEFORE
 
 
-def _spelled(words: Sequence[str]) -> Decimal | None:
+def _number_of(words: Sequence[str]) -> Decimal | None:
     """The number that English words spell, None when they spell none or several."""
     total = group = 0
     for word in words[:12]:
-        number = NUMBER_WORDS[word]
+        number = _SPELLED[word]
         if number >= 1000:
             if total and total < 1000 * number:
                 return None
