@@ -70,7 +70,7 @@ def quote(
     found = [read.sought(answer[start:end], code) for start, end, code in parts]
     if not any(each.states for each in found):  # an answer that states nothing has no support
         found = [replace(each, states=True) for each in found]
-    citations: list[Citation] = []
+    citations: dict[tuple[str, int, int], Citation] = {}
     sentences: list[SentenceSupport] = []
     for (start, end, _), sought, cosines in zip(parts, found, _cosines(found, embed), strict=True):
         scored = [
@@ -85,15 +85,13 @@ def quote(
                 enough, key=lambda e: (round(e[0], 1), e[1].place in named, e[1].start - e[1].end, -e[1].place)
             )
             citation = run.citation()
-            spans = [(each.document, each.start, each.end) for each in citations]
-            if (citation.document, citation.start, citation.end) not in spans:
-                citations.append(citation)
-                spans.append((citation.document, citation.start, citation.end))
-            place = spans.index((citation.document, citation.start, citation.end))
+            span = citation.document, citation.start, citation.end
+            citations.setdefault(span, citation)
+            place = list(citations).index(span)
         best = max((score for score, _ in scored), default=0.0)
         sentences.append(SentenceSupport(start, end, place, best, sought.states))
     unsupported = tuple(answer[s.start : s.end] for s in sentences if s.states and s.citation is None)
-    return Quoted(tuple(citations), unsupported, tuple(sentences))
+    return Quoted(tuple(citations.values()), unsupported, tuple(sentences))
 
 
 def is_sure(answer: str, question: str, quoted: Quoted, *, stated: bool = False) -> bool:

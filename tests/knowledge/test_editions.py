@@ -100,15 +100,15 @@ def test_no_mark_where_evidence_is_missing_or_disagrees(several: Mapping[str, Do
     assert not [mark for mark in found.marks.values() if mark.newer or mark.word == "older"]
 
 
-def test_a_chain_ends_with_the_newest() -> None:
+def test_a_chain_ends_with_the_newest_and_several_that_may_be_meant_are_none() -> None:
     several = heads(
         head("pep-0241.rst", pep=241, superseded_by=314), head("pep-0314.rst", pep=314, superseded_by=345),
-        head("pep-0345.rst", pep=345),
+        head("pep-0345.rst", pep=345), head("archive/leave.md", "> **Archived.**\n"), head("de/leave.md"), head("fr/leave.md"),
     )  # fmt: skip
-    marks = editions("", [], several).marks
-    assert {path: mark.newer for path, mark in marks.items()} == {
+    assert {path: mark.newer for path, mark in editions("", [], several).marks.items()} == {
         "pep-0241.rst": ("pep-0345.rst",),
         "pep-0314.rst": ("pep-0345.rst",),
+        "archive/leave.md": (),
     }
 
 
@@ -123,37 +123,25 @@ def test_a_draft_replaces_nothing_and_comes_after_what_is_in_force() -> None:
     assert found.older_note([cited(found.hits[0])]) is None
 
 
-def test_several_that_may_be_meant_are_none() -> None:
-    several = heads(head("archive/leave.md", "> **Archived.**\n"), head("de/leave.md"), head("fr/leave.md"))
-    assert editions("", [], several).marks == {"archive/leave.md": Edition("archived", "archived")}
-
-
 def cited(one: Hit) -> Citation:
     passage = one.passage
     return Citation(passage.document, None, passage.start, passage.end, passage.text, passage.id)
 
 
-def noted(old: str, new: str) -> str | None:
-    found = editions("Days?", [hit(OLD, old), hit(NEW, new)], LEAVE)
-    return found.older_note([cited(next(each for each in found.hits if each.passage.document == NEW))])
-
-
-def test_the_note_quotes_what_the_older_document_said() -> None:
-    old = f"Leave is paid. {OLD_SAYS} Requests take four weeks."
-    assert noted(old, NEW_SAYS) == f'Older: "{OLD_SAYS}" (leave-2023.md: archived, valid until 2025-02-28)'
-
-
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "note"),
     [
-        (NEW_SAYS, NEW_SAYS),
-        ("Every employee has six weeks of leave.", "Every employee has 6 weeks of leave."),
-        ("The office opens at 8.", NEW_SAYS),
-        ("| Violin, 30 minutes | 840 |", "| Piano, 30 minutes | 888 |"),
+        (f"Leave is paid. {OLD_SAYS} Requests take four weeks.", NEW_SAYS, f'"{OLD_SAYS}" (leave-2023.md: archived, valid until 2025-02-28)'),
+        (NEW_SAYS, NEW_SAYS, None),
+        ("Every employee has six weeks of leave.", "Every employee has 6 weeks of leave.", None),
+        ("The office opens at 8.", NEW_SAYS, None),
+        ("| Violin, 30 minutes | 840 |", "| Piano, 30 minutes | 888 |", None),
     ],
-)
-def test_no_note_on_what_is_the_same_or_another_matter(old: str, new: str) -> None:
-    assert noted(old, new) is None
+)  # fmt: skip
+def test_the_note_quotes_what_the_older_document_said_of_the_same_matter(old: str, new: str, note: str | None) -> None:
+    found = editions("Days?", [hit(OLD, old), hit(NEW, new)], LEAVE)
+    given = found.older_note([cited(next(each for each in found.hits if each.passage.document == NEW))])
+    assert given == (f"Older: {note}" if note else None)
 
 
 def test_no_note_on_a_document_that_was_not_replaced_by_the_cited_one() -> None:
