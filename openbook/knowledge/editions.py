@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 from openbook.knowledge.claims import stem, words_of
 from openbook.knowledge.imprint import PROPOSALS, DocumentHead, Imprint, imprint, names, same_matter
 from openbook.knowledge.sentences import sentence_spans
+from openbook.knowledge.values import SMALL_NUMBERS
 from openbook.knowledge.words import is_function_word
 from openbook.records import Citation, Passage
 
@@ -33,13 +34,7 @@ _ASKS_OLDER = re.compile(
     r"|\b(?:previously|formerly|originally|used to be|what (?:has )?changed|differences? between)\b",
     re.IGNORECASE,
 )
-_NUMBERS = dict(
-    zip(
-        map(stem, "zero one two three four five six seven eight nine ten eleven twelve".split()),
-        map(str, range(13)),
-        strict=True,
-    )
-)
+_NUMBERS = {stem(word): str(number) for word, number in SMALL_NUMBERS.items()}
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 
@@ -156,13 +151,8 @@ def _instead(one: Imprint, newer: tuple[str, ...], imprints: Mapping[str, Imprin
 
 def _replaced(old: Imprint, new: Imprint) -> str:
     """Why `new` takes the place of `old`, when one of the two says so."""
-    if names(old.replaced_by, new, old):
-        return "superseded"
-    if (
-        names(new.replaces, old, new)
-        and new.status not in {*PROPOSALS, "withdrawn"}
-        and not names(new.replaced_by, old, new)
-    ):
+    says_so = new.status not in {*PROPOSALS, "withdrawn"} and names(new.replaces, old, new)
+    if names(old.replaced_by, new, old) or (says_so and not names(new.replaced_by, old, new)):
         return "superseded"
     return ""
 
@@ -175,37 +165,29 @@ def _outlived(old: Imprint, new: Imprint) -> str:
         return old.status
     if old.current:
         return ""
-    one_name = old.name == new.name  # else both may record a time of their own: the elections of two years
-    votes: list[tuple[bool | None, str]] = [
-        (_before(old.version, new.version), f"older: version {_dotted(old.version)}, newer is {_dotted(new.version)}"),
-        (
-            _before(_only(old.years), _only(new.years)) if one_name else None,
-            f"older: {''.join(old.years)}, newer is {''.join(new.years)}",
-        ),
-        (_before_date(old.date, new.date) if one_name else None, f"older: {old.date}, newer is {new.date}"),
-        (old.put_away if old.put_away != new.put_away else None, "older: put away in the archive"),
-    ]
+    votes = [(_before(old.version, new.version), f"version {_dotted(old)}, newer is {_dotted(new)}")]
+    if old.name == new.name:  # else both may record a time of their own: the elections of two years
+        votes.append((_before(_year(old), _year(new)), f"{_year(old)}, newer is {_year(new)}"))
+        votes.append((_before(old.date, new.date), f"{old.date}, newer is {new.date}"))
+    if old.put_away != new.put_away:
+        votes.append((old.put_away, "put away in the archive"))
     if any(vote is False for vote, _ in votes):
         return ""
-    return next((reason for vote, reason in votes if vote), "")
+    return next((f"older: {reason}" for vote, reason in votes if vote), "")
 
 
-def _before(old: tuple[int, ...], new: tuple[int, ...]) -> bool | None:
-    """None when one is not known or both are the same."""
-    return None if not old or not new or old == new else old < new
-
-
-def _only(years: frozenset[str]) -> tuple[int, ...]:
-    return tuple(map(int, years)) if len(years) == 1 else ()
-
-
-def _before_date(old: str, new: str) -> bool | None:
+def _before(old: str | tuple[int, ...], new: str | tuple[int, ...]) -> bool | None:
+    """None when one is not known, or says no more than that it may be the other: May 2024 and 2024."""
     shared = min(len(old), len(new))
-    return None if not shared or old[:shared] == new[:shared] else old < new
+    return None if not shared or old[:shared] == new[:shared] else old < new  # type: ignore[operator]
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+def _year(one: Imprint) -> str:
+    return min(one.years) if len(one.years) == 1 else ""
+
+
+def _dotted(one: Imprint) -> str:
+    return ".".join(map(str, one.version))
 
 
 def _ends(path: str, links: Mapping[str, Mapping[str, str]]) -> tuple[str, ...] | None:
@@ -229,7 +211,7 @@ def _names_edition(question: str, old: Imprint, mark: Edition, imprints: Mapping
     if years and any(one.date[:4] and max(years) < one.date[:4] for one in newer):
         return True
     numbers = {*re.findall(r"(?:version|edition|revision|v) ?(\d+(?:\.\d+)*)", question, re.IGNORECASE)}
-    if _dotted(old.version) in numbers:
+    if _dotted(old) in numbers:
         return True
     asked = {*re.findall(r"\w+", question.casefold())}
     return any(value in asked and key in asked for key, value in old.identifiers.items() if value.isdigit())
@@ -256,9 +238,9 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
             continue
         words = _words_of(hit.passage)
         shares = {j: _share(words, others) for j, others in newer_words.items()}
-        alike = [
-            j for j, share in shares.items() if share >= ONE_MATTER or _tells_as_much(asked, newer_words[j], words)
-        ]
+        # One that shares few words is on the matter too if it tells as much of what is asked.
+        telling = {j for j, others in newer_words.items() if asked & others and asked & words <= others}
+        alike = [j for j, share in shares.items() if share >= ONE_MATTER or j in telling]
         if alike:
             outdated.add(hit.passage.id)
         elif mark.word != OLDER:
@@ -271,10 +253,6 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
     for place, hit in zip(sorted(order), [hits[i] for i in order], strict=True):
         hits[place] = hit
     return outdated
-
-
-def _tells_as_much(asked: frozenset[str], new: frozenset[str], old: frozenset[str]) -> bool:
-    return bool(asked & new) and asked & new >= asked & old
 
 
 def _words_of(passage: Passage) -> frozenset[str]:
@@ -304,16 +282,15 @@ def _likeness(
     if a == b:
         return SAME
     (words_a, numbers_a), (words_b, numbers_b) = a, b
-    shorter = min(len(words_a), len(words_b))
-    shared = len(words_a & words_b)
-    if not shorter or shared < shorter * (SAME_STATEMENT if shorter >= FEW_WORDS else 1):
+    all_a, all_b = words_a | numbers_a, words_b | numbers_b
+    shorter, shared = min(len(words_a), len(words_b)), len(words_a & words_b)
+    one_label = shorter == 1 and words_a != words_b  # a row of a table has its label alone
+    if not shorter or one_label or shared < shorter * (SAME_STATEMENT if shorter >= FEW_WORDS else 1):
         return 0.0, 0.0
-    if shorter == 1 and words_a != words_b:  # a row of a table has its label alone
+    ours, theirs = (numbers_a, numbers_b) if numbers_a and numbers_b else (all_a, all_b)
+    if ours <= theirs or theirs <= ours:
         return 0.0, 0.0
-    ours, theirs = (numbers_a, numbers_b) if numbers_a and numbers_b else (words_a | numbers_a, words_b | numbers_b)
-    if not (ours - theirs and theirs - ours):
-        return 0.0, 0.0
-    return shared / shorter, _share(words_a | numbers_a, words_b | numbers_b)
+    return shared / shorter, _share(all_a, all_b)
 
 
 def stems(text: str) -> frozenset[str]:

@@ -41,7 +41,7 @@ _KEYS = {
     "since": "valid_from in_force_from in_force_since effective effective_date effective_from",
     "date": "updated last_updated last_changed last_modified revised last_reviewed date issued published",
 }
-_MEANING = {form: key for key, forms in _KEYS.items() for form in forms.split()}
+_NOTHING = ("", "none", "n/a")
 _IDENTIFIERS = frozenset("pep rfc id number document document_id doc_id reference code identifier policy".split())
 # Two documents that differ in one of these speak of two matters.
 _MATTERS = frozenset(
@@ -150,12 +150,13 @@ class Imprint:
         """By the last word of its name, title or folder, a name that begins with a date, or `minutes`, which stand first too."""
         folder = tuple(self.folder[-1].split()) if self.folder else ()
         last = {word for words in (self.name, self.subject, folder) for word in words[-1:]}
-        return bool(_RECORDS & last) or "minutes" in self.name or _dated_first(self.path)
+        dated = re.match(r"\d{4}-?\d\d-?\d\d(?!\d)", PurePosixPath(self.path).name)
+        return bool(_RECORDS & last) or "minutes" in self.name or dated is not None
 
 
 def imprint(head: DocumentHead) -> Imprint:
     path = PurePosixPath(head.path)
-    said = {key: _text(value) for key, value in head.metadata}
+    said = {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in head.metadata}
     lines = head.beginning[:BEGINNING_CHARS].splitlines()
     for line in lines:
         if found := _FIELD.match(line):
@@ -163,21 +164,22 @@ def imprint(head: DocumentHead) -> Imprint:
     if said.get("type") not in _TEXT_TYPES:
         said.pop("date", None)
     meant: dict[str, str] = {}
-    for key in (form for forms in _KEYS.values() for form in forms.split()):
-        if said.get(key, "").strip(" -").casefold() not in ("", "none", "n/a"):
-            meant.setdefault(_MEANING[key], said[key])
+    for meaning, forms in _KEYS.items():
+        given = (said[form] for form in forms.split() if said.get(form, "").strip(" -").casefold() not in _NOTHING)
+        meant.update((meaning, value) for value in list(given)[:1])
 
     title = head.title if head.title and head.title != path.stem else ""
     statements = list(_statements(head.beginning))
     replaced_by = meant.get("replaced_by") or _first(_REPLACED_BY.search(s) for s in statements if _ended(s))
     replaces = meant.get("replaces") or _first(map(_REPLACES.match, statements))
     stem, subject = _words(path.stem), _words(title)
+    bracketed = {*_words(" ".join(re.findall(r"[(\[]([^)\]]+)[)\]]", title)))}
     status = (
         _status(meant.get("status", ""))
         or ("superseded" if "replaced_by" in meant else "")
         or next(filter(None, map(_ended, statements)), "")
-        or ("archived" if {"archived", "superseded", "obsolete"} & {*_bracketed(title)} else "")
-        or ("draft" if _DRAFTS & {*stem[-1:], *_bracketed(title)} else "")
+        or ("archived" if {"archived", "superseded", "obsolete"} & bracketed else "")
+        or ("draft" if _DRAFTS & {*stem[-1:], *bracketed} else "")
     )
     version = (
         _version(meant.get("version", ""), bare=True)
@@ -239,16 +241,13 @@ def same_matter(a: Imprint, b: Imprint) -> bool:
     """Whether two documents can be editions of one: names or titles that differ in nothing but version, year and the like."""
     if a.path == b.path or a.is_record or b.is_record:
         return False
-    if any(a.matter[key] != b.matter[key] for key in a.matter.keys() & b.matter.keys()):
-        return False
-    if not _folders_agree(a, b):
+    if any(a.matter[key] != b.matter[key] for key in a.matter.keys() & b.matter.keys()) or not _folders_agree(a, b):
         return False
     alike = bool(a.name) and a.name == b.name
     if not (a.subject and b.subject):
         return alike
-    shared = len({*a.subject} & {*b.subject})
     if alike:  # one name over two titles may be chance
-        return 2 * shared >= max(len(a.subject), len(b.subject))
+        return 2 * len({*a.subject} & {*b.subject}) >= max(len(a.subject), len(b.subject))
     return a.subject == b.subject and len(a.subject) > 1
 
 
@@ -257,21 +256,10 @@ def date_in(text: str) -> str:
     found = _DATE.search(text)
     if not found:
         return ""
-    written = found[0]
-    if re.fullmatch(rf"{_MONTH} \d{{4}}", written, re.IGNORECASE):
-        written = f"1 {written}"
-        return _iso(written)[:7]
-    return _iso(written)
-
-
-def _iso(written: str) -> str:
-    parts = [part.capitalize() for part in written.split()]
-    value = dict(normalised({"date": " ".join(parts)})).get("date", "")
-    return str(value) if re.fullmatch(r"\d{4}(-\d\d){0,2}", str(value)) else ""
-
-
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    written = " ".join(part.capitalize() for part in found[0].split())
+    no_day = written[0].isalpha() and "," not in written  # June 2024
+    iso = str(dict(normalised({"date": f"1 {written}" if no_day else written})).get("date", ""))
+    return (iso[:7] if no_day else iso) if re.fullmatch(r"\d{4}(-\d\d){0,2}", iso) else ""
 
 
 def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
@@ -279,19 +267,13 @@ def _first(found: Iterable[re.Match[str] | None], group: str = "what") -> str:
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Sentences, and lines that stand alone or are decorated: `*** OUT OF DATE ***`. What is indented speaks of a part.
+    """Sentences without decoration: `*** OUT OF DATE ***`. What is indented speaks of a part.
 
-    Directives of reStructuredText (`.. deprecated:: 3.2`) are neither: they stand at functions as well as at whole pages.
+    So may a directive of reStructuredText (`.. deprecated:: 3.2`), which stands at functions as well as at whole pages.
     """
     for start, end in sentence_spans(text, 0, len(text)):
         if not (text.startswith("..", start) or text[text.rfind("\n", 0, start) + 1 : start].isspace()):
             yield text[start:end].strip(_DECORATION)
-    before = ""
-    for line in text.splitlines():
-        decorated = line[:1] in "*>#|!=~(["
-        if line[:1].strip() and not line.startswith("..") and (decorated or not before.strip()):
-            yield line.strip(_DECORATION)
-        before = line
 
 
 def _status(text: str) -> str:
@@ -314,11 +296,6 @@ def _ended(statement: str) -> str:
 
 def _words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(text)]
-
-
-def _bracketed(title: str) -> Iterator[str]:
-    for inside in re.findall(r"[(\[]([^)\]]+)[)\]]", title):
-        yield from _words(inside)
 
 
 def _plain(words: Iterable[str]) -> tuple[str, ...]:
@@ -353,10 +330,6 @@ def _title_lines(lines: Sequence[str]) -> str:
     """The first lines, as far as they are titles and not sentences about other documents."""
     shown = [line.strip(_DECORATION) for line in lines if line.strip(_DECORATION)][:3]
     return "\n".join(line for line in shown if len(line) <= 80 and not _OF_OTHERS.search(line))
-
-
-def _dated_first(path: str) -> bool:
-    return re.match(r"\d{4}-?\d\d-?\d\d(?!\d)", PurePosixPath(path).name) is not None
 
 
 def _folders_agree(a: Imprint, b: Imprint) -> bool:

@@ -185,31 +185,29 @@ def partition(passages: _Parts, limit: int = WINDOW_CHARS) -> list[range]:
     return windows
 
 
-def _size(passages: _Parts, run: range) -> int:
-    return passages[run.stop - 1].end - passages[run.start].start
-
-
 def _joins(passages: _Parts, window: range, section: range, limit: int) -> bool:
     before, after = passages[window.start], passages[section.start]
+    above = before.headings[:-1]
     return (
         before.page == after.page
         and len(after.headings) >= len(before.headings)
-        and before.headings[:-1] == after.headings[: len(before.headings) - 1 if before.headings else 0]
-        and _size(passages, range(window.start, section.stop)) <= limit
+        and above == after.headings[: len(above)]
+        and passages[section.stop - 1].end - before.start <= limit
     )
 
 
 def _cut(passages: _Parts, section: range, limit: int) -> list[range]:
     """A section in as few windows as will do, each about as long as the others."""
-    target = _size(passages, section) / -(-_size(passages, section) // limit)
+    size = passages[section.stop - 1].end - passages[section.start].start
+    target = size / -(-size // limit)
     windows: list[range] = []
     start = section.start
-    for at in range(section.start + 1, section.stop + 1):
-        run = range(start, at)
-        ends = at == section.stop or _size(passages, range(start, at + 1)) > limit
-        if ends or _size(passages, run) >= target:
-            windows.append(run)
-            start = at
+    for at in section:
+        begin = passages[start].start
+        last = at + 1 == section.stop
+        if last or passages[at].end - begin >= target or passages[at + 1].end - begin > limit:
+            windows.append(range(start, at + 1))
+            start = at + 1
     return windows
 
 
@@ -224,23 +222,18 @@ def _text(parts: Sequence[Passage]) -> str:
 
 def joined(parts: Sequence[Passage]) -> Passage:
     """The window that passages of one document make, which follow each other."""
-    first, last = parts[0], parts[-1]
+    first = parts[0]
     if len(parts) == 1:
         return first
     headings = first.headings
     while any(part.headings[: len(headings)] != headings for part in parts):
         headings = headings[:-1]
-    return Passage(
+    return replace(
+        first,
         id=f"{first.id}+{len(parts) - 1}",
-        document=first.document,
-        title=first.title,
-        start=first.start,
-        end=last.end,
-        page=first.page,
+        end=parts[-1].end,
         headings=headings,
         text=_text(parts),
-        also_in=first.also_in,
-        labels=first.labels,
         parts=tuple(part.digest for part in parts),
     )
 
@@ -290,11 +283,8 @@ def windows_around(connection: sqlite3.Connection, ranked: Sequence[Ranked], see
 
 def _hit(window: Passage, inside: Sequence[Ranked], floor: float) -> Hit:
     """It counts as much as its best passage, and a little more for each further one that was found. `inside`: best first."""
-    best = inside[0]
-    score = best.score + MORE * sum(each.score - floor for each in inside[1:])
-    ranks = [
-        [rank for rank in column if rank] for column in zip(*((e.dense_rank, e.bm25_rank) for e in inside), strict=True)
-    ]
-    similar = [each.similarity for each in inside if each.similarity is not None]
-    dense, words = (min(column, default=None) for column in ranks)
-    return Hit(window, score, dense, words, max(similar, default=None))
+    score = inside[0].score + MORE * sum(each.score - floor for each in inside[1:])
+    dense = min((each.dense_rank for each in inside if each.dense_rank), default=None)
+    words = min((each.bm25_rank for each in inside if each.bm25_rank), default=None)
+    similar = max((each.similarity for each in inside if each.similarity is not None), default=None)
+    return Hit(window, score, dense, words, similar)

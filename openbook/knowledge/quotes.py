@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -24,6 +24,8 @@ MAX_QUOTE_SENTENCES = 3
 CANDIDATES = 12  # quotes of a sentence that nothing speaks against
 COMPARED = 3  # of them, those with the most of its words, whose meaning is compared
 NEAR = 0.6  # a value counts in a sentence with this share of the words of the nearest one
+SUPPORTED = 0.5
+SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,6 @@ class Quoted:
     sentences: tuple[SentenceSupport, ...] = ()
 
 
-SUPPORTED = 0.5
-SURE = 0.7  # from here on 19 of 20 altered sentences are refused (docs/log.md)
-
-
 def quote(
     answer: str,
     question: str,
@@ -72,12 +70,14 @@ def quote(
     found = [read.sought(answer[start:end], code) for start, end, code in parts]
     if not any(each.states for each in found):  # an answer that states nothing has no support
         found = [replace(each, states=True) for each in found]
-    near = _cosines(found, embed)
-    citations: dict[tuple[str, int, int], tuple[int, Citation]] = {}
+    citations: dict[tuple[str, int, int], Citation] = {}
     sentences: list[SentenceSupport] = []
-    for i, ((start, end, _), sought) in enumerate(zip(parts, found, strict=True)):
-        scored = [(_likeness(c, cosine), c.run) for c, cosine in zip(sought.candidates, near[i], strict=True)]
-        enough = [each for each in scored if each[0] >= SUPPORTED]
+    for (start, end, _), sought, cosines in zip(parts, found, _cosines(found, embed), strict=True):
+        scored = [
+            (_likeness(run, share, cosine), run)
+            for (run, share), cosine in zip(sought.candidates, cosines, strict=True)
+        ]
+        enough = [(score, run) for score, run in scored if score >= SUPPORTED]
         named = {number - 1 for at, numbers in marks if start < at <= end + 1 for number in numbers}
         place = None
         if enough:
@@ -85,16 +85,13 @@ def quote(
                 enough, key=lambda e: (round(e[0], 1), e[1].place in named, e[1].start - e[1].end, -e[1].place)
             )
             citation = run.citation()
-            place = citations.setdefault((citation.document, citation.start, citation.end), (len(citations), citation))[
-                0
-            ]
+            span = citation.document, citation.start, citation.end
+            citations.setdefault(span, citation)
+            place = list(citations).index(span)
         best = max((score for score, _ in scored), default=0.0)
         sentences.append(SentenceSupport(start, end, place, best, sought.states))
-    return Quoted(
-        tuple(citation for _, citation in citations.values()),
-        tuple(answer[s.start : s.end] for s in sentences if s.states and s.citation is None),
-        tuple(sentences),
-    )
+    unsupported = tuple(answer[s.start : s.end] for s in sentences if s.states and s.citation is None)
+    return Quoted(tuple(citations.values()), unsupported, tuple(sentences))
 
 
 def is_sure(answer: str, question: str, quoted: Quoted, *, stated: bool = False) -> bool:
@@ -110,24 +107,23 @@ def is_sure(answer: str, question: str, quoted: Quoted, *, stated: bool = False)
 def closest(question: str, passages: Sequence[Passage], embed: Embed | None, most: int = 3) -> tuple[Citation, ...]:
     """The sentences nearest to the question, verbatim, nearest first: for an answer that is not there."""
     read = _Reading(question, passages)
-    asked = claims.statement(question)
     runs = [run for units in read.units for run in units if not run.heading]
-    runs.sort(key=lambda run: (-len(asked.stems & (run.said.stems | run.topic)), run.place, run.start))
+    runs.sort(key=lambda run: (-len(read.question.stems & (run.said.stems | run.topic)), run.place, run.start))
     runs = runs[: 8 * most]
     if embed is not None and runs:
         vectors = embed([question, *(run.text for run in runs)])
         near = {id(run): float(vectors[0] @ vectors[i + 1]) for i, run in enumerate(runs)}
         runs.sort(key=lambda run: (-near[id(run)], run.place, run.start))
-    chosen = {run.text: run for run in reversed(runs)}
-    return tuple(run.citation() for run in runs if chosen[run.text] is run)[:most]
+    first = {run.text: run for run in reversed(runs)}
+    return tuple(run.citation() for run in runs if first[run.text] is run)[:most]
 
 
 # --- the parts of an answer -------------------------------------------------------------------------------------------
 
 _FENCE = re.compile(r"^[ \t]*```[^\n]*\n(?P<code>.*?)(?:^[ \t]*```[^\n]*$|\Z)", re.MULTILINE | re.DOTALL)
 _MARKS = re.compile(r"\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\]")
+_YES_OR_NO = re.compile(r"^\W*(?:yes|no)\b\W*(?=\w)", re.IGNORECASE)
 _OPEN = frozenset("what who whom whose which when where why how".split())
-_PRONOUNS = frozenset("it its they their them we our us he his him she her this these those such".split())
 _UNFINISHED = frozenset("the a an and or of to in on at by for from with is are was were that which than as".split())
 
 
@@ -139,10 +135,9 @@ def _parts(answer: str) -> Iterator[tuple[int, int, bool]]:
             found = True
             yield start, end, False
         if fence:
-            for line in re.finditer(r"[^\n]*\S", answer[fence.start("code") : fence.end("code")]):
+            for line in re.compile(r"[^\s][^\n]*").finditer(answer, *fence.span("code")):
                 found = True
-                start = fence.start("code") + line.start() + len(line[0]) - len(line[0].lstrip())
-                yield start, fence.start("code") + line.end(), True
+                yield line.start(), line.start() + len(line[0].rstrip()), True
             at = fence.end()
     if not found and answer:
         yield 0, len(answer), False
@@ -154,8 +149,6 @@ _ROW = re.compile(r"\s*\|")
 _ITEM = re.compile(r"\s*(?:[-*+•][ \t]|\d{1,3}[.)][ \t])")
 _ENTRY = re.compile(r"\s*(?:[-*+•] )?([\w/-]+(?: [\w/-]+){0,3})(?::[ \t]| {2,})")
 _RULED = re.compile(r"[ \t]*\n[ \t]*\|[ \t:|-]+(?:\n|\Z)")
-_APART = re.compile(r"[^\s.!?,;:] {2,}\S")
-_RULE = re.compile(r"[ \t]*\n[ \t]*([=\-~^\"'*+#])\1{2,}[ \t]*(?:\n|\Z)")
 
 
 @dataclass(slots=True)
@@ -179,9 +172,9 @@ class _Run:
     def text(self) -> str:
         return self.passage.text[self.start : self.end]
 
-    @property
-    def words(self) -> frozenset[str]:
-        return self.said.stems | self.header.stems if self.header else self.said.stems
+    def shared(self, said: Statement) -> int:
+        """How many words of a statement it or its table's header has."""
+        return len(said.stems & (self.said.stems | self.header.stems if self.header else self.said.stems))
 
     def citation(self) -> Citation:
         passage = self.passage
@@ -199,112 +192,85 @@ class _Run:
 def _units(passage: Passage, place: int) -> list[_Run]:
     """The sentences of a passage, each with what stands over it."""
     text = passage.text
-    headings = [claims.words_of(h) for h in passage.headings]
-    base = frozenset(
-        claims.stem(w) for t in (passage.title, *passage.headings) for w in claims.words_of(t) if claims.is_content(w)
-    )
-    section = intro = frozenset[str]()  # of the heading above, and of the sentence before a list or table
-    units: list[_Run] = []
+    headings = [claims.words_of(heading) for heading in passage.headings]
+    topic = claims.stems_of(" ".join((passage.title, *passage.headings)))
+    intro = frozenset[str]()  # of the sentence before a list or table
     header: list[str] = []  # the first row of a table, and those after it whose first cell is empty
     complete = False
-    for start, end in _lines_apart(text):
+    units: list[_Run] = []
+    for start, end in sentence_spans(text, 0, len(text)):
         sentence = text[start:end]
+        unit = _Run(passage, place, start, end, claims.statement(sentence), topic)
+        units.append(unit)
         row = _ROW.match(sentence) is not None
-        ruled = row and _RULED.match(text, end) is not None
         cells = sentence.split("|") if row else []
-        under = row and bool(header) and not complete
-        heads = ruled or (under and (not cells[1].strip() or all(map(claims.years_in, filter(str.strip, cells[2:])))))
-        header = [sentence] if ruled else [*header, sentence] if heads else header if row else []
-        complete = row and not heads
-        said = claims.statement(sentence)
-        unit = _Run(
-            passage, place, start, end, said, base | section, listed=int(row or _ITEM.match(sentence) is not None)
-        )
-        if claims.words_of(sentence) in headings or sentence.startswith("#") or _RULE.match(text, end):
-            unit.heading, section = True, said.stems
-        elif heads:
+        ruled = row and _RULED.match(text, end) is not None
+        goes_on = row and bool(header) and not complete
+        goes_on = goes_on and (not cells[1].strip() or all(map(claims.years_in, filter(str.strip, cells[2:]))))
+        if ruled or goes_on:
+            header = [*header, sentence] if goes_on and not ruled else [sentence]
             unit.heading = True
-        elif row:
-            columns = [[claims.years_in(cell) for cell in line.split("|")] for line in header]
+            continue
+        complete = row
+        header = header if row else []
+        if row:
             unit.header = claims.statement(" ".join(header)) if header else None
+            columns = [[claims.years_in(cell) for cell in line.split("|")] for line in header]
             over = (frozenset[str]().union(*(line[i] for line in columns if i < len(line))) for i in range(len(cells)))
             unit.rows = ((tuple(map(claims.statement, cells)), tuple(over)),)
             unit.topic |= unit.header.stems if unit.header else frozenset()
-            unit.labels = (_label(cells[1]),)
+            unit.labels, unit.listed = (_label(cells[1]),), 1
+        elif claims.words_of(sentence) in headings or sentence.startswith("#"):
+            unit.heading = True
         elif not sentence.endswith(".") and (entry := _ENTRY.match(sentence)):
             unit.labels, unit.listed = (_label(entry[1]),), 1
+        elif _ITEM.match(sentence):
+            unit.listed = 1
         if unit.listed:
             unit.topic |= intro
-        elif not heads:
-            intro = said.stems
-        units.append(unit)
+        else:
+            intro = unit.said.stems
     return units
 
 
 def _label(text: str) -> tuple[frozenset[str], ...]:
-    words = (
-        frozenset(claims.stem(w) for w in claims.words_of(word) if claims.is_content(w))
-        for word in claims.plain(text).split()
-    )
-    return tuple(word for word in words if word)
-
-
-def _named(label: Sequence[frozenset[str]], matter: frozenset[str]) -> bool:
-    """Whether a statement names what a row is of: more than half of its words, or half and the first."""
-    named = [word <= matter for word in label]
-    return not named or 2 * sum(named) + named[0] > len(named)
-
-
-def _lines_apart(text: str) -> Iterator[tuple[int, int]]:
-    """Sentences; the rows of a table without lines, whose columns are two spaces apart, are sentences too."""
-    for start, end in sentence_spans(text, 0, len(text)):
-        lines = list(re.finditer(r"\S[^\n]*", text[start:end]))
-        if len(lines) > 1 and 2 * sum(_APART.search(line[0]) is not None for line in lines) >= len(lines):
-            yield from ((start + line.start(), start + line.end()) for line in lines)
-        else:
-            yield start, end
+    return tuple(stems for word in claims.plain(text).split() if (stems := claims.stems_of(word)))
 
 
 def _joined(units: Sequence[_Run]) -> _Run:
     """Neighbouring sentences as one."""
     if len(units) == 1:
         return units[0]
-    first, said = units[0], [unit.said for unit in units]
-    stems = frozenset().union(*(s.stems for s in said))
-    affirmed = frozenset().union(*(s.stems - s.denied for s in said))
-    values, at = [], 0
-    for each in said:
-        values += [(at + place, value) for place, value in each.values]
-        at += len(each.text) + 1
-    joint = Statement(
-        " ".join(s.text for s in said), tuple(w for s in said for w in s.words), stems, tuple(values),
-        frozenset().union(*(s.denied for s in said)) - affirmed, frozenset().union(*(s.sides for s in said)),
-    )  # fmt: skip
-    header = next((u.header for u in units if u.header), None)
-    topic = first.topic | (header.stems if header else frozenset())
+    first = units[0]
+    header = next((unit.header for unit in units if unit.header), None)
     return _Run(
-        first.passage, first.place, first.start, units[-1].end, joint, topic,
-        rows=tuple(row for u in units for row in u.rows), labels=tuple(label for u in units for label in u.labels),
-        parts=tuple(units), header=header, listed=sum(u.listed for u in units),
-    )  # fmt: skip
+        first.passage,
+        first.place,
+        first.start,
+        units[-1].end,
+        claims.joined([unit.said for unit in units]),
+        first.topic | (header.stems if header else frozenset()),
+        rows=tuple(row for unit in units for row in unit.rows),
+        labels=tuple(label for unit in units for label in unit.labels),
+        parts=tuple(units),
+        header=header,
+        listed=sum(unit.listed for unit in units),
+    )
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    run: _Run
-    share: float  # of the words and values of the sentence, those that stand in the quote or over it
-
-
-@dataclass(frozen=True, slots=True)
 class _Sought:
-    """A sentence of the answer and what may support it. `states`: it says something that needs support."""
+    """A sentence of the answer. `states`: it says something that needs support.
+
+    `candidates`: what may support it, with the share of its words and values that stand there or over it.
+    """
 
     text: str
-    candidates: tuple[_Candidate, ...]
-    states: bool
+    candidates: tuple[tuple[_Run, float], ...]
+    states: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,14 +284,10 @@ class _Claim:
     codes: tuple[str, ...]
     listed: int
 
-    @property
-    def hard(self) -> bool:
-        return bool(self.said.values or self.names or self.codes)
-
-    def overlap(self, there: Statement) -> float:
+    def overlap(self, there: Statement) -> int:
         values = {value.core for _, value in there.values}
-        words = len(self.new & there.stems) + len((self.said.stems - self.new) & there.stems) / 2
-        return words + 2 * sum(value.core in values for value in self.added)
+        words = len(self.new & there.stems) + len(self.said.stems & there.stems)
+        return words + 4 * sum(value.core in values for value in self.added)
 
 
 class _Reading:
@@ -343,7 +305,6 @@ class _Reading:
                         break
                     self.runs.append(_joined(units[first : last + 1]))
         self.texts = [claims.plain(p.text) for p in passages]
-        self.contexts = [claims.plain(" ".join((p.title, *p.headings))) for p in passages]
         self.scales = [claims.scales(text) for text in self.texts]
         self.common = frozenset(w for p in passages for w in re.findall(r"(?<!\w)[a-z]\w*", p.text))
 
@@ -352,15 +313,17 @@ class _Reading:
         if code:
             return self._verbatim(text)
         claim = self._claim(text)
-        headline = bool(re.match(r"#{1,6}\s", text)) or (text.endswith(":") and not claim.hard)
+        hard = claim.said.values or claim.names or claim.codes
+        if re.match(r"#{1,6}\s", text) or (text.endswith(":") and not hard):
+            return _Sought(text, (), states=False)
         unfinished = text[-1:].isalnum() and claim.said.words[-1:] and claim.said.words[-1] in _UNFINISHED
-        if headline or unfinished or not (claim.new or claim.added):
-            return _Sought(text, (), states=not headline)
-        return _Sought(text, tuple(self._candidates(claim)), states=True)
+        if unfinished or not (claim.new or claim.added):
+            return _Sought(text, ())
+        return _Sought(text, tuple(self._candidates(claim)))
 
     def _claim(self, text: str) -> _Claim:
         asked = self.question
-        said = claims.statement(re.sub(r"^\W*(?:yes|no)\b\W*(?=\w)", "", text, flags=re.IGNORECASE))
+        said = claims.statement(_YES_OR_NO.sub("", text))
         affirms = said.words in (("yes",), ("no",))
         if affirms:  # what is affirmed or denied is the question
             said = asked
@@ -374,81 +337,55 @@ class _Reading:
         listed += len(re.findall(r",\s(?!\d{4}\b)", text)) if listed else 0
         return _Claim(said, new, added, tuple(names), tuple(codes), listed + 1)
 
-    def _candidates(self, claim: _Claim) -> list[_Candidate]:
+    def _candidates(self, claim: _Claim) -> list[tuple[_Run, float]]:
         """The quotes with the most of its words of those that nothing speaks against, shorter ones first among equals."""
-        said, found = claim.said, list[_Candidate]()
-        nearest, against = self._standing(said)
+        said, found = claim.said, list[tuple[_Run, float]]()
+        nearest = [max((u.shared(said) for u in units if not u.heading), default=0) for units in self.units]
+        against = [self._against(said, units) for units in self.units]
         pool = [run for run in self.runs if claim.added or claim.new & (run.said.stems | run.topic)]
         for run in sorted(pool, key=lambda run: (-claim.overlap(run.said), run.end - run.start, run.text)):
             parts = run.parts or (run,)
-            words = [len(said.stems & part.words) for part in parts]
-            near = [part for part, n in zip(parts, words, strict=True) if n >= NEAR * nearest[run.place]]
+            near = [part for part in parts if part.shared(said) >= NEAR * nearest[run.place]]
             if (
                 run.listed <= claim.listed
                 and all(_named(label, said.stems | self.question.stems) for label in run.labels)
                 and (len(parts) == 1 or (_adds(said, parts[0], parts[1:]) and _adds(said, parts[-1], parts[:-1])))
-                and max(words) > against[run.place]
+                and max(part.shared(said) for part in parts) > against[run.place]
                 and self._holds(claim, run, near)
             ):
                 shared = len(said.stems & (run.said.stems | run.topic)) + len(said.values)
-                found.append(_Candidate(run, shared / (len(said.stems) + len(said.values))))
+                found.append((run, shared / (len(said.stems) + len(said.values))))
             if len(found) == CANDIDATES:
                 break
-        return sorted(found, key=lambda c: (-c.share, c.run.end - c.run.start, c.run.text, c.run.place))[:COMPARED]
+        return sorted(found, key=lambda each: (-each[1], each[0].end - each[0].start))[:COMPARED]
 
-    def _standing(self, said: Statement) -> tuple[list[int], list[int]]:
-        """For each passage how many words of it the nearest sentence has, and the nearest of those that say otherwise."""
-        nearest, against = [0] * len(self.units), [-1] * len(self.units)
-        for place, units in enumerate(self.units):
-            for unit in units:
-                words = len(said.stems & unit.words)
-                if not unit.heading:
-                    nearest[place] = max(nearest[place], words)
-                    if words > max(1, against[place]) and self._contradicts(said, unit):
-                        against[place] = words
-        return nearest, against
+    def _against(self, said: Statement, units: Iterable[_Run]) -> int:
+        """How many words of a statement the nearest sentence has that says otherwise; -1: there is none."""
+        shared = [(unit.shared(said), unit) for unit in units if not unit.heading]
+        return max((n for n, unit in shared if n > 1 and claims.contradict(said, unit.said, self.question)), default=-1)
 
     def _holds(self, claim: _Claim, run: _Run, near: Sequence[_Run]) -> bool:
         """Whether every value, name and code stands in a sentence that is `near`, and nothing in the quote speaks against it."""
-        header = [run.header] if run.header else []
-        values = [value for each in (*(part.said for part in near), *header) for _, value in each.values]
+        there = [*(part.said for part in near), *([run.header] if run.header else [])]
+        values = [value for each in there for _, value in each.values]
+        context = claims.plain(" ".join((run.passage.title, *run.passage.headings)))
         missing = claims.missing_values(claim.said, values, self.scales[run.place])
-        if missing and not self._around(claim, run, missing):
-            return False
-        text = " ".join([*(part.said.text for part in near), *(each.text for each in header), self.contexts[run.place]])
-        pronoun = not _PRONOUNS.isdisjoint(word for part in near for word in part.said.words)
-        named = f"{self.question.text} {text} {run.said.text if pronoun else ''}"
-        words = {*claims.words_of(named), *map(str.casefold, re.findall(r"[\w'’&-]+", named))}
+        if missing:  # what the question says too may stand elsewhere in the passage
+            around = [claims.statement(context), *(unit.said for unit in self.units[run.place])]
+            elsewhere = {value.core for each in around for _, value in each.values}
+            if any(value in claim.added or value.core not in elsewhere for value in missing):
+                return False
+        text = " ".join([*(each.text for each in there), context])
         for code in claim.codes:
             asked = claims.stands(code, self.question.text) and claims.stands(code, self.texts[run.place])
             if not asked and not claims.stands(code, text):
                 return False
+        named = f"{self.question.text} {text}"
+        words = {*claims.words_of(named), *map(str.casefold, re.findall(r"[\w'’&-]+", named))}
         return (
             all(name.casefold() in words for name in claim.names)
-            and not self._contradicts(claim.said, run)
+            and not claims.contradict(claim.said, run.said, self.question)
             and not any(claims.other_column(claim.said, cells, years) for cells, years in run.rows)
-        )
-
-    def _around(self, claim: _Claim, run: _Run, missing: Sequence[Value]) -> bool:
-        """Whether the values are only the question's and stand in the passage, though not in another entry of the same matter."""
-        if any(value in claim.added for value in missing):
-            return False
-        units = self.units[run.place]
-        least = max(1.0, NEAR * len(claim.new & run.words))
-        beside = [unit for unit in units if len(claim.new & unit.words) >= least] if run.listed else []
-        wanted = {value.core for value in missing}
-        if wanted & {value.core for unit in beside for _, value in unit.said.values}:
-            return False
-        over = claims.statement(self.contexts[run.place])
-        return wanted <= {value.core for each in (over, *(unit.said for unit in units)) for _, value in each.values}
-
-    def _contradicts(self, said: Statement, run: _Run) -> bool:
-        there = run.said
-        return (
-            claims.opposed(said, there, self.question.sides)
-            or claims.denies(said, there)
-            or claims.reversed_roles(said, there)
-            or claims.misaligned(said, there)
         )
 
     def _verbatim(self, code: str) -> _Sought:
@@ -457,16 +394,22 @@ class _Reading:
         for place, passage in enumerate(self.passages):
             if match := pattern.search(passage.text):
                 run = _Run(passage, place, *match.span(), claims.statement(""), frozenset())
-                return _Sought(code, (_Candidate(run, 1.0),), states=True)
-        return _Sought(code, (), states=True)
+                return _Sought(code, ((run, 1.0),))
+        return _Sought(code, ())
+
+
+def _named(label: Sequence[frozenset[str]], matter: frozenset[str]) -> bool:
+    """Whether a statement names what a row is of: at least half of its words."""
+    return 2 * sum(word <= matter for word in label) >= len(label)
 
 
 def _adds(said: Statement, part: _Run, others: Sequence[_Run]) -> bool:
     """Whether a sentence of a longer quote has a word or value of the statement that its neighbours have not."""
-    if said.stems & part.said.stems - frozenset().union(*(other.said.stems for other in others)):
-        return True
-    elsewhere = {value.core for other in others for _, value in other.said.values}
-    return bool({value.core for _, value in said.values} & {value.core for _, value in part.said.values} - elsewhere)
+    elsewhere = claims.joined([other.said for other in others])
+    values = {value.core for _, value in said.values} & {value.core for _, value in part.said.values}
+    return bool(
+        said.stems & part.said.stems - elsewhere.stems or values - {value.core for _, value in elsewhere.values}
+    )
 
 
 # --- how near ---------------------------------------------------------------------------------------------------------
@@ -474,13 +417,12 @@ def _adds(said: Statement, part: _Run, others: Sequence[_Run]) -> bool:
 
 def _cosines(found: Sequence[_Sought], embed: Embed | None) -> list[list[float | None]]:
     """For each candidate of each sentence the cosine of its quote with the sentence; None where there is no embedder."""
-    if embed is None:
+    texts = [text for s in found if s.candidates for text in (s.text, *(run.text for run, _ in s.candidates))]
+    if embed is None or not texts:
         return [[None] * len(sought.candidates) for sought in found]
-    texts = list(
-        dict.fromkeys(text for s in found for text in (s.text, *(c.run.text for c in s.candidates)) if s.candidates)
-    )
-    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
-    return [[float(vectors[s.text] @ vectors[c.run.text]) for c in s.candidates] for s in found]
+    texts = list(dict.fromkeys(texts))
+    vectors = dict(zip(texts, embed(texts), strict=True))
+    return [[float(vectors[s.text] @ vectors[run.text]) for run, _ in s.candidates] for s in found]
 
 
 # A logistic regression, fitted on the development half of benchmarks/support_pairs.jsonl: constant, words, cosine.
@@ -488,7 +430,7 @@ _WORDS = (-4.41, 6.24, 0.0)
 _MEANING = (-5.65, 5.2, 2.9)
 
 
-def _likeness(candidate: _Candidate, cosine: float | None) -> float:
+def _likeness(run: _Run, share: float, cosine: float | None) -> float:
     """From 0 to 1, how near a quote is to a sentence that nothing in it speaks against."""
-    weights = _WORDS if cosine is None or candidate.run.rows else _MEANING  # a row means little alone
-    return 1 / (1 + math.exp(-(weights[0] + weights[1] * candidate.share + weights[2] * (cosine or 0.0))))
+    constant, words, meaning = _WORDS if cosine is None or run.rows else _MEANING  # a row means little alone
+    return 1 / (1 + math.exp(-(constant + words * share + meaning * (cosine or 0.0))))

@@ -11,14 +11,14 @@ import json
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from openbook.codec import convert, parse_json
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.knowledge.sentences import sentence_spans
-from openbook.records import Content, HeadingMark, PageSpan, PassageSpan
+from openbook.records import Content, HeadingMark, PassageSpan
 
 SPLITTER_VERSION = "2"
 
@@ -86,58 +86,22 @@ def split(content: Content, *, passage_chars: int = 900, overlap_chars: int = 0)
     inside a run of it that is at least `passage_chars` long, or one less before the text's last visible character, where
     that must keep the white space after it.
 
-    Without overlap the spans cover the text exactly. With `overlap_chars` a span begins up to that much earlier, at a sentence
-    of the same page and section, and still keeps the limit; starts still rise strictly.
+    Without overlap the spans cover the text exactly. With `overlap_chars` (below `passage_chars`) a span begins up to that
+    much earlier, at a sentence of the same page and section, and still keeps the limit; starts still rise strictly.
     """
-    if passage_chars < 1:
-        raise ValueError(f"passage_chars is {passage_chars}, it must be at least 1")
-    if not 0 <= overlap_chars < passage_chars:
-        raise ValueError(
-            f"the overlap is {overlap_chars}, it must be at least 0 and below passage_chars ({passage_chars})"
-        )
-    marks = _Marks(content)
-    packer = _Packer(
-        content.text, marks, passage_chars - overlap_chars, _visible_end(content.text, 0, len(content.text))
-    )
-    spans = list(packer.spans())
-    if overlap_chars:
-        befores = [0, *(start for start, _ in spans)]
-        spans = [
-            (packer.sentence_before(before, start, end, overlap_chars), end)
-            for before, (start, end) in zip(befores, spans, strict=False)
-        ]
-    return [marks.passage(start, end) for start, end in spans]
-
-
-class _Marks:
-    """Headings and pages of a document by offset; answers in logarithmic time."""
-
-    def __init__(self, content: Content) -> None:
-        self.text = content.text
-        inside = (mark for mark in content.headings if 0 <= mark.start < len(content.text))
-        self.headings: list[HeadingMark] = sorted(inside, key=lambda mark: mark.start)
-        self.heading_starts = [mark.start for mark in self.headings]
-        self.paths = _paths(self.headings)
-        self.pages: Sequence[PageSpan] = content.pages
-        self.page_starts = [page.start for page in content.pages]
-
-    def passage(self, start: int, end: int) -> PassageSpan:
-        visible = _VISIBLE.search(self.text, start, end)
-        at = visible.start() if visible else start
-        section = self.section(at)
-        path = self.paths[section] if section >= 0 else ()
-        return PassageSpan(start, end, self.pages[self.page(at)].number if self.pages else None, path)
-
-    def page(self, at: int) -> int:
-        """The index of the last page that begins at or before `at`; 0 before the first."""
-        return max(bisect_right(self.page_starts, at) - 1, 0)
-
-    def section(self, at: int) -> int:
-        """The index of the last heading that begins at or before `at`; -1 before the first."""
-        return bisect_right(self.heading_starts, at) - 1
-
-    def section_end(self, section: int) -> int:
-        return self.heading_starts[section + 1] if section + 1 < len(self.headings) else len(self.text)
+    packer = _Packer(content, passage_chars - overlap_chars)
+    found: list[PassageSpan] = []
+    before = 0
+    for start, end in packer.spans():
+        at = packer.visible(start, end)
+        section, page = packer.section(start if at is None else at), packer.page(start if at is None else at)
+        begin = start
+        if overlap_chars and at is not None:
+            begin = packer.sentence_before(before, start, overlap_chars, section, page)
+        number = content.pages[page].number if content.pages else None
+        found.append(PassageSpan(begin, end, number, packer.paths[section] if section >= 0 else ()))
+        before = start
+    return found
 
 
 def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
@@ -152,127 +116,116 @@ def _paths(headings: list[HeadingMark]) -> list[tuple[str, ...]]:
     return paths
 
 
-@dataclass(slots=True)
 class _Packer:
-    text: str
-    marks: _Marks
-    limit: int
-    visible: int  # where the white space at the end of the text begins
+    """A document's text with its headings and pages, which are looked up by offset in logarithmic time."""
+
+    def __init__(self, content: Content, limit: int) -> None:
+        self.text = content.text
+        self.limit = limit
+        inside = (mark for mark in content.headings if 0 <= mark.start < len(content.text))
+        self.headings: list[HeadingMark] = sorted(inside, key=lambda mark: mark.start)
+        self.heading_starts = [mark.start for mark in self.headings]
+        self.page_starts = [page.start for page in content.pages]
+        self.paths = _paths(self.headings)
+        self.end = self.visible_end(0, len(content.text))  # where the white space at the end begins
+
+    def page(self, at: int) -> int:
+        """The index of the last page that begins at or before `at`; 0 before the first."""
+        return max(bisect_right(self.page_starts, at) - 1, 0)
+
+    def section(self, at: int) -> int:
+        """The index of the last heading that begins at or before `at`; -1 before the first."""
+        return bisect_right(self.heading_starts, at) - 1
+
+    def visible(self, start: int, end: int) -> int | None:
+        """Where the first visible character stands."""
+        found = _VISIBLE.search(self.text, start, end)
+        return found.start() if found else None
+
+    def visible_end(self, start: int, end: int) -> int:
+        while end > start and self.text[end - 1].isspace():
+            end -= 1
+        return end
 
     def spans(self) -> Iterator[_Span]:
         start = end = 0  # the passage under way
         for atom_start, atom_end in self._atoms():
-            visible_end = _visible_end(self.text, atom_start, atom_end)
+            visible_end = self.visible_end(atom_start, atom_end)
             if atom_end == len(self.text) and atom_end - visible_end < self.limit:
                 visible_end = atom_end  # nothing follows that could take the last white space
             if end > start and self._ends_before(start, end, atom_start, visible_end):
                 yield start, end
                 start = end
             end = atom_end
-            if self._too_large(start, visible_end):
-                for cut in self._cuts(start, visible_end):
-                    yield start, cut
-                    start = cut
-            while self._too_large(start, end):  # white space that does not fit goes to the next passage
+            while visible_end - start > self.limit:
+                # Something visible is left for the last passage.
+                cut = self._cut(start, max(min(start + self.limit, self.end - 1), start + 1))
+                yield start, cut
+                start = cut
+            while end - start > self.limit:  # white space that does not fit goes to the next passage
                 yield start, start + self.limit
                 start += self.limit
         if end > start:
             yield start, end
 
-    def _too_large(self, start: int, end: int) -> bool:
-        return end - start > self.limit
-
     def _atoms(self) -> Iterator[_Span]:
         """Paragraphs with the blank lines after them, cut at headings and pages. The first begins at 0."""
-        marked = (at for at in (*self.marks.heading_starts, *self.marks.page_starts) if at < self.visible)
-        forced = sorted({*marked, len(self.text)})
-        start = at = 0
-        for stop in forced:
-            if not start < stop <= len(self.text):
-                continue
+        forced = {at for at in (*self.heading_starts, *self.page_starts) if 0 < at < self.end}
+        start = 0
+        for stop in sorted({*forced, len(self.text)}):
             for blank in _BLANK_LINES.finditer(self.text, start, stop):
-                if _VISIBLE.search(self.text, start, blank.start()):
-                    at = start
+                if self.visible(start, blank.start()) is not None:
+                    yield start, blank.end()
                     start = blank.end()
-                    yield at, start
             if stop > start:
                 yield start, stop
             start = stop
 
     def _ends_before(self, start: int, end: int, atom: int, visible_end: int) -> bool:
         """Whether the passage [start, end) ends before the paragraph that begins at `atom`."""
-        visible = _VISIBLE.search(self.text, start, end)
-        if visible_end <= atom or not visible:
+        first, following = self.visible(start, end), self.visible(atom, visible_end)
+        if visible_end <= atom or first is None:
             return False
-        if self._other_page(visible.start(), atom, visible_end):
+        if following is not None and self.page(following) != self.page(first):
             return True
         small = end - start < self.limit * _SMALL
-        if self._too_large(start, visible_end) and not (small and self._too_large(atom, visible_end)):
+        if visible_end - start > self.limit and not (small and visible_end - atom > self.limit):
             return True  # it does not fit, unless it has to be cut somewhere anyway
-        section = self.marks.section(atom)
-        if section >= 0 and self.marks.heading_starts[section] == atom:
-            return not (small and self._joins(start, end, section))
-        return False
+        section = self.section(atom)
+        begins = section >= 0 and self.heading_starts[section] == atom
+        return begins and not (small and self._joins(start, end, self.section(first), section))
 
-    def _other_page(self, at: int, atom: int, atom_end: int) -> bool:
-        """Whether what is visible of the paragraph at `atom` is on another page than the visible character `at`."""
-        visible = _VISIBLE.search(self.text, atom, atom_end)
-        return visible is not None and self.marks.page(visible.start()) != self.marks.page(at)
-
-    def _joins(self, start: int, end: int, section: int) -> bool:
-        """Whether a small passage goes on into `section`: a sibling or descendant of the section it began in."""
-        visible = _VISIBLE.search(self.text, start, end)
-        first = self.marks.section(visible.start() if visible else start)
-        if first >= 0 and self.marks.headings[section].level < self.marks.headings[first].level:
+    def _joins(self, start: int, end: int, first: int, section: int) -> bool:
+        """Whether a small passage of the section `first` goes on into `section`: a sibling or descendant of that."""
+        if first >= 0 and self.headings[section].level < self.headings[first].level:
             return False
-        section_end = _visible_end(self.text, end, self.marks.section_end(section))
-        return not self._too_large(start, section_end) or self._only_headings(start, end, section)
-
-    def _only_headings(self, start: int, end: int, section: int) -> bool:
-        """Whether [start, end) is not much more than the headings in it, each perhaps with lines over and under it."""
-        first = bisect_right(self.marks.heading_starts, start - 1)
-        room = sum(3 * len(mark.title) + 12 for mark in self.marks.headings[first:section])
-        return end - start <= room
-
-    def _cuts(self, start: int, end: int) -> Iterator[int]:
-        """Where to cut text that does not fit, until the rest does."""
-        while self._too_large(start, end):
-            # Something visible is left for the last passage.
-            start = self._cut(start, max(min(start + self.limit, self.visible - 1), start + 1))
-            yield start
+        section_end = self.visible_end(end, [*self.heading_starts[section + 1 : section + 2], len(self.text)][0])
+        # Or it is not much more than the headings in it, each perhaps with lines over and under it.
+        inside = self.headings[bisect_right(self.heading_starts, start - 1) : section]
+        only_headings = end - start <= sum(3 * len(mark.title) + 12 for mark in inside)
+        return section_end - start <= self.limit or only_headings
 
     def _cut(self, start: int, end: int) -> int:
         """The best cut in (start, end]. At `end` the text goes on."""
-        visible = _VISIBLE.search(self.text, start, end)
-        if not visible:
+        visible = self.visible(start, end)
+        if visible is None:
             return end
-        low = max(start + int(self.limit * _SMALL), visible.start()) + 1
-        if low >= end:
-            return self._hard(start, end)
-        sentences = [at for at, _ in sentence_spans(self.text, low - 1, end) if at >= low]
-        if sentences:
-            return self._line_start(sentences[-1], low)
-        line = self.text.rfind("\n", low, end)
-        if line >= 0:
-            return line + 1
-        for at in range(end, low, -1):
-            if _SPACE.match(self.text[at - 1]):
-                return at
-        return self._hard(start, end)
-
-    def sentence_before(self, low: int, start: int, end: int, overlap: int) -> int:
-        """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
-        visible = _VISIBLE.search(self.text, start, end)
-        if not visible:
-            return start
-        section, page = self.marks.section(visible.start()), self.marks.page(visible.start())
-        first = max(
-            low + 1,
-            self.marks.heading_starts[section] if section >= 0 else 0,
-            self.marks.page_starts[page] if self.marks.pages else 0,
-        )
-        fitting = (at for at, _ in sentence_spans(self.text, low, start) if at >= first and start - at <= overlap)
-        return next(fitting, start)
+        low = max(start + int(self.limit * _SMALL), visible) + 1
+        if low < end:
+            sentences = [at for at, _ in sentence_spans(self.text, low - 1, end) if at >= low]
+            if sentences:
+                return self._line_start(sentences[-1], low)
+            line = self.text.rfind("\n", low, end)
+            if line >= 0:
+                return line + 1
+            for at in range(end, low, -1):
+                if _SPACE.match(self.text[at - 1]):
+                    return at
+        # Anywhere, but not inside what is one character to the eye, if that is not the whole passage.
+        cut = end
+        while cut > start + 1 and _belongs(self.text[cut - 1], self.text[cut]):
+            cut -= 1
+        return cut if cut > start + 1 else end
 
     def _line_start(self, at: int, low: int) -> int:
         """`at`, or the start of its line where only its indentation stands between."""
@@ -281,18 +234,15 @@ class _Packer:
             back -= 1
         return back if back >= low and self.text[back - 1] == "\n" else at
 
-    def _hard(self, start: int, end: int) -> int:
-        """`end`, moved back out of what is one character to the eye, if that is not the whole passage."""
-        cut = end
-        while cut > start + 1 and _belongs(self.text[cut - 1], self.text[cut]):
-            cut -= 1
-        return cut if cut > start + 1 else end
-
-
-def _visible_end(text: str, start: int, end: int) -> int:
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return end
+    def sentence_before(self, low: int, start: int, overlap: int, section: int, page: int) -> int:
+        """The first sentence after `low` that is at most `overlap` before `start` and in its page and section."""
+        first = max(
+            low + 1,
+            self.heading_starts[section] if section >= 0 else 0,
+            self.page_starts[page] if self.page_starts else 0,
+        )
+        fitting = (at for at, _ in sentence_spans(self.text, low, start) if at >= first and start - at <= overlap)
+        return next(fitting, start)
 
 
 def _belongs(before: str, after: str) -> bool:

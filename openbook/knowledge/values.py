@@ -6,7 +6,7 @@ Conservative: what could be read in two ways is read in none. Units are kept apa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -23,7 +23,7 @@ _UNITS_BY_NAME = {
     "celsius": "°c", "fahrenheit": "°f", "kilobyte": "kb kilobyte kilobytes", "megabyte": "mb megabyte megabytes",
     "gigabyte": "gb gigabyte gigabytes", "terabyte": "tb terabyte terabytes",
 }  # fmt: skip
-UNITS = {form: unit for unit, forms in _UNITS_BY_NAME.items() for form in forms.split()}
+_UNITS = {form: unit for unit, forms in _UNITS_BY_NAME.items() for form in forms.split()}
 
 SMALL_NUMBERS = dict(zip(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -31,35 +31,36 @@ SMALL_NUMBERS = dict(zip(
 ))  # fmt: skip
 TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12}
-MOST_CHARS = 4_000
-MOST_DIGITS = 25  # what is longer is an identifier
 _MONEY_SCALES = {**_SCALES, "k": 1000, "m": 10**6, "mn": 10**6, "bn": 10**9, "b": 10**9}
-_TWO_WAYS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.500: one and a half, or fifteen hundred
-NUMBER_WORDS = frozenset({*SMALL_NUMBERS, *TENS, *_SCALES})
+_SPELLED = {**SMALL_NUMBERS, **TENS, **_SCALES}
+NUMBER_WORDS = frozenset(_SPELLED)
+_MOST_CHARS = 4_000
+_MOST_DIGITS = 25  # what is longer is an identifier
 
 MONTHS = "january february march april may june july august september october november december".split()
 WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _MONTH_NUMBERS = {form: i for i, month in enumerate(MONTHS, 1) for form in (month, month[:3])} | {"sept": 9}
 _MONTH = "(?P<month>" + "|".join(sorted(_MONTH_NUMBERS, key=len, reverse=True)) + r")\b\.?"
 _DAY, _YEAR = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?", r"(?P<year>\d{4})"
-_DATES = [
+_BEGINS = r"(?<![\w.,:/-])"
+_DATES_AND_TIMES = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"(?<![\w.,:/-]){_YEAR}-(?P<number>\d\d)-(?P<day>\d\d)(?![\w-])",
-        rf"(?<![\w.,:/-]){_DAY}(?: of)?[ -]{_MONTH}(?:(?:,? |-){_YEAR}(?![\w:]))?",
+        rf"{_BEGINS}{_YEAR}-(?P<month>\d\d)-(?P<day>\d\d)(?![\w-])",
+        rf"{_BEGINS}{_DAY}(?: of)?[ -]{_MONTH}(?:(?:,? |-){_YEAR}(?![\w:]))?",
         rf"\b{_MONTH} {_DAY}(?![\w:])(?:,? {_YEAR}(?![\w:]))?",
         rf"\b{_MONTH} {_YEAR}(?![\w:])",
+        rf"{_BEGINS}(?P<hour>\d{{1,2}})(?:[:.](?P<minute>\d\d))? ?(?P<half>[ap])\.?m\b\.?",
+        rf"{_BEGINS}(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?![\w:]|\.\d)",
+        r"\b(?P<hour>noon|midday|midnight)\b",
+        r"\b(?P<hour>[a-z]+|\d{1,2}) o.clock\b",
     )
 ]
-_TIME = re.compile(
-    r"(?<![\w.,:/-])(?P<hour>\d{1,2})(?:[:.](?P<minute>\d\d))? ?(?P<half>[ap])\.?m\b\.?"
-    r"|(?<![\w.,:/-])(?P<hour2>\d{1,2}):(?P<minute2>\d\d)(?![\w:]|\.\d)"
-    r"|\b(?P<word>noon|midday|midnight)\b|\b(?P<spoken>[a-z]+|\d{1,2}) o.clock\b",
-    re.IGNORECASE,
-)
+_HOURS = {**SMALL_NUMBERS, "noon": 12, "midday": 12, "midnight": 0}
 _DIGITS = re.compile(
     r"([€$£])?([-−]?)(\d{1,3}(?:[,'’\u00a0\u2009\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)(%|°[cf]?|€|[a-z]+)?"
 )
+_TWO_WAYS = re.compile(r"[1-9]\d{0,2}\.\d{3}")  # 1.500: one and a half, or fifteen hundred
 _CHUNK = re.compile(r"(?:\d[\u00a0\u2009\u202f](?=\d{3}(?!\d))|\S)+")
 _GLUE = frozenset(
     "the a an on in at by of about around approximately roughly some up to least most no more less fewer than within for "
@@ -71,12 +72,12 @@ _BOUNDS = frozenset("not never than over under above below before after until si
 LIMITS = _BOUNDS - {"since", "until", "before", "after"}
 _NOT_A_NUMBER_AFTER = frozenset("no this that the each any every some which another".split())
 _NOT_A_NUMBER_BEFORE = frozenset("of can may must should could would will is was has had who that another".split())
-_WEEKDAY = re.compile(rf"\b(?:{'|'.join(WEEKDAYS)})\b,?", re.IGNORECASE)
+_FRACTIONS = frozenset("half halves third thirds quarter quarters".split())
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """`core` tells what kind it is and decides; `detail` (a unit, a year) must agree where both sides state it.
+    """`core` tells what kind it is and decides; `detail` (a unit or rate, a year) must agree where both sides state it.
 
     `known`: the unit is one of measure or money, and not just a word that follows. `bound`: the word that turns it into
     "more than", "not", "before" ...
@@ -84,7 +85,6 @@ class Value:
 
     core: tuple[str, ...]
     detail: str = ""
-    per: str = ""
     known: bool = False
     bound: str = ""
 
@@ -97,7 +97,7 @@ def accepted_value(text: str) -> Value | None:
     """What an accepted answer states if it states one value and nothing else."""
     located, rest = _read(text)
     found = _different(located)
-    return found[0] if len(found) == 1 and rest <= _GLUE else None
+    return found[0] if len(found) == 1 and rest <= _GLUE.union(WEEKDAYS) else None
 
 
 def stated_values(text: str) -> list[Value]:
@@ -114,82 +114,79 @@ def same_value(stated: Value, accepted: Value) -> bool:
     """The same core and, what the accepted one says of unit, rate or year, said too or (a unit) left out."""
     if stated.core != accepted.core or stated.bound != accepted.bound:
         return False
-    if stated.kind == "number":
-        return _agree(stated.detail, accepted.detail, stated.known) and not (
-            stated.per and accepted.per and stated.per != accepted.per
-        )
-    return not accepted.detail or stated.detail == accepted.detail
+    if stated.kind != "number":
+        return not accepted.detail or stated.detail == accepted.detail
+    if not accepted.detail:
+        return stated.known or not stated.detail
+    return not stated.detail or _fits(stated.detail, accepted.detail)
 
 
 def contradicts(stated: Value, accepted: Value) -> bool:
     """The same core with a unit, rate or year that cannot both be right."""
-    if stated.core != accepted.core:
-        return False
-    if stated.kind == "number" and not (stated.known and accepted.known):
-        return False
-    return (bool(stated.detail and accepted.detail) and stated.detail != accepted.detail) or (
-        bool(stated.per and accepted.per) and stated.per != accepted.per
-    )
+    return stated.core == accepted.core and not details_agree(stated, accepted)
 
 
-def _agree(stated: str, accepted: str, known: bool) -> bool:
-    """Whether the word after the stated number fits. A unit of measure that only one side has is let pass."""
-    if not accepted:
-        return known or not stated
-    return not stated or stated == accepted or stated.startswith(accepted + " ")
+def details_agree(one: Value, other: Value) -> bool:
+    """Whether two values of one kind may have one unit, rate or year: one says none, or both say the same."""
+    if one.kind == "number" and not (one.known and other.known):
+        return True
+    return not one.detail or not other.detail or _fits(one.detail, other.detail)
+
+
+def _fits(stated: str, accepted: str) -> bool:
+    return stated == accepted or stated.startswith(f"{accepted} ") or accepted.startswith(f"{stated} per ")
 
 
 def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
     """(values with their places, words that are no part of them). Of a very long text none."""
-    if len(text) > MOST_CHARS:
+    if len(text) > _MOST_CHARS:
         return [], {text[:40]}
-    text = _WEEKDAY.sub(" ", " ".join(re.split(r"[ \t\n]+", text)).strip())
+    text = " ".join(re.split(r"[ \t\n]+", text)).strip()
     found: list[tuple[int, Value]] = []
-    for pattern, read in (*((pattern, _date) for pattern in _DATES), (_TIME, _time)):
-
-        def blank(match: re.Match[str], read: Callable[[re.Match[str]], Value | None] = read) -> str:
-            value = read(match)
-            if value is None:
-                return match[0]
-            found.append((match.start(), value))
-            return ";".center(len(match[0]))
-
-        text = pattern.sub(blank, text)
-    numbers, rest = _numbers(text)
+    for pattern in _DATES_AND_TIMES:
+        for match in pattern.finditer(text):
+            said = {name: written for name, written in match.groupdict().items() if written}
+            if value := _time(said) if "hour" in said else _date(said):
+                found.append((match.start(), value))
+                text = text[: match.start()] + ";".center(len(match[0])) + text[match.end() :]
+    numbers, rest = _numbers(list(_tokens(text)))
     return [*found, *numbers], rest
 
 
 def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
-    """Each value once: dates and times, then numbers."""
-    values = [value for _, value in located]
-    return list(
-        dict.fromkeys([*(v for v in values if v.kind != "number"), *_joined(v for v in values if v.kind == "number")])
-    )
+    """Each value once: dates and times, then numbers.
+
+    `28 (twenty-eight) days` states one number; the more telling of two that say the same stays.
+    """
+    kept: list[Value] = []
+    for value in sorted((value for _, value in located), key=lambda value: value.kind == "number"):
+        twin = None
+        if value.kind == "number":
+            twin = next((k for k in kept if k.core == value.core and not (k.detail and value.detail)), None)
+        if twin and value.detail:
+            kept[kept.index(twin)] = value
+        elif not twin:
+            kept.append(value)
+    return list(dict.fromkeys(kept))
 
 
-def _date(match: re.Match[str]) -> Value | None:
-    groups = match.groupdict()
-    month = int(groups.get("number") or 0) or _MONTH_NUMBERS.get((groups.get("month") or "").lower(), 0)
-    day = int(groups.get("day") or 0)
-    if not 1 <= month <= 12 or day > 31 or ("day" in groups and not day):
+def _date(said: Mapping[str, str]) -> Value | None:
+    month = _MONTH_NUMBERS.get(said["month"].lower()) or int(said["month"])
+    day = int(said.get("day", 0))
+    if not 1 <= month <= 12 or day > 31 or ("day" in said and not day):
         return None
-    if groups.get("month") in ("may", "march", "mar") and not groups.get("year"):
+    if said["month"] in ("may", "march", "mar") and "year" not in said:
         return None  # "at most 12 may attend"
-    return Value(("date", str(month), str(day)), groups.get("year") or "")
+    return Value(("date", str(month), str(day)), said.get("year", ""))
 
 
-def _time(match: re.Match[str]) -> Value | None:
-    if match["word"]:
-        return Value(("time", "0:00" if match["word"].lower() == "midnight" else "12:00"))
-    if match["spoken"]:
-        word = match["spoken"].lower()
-        hour, minute = int(word) if word.isdigit() else SMALL_NUMBERS.get(word, 99), 0
-    else:
-        hour, minute = int(match["hour"] or match["hour2"]), int(match["minute"] or match["minute2"] or 0)
-    if match["half"]:
+def _time(said: Mapping[str, str]) -> Value | None:
+    hour = int(said["hour"]) if said["hour"].isdecimal() else _HOURS.get(said["hour"].lower(), 99)
+    minute = int(said.get("minute", 0))
+    if "half" in said:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + (12 if match["half"].lower() == "p" else 0)
+        hour = hour % 12 + (12 if said["half"] in "pP" else 0)
     return Value(("time", f"{hour}:{minute:02}")) if hour < 24 and minute < 60 else None
 
 
@@ -209,69 +206,51 @@ def _tokens(text: str) -> Iterator[_Token]:
     for match in _CHUNK.finditer(text):
         chunk = match[0].strip("()[]\"“”'‘’*_`!?;:")
         bare = chunk.rstrip(".,")
-        ends = chunk != bare or match[0][-1] in ")]!?;:"
-        digits = _DIGITS.fullmatch(bare) if len(bare) <= MOST_DIGITS else None
-        if digits and not _TWO_WAYS.fullmatch(digits[3]) and _is_unit(digits[4], money=bool(digits[1])):
-            number = Decimal(re.sub(r"[,'’\s]", "", digits[3])) * (-1 if digits[2] else 1)
-            number *= _MONEY_SCALES.get(digits[4] or "", 1) if digits[1] else _SCALES.get(digits[4] or "", 1)
-            yield _Token(bare, match.start(), number, UNITS.get(digits[1] or digits[4] or "", ""), ends)
-        elif bare:
-            yield _Token(bare, match.start(), None, "", ends)
+        token = _Token(bare, match.start(), ends=chunk != bare or match[0][-1] in ")]!?;:")
+        digits = _DIGITS.fullmatch(bare) if len(bare) <= _MOST_DIGITS else None
+        if digits and not _TWO_WAYS.fullmatch(digits[3]):
+            money, sign, number, unit = digits.groups(default="")
+            scales = _MONEY_SCALES if money else _SCALES
+            if unit in scales or not unit or (unit in _UNITS and not money):
+                token.number = Decimal(re.sub(r"[,'’\s]", "", number)) * scales.get(unit, 1) * (-1 if sign else 1)
+                token.unit = _UNITS.get(money or unit, "")
+        if bare:
+            yield token
 
 
-def _is_unit(word: str | None, *, money: bool) -> bool:
-    return word is None or word in _SCALES or (word in _MONEY_SCALES if money else word in UNITS)
-
-
-def _numbers(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
-    tokens, found, rest, i = list(_tokens(text)), [], set[str](), 0
+def _numbers(tokens: list[_Token]) -> tuple[list[tuple[int, Value]], set[str]]:
+    found: list[tuple[int, Value]] = []
+    rest = set[str]()
+    i = 0
     while i < len(tokens):
         number, after = _number_at(tokens, i)
         if number is None:
-            after = max(after, i + 1)
             rest.update(token.word for token in tokens[i:after])
-            i = after
-            continue
-        bound = next((t.word for t in reversed(tokens[max(0, i - 1) : i]) if t.word in _BOUNDS), "")
-        unit, known, after = _unit_at(tokens, i, after)
-        per, after = _per_at(tokens, after) if known else ("", after)
-        found.append((tokens[i].start, Value(("number", str(number.normalize())), unit, per, known, bound)))
+        else:
+            bound = tokens[i - 1].word if i and tokens[i - 1].word in _BOUNDS else ""
+            unit, known, end = _unit_at(tokens, i, after)
+            found.append((tokens[i].start, Value(("number", str(number.normalize())), unit, known, bound)))
+            after = end
         i = after
     return found, rest
 
 
-def _joined(values: Iterable[Value]) -> list[Value]:
-    """`28 (twenty-eight) days` states one number; the more telling of two that say the same stays."""
-    kept: list[Value] = []
-    for value in values:
-        twin = next((k for k in kept if k.core == value.core and not (k.detail and value.detail)), None)
-        if twin is None:
-            kept.append(value)
-        elif value.detail:
-            kept[kept.index(twin)] = value
-    return kept
-
-
 def _number_at(tokens: list[_Token], i: int) -> tuple[Decimal | None, int]:
-    token = tokens[i]
-    if token.number is not None:
-        number, after = token.number, i + 1
+    """(the number that begins there, where what was looked at ends)."""
+    token, after = tokens[i], i + 1
+    number = token.number
+    if number is not None:
         while after < min(i + 3, len(tokens)) and not tokens[after - 1].ends and tokens[after].word in _SCALES:
             number, after = number * _SCALES[tokens[after].word], after + 1
-        return (None, i + 1) if _fraction_follows(tokens, after) else (number, after)
-    if token.word == "one" and _is_pronoun(tokens, i):
-        return None, i + 1
-    words: list[str] = []
-    after = i
-    while after < len(tokens) and (tokens[after].word in NUMBER_WORDS or (words and tokens[after].word == "and")):
-        words.append(tokens[after].word)
-        after += 1
-        if tokens[after - 1].ends:
-            break
-    while words and words[-1] == "and":
-        words, after = words[:-1], after - 1
-    spelled = _spelled(words)
-    return (None, after) if spelled is None or _fraction_follows(tokens, after) else (Decimal(spelled), after)
+    elif token.word in NUMBER_WORDS and not (token.word == "one" and _is_pronoun(tokens, i)):
+        while after < len(tokens) and not tokens[after - 1].ends and tokens[after].word in {*NUMBER_WORDS, "and"}:
+            after += 1
+        while tokens[after - 1].word == "and":
+            after -= 1
+        number = _number_of([each.word for each in tokens[i:after] if each.word != "and"])
+    if any(each.word in _FRACTIONS for each in tokens[after : after + 3]):
+        number = None
+    return number, after
 
 
 def _is_pronoun(tokens: list[_Token], i: int) -> bool:
@@ -279,60 +258,45 @@ def _is_pronoun(tokens: list[_Token], i: int) -> bool:
     return before in _NOT_A_NUMBER_AFTER or after in _NOT_A_NUMBER_BEFORE
 
 
-def _fraction_follows(tokens: list[_Token], i: int) -> bool:
-    words = {t.word for t in tokens[i : i + 3]}
-    return bool(words & {"half", "halves", "third", "thirds", "quarter", "quarters"})
-
-
-def _spelled(words: list[str]) -> int | None:
+def _number_of(words: Sequence[str]) -> Decimal | None:
     """The number that English words spell, None when they spell none or several."""
-    if not words or len(words) > 12:
-        return None
-    total, group, last = 0, 0, 10**12
-    for word in words:
-        if word == "and":
-            continue
-        if word in SMALL_NUMBERS or word in TENS:
-            size, value = (10, SMALL_NUMBERS[word]) if word in SMALL_NUMBERS else (100, TENS[word])
-            if last < size or (last == size) or (last == 100 and not 0 < value < 10):
+    total = group = 0
+    for word in words[:12]:
+        number = _SPELLED[word]
+        if number >= 1000:
+            if total and total < 1000 * number:
                 return None
-            group, last = group + value, size
-        elif word in ("hundred", "dozen"):
-            if last == 100 and word == "hundred":
-                return None
-            group, last = max(1, group) * _SCALES[word], 1000
+            total, group = total + max(1, group) * number, 0
+        elif word in _SCALES and group < 100:
+            group = max(1, group) * number
+        elif group % 100 == 0 or (0 < number < 10 and group % 10 == 0 and group % 100 > 10):
+            group += number
         else:
-            scale = _SCALES[word]
-            if total and total < scale:
-                return None
-            total, group, last = total + max(1, group) * scale, 0, 10**12
-    return total + group
+            return None
+    return Decimal(total + group) if len(words) <= 12 else None
 
 
 def _unit_at(tokens: list[_Token], i: int, after: int) -> tuple[str, bool, int]:
-    """(unit, whether it is a known one, where the phrase ends)."""
-    if tokens[i].unit:
-        return tokens[i].unit, True, after
-    if tokens[after - 1].ends or after >= len(tokens):
-        return "", False, after
-    word = tokens[after].word
-    if word in UNITS:
-        return UNITS[word], True, after + 1
+    """(unit and what it is per, whether the unit is a known one, where the phrase ends)."""
+    unit = tokens[i].unit
+    if not unit and not tokens[after - 1].ends and after < len(tokens) and tokens[after].word in _UNITS:
+        unit = _UNITS[tokens[after].word]
+        after += 1
+    if unit:
+        if (
+            after + 1 < len(tokens)
+            and not tokens[after - 1].ends
+            and tokens[after].word in ("per", "a", "an", "each", "every")
+        ):
+            word = tokens[after + 1].word
+            return f"{unit} per {_UNITS.get(word, word)}", True, after + 2
+        return unit, True, after
     words: list[str] = []
-    while after < len(tokens) and len(words) < 4 and _is_noun(tokens[after]):
+    while after < len(tokens) and not tokens[after - 1].ends and len(words) < 4 and _is_noun(tokens[after]):
         words.append(tokens[after].word.removesuffix("s"))
         after += 1
-        if tokens[after - 1].ends:
-            break
     return " ".join(words), False, after
 
 
 def _is_noun(token: _Token) -> bool:
     return token.number is None and token.word not in _GLUE and token.word not in NUMBER_WORDS and token.word.isalpha()
-
-
-def _per_at(tokens: list[_Token], i: int) -> tuple[str, int]:
-    if i + 1 < len(tokens) and not tokens[i - 1].ends and tokens[i].word in ("per", "a", "an", "each", "every"):
-        word = tokens[i + 1].word
-        return UNITS.get(word, word), i + 2
-    return "", i

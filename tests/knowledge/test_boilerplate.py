@@ -27,11 +27,14 @@ def test_a_heading_alone_is_left_out_when_what_follows_is_searched_with_it() -> 
     for heading in ("# Ferries", "## 2.1. `Ferries` ##", "Ferries\n=======", "=======\nFerries\n======="):
         assert left_out(("Ferries", heading), ("Ferries", PROSE)) == [heading]
     assert left_out("# Ferries\n\n----", PROSE, title="Ferries") == ["# Ferries\n\n----"]
+    listed = "- Buying tickets\n- 2. [Lost property](#lost)"
+    assert left_out(listed, ("Buying tickets", PROSE), ("Lost property", PROSE)) == [listed]
 
 
 def test_a_heading_whose_words_stand_nowhere_else_stays() -> None:
     assert left_out(PROSE, ("Closed on 3 May", "# Closed on 3 May")) == []
     assert left_out(("Ferries", "# Ferries"), title="Ferries") == []
+    assert left_out("- Buying tickets\n- Dogs", ("Buying tickets", PROSE)) == []
     # Two headings that only stand above each other.
     assert left_out(PROSE, ("Dogs", "# Dogs"), ("Dogs", "# Dogs")) == []
 
@@ -41,25 +44,15 @@ def test_white_space_is_left_out_even_where_all_else_is_boilerplate() -> None:
     assert with_content("", "", []) == []
 
 
-CONTENTS = "1 Buying tickets ... 3\n1.1 Where tickets are sold ......... 4\n2 Lost property . . . . . iv"
-ENTRIES = [f"{title}\n\n{PROSE}" for title in ("1 Buying tickets", "1.1 Where tickets are sold", "2 Lost property")]
-
-
 def test_a_table_of_contents_is_left_out_if_its_entries_stand_in_the_document() -> None:
-    assert left_out(CONTENTS, *ENTRIES) == [CONTENTS]
-    assert left_out(CONTENTS, PROSE) == []  # a menu with its prices
-
-
-def test_a_table_of_contents_may_be_cut_and_its_titles_broken() -> None:
-    cut = f"wide as it is ... 2\n{CONTENTS}\n3 A title that is too"
-    assert left_out(cut, *ENTRIES) == [cut]
-    assert left_out(f"{cut} wide: closed.", *ENTRIES) == []
-
-
-def test_a_list_of_the_headings_is_left_out() -> None:
-    listed = "- Buying tickets\n- 2. [Lost property](#lost)"
-    assert left_out(listed, ("Buying tickets", PROSE), ("Lost property", PROSE)) == [listed]
-    assert left_out("- Buying tickets\n- Dogs", ("Buying tickets", PROSE)) == []
+    contents = "1 Buying tickets ... 3\n1.1 Where tickets are sold ......... 4\n2 Lost property . . . . . iv"
+    titles = ("1 Buying tickets", "1.1 Where tickets are sold", "2 Lost property")
+    entries = [f"{title}\n\n{PROSE}" for title in titles]
+    cut = f"wide as it is ... 2\n{contents}\n3 A title that is too"  # and its titles broken
+    assert left_out(contents, *entries) == [contents]
+    assert left_out(cut, *entries) == [cut]
+    assert left_out(f"{cut} wide: closed.", *entries) == []
+    assert left_out(contents, PROSE) == []  # a menu with its prices
 
 
 def test_what_stands_at_the_edges_of_many_pages_is_left_out() -> None:
@@ -69,26 +62,24 @@ def test_what_stands_at_the_edges_of_many_pages_is_left_out() -> None:
     assert left_out(texts[0], feet[0], texts[1], feet[1], pages=True) == []
     totals = [f"Total: {number}" for number in (170, 312, 95, 41)]
     assert left_out(*(part for both in zip(texts, totals, strict=True) for part in both), pages=True) == []
-    assert left_out(PROSE, "- Page 3 of 12 -") == ["- Page 3 of 12 -"]
 
 
 @pytest.mark.parametrize(
     "bar",
     [
         "Home | Docs | API | Pricing",
-        "Skip to content",
         "Previous\nNext\n* Table of contents",
-        "[Install](install.md) · [Guide](https://example.org/guide) · [Changelog](changes.md)",
-        "[![Build](https://example.org/badge.svg)](https://example.org/build)",
-        "- [Harbours](harbours.md)\n- [Islands](islands.md)",
-        "* :doc:`Islands <islands>`\n* :ref:`harbours`",
-        "[Up](#top)",
         ".. toctree::\n   :maxdepth: 2\n\n   islands\n   harbours",
         ".. index::\n   single: ticket\n\n.. _tickets:",
     ],
 )
 def test_navigation_is_left_out(bar: str) -> None:
     assert left_out(bar, PROSE) == [bar]
+
+
+def test_a_directive_that_is_cut_is_left_out_whole() -> None:
+    parts = [".. toctree::\n\n   islands", "   harbours", "   bridges"]
+    assert left_out(PROSE, *parts) == parts
 
 
 @pytest.mark.parametrize(
@@ -108,20 +99,6 @@ def test_what_may_be_an_answer_stays(passage: str) -> None:
     assert left_out(passage, PROSE) == []
 
 
-def test_links_that_a_sentence_introduces_stay() -> None:
-    links = "- [Kilverry](kilverry.md)", "- [Anghos](anghos.md)"
-    assert left_out(f"{PROSE} It stops at:", *links) == []
-    assert left_out(("Ferries", PROSE), ("Ports", "## Ports"), ("Ports", links[0]), ("Ports", links[1])) == [*links]
-
-
-def test_a_directive_that_is_cut_is_left_out_whole() -> None:
-    assert left_out(PROSE, ".. toctree::\n\n   islands", "   harbours", "   bridges") == [
-        ".. toctree::\n\n   islands",
-        "   harbours",
-        "   bridges",
-    ]
-
-
 LINES = st.sampled_from(
     ["# Ferries", "Ferries", PROSE, "", "Page 3", "Home | Docs", "- [a](b.md)", ".. index:: a", "x ... 3"]
 )
@@ -139,6 +116,6 @@ def test_every_text_that_shows_something_has_content(text: str, chars: int) -> N
 
 @pytest.mark.parametrize("line", ["x" + " ." * 99, "[" * 190, ":doc:`", "| - " * 49, "1 2 3 4 " * 24, "   " * 66 + "x"])
 def test_lines_made_to_take_long_take_time_linear_in_the_text(line: str) -> None:
-    text = f"{line}\n" * 3_000
+    text = f"{line}\n" * 1_000
     spans = split(parse_bytes(text.encode(), "a.md"), passage_chars=450)
     assert len(with_content(text, "", spans)) == len(spans)

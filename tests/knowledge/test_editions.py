@@ -31,13 +31,8 @@ LEAVE = heads(head(OLD, "> **Archived.** Valid until 28 February 2025.\n"), head
 
 
 def hit(document: str, text: str, *also_in: str) -> Hit:
-    return Hit(
-        Passage(f"{document} {text}", document, Path(document).stem, 0, len(text), None, (), text, also_in),
-        1.0,
-        1,
-        1,
-        0.5,
-    )
+    title = Path(document).stem
+    return Hit(Passage(f"{document} {text}", document, title, 0, len(text), None, (), text, also_in), 1.0, 1, 1, 0.5)
 
 
 def places(found: Editions[Hit]) -> list[str]:
@@ -52,34 +47,35 @@ def test_what_took_the_place_comes_first_and_the_older_is_marked() -> None:
     assert [each.passage.document for each in found.current] == [NEW]
 
 
-def test_what_is_older_is_read_where_nothing_newer_on_its_matter_was_found() -> None:
-    trains = "Second class trains only."
-    found = editions("Do trains cost?", [hit(OLD, trains), hit(NEW, NEW_SAYS)], LEAVE)
-    assert [each.passage.document for each in found.current] == [NEW, OLD]
-    alone = editions("How many days of leave?", [hit(OLD, OLD_SAYS)], LEAVE)
-    assert alone.current == alone.hits
-
-
-def test_hits_of_other_documents_keep_their_places() -> None:
-    hits = [hit("a.md", "Leave it."), hit(OLD, OLD_SAYS), hit("b.md", "Leave."), hit(NEW, NEW_SAYS), hit("c.md", "No.")]
-    assert places(editions("How many days?", hits, LEAVE)) == ["a.md", NEW, "b.md", OLD, "c.md"]
+LEFT = "How many days of leave?"
+TWO = heads(head("leave-2023.md"), head("leave-2025.md"))
 
 
 @pytest.mark.parametrize(
-    "question",
-    ["How many days of leave were there in 2023?", "What did the old policy say about leave?", "What changed?"],
-)
-def test_a_question_about_the_older_one_keeps_the_order(question: str) -> None:
-    found = editions(question, [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE)
-    assert places(found) == [OLD, NEW]
-    assert found.current == found.hits
-    assert OLD in found.marks
-
-
-def test_passages_on_two_matters_keep_their_order_when_only_the_names_tell_which_is_older() -> None:
-    several = heads(head("leave-2023.md"), head("leave-2025.md"))
-    hits = [hit("leave-2023.md", "Lifeboat volunteers train twice."), hit("leave-2025.md", "Ask early in summer.")]
-    assert places(editions("Do lifeboat volunteers get days?", hits, several)) == ["leave-2023.md", "leave-2025.md"]
+    ("question", "hits", "several", "order", "read"),
+    [
+        # What is older is read where nothing newer on its matter was found.
+        ("Do trains cost?", [hit(OLD, "Second class trains only."), hit(NEW, NEW_SAYS)], LEAVE, [NEW, OLD], [NEW, OLD]),
+        (LEFT, [hit(OLD, OLD_SAYS)], LEAVE, [OLD], [OLD]),
+        # Hits of other documents keep their places.
+        (LEFT, [hit("a.md", "Leave it."), hit(OLD, OLD_SAYS), hit("b.md", "No."), hit(NEW, NEW_SAYS), hit("c.md", "No.")], LEAVE,
+         ["a.md", NEW, "b.md", OLD, "c.md"], ["a.md", NEW, "b.md", "c.md"]),
+        # A question about the older one keeps the order.
+        ("How many days of leave were there in 2023?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
+        ("What did the old policy say about leave?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
+        ("What changed?", [hit(OLD, OLD_SAYS), hit(NEW, NEW_SAYS)], LEAVE, [OLD, NEW], [OLD, NEW]),
+        # Passages on two matters keep it too when only the names tell which is older.
+        ("Do lifeboat volunteers get days?", [hit("leave-2023.md", "Lifeboat volunteers train."), hit("leave-2025.md", "Ask early.")],
+         TWO, ["leave-2023.md", "leave-2025.md"], ["leave-2023.md", "leave-2025.md"]),
+    ],
+)  # fmt: skip
+def test_the_order_and_what_is_read(
+    question: str, hits: list[Hit], several: Mapping[str, DocumentHead], order: list[str], read: list[str]
+) -> None:
+    found = editions(question, hits, several)
+    assert places(found) == order
+    assert [each.passage.document for each in found.current] == read
+    assert found.marks
 
 
 def test_a_text_that_a_document_in_force_holds_too_is_not_older() -> None:
@@ -104,15 +100,15 @@ def test_no_mark_where_evidence_is_missing_or_disagrees(several: Mapping[str, Do
     assert not [mark for mark in found.marks.values() if mark.newer or mark.word == "older"]
 
 
-def test_a_chain_ends_with_the_newest() -> None:
+def test_a_chain_ends_with_the_newest_and_several_that_may_be_meant_are_none() -> None:
     several = heads(
         head("pep-0241.rst", pep=241, superseded_by=314), head("pep-0314.rst", pep=314, superseded_by=345),
-        head("pep-0345.rst", pep=345),
+        head("pep-0345.rst", pep=345), head("archive/leave.md", "> **Archived.**\n"), head("de/leave.md"), head("fr/leave.md"),
     )  # fmt: skip
-    marks = editions("", [], several).marks
-    assert {path: mark.newer for path, mark in marks.items()} == {
+    assert {path: mark.newer for path, mark in editions("", [], several).marks.items()} == {
         "pep-0241.rst": ("pep-0345.rst",),
         "pep-0314.rst": ("pep-0345.rst",),
+        "archive/leave.md": (),
     }
 
 
@@ -127,37 +123,25 @@ def test_a_draft_replaces_nothing_and_comes_after_what_is_in_force() -> None:
     assert found.older_note([cited(found.hits[0])]) is None
 
 
-def test_several_that_may_be_meant_are_none() -> None:
-    several = heads(head("archive/leave.md", "> **Archived.**\n"), head("de/leave.md"), head("fr/leave.md"))
-    assert editions("", [], several).marks == {"archive/leave.md": Edition("archived", "archived")}
-
-
 def cited(one: Hit) -> Citation:
     passage = one.passage
     return Citation(passage.document, None, passage.start, passage.end, passage.text, passage.id)
 
 
-def noted(old: str, new: str) -> str | None:
-    found = editions("Days?", [hit(OLD, old), hit(NEW, new)], LEAVE)
-    return found.older_note([cited(next(each for each in found.hits if each.passage.document == NEW))])
-
-
-def test_the_note_quotes_what_the_older_document_said() -> None:
-    old = f"Leave is paid. {OLD_SAYS} Requests take four weeks."
-    assert noted(old, NEW_SAYS) == f'Older: "{OLD_SAYS}" (leave-2023.md: archived, valid until 2025-02-28)'
-
-
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "note"),
     [
-        (NEW_SAYS, NEW_SAYS),
-        ("Every employee has six weeks of leave.", "Every employee has 6 weeks of leave."),
-        ("The office opens at 8.", NEW_SAYS),
-        ("| Violin, 30 minutes | 840 |", "| Piano, 30 minutes | 888 |"),
+        (f"Leave is paid. {OLD_SAYS} Requests take four weeks.", NEW_SAYS, f'"{OLD_SAYS}" (leave-2023.md: archived, valid until 2025-02-28)'),
+        (NEW_SAYS, NEW_SAYS, None),
+        ("Every employee has six weeks of leave.", "Every employee has 6 weeks of leave.", None),
+        ("The office opens at 8.", NEW_SAYS, None),
+        ("| Violin, 30 minutes | 840 |", "| Piano, 30 minutes | 888 |", None),
     ],
-)
-def test_no_note_on_what_is_the_same_or_another_matter(old: str, new: str) -> None:
-    assert noted(old, new) is None
+)  # fmt: skip
+def test_the_note_quotes_what_the_older_document_said_of_the_same_matter(old: str, new: str, note: str | None) -> None:
+    found = editions("Days?", [hit(OLD, old), hit(NEW, new)], LEAVE)
+    given = found.older_note([cited(next(each for each in found.hits if each.passage.document == NEW))])
+    assert given == (f"Older: {note}" if note else None)
 
 
 def test_no_note_on_a_document_that_was_not_replaced_by_the_cited_one() -> None:

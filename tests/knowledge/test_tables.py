@@ -19,51 +19,38 @@ Dogs | travel free.
 ROWS = "Fares\nto | adult | child\nKilverry | 8.90 | 4.50\nto the islands\nAnghos | 12.00\n\nDogs travel free."
 
 
-def header_at(text: str, words: str) -> str:
-    return table_header(text, text.index(words))
+HEADER = "| to | adult | child |\n|:---|------:|---|"
+LINE = "+------+-------+"
+GRID = f"{LINE}\n| Port | Adult |\n{LINE.replace('-', '=')}\n| Brae | 8.90  |\n{LINE}\n| Oban | 9.20  |\n{LINE}\n"
+HTML = "<table><tr><th>to<th>adult</tr><tr><td>Kilverry<td>8.90</tr><tr><td>Anghos<td>12.00</tr></table>"
 
 
-def test_a_row_of_a_markdown_table_has_its_header() -> None:
-    header = "| to | adult | child |\n|:---|------:|---|"
-    assert header_at(MARKDOWN, "| Kilverry") == header
-    assert header_at(MARKDOWN, "| Anghos") == header
-    assert header_at(MARKDOWN, "12.00") == header  # a passage may begin inside a row
-    assert header_at(MARKDOWN, "\n| Anghos") == header  # or with the white space before it
-
-
-@pytest.mark.parametrize("words", ["Fares", "| to", "adult", "|:---", "--:", "\nDogs", "Dogs", "free"])
-def test_outside_of_the_rows_there_is_none(words: str) -> None:
-    assert header_at(MARKDOWN, words) == ""
-
-
-def test_a_row_as_parsers_write_it_has_its_header() -> None:
-    assert header_at(ROWS, "Kilverry") == "to | adult | child"
-    assert header_at(ROWS, "Anghos") == "to | adult | child"
-    assert header_at(ROWS, "to | adult") == ""
-    assert header_at(ROWS, "Dogs") == ""
-    html = "<table><tr><th>to<th>adult</tr><tr><td>Kilverry<td>8.90</tr><tr><td>Anghos<td>12.00</tr></table>"
-    assert header_at(parse_bytes(html.encode(), "a.html").text, "Anghos") == "to | adult"
-
-
-def test_a_row_of_values_is_no_header_but_years_may_be() -> None:
-    assert header_at("Kilverry | 8.90\nAnghos | 12.00", "Anghos") == ""
-    assert header_at("Port | 2023 | 2024\nAnghos | 12 | 14", "Anghos") == "Port | 2023 | 2024"
-
-
-def test_a_header_without_words_says_nothing() -> None:
-    assert header_at("|  |  |\n|---|---|\n| Port | Kilverry |\n| Boat | Anna |", "| Boat") == ""
-
-
-def test_a_grid_of_restructuredtext_has_a_header() -> None:
-    line = "+------+-------+"
-    grid = f"{line}\n| Port | Adult |\n{line.replace('-', '=')}\n| Brae | 8.90  |\n{line}\n| Oban | 9.20  |\n{line}\n"
-    assert header_at(grid, "| Oban") == "| Port | Adult |"
-    assert table_header(grid, grid.index(line, 60)) == "| Port | Adult |"
-    assert table_header(grid, 0) == ""
-
-
-def test_what_is_wider_than_the_first_row_does_not_belong_to_it() -> None:
-    assert header_at("ls | wc\ncat ferries | sort | uniq", "cat") == ""
+@pytest.mark.parametrize(
+    ("text", "words", "header"),
+    [
+        (MARKDOWN, "| Kilverry", HEADER),
+        (MARKDOWN, "| Anghos", HEADER),
+        (MARKDOWN, "12.00", HEADER),  # a passage may begin inside a row
+        (MARKDOWN, "\n| Anghos", HEADER),  # or with the white space before it
+        *((MARKDOWN, words, "") for words in ("Fares", "| to", "adult", "|:---", "--:", "\nDogs", "Dogs", "free")),
+        # As parsers write rows.
+        (ROWS, "Kilverry", "to | adult | child"),
+        (ROWS, "Anghos", "to | adult | child"),
+        (ROWS, "to | adult", ""),
+        (ROWS, "Dogs", ""),
+        (parse_bytes(HTML.encode(), "a.html").text, "Anghos", "to | adult"),
+        # A row of values is no header, but years may be; nor is one without words, or one with fewer cells.
+        ("Kilverry | 8.90\nAnghos | 12.00", "Anghos", ""),
+        ("Port | 2023 | 2024\nAnghos | 12 | 14", "Anghos", "Port | 2023 | 2024"),
+        ("|  |  |\n|---|---|\n| Port | Kilverry |\n| Boat | Anna |", "| Boat", ""),
+        ("ls | wc\ncat ferries | sort | uniq", "cat", ""),
+        # A grid of reStructuredText.
+        (GRID, "| Oban", "| Port | Adult |"),
+        (GRID, LINE, ""),
+    ],
+)
+def test_the_header_of_a_row(text: str, words: str, header: str) -> None:
+    assert table_header(text, text.index(words)) == header
 
 
 def test_what_is_far_from_its_header_has_none() -> None:
