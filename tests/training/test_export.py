@@ -114,6 +114,7 @@ def test_an_adapter_changes_the_engine_as_it_changed_the_network(network: Any, a
     plain.close()
 
 
+@pytest.mark.parametrize("store", ["llama"], indirect=True)
 def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) -> None:
     with_adapter, without = load_model(adapter), load_model(adapter.needed_base)
     assert isinstance(with_adapter.engine, LlamaCppEngine)
@@ -130,6 +131,7 @@ def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) 
     without.close()
 
 
+@pytest.mark.parametrize("store", ["llama"], indirect=True)
 def test_a_reader_declines_by_its_threshold_alone(base: ModelReference, tmp_path: Path) -> None:
     network = load_network(base.main_file)
     make_trainable(network, METHOD, seed=2)
