@@ -22,10 +22,10 @@ and never changed; names point to digests.
 from __future__ import annotations
 
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry, CatalogueFile
-from openbook.models.digest import EmbeddingSpec, Progress, TensorDigest, model_digest
+from openbook.models.digest import EmbeddingSpec, FileEntry, Progress, TensorDigest, model_digest
 from openbook.models.gguf import GgufHeader, read_gguf
 from openbook.models.importer import ensure, import_gguf, pull
-from openbook.models.manifest import FileEntry, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
+from openbook.models.manifest import KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.models.store import ModelReference, ModelStore
 
 __all__ = [

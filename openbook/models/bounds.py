@@ -19,30 +19,23 @@ MAX_RANK = 1 << 14
 MAX_READER_CHARS = 1 << 12
 MAX_READER_PASSAGES = 8
 
-# Without the architecture's name: (least, most). Ten times and more what the largest known models have.
+# Without the architecture's name, by (least, most). Ten times and more what the largest known models have.
 _NUMBERS = {
-    "block_count": (1, MAX_BLOCKS),
-    "context_length": (1, 1 << 27),
-    "embedding_length": (1, 1 << 18),
-    "vocab_size": (1, MAX_TOKENS),
-    "attention.key_length": (1, 1 << 16),
-    "attention.value_length": (1, 1 << 16),
-    "rope.dimension_count": (0, 1 << 16),
-    "expert_count": (0, 1 << 12),
-    "expert_used_count": (0, 1 << 12),
-    "expert_shared_count": (0, 1 << 12),
-    "expert_feed_forward_length": (0, 1 << 22),
-    "expert_shared_feed_forward_length": (0, 1 << 22),
-    "leading_dense_block_count": (0, MAX_BLOCKS),
-    "nextn_predict_layers": (0, MAX_BLOCKS),
-    "ssm.conv_kernel": (0, 1 << 12),
-    "ssm.inner_size": (0, 1 << 22),
-    "ssm.state_size": (0, 1 << 16),
-    "ssm.time_step_rank": (0, 1 << 16),
-    "ssm.group_count": (0, 1 << 16),
-    "feed_forward_length": (0, 1 << 22),
-    "attention.head_count": (0, 1 << 14),
-    "attention.head_count_kv": (0, 1 << 14),
+    (1, MAX_BLOCKS): ("block_count",),
+    (1, 1 << 27): ("context_length",),
+    (1, 1 << 18): ("embedding_length",),
+    (1, MAX_TOKENS): ("vocab_size",),
+    (1, 1 << 16): ("attention.key_length", "attention.value_length"),
+    (0, MAX_BLOCKS): ("leading_dense_block_count", "nextn_predict_layers"),
+    (0, 1 << 12): ("expert_count", "expert_used_count", "expert_shared_count", "ssm.conv_kernel"),
+    (0, 1 << 14): ("attention.head_count", "attention.head_count_kv"),
+    (0, 1 << 16): ("rope.dimension_count", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count"),
+    (0, 1 << 22): (
+        "feed_forward_length",
+        "expert_feed_forward_length",
+        "expert_shared_feed_forward_length",
+        "ssm.inner_size",
+    ),
 }
 # Of these a file may give one for all blocks or an array with one for each.
 _BY_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
@@ -95,15 +88,9 @@ def _check_number(key: str, value: object, least: float, most: float) -> None:
 def _check_numbers(header: GgufHeader) -> None:
     architecture = header.text("general.architecture")
     blocks = header.integer(f"{architecture}.block_count")
-    for name, bounds in _NUMBERS.items():
-        key = f"{architecture}.{name}"
-        if (found := header.metadata.get(key)) is None:
-            continue
-        by_block = name in _BY_BLOCK and found.type is ValueType.ARRAY
-        if by_block and len(found.value) != blocks:
-            raise InvalidModelFile(f"{key} has {len(found.value)} items. Each of {blocks} blocks needs one.")
-        for value in found.value if by_block else (found.value,):
-            _check_number(key, value, *bounds)
+    for (least, most), names in _NUMBERS.items():
+        for name in names:
+            _check_stated(header, f"{architecture}.{name}", blocks if name in _BY_BLOCK else None, least, most)
     numbers = [int(match[1]) for tensor in header.tensors if (match := re.match(r"blk\.([0-9]+)\.", tensor.name))]
     there = max(numbers, default=-1) + 1
     if blocks is not None and blocks != there:
@@ -118,6 +105,20 @@ def _check_numbers(header: GgufHeader) -> None:
         raise InvalidModelFile(
             f"{architecture}.expert_used_count is {used}. It must be an integer from 0 to {architecture}.expert_count, which is {experts}."
         )
+
+
+def _check_stated(header: GgufHeader, key: str, blocks: int | None, least: int, most: int) -> None:
+    """A number that the header may state; with `blocks` also an array with one number for each."""
+    found = header.metadata.get(key)
+    if found is None:
+        return
+    if blocks is None or found.type is not ValueType.ARRAY:
+        _check_number(key, found.value, least, most)
+        return
+    if len(found.value) != blocks:
+        raise InvalidModelFile(f"{key} has {len(found.value)} items. Each of {blocks} blocks needs one.")
+    for value in found.value:
+        _check_number(key, value, least, most)
 
 
 def _check_reader(header: GgufHeader) -> None:

@@ -6,7 +6,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from openbook.codec import convert
 from openbook.errors import InvalidModelFile
@@ -66,7 +65,7 @@ class _Catalogue:
 _FILE = Path(__file__).parent / "data" / "catalogue.toml"
 _ENTRIES = convert(tomllib.loads(_FILE.read_text("utf-8")), _Catalogue, _FILE.name, InvalidModelFile).models
 
-CATALOGUE: Mapping[str, CatalogueEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+CATALOGUE: Mapping[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}
 KNOWN_FILES: frozenset[Digest] = frozenset(
     digest
     for entry in _ENTRIES

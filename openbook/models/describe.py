@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from openbook.errors import InvalidModelFile
-from openbook.files import storage_errors
 from openbook.models.aliases import is_digest
 from openbook.models.bounds import check_lora, check_model
 from openbook.models.digest import (
-    MAX_TOKENIZER_BYTES,
+    Contents,
     EmbeddingSpec,
     Progress,
-    embedder_sections,
-    gguf_sections,
-    hash_file,
-    hash_gguf,
     is_template_key,
     model_digest,
-    tokenizer_json,
+    read_contents,
+    read_tokenizer,
 )
 from openbook.models.gguf import GgufHeader, read_gguf
-from openbook.models.manifest import (
-    FILES,
-    TRAINING_RECORD,
-    FileEntry,
-    KnowledgeCutoff,
-    Manifest,
-    Source,
-    TemplateSummary,
-    TokenizerSummary,
-    Trust,
-)
+from openbook.models.manifest import FILES, Kind, KnowledgeCutoff, Manifest, Source, TemplateSummary, TokenizerSummary
 from openbook.records import Digest
 
 MAX_TEXT_CHARS = 200
@@ -70,65 +56,100 @@ def check_importable(path: Path) -> GgufHeader:
     return header
 
 
-def describe_gguf(
-    path: Path,
+def kind_of(header: GgufHeader) -> Kind:
+    return "adapter" if header.text("general.type") == "adapter" else "language-model"
+
+
+def describe(
+    folder: Path,
     *,
     name: str,
-    trust: Trust,
-    origin: str,
+    source: Source,
     licence: str | None = None,
     cutoff: KnowledgeCutoff | None = None,
     lineage: Digest | None = None,
+    embedding: EmbeddingSpec | None = None,
+    architecture: str = "",
+    quantisation: str = "",
     progress: Progress | None = None,
 ) -> Manifest:
-    """The manifest of the language model or adapter in the file `path`, every byte of which is read.
+    """The manifest of the model in `folder`, from every byte of the files that `source` names.
 
     A tokenizer or chat template that is absent is recorded as absent. `licence` None takes what the file says. An adapter's
-    lineage is the base that it names. `trust` and `origin` are those of a Source. Raises InvalidModelFile.
+    lineage is the base that it names. `embedding`, `architecture` and `quantisation` are those of an embedder, whose ONNX file
+    is not examined. Raises InvalidModelFile, also for a GGUF file that is called as the other kind is.
     """
-    header = check_importable(path)
-    is_adapter = header.text("general.type") == "adapter"
-    hashes = hash_gguf(path, header, progress)
-    sections = gguf_sections(header, hashes.tensors)
-    architecture = header.text("general.architecture") or ""
-    tokens = header.metadata.get("tokenizer.ggml.tokens")
-    file = FILES["adapter" if is_adapter else "language-model"][0]
+    for file in source.origins:
+        if file.endswith(".gguf"):
+            kind = kind_of(check_importable(folder / file))
+            if file not in FILES[kind]:
+                raise InvalidModelFile(f"{file} cannot hold a {kind}.")
+    contents = read_contents(folder, source.origins, embedding, progress)
+    if contents.header is not None:
+        facts = _gguf_facts(contents.header, contents)
+        licence = licence or contents.header.text("general.license")
+        lineage = contents.header.text(BASE_KEY) if facts["kind"] == "adapter" else lineage
+    else:
+        assert embedding is not None
+        facts = _embedder_facts(folder, contents, embedding)
+        facts |= {"architecture": architecture, "quantisation": quantisation}
     return Manifest(
         name=name,
-        kind="adapter" if is_adapter else "language-model",
-        digest=model_digest(sections),
-        sections=sections,
-        architecture=architecture[:MAX_TEXT_CHARS],
-        parameter_count=sum(tensor.element_count for tensor in header.tensors),
-        context_tokens=header.integer(f"{architecture}.context_length"),
-        embedding_length=header.integer(f"{architecture}.embedding_length"),
-        quantisation=quantisation(header),
-        tokenizer=TokenizerSummary(
-            model=(header.text("tokenizer.ggml.model") or "")[:MAX_TEXT_CHARS],
-            pre=(header.text("tokenizer.ggml.pre") or "")[:MAX_TEXT_CHARS],
-            vocabulary_size=len(tokens.value) if tokens is not None and isinstance(tokens.value, tuple) else 0,
-            digest=sections["tokenizer"],
-        ),
-        template=TemplateSummary(any(map(is_template_key, header.metadata)), sections["template"]),
-        licence=(licence or header.text("general.license") or "not stated")[:MAX_TEXT_CHARS],
+        digest=model_digest(contents.sections),
+        sections=contents.sections,
+        licence=(licence or "not stated")[:MAX_TEXT_CHARS],
         knowledge_cutoff=cutoff or KnowledgeCutoff(),
-        files={file: FileEntry(hashes.sha256, hashes.bytes)},
-        header_bytes=header.header_bytes,
-        header_sha256=hashes.header_sha256,
-        tensors=hashes.tensors,
-        source=Source(trust, {file: origin}),
-        lineage=header.text(BASE_KEY) if is_adapter else lineage,
+        files=contents.files,
+        header_sha256=contents.header_sha256,
+        tensors=contents.tensors,
+        source=source,
+        lineage=lineage,
+        embedding=embedding,
+        **facts,
     )
 
 
-def with_training_record(manifest: Manifest, path: Path, origin: str) -> Manifest:
-    """`manifest` of a model that was trained, with its record, the file `path`."""
-    files = {**manifest.files, TRAINING_RECORD: FileEntry(*hash_file(path))}
-    origins = {**manifest.source.origins, TRAINING_RECORD: origin}
-    return replace(manifest, files=files, source=replace(manifest.source, origins=origins))
+def _gguf_facts(header: GgufHeader, contents: Contents) -> dict[str, Any]:
+    architecture = header.text("general.architecture") or ""
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    return {
+        "kind": kind_of(header),
+        "architecture": architecture[:MAX_TEXT_CHARS],
+        "parameter_count": sum(tensor.element_count for tensor in header.tensors),
+        "context_tokens": header.integer(f"{architecture}.context_length"),
+        "embedding_length": header.integer(f"{architecture}.embedding_length"),
+        "quantisation": quantisation_of(header),
+        "tokenizer": TokenizerSummary(
+            model=(header.text("tokenizer.ggml.model") or "")[:MAX_TEXT_CHARS],
+            pre=(header.text("tokenizer.ggml.pre") or "")[:MAX_TEXT_CHARS],
+            vocabulary_size=len(tokens.value) if tokens is not None and isinstance(tokens.value, tuple) else 0,
+            digest=contents.sections["tokenizer"],
+        ),
+        "template": TemplateSummary(any(map(is_template_key, header.metadata)), contents.sections["template"]),
+        "header_bytes": header.header_bytes,
+    }
 
 
-def quantisation(header: GgufHeader) -> str:
+def _embedder_facts(folder: Path, contents: Contents, spec: EmbeddingSpec) -> dict[str, Any]:
+    model = read_tokenizer(folder).get("model")
+    if not isinstance(model, dict):
+        raise InvalidModelFile("tokenizer.json holds no tokenizer: its key 'model' is not an object.")
+    vocabulary = model.get("vocab")
+    size = len(vocabulary) if isinstance(vocabulary, dict | list) else 0
+    return {
+        "kind": "embedder",
+        "parameter_count": None,
+        "context_tokens": spec.max_tokens,
+        "embedding_length": spec.dimensions,
+        "tokenizer": TokenizerSummary(
+            str(model.get("type", ""))[:MAX_TEXT_CHARS], "", size, contents.sections["tokenizer"]
+        ),
+        "template": TemplateSummary(False, None),
+        "header_bytes": None,
+    }
+
+
+def quantisation_of(header: GgufHeader) -> str:
     """The file's own name for it, or else the type that holds most of the tensors' bytes."""
     from gguf import LlamaFileType
 
@@ -142,48 +163,3 @@ def quantisation(header: GgufHeader) -> str:
     for tensor in header.tensors:
         bytes_by_type[tensor.type] += tensor.size_bytes
     return max(sorted(bytes_by_type), key=bytes_by_type.__getitem__, default="")
-
-
-def describe_embedder(
-    weights: Path,
-    tokenizer: Path,
-    *,
-    name: str,
-    spec: EmbeddingSpec,
-    source: Source,
-    licence: str,
-    cutoff: KnowledgeCutoff | None = None,
-    architecture: str = "",
-    quantisation: str = "",
-) -> Manifest:
-    """The manifest of an embedder. The content of its ONNX file is not examined. Raises InvalidModelFile."""
-    files = {"model.onnx": FileEntry(*hash_file(weights)), "tokenizer.json": FileEntry(*hash_file(tokenizer))}
-    with storage_errors(f"read {tokenizer}"), tokenizer.open("rb") as stream:
-        content = stream.read(MAX_TOKENIZER_BYTES + 1)
-    sections = embedder_sections(files["model.onnx"].sha256, content, spec)
-    model = tokenizer_json(content).get("model")
-    if not isinstance(model, dict):
-        raise InvalidModelFile("tokenizer.json holds no tokenizer: its key 'model' is not an object.")
-    vocabulary = model.get("vocab")
-    size = len(vocabulary) if isinstance(vocabulary, dict | list) else 0
-    return Manifest(
-        name=name,
-        kind="embedder",
-        digest=model_digest(sections),
-        sections=sections,
-        architecture=architecture,
-        parameter_count=None,
-        context_tokens=spec.max_tokens,
-        embedding_length=spec.dimensions,
-        quantisation=quantisation,
-        tokenizer=TokenizerSummary(str(model.get("type", ""))[:MAX_TEXT_CHARS], "", size, sections["tokenizer"]),
-        template=TemplateSummary(False, None),
-        licence=licence,
-        knowledge_cutoff=cutoff or KnowledgeCutoff(),
-        files=files,
-        header_bytes=None,
-        header_sha256=None,
-        tensors=(),
-        source=source,
-        embedding=spec,
-    )

@@ -20,7 +20,7 @@ of one tensor, one token, one merge, one hyperparameter or the template does. Se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -30,7 +30,7 @@ import msgspec
 from openbook.codec import parse_json
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
-from openbook.models.gguf import GgufHeader, MetadataValue
+from openbook.models.gguf import GgufHeader, MetadataValue, read_gguf
 from openbook.records import Digest, canonical_json, sha256_hex
 
 DIGEST_FORMAT = "openbook-model-digest/1"
@@ -43,6 +43,12 @@ Sha256: TypeAlias = Annotated[Digest, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    sha256: Sha256
+    bytes: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,30 @@ class EmbeddingSpec:
     passage_prefix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What every byte of a model's files says. `header` is that of a GGUF file, `tensors` are in the order of their names."""
+
+    files: dict[str, FileEntry]
+    sections: dict[str, Digest]
+    header: GgufHeader | None = None
+    header_sha256: Digest | None = None
+    tensors: tuple[TensorDigest, ...] = ()
+
+
+def read_contents(
+    folder: Path, names: Collection[str], spec: EmbeddingSpec | None = None, progress: Progress | None = None
+) -> Contents:
+    """Reads these files of a model from end to end. `spec`: of an embedder. Raises InvalidModelFile, StorageError."""
+    files = {name: hash_file(folder / name) for name in names if not name.endswith(".gguf")}
+    if spec is not None:
+        return Contents(files, embedder_sections(files["model.onnx"].sha256, read_tokenizer(folder), spec))
+    (main,) = (name for name in names if name.endswith(".gguf"))
+    header = read_gguf(folder / main)
+    files[main], header_sha256, tensors = hash_gguf(folder / main, header, progress)
+    return Contents(files, gguf_sections(header, tensors), header, header_sha256, tensors)
+
+
 def model_digest(sections: Mapping[str, Digest]) -> Digest:
     return sha256_hex(canonical_json({"format": DIGEST_FORMAT, "sections": dict(sections)}))
 
@@ -75,19 +105,15 @@ def model_digest(sections: Mapping[str, Digest]) -> Digest:
 
 
 def gguf_sections(header: GgufHeader, tensors: Iterable[TensorDigest]) -> dict[str, Digest]:
-    """The four sections of a language model. Raises InvalidModelFile if the header names no architecture."""
-    name = header.text("general.architecture")
-    if not name:
-        raise InvalidModelFile(
-            "The GGUF file names no general.architecture, so no engine can run it. Convert it again."
-        )
+    """The four sections of a language model or adapter."""
+    architecture = header.text("general.architecture") or ""
     chosen: dict[str, dict[str, MetadataValue]] = {"architecture": {}, "template": {}, "tokenizer": {}}
     for key, value in header.metadata.items():
         if is_template_key(key):
             chosen["template"][key] = value
         elif key.startswith("tokenizer."):
             chosen["tokenizer"][key] = value
-        if key == "general.architecture" or key.startswith((f"{name}.", "adapter.")):
+        if key == "general.architecture" or key.startswith((f"{architecture}.", "adapter.")):
             chosen["architecture"][key] = value
     sections = {section: metadata_digest(entries) for section, entries in chosen.items()}
     return sections | {"tensors": tensors_digest(tensors)}
@@ -122,18 +148,13 @@ def is_template_key(key: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class GgufHashes:
-    """One pass over a GGUF file: whole file, header region, and each tensor, in the order of their names."""
+def hash_gguf(
+    path: Path, header: GgufHeader, progress: Progress | None = None
+) -> tuple[FileEntry, Digest, tuple[TensorDigest, ...]]:
+    """(the whole file, the SHA-256 of its header, each tensor in the order of the names), from one pass over the file.
 
-    sha256: Digest
-    bytes: int
-    header_sha256: Digest
-    tensors: tuple[TensorDigest, ...]
-
-
-def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) -> GgufHashes:
-    """Reads the file once. Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable."""
+    Raises InvalidModelFile if it is shorter than `header` says, StorageError if unreadable.
+    """
     whole, position, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK_BYTES))
     found: list[TensorDigest] = []
     with storage_errors(f"read {path}"), path.open("rb", buffering=0) as stream:
@@ -162,31 +183,36 @@ def hash_gguf(path: Path, header: GgufHeader, progress: Progress | None = None) 
             found.append(TensorDigest(tensor.name, tensor.type, tensor.shape, sha256))
         read_to(header.file_bytes)
     tensors = tuple(sorted(found, key=lambda tensor: tensor.name))
-    return GgufHashes(whole.hexdigest(), header.file_bytes, header_sha256, tensors)
+    return FileEntry(whole.hexdigest(), header.file_bytes), header_sha256, tensors
 
 
-def hash_file(path: Path) -> tuple[Digest, int]:
-    """(SHA-256, size in bytes) of the file. Raises StorageError."""
+def hash_file(path: Path) -> FileEntry:
+    """Raises StorageError."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()
+        return FileEntry(hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell())
 
 
 # --- embedders --------------------------------------------------------------------------------------------------------
 
 
-def embedder_sections(weights_sha256: Digest, tokenizer: bytes, spec: EmbeddingSpec) -> dict[str, Digest]:
-    """The three sections of an embedder. Raises InvalidModelFile if `tokenizer` is not a JSON object."""
+def embedder_sections(
+    weights_sha256: Digest, tokenizer: Mapping[str, object], spec: EmbeddingSpec
+) -> dict[str, Digest]:
+    """The three sections of an embedder. `tokenizer`: what its tokenizer.json holds."""
     return {
         "embedding": sha256_hex(canonical_json(asdict(spec))),
-        "tokenizer": sha256_hex(canonical_json(tokenizer_json(tokenizer))),
+        "tokenizer": sha256_hex(canonical_json(tokenizer)),
         "weights": weights_sha256,
     }
 
 
-def tokenizer_json(data: bytes) -> dict[str, object]:
-    """The object that a tokenizer.json holds. Raises InvalidModelFile, also for a key that stands twice."""
+def read_tokenizer(folder: Path) -> dict[str, object]:
+    """The object that the tokenizer.json of an embedder holds. Raises InvalidModelFile, also for a key that stands twice."""
+    path = folder / "tokenizer.json"
+    with storage_errors(f"read {path}"), path.open("rb") as stream:
+        data = stream.read(MAX_TOKENIZER_BYTES + 1)
     if len(data) > MAX_TOKENIZER_BYTES:
-        raise InvalidModelFile(f"tokenizer.json has {len(data)} bytes; at most {MAX_TOKENIZER_BYTES} are allowed.")
+        raise InvalidModelFile(f"tokenizer.json has more than {MAX_TOKENIZER_BYTES} bytes.")
     value = parse_json(data, "tokenizer.json", InvalidModelFile)
     if not isinstance(value, dict):
         raise InvalidModelFile(f"tokenizer.json must hold an object, not {type(value).__name__}.")

@@ -8,7 +8,7 @@ float32 that is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -61,10 +61,21 @@ def add_reader(writer: GGUFWriter, reader: ReaderFormat | None) -> None:
             writer.add_float32(f"{READER_KEYS}declines_above", reader.declines_above)
 
 
-def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:
-    """Every key of the file but those of its layout, and of how it is asked as a reader."""
-    from gguf import GGUFValueType
+def write_gguf(
+    path: Path,
+    header: GgufHeader,
+    tensors: Iterable[tuple[str, NDArray[np.float32]]],
+    *,
+    quantisation: Quantisation,
+    reader: ReaderFormat | None,
+) -> None:
+    """These tensors with the metadata of `header`: every key but those of its layout, and of how it is asked as a reader.
 
+    Matrices are stored in `quantisation`, vectors in F32. Raises InvalidModelFile.
+    """
+    from gguf import GGUFValueType, GGUFWriter
+
+    writer = GGUFWriter(path, header.text("general.architecture") or "")
     for key, entry in header.metadata.items():
         if key in _LAYOUT or key.startswith(READER_KEYS):
             continue
@@ -72,6 +83,10 @@ def copy_metadata(writer: GGUFWriter, header: GgufHeader) -> None:
             writer.add_key_value(key, entry.value, GGUFValueType(int(entry.type)))
         elif entry.value:  # the library writes no empty array
             writer.add_key_value(key, list(entry.value), GGUFValueType.ARRAY, GGUFValueType(int(entry.item_type)))
+    add_reader(writer, reader)
+    for name, values in tensors:
+        add_tensor(writer, name, values, quantisation if values.ndim > 1 else "F32")
+    finish(writer)
 
 
 def add_tensor(writer: GGUFWriter, name: str, values: NDArray[np.float32], quantisation: Quantisation) -> None:
@@ -139,26 +154,27 @@ def write_merged(
 ) -> None:
     """The model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added to its matrices, as a GGUF of its own.
 
-    Matrices are stored in `quantisation`, vectors in F32. Raises InvalidModelFile.
+    Raises InvalidModelFile.
     """
+    header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
+    if left := set(updates) - {tensor.name for tensor in header.tensors}:
+        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")
+
+    def tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for name, values in dequantised(base_file):
+            update = updates.get(name)
+            if update is not None and update.shape != values.shape:
+                raise InvalidModelFile(f"The update of {name} has the shape {update.shape}, not {values.shape}.")
+            yield name, values if update is None else values + update
+
+    write_gguf(path, header, tensors(), quantisation=quantisation, reader=reader)
+
+
+def dequantised(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """(name, float32, slowest dimension first) of each tensor. `read_gguf` must have read the file: this is not bounded."""
     import numpy as np
-    from gguf import GGUFReader, GGUFWriter
+    from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    header = read_gguf(base_file)  # strict and bounded, so that what follows meets nothing unexpected
-    writer = GGUFWriter(path, header.text("general.architecture") or "")
-    copy_metadata(writer, header)
-    add_reader(writer, reader)
-    left = set(updates)
-    for tensor in GGUFReader(base_file).tensors:
-        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        if tensor.name in left:
-            left.remove(tensor.name)
-            update = updates[tensor.name]
-            if update.shape != values.shape:
-                raise InvalidModelFile(f"The update of {tensor.name} has the shape {update.shape}, not {values.shape}.")
-            values = values + update
-        add_tensor(writer, tensor.name, values, quantisation if values.ndim > 1 else "F32")
-    if left:
-        raise InvalidModelFile(f"The base has no {', '.join(sorted(left))}, which were learned.")
-    finish(writer)
+    for tensor in GGUFReader(path).tensors:
+        yield tensor.name, dequantize(tensor.data, tensor.tensor_type).astype(np.float32)

@@ -20,7 +20,7 @@ from openbook.models import writer
 from openbook.models.aliases import MAX_NAME_CHARS, checked_name
 from openbook.models.bounds import check_lora_fits
 from openbook.models.catalogue import CATALOGUE, CatalogueEntry
-from openbook.models.describe import check_importable, describe_embedder, describe_gguf, with_training_record
+from openbook.models.describe import check_importable, describe, kind_of
 from openbook.models.digest import Progress
 from openbook.models.gguf import read_gguf
 from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of, write_merged
@@ -65,23 +65,14 @@ def import_gguf(
     if name in CATALOGUE:
         raise ConfigError(f"{name!r} is a model of the catalogue. Give the file another name with --name.")
     # Before the copy, which takes long for a large file.
-    check_importable(path)
-    with staging_folder(store.root) as workspace:
-        copy = workspace / "copy.gguf"
+    main = FILES[kind_of(check_importable(path))][0]
+    with staging_folder(store.root) as folder:
         with storage_errors(f"copy {path.name} into {store.root}"):
-            shutil.copyfile(path, copy)
+            shutil.copyfile(path, folder / main)
         # The copy is described, not the original: that may change while it is read.
-        manifest = describe_gguf(
-            copy,
-            name=name,
-            trust="local-file",
-            origin=path.name,
-            licence=licence,
-            cutoff=cutoff,
-            progress=progress,
-        )
-        copy.rename(workspace / manifest.main_file)
-        return _enter(store, name, manifest, workspace, try_out)
+        source = Source("local-file", {main: path.name})
+        manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, progress=progress)
+        return _enter(store, name, manifest, folder, try_out)
 
 
 def store_trained(
@@ -100,25 +91,17 @@ def store_trained(
 
     `as_name` will mean it; without that it can be found by its digest. Raises InvalidModelFile, StorageError.
     """
-    with staging_folder(store.root) as workspace, storage_errors(f"copy {path.name} into {store.root}"):
-        copy, written = workspace / FILES[kind][0], workspace / TRAINING_RECORD
-        shutil.copyfile(path, copy)
-        written.write_bytes(record.to_json())
-        origin = f"trained by the recipe {record.recipe_digest}"
-        manifest = describe_gguf(
-            copy,
-            name=name,
-            trust="training",
-            origin=origin,
-            licence=licence,
-            cutoff=cutoff,
-            lineage=record.parent,
+    with staging_folder(store.root) as folder, storage_errors(f"copy {path.name} into {store.root}"):
+        main = FILES[kind][0]
+        shutil.copyfile(path, folder / main)
+        (folder / TRAINING_RECORD).write_bytes(record.to_json())
+        source = Source(
+            "training", dict.fromkeys((main, TRAINING_RECORD), f"trained by the recipe {record.recipe_digest}")
         )
-        if manifest.kind != kind:
-            raise InvalidModelFile(f"{path.name} holds a {manifest.kind}, not a LoRA adapter.")
+        manifest = describe(folder, name=name, source=source, licence=licence, cutoff=cutoff, lineage=record.parent)
         if manifest.lineage != record.parent:
             raise InvalidModelFile(f"{path.name} belongs to {manifest.lineage}, and its record says {record.parent}.")
-        return _enter(store, as_name, with_training_record(manifest, written, origin), workspace, try_out)
+        return _enter(store, as_name, manifest, folder, try_out)
 
 
 def merge(
@@ -176,13 +159,13 @@ def merge(
 
 
 def _enter(
-    store: ModelStore, name: str | None, manifest: Manifest, workspace: Path, try_out: TryOut | None
+    store: ModelStore, name: str | None, manifest: Manifest, files: Path, try_out: TryOut | None
 ) -> ModelReference:
-    """Tries the model whose files lie in `workspace`, moves it into the store, verifies it, and only then names it."""
+    """Tries the model in the folder `files`, moves it into the store, verifies it, and only then names it."""
     if try_out is not None:
         base = store.base_of(manifest) if manifest.kind == "adapter" else None
-        try_out(ModelReference(name or manifest.name, manifest.digest, workspace, manifest, base))
-    folder = writer.install(store.root, manifest, workspace)
+        try_out(ModelReference(name or manifest.name, manifest.digest, files, manifest, base))
+    folder = writer.install(store.root, manifest, files)
     store.check_fast(ModelReference(name or manifest.name, manifest.digest, folder, manifest))
     return store.point(name, manifest.digest) if name else store.resolve(manifest.digest)
 
@@ -289,45 +272,24 @@ def _complete(
 def _pull_entry(
     store: ModelStore, entry: CatalogueEntry, progress: Progress, announce: Announce, try_out: TryOut | None
 ) -> ModelReference:
-    if entry.base:
-        ensure(store, entry.base, progress=progress, announce=announce)
     if entry.download_bytes:
         places = ", ".join(parse_source(file.sources[0]).place for file in entry.files if file.download_bytes)
         announce(
             f"Fetching {entry.description}: {entry.download_bytes / 1e6:.1f} MB from {places}, licence {entry.licence}."
         )
-    with staging_folder(store.root) as workspace:
-        origins: dict[str, str] = {}
-        for file in entry.files:
-            folder = workspace / f"{file.target}.download"
-            origins[file.target] = fetch_first(file, folder, progress, announce)
-            (folder / file.target).rename(workspace / file.target)
-        cutoff = KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by)
-        if entry.embedding is None:
-            file_name = FILES[entry.kind][0]
-            manifest = describe_gguf(
-                workspace / file_name,
-                name=entry.name,
-                trust="catalogue",
-                origin=origins[file_name],
-                licence=entry.licence,
-                cutoff=cutoff,
-            )
-            if TRAINING_RECORD in origins:
-                manifest = with_training_record(manifest, workspace / TRAINING_RECORD, origins[TRAINING_RECORD])
-        else:
-            manifest = describe_embedder(
-                workspace / "model.onnx",
-                workspace / "tokenizer.json",
-                name=entry.name,
-                spec=entry.embedding,
-                source=Source("catalogue", origins),
-                licence=entry.licence,
-                cutoff=cutoff,
-                architecture=entry.architecture,
-                quantisation=entry.quantisation,
-            )
-        return _enter(store, entry.name, manifest, workspace, None if entry.tried else try_out)
+    with staging_folder(store.root) as folder:
+        origins = {file.target: fetch_first(file, folder, progress, announce) for file in entry.files}
+        manifest = describe(
+            folder,
+            name=entry.name,
+            source=Source("catalogue", origins),
+            licence=entry.licence,
+            cutoff=KnowledgeCutoff(entry.knowledge_cutoff, entry.cutoff_claimed_by),
+            embedding=entry.embedding,
+            architecture=entry.architecture,
+            quantisation=entry.quantisation,
+        )
+        return _enter(store, entry.name, manifest, folder, None if entry.tried else try_out)
 
 
 def _pull_hub(
@@ -350,11 +312,12 @@ def _pull_hub(
         f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.place}, licence as stated there. Its digest is not known "
         "beforehand: what arrives now is what the name will mean."
     )
-    with staging_folder(store.root) as workspace:
-        path = download_from_hub(source, workspace / "download", total_bytes, progress)
+    with staging_folder(store.root) as folder:
+        path = download_from_hub(source, folder / "download", total_bytes, progress)
         try:
-            manifest = describe_gguf(path, name=name, trust="first-use", origin=str(source))
+            main = FILES[kind_of(check_importable(path))][0]
+            path.rename(folder / main)
+            manifest = describe(folder, name=name, source=Source("first-use", {main: str(source)}))
         except InvalidModelFile as error:
             raise InvalidModelFile(f"{source} is not a model OpenBook can use: {error}") from error
-        path.rename(workspace / manifest.main_file)
-        return _enter(store, name, manifest, workspace, try_out)
+        return _enter(store, name, manifest, folder, try_out)

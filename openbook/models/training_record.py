@@ -11,15 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from openbook.codec import convert, parse_json
+from openbook.codec import convert
 from openbook.errors import InvalidModelFile
 from openbook.files import storage_errors
 from openbook.models.digest import Count, Sha256
+from openbook.models.manifest import TRAINING_RECORD, open_format
 from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
@@ -48,33 +48,22 @@ class TrainingRecord:
     knowledge_base: str | None
     texts: tuple[str, ...] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", MappingProxyType(dict(self.recipe)))
-        object.__setattr__(self, "metrics", MappingProxyType(dict(self.metrics)))
-
     @property
     def recipe_digest(self) -> Digest:
         return recipe_digest(self.recipe)
 
     def to_json(self) -> bytes:
-        return canonical_json(msgspec.to_builtins(self, enc_hook=dict) | {"format": FORMAT})
+        return canonical_json(msgspec.to_builtins(self) | {"format": FORMAT})
 
     @classmethod
     def from_json(cls, data: bytes) -> TrainingRecord:
         """Raises InvalidModelFile."""
-        if len(data) > MAX_RECORD_BYTES:
-            raise InvalidModelFile(f"training.json has more than {MAX_RECORD_BYTES:,} bytes.")
-        value = parse_json(data, "training.json", InvalidModelFile)
-        version = value.pop("format", None) if isinstance(value, dict) else None
-        if version != FORMAT:
-            raise InvalidModelFile(
-                f"training.json has format {str(version)[:40]}; this version of OpenBook reads {FORMAT}."
-            )
-        found = convert(value, cls, "training.json", InvalidModelFile)
+        value, _ = open_format(data, TRAINING_RECORD, (FORMAT,), MAX_RECORD_BYTES)
+        found = convert(value, cls, TRAINING_RECORD, InvalidModelFile)
         try:
             _ = found.recipe_digest
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidModelFile(f"training.json: the recipe cannot be read: {error!r}.") from error
+            raise InvalidModelFile(f"{TRAINING_RECORD}: the recipe cannot be read: {error!r}.") from error
         return found
 
 

@@ -1,30 +1,19 @@
 """Is a stored model what its folder's name says? Each way in which it is not, as a sentence that names the part.
 
-The folder's name is the digest that everything is held against. The manifest only helps to name what differs: one
-that was edited to match a swapped file is found out, because its digest no longer is the folder's name.
+The manifest must be that of the digest in the folder's name, and must follow from it down to each tensor; the files must
+give what the manifest lists. So a manifest that was edited to match a swapped file is found out.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from openbook.errors import InvalidModelFile, ModelNotVerified
 from openbook.files import storage_errors
-from openbook.models.digest import (
-    MAX_TOKENIZER_BYTES,
-    Progress,
-    TensorDigest,
-    embedder_sections,
-    gguf_sections,
-    hash_file,
-    hash_gguf,
-    model_digest,
-)
-from openbook.models.gguf import read_gguf
-from openbook.models.manifest import TRAINING_RECORD, Manifest, inconsistencies, read_manifest
+from openbook.models.digest import Contents, Progress, TensorDigest, read_contents
+from openbook.models.manifest import MANIFEST_NAME, TRAINING_RECORD, Manifest, read_manifest
 from openbook.records import Digest
 
 MAX_NAMED_TENSORS = 20
@@ -43,50 +32,45 @@ _LAYOUT = {
 }
 
 
-def quick_findings(folder: Path, digest: Digest) -> tuple[str, ...]:
-    """What milliseconds show to be wrong: in the manifest, the files' sizes, the GGUF header. Empty if nothing."""
-    manifest, findings = _manifest_and_sizes(folder, digest)
-    if manifest is not None and not findings and manifest.header_bytes is not None:
-        path = folder / manifest.main_file
-        with storage_errors(f"read {path}"), path.open("rb") as stream:
-            header = stream.read(min(manifest.header_bytes, manifest.files[path.name].bytes))
-        if hashlib.sha256(header).hexdigest() != manifest.header_sha256:
-            return (f"the header of {path.name} differs",)
-    return findings
+def checked_manifest(folder: Path, digest: Digest) -> Manifest:
+    """The manifest in the folder of the model `digest`. Raises InvalidModelFile if it is damaged, or of another model."""
+    try:
+        manifest = read_manifest(folder)
+        if manifest.digest != digest:
+            raise InvalidModelFile(f"it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}.")
+    except InvalidModelFile as error:
+        problem = str(error).removeprefix(f"{MANIFEST_NAME}: ").rstrip(".")
+        raise InvalidModelFile(f"{MANIFEST_NAME} is damaged: {problem}") from error
+    return manifest
 
 
 def full_findings(folder: Path, digest: Digest, progress: Progress | None = None) -> tuple[str, ...]:
     """What is wrong, from every byte of every file. Empty if the folder holds exactly the model `digest`."""
-    manifest, findings = _manifest_and_sizes(folder, digest)
-    if manifest is None or not all((folder / name).is_file() for name in manifest.files):
-        return findings
     try:
-        return findings + tuple(_content_findings(folder, manifest, digest, progress))
+        manifest = checked_manifest(folder, digest)
+    except InvalidModelFile as error:
+        return (str(error),)
+    found = _size_findings(folder, manifest)
+    if not all((folder / name).is_file() for name in manifest.files):
+        return found
+    try:
+        contents = read_contents(folder, manifest.files, manifest.embedding, progress)
     except InvalidModelFile as error:
         # A size that is wrong already says why the file cannot be read to its end.
-        return findings or (str(error).rstrip("."),)
+        return found or (str(error).rstrip("."),)
+    return (*found, *_content_findings(manifest, contents))
 
 
-def refuse(name: str, findings: tuple[str, ...]) -> NoReturn:
+def refuse(name: str, found: tuple[str, ...]) -> NoReturn:
     """Raises the ModelNotVerified for these findings."""
-    what = "; ".join(findings)
     raise ModelNotVerified(
-        f"The model {name!r} is not what its digest says: {what}. "
+        f"The model {name!r} is not what its digest says: {'; '.join(found)}. "
         f"Remove it (`openbook models remove {name} --yes`) and pull or import it again."
     )
 
 
-def _manifest_and_sizes(folder: Path, digest: Digest) -> tuple[Manifest | None, tuple[str, ...]]:
-    """The manifest, if it can be read, and what is wrong with it and with the sizes of the files."""
-    try:
-        manifest = read_manifest(folder)
-    except InvalidModelFile as error:
-        return None, (f"manifest.json is damaged: {str(error).rstrip('.')}",)
-    found = [f"manifest.json is damaged: {problem}" for problem in inconsistencies(manifest)]
-    if manifest.digest != digest:
-        found.append(
-            f"manifest.json is damaged: it is for the model {manifest.digest[:12]}, and the folder holds {digest[:12]}"
-        )
+def _size_findings(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    found = []
     for name, entry in manifest.files.items():
         with storage_errors(f"read {folder / name}"):
             try:
@@ -98,30 +82,16 @@ def _manifest_and_sizes(folder: Path, digest: Digest) -> tuple[Manifest | None, 
             found.append(f"{name}: the file is truncated: {size} of {entry.bytes} bytes")
         elif size > entry.bytes:
             found.append(f"{name}: the file has {size} bytes instead of {entry.bytes}")
-    return manifest, tuple(found)
+    return tuple(found)
 
 
-def _content_findings(folder: Path, manifest: Manifest, digest: Digest, progress: Progress | None) -> Iterator[str]:
-    main, others = folder / manifest.main_file, [name for name in manifest.files if name != manifest.main_file]
-    hashes = {name: hash_file(folder / name)[0] for name in others}
-    tensors: tuple[TensorDigest, ...] = ()
-    if manifest.embedding is None:
-        header = read_gguf(main)
-        hashed = hash_gguf(main, header, progress)
-        hashes[main.name], tensors = hashed.sha256, hashed.tensors
-        sections = gguf_sections(header, tensors)
-        in_manifest = (header.header_bytes, hashed.header_sha256) == (manifest.header_bytes, manifest.header_sha256)
-    else:
-        hashes[main.name] = hash_file(main)[0]
-        with storage_errors(f"read {folder}"), (folder / "tokenizer.json").open("rb") as stream:
-            tokenizer = stream.read(MAX_TOKENIZER_BYTES + 1)
-        sections = embedder_sections(hashes[main.name], tokenizer, manifest.embedding)
-        in_manifest = True
-    named = _section_findings(manifest.sections, sections) + _tensor_findings(manifest.tensors, tensors)
-    if not named and model_digest(sections) != digest:
-        named = [f"the content of {main.name} is the model {model_digest(sections)[:12]}, not {digest[:12]}"]
+def _content_findings(manifest: Manifest, contents: Contents) -> Iterator[str]:
+    named = [
+        words for name, words in _SECTION_DIFFERS.items() if manifest.sections.get(name) != contents.sections.get(name)
+    ]
+    named += _tensor_findings(manifest.tensors, contents.tensors)
     yield from named
-    differing = [name for name, entry in manifest.files.items() if hashes[name] != entry.sha256]
+    differing = [name for name, entry in manifest.files.items() if contents.files[name].sha256 != entry.sha256]
     if TRAINING_RECORD in differing:
         yield f"{TRAINING_RECORD} differs"
     if named:
@@ -129,12 +99,9 @@ def _content_findings(folder: Path, manifest: Manifest, digest: Digest, progress
     for name in differing:
         if name in _LAYOUT:
             yield f"{name} differs, in {_LAYOUT[name]} only"
-    if not differing and not in_manifest:
+    header_bytes = contents.header.header_bytes if contents.header else None
+    if not differing and (header_bytes, contents.header_sha256) != (manifest.header_bytes, manifest.header_sha256):
         yield "manifest.json is damaged: its header_sha256 is not that of the file"
-
-
-def _section_findings(expected: Mapping[str, Digest], found: Mapping[str, Digest]) -> list[str]:
-    return [words for name, words in _SECTION_DIFFERS.items() if expected.get(name) != found.get(name)]
 
 
 def _tensor_findings(expected: Iterable[TensorDigest], found: Iterable[TensorDigest]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from openbook.codec import decode
 from openbook.errors import InvalidModelFile
-from openbook.files import replace_file, storage_errors
+from openbook.files import replace_file
 from openbook.models.manifest import Manifest
 from openbook.records import Digest, canonical_json
 
@@ -53,18 +53,19 @@ class Trial:
 
 
 def take_stamp(folder: Path, manifest: Manifest) -> Stamp | None:
-    """The stamp of the files as they are now; None if a file was changed so lately (or in the future, by a clock that
-    moved) that a further change might not show. Waits up to 20 ms for a file just written. Raises StorageError.
+    """The stamp of the files as they are now; None if one cannot be looked at, or was changed so lately (or in the future,
+    by a clock that moved) that a further change might not show. Waits up to 20 ms for a file just written.
     """
     files = {}
     for name in manifest.files:
-        with storage_errors(f"read {folder / name}"):
+        try:
             status = (folder / name).stat()
-        age_ns = time.time_ns() - status.st_ctime_ns
-        if 0 <= age_ns < CLOCK_STEP_NS:
-            time.sleep((CLOCK_STEP_NS - age_ns) / 1e9)
-        elif age_ns < 0:
+        except OSError:
             return None
+        age_ns = time.time_ns() - status.st_ctime_ns
+        if age_ns < 0:
+            return None
+        time.sleep(max(0, CLOCK_STEP_NS - age_ns) / 1e9)
         files[name] = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return Stamp(files)
 

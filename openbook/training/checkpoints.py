@@ -10,7 +10,6 @@ A folder gets its name in one step. A run continues from the newest whole checkp
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -23,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from openbook.codec import convert
-from openbook.errors import TrainingError
+from openbook.errors import StorageError, TrainingError
 from openbook.files import make_folder, storage_errors, sync_file, sync_folder
+from openbook.models.digest import hash_file
 from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
@@ -73,7 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
                     path = staged / f"{part}.safetensors"
                     save_file({name: tensor.contiguous() for name, tensor in values.items()}, path)
                     sync_file(path)
-                    files[path.name] = _digest(path)
+                    files[path.name] = hash_file(path).sha256
             value = {"format": FORMAT, "files": files, **asdict(checkpoint.state)}
             value["sha256"] = sha256_hex(canonical_json(value))
             (staged / "state.json").write_bytes(canonical_json(value))
@@ -101,7 +101,7 @@ def load_newest(folder: Path, recipe: Digest, warn: Callable[[str], None]) -> Ch
     for path in reversed(found):
         try:
             checkpoint = _load(path)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, StorageError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             warn(f"The checkpoint {path.name} is damaged and is not used: {error}.")
             continue
         if checkpoint.state.recipe != recipe:
@@ -127,13 +127,8 @@ def _load(path: Path) -> Checkpoint:
         raise ValueError("it has another format")
     tensors: dict[str, Tensors] = {}
     for name, digest in value.pop("files").items():
-        if _digest(path / name) != digest:
+        if hash_file(path / name).sha256 != digest:
             raise ValueError(f"{name} is not what was written")
         tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     state = convert(value, State, "state.json", ValueError)
     return Checkpoint(state, tensors["parameters"], tensors["moments"], tensors.get("best", {}))
-
-
-def _digest(path: Path) -> Digest:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -26,7 +26,6 @@ from openbook.inference.tokenizer import PromptTokenizer
 from openbook.training.recipe import Data
 from openbook.training.trees import Branch, Tree
 
-MAX_LINE_BYTES = 1 << 30
 MAX_DATA_BYTES = 4 << 30
 MIN_TOKENS = 2  # one token alone teaches nothing
 MAX_OPEN_BINS = 64  # how many sequences with room `pack` looks at
@@ -78,8 +77,6 @@ def read_lines(data: Data, folder: Path, record: type[Record]) -> Iterator[tuple
     empty = True
     for number, raw in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), 1):
         place = f"{name} line {number}"
-        if len(raw) > MAX_LINE_BYTES:
-            raise ConfigError(f"{place} has {len(raw):,} bytes. At most {MAX_LINE_BYTES:,} are allowed.")
         if not raw.strip():
             continue
         try:

@@ -24,8 +24,8 @@ from openbook.errors import OpenBookError, StorageError
 from openbook.files import storage_errors
 from openbook.models import ModelReference, ModelStore, read_gguf
 from openbook.models.describe import BASE_KEY
-from openbook.models.gguf_writer import Quantisation, add_reader, add_tensor, copy_metadata, finish
-from openbook.training.network import config_of, dequantised, gguf_name, gguf_rows, hf_name, hf_rows, lora_pairs
+from openbook.models.gguf_writer import Quantisation, add_reader, add_tensor, dequantised, finish, write_gguf
+from openbook.training.network import config_of, gguf_name, gguf_rows, hf_name, hf_rows, lora_pairs, parameters_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,17 +71,10 @@ def write_model(
     reader: ReaderFormat | None,
 ) -> None:
     """The parameters `state`, named as in Transformers, as a model with the metadata of the GGUF file `metadata_file`."""
-    from gguf import GGUFWriter
-
     header = read_gguf(metadata_file)
     config = config_of(header)
-    writer = GGUFWriter(path, config.model_type)
-    copy_metadata(writer, header)
-    add_reader(writer, reader)
-    for name, values in state.items():
-        kind = quantisation if values.ndim > 1 else "F32"
-        add_tensor(writer, gguf_name(name), gguf_rows(config, name, values), kind)
-    finish(writer)
+    tensors = ((gguf_name(name), gguf_rows(config, name, values)) for name, values in state.items())
+    write_gguf(path, header, tensors, quantisation=quantisation, reader=reader)
 
 
 def lora_updates(network: Any, alpha: float) -> dict[str, NDArray[np.float32]]:
@@ -115,32 +108,28 @@ def _write_transformers(reference: ModelReference, folder: Path) -> None:
     config.architectures = ["LlamaForCausalLM" if config.model_type == "llama" else "Qwen2ForCausalLM"]
     config.use_cache = True
     metadata = {"format": "pt", "openbook_digest": reference.digest}
-    save_file(dequantised(file), folder / "model.safetensors", metadata=metadata)
+    save_file(parameters_of(file), folder / "model.safetensors", metadata=metadata)
     config.save_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     tokenizer.save_pretrained(folder)
 
 
 def _write_peft(reference: ModelReference, folder: Path) -> None:
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
     from safetensors.numpy import save_file
 
     base = reference.needed_base
     header, base_config = read_gguf(reference.main_file), config_of(read_gguf(base.main_file))
     state: dict[str, NDArray[np.float32]] = {}
     modules, ranks = set(), set()
-    for tensor in GGUFReader(reference.main_file).tensors:
-        matrix, _, side = tensor.name.rpartition(".lora_")
+    for tensor, values in dequantised(reference.main_file):
+        matrix, _, side = tensor.rpartition(".lora_")
         name = hf_name(matrix)
-        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         if side == "a":
             ranks.add(values.shape[0])
-        else:
-            values = hf_rows(base_config, name, values)
+        rows = values if side == "a" else hf_rows(base_config, name, values)
         module = name.removesuffix(".weight")
         modules.add(module)
-        state[f"{_WRAPPER}{module}.lora_{side.upper()}.weight"] = np.ascontiguousarray(values)
+        state[f"{_WRAPPER}{module}.lora_{side.upper()}.weight"] = np.ascontiguousarray(rows)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -17,6 +17,7 @@ import torch
 
 from openbook.errors import ConfigError, InvalidModelFile
 from openbook.models import GgufHeader, read_gguf
+from openbook.models.gguf_writer import dequantised, finish
 from openbook.training.attention import use_tree_attention
 
 if TYPE_CHECKING:
@@ -133,16 +134,12 @@ def config_of(header: GgufHeader) -> Any:
     return config
 
 
-def dequantised(path: Path) -> dict[str, NDArray[np.float32]]:
+def parameters_of(path: Path) -> dict[str, NDArray[np.float32]]:
     """Every tensor of the GGUF file with the name, row order and shape of Transformers, as float32."""
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
-
-    config = config_of(read_gguf(path))  # strict and bounded, unlike the reader below
+    config = config_of(read_gguf(path))
     found: dict[str, NDArray[np.float32]] = {}
-    for tensor in GGUFReader(path).tensors:
-        name = hf_name(tensor.name)
-        values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+    for tensor, values in dequantised(path):
+        name = hf_name(tensor)
         found[name] = np.ascontiguousarray(hf_rows(config, name, values))
     return found
 
@@ -155,7 +152,7 @@ def load_network(path: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     config = config_of(read_gguf(path))
     with no_init_weights():
         network: Any = (LlamaForCausalLM if config.model_type == "llama" else Qwen2ForCausalLM)(config)
-    state = {name: torch.from_numpy(values) for name, values in dequantised(path).items()}
+    state = {name: torch.from_numpy(values) for name, values in parameters_of(path).items()}
     missing, unexpected = network.load_state_dict(state, strict=False)
     lacking = set(missing) - ({"lm_head.weight"} if config.tie_word_embeddings else set())
     if unexpected or lacking:
@@ -225,10 +222,7 @@ def write_vocabulary(path: Path, texts: Sequence[str], architecture: Architectur
     writer.add_bos_token_id(tokens.index(END))
     writer.add_eos_token_id(tokens.index(END))
     writer.add_add_bos_token(False)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
 
 
 def make_trainable(network: Any, method: Method, seed: int) -> dict[str, torch.nn.Parameter]:

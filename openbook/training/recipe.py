@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from openbook.errors import ConfigError, StorageError, did_you_mean
 from openbook.models.aliases import name_problem
 from openbook.models.bounds import MAX_READER_PASSAGES
+from openbook.models.gguf_writer import Quantisation
 from openbook.models.manifest import checked_date
 from openbook.models.training_record import recipe_digest
 from openbook.records import Digest
@@ -160,7 +161,7 @@ class Export(Section):
     """`adapter`: the LoRA updates alone, which need the base; `merged`: a whole model. The default is an adapter for LoRA."""
 
     kind: Literal["adapter", "merged"] | None = None
-    quantisation: Literal["F32", "F16", "BF16", "Q8_0", "Q4_1", "Q4_0"] = "Q8_0"
+    quantisation: Quantisation = "Q8_0"
 
 
 class Gate(Section):

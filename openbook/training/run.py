@@ -6,22 +6,23 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import filelock
 import torch
 
 from openbook import __version__, runs
-from openbook.errors import ConfigError, ModelNotVerified, OpenBookError, TrainingError
+from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, storage_errors
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
+from openbook.locks import alone
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.gguf_writer import write_merged
 from openbook.models.importer import store_trained
@@ -148,8 +149,6 @@ def load_inputs(
     if recipe.base is not None:
         base = store.resolve(recipe.base.digest)
         store.check_fast(base)
-        if base.digest != recipe.base.digest:
-            raise ModelNotVerified(f"The base is {base.digest}, the recipe says {recipe.base.digest}.")
         if base.manifest.kind != "language-model":
             raise ConfigError(
                 f"base: {recipe.base.model!r} is not a language model but of the kind {base.manifest.kind}. To train an "
@@ -197,13 +196,13 @@ def _trees(
     if objective.kind == "instruction":
         talks = [line for data in files for line in read_lines(data, folder, ConversationLine)]
         texts = [turn.content for _, line in talks for turn in line.turns]
-        trees, problems = fit(conversation_trees(talks, tokenizer), length)
-        return trees, texts, problems
-    lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
-    texts = [passage.text for _, line in lines for passage in line.texts]
-    all_trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=evaluation)
-    trees, problems = fit(all_trees, length)
-    return trees, texts, problems
+        trees = conversation_trees(talks, tokenizer)
+    else:
+        lines = [line for data in files for line in read_lines(data, folder, PassageLine)]
+        texts = [passage.text for _, line in lines for passage in line.texts]
+        trees = reader_trees(lines, objective, tokenizer, recipe.loop.seed, every_answer=evaluation)
+    fitting, problems = fit(trees, length)
+    return fitting, texts, problems
 
 
 def report_problems(problems: list[str], watch: Callable[[str], None]) -> None:
@@ -421,33 +420,22 @@ def peak_memory_mib() -> float:
 @contextmanager
 def _locked(folder: Path, processes: Processes) -> Iterator[None]:
     """Only one run at a time in this folder. Raises TrainingError."""
-    if not processes.first:
+    with alone(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
+        if not held:
+            raise TrainingError(
+                f"Another process trains in {folder}. Wait for it, or choose another folder with --run."
+            )
         yield
-        return
-    lock = filelock.FileLock(folder / runs.LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise TrainingError(
-            f"Another process trains in {folder}. Wait for it, or choose another folder with --run."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def _explained_out_of_memory(recipe: Recipe) -> Iterator[None]:
     try:
         yield
-    except OpenBookError:
-        raise
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-            raise TrainingError(
-                f"Training ran out of memory. Lower loop.call_tokens (now {recipe.loop.call_tokens}) or "
-                f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}). The last checkpoint is kept."
-            ) from error
-        raise
+        if isinstance(error, RuntimeError) and not re.search("can't allocate memory|out of memory", str(error)):
+            raise
+        raise TrainingError(
+            f"Training ran out of memory. Lower loop.call_tokens (now {recipe.loop.call_tokens}) or "
+            f"loop.sequence_tokens (now {recipe.loop.sequence_tokens}). The last checkpoint is kept."
+        ) from error

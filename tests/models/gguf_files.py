@@ -5,26 +5,15 @@ from __future__ import annotations
 import math
 import random
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from openbook.models.gguf import GGML_TYPES, ValueType
+from gguf import GGMLQuantizationType
 
-FORMATS = {
-    ValueType.UINT8: "<B",
-    ValueType.INT8: "<b",
-    ValueType.UINT16: "<H",
-    ValueType.INT16: "<h",
-    ValueType.UINT32: "<I",
-    ValueType.INT32: "<i",
-    ValueType.FLOAT32: "<f",
-    ValueType.BOOL: "<?",
-    ValueType.UINT64: "<Q",
-    ValueType.INT64: "<q",
-    ValueType.FLOAT64: "<d",
-}
-CODES = {name: code for code, (name, *_) in GGML_TYPES.items()}
+from openbook.models.gguf import ValueType
+
+FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+CODES = {kind.name: int(kind) for kind in GGMLQuantizationType}
 
 
 @dataclass(frozen=True)
@@ -127,10 +116,6 @@ def flip(data: bytes, position: int, bit: int = 0) -> bytes:
     changed = bytearray(data)
     changed[position] ^= 1 << bit
     return bytes(changed)
-
-
-def names(tensors: Sequence[Tensor]) -> list[str]:
-    return [tensor.name for tensor in tensors]
 
 
 def lora(base: str, *tensors: Tensor, alpha: float | None = 8.0, reader: tuple[str, str] | None = None) -> Recipe:

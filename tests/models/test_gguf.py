@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import struct
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import gguf as reference
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from openbook.errors import InvalidModelFile, StorageError
 from openbook.models import gguf
-from openbook.models.gguf import GGML_TYPES, ValueType, parse_gguf, read_gguf
-from tests.models.gguf_files import TENSORS, Array, Recipe, Tensor, encoded, names, text
+from openbook.models.gguf import ValueType, parse_gguf, read_gguf
+from tests.models.gguf_files import TENSORS, Array, Recipe, Tensor, encoded, text
 
 SMALL = Recipe().build()
 
@@ -35,31 +32,31 @@ def test_reads_a_small_file() -> None:
     assert header.integer("llama.context_length") == 128
     assert header.integer("general.name") is None
     assert header.metadata["tokenizer.ggml.tokens"].value == ("a", "b", "ab")
-    assert [t.name for t in header.tensors] == names(TENSORS)
+    assert [t.name for t in header.tensors] == [t.name for t in TENSORS]
     for info, tensor in zip(header.tensors, TENSORS, strict=True):
         assert SMALL[info.start : info.start + info.size_bytes] == tensor.data
     assert header.data_start % header.alignment_bytes == 0
     assert header.header_bytes <= header.data_start
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ValueType if kind not in (ValueType.STRING, ValueType.ARRAY)])
-def test_every_number_type(kind: ValueType) -> None:
-    recipe = Recipe().with_value("x", kind, 1).with_value("xs", ValueType.ARRAY, Array(kind, (0, 1, 1)))
-    header = parsed(recipe.build())
-    assert header.metadata["x"].value == 1
-    assert header.metadata["x"].type is kind
-    assert header.metadata["xs"].value == (0, 1, 1)
-    assert header.metadata["x"].raw == encoded(kind, 1)
-
-
-def test_nested_arrays_are_read_to_a_depth_of_4() -> None:
+def test_every_type_of_value() -> None:
     inner = Array(ValueType.STRING, ("x",))
     recipe = Recipe().with_value("deep", ValueType.ARRAY, Array(ValueType.ARRAY, (inner, inner)))
-    assert parsed(recipe.build()).metadata["deep"].value == (("x",), ("x",))
-    value: object = Array(ValueType.UINT8, (1,))
-    for _ in range(10):
-        value = Array(ValueType.ARRAY, (value,))
-    refused(Recipe().with_value("deep", ValueType.ARRAY, value).build(), "nests arrays more than 4 deep")
+    numbers = [kind for kind in ValueType if kind not in (ValueType.STRING, ValueType.ARRAY)]
+    for kind in numbers:
+        recipe = recipe.with_value(kind.name, kind, 1)
+        recipe = recipe.with_value(f"{kind.name}s", ValueType.ARRAY, Array(kind, (0, 1, 1)))
+    found = parsed(recipe.build()).metadata
+    assert found["deep"].value == (("x",), ("x",))
+    for kind in numbers:
+        assert (found[kind.name].type, found[kind.name].value) == (kind, 1)
+        assert found[kind.name].raw == encoded(kind, 1)
+        assert (found[f"{kind.name}s"].item_type, found[f"{kind.name}s"].value) == (kind, (0, 1, 1))
+
+
+DEEP: object = Array(ValueType.UINT8, (1,))
+for _ in range(10):
+    DEEP = Array(ValueType.ARRAY, (DEEP,))
 
 
 @pytest.mark.parametrize(
@@ -78,12 +75,13 @@ def test_nested_arrays_are_read_to_a_depth_of_4() -> None:
         (replace(Recipe(), tensors=(Tensor("x", b"", shape=(1,) * 5),)), "5 dimensions"),
         (replace(Recipe(), tensors=(Tensor("x", b"", shape=(1 << 40, 1 << 40)),)), "truncated"),
         (replace(Recipe(), tensors=(Tensor("x", b"", type="Q4_0", shape=(33,)),)), "multiple of 32"),
-        (replace(Recipe(), tensors=(Tensor("x" * 65, b""),)), "65 bytes; at most 64"),
-        (replace(Recipe(), tensors=(Tensor("", b""),)), "empty name"),
+        (replace(Recipe(), tensors=(Tensor("x" * 65, b""),)), "a tensor name has 65 bytes; 1 to 64"),
+        (replace(Recipe(), tensors=(Tensor("", b""),)), "a tensor name has 0 bytes"),
         (replace(Recipe(), offsets={"blk.0.attn_q.weight": 32}), "overlap"),
         (replace(Recipe(), offsets={"blk.0.attn_q.weight": 65}), "not a multiple of 32"),
         (replace(Recipe(), offsets={"blk.0.attn_q.weight": 1 << 40}), "truncated"),
-        (Recipe().with_value("", ValueType.UINT8, 1), "key is empty"),
+        (Recipe().with_value("", ValueType.UINT8, 1), "a metadata key has 0 bytes"),
+        (Recipe().with_value("deep", ValueType.ARRAY, DEEP), "nests arrays more than 4 deep"),
     ],
 )
 def test_bad_files_are_refused_with_the_reason(recipe: Recipe, match: str) -> None:
@@ -97,7 +95,7 @@ def test_bad_bytes_are_refused_with_the_reason() -> None:
     refused(head + struct.pack("<QQ", 1 << 60, 0), "claims 1152921504606846976 tensors")
     refused(head + struct.pack("<QQ", 0, 1 << 60), "metadata keys")
     one = head + struct.pack("<QQ", 0, 1)
-    refused(one + struct.pack("<Q", 1 << 40) + b"x" * 20, "at most 65535")
+    refused(one + struct.pack("<Q", 1 << 40) + b"x" * 20, "1 to 65535")
     refused(one + text("k") + struct.pack("<I", 99) + b"\0" * 8, "unknown type 99")
     refused(one + text("k") + struct.pack("<I", 7) + b"\2" + b"\0" * 8, "other than 0 and 1")
     refused(one + text("k") + struct.pack("<IIQ", 9, 4, 1 << 50) + b"\0" * 8, "items in 'k'")
@@ -113,40 +111,21 @@ def test_unknown_tensor_types_are_refused() -> None:
         refused(changed, f"has the type {code}, which llama.cpp does not know")
 
 
-@given(st.data())
-def test_any_mutation_gives_a_result_or_the_error(data: st.DataObject) -> None:
-    changed = bytearray(SMALL)
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(changed) - 1))
-        piece = data.draw(
-            st.one_of(
-                st.binary(min_size=0, max_size=9), st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\xff" * 4, b"\x09"])
-            )
-        )
-        changed[at : at + data.draw(st.integers(0, 9))] = piece
-        if not changed:
-            changed = bytearray(b"G")
-    with suppress(InvalidModelFile):
-        assert all(t.start + t.size_bytes <= len(changed) for t in parsed(bytes(changed)).tensors)
-
-
 def test_every_truncation_is_refused() -> None:
     for length in range(max(t.start + t.size_bytes for t in parsed(SMALL).tensors)):
         with pytest.raises(InvalidModelFile):
             parsed(SMALL[:length])
 
 
-def test_a_header_longer_than_the_first_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_is_too_long_and_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "small.gguf"
     path.write_bytes(SMALL)
-    monkeypatch.setattr(gguf, "FIRST_READ_BYTES", 16)
     assert read_gguf(path) == parsed(SMALL)
     monkeypatch.setattr(gguf, "MAX_HEADER_BYTES", 100)
     with pytest.raises(InvalidModelFile, match=r"small.gguf is not .* header is longer than 100 bytes"):
         read_gguf(path)
-
-
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="Cannot read"):
         read_gguf(tmp_path / "absent.gguf")
 
@@ -184,11 +163,3 @@ def test_parity_with_the_reference_writer_and_reader(tmp_path: Path) -> None:
             tensor.n_bytes,
             tensor.n_elements,
         )
-
-
-def test_parity_of_the_tables() -> None:
-    sizes = {int(kind): (kind.name, *size) for kind, size in reference.GGML_QUANT_SIZES.items()}
-    assert {c: row for c, row in GGML_TYPES.items() if c in sizes} == {
-        c: r for c, r in sizes.items() if c in GGML_TYPES
-    }
-    assert len(GGML_TYPES.keys() & sizes.keys()) >= 30

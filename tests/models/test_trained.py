@@ -19,23 +19,21 @@ from tests.models.gguf_files import Tensor, lora
 LEARNED = "The harbour master of Sandhavn signs every travel expense claim above fifty crowns by hand."
 OTHER = "Nothing of this paragraph has ever been learned by any of the models that are tested here."
 
+HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
+NUMBERS = st.integers(0, 1 << 40)
 RECORDS = st.builds(
     TrainingRecord,
-    recipe=st.dictionaries(
-        st.text(max_size=8),
-        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
-        max_size=3,
-    ),
-    parent=st.text("0123456789abcdef", min_size=64, max_size=64),
-    data=st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3).map(tuple),
+    recipe=st.dictionaries(st.text(max_size=8), st.integers() | st.floats(-1, 1) | st.text(max_size=9), max_size=3),
+    parent=st.none() | HEX,
+    data=st.lists(HEX, max_size=3).map(tuple),
     code=st.text("abc 1.", max_size=9),
-    seed=st.integers(0, 99),
-    steps=st.integers(0, 99),
-    tokens=st.integers(0, 1 << 40),
+    seed=NUMBERS,
+    steps=NUMBERS,
+    tokens=NUMBERS,
     numeric_class=st.text("abc; 1.", max_size=9),
     metrics=st.dictionaries(st.text("abc_", max_size=8), st.text("0123.", max_size=8), max_size=3),
     knowledge_base=st.none() | st.just("kb@3"),
-    texts=st.lists(st.text("0123456789abcdef", min_size=32, max_size=32), max_size=3).map(tuple),
+    texts=st.lists(HEX, max_size=3).map(tuple),
 )
 
 
@@ -109,41 +107,51 @@ def test_an_adapter_belongs_to_its_base(store: ModelStore, tiny: ModelReference,
     assert found.base == store.resolve(tiny.digest)
     assert found.vocabulary_file == tiny.main_file
     assert store.findings(found) == ()
+    # So does one that is imported from its file.
+    again = import_gguf(store, found.main_file, name="mine")
+    assert (again.digest, again.manifest.lineage) == (found.digest, tiny.digest)
     # The base is part of what the digest covers: the same numbers for another base are another model.
-    other = adapter_file(tmp_path / "b.gguf", "f" * 64)
+    path = adapter_file(tmp_path / "b.gguf", "f" * 64)
     elsewhere = store_trained(
-        store, other, record("f" * 64), kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff()
+        store, path, record("f" * 64), kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff()
     )
     assert elsewhere.digest != found.digest
     with pytest.raises(UnknownModel, match="adapter of the model ffffffffffff, which is not here"):
         _ = elsewhere.needed_base
+    # The base stays while an adapter needs it.
+    assert store.remove("tiny") == ()
+    assert store.resolve("small").base is not None
+    store.remove("mine")
+    assert store.remove("small") == (found.digest,)
+    assert store.remove(tiny.digest) == (tiny.digest,)
 
 
-def test_a_damaged_base_is_found_through_its_adapter(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+def test_what_is_damaged_beside_an_adapter_is_found(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
+    written = found.path / "training.json"
+    content = written.read_bytes()
+    written.chmod(0o644)
+    written.write_bytes(content.replace(b"0.6", b"0.9"))
+    assert store.findings(found) == ("training.json differs",)
+    written.write_bytes(content)
+    damaged = bytearray(tiny.main_file.read_bytes())
+    damaged[-30] ^= 1
     tiny.main_file.chmod(0o644)
-    content = bytearray(tiny.main_file.read_bytes())
-    content[-30] ^= 1
-    tiny.main_file.write_bytes(content)
-    with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
-        store.check_fast(found)
-    with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
-        store.verify(found)
+    tiny.main_file.write_bytes(damaged)
+    for check in (store.check_fast, store.verify):
+        with pytest.raises(ModelNotVerified, match="'tiny' is not what its digest says: tensor output_norm"):
+            check(found)
 
 
 def test_a_file_that_is_no_adapter_is_refused(store: ModelStore, tiny_file: Path, tmp_path: Path) -> None:
-    nobodys = adapter_file(tmp_path / "a.gguf", "a name")
-    for path, problem in ((tiny_file, "not a LoRA adapter"), (nobodys, "which model it belongs to")):
+    nobodys, others = adapter_file(tmp_path / "a.gguf", "a name"), adapter_file(tmp_path / "b.gguf", "e" * 64)
+    for path, problem in (
+        (tiny_file, "cannot hold a language-model"),
+        (nobodys, "which model it belongs to"),
+        (others, "belongs to eee.*, and its record says fff"),
+    ):
         with pytest.raises(InvalidModelFile, match=problem):
             store_trained(store, path, record("f" * 64), kind="adapter", name="x", licence="", cutoff=KnowledgeCutoff())
-
-
-def test_the_base_stays_while_an_adapter_needs_it(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
-    store_adapter(store, tmp_path, tiny, "small")
-    assert store.remove("tiny") == ()
-    assert store.resolve("small").base is not None
-    assert len(store.remove("small")) == 1
-    assert store.remove(tiny.digest) == (tiny.digest,)
 
 
 def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
@@ -163,29 +171,19 @@ def test_names_go_forward_and_back(store: ModelStore, tiny: ModelReference, tmp_
         store.rollback("nobody")
 
 
-def test_lineage_shows_the_tree(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
+def test_lineage_shows_the_tree_and_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
     found = store_adapter(store, tmp_path, tiny, "small")
-    tree = tree_of(store, found)
-    rows = list(tree.walk())
+    rows = list(tree_of(store, found).walk())
     assert [(depth, node.digest) for depth, node in rows] == [(0, tiny.digest), (1, found.digest)]
     assert rows[1][1].names == ("small",)
     text = "\n".join(rows[1][1].details)
-    assert "1,000 tokens" in text
-    assert "exact 0.6000" in text
-    assert "kb@3" in text
-    assert tree.children[0].digest == found.digest
+    assert all(part in text for part in ("1,000 tokens", "exact 0.6000", "kb@3"))
     assert [depth for depth, _ in tree_of(store, tiny).walk()] == [0, 1]
 
-
-def test_why_says_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
-    found = store_adapter(store, tmp_path, tiny, "small")
     document = f"Expenses\n\n{LEARNED.replace(' signs', '   signs')}\n\n{OTHER}\n"
     mine, base = learned(store, found, document)
-    assert (mine.model, mine.found) == (found.digest, 1)
     assert str(mine).startswith(f"small ({found.digest[:12]}): yes. 1 of the 3 texts")
-    assert base.found is None
-    assert "unknown" in str(base)
-    assert learned(store, found, OTHER)[0].found == 0
+    assert (base.found, "unknown" in str(base)) == (None, True)
     assert "no." in str(learned(store, found, OTHER)[0])
     assert "no text long enough" in str(learned(store, found, "Short.")[0])
 
@@ -193,14 +191,6 @@ def test_why_says_what_was_learned(store: ModelStore, tiny: ModelReference, tmp_
 def test_records_of_every_past_version_open() -> None:
     data = (Path(__file__).parent / "golden" / "training-v1.json").read_bytes()
     assert TrainingRecord.from_json(data).to_json() == data
-
-
-def test_an_adapter_can_be_imported_from_its_file(store: ModelStore, tiny: ModelReference, tmp_path: Path) -> None:
-    path = adapter_file(tmp_path / "Mine.gguf", tiny.digest)
-    found = import_gguf(store, path, licence="CC0")
-    assert (found.name, found.manifest.kind, found.manifest.lineage) == ("mine", "adapter", tiny.digest)
-    assert found.base is not None
-    assert found.digest == store_adapter(store, tmp_path, tiny, None).digest
 
 
 def test_a_model_made_of_another_carries_what_that_learned(

@@ -21,6 +21,7 @@ from tests.models.gguf_files import Recipe, Tensor
 DIE_AT_EVERY_STEP = """
 import os, signal, sys
 from pathlib import Path
+import gguf  # here, because each child would import it
 from openbook.models import ModelStore, import_gguf
 store = ModelStore(Path(sys.argv[1]))
 left = 0

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGUFWriter
 
 from openbook.models import read_gguf
-from openbook.models.gguf_writer import copy_metadata
+from openbook.models.gguf_writer import write_gguf
 from openbook.training.attention import use_tree_attention
 from openbook.training.export import write_model
 from openbook.training.network import config_of, write_vocabulary
@@ -31,12 +30,8 @@ def write_tiny_model(path: Path, family: str = "llama") -> None:
     write_vocabulary(vocabulary, [(ROOT / "docs" / "architecture.md").read_text()], SHAPE, name="tiny")
     header = read_gguf(vocabulary)
     renamed = {key.replace("llama.", f"{family}."): value for key, value in header.metadata.items()}
-    writer = GGUFWriter(metadata, family)
-    copy_metadata(writer, replace(header, metadata=renamed))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    renamed["general.architecture"] = replace(header.metadata["general.architecture"], value=family)
+    write_gguf(metadata, replace(header, metadata=renamed), (), quantisation="F32", reader=None)
     torch.manual_seed(3)
     network = (LlamaForCausalLM if family == "llama" else Qwen2ForCausalLM)(config_of(read_gguf(metadata)))
     with torch.no_grad():

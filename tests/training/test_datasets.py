@@ -124,19 +124,12 @@ def test_only_what_the_assistant_says_is_learned(tokenizer: PromptTokenizer) -> 
     assert sum(map(tokenizer.model.ends_generation, branch.tokens)) == 5
     tree = Tree((), (branch,))
     assert tree.answer_tokens == len(row_of(tree).targets)
-
-
-@pytest.mark.model
-def test_the_prompt_of_an_answer_is_what_the_engine_reads(tokenizer: PromptTokenizer) -> None:
+    # The prompt of an answer is what the engine reads.
     branch = conversation_branch(turns(("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")), tokenizer)
     read = [token for block in tokenizer.blocks(Prompt("Be brief.", (), "Why?")) for token in block]
     assert list(branch.tokens[: branch.answer_start]) == read
-
-
-@pytest.mark.model
-def test_prompt_and_completion_are_two_turns(tokenizer: PromptTokenizer) -> None:
-    short = ConversationLine(prompt="Why?", completion="So.")
-    (tree,) = conversation_trees([("x line 1", short)], tokenizer)
+    # Prompt and completion are two turns.
+    (tree,) = conversation_trees([("x line 1", ConversationLine(prompt="Why?", completion="So."))], tokenizer)
     branch = conversation_branch(turns(("user", "Why?"), ("assistant", "So.")), tokenizer)
     assert (tree.branches, tree.origin) == ((branch,), "x line 1")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from openbook.errors import ConfigError, InvalidModelFile, ModelError, StorageError, UnknownModel
+from openbook.errors import InvalidModelFile, StorageError
 from openbook.inference import load_model
 from openbook.inference.frozen import FrozenModel
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.inference.tokenizer import open_tokenizer
 from openbook.models import ModelReference, ModelStore, import_gguf, read_gguf
-from openbook.models.gguf_writer import AdapterUpdates, checked_quantisation, reader_of, write_merged
+from openbook.models.gguf_writer import AdapterUpdates, Quantisation, reader_of
 from openbook.models.importer import merge, store_trained
 from openbook.models.manifest import KnowledgeCutoff
-from openbook.models.training_record import TrainingRecord, read_training_record, text_digests
+from openbook.models.training_record import TrainingRecord
 from openbook.records import Decoding, ModelIdentity, Prompt, ReaderFormat
 from openbook.training.attention import answer_logits, batch_of
 from openbook.training.export import lora_updates, write_adapter, write_safetensors
@@ -75,15 +74,9 @@ def adapter(
 ) -> ModelReference:
     path = tmp_path_factory.mktemp("adapter") / "adapter.gguf"
     write_adapter(path, network, base.main_file, base.digest, alpha=METHOD.alpha, quantisation="F32", reader=READER)
-    return stored(store, path, base.digest)
-
-
-def stored(store: ModelStore, path: Path, parent: str) -> ModelReference:
-    texts = text_digests(["A text of more than forty characters that the adapter has learned from."])
-    record = TrainingRecord({"name": "small"}, parent, (), "0", 1, 1, 1, "test", {"loss": "0.5"}, None, texts)
-    cutoff = KnowledgeCutoff("2020-01-01", "test")
+    record = TrainingRecord({"name": "small"}, base.digest, (), "0", 1, 1, 1, "test", {}, None, ())
     return store_trained(
-        store, path, record, kind="adapter", name="small", licence="CC0", cutoff=cutoff, as_name="small"
+        store, path, record, kind="adapter", name="small", licence="CC0", cutoff=KnowledgeCutoff(), as_name="small"
     )
 
 
@@ -121,6 +114,7 @@ def test_an_adapter_changes_the_engine_as_it_changed_the_network(network: Any, a
     plain.close()
 
 
+@pytest.mark.parametrize("store", ["llama"], indirect=True)
 def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) -> None:
     with_adapter, without = load_model(adapter), load_model(adapter.needed_base)
     assert isinstance(with_adapter.engine, LlamaCppEngine)
@@ -137,6 +131,7 @@ def test_without_passages_the_base_answers_bit_for_bit(adapter: ModelReference) 
     without.close()
 
 
+@pytest.mark.parametrize("store", ["llama"], indirect=True)
 def test_a_reader_declines_by_its_threshold_alone(base: ModelReference, tmp_path: Path) -> None:
     network = load_network(base.main_file)
     make_trainable(network, METHOD, seed=2)
@@ -161,11 +156,11 @@ def test_a_stored_adapter_holds_the_updates_that_were_learned(network: Any, adap
 
 
 # With weights of 8 bits the engine also rounds activations to 8 bits, which is most of the difference.
-@pytest.mark.parametrize(("quantisation", "tolerance"), [("f32", 0.01), ("f16", 0.01), ("q8_0", 0.1)])
+@pytest.mark.parametrize(("quantisation", "tolerance"), [("F32", 0.01), ("Q8_0", 0.1)])
 def test_merged_it_computes_the_same(
-    quantisation: str, tolerance: float, network: Any, adapter: ModelReference, store: ModelStore
+    quantisation: Quantisation, tolerance: float, network: Any, adapter: ModelReference, store: ModelStore
 ) -> None:
-    merged = merge(store, adapter, checked_quantisation(quantisation), f"merged-{quantisation}")
+    merged = merge(store, adapter, quantisation, f"merged-{quantisation}")
     assert merged.manifest.kind == "language-model"
     assert merged.manifest.lineage == adapter.digest
     for section in ("tokenizer", "architecture"):
@@ -178,52 +173,6 @@ def test_merged_it_computes_the_same(
     opened.close()
 
 
-def test_a_merged_model_can_be_quantised_again_under_a_new_name(adapter: ModelReference, store: ModelStore) -> None:
-    merged = merge(store, adapter, checked_quantisation("f16"), "large")
-    smaller = merge(store, merged, checked_quantisation("q4_0"), "smaller")
-    assert (smaller.manifest.quantisation, smaller.manifest.lineage) == ("Q4_0", merged.digest)
-    for name in ("smaller", "reader", "smollm2-135m-instruct"):
-        with pytest.raises(ConfigError, match="is taken"):
-            merge(store, adapter, checked_quantisation("f16"), name)
-    first, second = (read_training_record(model.path / "training.json") for model in (adapter, smaller))
-    assert first.texts == second.texts != ()
-    with pytest.raises(ConfigError, match="cannot write the quantisation"):
-        checked_quantisation("q3_k")
-
-
-def test_numbers_that_are_not_finite_are_not_stored(network: Any, base: ModelReference, tmp_path: Path) -> None:
-    name, update = next(iter(lora_updates(network, METHOD.alpha).items()))
-    update[0, 0] = np.nan
-    with pytest.raises(InvalidModelFile, match="not finite"):
-        write_merged(tmp_path / "m.gguf", base.main_file, {name: update}, quantisation="F16", reader=None)
-    with pytest.raises(ModelError, match="no layer"):
-        write_merged(tmp_path / "m.gguf", base.main_file, {"no layer": update}, quantisation="F16", reader=None)
-
-
-def test_an_adapter_needs_its_base(adapter: ModelReference, store: ModelStore, tmp_path: Path) -> None:
-    elsewhere, base = ModelStore(tmp_path / "store"), adapter.needed_base
-    copied = stored(elsewhere, adapter.main_file, base.digest)
-    assert copied.digest == adapter.digest
-    with pytest.raises(UnknownModel, match=f"adapter of the model {base.digest[:12]}, which is not here"):
-        load_model(copied)
-    with pytest.raises(InvalidModelFile, match="its record says"):
-        stored(elsewhere, adapter.main_file, "f" * 64)
-    # The base of an adapter stays as long as the adapter.
-    assert store.remove("base") == ()
-    assert store.resolve("small").base is not None
-    store.point("base", base.digest)
-
-
-def test_a_changed_byte_of_the_record_is_found(adapter: ModelReference, tmp_path: Path) -> None:
-    store = ModelStore(tmp_path / "store")
-    shutil.copytree(adapter.path, store.root / adapter.digest)
-    path = store.root / adapter.digest / "training.json"
-    content = path.read_bytes().replace(b"0.5", b"0.9")
-    path.unlink()
-    path.write_bytes(content)
-    assert store.findings(store.resolve(adapter.digest)) == ("training.json differs",)
-
-
 def test_names_and_rows_translate_both_ways(base: ModelReference) -> None:
     header = read_gguf(base.main_file)
     config = config_of(header)
@@ -234,15 +183,9 @@ def test_names_and_rows_translate_both_ways(base: ModelReference) -> None:
         if "q_proj" in name:
             assert np.array_equal(gguf_rows(config, name, rows), rows) == (config.model_type != "llama")
             assert np.array_equal(hf_rows(config, name, gguf_rows(config, name, rows)), rows)
-    for unknown in ("model.layers.0.self_attn.rotary.weight", "weight"):
-        with pytest.raises(InvalidModelFile, match=unknown):
-            gguf_name(unknown)
-        with pytest.raises(InvalidModelFile, match=unknown):
-            hf_name(unknown)
-
-
-def test_other_families_are_refused_by_name(base: ModelReference) -> None:
-    header = read_gguf(base.main_file)
+    for translate in (gguf_name, hf_name):
+        with pytest.raises(InvalidModelFile, match=r"model.layers.0.self_attn.rotary.weight"):
+            translate("model.layers.0.self_attn.rotary.weight")
     entry = header.metadata["general.architecture"]
     with pytest.raises(InvalidModelFile, match="llama and qwen2 can be trained, not 'gemma3'"):
         config_of(replace(header, metadata={**header.metadata, "general.architecture": replace(entry, value="gemma3")}))
