@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,11 @@ def say(text: Text | str, style: str = "", *, indent: int = 0) -> None:
         out.print(Text(" " * indent).append_text(line), style=style, soft_wrap=True)
 
 
+def say_each(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
+
+
 def note(text: str, style: str = "") -> None:
     """On standard error, in one line."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
@@ -101,6 +106,14 @@ def printable(text: str) -> str:
 
 def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
+    """What a command found: `value` as JSON, or `in_words(*of)` for a person."""
+    if as_json:
+        print_json(value)
+    else:
+        in_words(*of)
 
 
 def _plain(value: Any) -> object:
@@ -157,7 +170,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_new_progress(in_bytes=stage == "fetch"))
+            opened.append(_bars(in_bytes=stage == "fetch"))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
@@ -170,7 +183,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             each.stop()
 
 
-def _new_progress(*, in_bytes: bool) -> Progress:
+def _bars(*, in_bytes: bool) -> Progress:
     from rich import progress as bars
 
     amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if in_bytes else [bars.MofNCompleteColumn()]
@@ -182,11 +195,9 @@ def _new_progress(*, in_bytes: bool) -> Progress:
 def while_reading(*, quiet: bool = False) -> Iterator[Words]:
     """While the model reads: a spinner, then the words as they come."""
     out = console() if sys.stdout.isatty() and not quiet else None
-    if sys.stderr.isatty() and not quiet:
-        with error_console().status("Reading...") as status:
-            yield Words(out, status)
-    else:
-        yield Words(out, None)
+    reading = error_console().status("Reading...") if sys.stderr.isatty() and not quiet else nullcontext()
+    with reading as spinner:
+        yield Words(out, spinner)
 
 
 class Words:

@@ -13,7 +13,6 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import KB, MODEL, PATH
 from openbook.errors import ConfigError
-from openbook.files import check_replaceable, storage_errors
 
 if TYPE_CHECKING:
     from openbook.diagnosis.question_review import Review
@@ -32,8 +31,7 @@ def _check_new(output: Path) -> None:
     """Before the work, not after it. Raises ConfigError, StorageError."""
     if output.exists():
         raise ConfigError(f"{output} exists and may hold what you reviewed. Choose another name, or delete it.")
-    with storage_errors(f"write {output}"):
-        check_replaceable(output)
+    context.check_writable(output)
 
 
 @questions.command()
