@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     "prompt; or auto, as suits the model (the default).",
 )
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the most likely token.")
-@click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
+@click.option(
+    "--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0 takes the most likely token each time."
+)
+@click.option("--seed", type=int, default=0, help="With a temperature above 0, the same seed gives the same answer.")
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
@@ -70,7 +72,7 @@ def ask(
     if math.isnan(temperature):
         raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    context.check_places(docs, kb)
+    context.check_one_place(docs, kb)
     current = context.settings(kb=kb, **flags)
     if sign is not None:
         check_signing(sign, current.home)

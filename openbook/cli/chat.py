@@ -60,7 +60,7 @@ def chat(
     from openbook.conversation import understood
     from openbook.receipts import append
 
-    context.check_places(docs, kb)
+    context.check_one_place(docs, kb)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
     questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     current = context.settings(kb=kb, model=model)

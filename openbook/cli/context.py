@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -138,15 +138,10 @@ def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBa
     return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing_of(current))
 
 
-def check_places(docs: Iterable[Path], kb: Path | None, *files: Path) -> None:
-    """Raises ConfigError for documents and a knowledge base at once, KnowledgeError for what is not there."""
-    from openbook.knowledge.discovery import check_exists
-
-    docs = list(docs)
+def check_one_place(docs: Sequence[Path], kb: Path | None) -> None:
+    """Raises ConfigError for documents and a knowledge base at once."""
     if docs and kb is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    for path in (*files, *docs):
-        check_exists(path)
 
 
 def check_writable(file: Path | None) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import INTERRUPTED, context, display
-from openbook.cli.options import DOCS, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
+from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def diagnose() -> None:
 
 
 @diagnose.command()
-@click.argument("questions", type=PATH)
+@click.argument("questions", type=EXISTING)
 @DOCS
 @KB
 @scope_options
@@ -61,7 +61,11 @@ def diagnose() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
-@click.option("--fail-under", type=click.FloatRange(0, 1), help="Fail when a smaller share is right with documents.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 1),
+    help="Exit with 1 when a smaller share (0 to 1) is right with documents.",
+)
 @JSON
 def run(
     questions: Path,
@@ -87,7 +91,7 @@ def run(
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    context.check_places(docs, kb, questions)
+    context.check_one_place(docs, kb)
     context.check_writable(table)
     asked = _Questions(questions, _survey(questions), limit)
     current = context.settings(kb=kb)
@@ -226,7 +230,7 @@ def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wan
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
     """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
 
-    The same question is one with the same words and accepted answers; others are left out, and their number is said.
+    The same question is one with the same words and accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.comparison import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
@@ -242,7 +246,7 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("questions", type=PATH)
+@click.argument("questions", type=EXISTING)
 @DOCS
 @KB
 @MODEL
@@ -280,7 +284,7 @@ def probe(
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
-    context.check_places(docs, kb, questions)
+    context.check_one_place(docs, kb)
     survey = _survey(questions)
     asked = list(_Questions(questions, survey, limit))  # now: the file may be another one when the last has its turn
     context.check_writable(report)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, PATH, YES
+from openbook.cli.options import EXISTING, JSON, KB, PATH, YES
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
@@ -28,7 +28,7 @@ _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these la
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_LABEL
 @click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
@@ -44,12 +44,9 @@ def add(
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
     from openbook.knowledge import add as add_files
-    from openbook.knowledge.discovery import check_exists
     from openbook.knowledge.scope import checked_labels
 
     current = context.settings(kb=kb, ocr=ocr)
-    for path in paths:
-        check_exists(path)
     base, embedder = context.ensure_base(current)
     options = replace(context.run_options(current), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
     with display.progress() as progress:
@@ -192,7 +189,7 @@ def purge(
 ) -> None:
     """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
 
-    Exits with 4 when the documents are purged and some file in the home folder may still hold traces; it is then named.
+    Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
     from openbook.deletion import Places, finish, proof_of, purge_everywhere
     from openbook.knowledge.erasure import named

@@ -162,8 +162,8 @@ def reembed(embedder: str, kb: Path | None) -> None:
 def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. If interrupted, the same command
-    continues.
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
+    same command again.
     """
     from openbook.knowledge.passages import in_windows
     from openbook.knowledge.scope import EVERYTHING

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, PATH, YES
+from openbook.cli.options import EXISTING, JSON, PATH, YES
 from openbook.errors import ModelError, ModelNotVerified, UnknownModel
 
 if TYPE_CHECKING:
@@ -94,17 +94,15 @@ def pull(name: str) -> None:
 
 
 @models.command("import")
-@click.argument("file", type=PATH)
+@click.argument("file", type=EXISTING)
 @click.option("--name", help="Its name in the store (default: the file's name).")
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
     from openbook.inference.trial import try_model
-    from openbook.knowledge.discovery import check_exists
     from openbook.models import import_gguf
 
-    check_exists(file)
     with display.progress() as progress:
         reference = import_gguf(
             _store(),
@@ -204,8 +202,8 @@ def promote(
     passed = all(check.passed for check in checks)
     if passed:
         store.point(name, candidate.digest)
-    value = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
-    value |= {"passed": passed, "checks": checks}
+    about = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
+    value = {**about, "passed": passed, "checks": checks}
     compared = f"{len(checks)} checks passed" if checks else "nothing to compare it with"
     means = f"{name} now means {candidate.digest} ({'without a gate' if without_gate else compared})."
     display.show(as_json, value, _print_checks, checks, means if passed else "")
@@ -288,7 +286,7 @@ def export(name: str, folder: Path) -> None:
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Make NAME mean what it meant before; again, and it goes back further."""
+    """Make NAME mean what it meant before. Repeat it to go back further."""
     display.say(f"{name} now means {_store().rollback(name).digest}.")
 
 
@@ -316,15 +314,13 @@ def _print_lineage(tree: Node, digest: str) -> None:
 
 @models.command()
 @click.argument("name")
-@click.argument("document", type=PATH)
+@click.argument("document", type=EXISTING)
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
     """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
-    from openbook.knowledge.discovery import check_exists
     from openbook.models.lineage import learned
     from openbook.parsers import parse_file
 
-    check_exists(document)
     current = context.settings()
     store = context.store(current)
     content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import KB, MODEL, PATH
+from openbook.cli.options import EXISTING, KB, MODEL, PATH
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -158,14 +158,12 @@ def _typed(prompt: str) -> str | None:
 
 
 @questions.command(name="import")
-@click.argument("source", type=PATH)
+@click.argument("source", type=EXISTING)
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
     """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
     from openbook.diagnosis.questions import load_questions, write_questions
-    from openbook.knowledge.discovery import check_exists
 
-    check_exists(source)
     _check_new(output)
     found = [asdict(question) for question in load_questions(source)]
     write_questions(output, found)

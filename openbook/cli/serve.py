@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The address to listen on. Any but this machine's own demands an API key.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
+    help="Requests a minute for each key, and for all callers without a key together. 0 sets no limit.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")

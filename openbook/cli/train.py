@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, PATH
+from openbook.cli.options import EXISTING, JSON, KB, PATH
 from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
@@ -29,12 +29,12 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
 @click.command()
-@click.argument("recipe", type=PATH)
+@click.argument("recipe", type=EXISTING)
 @click.option("--run", type=PATH, help="The run's folder (default: in your home folder, by recipe).")
 @click.option("--from-kb", is_flag=True, help="Also learn from the documents of your knowledge base.")
 @KB
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU if there is one."
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto takes a GPU if there is one."
 )
 @click.option("--resume", is_flag=True, help="Continue the run in this folder where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
@@ -53,9 +53,6 @@ def train(
 
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
-    from openbook.knowledge.discovery import check_exists
-
-    check_exists(recipe)
     check_installed()
     current = context.settings(kb=kb)
     # By name and content of the recipe file: another recipe is another run.
