@@ -81,8 +81,6 @@ def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
     from openbook.serving.configuration import Bounds, Configuration
-    from openbook.serving.server import listen, make_server, run_workers
-    from openbook.serving.telemetry import METRICS_FOLDER
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
@@ -92,6 +90,13 @@ def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
     for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
+    _serve(configuration, folders, workers)
+
+
+def _serve(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
+    from openbook.serving.server import listen, make_server, run_workers
+    from openbook.serving.telemetry import METRICS_FOLDER
+
     run: Callable[[], bool | None]
     with ExitStack() as opened:
         # Before the weights are mapped: a port that is taken shows at once.
@@ -129,11 +134,11 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
     bases, embedder = _open_bases(current, folders)
     configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
-    model = context.model_opener(current)()
 
     def open_model() -> FrozenModel:
         return context.model_opener(current)()
 
+    model = open_model()
     # The name of a model may come to mean another one: in the store, and not at another server.
     source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
     try:

@@ -197,7 +197,11 @@ def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
 
 
 def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
-    for right, of, share, code in ((7, 25, "0.28", 0), (13, 25, "0.56", 1), (1, 3, "0.3333333333333333", 0)):
+    for right, of, share, code in (
+        (7, 25, "0.28", 0),
+        (0, 3, "0.3333333333333333", 1),
+        (1, 3, "0.3333333333333333", 0),
+    ):
         lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
         questions.write_text(lines_of(lines))
         assert diagnose("--model", "bad", "--fail-under", share)[0] == code, share
