@@ -209,4 +209,6 @@ def _turn(value: object, wanted: str) -> Turn:
     turn = convert(value, Turn, "it", ValueError)
     if turn.role != wanted:
         raise ValueError(f"the role must be {wanted!r} here, not {turn.role!r}.")
+    if turn.role == "user" and turn != Turn("user", turn.content):
+        raise ValueError("what the user says has 'role' and 'content' alone.")
     return turn

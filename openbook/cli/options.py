@@ -25,7 +25,7 @@ class _ExistingPath(click.Path):
         """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
         from openbook.knowledge.discovery import check_exists
 
-        path = Path(super().convert(value, param, ctx))
+        path: Any = super().convert(value, param, ctx)
         check_exists(path)
         return path
 

@@ -134,6 +134,7 @@ def test_a_broken_file_is_refused_with_its_line_and_left_alone(
         ([HEAD, '{"role": "user", "content": "?", "contents": "Why?"}'], 2, "Did you mean 'content'"),
         ([HEAD, '{"role": "user", "content": " "}'], 2, "the question is empty"),
         ([HEAD, '{"role": "user", "content": 4}'], 2, "it.content must be text, not 4"),
+        ([HEAD, '{"role": "user", "content": "?", "searched": "!"}'], 2, "'role' and 'content' alone"),
         ([HEAD, '{"role": "user", "content": "\udcff"}'], 2, "it is not a JSON document: 'utf-8'"),
         ([HEAD, ASKED, ANSWERED, '{"role": "user", "content": "A'], 4, "it is not a JSON document"),
     ):
