@@ -44,9 +44,9 @@ VERBS = {
     "probe": "diagnose:probe",
     "models": "models:models",
     "train": "train:train",
-    "runs": "runs:runs",
+    "runs": "train:runs",
     "serve": "serve:serve",
-    "keys": "keys:keys",
+    "keys": "serve:keys",
     "completion": "completion:completion",
 }
 

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     "prompt; or auto, as suits the model (the default).",
 )
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
-@click.option("--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0: always the most likely token.")
-@click.option("--seed", type=int, default=0, help="Used when temperature > 0: the same seed, the same answer.")
+@click.option(
+    "--temperature", type=click.FloatRange(0.0, 5.0), default=0.0, help="0 takes the most likely token each time."
+)
+@click.option("--seed", type=int, default=0, help="With a temperature above 0, the same seed gives the same answer.")
 @click.option("--quote", is_flag=True, help="Answer only with a verbatim span of a passage.")
 @LOG
 @click.option("--sign", type=PATH, help="Write the receipt to this file, signed. See: openbook verify")
@@ -63,14 +65,14 @@ def ask(
     from openbook.receipts import append
     from openbook.records import Decoding
 
-    if sum([bool(docs), kb is not None, closed_book]) > 1:
-        raise ConfigError("--docs, --kb and --closed-book exclude each other; give one of them.")
-    if closed_book and scope:
-        raise ConfigError("--as-of, --where and --label choose documents; --closed-book reads none.")
+    if closed_book and (docs or kb or scope):
+        raise ConfigError(
+            "--closed-book reads no documents: it and --docs, --kb, --as-of, --where, --label exclude each other."
+        )
     if math.isnan(temperature):
         raise ConfigError(f"--temperature must be a number, not {temperature}.")
     checked_question(question)
-    context.check_places(docs, kb)
+    context.check_one_place(docs, kb)
     current = context.settings(kb=kb, **flags)
     if sign is not None:
         check_signing(sign, current.home)
@@ -95,10 +97,7 @@ def ask(
             append(log, answer.receipt)
         if sign is not None:
             write_signed(sign, current.home, answer.receipt)
-        if as_json:
-            display.print_json(answer.to_json())
-        else:
-            display.print_answer(answer, words)
+        display.show(as_json, answer.to_json(), display.print_answer, answer, words)
 
 
 @contextmanager
@@ -126,7 +125,5 @@ def search(query: str, kb: Path | None, scope: ScopeOptions, limit: int, as_json
     query = checked_question(query)
     base, embedder = context.open_searchable(context.settings(kb=kb))
     version, hits = base.search(query, embedder, limit, scope.of(base))
-    if as_json:
-        display.print_json({"query": query, "knowledge_base": base.id, "version": version, "hits": hits})
-    else:
-        display.print_hits(query, hits)
+    found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
+    display.show(as_json, found, display.print_hits, query, hits)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -25,14 +25,13 @@ from openbook.errors import ContextOverflow, ConversationError, QuestionError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
-    from openbook.cli.display import Words
     from openbook.records import Answer
 
 FORMAT = "openbook conversation 1"
 MAX_BYTES = 50_000_000
 
 _HEAD = {"format": FORMAT}
-AskNext: TypeAlias = "Callable[[tuple[str, ...], str], tuple[str, Answer, Words]]"  # of the turns before and a question
+_BEGINS = f"a transcript begins with the line {json.dumps(_HEAD)}."
 
 
 @click.command()
@@ -56,70 +55,53 @@ def chat(
     it, delete lines from it; give it again to go on. A question that stands last in it is answered first. Questions
     come from the terminal or, one a line, from standard input. Ctrl-D ends.
     """
-    from openbook.answer import ask
+    from openbook.answer import ask, checked_question
     from openbook.cli.ask import opened_beside
     from openbook.conversation import understood
     from openbook.receipts import append
 
-    context.check_places(docs, kb)
+    context.check_one_place(docs, kb)
     path = transcript or Path(f"conversation-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}.jsonl")
-    earlier_questions = read_transcript(path).questions  # a broken one is reported before anything is opened
+    questions_so_far = len(read_transcript(path).questions)  # a broken one is reported before anything is opened
     current = context.settings(kb=kb, model=model)
     options = context.answer_options(current)
     with opened_beside(context.model_opener(current)) as opened:
         base, embedder = context.open_asked(current, docs)
         seen = scope.of(base)
 
-        def ask_next(earlier: tuple[str, ...], question: str) -> tuple[str, Answer, Words]:
-            """What was searched for, and the answer."""
+        def answer(question: str, earlier: tuple[str, ...], *, stands: bool = False) -> None:
+            """`stands`: the question is in the transcript already. The sources are shown once the answer was written."""
+            question = checked_question(question)
             meant = understood(opened.result(), earlier, question)
             if meant.rewritten:
                 display.note(f"Understood as: {meant.question}")
             elif meant.query != meant.question:
                 display.note(f"Searched for: {' / '.join(meant.query.splitlines())}")
+            asked = (meant.question, opened.result(), base, embedder, options)
             with display.while_reading() as words:
-                answer = ask(
-                    meant.question,
-                    opened.result(),
-                    base,
-                    embedder,
-                    options,
-                    query=meant.query,
-                    scope=seen,
-                    on_text=words.show,
-                )
+                found = ask(*asked, query=meant.query, scope=seen, on_text=words.show)
             if log is not None:
-                append(log, answer.receipt)
-            return meant.query, answer, words
+                append(log, found.receipt)
+            add_exchange(path, question, meant.query, found, stands=stands)
+            display.print_answer(found, words)
 
-        display.note(f"Transcript: {path.absolute()} ({len(earlier_questions)} questions so far). Ctrl-D ends.")
-        _answer_open(path, ask_next)
+        def answer_open_question() -> None:
+            """The one that stands last in the transcript, if nobody has answered it."""
+            said = read_transcript(path)
+            if said.open_question is not None:
+                display.note(f"> {said.open_question}")
+                answer(said.open_question, said.questions[:-1], stands=True)
+
+        display.note(f"Transcript: {path.absolute()} ({questions_so_far} questions so far). Ctrl-D ends.")
+        answer_open_question()
         for question in _typed_questions():
             try:
-                _answer_open(path, ask_next)
-                _answer(path, question, read_transcript(path).questions, ask_next)
+                answer_open_question()
+                answer(question, read_transcript(path).questions)
             except (QuestionError, ContextOverflow) as error:
                 if not sys.stdin.isatty():
                     raise
                 display.note(f"Error: {error}")
-
-
-def _answer_open(path: Path, ask_next: AskNext) -> None:
-    """Answer the question that stands last in the transcript, if nobody has."""
-    said = read_transcript(path)
-    if said.open_question is not None:
-        display.note(f"> {said.open_question}")
-        _answer(path, said.open_question, said.questions[:-1], ask_next, stands=True)
-
-
-def _answer(path: Path, question: str, earlier: tuple[str, ...], ask_next: AskNext, *, stands: bool = False) -> None:
-    """`stands`: the question is in the transcript already. The sources are shown once the answer was written."""
-    from openbook.answer import checked_question
-
-    question = checked_question(question)
-    searched, answer, words = ask_next(earlier, question)
-    add_exchange(path, question, searched, answer, stands=stands)
-    display.print_answer(answer, words)
 
 
 def _typed_questions() -> Iterator[str]:
@@ -146,31 +128,27 @@ def _typed_questions() -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
-    """`questions`: what the user asked, oldest first. `open_question`: the last of them, when nobody has answered it."""
+class Turn:
+    """A line of the file. What the user says has `role` and `content` alone."""
 
-    questions: tuple[str, ...] = ()
-    open_question: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UserTurn:
-    role: Literal["user"]
-    content: str
-
-    def __post_init__(self) -> None:
-        if not self.content.strip():
-            raise ValueError("the question is empty")
-
-
-@dataclass(frozen=True, slots=True)
-class AssistantTurn:
-    role: Literal["assistant"]
+    role: Literal["user", "assistant"]
     content: str
     abstained: bool = False
     searched: str = ""
     citations: tuple[dict[str, Any], ...] = ()
     receipt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.role == "user" and not self.content.strip():
+            raise ValueError("the question is empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """`questions`: what the user asked, oldest first. `open_question`: the last of them, when nobody has answered it."""
+
+    questions: tuple[str, ...] = ()
+    open_question: str | None = None
 
 
 def read_transcript(path: Path) -> Transcript:
@@ -207,33 +185,30 @@ def add_exchange(path: Path, question: str, searched: str, answer: Answer, *, st
 def _parse(data: bytes, path: Path) -> Transcript:
     if len(data) > MAX_BYTES:
         raise ConversationError(f"{path} has {len(data):,} bytes; a transcript may have {MAX_BYTES:,}.")
-    questions: list[str] = []
-    wanted = "head"
+    has_head, turns = False, list[Turn]()
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")  # no other character ends a line of JSON
-    for number, line in enumerate(lines if data else (), start=1):
-        try:
-            if line.strip():
-                wanted = _parse_line(line, wanted, questions)
-        except ValueError as error:
-            message = f"{path}, line {number}: {error} Correct or delete the line, or name another file."
-            raise ConversationError(message) from error
-    if data and wanted == "head":
-        raise ConversationError(f"{path}, line 1: a transcript begins with the line {json.dumps(_HEAD)}")
-    return Transcript(tuple(questions), questions[-1] if wanted == "assistant" else None)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                value = parse_json(line, "it", ValueError)
+                if has_head:
+                    turns.append(_turn(value, "assistant" if len(turns) % 2 else "user"))
+                elif value != _HEAD:
+                    raise ValueError(_BEGINS)
+                has_head = True
+            except ValueError as error:
+                message = f"{path}, line {number}: {error} Correct or delete the line, or name another file."
+                raise ConversationError(message) from error
+    if data and not has_head:
+        raise ConversationError(f"{path}, line 1: {_BEGINS}")
+    questions = tuple(turn.content for turn in turns if turn.role == "user")
+    return Transcript(questions, questions[-1] if len(turns) % 2 else None)
 
 
-def _parse_line(line: bytes, wanted: str, questions: list[str]) -> str:
-    """What the next line must be. Raises ValueError."""
-    value = parse_json(line, "it", ValueError)
-    if wanted == "head":
-        if value != _HEAD:
-            raise ValueError(f"a transcript begins with the line {json.dumps(_HEAD)}.")
-        return "user"
-    role = value.get("role") if isinstance(value, dict) else wanted
-    if role in ("user", "assistant") and role != wanted:
-        raise ValueError(f"the role must be {wanted!r} here, not {role!r}.")
-    if wanted == "assistant":
-        convert(value, AssistantTurn, "it", ValueError)
-        return "user"
-    questions.append(convert(value, UserTurn, "it", ValueError).content)
-    return "assistant"
+def _turn(value: object, wanted: str) -> Turn:
+    turn = convert(value, Turn, "it", ValueError)
+    if turn.role != wanted:
+        raise ValueError(f"the role must be {wanted!r} here, not {turn.role!r}.")
+    if turn.role == "user" and turn != Turn("user", turn.content):
+        raise ValueError("what the user says has 'role' and 'content' alone.")
+    return turn

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from openbook.cli import display, private
 from openbook.config import Settings, load_settings
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
+from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
 if TYPE_CHECKING:
     from openbook.answer import Options
@@ -77,17 +79,11 @@ def model_opener(current: Settings) -> Callable[[], FrozenModel]:
 
     The model is one of the server at `base_url`, when that is set, otherwise one of the store.
     """
-    from openbook.inference import connect_model
-
     if current.base_url:
-        key = os.environ.get(API_KEY, "")
-        return partial(
-            connect_model,
-            current.model,
-            base_url=current.base_url,
-            api_key=key,
-            context_tokens=current.context_tokens,
-        )
+        from openbook.inference import connect_model
+
+        at = {"base_url": current.base_url, "api_key": os.environ.get(API_KEY, "")}
+        return partial(connect_model, current.model, **at, context_tokens=current.context_tokens)
     reference = ready_model(current, current.model)
     return partial(load, current, reference, states(current))
 
@@ -142,15 +138,17 @@ def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBa
     return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing_of(current))
 
 
-def check_places(docs: Iterable[Path], kb: Path | None, *files: Path) -> None:
-    """Raises ConfigError for documents and a knowledge base at once, KnowledgeError for what is not there."""
-    from openbook.knowledge.discovery import check_exists
-
-    docs = list(docs)
+def check_one_place(docs: Sequence[Path], kb: Path | None) -> None:
+    """Raises ConfigError for documents and a knowledge base at once."""
     if docs and kb is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
-    for path in (*files, *docs):
-        check_exists(path)
+
+
+def check_writable(file: Path | None) -> None:
+    """Raises StorageError, before the work and not after it, where the file could not be written."""
+    if file is not None:
+        with storage_errors(f"write {file}"):
+            check_replaceable(file)
 
 
 def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
@@ -160,9 +158,10 @@ def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase
     if not docs:
         base, embedder = open_searchable(current)
         return must_hold_documents(base, str(current.default_kb)), embedder
-    embedder, sizing = open_embedder(current), sizing_of(current)
-    with run_options(current) as options:
-        base, report = for_documents(docs, current.cache_dir, embedder, options, sizing)
+    embedder = open_embedder(current)
+    with display.progress() as show:
+        options = replace(run_options(current), progress=show)
+        base, report = for_documents(docs, current.cache_dir, embedder, options, sizing_of(current))
     if report is not None:
         display.print_problems(report.verdicts)
     return must_hold_documents(base, ", ".join(map(str, docs))), embedder
@@ -181,31 +180,17 @@ def sizing_of(current: Settings) -> Sizing:
     return Sizing(current.passage_chars)
 
 
-@contextmanager
-def run_options(
-    current: Settings, labels: Iterable[str] = (), unlabel: Iterable[str] = (), *, retry: bool = False
-) -> Iterator[RunOptions]:
-    """How a run over files reads, by the settings, with bars on standard error."""
+def run_options(current: Settings) -> RunOptions:
+    """How a run over files reads, by the settings."""
     from openbook.knowledge import RunOptions
-    from openbook.knowledge.scope import checked_labels
     from openbook.parsers.sandbox import Limits
 
     limits = Limits(current.read_timeout_s, current.read_memory_mb, current.max_file_mb * 1_000_000)
-    with display.progress() as show:
-        yield RunOptions(
-            limits,
-            checked_labels(labels),
-            checked_labels(unlabel),
-            retry,
-            current.ocr,
-            progress=show,
-        )
+    return RunOptions(limits, ocr=current.ocr)
 
 
 def remember_place(current: Settings, base: KnowledgeBase) -> None:
     """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
-    from openbook.files import make_folder, replace_file
-
     note, place = current.bases_dir / base.id, os.fsencode(base.folder)
     with suppress(OSError):  # a home that cannot be written still answers
         if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import INTERRUPTED, context, display
-from openbook.cli.options import DOCS, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
+from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
 from openbook.errors import ConfigError, EngineError, OpenBookError
-from openbook.files import check_replaceable, storage_errors
 
 if TYPE_CHECKING:
     from openbook.config import Settings
+    from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.questions import Question, Survey
     from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.scope import Scope
-    from openbook.records import Embedder
 
 
 class _RunByDefault(click.Group):
@@ -51,7 +51,7 @@ def diagnose() -> None:
 
 
 @diagnose.command()
-@click.argument("questions", type=PATH)
+@click.argument("questions", type=EXISTING)
 @DOCS
 @KB
 @scope_options
@@ -61,7 +61,11 @@ def diagnose() -> None:
 @click.option("--limit", type=click.IntRange(1), help="Ask only the first N questions.")
 @click.option("--out", type=PATH, help="Folder for the results (default: in OpenBook's home).")
 @click.option("--csv", "table", type=PATH, help="Write a CSV table with a line for each question.")
-@click.option("--fail-under", type=click.FloatRange(0, 1), help="Fail when a smaller share is right with documents.")
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 1),
+    help="Exit with 1 when a smaller share (0 to 1) is right with documents.",
+)
 @JSON
 def run(
     questions: Path,
@@ -82,34 +86,61 @@ def run(
     What was asked is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
+    from openbook.diagnosis.report import Extras
+    from openbook.diagnosis.runner import Bench
 
     if fail_under is not None and math.isnan(fail_under):
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
-    context.check_places(docs, kb, questions)
-    if table is not None:
-        with storage_errors(f"write {table}"):  # before the work, not after it
-            check_replaceable(table)
-    found = _survey(questions)
+    context.check_one_place(docs, kb)
+    context.check_writable(table)
+    asked = _Questions(questions, _survey(questions), limit)
     current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
-    folder = out or current.diagnoses_dir / _name(questions, found, base, seen, current)
-    job = _Job(questions, found, limit, folder, probes=probes)
+    folder = out or current.diagnoses_dir / _name(asked, base, seen, current)
     files: list[Path] = []
     more: dict[str, Extras] = {}
     for name in dict.fromkeys(models or (current.model,)):
         # What is computed of altered passages must not outlive the run: no purge of a document would find it.
         own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
-        file, probed = _examine(job, own, base, embedder, seen)
-        files.append(file)
-        more |= probed
+        with context.opened_model(own) as model:
+            bench = Bench(model, base, embedder, seen, context.answer_options(own)).pinned()
+            files.append(_observe(asked, bench, folder))
+            if probes:
+                more[model.identity.name] = Extras(_probe(asked, bench, folder))
     if judge is not None:
-        more = _judge(replace(current, model=judge), files, more, limit)
-    summaries = _report(job, files, more, as_json=as_json)
+        _judge(replace(current, model=judge), files, more, limit)
+
+    title = f"Diagnosis of {questions.name}"
+    others = results.of_other_models(files)
+    summaries, comparisons = results.write_results(folder, title, [*files, *others], limit, more)
+    value = {**results.numbers(title, summaries, comparisons, more), "folder": folder}
+    summaries, before = summaries[: len(files)], summaries[len(files) :]
+    display.show(as_json, value, display.print_diagnosis, summaries, comparisons, folder, more)
+    if before:
+        names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
+        display.note(f"Also in the report, because they were asked before: {names}.")
     if table is not None:
         results.write_csv(table, files, limit)
-    _must_have_measured(summaries, files)
-    _must_reach(summaries, fail_under)
+    _check_results(summaries, files, fail_under)
+
+
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """The first `limit` questions of a file, or all. Raises ConfigError while iterating when the file has changed."""
+
+    path: Path
+    survey: Survey
+    limit: int | None
+
+    @property
+    def total(self) -> int:
+        return min(self.limit or self.survey.questions, self.survey.questions)
+
+    def __iter__(self) -> Iterator[Question]:
+        from openbook.diagnosis.questions import load_questions, unchanged
+
+        return islice(unchanged(load_questions(self.path), self.survey), self.limit)
 
 
 def _survey(questions: Path) -> Survey:
@@ -125,119 +156,67 @@ def _survey(questions: Path) -> Survey:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What is asked, and where it is kept. `probes`: whether they are put to the questions as well."""
+def _name(asked: _Questions, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
+    """Where the results go by default: another place for other questions, documents or settings."""
+    from openbook.records import canonical_json, sha256_hex
 
-    questions: Path
-    survey: Survey
-    limit: int | None
-    folder: Path
-    probes: bool = False
-
-    @property
-    def total(self) -> int:
-        return min(self.limit or self.survey.questions, self.survey.questions)
-
-    def asked(self) -> Iterator[Question]:
-        """Raises ConfigError when the file has changed since the survey."""
-        from openbook.diagnosis.questions import load_questions, unchanged
-
-        return islice(unchanged(load_questions(self.questions), self.survey), self.limit)
+    reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
+    of = [asked.survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
+    return f"{asked.path.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
-def _examine(
-    job: _Job, current: Settings, base: KnowledgeBase, embedder: Embedder, scope: Scope
-) -> tuple[Path, dict[str, Extras]]:
-    """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
-    from openbook.diagnosis.probes import run_probes
-    from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.results import observations_path, probes_path
+def _observe(asked: _Questions, bench: Bench, folder: Path) -> Path:
+    """Put the questions to a model: the file of what was observed."""
+    from openbook.diagnosis.results import observations_path
     from openbook.diagnosis.run_log import open_run_log
-    from openbook.diagnosis.runner import Bench, run_questions
+    from openbook.diagnosis.runner import run_questions
 
-    with context.opened_model(current) as model, display.progress() as progress:
-        bench = Bench(model, base, embedder, scope, context.answer_options(current)).pinned()
-        path = observations_path(job.folder, model.identity)
-        with open_run_log(path, bench.header(job.survey.digest)) as log:
-            run_questions(job.asked(), bench, log, total=job.total, progress=partial(progress, "diagnose"))
-        if not job.probes:
-            return path, {}
-        probe_run = run_probes(
-            job.asked(),
-            bench,
-            job.survey.digest,
-            path=probes_path(job.folder, model.identity),
-            total=job.total,
-            progress=partial(progress, "probe"),
+    path = observations_path(folder, bench.model.identity)
+    with display.progress() as show, open_run_log(path, bench.header(asked.survey.digest)) as log:
+        run_questions(asked, bench, log, total=asked.total, progress=partial(show, "diagnose"))
+    return path
+
+
+def _probe(asked: _Questions, bench: Bench, folder: Path) -> ProbeRun:
+    from openbook.diagnosis.probes import run_probes
+    from openbook.diagnosis.results import probes_path
+
+    path = probes_path(folder, bench.model.identity)
+    with display.progress() as show:
+        return run_probes(
+            asked, bench, asked.survey.digest, path=path, total=asked.total, progress=partial(show, "probe")
         )
-        return path, {model.identity.name: Extras(probe_run)}
 
 
-def _judge(
-    current: Settings, files: Sequence[Path], more: Mapping[str, Extras], limit: int | None
-) -> dict[str, Extras]:
-    """What else was measured, with what the model of the settings says of the answers in these observations."""
+def _judge(current: Settings, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
+    """Let the model of the settings judge the answers in these observations; its opinion goes into `more`."""
     from openbook.diagnosis.llm_judge import second_opinion
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.results import opinions_path
     from openbook.diagnosis.run_log import read_observations
 
-    found = dict(more)
-    with context.opened_model(current) as judge, display.progress() as progress:
+    with context.opened_model(current) as judge, display.progress() as show:
         for file in files:
             model = read_observations(file)[0].model
             path = opinions_path(file.parent, judge.identity, model)
-            opinion = second_opinion(file, judge, path, limit=limit, progress=partial(progress, "judge"))
-            found[model.name] = replace(found.get(model.name, Extras()), opinion=opinion)
-    return found
+            opinion = second_opinion(file, judge, path, limit=limit, progress=partial(show, "judge"))
+            more[model.name] = replace(more.get(model.name, Extras()), opinion=opinion)
 
 
-def _report(job: _Job, files: Sequence[Path], more: Mapping[str, Extras], *, as_json: bool) -> list[ModelSummary]:
-    """Write the numbers and the page, also of models that were asked before, and show those of these files."""
-    from openbook.diagnosis import results
-
-    title = f"Diagnosis of {job.questions.name}"
-    others = results.of_other_models(files)
-    summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
-    asked, before = summaries[: len(files)], summaries[len(files) :]
-    if as_json:
-        display.print_json({**results.numbers(title, summaries, comparisons, more), "folder": job.folder})
-    else:
-        display.print_diagnosis(asked, comparisons, job.folder, more)
-    if before:
-        names = ", ".join(f"{each.name} ({each.overall.questions} questions)" for each in before)
-        display.note(f"Also in the report, because they were asked before: {names}.")
-    return asked
-
-
-def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
-    """Where the results go by default: another place for other questions, documents or settings."""
-    from openbook.records import canonical_json, sha256_hex
-
-    reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
-    of = [survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
-    return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
-
-
-def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
-    """Raises EngineError for a model that failed on everything."""
+def _check_results(summaries: Sequence[ModelSummary], files: Sequence[Path], wanted: float | None) -> None:
+    """Raises EngineError for a model that failed on everything, OpenBookError for one that is right on too few questions."""
     from openbook.diagnosis.run_log import read_observations
 
     for summary, file in zip(summaries, files, strict=True):
-        if summary.overall.failed == summary.overall.questions:
+        group = summary.overall
+        if group.failed == group.questions:
             why = next(each.failure for each in read_observations(file)[1])
             raise EngineError(
-                f"Nothing was measured: {summary.name} failed on all {summary.overall.failed} questions. {why} "
+                f"Nothing was measured: {summary.name} failed on all {group.failed} questions. {why} "
                 "When that is put right, run the same command: it asks them again."
             )
-
-
-def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None:
-    """Raises OpenBookError for a model that is right on too few questions. 0.55 is 55 of 100, exactly."""
-    for summary in summaries if wanted is not None else ():
-        group = summary.overall
-        if group.right.share is None or group.right.count < Fraction(str(wanted)) * group.questions:
+        # 0.55 is 55 of 100, exactly.
+        if wanted is not None and group.right.count < Fraction(str(wanted)) * group.questions:
             failed = f", {group.failed} of which failed" if group.failed else ""
             raise OpenBookError(
                 f"{summary.name} is right, or rightly silent, on {group.right.count} of {group.questions} questions{failed}: "
@@ -251,7 +230,7 @@ def _must_reach(summaries: Sequence[ModelSummary], wanted: float | None) -> None
 def compare(files: tuple[Path, ...], as_json: bool) -> None:
     """Compare the diagnoses in FILES (each a diagnosis.json): every model with the first, on the questions both have.
 
-    The same question is one with the same words and accepted answers; others are left out, and their number is said.
+    The same question is one with the same words and accepted answers. Other questions are left out and counted.
     """
     from openbook.diagnosis.comparison import compare as compare_two
     from openbook.diagnosis.results import read_outcomes
@@ -260,21 +239,24 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
     if len(found) < 2:
         raise ConfigError("There is only one model in there. Give two files or more, or one of several models.")
     comparisons = [compare_two(found[0], other) for other in found[1:]]
-    if as_json:
-        display.print_json({"comparisons": comparisons})
-    else:
-        display.print_comparisons(comparisons)
+    display.show(as_json, {"comparisons": comparisons}, display.print_comparisons, comparisons)
 
 
 # --- probes -----------------------------------------------------------------------------------------------------------
 
 
 @click.command()
-@click.argument("questions", type=PATH)
+@click.argument("questions", type=EXISTING)
 @DOCS
 @KB
 @MODEL
-@click.option("--probe", "probes", multiple=True, help="One of those above (repeatable; default: all).")
+@click.option(
+    "--probe",
+    "probes",
+    type=click.Choice(["counterfactual", "abstention", "noise"]),
+    multiple=True,
+    help="One of those above (repeatable; default: all).",
+)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Only the first N questions.")
 @click.option("--report", type=PATH, help="Write what was found as a page for a browser.")
 @JSON
@@ -298,42 +280,32 @@ def probe(
     Documents are never changed. Ctrl-C stops and shows what was measured so far. `openbook diagnose --probes` does the
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
-    from openbook.diagnosis.probes import PROBES, checked_names, run_probes, to_json
+    from openbook.diagnosis.probes import PROBES, run_probes, to_json
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
-    names = checked_names(probes or PROBES)
-    context.check_places(docs, kb, questions)
-    job = _Job(questions, _survey(questions), limit, Path())
-    asked = list(job.asked())  # now, since the file may be another one when the last of them comes to its turn
-    if report is not None:
-        with storage_errors(f"write {report}"):  # before the work, not after it
-            check_replaceable(report)
+    context.check_one_place(docs, kb)
+    survey = _survey(questions)
+    asked = list(_Questions(questions, survey, limit))  # now: the file may be another one when the last has its turn
+    context.check_writable(report)
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = context.settings(kb=kb, kv_disk=0, model=model)
     base, embedder = context.open_asked(current, docs)
-    with (
-        context.opened_model(current) as opened,
-        display.progress() as progress,
-        _until_interrupted() as interrupted,
-    ):
+    with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
         probed = run_probes(
             asked,
             Bench(opened, base, embedder, options=context.answer_options(current)),
-            job.survey.digest,
-            names,
+            survey.digest,
+            probes or PROBES,
             total=len(asked),
-            progress=partial(progress, "probe"),
+            progress=partial(show, "probe"),
             cancelled=interrupted,
         )
-    if as_json:
-        display.print_json(to_json(probed))
-    else:
-        display.print_probes(probed)
+    display.show(as_json, to_json(probed), display.print_probes, probed)
     if report is not None:  # last: should the disk refuse it, what was found has been shown
         write_probes_page(report, f"Probes with {questions.name}", probed)
-    if job.survey.questions > limit:
-        display.note(f"The first {limit} of {job.survey.questions:,} questions were taken; more with --limit.")
+    if survey.questions > limit:
+        display.note(f"The first {limit} of {survey.questions:,} questions were taken; more with --limit.")
     if probed.stopped:
         display.note("Interrupted: what was measured until then is above.")
         raise click.exceptions.Exit(INTERRUPTED)

@@ -7,10 +7,11 @@ import functools
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -18,14 +19,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.status import Status
-    from rich.table import Table
     from rich.text import Text
 
     from openbook.deletion import PurgedEverywhere
     from openbook.diagnosis.comparison import Comparison
     from openbook.diagnosis.probes import ProbeRun
     from openbook.diagnosis.report import Extras
-    from openbook.diagnosis.summary import Group, ModelSummary, Share
+    from openbook.diagnosis.summary import ModelSummary, Share
     from openbook.inference.kv_cache import CacheStats
     from openbook.knowledge import Report
     from openbook.knowledge.base import Status as BaseStatus
@@ -89,6 +89,11 @@ def say(text: Text | str, style: str = "", *, indent: int = 0) -> None:
         out.print(Text(" " * indent).append_text(line), style=style, soft_wrap=True)
 
 
+def say_each(lines: Iterable[str]) -> None:
+    for line in lines:
+        say(line)
+
+
 def note(text: str, style: str = "") -> None:
     """On standard error, in one line."""
     error_console().print(printable(text), style=style, markup=False, soft_wrap=True)
@@ -101,6 +106,14 @@ def printable(text: str) -> str:
 
 def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=_plain))
+
+
+def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) -> None:
+    """What a command found: `value` as JSON, or `in_words(*of)` for a person."""
+    if as_json:
+        print_json(value)
+    else:
+        in_words(*of)
 
 
 def _plain(value: Any) -> object:
@@ -127,11 +140,7 @@ def short_paths(paths: Sequence[str]) -> str:
     return ", ".join(map(short_path, paths[:3])) + more
 
 
-def _shortened(text: str, most: int) -> str:
-    return text if len(text) <= most else text[:most].rpartition(" ")[0] + "…"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> Table:
+def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -140,8 +149,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[Text | str]]) -> Table:
     for head in heads:
         table.add_column(head, justify="right" if head in ("questions", "share") else "left")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
-    return table
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(table)
 
 
 # --- while something is done ------------------------------------------------------------------------------------------
@@ -157,7 +166,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_new_progress(in_bytes=stage == "fetch"))
+            opened.append(_bars(in_bytes=stage == "fetch"))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
@@ -170,7 +179,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             each.stop()
 
 
-def _new_progress(*, in_bytes: bool) -> Progress:
+def _bars(*, in_bytes: bool) -> Progress:
     from rich import progress as bars
 
     amount = [bars.DownloadColumn(), bars.TransferSpeedColumn()] if in_bytes else [bars.MofNCompleteColumn()]
@@ -182,11 +191,9 @@ def _new_progress(*, in_bytes: bool) -> Progress:
 def while_reading(*, quiet: bool = False) -> Iterator[Words]:
     """While the model reads: a spinner, then the words as they come."""
     out = console() if sys.stdout.isatty() and not quiet else None
-    if sys.stderr.isatty() and not quiet:
-        with error_console().status("Reading...") as status:
-            yield Words(out, status)
-    else:
-        yield Words(out, None)
+    reading = error_console().status("Reading...") if sys.stderr.isatty() and not quiet else nullcontext()
+    with reading as spinner:
+        yield Words(out, spinner)
 
 
 class Words:
@@ -269,7 +276,7 @@ def print_answer(answer: Answer, words: Words | None = None) -> None:
         say("\nRead, but not cited:", "dim")
         for hit in answer.passages:
             say(_hit_place(hit), "dim", indent=4)
-            say(_shortened(_flat(_without_rules(hit.passage.text)).strip(), _CONTEXT_CHARS), "dim", indent=8)
+            say(_shortened(_flat(hit.passage.text).strip()), "dim", indent=8)
     say(f"\n{_provenance(answer)}", "dim")
 
 
@@ -305,21 +312,20 @@ def _quote_in_context(citation: Citation, hit: Hit | None) -> Text:
     before = after = ""
     if hit is not None:
         text, start = hit.passage.text, citation.start - hit.passage.start
-        before = _flat(_without_rules(text[:start])).lstrip()
+        before = _flat(text[:start]).lstrip()
         if len(before) > _CONTEXT_CHARS:
             before = "…" + before[-_CONTEXT_CHARS:].partition(" ")[2]
-        after = _shortened(_flat(_without_rules(text[start + len(citation.quote) :])).rstrip(), _CONTEXT_CHARS)
+        after = _shortened(_flat(text[start + len(citation.quote) :]).rstrip())
     return Text.assemble((before, "dim"), (_flat(citation.quote), "reverse"), (after, "dim"))
 
 
 def _flat(text: str) -> str:
-    """One line, with single spaces, for reading on a terminal (the record keeps the verbatim text)."""
-    return re.sub(r"\s+", " ", printable(text))
+    """In one line, without what underlines headings and frames tables (the record keeps the verbatim text)."""
+    return re.sub(r"\s+", " ", printable(_RULE.sub("", text)))
 
 
-def _without_rules(text: str) -> str:
-    """Without the lines that underline headings and frame tables."""
-    return _RULE.sub("", text)
+def _shortened(text: str, most: int = _CONTEXT_CHARS) -> str:
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] + "…"
 
 
 def _place(citation: Citation) -> str:
@@ -342,7 +348,7 @@ def print_hits(query: str, hits: Sequence[Hit]) -> None:
     for number, hit in enumerate(hits, start=1):
         ranks = f"dense {hit.dense_rank or '–'}, words {hit.bm25_rank or '–'}"
         say(Text.assemble((f"[{number}] {_hit_place(hit)}", "cyan"), (f"  ({ranks})", "dim")))
-        say(_shortened(_flat(_without_rules(hit.passage.text)).strip(), _HIT_CHARS), indent=4)
+        say(_shortened(_flat(hit.passage.text).strip(), _HIT_CHARS), indent=4)
 
 
 # --- knowledge bases --------------------------------------------------------------------------------------------------
@@ -370,10 +376,12 @@ def with_advice(reason: str) -> str:
 
 
 def print_report(report: Report, folder: Path) -> None:
-    from openbook.knowledge.updates import verdict_counts
+    from openbook.records import Outcome
 
     print_problems(report.verdicts)
-    tally = ", ".join(f"{number} {outcome}" for outcome, number in verdict_counts(report.verdicts)) or "no files found"
+    counts = Counter(each.outcome for each in report.verdicts)
+    told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
+    tally = ", ".join(told) or "no files found"
     read = f"{_characters(report.characters, report.source_characters)}. " if report.source_characters else ""
     say(f"{tally}. {read}{short_path(folder)} is at version {report.version}.")
     if report.left_labelled:
@@ -468,7 +476,7 @@ def print_difference(found: Difference) -> None:
         for number, each in enumerate(changed[:_MOST_CHANGES]):
             if not number or each.document != changed[number - 1].document:
                 say(f"\n{sign} {short_path(each.document)}", style)
-            say(_shortened(_flat(each.text).strip(), _CONTEXT_CHARS), indent=4)
+            say(_shortened(_flat(each.text).strip()), indent=4)
         if len(changed) > _MOST_CHANGES:
             say(f"... and {len(changed) - _MOST_CHANGES} more; --json lists all.")
 
@@ -514,18 +522,6 @@ def print_purged(done: PurgedEverywhere) -> None:
 
 # --- diagnoses --------------------------------------------------------------------------------------------------------
 
-_COLOURS = {
-    "known": "green",
-    "fixed_by_retrieval": "bright_green",
-    "not_in_the_knowledge_base": "bright_black",
-    "retriever_miss": "yellow",
-    "distracted": "bright_red",
-    "reader_gap": "red",
-    "harmed_by_retrieval": "magenta",
-}
-_LETTERS = dict(zip(_COLOURS, "KFNMDGH", strict=True))  # instead, where there are no colours
-_BAR = 60  # characters
-_SMALL_BAR = 14
 _MOST_TAGS = 15
 _MOST_MOVES = 10
 
@@ -547,46 +543,23 @@ def print_diagnosis(
 
 
 def _print_model(summary: ModelSummary) -> None:
-    from rich.text import Text
-
     from openbook.diagnosis.advice import advice
     from openbook.diagnosis.summary import SHARED
 
     group = summary.overall
     failed = f", {group.failed} failed and not counted" if group.failed else ""
     say(f"\n{summary.name}: {group.questions} questions{failed}", "bold")
-    say(_bar(group, _BAR))
-    marks = {verdict: Text("■" if _coloured() else _LETTERS[verdict], _COLOURS[verdict]) for verdict in SHARED}
-    verdicts = [(marks[v], v.replace("_", " "), *_in_words(group.verdicts[v])) for v in SHARED]
-    console().print(_table(("", "verdict", "questions", "share", "95 %"), verdicts))
+    verdicts = [(verdict.replace("_", " "), *_in_words(group.verdicts[verdict])) for verdict in SHARED]
+    _print_table(("verdict", "questions", "share", "95 %"), verdicts)
     for name, groups in (("kind", summary.by_kind if len(summary.by_kind) > 1 else {}), ("tag", summary.by_tag)):
         most = sorted(groups.items(), key=lambda each: (-each[1].questions, each[0]))[:_MOST_TAGS]
         if most:
-            rows = [(key, str(each.questions), str(each.right), _bar(each, _SMALL_BAR)) for key, each in most]
-            console().print(_table((name, "questions", "right or rightly silent", ""), rows))
+            rows = [(key, str(each.questions), str(each.right)) for key, each in most]
+            _print_table((name, "questions", "right or rightly silent"), rows)
         if len(groups) > len(most):
             say(f"and {len(groups) - len(most)} more in the report", "dim")
     for finding in advice(summary):
         say(f"• {finding}")
-
-
-def _coloured() -> bool:
-    return console().is_terminal and not console().no_color
-
-
-def _bar(group: Group, width: int) -> Text:
-    """Blocks in the verdicts' colours, or their letters. Each verdict has its share of them, rounded where it ends."""
-    from rich.text import Text
-
-    from openbook.diagnosis.summary import SHARED
-
-    text, share_so_far, drawn = Text(), 0.0, 0
-    for verdict in SHARED:
-        share_so_far += group.verdicts[verdict].share or 0.0
-        end = round(width * share_so_far)
-        text.append(("█" if _coloured() else _LETTERS[verdict]) * (end - drawn), _COLOURS[verdict])
-        drawn = end
-    return text
 
 
 def _in_words(found: Share) -> tuple[str, str, str]:
@@ -605,7 +578,7 @@ def print_probes(probed: ProbeRun) -> None:
     for name, result in probed.results.items():
         say(f"\n{PROBES[name].title}", "cyan")
         rows = [(what, *_in_words(share)) for what, share in result.rows()]
-        console().print(_table(("", "questions", "share", "95 %"), rows))
+        _print_table(("", "questions", "share", "95 %"), rows)
         say(result.meaning())
         if result.left_out:
             reasons = ", ".join(f"{reason}: {number}" for reason, number in result.left_out.items())
@@ -617,7 +590,7 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
         say(f"\n{each.first} against {each.second}, {each.questions} questions", "bold")
         rows = {"right in both": each.both_right, f"only {each.first}": each.only_first}
         rows[f"only {each.second}"] = each.only_second
-        console().print(_table(("", "questions"), [(name, str(number)) for name, number in rows.items()]))
+        _print_table(("", "questions"), [(name, str(number)) for name, number in rows.items()])
         for line in each.all_notes():
             say(line, "yellow")
         say(f"McNemar's test, two-sided: p = {each.p_text}")

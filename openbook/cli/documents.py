@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,12 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, PATH, YES
+from openbook.cli.options import EXISTING, JSON, KB, PATH, YES
 from openbook.cli.receipts import check_signing, write_signed
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
 if TYPE_CHECKING:
     from openbook.knowledge import Report
-    from openbook.knowledge.discovery import SyncedFolder
 
 RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
@@ -28,7 +28,7 @@ _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these la
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=PATH)
+@click.argument("paths", nargs=-1, required=True, type=EXISTING)
 @KB
 @_LABEL
 @click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
@@ -44,26 +44,20 @@ def add(
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
     from openbook.knowledge import add as add_files
-    from openbook.knowledge.discovery import check_exists
+    from openbook.knowledge.scope import checked_labels
 
     current = context.settings(kb=kb, ocr=ocr)
-    for path in paths:
-        check_exists(path)
     base, embedder = context.ensure_base(current)
-    with context.run_options(current, labels, unlabel, retry=True) as options:
-        report = add_files(base, paths, embedder, options)
-    _show(report, current.default_kb, as_json=as_json)
+    options = replace(context.run_options(current), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
+    with display.progress() as progress:
+        report = add_files(base, paths, embedder, replace(options, retry=True, progress=progress))
+    _show(report, current.default_kb, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
 
 
-def _show(report: Report, folder: Path, *, as_json: bool) -> None:
-    import dataclasses
-
-    if as_json:
-        display.print_json({"knowledge_base": str(folder), **dataclasses.asdict(report)})
-    else:
-        display.print_report(report, folder)
+def _show(report: Report, folder: Path, as_json: bool) -> None:
+    display.show(as_json, {"knowledge_base": str(folder), **asdict(report)}, display.print_report, report, folder)
 
 
 @click.command()
@@ -94,7 +88,7 @@ def sync(
     FOLDER, its globs, labels and OCR are remembered and hold until others are given, or --reset. Without FOLDER, all
     remembered folders are brought up to date together.
     """
-    from openbook.knowledge.discovery import check_exists, display_path
+    from openbook.knowledge.discovery import Rules, SyncedFolder, check_exists, display_path
     from openbook.knowledge.scope import checked_labels
     from openbook.knowledge.updates import forget_source, sources, sync_folders
 
@@ -110,16 +104,21 @@ def sync(
     base, embedder = context.ensure_base(current) if folder else context.open_searchable(current)
     folders = sources(base)
     if folder is not None:
-        known = () if reset else folders
-        folders = [_merged(folder, known, include, exclude, checked_labels(labels), current.ocr)]
+        folder = Path(os.path.abspath(folder))
+        known = [] if reset else [each for each in folders if each.folder == folder]
+        before = known[0] if known else SyncedFolder(folder)
+        rules = Rules(include, exclude) if include or exclude else before.rules
+        held = checked_labels(labels) or before.labels
+        folders = [SyncedFolder(folder, rules, held, current.ocr or before.ocr)]
     elif not folders:
         raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
-        with context.run_options(current) as options:
+        with display.progress() as progress:
+            options = replace(context.run_options(current), progress=progress)
             report = sync_folders(base, folders, embedder, options)
-        _show(report, current.default_kb, as_json=as_json)
+        _show(report, current.default_kb, as_json)
         if closed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(closed)} of {len(folders)} folders could not be synced: {closed[0].reason}.")
 
@@ -128,24 +127,6 @@ def sync(
             _watch([each.folder for each in folders], run)
     else:
         run()
-
-
-def _merged(
-    folder: Path,
-    known: Sequence[SyncedFolder],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    labels: frozenset[str],
-    ocr: str,
-) -> SyncedFolder:
-    """What is asked of `folder`, and where nothing is asked what is known of it."""
-    from openbook.knowledge import Rules
-    from openbook.knowledge.discovery import SyncedFolder
-
-    folder = Path(os.path.abspath(folder))
-    before = next((each for each in known if each.folder == folder), SyncedFolder(folder))
-    rules = Rules(include, exclude) if include or exclude else before.rules
-    return SyncedFolder(folder, rules, labels or before.labels, ocr or before.ocr)
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
@@ -186,7 +167,7 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
     current = context.settings(kb=kb)
     base = context.open_base(current)
     report = remove_documents(base, documents)
-    _show(report, current.default_kb, as_json=as_json)
+    _show(report, current.default_kb, as_json)
     folders = tuple(f"{display_path(each.folder)}/" for each in sources(base))
     back = [each.path for each in report.verdicts if each.path.startswith(folders) and os.path.lexists(each.path)]
     if back and not as_json:
@@ -208,10 +189,8 @@ def purge(
 ) -> None:
     """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
 
-    Exits with 4 when the documents are purged and some file in the home folder may still hold traces; it is then named.
+    Exits with 4 when the documents are purged but a file in the home folder may still hold traces. It names each such file.
     """
-    import dataclasses
-
     from openbook.deletion import Places, finish, proof_of, purge_everywhere
     from openbook.knowledge.erasure import named
 
@@ -237,18 +216,11 @@ def purge(
     done = purge_everywhere(base, documents, places, copies=copies)
     if proof is not None:
         write_signed(proof, current.home, proof_of(done, base))
-    if as_json:
-        kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
-        dropped = {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
-        more = {
-            "models_that_learned_it": done.carried,
-            "proved": done.proved,
-            "scanned": done.scanned,
-            "out_of_reach": done.out_of_reach,
-        }
-        display.print_json({**dataclasses.asdict(done.purged), **dropped, **more})
-    else:
-        display.print_purged(done)
+    kinds = ("caches", "states", "diagnoses", "runs", "unfinished")
+    value = asdict(done.purged) | {f"{kind}_dropped": getattr(done.deleted, kind) for kind in kinds}
+    value |= {"models_that_learned_it": done.carried, "proved": done.proved}
+    value |= {"scanned": done.scanned, "out_of_reach": done.out_of_reach}
+    display.show(as_json, value, display.print_purged, done)
     if not done.proved:
         raise KnowledgeError(
             f"The purge is not proved: {display.count(len(done.not_clean), 'file or folder')} below {current.home} may hold "

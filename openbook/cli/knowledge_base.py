@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import closing
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,29 +30,23 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
     base = KnowledgeBase.open(folder, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
-        if as_json:
-            display.print_json({"folder": folder, "documents": paths, "labels": labels})
-        else:
-            display.print_documents(paths, labels)
+        value = {"folder": folder, "documents": paths, "labels": labels}
+        display.show(as_json, value, display.print_documents, paths, labels)
         return
     checked = check_base(base) if check else None
-    found: dict[str, object] = {"folder": folder}
     if checked is not None and checked.damaged:
-        if as_json:
-            display.print_json({**found, "check": checked})
-        else:
-            display.print_check(checked)
+        display.show(as_json, {"folder": folder, "check": checked}, display.print_check, checked)
         raise KnowledgeBaseDamaged(
             f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
     current, states = base.status(), context.states(settings).kept()
     digest = model_digest_of(current.embedder, [each.digest for each in context.store(settings).everything()])
-    current = dataclasses.replace(current, embedder=dataclasses.replace(current.embedder, digest=digest))
+    current = replace(current, embedder=replace(current.embedder, digest=digest))
     opened = private.open_folders([settings.home, folder])
     if as_json:
-        found |= {**dataclasses.asdict(current), "kept_states": states, "open_folders": list(map(str, opened))}
-        display.print_json(found | ({"check": checked} if checked else {}))
+        found = {**asdict(current), "kept_states": states, "open_folders": list(map(str, opened))}
+        display.print_json({"folder": folder, **found} | ({"check": checked} if checked else {}))
         return
     display.print_status(folder, current, states, settings.kv_disk)
     for advice in opened.values():
@@ -69,10 +63,7 @@ def history(kb: Path | None, as_json: bool) -> None:
     from openbook.knowledge.versions import history as versions_of
 
     found = versions_of(context.open_base(context.settings(kb=kb)))
-    if as_json:
-        display.print_json({"versions": found})
-    else:
-        display.print_history(found)
+    display.show(as_json, {"versions": found}, display.print_history, found)
 
 
 @click.command()
@@ -90,10 +81,7 @@ def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None
     base = context.open_base(context.settings(kb=kb))
     end = versions.resolve_version(base, after) if after else base.version
     found = versions.diff(base, versions.resolve_version(base, before), end)
-    if as_json:
-        display.print_json(found)
-    else:
-        display.print_difference(found)
+    display.show(as_json, found, display.print_difference, found)
 
 
 @click.command()
@@ -144,11 +132,9 @@ def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
     pruned = versions.prune(base, policy)
     if save:
         versions.set_retention(base, policy)
-    if as_json:
-        display.print_json({"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept})
-    else:
-        kept = spans(pruned.kept)
-        click.echo(f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {kept}.")
+    value = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept}
+    said = f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {spans(pruned.kept)}."
+    display.show(as_json, value, click.echo, said)
 
 
 @click.command()
@@ -176,8 +162,8 @@ def reembed(embedder: str, kb: Path | None) -> None:
 def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
-    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. If interrupted, the same command
-    continues.
+    What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the
+    same command again.
     """
     from openbook.knowledge.passages import in_windows
     from openbook.knowledge.scope import EVERYTHING

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, PATH, YES
+from openbook.cli.options import EXISTING, JSON, PATH, YES
 from openbook.errors import ModelError, ModelNotVerified, UnknownModel
 
 if TYPE_CHECKING:
+    from openbook.config import Settings
+    from openbook.diagnosis.gate import Check
     from openbook.models import ModelReference, ModelStore
+    from openbook.models.catalogue import CatalogueEntry
+    from openbook.models.lineage import Node
 
 ANSWERS_COMPARED = 100  # by `merge`
 
@@ -27,7 +33,6 @@ def models() -> None:
 
 
 def _store() -> ModelStore:
-
     return context.store(context.settings())
 
 
@@ -41,13 +46,16 @@ def list_models(available: bool, as_json: bool) -> None:
     store = _store()
     here, damaged = store.list(), store.damaged()
     known = {reference.name for reference in here} | set(damaged)
-    if available:
-        _list_available(known, as_json=as_json)
-        return
     offered = [name for name in CATALOGUE if name not in known]
-    if as_json:
-        display.print_json({"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered})
-        return
+    if available:
+        rows = [_catalogue_row(entry, stored=entry.name in known) for entry in CATALOGUE.values()]
+        display.show(as_json, {"available": rows}, _print_available, rows)
+    else:
+        value = {"models": list(map(_summary, here)), "damaged": damaged, "catalogue": offered}
+        display.show(as_json, value, _print_models, here, damaged, len(offered))
+
+
+def _print_models(here: Sequence[ModelReference], damaged: Mapping[str, str], offered: int) -> None:
     for each in here:
         size = sum(file.bytes for file in each.manifest.files.values()) / 1e6
         about = f"{each.manifest.kind}, {each.manifest.quantisation}, {size:.0f} MB"
@@ -55,34 +63,20 @@ def list_models(available: bool, as_json: bool) -> None:
     for name, reason in damaged.items():
         display.say(f"{name:<24} damaged: {reason}", "red")
     if offered:
-        display.say(f"{len(offered)} more can be fetched by name: openbook models list --available", "dim")
+        display.say(f"{offered} more can be fetched by name: openbook models list --available", "dim")
 
 
-def _list_available(known: set[str], *, as_json: bool) -> None:
-    """The catalogue. `known`: the names in the store."""
-    from openbook.models import CATALOGUE
+def _catalogue_row(entry: CatalogueEntry, *, stored: bool) -> dict[str, Any]:
+    same = {key: getattr(entry, key) for key in ("name", "kind", "description", "memory_mb", "licence")}
+    size = sum(file.bytes for file in entry.files)
+    return {**same, "bytes": size, "tried_here": entry.tried, "stored": stored}
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": entry.name,
-            "kind": entry.kind,
-            "description": entry.description,
-            "bytes": sum(file.bytes for file in entry.files),
-            "memory_mb": entry.memory_mb,
-            "licence": entry.licence,
-            "tried_here": entry.tried,
-            "stored": entry.name in known,
-        }
-        for entry in CATALOGUE.values()
-    ]
-    if as_json:
-        display.print_json({"available": rows})
-        return
+
+def _print_available(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
-        size, states = f"{row['bytes'] / 1e6:,.0f} MB", ""
-        states += ", stored" if row["stored"] else ""
-        states += "" if row["tried_here"] else ", not tried here"
+        states = (", stored" if row["stored"] else "") + ("" if row["tried_here"] else ", not tried here")
         needs = f"needs {row['memory_mb'] / 1e3:.1f} GB of memory"
+        size = f"{row['bytes'] / 1e6:,.0f} MB"
         display.say(f"{row['name']:<28} {size:>8}, {needs}, {row['licence']}{states}")
 
 
@@ -100,17 +94,15 @@ def pull(name: str) -> None:
 
 
 @models.command("import")
-@click.argument("file", type=PATH)
+@click.argument("file", type=EXISTING)
 @click.option("--name", help="Its name in the store (default: the file's name).")
 @click.option("--licence", help="Its licence, if the file does not say.")
 @click.option("--knowledge-cutoff", help="YYYY-MM-DD: its training data holds nothing later.")
 def import_file(file: Path, name: str | None, licence: str | None, knowledge_cutoff: str | None) -> None:
     """Copy a GGUF FILE into the store as a new frozen model, after a separate process has loaded it and run a prompt."""
     from openbook.inference.trial import try_model
-    from openbook.knowledge.discovery import check_exists
     from openbook.models import import_gguf
 
-    check_exists(file)
     with display.progress() as progress:
         reference = import_gguf(
             _store(),
@@ -130,9 +122,10 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
 def show(name: str, as_json: bool) -> None:
     """Show a summary of the manifest of NAME (or a digest)."""
     summary = _summary(_store().resolve(name))
-    if as_json:
-        display.print_json(summary)
-        return
+    display.show(as_json, summary, _print_summary, summary)
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
     for key, value in summary.items():
         if isinstance(value, dict):
             display.say(key.replace("_", " "))
@@ -198,10 +191,8 @@ def promote(
     candidate = store.resolve(digest)
     store.check_fast(candidate)
     try_model(candidate)
-    holder, checks = None, []
-    if not without_gate:
-        holder = _holder(store, name, candidate, partial(context.ready_model, current))
-        checks = target_checks(candidate)
+    holder = None if without_gate else _holder(store, name, candidate, current)
+    checks = [] if without_gate else target_checks(candidate)
     if holder is not None:
         sets = load_sets(reading, known)
         ready = (context.ready_model(current, each.digest) for each in (candidate, holder))
@@ -211,29 +202,30 @@ def promote(
     passed = all(check.passed for check in checks)
     if passed:
         store.point(name, candidate.digest)
-    if as_json:
-        about = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
-        display.print_json({**about, "passed": passed, "checks": checks})
-    else:
-        for check in checks:
-            display.say(f"{'passed' if check.passed else 'FAILED'}  {check}", "" if check.passed else "red")
+    about = {"name": name, "model": candidate.digest, "holder": holder.digest if holder else None}
+    value = {**about, "passed": passed, "checks": checks}
+    compared = f"{len(checks)} checks passed" if checks else "nothing to compare it with"
+    means = f"{name} now means {candidate.digest} ({'without a gate' if without_gate else compared})."
+    display.show(as_json, value, _print_checks, checks, means if passed else "")
     if not passed:
         raise ModelError(f"{candidate.digest[:12]} does not pass the gate, so {name!r} keeps its meaning.")
-    if not as_json:
-        compared = f"{len(checks)} checks passed" if checks else "nothing to compare it with"
-        display.say(f"{name} now means {candidate.digest} ({'without a gate' if without_gate else compared}).")
 
 
-def _holder(
-    store: ModelStore, name: str, candidate: ModelReference, ready: Callable[[str], ModelReference]
-) -> ModelReference | None:
+def _print_checks(checks: Sequence[Check], means: str) -> None:
+    for check in checks:
+        display.say(f"{'passed' if check.passed else 'FAILED'}  {check}", "" if check.passed else "red")
+    if means:
+        display.say(means)
+
+
+def _holder(store: ModelStore, name: str, candidate: ModelReference, current: Settings) -> ModelReference | None:
     """What the candidate is compared with. Raises UnknownModel where it is not in the store any more."""
     from openbook.models import CATALOGUE
 
     history = store.history(name)
     held = history[-1] if history else candidate.manifest.lineage
     if not history and name in CATALOGUE:
-        held = ready(name).digest
+        held = context.ready_model(current, name).digest
     if not held or held == candidate.digest:
         return None
     try:
@@ -265,11 +257,9 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
     with closing(old), closing(new), display.progress() as progress:
         probes = load_sets().reading[:ANSWERS_COMPARED]
         changed = flips(old, new, probes, progress=partial(progress, "gate"))
-    if as_json:
-        display.print_json({"name": name, "model": after.digest, "questions": len(probes), "changed": changed})
-    else:
-        display.say(f"{name} is here: {after.digest}")
-        display.say(f"{changed} of {len(probes)} greedy answers on passages differ from those of {before.name}.")
+    value = {"name": name, "model": after.digest, "questions": len(probes), "changed": changed}
+    differ = f"{changed} of {len(probes)} greedy answers on passages differ from those of {before.name}."
+    display.show(as_json, value, display.say_each, [f"{name} is here: {after.digest}", differ])
 
 
 @models.command()
@@ -281,9 +271,6 @@ def export(name: str, folder: Path) -> None:
     An adapter is written for the base that it was made on: export that as well, since other quantisations of it have other
     numbers.
     """
-    import subprocess
-    import sys
-
     from openbook.cli.train import check_installed
 
     check_installed()
@@ -299,7 +286,7 @@ def export(name: str, folder: Path) -> None:
 @models.command()
 @click.argument("name")
 def rollback(name: str) -> None:
-    """Make NAME mean what it meant before; again, and it goes back further."""
+    """Make NAME mean what it meant before. Repeat it to go back further."""
     display.say(f"{name} now means {_store().rollback(name).digest}.")
 
 
@@ -313,11 +300,12 @@ def lineage(name: str, as_json: bool) -> None:
     store = _store()
     reference = store.resolve(name)
     tree = tree_of(store, reference)
-    if as_json:
-        display.print_json({"asked": reference.digest, "tree": tree})
-        return
+    display.show(as_json, {"asked": reference.digest, "tree": tree}, _print_lineage, tree, reference.digest)
+
+
+def _print_lineage(tree: Node, digest: str) -> None:
     for depth, node in tree.walk():
-        mark = " <" if node.digest == reference.digest else ""
+        mark = " <" if node.digest == digest else ""
         names = f" ({', '.join(node.names)})" if node.names else ""
         display.say(f"{node.digest[:12]}{names}: {node.what}{mark}", indent=3 * depth)
         for line in node.details:
@@ -326,24 +314,18 @@ def lineage(name: str, as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
-@click.argument("document", type=PATH)
+@click.argument("document", type=EXISTING)
 @JSON
 def why(name: str, document: Path, as_json: bool) -> None:
     """Say whether the text of DOCUMENT (a file) was in the training data of NAME, or of what NAME was trained from."""
-    from openbook.knowledge.discovery import check_exists
     from openbook.models.lineage import learned
     from openbook.parsers import parse_file
 
-    check_exists(document)
     current = context.settings()
     store = context.store(current)
     content, _ = parse_file(document, max_bytes=current.max_file_mb * 1_000_000)
     found = learned(store, store.resolve(name), content.text)
-    if as_json:
-        display.print_json({"document": document, "models": found})
-    else:
-        for each in found:
-            display.say(str(each))
+    display.show(as_json, {"document": document, "models": found}, display.say_each, map(str, found))
 
 
 def _summary(reference: ModelReference) -> dict[str, Any]:

@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 Command: TypeAlias = Callable[..., Any]
 
 PATH = click.Path(path_type=Path)
+
+
+class _ExistingPath(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises KnowledgeError, with the nearest name beside it, when nothing is there."""
+        from openbook.knowledge.discovery import check_exists
+
+        path: Any = super().convert(value, param, ctx)
+        check_exists(path)
+        return path
+
+
+EXISTING = _ExistingPath(path_type=Path)
 KB = click.option("--kb", type=PATH, help="The knowledge base (default: your own).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-DOCS = click.option("--docs", multiple=True, type=PATH, help="Ask these files or folders instead (repeatable).")
+DOCS = click.option("--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead (repeatable).")
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")

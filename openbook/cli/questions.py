@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import KB, MODEL, PATH
+from openbook.cli.options import EXISTING, KB, MODEL, PATH
 from openbook.errors import ConfigError
-from openbook.files import check_replaceable, storage_errors
 
 if TYPE_CHECKING:
     from openbook.diagnosis.question_review import Review
@@ -32,8 +31,7 @@ def _check_new(output: Path) -> None:
     """Before the work, not after it. Raises ConfigError, StorageError."""
     if output.exists():
         raise ConfigError(f"{output} exists and may hold what you reviewed. Choose another name, or delete it.")
-    with storage_errors(f"write {output}"):
-        check_replaceable(output)
+    context.check_writable(output)
 
 
 @questions.command()
@@ -160,14 +158,12 @@ def _typed(prompt: str) -> str | None:
 
 
 @questions.command(name="import")
-@click.argument("source", type=PATH)
+@click.argument("source", type=EXISTING)
 @_OUTPUT
 def import_(source: Path, output: Path) -> None:
     """Turn the questions in SOURCE, a SQuAD or RAGAS file, into a file of OpenBook's own."""
     from openbook.diagnosis.questions import load_questions, write_questions
-    from openbook.knowledge.discovery import check_exists
 
-    check_exists(source)
     _check_new(output)
     found = [asdict(question) for question in load_questions(source)]
     write_questions(output, found)

@@ -14,7 +14,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH
 from openbook.errors import ConfigError, ProofError, ReceiptError
-from openbook.files import check_replaceable, replace_file, storage_errors
+from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -51,18 +51,16 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
         receipts = receipts_in(receipt) if is_log else [parse_receipt(_read(receipt, MAX_RECEIPT_BYTES))]
         results = [again(each) for each in receipts]
     different = [number for number, result in enumerate(results, start=1) if not result.identical]
-    if as_json:
-        values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
-        display.print_json({"identical": not different, "answers": values} if is_log else values[0])
-    elif is_log:
-        for number in different:
-            display.say(f"Line {number}: {' '.join(results[number - 1].differences)}")
-        display.say(f"{len(results) - len(different):,} of {len(results):,} answers are identical.")
+    values = [{"identical": r.identical, "differences": r.differences, "answer": r.answer} for r in results]
+    if is_log:
+        lines = [f"Line {number}: {' '.join(results[number - 1].differences)}" for number in different]
+        lines.append(f"{len(results) - len(different):,} of {len(results):,} answers are identical.")
+        value: object = {"identical": not different, "answers": values}
     else:
-        for difference in results[0].differences:
-            display.say(difference)
+        value, lines = values[0], list(results[0].differences)
         if (answer := results[0].answer) is not None:
-            display.say(f"{'Now' if different else 'Identical'}: {answer}")
+            lines.append(f"{'Now' if different else 'Identical'}: {answer}")
+    display.show(as_json, value, display.say_each, lines)
     if different:
         raise click.exceptions.Exit(1)
 
@@ -73,13 +71,14 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
     from openbook.replay import replay as answer_again
 
     states, store = context.states(current), context.store(current)
-    bases: dict[str | None, KnowledgeBase | None] = {}
 
     @functools.cache
     def opened(digest: str) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
         return to_close.enter_context(closing(context.load(current, reference, states)))
+
+    bases: dict[str | None, KnowledgeBase | None] = {}
 
     def again(receipt: Receipt) -> ReplayResult:
         if receipt.model.evidence != "verified":
@@ -127,12 +126,8 @@ def verify_log(folder: Path, head: str, as_json: bool) -> None:
     from openbook.receipts import verify
 
     found = verify(folder, head)
-    if as_json:
-        display.print_json(found)
-    else:
-        display.say(
-            f"{found.receipts:,} receipts, none altered, none missing in between. The last line is {found.head}."
-        )
+    said = f"{found.receipts:,} receipts, none altered, none missing in between. The last line is {found.head}."
+    display.show(as_json, found, display.say, said)
 
 
 # --- signed documents -------------------------------------------------------------------------------------------------
@@ -155,10 +150,10 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         raise ConfigError("Give a FILE to verify, or --show-key.")
     if file is None:
         own = proofs.public_key(context.settings().home)
-        if as_json:
-            display.print_json({"public_key": own, "fingerprint": proofs.fingerprint_of(own)})
-        else:
-            display.say(f"Public key   {own}\nFingerprint  {proofs.fingerprint_of(own)}")
+        value = {"public_key": own, "fingerprint": proofs.fingerprint_of(own)}
+        display.show(
+            as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value)
+        )
         return
     key = proofs.checked_key(key) if key else ""
     signed = proofs.verify(_read(file, proofs.MAX_BYTES), key)
@@ -168,14 +163,12 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
             f"{signed.fingerprint}), and anybody can make a key. Get the public key from the signer, who sees it with "
             "`openbook verify --show-key`, and give it as --key."
         )
-    if as_json:
-        about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint}
-        display.print_json({**about, "content": signed.content})
-        return
-    display.say(f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:")
     content = signed.content
-    for line in _purge_lines(content) if isinstance(content, proofs.PurgeProof) else _receipt_lines(content):
-        display.say(" ".join(line.split()))  # what was signed cannot write a line of its own
+    about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
+    stated = _purge_lines(content) if isinstance(content, proofs.PurgeProof) else _receipt_lines(content)
+    lines = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
+    signer = f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:"
+    display.show(as_json, about, display.say_each, [signer, *lines])
 
 
 def _purge_lines(proof: PurgeProof) -> list[str]:
@@ -209,8 +202,7 @@ def check_signing(file: Path, home: Path) -> None:
     """Before work is done that shall be signed. Raises ConfigError, StorageError where that, or writing it, is not possible."""
     from openbook.proofs import public_key
 
-    with storage_errors(f"write {file}"):
-        check_replaceable(file)
+    context.check_writable(file)
     public_key(home)
 
 

@@ -1,20 +1,22 @@
-"""`openbook serve, mcp`: the knowledge base over HTTP, and as tools for editors, agents and other programs."""
+"""`openbook serve, mcp, keys`: the knowledge base over HTTP, and as tools for other programs; and who may use them."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib.util
+import importlib
+import logging
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context, private
-from openbook.cli.options import BASE_URL, KB, LABEL, MODEL, PATH
+from openbook.cli import context, display, private
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.inference.embedder import OnnxEmbedder
-    from openbook.knowledge import KnowledgeBase, RunOptions
+    from openbook.knowledge import KnowledgeBase
     from openbook.serving.configuration import Configuration
-    from openbook.serving.model_reload import Source
+    from openbook.serving.keys import ApiKey, KeyFile
 
 
 @click.command()
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The address to listen on. Any but this machine's own demands an API key.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free port.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
+    help="Requests a minute for each key, and for all callers without a key together. 0 sets no limit.",
 )
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
@@ -76,59 +78,73 @@ if TYPE_CHECKING:
 )
 def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
+    _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
-
-    _check_extra()
     from openbook.serving.configuration import Bounds, Configuration
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
-    used = [current.home, *(folders or [current.default_kb])]
-    private.share_as(used)
+    folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
+    private.share_as([current.home, *folders])
     bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
-    for advice in private.open_folders(used).values():
+    for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
-    if workers > 1:
-        _supervise(configuration, folders, workers)
-    else:
-        _serve(configuration, folders)
+    _serve(configuration, folders, workers)
 
 
-def _serve(configuration: Configuration, folders: tuple[Path, ...]) -> None:
-    """In this process."""
-    from openbook.serving.server import listen, make_server
+def _serve(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
+    from openbook.serving.server import listen, make_server, run_workers
+    from openbook.serving.telemetry import METRICS_FOLDER
 
-    # Before the weights are mapped: a port that is taken shows at once.
-    with listen(configuration.host, configuration.port) as door:
+    run: Callable[[], bool | None]
+    with ExitStack() as opened:
+        # Before the weights are mapped: a port that is taken shows at once.
+        door = opened.enter_context(listen(configuration.host, configuration.port))
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
-        with _application(configuration, folders) as app:
-            _log_to_standard_error()
-            _first_key(configuration)
-            names = ", ".join(f"{name} ({base.folder})" for name, base in app.state.service.bases.items())
-            click.echo(f"Knowledge base: {names}", err=True)
-            _announce(configuration)
-            try:
-                make_server(app).run(sockets=[door])
-            except KeyboardInterrupt:  # raised again by the server, after it ended in order
-                click.echo("Ended.", err=True)
+        _log_to_standard_error()
+        if workers == 1:
+            app = opened.enter_context(_application(configuration, folders))
+            run = partial(make_server(app).run, sockets=[door])
+        else:
+            # What is done once is done here: making a knowledge base, fetching and verifying models.
+            for base in _open_bases(configuration.settings, folders)[0].values():
+                base.close()
+            context.model_opener(configuration.settings)
+            os.environ[METRICS_FOLDER] = opened.enter_context(tempfile.TemporaryDirectory(prefix="openbook-counts-"))
+            logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
+            run = partial(run_workers, partial(worker_application, configuration, folders), door, workers)
+        _first_key(configuration)
+        _announce(configuration, folders)
+        try:
+            if run() is False:
+                raise click.exceptions.Exit(1)
+        except KeyboardInterrupt:  # raised again by the server, after it ended in order
+            pass
+    click.echo("Ended.", err=True)
 
 
 @contextmanager
 def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Iterator[FastAPI]:
     from openbook.serving.app import create_app
+    from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
 
     current = configuration.settings
     bases, embedder = _open_bases(current, folders)
-    reading = {name: _reading(current) for name in bases}
-    configuration = dataclasses.replace(configuration, reading=reading)
+    configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
-    opened = context.model_opener(current)()
+
+    def open_model() -> FrozenModel:
+        return context.model_opener(current)()
+
+    model = open_model()
+    # The name of a model may come to mean another one: in the store, and not at another server.
+    source = None if current.base_url else named_in_store(current.models_dir, current.model, open_model)
     try:
-        yield create_app(configuration, opened, bases, embedder, tracers, _source(current))
+        yield create_app(configuration, model, bases, embedder, tracers, source)
     finally:
-        opened.close()
+        model.close()
         if tracers is not None:
             tracers.shutdown()
 
@@ -153,50 +169,9 @@ def worker_application(configuration: Configuration, folders: tuple[Path, ...]) 
         raise SystemExit(STARTUP_FAILURE) from error
 
 
-def _source(current: Settings) -> Source | None:
-    """Where the name of the model may come to mean another one: in the store, and not at another server."""
-    from openbook.serving.model_reload import named_in_store
-
-    if current.base_url:
-        return None
-
-    def open_model() -> FrozenModel:
-        return context.model_opener(current)()
-
-    return named_in_store(current.models_dir, current.model, open_model)
-
-
-def _supervise(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
-    """So many processes at one address, until Ctrl-C or SIGTERM."""
-    import functools
-    import logging
-    import tempfile
-
-    from openbook.serving.server import listen, run_workers
-    from openbook.serving.telemetry import METRICS_FOLDER
-
-    with (
-        listen(configuration.host, configuration.port) as door,
-        tempfile.TemporaryDirectory(prefix="openbook-counts-") as counts,
-    ):
-        configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
-        # What is done once is done here: making a knowledge base, fetching and verifying models.
-        for base in _open_bases(configuration.settings, folders)[0].values():
-            base.close()
-        context.model_opener(configuration.settings)
-        _first_key(configuration)
-        _announce(configuration)
-        os.environ[METRICS_FOLDER] = counts
-        _log_to_standard_error()
-        logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
-        make_app = functools.partial(worker_application, configuration, folders)
-        if not run_workers(make_app, door, workers):
-            raise click.exceptions.Exit(1)
-    click.echo("Ended.", err=True)
-
-
-def _announce(configuration: Configuration) -> None:
+def _announce(configuration: Configuration, folders: tuple[Path, ...]) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
+    click.echo(f"Knowledge base: {', '.join(f'{folder.name} ({folder})' for folder in folders)}", err=True)
     click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
     if not configuration.needs_key:
         click.echo(
@@ -217,15 +192,16 @@ def shared(current: Settings, workers: int) -> Settings:
     return dataclasses.replace(current, threads=threads, kv_memory=current.kv_memory // workers)
 
 
-def _check_extra() -> None:
+def _check_extra(*modules: str) -> None:
+    """Raises ConfigError where a package that these modules of `openbook.serving` need is not installed."""
     try:
-        import openbook.serving.app
-        import openbook.serving.server  # noqa: F401
+        for name in modules:
+            importlib.import_module(f"openbook.serving.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("openbook"):
             raise
         raise ConfigError(
-            f"Serving needs the extra 'serve' ({error.name} is not installed): pip install 'openbook[serve]'"
+            f"This needs the extra 'serve' ({error.name} is not installed): pip install 'openbook[serve]'"
         ) from error
 
 
@@ -235,8 +211,7 @@ def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str,
     from openbook.knowledge import KnowledgeBase
 
     there: dict[str, KnowledgeBase | None] = {}
-    places = [folder.absolute() for folder in folders or (current.default_kb,)]
-    for folder in places:
+    for folder in folders:
         if folder.name in there:
             raise ConfigError(
                 f"Two knowledge bases are named {folder.name!r}, after their folders; rename the folder of one."
@@ -248,7 +223,7 @@ def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str,
     made_with = next((base.embedder.name for base in there.values() if base), "")
     embedder = context.open_embedder(current, made_with)
     bases: dict[str, KnowledgeBase] = {}
-    for folder in places:
+    for folder in folders:
         base = there[folder.name]
         if base is None:
             base = context.new_base(current, folder, embedder)
@@ -260,14 +235,6 @@ def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str,
         context.remember_place(current, base)
         bases[folder.name] = base
     return bases, embedder
-
-
-def _reading(current: Settings) -> RunOptions:
-    """How uploads are read, without the bars of a terminal."""
-    from openbook.knowledge import RunOptions
-
-    with context.run_options(current) as options:
-        return dataclasses.replace(options, progress=RunOptions().progress)
 
 
 def _first_key(configuration: Configuration) -> None:
@@ -285,8 +252,6 @@ def _first_key(configuration: Configuration) -> None:
 
 
 def _log_to_standard_error() -> None:
-    import logging
-
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", level=logging.WARNING)
     logging.getLogger("openbook.serving").setLevel(logging.INFO)
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # it quotes what it was sent
@@ -301,17 +266,94 @@ def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...]) -> None:
 
     It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.
     """
+    _check_extra("mcp")
     from openbook.knowledge.scope import Scope, checked_labels
-
-    if importlib.util.find_spec("mcp") is None:
-        raise ConfigError("The Model Context Protocol needs its extra: pip install 'openbook[serve]'")
     from openbook.serving.mcp import make_server
 
     current = context.settings(kb=kb, model=model)
     base, embedder = context.open_searchable(current)
     context.must_hold_documents(base, str(current.default_kb))
     # Fetched and verified before the other program waits for an answer; opened when the first is asked for.
-    open_model = functools.cache(context.model_opener(current))
+    open_model = cache(context.model_opener(current))
     scope, options = Scope(labels=checked_labels(labels)), context.answer_options(current)
     server = make_server(base, embedder, open_model, scope=scope, options=options)
     server.run()
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def keys() -> None:
+    """API keys for `openbook serve`, kept as hashes in the home folder."""
+
+
+def _file() -> KeyFile:
+    from openbook.serving.keys import KeyFile
+
+    return KeyFile(context.settings().home)
+
+
+def _lasts(days: int | None) -> str:
+    if days is None:
+        return "never expires"
+    return f"{display.count(days, 'day')} left" if days else "expired"
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--right", type=click.Choice(["read", "write", "admin"]), default="read", help="Default: read.")
+@click.option("--label", "labels", multiple=True, help="An access label that its holder has (repeatable).")
+@click.option("--days", type=int, help="Days until the key expires (default: never).")
+def new(name: str, right: str, labels: tuple[str, ...], days: int | None) -> None:
+    """Make a key, and show it this once. NAME says whose it is.
+
+    The right `read` may ask and search; `write` may also add and remove documents; `admin` may also purge, and see metrics.
+    """
+    key, token = _file().new(name, right, labels, days=days)
+    lasts = "never expires; --days N sets an expiry" if days is None else _lasts(days)
+    click.echo(f"Key {key.id} for {key.name!r}. It is shown only once ({lasts}):", err=True)
+    click.echo(token)
+
+
+@keys.command()
+@click.argument("key_id")
+def rotate(key_id: str) -> None:
+    """Give a key a new secret, and show it this once. The old secret stops working at the next request.
+
+    Name, right, labels and uploads stay. A key with an expiry gets the same lifetime again.
+    """
+    file = _file()
+    key, token = file.rotate(key_id)
+    lasts = _lasts(file.days_left(key))
+    said = f"New secret of key {key.id} for {key.name!r}. It is shown only once ({lasts}). The old one no longer works:"
+    click.echo(said, err=True)
+    click.echo(token)
+
+
+@keys.command("list")
+@JSON
+def list_keys(as_json: bool) -> None:
+    """Show all keys: who, what they may do, which labels they hold, when each expires. Secrets are not stored."""
+    file = _file()
+    found = file.keys()
+    value = [{**dataclasses.asdict(key), "days_left": file.days_left(key)} for key in found]
+    for each in value:
+        del each["hash"]
+    display.show(as_json, {"keys": value}, _print_keys, file, found)
+
+
+def _print_keys(file: KeyFile, found: tuple[ApiKey, ...]) -> None:
+    for key in found:
+        labels, lasts = ", ".join(key.labels) or "no labels", _lasts(file.days_left(key))
+        display.say(f"{key.id}  {key.right:5}  {key.created_at}  {key.name}  ({labels})  {lasts}")
+    if not found:
+        display.say("There are no keys. Make one with: openbook keys new NAME")
+
+
+@keys.command()
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """Revoke a key. A running server rejects it from the next request on."""
+    key = _file().revoke(key_id)
+    click.echo(f"The key {key.id} of {key.name!r} no longer works.")

@@ -1,4 +1,4 @@
-"""`openbook train`: a new, immutable model from a recipe. The work is done in a process of its own."""
+"""`openbook train`: a new, immutable model from a recipe, in a process of its own. `openbook runs`: what became of it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from openbook.cli import context
-from openbook.cli.options import JSON, KB, PATH
+from openbook.cli import context, display
+from openbook.cli.options import EXISTING, JSON, KB, PATH
 from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
-from openbook.runs import DOCUMENTS, METRICS
+from openbook.runs import DOCUMENTS, METRICS, REPORT, RunSummary, find_run, flat
+from openbook.runs import list_runs as runs_in
 
 if TYPE_CHECKING:
     from openbook.config import Settings
@@ -28,12 +29,12 @@ NEEDED = ("torch", "transformers", "peft", "safetensors", "pydantic", "gguf")
 
 
 @click.command()
-@click.argument("recipe", type=PATH)
+@click.argument("recipe", type=EXISTING)
 @click.option("--run", type=PATH, help="The run's folder (default: in your home folder, by recipe).")
 @click.option("--from-kb", is_flag=True, help="Also learn from the documents of your knowledge base.")
 @KB
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: a GPU if there is one."
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto takes a GPU if there is one."
 )
 @click.option("--resume", is_flag=True, help="Continue the run in this folder where it stopped.")
 @click.option("--dry-run", is_flag=True, help="Count tokens, measure a few steps, estimate time; write nothing.")
@@ -52,9 +53,6 @@ def train(
 
     The base is never changed: what comes out is a new model with its own digest and its lineage.
     """
-    from openbook.knowledge.discovery import check_exists
-
-    check_exists(recipe)
     check_installed()
     current = context.settings(kb=kb)
     # By name and content of the recipe file: another recipe is another run.
@@ -102,10 +100,10 @@ def train(
 
 def ended_by(number: int) -> str:
     """What became of a training process, and what to do, when the signal says more than that."""
-    said = f"The training process was ended by signal {number}."
-    if number != signal.SIGKILL:
-        return said
-    return f"{said} If nobody killed it, it ran out of memory: lower loop.call_tokens in the recipe, or close other programs."
+    memory = (
+        " If nobody killed it, it ran out of memory: lower loop.call_tokens in the recipe, or close other programs."
+    )
+    return f"The training process was ended by signal {number}.{memory if number == signal.SIGKILL else ''}"
 
 
 def check_installed() -> None:
@@ -147,3 +145,114 @@ def _documents(current: Settings) -> tuple[bytes, str]:
     if not lines:
         raise ConfigError(f"The knowledge base {current.default_kb} holds no text that may be learned.")
     return "".join(sorted(lines)).encode(), found
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def runs() -> None:
+    """List, show and compare training runs."""
+
+
+@runs.command("list")
+@JSON
+def list_runs(as_json: bool) -> None:
+    """Show every run: its progress and its result."""
+    found = runs_in(context.settings().runs_dir)
+    value = {
+        "runs": [_summary(run) for run in found if not isinstance(run, str)],
+        "damaged": [run for run in found if isinstance(run, str)],
+    }
+    display.show(as_json, value, _print_runs, found)
+
+
+def _print_runs(found: list[RunSummary | str]) -> None:
+    for run in found:
+        display.say(run if isinstance(run, str) else f"{run.name:<28} {_progress(run)}")
+    if not found:
+        display.say("No run yet. Train one: openbook train RECIPE")
+
+
+@runs.command()
+@click.argument("name")
+@JSON
+def show(name: str, as_json: bool) -> None:
+    """Show the run NAME: its numbers, evaluation by evaluation, and answers before and after."""
+    run = find_run(context.settings().runs_dir, name)
+    value = {**_summary(run), "evaluations": run.evaluations, "samples": run.samples}
+    display.show(as_json, value, _print_run, run)
+
+
+def _print_run(run: RunSummary) -> None:
+    display.say(f"{run.name}: {_progress(run)}")
+    for evaluation in run.evaluations:
+        numbers = "  ".join(f"{key} {value:.3f}" for key, value in sorted(_numbers(evaluation).items()))
+        display.say(f"step {evaluation['step']:>6}  {numbers}", indent=2)
+    for sample in run.samples:
+        display.say(str(sample["question"]).replace("\n", " "))
+        answers = f"before {sample['answer']!r}; after {sample.get('after', '')!r}"
+        display.say(f"expected {sample['expected']!r}; {answers}", indent=2)
+    display.say(f"recipe {run.recipe_digest}")
+    if (run.path / REPORT).is_file():
+        display.say(f"report {run.path / REPORT}")
+
+
+@runs.command()
+@click.argument("names", nargs=-1, required=True)
+@JSON
+def compare(names: tuple[str, ...], as_json: bool) -> None:
+    """Show where the recipes of two or more runs differ, and the best numbers of each."""
+    found = [find_run(context.settings().runs_dir, name) for name in names]
+    recipe = _side_by_side([flat(run.recipe) for run in found])
+    differing = {key: values for key, values in recipe.items() if len(set(map(str, values))) > 1}
+    numbers = _side_by_side([_best(run) for run in found])
+    shown = [run.name for run in found]
+    value = {"runs": shown, "recipe": differing, "numbers": numbers}
+    display.show(as_json, value, _print_comparison, shown, differing, numbers)
+
+
+def _side_by_side(each: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """By key the values of all, None where one has none."""
+    return {key: [values.get(key) for values in each] for key in sorted({key for values in each for key in values})}
+
+
+def _print_comparison(names: list[str], recipe: dict[str, list[Any]], numbers: dict[str, list[Any]]) -> None:
+    rounded = {key: ["-" if x is None else f"{x:.3f}" for x in values] for key, values in numbers.items()}
+    width = max(map(len, names)) + 2
+    for key, values in {"": names, **recipe, **rounded}.items():
+        display.say(f"{key:<28}" + "".join(f"{value!s:<{width}}" for value in values))
+
+
+def _summary(run: RunSummary) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "recipe": dict(run.recipe),
+        "recipe_digest": run.recipe_digest,
+        "steps_done": run.steps[-1]["step"] if run.steps else 0,
+        "steps": run.steps[-1]["steps"] if run.steps else None,
+        "best": _best(run),
+        "result": dict(run.result) if run.result else None,
+    }
+
+
+def _progress(run: RunSummary) -> str:
+    if run.result:
+        missed = f"; short of its target: {'; '.join(run.result['missed'])}" if run.result["missed"] else ""
+        return f"done, model {run.result['model'][:12]}{missed}"
+    if not run.steps:
+        return "begun"
+    last = run.steps[-1]
+    return f"step {last['step']} of {last['steps']}, loss {last['loss']:.3f}"
+
+
+def _numbers(evaluation: Any) -> dict[str, float]:
+    return {key: value for key, value in evaluation.items() if key not in ("kind", "step")}
+
+
+def _best(run: RunSummary) -> dict[str, float]:
+    """The numbers of the model, or while there is none of the last evaluation."""
+    if run.result:
+        return dict(run.result["numbers"])
+    return _numbers(run.evaluations[-1]) if run.evaluations else {}

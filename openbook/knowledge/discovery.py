@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ IGNORE_FILE = ".openbookignore"  # in any folder; the syntax of .gitignore
 _MOST_IGNORE_BYTES = 1_000_000
 _LEFT_OUT = frozenset({"__pycache__", "node_modules"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 _ESCAPED = re.compile(r"\\([ntr\\]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 
 
@@ -94,24 +92,17 @@ def path_displayed(text: str) -> Path:
 
 
 def _meant(escape: re.Match[str]) -> str:
-    letter, digits = escape[1][0], escape[1][1:]
-    if not digits:
-        return next(character for character, shown in _ESCAPES.items() if shown == escape[0])
-    code = int(digits, 16)
-    return chr(code + 0xDC00 if letter == "x" and code >= 0x80 else code)
+    byte = int(escape[0][2:], 16) if escape[0].startswith("\\x") else 0
+    return chr(0xDC00 + byte) if byte >= 0x80 else escape[0].encode().decode("unicode_escape")
 
 
 def _shown(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character == " " or character.isprintable():
-        return character
     code = ord(character)
+    if character == " " or (character.isprintable() and character != "\\"):
+        return character
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python carries it in names
         return f"\\x{code - 0xDC00:02x}"
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode()
 
 
 def check_exists(path: Path) -> None:
@@ -275,17 +266,11 @@ def _stat(status: os.stat_result) -> str:
 def _link_reason(path: Path, real_root: str) -> str:
     try:
         real = os.path.realpath(path, strict=True)
-        folder = stat.S_ISDIR(os.stat(real).st_mode)  # noqa: PTH116
     except OSError:
         return "broken link"
-    inside = os.path.relpath(real, real_root) if real.startswith(os.path.join(real_root, "")) else ""  # noqa: PTH118
-    if real != real_root and not inside:
-        return f"link to a {'folder' if folder else 'file'} outside the folder"
-    if any(_is_left_out(part) for part in Path(inside).parts):
-        return "link to what is left out"
-    if not folder and unsupported(Path(real)):
-        return f"link, {unsupported(Path(real))}"
-    return "link, its target is read itself"
+    if os.path.join(real, "").startswith(os.path.join(real_root, "")):  # noqa: PTH118
+        return "link inside the folder"
+    return f"link to a {'folder' if Path(real).is_dir() else 'file'} outside the folder"
 
 
 def _verdict(path: Path, outcome: Outcome, reason: str) -> Verdict:

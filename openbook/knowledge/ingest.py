@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
@@ -82,19 +82,27 @@ def prefix(folder: Path) -> str:
     return display_path(folder).rstrip("/") + "/"
 
 
-@dataclass(frozen=True, slots=True)
-class IngestResult:
-    """`restat`: (path, stat) of files that did not change. `tried`: what a verdict's row says about the file, by path."""
+class LiveDocument(NamedTuple):
+    """A document's row in the newest version. `code`: see `code_of`. Metadata and labels are JSON."""
 
-    changes: tuple[Change, ...]
-    verdicts: tuple[Verdict, ...]
-    restat: tuple[tuple[str, str], ...]
-    tried: dict[str, str]
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int
+    code: str
 
 
-def ingest(run: SlicedRun, sizing: Sizing, options: RunOptions, part: Part) -> IngestResult:
-    """A verdict for each of `part.found`, in their order. Contents of new and changed files are stored."""
-    return _Ingest(run, sizing, options, part).result()
+def live_documents(connection: sqlite3.Connection) -> dict[str, LiveDocument]:
+    """What the newest version holds: by path, in their order."""
+    rows = connection.execute(
+        "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.labels, d.given_labels, d.identity, "
+        "coalesce(c.code, '') FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL ORDER BY d.path"
+    )
+    return {row[0]: LiveDocument(*row) for row in rows}
 
 
 def code_of(sizing: Sizing) -> str:
@@ -107,56 +115,46 @@ def content_key(path: Path, digest: Digest, code: str) -> Digest:
     return sha256_hex(f"{digest} {path.suffix.lower()} {code}".encode("utf-8", "surrogateescape"))
 
 
-class _LiveDocument(NamedTuple):
-    path: str
-    content_id: int
-    stat: str
-    code: str
-    metadata: str
-    labels: str
-    given_labels: str
+class Ingest:
+    """What becomes of the files of a run, part by part. Contents of new and changed files are stored.
 
+    `live`: see `live_documents`. `verdicts`: by path, of all that was found. `restat`: (stat, path) of files that did not change.
+    `tried`: what a verdict's row says about the file, by path.
+    """
 
-class _Ingest:
-    def __init__(self, run: SlicedRun, sizing: Sizing, options: RunOptions, part: Part) -> None:
-        self._run, self._sizing, self._options, self._part = run, sizing, options, part
-        self._by_name = part.source is None
-        self._unlabel = options.unlabel if self._by_name else frozenset()
-        limits = options.limits
+    def __init__(self, run: SlicedRun, sizing: Sizing, options: RunOptions, live: dict[str, LiveDocument]) -> None:
+        self.changes: list[Change] = []
+        self.verdicts: dict[str, Verdict] = {}
+        self.restat: list[tuple[str, str]] = []
+        self.tried: dict[str, str] = {}
+        self._run, self._sizing, self._options, self._live = run, sizing, options, live
         self._code = code_of(sizing)
-        self._tried_by = (
-            f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(part.ocr)}"
-        )
         self._connection = run.connection
-        rows = self._connection.execute(
-            "SELECT d.path, d.content_id, d.stat, c.code, d.metadata, d.labels, d.given_labels "
-            "FROM documents d JOIN contents c ON c.id = d.content_id WHERE d.removed_in IS NULL"
-        )
-        self._live = {row[0]: _LiveDocument(*row) for row in rows}
         self._known = {each.path: each for each in identities(self._connection)}
-        self._changes: list[Change] = []
-        self._verdicts: dict[str, Verdict] = {}
-        self._restat: list[tuple[str, str]] = []
-        self._tried: dict[str, str] = {}
-
-    def result(self) -> IngestResult:
         rows = self._connection.execute("SELECT path, stat, outcome, reason FROM verdicts WHERE stat <> ''")
-        before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
+        self._before = {path: (stat, Verdict(path, outcome, reason)) for path, stat, outcome, reason in rows}
+        self._part = Part(())
+
+    def take(self, part: Part) -> Self:
+        self._part = part
+        limits = self._options.limits
+        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(part.ocr)}"
         due: list[FoundFile] = []
-        for item in self._part.found:
+        for item in part.found:
             if isinstance(item, Verdict):
                 self._tell(item)
                 continue
-            path, tried = item.displayed, f"{item.stat} {self._tried_by}"
-            self._tried[path] = tried
-            self._verdicts[path] = Verdict(path, "unchanged")  # or holds the place
+            path, tried = item.displayed, f"{item.stat} {by}"
+            self.tried[path] = tried
+            self.verdicts[path] = Verdict(path, "unchanged")  # or holds the place
             if not self._is_unchanged(path, item):
-                if not self._options.retry and path in before and before[path][0] == tried:
-                    self._tell(before[path][1])
+                before = self._before.get(path)
+                if before is not None and before[0] == tried and not self._options.retry:
+                    self._tell(before[1])
                 else:
                     due.append(item)
         self._read(due)
-        return IngestResult(tuple(self._changes), tuple(self._verdicts.values()), tuple(self._restat), self._tried)
+        return self
 
     def _is_unchanged(self, path: str, found: FoundFile) -> bool:
         live = self._live.get(path)
@@ -164,19 +162,23 @@ class _Ingest:
             return False
         if live.code not in (self._code_of(found.path), self._code_of(found.path) + _WITH_OCR):
             return False  # what was read with OCR is as good without asking for it
-        held = set(json.loads(live.given_labels if self._by_name else live.labels))
+        held = set(json.loads(live.given_labels if self._part.source is None else live.labels))
         return self._part.labels <= held and not self._unlabel & set(json.loads(live.labels))
+
+    @property
+    def _unlabel(self) -> frozenset[str]:
+        return self._options.unlabel if self._part.source is None else frozenset()
 
     def _tell(self, verdict: Verdict) -> None:
         reason = verdict.reason.removesuffix(_STAYS)
         if verdict.outcome == "failed" and verdict.path in self._live:
             reason += _STAYS
-        self._verdicts[verdict.path] = replace(verdict, reason=reason)
+        self.verdicts[verdict.path] = replace(verdict, reason=reason)
 
     def _fail(self, found: FoundFile, error: UnreadableFile) -> None:
         path, reason = found.displayed, str(error)
         if isinstance(error, NotReadNow):
-            self._tried.pop(path, None)  # the next run must try it, though it is unchanged
+            self.tried.pop(path, None)  # the next run must try it, though it is unchanged
         unknown = found.path.suffix.lower() not in SUFFIXES and reason == NOT_TEXT and path not in self._live
         self._tell(Verdict(path, "skipped" if unknown else "failed", reason))
 
@@ -266,12 +268,13 @@ class _Ingest:
         stat = "" if found.modified_ns > read_at_ns - _RACY_NS else found.stat
         row = (content_id, metadata, labels, given)
         if live is not None and (live.content_id, live.metadata, live.labels, live.given_labels) == row:
-            self._restat.append((path, stat))
+            self.restat.append((stat, path))
             return
         outcome: Outcome = "added" if live is None else "updated"
-        self._verdicts[path] = Verdict(path, outcome)
+        self.verdicts[path] = Verdict(path, outcome)
         identity = known.id if known else None
-        self._changes.append(Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome))
+        change = Change(path, content_id, found.bytes, stat, metadata, labels, given, identity, outcome)
+        self.changes.append(change)
 
     def _metadata(self, found: FoundFile, content_id: int) -> tuple[str, str, str]:
         """(metadata, labels, labels given by name) as JSON.
@@ -292,7 +295,7 @@ class _Ingest:
         whole.pop(LABEL_KEY, None)
         labels = {*labels_of(of_text, of_sidecar), *self._part.labels}
         given = set(known.given) if known else set()
-        if self._by_name:
+        if self._part.source is None:
             given |= self._part.labels
             labels |= (set(json.loads(live.labels)) if live else set()) - self._unlabel
         given -= self._unlabel

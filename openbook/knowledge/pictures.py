@@ -39,28 +39,19 @@ def page_picture(
     """
     if origin.media_type != PDF:
         raise NoPicture("This document is not a PDF, so it has no pages to show.", "not_a_pdf")
-    data = _same_bytes(document, origin, limits.max_file_bytes)
+    path = path_displayed(document)
+    try:
+        data = file_bytes(path, limits.max_file_bytes)
+    except UnreadableFile as error:
+        message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
+        raise NoPicture(message, "file_unreadable") from error
+    # `origin` names the code that read the bytes, so this holds across versions of OpenBook.
+    if content_key(path, sha256_hex(data), origin.code) != origin.key:
+        message = f"{_NONE}: its file is not, byte for byte, the one that this text was read from."
+        raise NoPicture(message, "file_changed")
     try:
         return draw_page(data, page, limits, stop)
     except NoSuchPage as error:
         raise NoPicture(f"This document has no such page: {error}.", "page_not_found") from error
     except UnreadableFile as error:
         raise NoPicture(f"{_NONE}: {error}.", "page_not_drawn") from error
-
-
-def _same_bytes(document: str, origin: Origin, max_bytes: int) -> bytes:
-    """The bytes that the document's text was read from.
-
-    `origin` names the code that read them, so this holds across versions of OpenBook. Raises NoPicture.
-    """
-    path = path_displayed(document)
-    try:
-        data = file_bytes(path, max_bytes)
-    except UnreadableFile as error:
-        message = f"{_NONE}: its file cannot be read any more ({error}), and only the text of it is kept."
-        raise NoPicture(message, "file_unreadable") from error
-    if content_key(path, sha256_hex(data), origin.code) != origin.key:
-        raise NoPicture(
-            f"{_NONE}: its file is not, byte for byte, the one that this text was read from.", "file_changed"
-        )
-    return data

@@ -13,20 +13,22 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
 from openbook.knowledge.identities import follow_renames
-from openbook.knowledge.ingest import IngestResult, Part, RunOptions, ingest, prefix
+from openbook.knowledge.ingest import Ingest, LiveDocument, Part, RunOptions, live_documents, prefix
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.versions import Change, apply_retention, commit, drop_unused_contents
 from openbook.parsers import needs_ocr
-from openbook.records import Embedder, Outcome, Verdict
+from openbook.records import Embedder, Verdict
 
-OUTCOMES: tuple[Outcome, ...] = ("added", "updated", "unchanged", "removed", "duplicate", "skipped", "failed")
 _TICK_MS = 500
+
+Live: TypeAlias = dict[str, LiveDocument]  # what the newest version holds, by path, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def add(base: KnowledgeBase, paths: Sequence[Path], embedder: Embedder, options:
     changed. Raises KnowledgeError for a path that does not exist, KnowledgeBaseBusy, StorageError.
     """
 
-    def parts(connection: sqlite3.Connection) -> list[Part]:
+    def parts(live: Live) -> list[Part]:
         # Absolute: the same file is the same document, wherever the command is run from.
         found = list(discover([Path(os.path.abspath(path)) for path in paths], ocr=bool(options.ocr)))
         return [Part(found, options.labels, options.ocr)]
@@ -98,12 +100,11 @@ def sync_folders(
     both. A folder that cannot be synced costs the others nothing: it gets the verdict `failed`. If none can, that is raised.
     """
 
-    def parts_of(connection: sqlite3.Connection) -> list[Part]:
+    def parts_of(live: Live) -> list[Part]:
         known = {each.folder: each for each in sources(base)}
         asked = {each.folder: each for each in (replace(e, folder=Path(os.path.abspath(e.folder))) for e in folders)}
         inside = [e for e in known.values() if any(map(e.is_inside, asked)) and e.folder.is_dir()]
         wanted = {**{each.folder: each for each in inside}, **asked}
-        live = live_paths(connection)
         parts: list[Part] = []
         failed: list[KnowledgeError] = []
         for each in wanted.values():
@@ -128,7 +129,7 @@ def _with_those_around(folder: SyncedFolder, known: Mapping[Path, SyncedFolder])
     return folder.labels.union(*(each.labels for each in known.values() if folder.is_inside(each.folder)))
 
 
-def _found_in(part: Part, wanted: SyncedFolder, live: Sequence[str], *, allow_empty: bool) -> list[FoundFile | Verdict]:
+def _found_in(part: Part, wanted: SyncedFolder, live: Live, *, allow_empty: bool) -> list[FoundFile | Verdict]:
     folder = wanted.folder
     if folder.exists() and not folder.is_dir():
         raise KnowledgeError(f"{display_path(folder)} is a file, not a folder. To add a file: openbook add FILE")
@@ -149,7 +150,9 @@ def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: flo
     Raises KnowledgeError when one of them is not in the newest version.
     """
     with base.writing(lock_timeout_s) as connection:
-        paths = sorted({path for each in documents for path in resolve(live_paths(connection), each)})
+        rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
+        live = [path for (path,) in rows]
+        paths = sorted({path for each in documents for path in resolve(live, each)})
         version = commit(connection, (), paths)
         apply_retention(connection)
         base.refresh_indexes(connection)
@@ -177,10 +180,6 @@ def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
             raise KnowledgeError(f"{name} was not synced. Synced are: {', '.join(known) or 'none'}.")
-
-
-def live_paths(connection: sqlite3.Connection) -> list[str]:
-    return [p for (p,) in connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")]
 
 
 def resolve(paths: Sequence[str], name: str) -> list[str]:
@@ -247,35 +246,37 @@ def _in_slices(
     base: KnowledgeBase,
     embedder: Embedder,
     options: RunOptions,
-    parts: Callable[[sqlite3.Connection], Sequence[Part]],
+    parts_of: Callable[[Live], Sequence[Part]],
 ) -> Report:
-    """`parts` finds what there is, anew when another writer overtook the run."""
+    """`parts_of` finds what there is, anew when another writer overtook the run."""
     base.check_embedder(embedder.identity)
 
     def work(run: SlicedRun) -> Report:
-        return _run(base, run, embedder, options, parts(run.connection))
+        live = live_documents(run.connection)
+        return _run(base, run, embedder, options, parts_of(live), live)
 
     return in_slices(base, work, options.lock_timeout_s, options.go_on, drop_unused_contents)
 
 
-def _run(base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOptions, parts: Sequence[Part]) -> Report:
+def _run(
+    base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOptions, parts: Sequence[Part], live: Live
+) -> Report:
     connection = run.connection
     connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
-    results = [ingest(run, base.sizing, options, part) for part in parts]
-    live = live_paths(connection)
+    taken = Ingest(run, base.sizing, options, live)
+    for part in parts:
+        taken.take(part)
     removed = {path: why for part in parts for path, why in _gone(part, live)}
-    found = [change for result in results for change in result.changes]
-    changes = list(follow_renames(connection, found, removed, _synced(connection, parts), options.unlabel))
-    changes += _labelled(connection, parts, {change.path for change in changes} | removed.keys())
-    left_labelled = _left_labelled(connection, changes, removed)
+    synced = _synced(connection, parts)
+    changes = list(follow_renames(connection, taken.changes, removed, synced, options.unlabel))
+    changes += _labelled(live, parts, {change.path for change in changes} | removed.keys())
     contents = {change.content_id for change in changes}
     embedded = embed_missing(run, contents, embedder, options.progress)
-    verdicts = _finished(connection, results, changes, removed)
+    verdicts = _finished(live, taken.verdicts, changes, removed)
 
     def beside() -> None:
-        restat = [(stat, path) for result in results for path, stat in result.restat]
-        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", restat)
-        _write_verdicts(connection, parts, results, verdicts)
+        connection.executemany("UPDATE documents SET stat = ? WHERE path = ? AND removed_in IS NULL", taken.restat)
+        _write_verdicts(connection, parts, taken.tried, verdicts)
         for source in (part.source for part in parts if part.source):
             # The path as it is, since the column holds it as it is displayed.
             value = asdict(source.rules) | {
@@ -302,7 +303,7 @@ def _run(base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOp
             "ORDER BY path",
             ids,
         ).fetchall()
-    copies = tuple(path for (path,) in open_copies)
+    copies, left_labelled = tuple(path for (path,) in open_copies), _left_labelled(live, changes, removed)
     return Report(version, verdicts, embedded, characters, source_characters, left_labelled, copies)
 
 
@@ -313,32 +314,29 @@ def _synced(connection: sqlite3.Connection, parts: Sequence[Part]) -> tuple[str,
     return tuple(folders + known) if folders else ()
 
 
-def _labelled(connection: sqlite3.Connection, parts: Sequence[Part], done: Collection[str]) -> Iterator[Change]:
+def _labelled(live: Live, parts: Sequence[Part], done: Collection[str]) -> Iterator[Change]:
     """Documents that stay because their file cannot be read now, with the labels of the run: it must not leave them open."""
-    rows = connection.execute(
-        "SELECT path, content_id, bytes, metadata, labels, given_labels, identity FROM documents WHERE removed_in IS NULL"
-    ).fetchall()
     for part in parts:
-        meant = set(part.below(row[0] for row in rows) if part.source else map(_path_of, part.found))
-        for path, content_id, size, metadata, own, given, identity in rows:
-            held = set(json.loads(own))
-            if path in meant and path not in done and not part.labels <= held:
-                more = json.dumps(sorted(held | part.labels))
-                kept = given if part.source else json.dumps(sorted({*json.loads(given), *part.labels}))
-                yield Change(path, content_id, size, "", metadata, more, kept, identity, "updated")
+        for path in part.below(live) if part.source else map(_path_of, part.found):
+            row = live.get(path)
+            if row is None or path in done or part.labels <= set(json.loads(row.labels)):
+                continue
+            labels = json.dumps(sorted(part.labels.union(json.loads(row.labels))))
+            given = row.given_labels
+            if part.source is None:
+                given = json.dumps(sorted(part.labels.union(json.loads(given))))
+            yield Change(path, row.content_id, row.bytes, "", row.metadata, labels, given, row.identity, "updated")
 
 
-def _left_labelled(
-    connection: sqlite3.Connection, changes: Sequence[Change], removed: Collection[str]
-) -> tuple[str, ...]:
+def _left_labelled(live: Live, changes: Sequence[Change], removed: Collection[str]) -> tuple[str, ...]:
     if not any(change.outcome == "added" and change.given_labels == "[]" for change in changes):
         return ()
-    rows = "SELECT path, content_id FROM documents WHERE given_labels <> '[]' AND removed_in IS NULL ORDER BY path"
-    renamed = {change.content_id for change in changes}
-    return tuple(path for path, content in connection.execute(rows) if path in removed and content not in renamed)
+    came = {change.content_id for change in changes}
+    gone = (live[path] for path in sorted(removed))
+    return tuple(row.path for row in gone if row.given_labels != "[]" and row.content_id not in came)
 
 
-def _gone(part: Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _gone(part: Part, live: Live) -> Iterator[tuple[str, str]]:
     """(path, why) of the documents of a synced folder whose file is not there any more, or is not wanted."""
     there = {each.displayed for each in part.found if isinstance(each, FoundFile)}
     verdicts = {each.path: each for each in part.found if isinstance(each, Verdict)}
@@ -353,19 +351,14 @@ def _gone(part: Part, live: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _finished(
-    connection: sqlite3.Connection,
-    results: Sequence[IngestResult],
-    changes: Sequence[Change],
-    removed: Mapping[str, str],
+    live: Live, found: Mapping[str, Verdict], changes: Sequence[Change], removed: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
     """All verdicts of the run, sorted by path, with what was renamed and what is a duplicate of what."""
-    rows = connection.execute("SELECT path, content_id FROM documents WHERE removed_in IS NULL ORDER BY path DESC")
-    was: dict[str, int] = dict(rows.fetchall())
+    was = {path: live[path].content_id for path in reversed(live)}
     changed = {change.path for change in changes}
     left = {content: path for path, content in was.items() if path in removed}  # the first path of each content
     first = {content: path for path, content in was.items() if path not in removed and path not in changed}
-    verdicts = {verdict.path: verdict for result in results for verdict in result.verdicts}
-    verdicts |= {path: Verdict(path, "removed", reason) for path, reason in removed.items()}
+    verdicts = dict(found) | {path: Verdict(path, "removed", reason) for path, reason in removed.items()}
     for change in changes:
         if was.get(change.path) == change.content_id:
             continue  # only its metadata or labels changed
@@ -381,15 +374,11 @@ def _finished(
 
 
 def _write_verdicts(
-    connection: sqlite3.Connection,
-    parts: Sequence[Part],
-    results: Sequence[IngestResult],
-    verdicts: Iterable[Verdict],
+    connection: sqlite3.Connection, parts: Sequence[Part], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
     """Remember what did not go in and why, and forget the rest, also files of a synced folder that this run did not meet."""
     old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]
     gone = {path for part in parts for path in part.below(old)}
-    tried = {path: stat for result in results for path, stat in result.tried.items()}
     gone.update(verdict.path for verdict in verdicts)
     connection.executemany("DELETE FROM verdicts WHERE path = ?", [(path,) for path in sorted(gone)])
     connection.executemany(
@@ -400,10 +389,3 @@ def _write_verdicts(
             if verdict.outcome in ("skipped", "failed")
         ],
     )
-
-
-def verdict_counts(verdicts: Sequence[Verdict]) -> Iterator[tuple[Outcome, int]]:
-    """(outcome, how many), in a fixed order, without those that did not occur."""
-    for outcome in OUTCOMES:
-        if count := sum(v.outcome == outcome for v in verdicts):
-            yield outcome, count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,14 +27,24 @@ ANSWERED = '{"role": "assistant", "content": "At nine."}'
 Chat = Callable[..., int]
 
 
-@pytest.fixture
-def chat(fakes: None, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
-    """Runs `openbook chat FILE` over fakes, with these lines on standard input."""
-    (tmp_path / "ferry.md").write_text("The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 crowns.")
-    (tmp_path / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
-    base = KnowledgeBase.ensure(own_home / "kb", HashEmbedder().identity)
-    add(base, [tmp_path / "ferry.md", tmp_path / "bridge.md"], HashEmbedder())
+FERRY = "The ferry to Sandhavn leaves at nine. The ferry to Sandhavn costs 4 crowns."
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    (folder / "ferry.md").write_text(FERRY)
+    (folder / "bridge.md").write_text("The bridge of Lund was opened in 2026 by Lila Ortega.")
+    base = KnowledgeBase.ensure(folder / "kb", HashEmbedder().identity)
+    add(base, [folder / "ferry.md", folder / "bridge.md"], HashEmbedder())
     base.close()
+    return folder / "kb"
+
+
+@pytest.fixture
+def chat(fakes: None, built: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Chat:
+    """Runs `openbook chat FILE` over fakes, with these lines on standard input."""
+    shutil.copytree(built, own_home / "kb")
     monkeypatch.chdir(tmp_path)
 
     def start(*lines: str, arguments: tuple[str, ...] = ("talk.jsonl",)) -> int:
@@ -44,7 +55,7 @@ def chat(fakes: None, own_home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def test_what_is_said_stands_in_the_file_and_goes_on_with_it(
@@ -59,7 +70,7 @@ def test_what_is_said_stands_in_the_file_and_goes_on_with_it(
     assert head == {"format": FORMAT}
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
     assert turns[1]["content"].startswith("The ferry to Sandhavn leaves")
-    assert turns[1]["citations"][0]["quote"] in (tmp_path / "ferry.md").read_text()
+    assert turns[1]["citations"][0]["quote"] in FERRY
     assert "searched" not in turns[3]
     assert path.stat().st_mode & 0o777 == 0o600
     before = path.read_bytes()
@@ -96,14 +107,10 @@ def test_a_question_that_was_written_into_the_file_is_answered_first(chat: Chat,
     path.write_text(f"{HEAD}\n\n{ASKED}\r\n")
     path.chmod(0o640)
     assert chat("Who opened the bridge of Lund?") == 0
-    _, *turns = lines_of_any(path)
+    _, *turns = lines_of(path)
     assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
     assert "leaves at nine" in turns[1]["content"]
     assert path.stat().st_mode & 0o777 == 0o640
-
-
-def lines_of_any(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def test_without_a_file_a_new_one_is_named(chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +120,11 @@ def test_without_a_file_a_new_one_is_named(chat: Chat, tmp_path: Path, capsys: p
     assert len(lines_of(path)) == 3
 
 
-@pytest.mark.parametrize(
-    ("lines", "number", "why"),
-    [
+def test_a_broken_file_is_refused_with_its_line_and_left_alone(
+    chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "talk.jsonl"
+    for lines, number, why in (
         (["# Notes"], 1, "it is not a JSON document"),
         ([ASKED], 1, "begins with the line"),
         ([HEAD, ASKED, "[1]"], 3, "it must be an object"),
@@ -125,29 +134,18 @@ def test_without_a_file_a_new_one_is_named(chat: Chat, tmp_path: Path, capsys: p
         ([HEAD, '{"role": "user", "content": "?", "contents": "Why?"}'], 2, "Did you mean 'content'"),
         ([HEAD, '{"role": "user", "content": " "}'], 2, "the question is empty"),
         ([HEAD, '{"role": "user", "content": 4}'], 2, "it.content must be text, not 4"),
+        ([HEAD, '{"role": "user", "content": "?", "searched": "!"}'], 2, "'role' and 'content' alone"),
+        ([HEAD, '{"role": "user", "content": "\udcff"}'], 2, "it is not a JSON document: 'utf-8'"),
         ([HEAD, ASKED, ANSWERED, '{"role": "user", "content": "A'], 4, "it is not a JSON document"),
-    ],
-)
-def test_a_broken_file_is_refused_with_its_line_and_left_alone(
-    lines: list[str], number: int, why: str, chat: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "talk.jsonl"
-    path.write_text("\n".join(lines))
-    before = path.read_bytes()
-    assert chat("Who opened the bridge of Lund?") == 2
-    error = capsys.readouterr().err
-    assert f"talk.jsonl, line {number}: " in error
-    assert why in error
-    assert path.read_bytes() == before
-    assert list(tmp_path.glob(".talk*")) == []
-
-
-def test_bytes_that_are_no_text_name_their_line(tmp_path: Path) -> None:
-    path = tmp_path / "talk.jsonl"
-    path.write_bytes(f"{HEAD}\n".encode() + b'{"role": "user", "content": "\xff"}\n')
-    with pytest.raises(ConversationError, match="line 2: it is not a JSON document: 'utf-8'"):
-        read_transcript(path)
-    assert read_transcript(tmp_path / "none.jsonl") == Transcript()
+    ):
+        path.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+        before = path.read_bytes()
+        assert chat("Who opened the bridge of Lund?") == 2
+        error = capsys.readouterr().err
+        assert f"talk.jsonl, line {number}: " in error
+        assert why in error
+        assert path.read_bytes() == before
+        assert list(tmp_path.glob(".talk*")) == []
 
 
 def test_a_file_that_cannot_be_written_loses_nothing(chat: Chat, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +34,12 @@ QUESTIONS: list[dict[str, Any]] = [
     {"id": "france", "question": "What is the capital of France?", "answers": ["Paris"], "kind": "world"},
 ]
 ANSWERS = {str(q["question"]): str(q["answers"][0]) for q in QUESTIONS if "answers" in q}
+LEAVES = {"Arvik": "06:10", "Brekkan": "07:15", "Corrie": "08:20", "Dunvar": "09:25"}
+FERRIES = {
+    f"{harbour}.txt": f"The ferry to {harbour} leaves at {time} from the pier." for harbour, time in LEAVES.items()
+}
 PROBED: list[dict[str, Any]] = [
-    {"question": f"When does the ferry to {harbour} leave?", "answers": [time]}
-    for harbour, time in {"Arvik": "06:10", "Brekkan": "07:15", "Corrie": "08:20", "Dunvar": "09:25"}.items()
+    {"question": f"When does the ferry to {harbour} leave?", "answers": [time]} for harbour, time in LEAVES.items()
 ]
 
 
@@ -100,13 +104,22 @@ def questions(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documents, a knowledge base of them, and one that holds the ferries of the probes too."""
+    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
+    for name, texts in (("kb", TEXTS), ("kb-to-probe", FERRIES)):
+        for file, text in texts.items():
+            (folder / file).write_text(text)
+        base = KnowledgeBase.ensure(folder / name, embedder.identity)
+        add(base, [*folder.glob("*.txt")], embedder)
+        base.close()
+    return folder
+
+
 @pytest.fixture
-def kb(tmp_path: Path, embedder: HashEmbedder, opened: object) -> Path:
-    for name, text in TEXTS.items():
-        (tmp_path / name).write_text(text)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / name for name in TEXTS], embedder)
-    return tmp_path / "kb"
+def kb(built: Path, tmp_path: Path, opened: object) -> Path:
+    return Path(shutil.copytree(built / "kb", tmp_path / "kb"))
 
 
 @pytest.fixture
@@ -121,7 +134,6 @@ def test_two_models_side_by_side(diagnose: Out, tmp_path: Path) -> None:
     for words in ("fixed by retrieval", "[red]who", "good against bad, 4 questions", "McNemar", "report"):
         assert words in stdout
     assert "\x1b" not in stdout
-    assert "K" * 15 + "F" * 30 + "N" * 15 in stdout  # without colours the bar is of letters
     assert (folder / "report.html").is_file()
     value = json.loads((folder / "diagnosis.json").read_text())
     verdicts = [[outcome["verdict"] for outcome in model["outcomes"]] for model in value["models"]]
@@ -165,39 +177,8 @@ def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.Monke
     assert len(folders) == 3
 
 
-def test_a_file_of_questions_that_changes_while_it_is_asked_ends_the_run(
-    diagnose: Out, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = questions.read_text()
-
-    def edits(prompt: Prompt) -> str:
-        questions.write_text(before.replace("Who built the tower", "Who sold the tower"))
-        return good(prompt)
-
-    monkeypatch.setitem(ENGINES, "edits", edits)
-    arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
-    code, _, error = diagnose(*arguments)
-    assert code == 2
-    assert "The questions changed while they were asked: question 3 ('tower') is another one." in error
-    assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
-    questions.write_text(before)
-    assert diagnose(*arguments)[0] == 0
-
-
-def test_a_changed_knowledge_base_is_refused_in_the_same_folder(
-    diagnose: Out, kb: Path, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    arguments = ("--model", "good", "--out", tmp_path / "r")
-    assert diagnose(*arguments, "--limit", "1")[0] == 0
-    (tmp_path / "new.txt").write_text("Something new.")
-    add(KnowledgeBase.open(kb), [tmp_path / "new.txt"], embedder)
-    code, _, error = diagnose(*arguments)
-    assert (code, "another knowledge base version: 1, now 2" in error) == (2, True)
-    assert diagnose(*arguments, "--as-of", "1")[0] == 0
-
-
-def test_documents_without_a_knowledge_base(out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
-    code, stdout, _ = out("diagnose", questions, "--docs", tmp_path / "bridge.txt", "--model", "good", "--json")
+def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:
+    code, stdout, _ = out("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
     assert code == 0
     verdicts = {each["id"]: each["verdict"] for each in json.loads(stdout)["models"][0]["outcomes"]}
     assert (verdicts["bridge"], verdicts["ferry"]) == ("fixed_by_retrieval", "not_in_the_knowledge_base")
@@ -215,14 +196,15 @@ def test_fail_under(diagnose: Out, model: str, share: str, code: int) -> None:
     assert ("--fail-under" in error) == (code != 0)
 
 
-@pytest.mark.parametrize(
-    ("right", "of", "share", "code"),
-    [(7, 25, "0.28", 0), (14, 25, "0.56", 0), (6, 25, "0.28", 1), (13, 25, "0.56", 1), (1, 3, "0.3333333333333333", 0)],
-)
-def test_fail_under_is_exact(diagnose: Out, questions: Path, right: int, of: int, share: str, code: int) -> None:
-    lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
-    questions.write_text(lines_of(lines))
-    assert diagnose("--model", "bad", "--fail-under", share)[0] == code
+def test_fail_under_is_exact(diagnose: Out, questions: Path) -> None:
+    for right, of, share, code in (
+        (7, 25, "0.28", 0),
+        (0, 3, "0.3333333333333333", 1),
+        (1, 3, "0.3333333333333333", 0),
+    ):
+        lines = [{**QUESTIONS[0], "id": n, "answers": ["Somebody" if n < right else "Lila Ortega"]} for n in range(of)]
+        questions.write_text(lines_of(lines))
+        assert diagnose("--model", "bad", "--fail-under", share)[0] == code, share
 
 
 def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
@@ -241,7 +223,7 @@ def test_a_run_in_which_every_request_failed_is_an_error_and_asked_again(
 
 def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     for name in ("good", "bad"):
-        assert diagnose("--model", name, "--out", tmp_path / name)[0] == 0
+        assert diagnose("--model", name, "--as-of", "1", "--out", tmp_path / name)[0] == 0
     files = [tmp_path / name / "diagnosis.json" for name in ("good", "bad")]
     code, stdout, _ = out("diagnose", "compare", *files, "--json")
     (comparison,) = json.loads(stdout)["comparisons"]
@@ -251,38 +233,13 @@ def test_compare(diagnose: Out, out: Out, tmp_path: Path) -> None:
     assert (code, "only one model" in error) == (2, True)
 
 
-def test_ids_that_lines_gave_do_not_make_two_files_comparable(
-    diagnose: Out, out: Out, questions: Path, tmp_path: Path
-) -> None:
-    lines = [{key: value for key, value in each.items() if key != "id"} for each in QUESTIONS]
-    for name, chosen in (("one", lines[:2]), ("other", lines[2:]), ("partly", [lines[3], lines[0]])):
-        questions.write_text(lines_of(chosen))
-        assert diagnose("--model", "good", "--out", tmp_path / name)[0] == 0
-    one, other, partly = (tmp_path / name / "diagnosis.json" for name in ("one", "other", "partly"))
-    code, stdout, error = out("diagnose", "compare", one, other)
-    assert (code, stdout, "were asked other questions" in error) == (2, "", True)
-    code, stdout, _ = out("diagnose", "compare", one, partly)
-    assert (code, "1 questions" in stdout) == (0, True)
-    (comparison,) = json.loads(out("diagnose", "compare", one, partly, "--json")[1])["comparisons"]
-    assert (comparison["questions"], comparison["left_out"], comparison["both_right"]) == (1, 2, 1)
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ([], "holds no questions"),
-        ([{"id": "a", "question": "Where?"}], "line 1 is no valid question"),
-        ([QUESTIONS[0], QUESTIONS[0]], "second time"),
-        ([{**QUESTIONS[0], "reviewed": False}], "1 of the 1 questions are drafts"),
-    ],
-)
 @pytest.mark.parametrize("verb", ["diagnose", "probe"])
-def test_bad_questions_are_refused_before_a_model_is_opened(
-    verb: str, lines: list[Any], says: str, out: Out, opened: list[Any], questions: Path, kb: Path
+def test_drafts_are_refused_before_a_model_is_opened(
+    verb: str, out: Out, opened: list[Any], questions: Path, kb: Path
 ) -> None:
-    questions.write_text(lines_of(lines))
+    questions.write_text(lines_of([{**QUESTIONS[0], "reviewed": False}]))
     code, _, error = out(verb, questions, "--kb", kb, "--model", "good")
-    assert (code, says in error, opened) == (2, True, [])
+    assert (code, "1 of the 1 questions are drafts" in error, opened) == (2, True, [])
 
 
 def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb: Path, tmp_path: Path) -> None:
@@ -293,58 +250,39 @@ def test_places_that_are_not_there(diagnose: Out, out: Out, questions: Path, kb:
         ((questions, "--kb", tmp_path / "none", "--model", "good"), 4, "No knowledge base in"),
         ((questions, "--kb", tmp_path / "empty", "--model", "good"), 4, "no document went in"),
         ((questions, "--kb", kb, "--docs", tmp_path), 2, "exclude each other"),
+        ((questions, "--kb", kb, "--model", "good", "--csv", tmp_path), 5, "it is a folder; give a file"),
         ((questions, "--kb", kb, "--model", "good", "--out", tmp_path / "file"), 5, "Cannot write"),
     ):
         found, _, error = out("diagnose", *arguments)
-        assert (found, says in error) == (code, True), arguments
+        assert (found, says in " ".join(error.split())) == (code, True), arguments
 
 
-def test_a_table_that_cannot_be_written_is_refused_before_the_work(
-    diagnose: Out, opened: list[Any], tmp_path: Path
-) -> None:
-    code, _, error = diagnose("--model", "good", "--csv", tmp_path)
-    assert (code, "it is a folder; give a file" in " ".join(error.split())) == (5, True)
-    assert opened == []
-
-
-def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path, tmp_path: Path) -> None:
+def test_a_purge_deletes_the_diagnoses_that_show_the_text(diagnose: Out, out: Out, kb: Path) -> None:
     folder = Path(json.loads(diagnose("--model", "good", "--json")[1])["folder"])
     for name, dropped in (("bridge.txt", 1), ("ferry.txt", 0)):
-        code, stdout, _ = out("purge", tmp_path / name, "--kb", kb, "--yes", "--json")
+        code, stdout, _ = out("purge", name, "--kb", kb, "--yes", "--json")
         assert (code, json.loads(stdout)["diagnoses_dropped"]) == (0, dropped)
         assert not folder.exists()
 
 
-def test_a_judge_says_how_far_it_agrees(
+def test_a_judge_and_probes_in_the_same_report_and_asked_once(
     diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
 ) -> None:
     arguments = ("--model", "good", "--out", tmp_path / "r")
     assert diagnose(*arguments)[0] == 0
-    assert "judge" not in json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0]
-    code, stdout, _ = diagnose(*arguments, "--judge", "yes")
-    assert code == 0
-    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
-    (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
-    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
-    assert opened[-1][0].asked
-    assert diagnose(*arguments, "--judge", "yes")[0] == 0
-    assert opened[-1][0].asked == []
-    code, _, error = diagnose(*arguments, "--judge", "fails")
-    assert code == 3
-    assert "The judge fails failed on an answer to 'bridge': The engine fell over." in " ".join(error.split())
-
-
-def test_probes_in_the_same_report_and_asked_once(
-    diagnose: Out, opened: list[tuple[TableEngine, Settings]], tmp_path: Path
-) -> None:
-    arguments = ("--model", "good", "--out", tmp_path / "r", "--probes")
-    code, stdout, _ = diagnose(*arguments)
+    assert {"judge", "probes"}.isdisjoint(json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"][0])
+    more = ("--judge", "yes", "--probes")
+    code, stdout, _ = diagnose(*arguments, *more)
     assert (code, "good: 4 questions probed" in stdout) == (0, True)
+    assert "The judge yes agrees with the rules on 5/7" in " ".join(stdout.split())
     assert "<h2>Probes of good</h2>" in (tmp_path / "r" / "report.html").read_text()
     (model,) = json.loads((tmp_path / "r" / "diagnosis.json").read_text())["models"]
+    assert (model["judge"]["too_mild"], model["judge"]["agreed"]["kappa"]) == (2, 0.0)
     assert list(model["probes"]["probes"]) == ["counterfactual", "abstention", "noise"]
-    assert diagnose(*arguments)[0] == 0
-    assert [len(engine.asked) > 0 for engine, _ in opened] == [True, False]
+    assert all(engine.asked for engine, _ in opened)
+    before = len(opened)
+    assert diagnose(*arguments, *more)[0] == 0
+    assert not any(engine.asked for engine, _ in opened[before:])
 
 
 def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
@@ -371,15 +309,9 @@ def test_wherever_the_disk_fails_a_page_with_probes_is_known_to_have_them(
 
 
 @pytest.fixture
-def probe(out: Out, questions: Path, kb: Path, tmp_path: Path, embedder: HashEmbedder) -> Out:
+def probe(out: Out, questions: Path, built: Path, tmp_path: Path, opened: object) -> Out:
     questions.write_text(lines_of(PROBED))
-    text = " from the pier.\n\n".join(
-        f"{each['question'].replace('When does the', 'The').replace('leave?', 'leaves at')} {each['answers'][0]}"
-        for each in PROBED
-    )
-    for number, part in enumerate(text.split("\n\n")):
-        (tmp_path / f"{number}.txt").write_text(part)
-    add(KnowledgeBase.open(kb), [tmp_path / f"{number}.txt" for number in range(len(PROBED))], embedder)
+    kb = shutil.copytree(built / "kb-to-probe", tmp_path / "kb-to-probe")
     return lambda *options, model="[red]reads": out("probe", questions, "--kb", kb, "--model", model, *options)
 
 
@@ -461,4 +393,4 @@ def test_what_probes_leave_out_is_counted(probe: Out, questions: Path) -> None:
     questions.write_text(lines_of([{"question": "Who built the tower of Ostrevik?", "answers": ["Anna Berg"]}]))
     assert probe("--probe", "noise")[1].count("Left out: no passage holds the answer: 1") == 1
     code, stdout, error = probe("--probe", "nose")
-    assert (code, stdout, "'nose' is not a probe. Did you mean 'noise'?" in error) == (2, "", True)
+    assert (code, stdout, "'nose' is not one of" in error) == (2, "", True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from openbook.cli.display import Words, _joined, _without_rules, print_problems, with_advice
+from openbook.cli.display import Words, _flat, _joined, print_problems, with_advice
 from openbook.records import Citation, Hit, Passage, Verdict
 
 WIDTH = 24
@@ -40,22 +40,23 @@ def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -
         assert max(map(len, text.splitlines())) <= WIDTH
 
 
-def test_what_comes_late_goes_on_where_the_printed_words_end() -> None:
+@pytest.mark.parametrize(
+    ("pieces", "shown", "answer", "last_line"),
+    [
+        (["It has ", "four"], "It has ", "It has four lanes.", "It has four lanes."),  # goes on where the words end
+        (["The text does not say it. "], None, "The passages do not say.", "The passages do not say."),
+    ],
+)
+def test_the_answer_stands_under_its_words_or_takes_their_place(
+    pieces: list[str], shown: str | None, answer: str, last_line: str
+) -> None:
     out = terminal()
     words = Words(out, None)
-    words.show("It has ")
-    words.show("four")
-    assert printed(out) == "It has "
-    assert words.end("It has four lanes.")
-    assert printed(out) == "It has four lanes.\n"
-
-
-def test_an_abstention_stands_under_the_words_it_takes_the_place_of() -> None:
-    out = terminal()
-    words = Words(out, None)
-    words.show("The text does not say it. ")
-    assert words.end("The passages do not say.")
-    assert printed(out).splitlines()[-1] == "The passages do not say."
+    for piece in pieces:
+        words.show(piece)
+    assert shown in (None, printed(out))
+    assert words.end(answer)
+    assert printed(out).splitlines()[-1] == last_line
 
 
 @pytest.mark.parametrize("pieces", [[], ["One"]])
@@ -85,15 +86,7 @@ def test_quotes_that_touch_are_shown_as_one() -> None:
 
 
 def test_lines_that_only_draw_are_not_shown() -> None:
-    assert _without_rules("=====\nTitle\n=====\n\n| a |\n+---+\nb --- c").split() == [
-        "Title",
-        "|",
-        "a",
-        "|",
-        "b",
-        "---",
-        "c",
-    ]
+    assert _flat("=====\nTitle\n=====\n\n| a |\n+---+\nb --- c").split() == "Title | a | b --- c".split()
 
 
 def test_what_needs_ocr_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:

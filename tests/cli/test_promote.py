@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from openbook.cli import run as run_verb
 from openbook.models import ModelReference, ModelStore
+from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME
 
 PASSAGES = {
@@ -39,7 +39,7 @@ def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
     reader_reference: ModelReference,
     reading: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    out: Out,
 ) -> None:
     """Also where nobody has asked for it yet: the base, which cannot read, does not become the reader."""
     own_home.mkdir(parents=True)
@@ -47,9 +47,10 @@ def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
     (own_home / "models" / "names" / "reader.json").unlink()
     known = tmp_path / "known.jsonl"
     known.write_text('{"question": "What is the capital of France?", "answers": ["Paris"]}\n', encoding="utf-8")
-    words = ["models", "promote", "reader", model_reference.digest, "--reading", str(reading), "--known", str(known)]
-    assert run_verb([*words, "--json"]) == 3
-    told = json.loads(capsys.readouterr().out)
+    words = ("models", "promote", "reader", model_reference.digest, "--reading", reading, "--known", known)
+    code, stdout, _ = out(*words, "--json")
+    assert code == 3
+    told = json.loads(stdout)
     assert (told["holder"], told["passed"]) == (reader_reference.digest, False)
     assert [check["name"] for check in told["checks"] if not check["passed"]] == ["reading"]
     assert ModelStore(own_home / "models").resolve("reader").digest == reader_reference.digest

@@ -156,23 +156,20 @@ def test_an_edit_that_would_spoil_the_file_is_refused(drafts: Path, out: Out, ty
     assert drafts.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("changes", "typed", "expected"),
-    [
+def test_an_edit_of_the_answers_decides_whether_it_has_any(drafts: Path, out: Out, type_in: TypeIn) -> None:
+    silent: dict[str, Any] = {"answers": [], "kind": "unanswerable"}
+    cases: list[tuple[dict[str, Any], tuple[str, ...], object]] = [
         ({}, ("e", "", "|", "a"), ("unanswerable", ())),
-        ({"answers": [], "kind": "unanswerable"}, ("a",), ("unanswerable", ())),
-        ({"answers": [], "kind": "unanswerable"}, ("e", "", "Ada", "a"), ("answerable", ("Ada",))),
+        (silent, ("a",), ("unanswerable", ())),
+        (silent, ("e", "", "Ada", "a"), ("answerable", ("Ada",))),
         ({"kind": "world", "gold": None}, ("e", "", "Paris", "a"), ("world", ("Paris",))),
-    ],
-)
-def test_an_edit_of_the_answers_decides_whether_it_has_any(
-    drafts: Path, out: Out, type_in: TypeIn, changes: dict[str, Any], typed: tuple[str, ...], expected: object
-) -> None:
-    write_questions(drafts, [DRAFTS[0] | changes])
-    type_in(*typed)
-    assert out("questions", "review", drafts)[0] == 0
-    (question,) = load_questions(drafts)
-    assert ((question.kind, question.answers), question.reviewed) == (expected, True)
+    ]
+    for changes, typed, expected in cases:
+        write_questions(drafts, [DRAFTS[0] | changes])
+        type_in(*typed)
+        assert out("questions", "review", drafts)[0] == 0
+        (question,) = load_questions(drafts)
+        assert ((question.kind, question.answers), question.reviewed) == (expected, True)
 
 
 def test_review_without_the_passage_says_so(kb: Path, drafts: Path, out: Out, type_in: TypeIn) -> None:
@@ -195,11 +192,12 @@ def test_review_reads_what_a_diagnosis_reads(drafts: Path, out: Out, type_in: Ty
         assert [(q.answers, q.reviewed) for q in load_questions(path)] == [(("09:40",), True)]
 
 
-@pytest.mark.parametrize("bad", [{"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}])
-def test_a_line_that_is_no_question_is_named(drafts: Path, out: Out, bad: dict[str, Any]) -> None:
-    write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])
-    code, _, stderr = out("questions", "review", drafts)
-    assert (code, "line 2" in stderr) == (2, True)
+def test_a_line_that_is_no_question_is_named(drafts: Path, out: Out) -> None:
+    bad: dict[str, Any]
+    for bad in ({"mine": 1}, {"id": "d0"}, {"tags": 3}, {"answers": []}, {"question": "?"}):
+        write_questions(drafts, [DRAFTS[0], {"question": "By hand?", "answers": ["yes"], "reviewed": False} | bad])
+        code, _, stderr = out("questions", "review", drafts)
+        assert (code, "line 2" in stderr) == (2, True), bad
 
 
 def test_what_something_else_wrote_meanwhile_is_kept(drafts: Path, tmp_path: Path) -> None:
@@ -240,19 +238,13 @@ def squad(identity: str, text: str) -> str:
     return json.dumps({"id": identity, "context": text, "question": "Where?", "answers": given}) + "\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("squad.jsonl", squad("s" * 201, "It stands here by the harbour."), "1 to 200 characters"),
+def test_what_could_not_be_read_again_is_not_imported(tmp_path: Path, out: Out) -> None:
+    ragas = json.dumps({"id": "r" * 201, "user_input": "Who?", "reference": "Ada"})
+    for name, content, says in (
         ("squad.json", "[" + squad("s", "It stands here " + "and there " * 110_000) + "]", "shorten it"),
-        ("ragas.jsonl", json.dumps({"id": "r" * 201, "user_input": "Who?", "reference": "Ada"}), "1 to 200 characters"),
-        ("ragas.json", "[]", "ragas.json holds no questions"),
-    ],
-)  # fmt: skip
-def test_what_could_not_be_read_again_is_not_imported(
-    tmp_path: Path, out: Out, name: str, content: str, says: str
-) -> None:
-    (tmp_path / name).write_text(content)
-    code, _, error = out("questions", "import", tmp_path / name, "-o", tmp_path / "q.jsonl")
-    assert (code, says in " ".join(error.split())) == (2, True), error
-    assert not (tmp_path / "q.jsonl").exists()
+        ("ragas.jsonl", ragas, "1 to 200 characters"),
+    ):
+        (tmp_path / name).write_text(content)
+        code, _, error = out("questions", "import", tmp_path / name, "-o", tmp_path / "q.jsonl")
+        assert (code, says in " ".join(error.split())) == (2, True), error
+        assert not (tmp_path / "q.jsonl").exists()

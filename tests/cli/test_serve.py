@@ -23,43 +23,38 @@ from openbook.knowledge import KnowledgeBase
 from openbook.serving.keys import KeyFile
 from openbook.serving.server import make_server
 from openbook.testing import HashEmbedder, echo_model
+from tests.cli.conftest import Out
 from tests.serving.conftest import LONG_S
 
 
-def test_keys_are_made_listed_and_revoked(own_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["keys", "list"]) == 0
-    assert "There are no keys" in capsys.readouterr().out
-    assert run(["keys", "new", "Anna", "--right", "write", "--label", "hr"]) == 0
-    token = capsys.readouterr().out.strip()
+def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
+    assert out("keys", "list")[:2] == (0, "There are no keys. Make one with: openbook keys new NAME\n")
+    token = out("keys", "new", "Anna", "--right", "write", "--label", "hr")[1].strip()
     key = KeyFile(own_home).find(token)
     assert key is not None
-    assert run(["keys", "list"]) == 0
-    shown = capsys.readouterr().out
+    shown = out("keys", "list")[1]
     assert all(word in shown for word in (key.id, "Anna", "write", "hr"))
-    assert run(["keys", "list", "--json"]) == 0
-    listed = json.loads(capsys.readouterr().out)["keys"]
-    assert [each["id"] for each in listed] == [key.id]
-    assert "hash" not in listed[0]
     assert token not in shown
-    assert run(["keys", "revoke", "x"]) == 2
-    assert run(["keys", "revoke", key.id]) == 0
+    (listed,) = json.loads(out("keys", "list", "--json")[1])["keys"]
+    assert (listed["id"], "hash" in listed) == (key.id, False)
+    assert [out("keys", "revoke", name)[0] for name in ("x", key.id)] == [2, 0]
     assert KeyFile(own_home).find(token) is None
-    assert run(["keys", "new", "Anna", "--label", "Not One"]) == 2
+    assert out("keys", "new", "Anna", "--label", "Not One")[0] == 2
 
 
-def test_a_port_that_is_taken_is_said_before_anything_is_opened(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert run(["serve", "--port", str(taken.getsockname()[1])]) == 2
-    assert "Choose another with --host and --port" in capsys.readouterr().err
-
-
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_is_said_before_anything_is_opened(
+    out: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, error = out("serve", "--port", taken.getsockname()[1])
+    assert (code, "Choose another with --host and --port" in error) == (2, True)
+    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
+    code, _, error = out("serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
+    assert (code, "named 'kb'" in error, (tmp_path / "a").exists()) == (2, True, False)
     monkeypatch.delitem(sys.modules, "openbook.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert run(["serve"]) == 2
-    assert "pip install 'openbook[serve]'" in capsys.readouterr().err
+    code, _, error = out("serve")
+    assert (code, "pip install 'openbook[serve]'" in error) == (2, True)
 
 
 @contextmanager
@@ -104,31 +99,15 @@ def test_it_answers_with_the_key_that_it_shows_once(
     assert [(key.right, key.labels) for key in kept] == [("admin", ("hr",))]
 
 
-def test_without_a_key_it_says_who_may_do_everything(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with serving(monkeypatch, capsys) as (out, err, client):
-        assert client.get("/v1/documents").status_code == 200
-        assert out == ""
-        assert "behind one, give --allow-host NAME or --require-key" in err
-
-
 def test_a_knowledge_base_that_is_not_there_yet_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = KnowledgeBase.ensure(tmp_path / "other", HashEmbedder().identity)
     other.close()
-    with serving(monkeypatch, capsys, "--kb", str(tmp_path / "new"), "--kb", str(other.folder)) as (_, err, client):
+    with serving(monkeypatch, capsys, "--kb", str(tmp_path / "new"), "--kb", str(other.folder)) as (out, err, client):
+        assert (out, client.get("/v1/documents").status_code) == ("", 200)  # without a key
+        assert "behind one, give --allow-host NAME or --require-key" in err
         assert f"There was no knowledge base in {tmp_path / 'new'}; an empty one was made." in err
         assert err.count("was made") == 1
         assert client.post("/v1/documents", files={"file": ("a.txt", b"Hello.")}).status_code == 200
     assert len(KnowledgeBase.open(tmp_path / "new").documents()) == 1
-
-
-def test_two_knowledge_bases_of_one_name_are_an_error_and_none_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
-    assert run(["serve", "--port", "0", "--kb", str(tmp_path / "a" / "kb"), "--kb", str(tmp_path / "b" / "kb")]) == 2
-    assert "named 'kb'" in capsys.readouterr().err
-    assert not (tmp_path / "a").exists()

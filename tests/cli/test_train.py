@@ -11,16 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from openbook.cli import run as run_verb
 from openbook.cli.train import ended_by
 from openbook.errors import StorageError
 from openbook.models import ModelReference, ModelStore
 from openbook.runs import read_run
+from tests.cli.conftest import Out
 from tests.conftest import ROOT
 
 RECIPE = """
@@ -66,7 +65,7 @@ def home(own_home: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    return write_recipe(tmp_path, steps=30)
+    return write_recipe(tmp_path, steps=10)
 
 
 def write_recipe(folder: Path, *, steps: int) -> Path:
@@ -83,8 +82,8 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def done(*arguments: object) -> tuple[int, str, str]:
-    child = start(*arguments)
-    stdout, stderr = child.communicate(timeout=300)
+    with start(*arguments) as child:
+        stdout, stderr = child.communicate(timeout=300)
     return child.returncode, stdout, stderr
 
 
@@ -106,42 +105,42 @@ def model_of(folder: Path) -> str:
     return str(result["model"])
 
 
-def test_a_run_from_beginning_to_end(home: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_from_beginning_to_end(home: Path, recipe: Path, out: Out) -> None:
     code, stdout, stderr = done(recipe)
     assert code == 0, stderr
     assert "tiny-candidate is here: " in stdout
     assert "Short of its target: loss" in stdout
-    assert "step 30: loss" in stderr
+    assert "step 10: loss" in stderr
     store = ModelStore(home / "models")
     stored = store.resolve("tiny-candidate")
     assert store.findings(stored) == ()
     (folder,) = (home / "runs").iterdir()
     assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
 
-    def said(*words: str) -> str:
-        assert run_verb(words) == 0
-        return capsys.readouterr().out
+    def said(*words: object) -> str:
+        code, stdout, _ = out(*words)
+        assert code == 0
+        return stdout
 
     assert f"done, model {stored.digest[:12]}; short of its target" in said("runs", "list")
     shown = said("runs", "show", folder.name[:6])
-    assert "step     30  loss" in shown
+    assert "step     10  loss" in shown
     assert json.loads(said("runs", "show", folder.name, "--json"))["result"]["model"] == stored.digest
     assert "loss" in said("runs", "compare", folder.name, folder.name)
     assert "recipe " in said("models", "lineage", "tiny-candidate")
-    assert "yes." in said("models", "why", "tiny-candidate", str(recipe.parent / "text.md"))
-    assert "no." in said("models", "why", "tiny-candidate", str(ROOT / "LICENSE"))
+    assert "yes." in said("models", "why", "tiny-candidate", recipe.parent / "text.md")
+    assert "no." in said("models", "why", "tiny-candidate", ROOT / "LICENSE")
 
-    out = recipe.parent / "out"
-    assert "is in " in said("models", "export", "tiny-candidate", str(out))
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in out.iterdir()}
-    assert run_verb(["models", "export", "tiny-candidate", str(out)]) == StorageError.exit_code
-    capsys.readouterr()
+    exported = recipe.parent / "out"
+    assert "is in " in said("models", "export", "tiny-candidate", exported)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in exported.iterdir()}
+    assert out("models", "export", "tiny-candidate", exported)[0] == StorageError.exit_code
 
     # Its target was not met, so it takes no name, unless one insists.
-    assert run_verb(["models", "promote", "tiny", stored.digest]) == 3
-    assert "FAILED  target loss" in capsys.readouterr().out
+    code, stdout, _ = out("models", "promote", "tiny", stored.digest)
+    assert (code, "FAILED  target loss" in stdout) == (3, True)
     assert "tiny now means" in said("models", "promote", "tiny", stored.digest, "--without-gate")
-    assert run_verb(["models", "rollback", "tiny"]) == 3
+    assert out("models", "rollback", "tiny")[0] == 3
 
     code, _, stderr = done(recipe)
     assert code == 6
@@ -178,56 +177,40 @@ def test_stopped_anywhere_and_resumed_it_ends_with_the_same_model(how: str, home
     assert [s["loss"] for s in read_run(parts).steps] == [s["loss"] for s in read_run(whole).steps]
 
 
-def test_a_dry_run_measures_and_writes_nothing(home: Path, recipe: Path) -> None:
+def test_a_dry_run_measures_and_writes_nothing_and_a_wrong_recipe_is_one_sentence(home: Path, recipe: Path) -> None:
     code, stdout, stderr = done(recipe, "--dry-run", "--json")
     assert code == 0, stderr
     found = json.loads(stdout)
-    assert found["steps"] == 30
-    assert found["tokens_per_second"] > 0
-    assert found["estimated_seconds"] > 0
-    assert not (home / "runs").exists()
-    assert not list((home / "models").glob("[0-9a-f]*")) if (home / "models").exists() else True
-
-
-def test_what_is_wrong_with_a_recipe_is_said_in_one_sentence(home: Path, recipe: Path) -> None:
-    recipe.write_text(
-        recipe.read_text(encoding="utf-8").replace("steps = 30", "steps = 30\nstep = 2"), encoding="utf-8"
-    )
+    assert (found["steps"], found["tokens_per_second"] > 0, found["estimated_seconds"] > 0) == (10, True, True)
+    assert [*home.glob("runs"), *home.glob("models/[0-9a-f]*")] == []
+    recipe.write_text(recipe.read_text().replace("steps = 10", "steps = 10\nstep = 2"))
     code, _, stderr = done(recipe)
-    assert code == 2
+    assert (code, "Traceback" in stderr) == (2, False)
     assert "unknown key 'loop.step'. Did you mean 'step_tokens'?" in stderr
-    assert "Traceback" not in stderr
 
 
 def test_without_pytorch_it_says_what_to_install(
-    home: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, out: Out
 ) -> None:
     monkeypatch.setattr("openbook.cli.train.NEEDED", ("torch_of_another_name",))
-    assert run_verb(["train", str(recipe)]) == 2
-    assert "pip install 'openbook[train]'" in capsys.readouterr().err
+    code, _, error = out("train", recipe)
+    assert (code, "pip install 'openbook[train]'" in error) == (2, True)
 
 
-def test_runs_that_are_not_there(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def said(words: Sequence[str]) -> tuple[int, str]:
-        code = run_verb(words)
-        captured = capsys.readouterr()
-        return code, captured.out + captured.err
-
-    assert said(["runs", "list"]) == (0, "No run yet. Train one: openbook train RECIPE\n")
-    code, text = said(["runs", "show", "tiny"])
-    assert code == 6
-    assert "There is none yet" in text
+def test_runs_that_are_not_there(home: Path, out: Out) -> None:
+    assert out("runs", "list")[:2] == (0, "No run yet. Train one: openbook train RECIPE\n")
+    code, _, error = out("runs", "show", "tiny")
+    assert (code, "There is none yet" in error) == (6, True)
     (home / "runs" / "tiny-1").mkdir(parents=True)
     (home / "runs" / "tiny-1" / "recipe.json").write_text("{}")
-    code, text = said(["runs", "list"])  # one damaged run hides no other
-    assert code == 0
-    assert "cannot be read" in text.replace("\n", " ")
-    assert said(["runs", "show", "tiny"])[0] == 6
+    code, stdout, _ = out("runs", "list")  # one damaged run hides no other
+    assert (code, "cannot be read" in stdout) == (0, True)
+    assert out("runs", "show", "tiny")[0] == 6
 
 
 @pytest.mark.model
 def test_what_was_learned_from_a_knowledge_base_is_known_when_it_is_purged(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], embedder_reference: ModelReference
+    home: Path, tmp_path: Path, out: Out, embedder_reference: ModelReference
 ) -> None:
     store = ModelStore(home / "models")
     shutil.copytree(embedder_reference.path, store.root / embedder_reference.digest)
@@ -242,16 +225,13 @@ def test_what_was_learned_from_a_knowledge_base_is_known_when_it_is_purged(
     docs.mkdir()
     for name in ("architecture.md", "log.md"):
         (docs / name).write_bytes((ROOT / "docs" / name).read_bytes())
-    assert run_verb(["add", str(docs)]) == 0
+    assert out("add", docs)[0] == 0
     code, _, stderr = done(recipe, "--from-kb")
     assert code == 0, stderr
     (folder,) = [path for path in (home / "runs").iterdir() if (path / "result.json").is_file()]
     assert not list(folder.glob("knowledge-base*"))
     stored = store.resolve("tiny-candidate")
-    capsys.readouterr()
-    assert run_verb(["models", "lineage", "tiny-candidate"]) == 0
-    assert "knowledge base " in capsys.readouterr().out
-    assert run_verb(["purge", str(docs / "log.md"), "--yes", "--json"]) == 0
-    learned = json.loads(capsys.readouterr().out)["models_that_learned_it"]
+    assert "knowledge base " in out("models", "lineage", "tiny-candidate")[1]
+    learned = json.loads(out("purge", docs / "log.md", "--yes", "--json")[1])["models_that_learned_it"]
     assert [each["model"] for each in learned] == [stored.digest]
     assert learned[0]["found"] > 10

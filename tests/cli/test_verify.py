@@ -81,14 +81,9 @@ def test_what_is_left_is_named_and_not_proved(secret: Path, own_home: Path, tmp_
     assert code == 0
     assert "Out of reach: 1 (traces)" in stdout
     assert "does NOT prove that nothing is left" in stdout
-
-
-def test_what_is_left_is_named_in_words(secret: Path, own_home: Path, out: Out) -> None:
-    (own_home / "notes.txt").write_text(SECRET)
-    code, stdout, _ = out("purge", secret, "--yes")
-    assert code == 4
-    assert "Not proved: " in stdout
-    assert "Proof: " not in stdout
+    (own_home / "notes.txt").write_text("The bridge is 40 metres long.")
+    code, stdout, _ = out("purge", "bridge.txt", "--yes")
+    assert (code, "Not proved: " in stdout, "Proof: " in stdout) == (4, True, False)
     assert "notes.txt (traces): bytes of them are in it, from byte 0 on" in " ".join(stdout.split())
 
 
@@ -114,18 +109,16 @@ def test_of_what_a_killed_purge_deleted_there_is_no_proof(
     assert not (tmp_path / "proof.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        ((), 2),
-        (("x.json", "--show-key"), 2),
-        (("nothing.json", "--key", "1" * 64), 5),
-        (("nothing.json", "--key", "no"), 2),
-    ],
-)
-def test_what_cannot_be_verified_is_an_error(arguments: tuple[str, ...], code: int, out: Out) -> None:
-    found, stdout, stderr = out("verify", *arguments)
-    assert (found, stdout, stderr.startswith("Error: ")) == (code, "", True)
+def test_what_cannot_be_verified_is_an_error(out: Out) -> None:
+    key = "1" * 64
+    for code, *arguments in (
+        (2,),
+        (2, "x.json", "--show-key"),
+        (5, "x.json", "--key", key),
+        (2, "x.json", "--key", "no"),
+    ):
+        found, stdout, stderr = out("verify", *arguments)
+        assert (found, stdout, stderr.startswith("Error: ")) == (code, "", True)
 
 
 @pytest.mark.model
