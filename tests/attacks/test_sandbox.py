@@ -134,7 +134,7 @@ ANSWERS = {
     "another name": "answer(b'12345678', good())",
     "not json": "answer(name, b'{')",
     "no object": "answer(name, b'[1]')",
-    "missing field": "answer(name, good(drop='title'))",
+    "missing field": "answer(name, good(drop='text'))",
     "extra field": "answer(name, good(extra=1))",
     "text of a wrong type": "answer(name, good(text=['a']))",
     "a control character": "answer(name, good(text='a\\x1b'))",
