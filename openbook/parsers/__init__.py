@@ -26,7 +26,7 @@ from openbook.records import Content, Digest, sha256_hex
 
 Parser: TypeAlias = Callable[[bytes, str], Content]
 
-PARSER_VERSION = "6"
+PARSER_VERSION = "7"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
@@ -45,11 +45,9 @@ _HOLD_OTHERS = frozenset({_MAIL, _OUTLOOK})
 
 # Late, so that a knowledge base of plain text never loads a PDF library.
 _BY_PARSER = {
-    _PLAIN: "txt text log",
+    _PLAIN: "txt text log adoc asciidoc vtt srt",
     _HERE + "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
     _HERE + "text:parse_rst": "rst rest",
-    _HERE + "text:parse_asciidoc": "adoc asciidoc asc",
-    _HERE + "text:parse_subtitles": "vtt srt",
     _SOURCE: "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
     "sh bash zsh fish ps1 psm1 sql r jl lua pl pm m mm css scss sass less yaml yml toml ini cfg conf properties env tex "
     "sty cls bib dockerfile mk cmake gradle groovy proto graphql tf hcl nix ex exs erl hs ml mli clj dart vue svelte zig",
@@ -183,8 +181,8 @@ def os_reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, for reading.
+def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """A regular file, for reading. Without `follow` a link is none.
 
     Raises:
         NotReadNow: the operating system refuses, here or while the file is read.
@@ -192,9 +190,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
     """
     try:
-        _check_kind(path.stat().st_mode)
+        _check_kind(path.stat(follow_symlinks=follow).st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             _check_kind(os.fstat(file.fileno()).st_mode)
             yield file
@@ -206,9 +205,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise UnreadableFile("not a valid path") from error
 
 
-def file_bytes(path: Path, max_bytes: int) -> bytes:
+def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
     """All bytes of a regular file. Raises NotReadNow, UnreadableFile as `opened`, and for a larger one."""
-    with opened(path) as file:
+    with opened(path, follow=follow) as file:
         check_size(os.fstat(file.fileno()).st_size, max_bytes)
         data = file.read(max_bytes + 1)
     check_size(len(data), max_bytes)
@@ -216,8 +215,11 @@ def file_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def _check_kind(mode: int) -> None:
-    kind = "a folder, not a file" if stat.S_ISDIR(mode) else unusual_kind(mode)
-    if kind:
+    if stat.S_ISDIR(mode):
+        raise UnreadableFile("a folder, not a file")
+    if stat.S_ISLNK(mode):
+        raise UnreadableFile("a link, not a file")
+    if kind := unusual_kind(mode):
         raise UnreadableFile(kind)
 
 

@@ -39,7 +39,7 @@ def parse_epub(data: bytes, name: str) -> Content:
         if chapter not in package:
             continue
         page = parse_page(decode_page(package.read(chapter)))
-        out.chars += page.chars
+        out.chars += page.source_chars or 0
         title = titles.get(chapter.lower(), "")
         if page.text.strip() and title and not page.headings and not page.text.lower().startswith(title.lower()):
             out.heading(title, 1)

@@ -12,13 +12,13 @@ import json
 import math
 import os
 import re
-import stat
 import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path, PurePosixPath
 
+from openbook.codec import unique_keys
 from openbook.errors import UnreadableFile
 from openbook.records import Metadata, MetadataValue, canonical_json
 
@@ -88,68 +88,31 @@ def sidecar_of(path: Path) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Metadata:
-    """What the sidecar at `path` says.
+    """What the sidecar at `path` says. A link is not followed: it would bring text from outside into the knowledge base.
 
     Raises:
         UnreadableFile: it cannot be read or says what a document cannot have; the text is the reason.
 
     """
-    from openbook.parsers import os_reason
+    from openbook.parsers import file_bytes  # late: that module imports this one
 
+    kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
-        data = _read_bounded(path)
-        found = _parse(path.name, data.decode("utf-8-sig"))
+        text = file_bytes(path, MAX_SIDECAR_BYTES, follow=False).decode("utf-8-sig")
+        found = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=unique_keys)
+        if not isinstance(found, dict):
+            raise UnreadableFile("must hold one object, { ... }")
         said = normalised(found, strict=True)
-    except OSError as error:
-        raise UnreadableFile(f"its sidecar {path.name}: {os_reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is not UTF-8 text") from error
-    except RecursionError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
+        for key, _ in said:
+            if key in SYSTEM_KEYS:
+                raise UnreadableFile(f"{key!r} is a fact of the file and cannot be set")
     except UnreadableFile as error:
         raise UnreadableFile(f"its sidecar {path.name}: {error}") from error
+    except RecursionError as error:
+        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
     except ValueError as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise UnreadableFile(f"its sidecar {path.name} is not valid {kind}: {error}") from error
-    for key, _ in said:
-        if key in SYSTEM_KEYS:
-            raise UnreadableFile(f"its sidecar {path.name}: {key!r} is a fact of the file and cannot be set")
     return said
-
-
-def _read_bounded(path: Path) -> bytes:
-    # A link is not followed: it would bring text from outside the folder into the knowledge base. Not blocking, in
-    # case it is a named pipe.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    if path.is_symlink():
-        raise UnreadableFile("is a link, not a file")
-    with os.fdopen(os.open(path, flags | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnreadableFile("is not a regular file")
-        data = file.read(MAX_SIDECAR_BYTES + 1)
-    if len(data) > MAX_SIDECAR_BYTES:
-        raise UnreadableFile(f"is over the limit of {MAX_SIDECAR_BYTES // 1000} KB")
-    return data
-
-
-def _parse(name: str, text: str) -> dict[str, object]:
-    if name.endswith(".toml"):
-        return tomllib.loads(text)
-    value: object = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise UnreadableFile("must hold one object, { ... }")
-    return value
-
-
-def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(word: str) -> object:
-    raise ValueError(f"{word} is no number")
 
 
 # --- one form for all -------------------------------------------------------------------------------------------------

@@ -10,13 +10,11 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.characters import clean, decode
 from openbook.parsers.headings import markdown_headings, underlined_headings
 from openbook.parsers.text import (
-    parse_asciidoc,
     parse_markdown,
     parse_plain,
     parse_rst,
     parse_rtf,
     parse_source,
-    parse_subtitles,
 )
 from openbook.records import Content
 
@@ -217,14 +215,7 @@ def test_long_lines_take_linear_time() -> None:
         underlined_headings(text)
 
 
-# --- AsciiDoc, source code, subtitles, RTF ----------------------------------------------------------------------------
-
-
-def test_asciidoc_headings() -> None:
-    text = "= Manual\n\n== Fares ==\n\n----\n== no\n----\n\n=== Deep\n\n====\n== no\n====\n\n==no\n"
-    content = parse_asciidoc(text.encode(), "a.adoc")
-    assert (content.text, content.title) == (text, "Manual")
-    assert titles(content) == [(1, "Manual"), (2, "Fares"), (3, "Deep")]
+# --- source code, RTF -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,25 +241,6 @@ def test_definitions_are_headings(text: str, expected: list[tuple[int, str]]) ->
     assert titles(content) == expected
 
 
-def test_subtitles_are_what_is_said() -> None:
-    vtt = (
-        "WEBVTT - Talk\n\nNOTE not said\n\n1\n00:01.000 --> 00:03.000 align:start\n<v.loud Ada>The ferry <i>leaves</i>\n\n"
-        "00:03.000 --> 00:05.000\n<v Ada>at nine &amp; returns.</v>\n\n01:01:05.000 --> 01:01:07.000\n<v Bob>Thank <00:00:05.500>you.\n"
-    )
-    assert (
-        parse_subtitles(vtt.encode(), "a.vtt").text == "Ada: The ferry leaves at nine & returns.\n\nBob: Thank you.\n"
-    )
-    srt = "\ufeff1\r\n00:00:01,000 --> 00:00:03,500\r\n{\\an8}<b>The ferry</b>\r\nleaves.\r\n\r\n2\r\n00:00:04,000 --> 00:00:05,000\r\n"
-    assert parse_subtitles((srt + "At nine.\r\n").encode(), "a.srt").text == "The ferry leaves.\nAt nine.\n"
-    assert parse_subtitles((srt + "The ferry leaves.").encode(), "a.srt").text == "The ferry leaves.\n"
-
-
-@pytest.mark.parametrize("text", ["WEBVTT\n", "words only\n", "1\n00:00:01,000 --> 00:00:02,000\n\n"])
-def test_subtitles_without_text(text: str) -> None:
-    with pytest.raises(UnreadableFile, match="subtitles without any text"):
-        parse_subtitles(text.encode(), "a.vtt")
-
-
 def test_rich_text() -> None:
     body = (
         r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Arial;}}{\stylesheet{\s1 heading 1;}}{\info{\title T}}{\*\unknown junk}"
@@ -287,7 +259,7 @@ def test_any_rich_text_is_text_or_a_reason(tokens: list[str]) -> None:
         parse_rtf(f"{{\\rtf1 {''.join(tokens)}".encode(), "a.rtf")
 
 
-@pytest.mark.parametrize("parse", [parse_source, parse_subtitles, parse_rtf, parse_asciidoc])
+@pytest.mark.parametrize("parse", [parse_source, parse_rtf])
 @pytest.mark.parametrize(
     "line", ["a" * 1_000_000, "public " * 50 + "\n", "(" * 390 + "\n", "<v ", "a:b-c.d" * 50 + "\n", "\n \n", "{\\b "]
 )
