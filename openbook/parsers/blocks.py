@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from openbook.parsers.characters import clean, one_line, title_from_name
@@ -106,14 +106,12 @@ class Blocks(Text):
         inside = [replace(mark, start=mark.start - lead) for mark in headings]
         self._block(body, [mark for mark in inside if 0 <= mark.start < len(body)], deeper)
 
-    def begin_page(self) -> None:
-        self._page_start = None
-        self._last = ""
-
-    def end_page(self, number: int) -> None:
+    def end_page(self) -> None:
         """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
         start = self.length if self._page_start is None else self._page_start
-        self.pages.append(PageSpan(number, start, self.length))
+        self.pages.append(PageSpan(len(self.pages) + 1, start, self.length))
+        self._page_start = None
+        self._last = ""
 
     def content(self, media_type: str, title: str, name: str, metadata: Metadata = ()) -> Content:
         """The document; without a `title` it has that of its first heading, else its file's name."""

@@ -15,13 +15,13 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.packages import (
+    Package,
     attribute,
     child,
     children,
     core_properties,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -47,7 +47,7 @@ _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "x
 
 
 def parse_docx(data: bytes, name: str) -> Content:
-    package = open_package(data, "a Word document")
+    package = Package(data, "a Word document")
     part = package.main_part("word/document.xml")
     if part not in package:
         raise UnreadableFile("not a Word document")

@@ -120,14 +120,6 @@ def rst_title(line: str) -> str:
     return title.replace("`", "").replace("**", "").strip().strip("*").strip()
 
 
-def header_title(text: str) -> str:
-    """`Title:` of a block of mail-like header lines at the top, as in Python's enhancement proposals."""
-    block = text[:4096].split("\n\n", 1)[0].split("\n")
-    if len(block) < 2 or not all(re.match(r"[A-Z][\w-]{0,30}:|[ \t]", line) for line in block):
-        return ""
-    return next((one_line(line[6:]) for line in block if line.startswith("Title:")), "")
-
-
 def _lines(text: str, begin: int) -> Iterator[tuple[int, str]]:
     for line in text[begin:].split("\n"):
         yield begin, line

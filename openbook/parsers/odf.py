@@ -10,6 +10,7 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.packages import (
+    Package,
     attribute,
     child,
     children,
@@ -17,7 +18,6 @@ from openbook.parsers.packages import (
     descendants,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -33,7 +33,7 @@ _FURNITURE = frozenset({"date-time", "footer", "header", "page-number", "page"})
 
 
 def parse_odf(data: bytes, name: str) -> Content:
-    package = open_package(data, "an OpenDocument file")
+    package = Package(data, "an OpenDocument file")
     if "content.xml" not in package:
         raise UnreadableFile("not an OpenDocument file")
     root = package.xml("content.xml")
@@ -45,10 +45,9 @@ def parse_odf(data: bytes, name: str) -> Content:
     trees = [tree for tree in (package.optional_xml("styles.xml"), root) if tree is not None]
     writer = _Writer(trees)
     if kind == "presentation":
-        for page, slide in enumerate(children(content, "page"), 1):
-            writer.out.begin_page()
+        for slide in children(content, "page"):
             _slide(slide, writer)
-            writer.out.end_page(page)
+            writer.out.end_page()
     else:
         writer.blocks(content)
         writer.notes(content)

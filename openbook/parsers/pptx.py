@@ -20,7 +20,6 @@ from openbook.parsers.packages import (
     descendants,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -35,19 +34,18 @@ _NO_TITLE = frozenset({"powerpoint presentation", "powerpoint-präsentation", "p
 
 
 def parse_pptx(data: bytes, name: str) -> Content:
-    package = open_package(data, "a PowerPoint presentation")
+    package = Package(data, "a PowerPoint presentation")
     part = package.main_part("ppt/presentation.xml")
     if part not in package:
         raise UnreadableFile("not a PowerPoint presentation")
     relations = package.relations(part)
     out = Blocks()
-    for page, slide in enumerate(children(child(package.xml(part), "sldIdLst"), "sldId"), 1):
+    for slide in children(child(package.xml(part), "sldIdLst"), "sldId"):
         # A slide's own `id` has no namespace, the id of its relation has one.
-        relation = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""))
-        out.begin_page()
-        if relation and (root := package.optional_xml(relation.target)) is not None:
-            _slide(package, relation.target, root, out)
-        out.end_page(page)
+        _, target = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""), ("", ""))
+        if (root := package.optional_xml(target)) is not None:
+            _slide(package, target, root, out)
+        out.end_page()
     title, metadata = core_properties(package)
     return out.content(MEDIA_TYPE, title if title.lower() not in _NO_TITLE else "", name, metadata)
 

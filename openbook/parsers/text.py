@@ -9,7 +9,7 @@ from __future__ import annotations
 from openbook.errors import UnreadableFile
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import front_matter, header_fields
-from openbook.parsers.headings import definition_headings, header_title, markdown_headings, underlined_headings
+from openbook.parsers.headings import definition_headings, markdown_headings, underlined_headings
 from openbook.records import Content, HeadingMark, Metadata
 
 
@@ -28,8 +28,9 @@ def parse_markdown(data: bytes, name: str) -> Content:
 
 def parse_rst(data: bytes, name: str) -> Content:
     text = read_text(data)
-    headings = underlined_headings(text)
-    return text_content(text, "text/x-rst", name, headings, header_fields(text), title=header_title(text))
+    fields = header_fields(text)
+    title = one_line(str(dict(fields).get("title", "")))
+    return text_content(text, "text/x-rst", name, underlined_headings(text), fields, title=title)
 
 
 def parse_source(data: bytes, name: str) -> Content:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -58,39 +58,25 @@ def test_normalised_twice_is_once_and_survives_json(said: dict[str, object]) -> 
         assert isinstance(value, str | int | float | bool | tuple)
 
 
-def test_keys() -> None:
-    assert key_name("Last-Updated ") == "last_updated"
-    assert key_name("dc:Title") == "dc_title"
-    assert key_name("Größe") == "grösse"
-    assert key_name("2nd") == "n2nd"
-    assert key_name("\x00$.\"'") == ""
-    assert len(key_name("x" * 1000)) == 64
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ("Last-Updated ", "last_updated"), ("dc:Title", "dc_title"), ("Größe", "grösse"), ("2nd", "n2nd"),
+        ("\x00$.\"'", ""), ("x" * 1000, "x" * 64),
+    ],
+)  # fmt: skip
+def test_keys(raw: str, key: str) -> None:
+    assert key_name(raw) == key
 
 
 def test_values() -> None:
-    assert dict(
-        normalised(
-            {
-                "t": " a\x00b\nc ",
-                "half": "x\ud800",
-                "tags": ["A", 3, True, date(2025, 1, 2), None],
-                "n": 0.1 + 0.2,
-                "none": None,
-                "empty": " \n",
-                "nested": {"a": 1},
-                "raw": b"x",
-                "nan": float("nan"),
-                "huge": 10**30,
-                "long": "x" * 2000,
-            }
-        )
-    ) == {
-        "t": "a b c",
-        "half": "x\ufffd",
-        "tags": ("A", "3", "true", "2025-01-02"),
-        "n": 0.3,
-        "long": "x" * 1000,
-    }
+    said: dict[str, object] = {
+        "t": " a\x00b\nc ", "half": "x\ud800", "tags": ["A", 3, True, date(2025, 1, 2), None], "n": 0.1 + 0.2,
+        "none": None, "empty": " \n", "nested": {"a": 1}, "raw": b"x", "nan": float("nan"), "huge": 10**30,
+        "long": "x" * 2000,
+    }  # fmt: skip
+    kept = {"t": "a b c", "half": "x\ufffd", "tags": ("A", "3", "true", "2025-01-02"), "n": 0.3, "long": "x" * 1000}
+    assert dict(normalised(said)) == kept
 
 
 @pytest.mark.parametrize(
@@ -125,11 +111,9 @@ def test_only_keys_of_dates_hold_dates() -> None:
 
 
 def test_at_most_so_many_keys() -> None:
-    assert len(normalised({f"k{i}": i for i in range(100)})) == 64
-    with pytest.raises(UnreadableFile, match="more than 64 keys"):
-        normalised({f"k{i}": i for i in range(100)}, strict=True)
-    said: dict[str, object] = {**{f"k{i}": i for i in range(100)}, "access_labels": ["hr"]}
-    assert ("access_labels", ("hr",)) in normalised(said)  # never left out
+    said: dict[str, object] = {f"k{i}": i for i in range(100)}
+    assert len(normalised(said)) == 64
+    assert ("access_labels", ("hr",)) in normalised({**said, "access_labels": ["hr"]})  # never left out
 
 
 @pytest.mark.parametrize(
@@ -143,13 +127,19 @@ def test_at_most_so_many_keys() -> None:
         ({"a": float("inf")}, "no finite number"),
         ({"a": 2**63}, "too large"),
         ({"A": 1, "a ": 2}, "'a' stands twice"),
+        ({"access_labels": ["hr"], "Access-Labels": []}, "stands twice"),
         ({"$": 1}, "is no key"),
+        ({f"k{i}": i for i in range(100)}, "more than 64 keys"),
     ],
 )
 def test_strict_refuses(said: dict[str, object], words: str) -> None:
     with pytest.raises(UnreadableFile, match=words):
         normalised(said, strict=True)
-    normalised(said)
+    if "access_labels" in said:
+        with pytest.raises(UnreadableFile, match=words):
+            normalised(said)
+    else:
+        normalised(said)
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------
@@ -196,11 +186,6 @@ def test_labels_that_are_none_are_always_an_error(bad: object) -> None:
                 normalised({key: bad}, strict=strict)
 
 
-def test_labels_that_stand_twice_are_an_error() -> None:
-    with pytest.raises(UnreadableFile, match="stands twice"):
-        normalised({"access_labels": ["hr"], "Access-Labels": []})
-
-
 # --- sidecars ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,13 +222,13 @@ def test_toml_and_json(tmp_path: Path) -> None:
         ("a.meta.toml", "x = ", "a.meta.toml is not valid TOML"),
         ("a.meta.json", "{", "is not valid JSON"),
         ("a.meta.json", "[1]", "must hold one object"),
-        ("a.meta.json", '{"a": 1, "a": 2}', "a key stands twice"),
-        ("a.meta.json", '{"a": NaN}', "NaN is no number"),
+        ("a.meta.json", '{"a": 1, "a": 2}', "duplicate key 'a'"),
+        ("a.meta.json", '{"a": NaN}', "'a' is no finite number"),
         ("a.meta.json", '{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
         ("a.meta.json", "[" * 50_000, "nested too deeply"),
         ("a.meta.toml", "a = " + "[" * 50_000, "nested too deeply"),
-        ("a.meta.json", b"\xff\xfe", "is not UTF-8"),
-        ("a.meta.json", " " * 64_001, "over the limit of 64 KB"),
+        ("a.meta.json", b"\xff\xfe", "is not valid JSON"),
+        ("a.meta.json", " " * 64_001, "0.1 MB, over the limit of 0.064 MB"),
         ("a.meta.toml", "[author]\nname = 'x'", "'author' must be a text"),
         ("a.meta.toml", "path = '/etc/passwd'", "'path' is a fact of the file"),
         ("a.meta.toml", "access_labels = ['Not OK']", "the label 'Not OK' is none"),
@@ -270,12 +255,8 @@ def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
     link = tmp_path / "a.md.meta.toml"
     link.symlink_to(secret)
     assert sidecar_of(tmp_path / "a.md") == link  # not left out: it may have been meant to hold labels
-    with pytest.raises(UnreadableFile, match="is a link"):
+    with pytest.raises(UnreadableFile, match="a link, not a file"):
         read_sidecar(link)
     os.mkfifo(tmp_path / "p.meta.json")
-    with pytest.raises(UnreadableFile, match="not a regular file"):
+    with pytest.raises(UnreadableFile, match="a named pipe, not a file"):
         read_sidecar(tmp_path / "p.meta.json")
-
-
-def test_file_dates_are_utc() -> None:
-    assert dict(system_metadata("a", 1, 0))["modified"] == datetime.fromtimestamp(0, UTC).isoformat()
