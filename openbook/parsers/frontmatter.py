@@ -12,6 +12,7 @@ from openbook.records import Metadata, MetadataValue
 
 LONGEST_BLOCK_CHARS = 65_536
 _DEEPEST = 4
+_MOST_BRACKETS = 500
 _LONGEST_KEY_CHARS = 64
 
 _SYNONYMS = {
@@ -112,6 +113,8 @@ def _yaml(block: str) -> Mapping[Any, Any]:
     """Empty where it is none, or no mapping."""
     import yaml
 
+    if block.count("[") + block.count("{") > _MOST_BRACKETS:  # the library's time grows with the square of their depth
+        return {}
     try:
         value = yaml.load(block, _yaml_loader())  # noqa: S506  a safe loader, made narrower
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):

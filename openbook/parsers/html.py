@@ -23,33 +23,29 @@ MOST_TABLES = 100  # inside one another
 _LISTS = frozenset({"ul", "ol"})
 _CELLS = frozenset({"td", "th"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_DROPPED = frozenset({
-    "annotation", "audio", "button", "canvas", "datalist", "iframe", "nav", "noscript", "object", "script", "select",
-    "style", "svg", "template", "textarea", "title", "video",
-})  # fmt: skip
-_DROPPED_NAMES = frozenset({  # of classes and ids
-    "headerlink", "mw-editsection", "linenos", "anchor-link", "mw-jump-link", "mw-portlet", "noprint",
-    "breadcrumb", "breadcrumbs", "navheader", "navfooter", "toctree-l1", "cc-window", "cookie-banner", "cookie-consent",
-    "cookie-notice", "cookieconsent", "cookie-law-info-bar", "cybotcookiebotdialog", "onetrust-consent-sdk",
-})  # fmt: skip
-_BLOCKS = frozenset({
-    *_HEADINGS,
-    "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "fieldset", "figure",
-    "footer", "form", "header", "hr", "main", "ol", "p", "pre", "section", "table", "ul",
-})  # fmt: skip
-_LINES = frozenset(
-    {"caption", "dt", "figcaption", "legend", "li", "optgroup", "option", "rp", "summary", "tr", "td", "th"}
+_DROPPED = frozenset(
+    "annotation audio button canvas datalist iframe nav noscript object script select style svg template textarea title "
+    "video".split()
 )
+_DROPPED_NAMES = frozenset(  # of classes and ids
+    "headerlink mw-editsection linenos anchor-link mw-jump-link mw-portlet noprint breadcrumb breadcrumbs navheader "
+    "navfooter toctree-l1 cc-window cookie-banner cookie-consent cookie-notice cookieconsent cookie-law-info-bar "
+    "cybotcookiebotdialog onetrust-consent-sdk".split()
+)
+_BLOCKS = frozenset(_HEADINGS) | frozenset(
+    "address article aside blockquote body center dd details div dl fieldset figure footer form header hr main ol p pre "
+    "section table ul".split()
+)
+_LINES = frozenset("caption dt figcaption legend li optgroup option rp summary tr td th".split())
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
 )
 # Which `<meta>` says what, the better first: modified before published.
 _META_DATES = (
-    "article:modified_time", "og:updated_time", "dcterms.modified", "last-modified", "article:published_time",
-    "dcterms.created", "dcterms.issued", "dcterms.date", "dc.date", "date", "pubdate",
-)  # fmt: skip
+    "article:modified_time dcterms.modified last-modified article:published_time dcterms.created dc.date date".split()
+)
+_META_AUTHORS = ("author", "dc.creator", "article:author")
 _ADDRESSES = ("http://", "https://", "//")
-_META_AUTHORS = ("author", "dc.creator", "dcterms.creator", "article:author")
 # In XHTML `<title/>` is closed; to a parser of HTML it is open to the end of the file.
 _SELF_CLOSED = re.compile(
     r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[A-Za-z][A-Za-z0-9]{0,15})"

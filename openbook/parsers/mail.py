@@ -45,7 +45,8 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
     head = {key: _header(message, key) for key in ("From", "To", "Cc", "Date", "Subject")}
     if not any(head.values()):
         raise UnreadableFile("not an e-mail message")
-    out = _begun(head)
+    out = Blocks()
+    out.lines(f"{key}: {value}" for key, value in head.items() if value)
     attached: list[Message] = []
     for number, (part, is_attached) in enumerate(_leaves(message)):
         if number >= MOST_PARTS:
@@ -75,12 +76,6 @@ def parse_mailbox(data: bytes, name: str) -> Content:
         else:
             _add_content(content.title, content, out)
     return out.content("application/mbox", title_from_name(name), name)
-
-
-def _begun(head: Mapping[str, str]) -> Blocks:
-    out = Blocks()
-    out.lines(f"{key}: {value}" for key, value in head.items() if value)
-    return out
 
 
 def _add_body(text: str, is_html: bool, out: Blocks) -> None:
@@ -221,10 +216,13 @@ def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
         "From": sender, "To": message.text(0x0E04), "Cc": message.text(0x0E03),
         "Date": f"{sent:%Y-%m-%d %H:%M} UTC" if sent else "", "Subject": message.text(0x0037),
     }  # fmt: skip
-    out = _begun({key: one_line(value) for key, value in head.items()})
+    out = Blocks()
+    out.lines(f"{key}: {one_line(value)}" for key, value in head.items() if value)
     plain, html = message.text(0x1000), message.stream("10130102")
-    is_html = bool(html) and not plain.strip()
-    _add_body(decode_page(html) if is_html else plain, is_html, out)
+    if plain.strip() or not html:
+        _add_body(plain, False, out)
+    else:
+        _add_body(decode_page(html), True, out)
     _add_attachments(_outlook_attachments(message, depth), depth, out)
     return _ended(out, head, sent, "application/vnd.ms-outlook", name)
 

@@ -8,13 +8,15 @@ they stand: left out, they would show the document to everyone.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path, PurePosixPath
 
@@ -215,15 +217,15 @@ def _bounded(key: str, text: str, *, strict: bool) -> str:
 
 
 def _number(key: str, raw: float) -> MetadataValue:
-    if isinstance(raw, int):
-        if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
-            return str(raw)  # `date: 2025`
-        if not -_INT64 <= raw < _INT64:
-            raise UnreadableFile(f"{key!r} is a number too large to keep; write it as a text")
-        return raw
-    if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
-        raise UnreadableFile(f"{key!r} is no finite number")
-    return rounded(raw)
+    if not isinstance(raw, int):
+        if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
+            raise UnreadableFile(f"{key!r} is no finite number")
+        return rounded(raw)
+    if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
+        return str(raw)  # `date: 2025`
+    if not -_INT64 <= raw < _INT64:
+        raise UnreadableFile(f"{key!r} is a number too large to keep; write it as a text")
+    return raw
 
 
 def _labels(raw: object) -> tuple[str, ...]:
@@ -257,25 +259,19 @@ def _iso(moment: datetime | date | time) -> str:
 
 def _date_text(text: str) -> str:
     """A date as files write it, as ISO 8601; empty when it is none."""
-    if _PARTIAL_DATE.fullmatch(text):
-        return text
-    text = _PDF_DATE.sub(r"\1T\2", text).removeprefix("D:").replace("'", "") if text.startswith("D:") else text
-    try:
-        return _iso(date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text))
-    except ValueError:
-        pass
-    for form in _WRITTEN_DATES:
-        try:
-            return datetime.strptime(text, form).date().isoformat()  # noqa: DTZ007  a day, in no zone
-        except ValueError:
-            continue
-    return _mail_date(text)
-
-
-def _mail_date(text: str) -> str:
     from email.utils import parsedate_to_datetime
 
-    try:
-        return _iso(parsedate_to_datetime(text))
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return ""
+    if _PARTIAL_DATE.fullmatch(text):
+        return text
+    if text.startswith("D:"):
+        text = _PDF_DATE.sub(r"\1T\2", text).removeprefix("D:").replace("'", "")
+    forms: list[Callable[[str], date]] = [date.fromisoformat if len(text) <= 10 else datetime.fromisoformat]
+    forms += [functools.partial(_written, form) for form in _WRITTEN_DATES]
+    for form in [*forms, parsedate_to_datetime]:
+        with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
+            return _iso(form(text))
+    return ""
+
+
+def _written(form: str, text: str) -> date:
+    return datetime.strptime(text, form).date()  # noqa: DTZ007  a day, in no zone

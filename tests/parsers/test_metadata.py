@@ -82,25 +82,17 @@ def test_values() -> None:
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (date(2025, 1, 2), "2025-01-02"),
+        (date(2025, 1, 2), "2025-01-02"), (time(1, 2), "01:02:00"), (2025, "2025"), ("2025-01", "2025-01"),
         (datetime(2025, 1, 2, 3, 4, 5, 6), "2025-01-02T03:04:05"),  # noqa: DTZ001  a file may name no zone
         (datetime(2025, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=2))), "2024-12-31T22:30:00+00:00"),
         (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))), "0001-01-01T00:00:00+00:00"),
-        (time(1, 2), "01:02:00"),
-        (2025, "2025"),
-        ("2025-01", "2025-01"),
-        ("20250102", "2025-01-02"),
-        ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05+00:00"),
-        ("2025-01-02 03:04", "2025-01-02T03:04:00"),
-        ("D:20240105103000+01'00'", "2024-01-05T09:30:00+00:00"),
-        ("D:20240105103000Z", "2024-01-05T10:30:00+00:00"),
-        ("D:20240105", "2024-01-05"),
-        ("13-Jun-2000", "2000-06-13"),
-        ("Mon, 20 Nov 1995 19:12:08 -0500", "1995-11-21T00:12:08+00:00"),
-        ("March 5, 2024", "2024-03-05"),
-        ("some day", "some day"),
+        ("20250102", "2025-01-02"), ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05+00:00"),
+        ("2025-01-02 03:04", "2025-01-02T03:04:00"), ("D:20240105103000+01'00'", "2024-01-05T09:30:00+00:00"),
+        ("D:20240105103000Z", "2024-01-05T10:30:00+00:00"), ("D:20240105", "2024-01-05"),
+        ("13-Jun-2000", "2000-06-13"), ("Mon, 20 Nov 1995 19:12:08 -0500", "1995-11-21T00:12:08+00:00"),
+        ("March 5, 2024", "2024-03-05"), ("some day", "some day"),
     ],
-)
+)  # fmt: skip
 def test_dates_become_iso(raw: object, text: str) -> None:
     assert normalised({"Date": raw}) == (("date", text),)
 
@@ -168,14 +160,11 @@ def test_what_any_part_asks_for_no_other_takes_away(parts: list[list[str]], key:
     assert labels_of(*(normalised({key: part}) for part in parts)) == {label for part in parts for label in part}
 
 
-def test_labels_of_what_was_never_checked_are_checked() -> None:
-    with pytest.raises(UnreadableFile, match="the label 'HR'"):
-        labels_of((("access_labels", ("HR",)),))
-
-
 def test_labels_are_words() -> None:
     assert normalised({"Access labels": ["hr", "a.b:c-d_1", "hr"]}) == (("access_labels", ("a.b:c-d_1", "hr")),)
     assert normalised({"access_labels": "hr"}) == (("access_labels", ("hr",)),)
+    with pytest.raises(UnreadableFile, match="the label 'HR'"):
+        labels_of((("access_labels", ("HR",)),))  # of what was never checked
 
 
 @pytest.mark.parametrize("bad", ["HR", "h r", "", "-x", "x" * 65, "hr\n", 5, True, ["ok", "No"], {"a": 1}, [["hr"]]])
@@ -189,13 +178,9 @@ def test_labels_that_are_none_are_always_an_error(bad: object) -> None:
 # --- sidecars ---------------------------------------------------------------------------------------------------------
 
 
-def test_names() -> None:
-    assert is_sidecar("report.pdf.meta.toml")
-    assert is_sidecar("report.pdf.meta.json")
-    assert not any(map(is_sidecar, ["meta.toml", ".meta.toml", "a.toml", "a.meta.yaml", "a.meta.toml.txt"]))
-
-
 def test_where_it_stands(tmp_path: Path) -> None:
+    assert all(map(is_sidecar, ["report.pdf.meta.toml", "report.pdf.meta.json"]))
+    assert not any(map(is_sidecar, ["meta.toml", ".meta.toml", "a.toml", "a.meta.yaml", "a.meta.toml.txt"]))
     document = write(tmp_path, "a.md", "x")
     assert sidecar_of(document) is None
     toml = write(tmp_path, "a.md.meta.toml", "")
@@ -241,22 +226,17 @@ def test_what_is_wrong_with_a_sidecar_is_said(tmp_path: Path, name: str, text: s
     assert len(str(caught.value)) < 300
 
 
-def test_a_sidecar_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFile, match=r"its sidecar a\.meta\.toml"):
-        read_sidecar(tmp_path / "a.meta.toml")
-    (tmp_path / "b.meta.toml").mkdir()
-    with pytest.raises(UnreadableFile, match=r"its sidecar b\.meta\.toml"):
-        read_sidecar(tmp_path / "b.meta.toml")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
-    secret = write(tmp_path, "secret.toml", "password = 'x'")
-    link = tmp_path / "a.md.meta.toml"
-    link.symlink_to(secret)
-    assert sidecar_of(tmp_path / "a.md") == link  # not left out: it may have been meant to hold labels
-    with pytest.raises(UnreadableFile, match="a link, not a file"):
-        read_sidecar(link)
-    os.mkfifo(tmp_path / "p.meta.json")
-    with pytest.raises(UnreadableFile, match="a named pipe, not a file"):
-        read_sidecar(tmp_path / "p.meta.json")
+def test_a_sidecar_that_is_no_file(tmp_path: Path) -> None:
+    link, folder, pipe = (tmp_path / f"{name}.md.meta.toml" for name in ("link", "folder", "pipe"))
+    link.symlink_to(write(tmp_path, "secret.toml", "password = 'x'"))
+    assert sidecar_of(tmp_path / "link.md") == link  # not left out: it may have been meant to hold labels
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path, reason in (
+        (link, "a link, not a file"), (folder, "a folder, not a file"), (pipe, "a named pipe, not a file"),
+        (tmp_path / "absent.meta.toml", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(UnreadableFile) as caught:
+            read_sidecar(path)
+        assert str(caught.value) == f"its sidecar {path.name}: {reason}"

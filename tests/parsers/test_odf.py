@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 
-from openbook.errors import UnreadableFile
 from openbook.parsers.odf import parse_odf
 from openbook.records import Content
 
@@ -115,11 +112,3 @@ def test_metadata() -> None:
 )
 def test_refusals(data: bytes, reason: str) -> None:
     assert refusal(data, "a.odt") == reason
-
-
-@pytest.mark.parametrize("tag", ["text:section", "text:list", "text:span", "draw:g", "table:table"])
-def test_deep_nesting_is_text_or_a_reason(tag: str) -> None:
-    for depth in (100, 200, 240, 100_000):
-        with contextlib.suppress(UnreadableFile):
-            read(f"<text:p><{tag}>" + f"<{tag}>" * depth + "x" + f"</{tag}>" * depth + f"</{tag}></text:p>")
-            read(f"<{tag}>" * depth + p("x") + f"</{tag}>" * depth)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -149,6 +150,57 @@ def test_no_bytes_make_a_parser_fail(data: bytes, suffix: str) -> None:
             assert clean(content.text) == content.text
             assert all(0 <= mark.start < len(content.text) for mark in content.headings)
             assert list(content.headings) == sorted(content.headings, key=lambda mark: mark.start)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.sampled_from("cell_type source outputs data text text/plain output_type metadata cells".split()),
+    inner | st.sampled_from(["code", "markdown", "error"]), max_size=4), max_leaves=20))  # fmt: skip
+def test_notebooks_of_any_shape_are_read_or_refused(value: object) -> None:
+    for book_of in (value, {"cells": value}, {"cells": [value], "metadata": value}):
+        with contextlib.suppress(UnreadableFile):
+            parse_bytes(json.dumps(book_of).encode(), "a.ipynb")
+
+
+SECRET = '<!DOCTYPE a [<!ENTITY s SYSTEM "file:///etc/passwd"><!ENTITY f "the bomb">{}]>'
+GROWING = SECRET.format('<!ENTITY a0 "ha">' + "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10)))
+SHEET = '<worksheet><sheetData><row r="1"><c r="A1" t="str"><v>a&s;&f;</v></c></row></sheetData></worksheet>'
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.xml", f"{SECRET.format('')}<a>before &s; after</a>".encode()),
+        ("a.xml", f"{GROWING}<a>&a9;</a>".encode()),
+        ("a.html", f"{GROWING}<html><body><p>x &a9; &s; y</p></body></html>".encode()),
+        ("a.docx", docx_of_xml(SECRET.format("") + body_xml("<w:p><w:r><w:t>&s;&f;</w:t></w:r></w:p>"))),
+        ("a.xlsx", workbook({"S": ""}, more={"xl/worksheets/sheet1.xml": SECRET.format("") + SHEET})),
+        ("a.epub", book({"a.xhtml": SECRET.format("") + "<p>&s;</p>"})),
+    ],
+)
+def test_entities_are_neither_fetched_nor_grown(name: str, data: bytes) -> None:
+    with contextlib.suppress(UnreadableFile):
+        text = parse_bytes(data, name).text
+        assert "root:" not in text
+        assert "haha" not in text
+
+
+@pytest.mark.parametrize("depth", [100, 240, 50_000])
+@pytest.mark.parametrize(
+    "tag", ["div", "b", "ul><li", "blockquote", "p><font", "table", "w:tbl", "text:list", "text:span", "draw:g"]
+)
+def test_deep_nesting_is_text_or_a_reason(tag: str, depth: int) -> None:
+    opened, closed = f"<{tag}>" * depth, f"</{tag.partition('>')[0]}>" * depth
+    assert "deep" in parse_bytes(f"{opened}deep{closed}".encode(), "a.xml").text
+    for name, data in (
+        ("a.html", f"<html>{opened}deep<p>after</p>".encode()),
+        ("a.odt", odf_file("text", f"<text:p>{opened}<text:p>deep</text:p>{closed}</text:p>")),
+        ("a.docx", docx_of_xml(body_xml(f"{opened}<w:p>deep</w:p>{closed}"))),
+        ("a.json", b"[" * depth + b"]" * depth),
+        ("a.ipynb", b'{"cells":' + b"[" * depth),
+        ("a.md", b"---\na: " + b"[" * depth + b"\n---\ndeep"),
+    ):
+        with contextlib.suppress(UnreadableFile):
+            parse_bytes(data, name)
 
 
 @pytest.mark.parametrize(
