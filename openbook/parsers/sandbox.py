@@ -25,10 +25,10 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import LONGEST_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
-from openbook.parsers.worker import HELLO, NAME_BYTES, read_frame
+from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, read_frame
 from openbook.records import Content, Digest
 
 MOST_ANSWER_BYTES = 512_000_000
@@ -272,15 +272,12 @@ class _Answer(msgspec.Struct, forbid_unknown_fields=True):
     kind: Literal["unreadable", "not now", "no such page"] = "unreadable"
 
 
-_REFUSALS = {"unreadable": UnreadableFile, "not now": NotReadNow, "no such page": NoSuchPage}
-
-
 def decode_answer(body: bytes) -> Outcome:
     """Raises ValueError: it is not what an honest worker says."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
         if answer.content is None and answer.reason:
-            return _REFUSALS[answer.kind](one_line(answer.reason) or "not readable")
+            return KINDS[answer.kind](one_line(answer.reason) or "not readable")
         if answer.content is not None and answer.digest and _is_orderly(answer.content):
             return answer.content, answer.digest
     except (msgspec.DecodeError, RecursionError, UnreadableFile) as error:  # the last: a label that cannot be one

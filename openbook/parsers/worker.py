@@ -30,6 +30,11 @@ NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
 PIXELS = b"\1"  # begins an answer that is a picture
 PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
+KINDS = {
+    "not now": NotReadNow,
+    "no such page": NoSuchPage,
+    "unreadable": UnreadableFile,
+}  # of refusals; the last is any
 _LONGEST_REASON_CHARS = 300
 
 
@@ -81,11 +86,8 @@ def _answer(question: bytes, settings: Mapping[str, Any], parsers: Mapping[str, 
         path, ocr = Path(os.fsdecode(question)), settings["ocr"]
         content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr, parsers=parsers)
         return msgspec.json.encode({"content": content, "digest": digest})
-    except NotReadNow as error:
-        kind, reason = "not now", str(error)
-    except NoSuchPage as error:
-        kind, reason = "no such page", str(error)
     except UnreadableFile as error:
+        kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))
         reason = str(error)
     except MemoryError:
         reason = f"needs more than {settings['memory_mb']} MB of memory to read"

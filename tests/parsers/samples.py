@@ -44,17 +44,27 @@ def refusal(data: bytes, name: str) -> str:
     return str(caught.value)
 
 
-def make_pdf(pages: Sequence[Sequence[str]], *, outline: Sequence[tuple[str, int]] = (), title: str = "") -> bytes:
-    """Each page a sequence of lines; `outline` entries are (title, page index)."""
+def make_pdf(
+    pages: Sequence[Sequence[str] | None], *, outline: Sequence[tuple[str, int]] = (), title: str = ""
+) -> bytes:
+    """Each page a sequence of lines, or None for a page that is one picture; `outline` entries are (title, page index)."""
     bodies: list[str] = ["", "", "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>", f"<< /Title ({title}) >>"]
+    resources = "/Font << /F1 3 0 R >>"
+    if None in pages:
+        image = (
+            "/Type /XObject /Subtype /Image /Width 2 /Height 2 /ColorSpace /DeviceGray /BitsPerComponent 8 /Length 4"
+        )
+        bodies.append(f"<< {image} >>\nstream\n\x00\xff\xff\x00\nendstream")
+        resources += " /XObject << /I 5 0 R >>"
     page_numbers = []
     for lines in pages:
-        shown = " T* ".join(f"({line}) Tj" for line in lines)
+        shown = " T* ".join(f"({line}) Tj" for line in lines or ())
         stream = f"BT /F1 11 Tf 14 TL 50 750 Td {shown} ET" if lines else ""
+        stream = "q 612 0 0 792 0 0 cm /I Do Q" if lines is None else stream
         bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
         bodies.append(
             f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(bodies)} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> >> >>"
+            f"/Resources << {resources} >> >>"
         )
         page_numbers.append(len(bodies))
     first, root = len(bodies) + 1, len(bodies) + len(outline) + 1
@@ -66,31 +76,6 @@ def make_pdf(pages: Sequence[Sequence[str]], *, outline: Sequence[tuple[str, int
     bodies[0] = "<< /Type /Catalog /Pages 2 0 R " + (f"/Outlines {root} 0 R" if outline else "") + " >>"
     kids = " ".join(f"{number} 0 R" for number in page_numbers)
     bodies[1] = f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>"
-    return _pdf_file(bodies)
-
-
-def make_scan(pages: Sequence[str | None]) -> bytes:
-    """A page with a line of text, or for None a page that is one picture."""
-    image = (
-        "<< /Type /XObject /Subtype /Image /Width 2 /Height 2 /ColorSpace /DeviceGray /BitsPerComponent 8 /Length 4 >>\n"
-        "stream\n\x00\xff\xff\x00\nendstream"
-    )
-    font = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
-    bodies = ["<< /Type /Catalog /Pages 2 0 R >>", "", font, "<< >>", image]
-    numbers = []
-    for line in pages:
-        stream = "q 612 0 0 792 0 0 cm /I Do Q" if line is None else f"BT /F1 11 Tf 50 750 Td ({line}) Tj ET"
-        bodies.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
-        bodies.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {len(bodies)} 0 R "
-            "/Resources << /Font << /F1 3 0 R >> /XObject << /I 5 0 R >> >> >>"
-        )
-        numbers.append(f"{len(bodies)} 0 R")
-    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(numbers)}] /Count {len(pages)} >>"
-    return _pdf_file(bodies)
-
-
-def _pdf_file(bodies: Sequence[str]) -> bytes:
     out, offsets = b"%PDF-1.4\n", []
     for number, body in enumerate(bodies, 1):
         offsets.append(len(out))

@@ -13,10 +13,10 @@ from openbook.parsers import ocr
 from openbook.parsers.ocr import available, ocr_image, ocr_pdf
 from openbook.parsers.pdf import parse_pdf
 
-from .samples import make_pdf, make_scan, page_texts
+from .samples import make_pdf, page_texts
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
-SCAN = make_scan([None])
+SCAN = make_pdf([None])
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the fake program is a shell script")
 
@@ -30,7 +30,7 @@ def install(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scanned_pages_are_drawn_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, 'head -c 2; echo " read with $*"', monkeypatch)
-    content = ocr_pdf(make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf", "eng+deu")
+    content = ocr_pdf(make_pdf([None, ["A page that has a text of its own, long enough."]]), "a.pdf", "eng+deu")
     assert content.text == (
         "P5 read with stdin stdout -l eng+deu --psm 1\n\nA page that has a text of its own, long enough."
     )
@@ -102,7 +102,7 @@ def test_what_is_no_image_and_no_language() -> None:
 def test_a_slow_page_costs_itself_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "PAGE_TIMEOUT_S", 0.2)
     install(tmp_path, "exec sleep 60", monkeypatch)
-    content = ocr_pdf(make_scan([None, "A page that has a text of its own, long enough."]), "a.pdf", "eng")
+    content = ocr_pdf(make_pdf([None, ["A page that has a text of its own, long enough."]]), "a.pdf", "eng")
     assert content.text.startswith("A page")
     assert content.metadata == (("pages_needing_ocr", 1),)
     with pytest.raises(UnreadableFile, match=r"longer than 0.2 s"):

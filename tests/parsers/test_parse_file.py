@@ -142,7 +142,7 @@ def test_attachments_inside_attachments_end() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(sorted(SUFFIXES)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_bytes_make_a_parser_fail(data: bytes, suffix: str) -> None:
     for body in (data, b"From: a@b\n\n" + data, b"---\n" + data + b"\n---\n"):
         with contextlib.suppress(UnreadableFile):
@@ -184,10 +184,8 @@ def test_entities_are_neither_fetched_nor_grown(name: str, data: bytes) -> None:
         assert "haha" not in text
 
 
-@pytest.mark.parametrize("depth", [100, 240, 50_000])
-@pytest.mark.parametrize(
-    "tag", ["div", "b", "ul><li", "blockquote", "p><font", "table", "w:tbl", "text:list", "text:span", "draw:g"]
-)
+@pytest.mark.parametrize("depth", [240, 20_000])
+@pytest.mark.parametrize("tag", ["div", "ul><li", "p><font", "table", "w:tbl", "text:list", "text:span"])
 def test_deep_nesting_is_text_or_a_reason(tag: str, depth: int) -> None:
     opened, closed = f"<{tag}>" * depth, f"</{tag.partition('>')[0]}>" * depth
     assert "deep" in parse_bytes(f"{opened}deep{closed}".encode(), "a.xml").text

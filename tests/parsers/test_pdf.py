@@ -7,7 +7,7 @@ import pytest
 
 from openbook.parsers.pdf import parse_pdf
 
-from .samples import make_pdf, make_scan, page_texts, refusal, titles
+from .samples import make_pdf, page_texts, refusal, titles
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -55,7 +55,7 @@ def test_metadata() -> None:
 
 
 def test_scanned_pages_among_others_are_counted() -> None:
-    content = parse_pdf(make_scan(["A page that has a text of its own.", None, None]), "a.pdf")
+    content = parse_pdf(make_pdf([["A page that has a text of its own."], None, None]), "a.pdf")
     assert page_texts(content) == ["A page that has a text of its own.", "", ""]
     assert content.metadata == (("pages_needing_ocr", 2),)
 
@@ -64,7 +64,7 @@ def test_scanned_pages_among_others_are_counted() -> None:
     ("data", "reason"),
     [
         (make_pdf([[], []]), "no text, only images: needs OCR"),
-        (make_scan([None, None]), "no text, only images: needs OCR"),
+        (make_pdf([None, None]), "no text, only images: needs OCR"),
         ((FIXTURES / "encrypted-rc4.pdf").read_bytes(), "encrypted with a password"),
         ((FIXTURES / "encrypted-aes256.pdf").read_bytes(), "encrypted with a password"),
         (b"%PDF-1.7\n", "not a readable PDF"),
