@@ -1,6 +1,6 @@
 """Files to text with structure: what citations point into.
 
-A parser is a function `(data, name) -> Content`. The text it returns holds line feeds and tabs, and no other control
+A parser is a function `(data, name) -> Content`, named `module:function`. The text it returns holds line feeds and tabs, and no other control
 character. `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 
 What a file is, its bytes say first, then its name; text of an unknown name is plain text.
@@ -15,16 +15,14 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import one_line
 from openbook.records import Content, Digest, sha256_hex
-
-Parser: TypeAlias = Callable[[bytes, str], Content]
 
 PARSER_VERSION = "7"
 DEEPEST_ATTACHMENT = 3
@@ -68,7 +66,7 @@ _BY_PARSER = {
     _HERE + "odf:parse_odf": "odt odp",
     _HERE + "epub:parse_epub": "epub",
 }
-PARSERS: Mapping[str, str | Parser] = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
+PARSERS = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
 SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
@@ -101,9 +99,7 @@ _PDF_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}%PDF-\d")
 _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]", re.IGNORECASE)
 
 
-def parse_file(
-    path: Path, *, max_bytes: int, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
-) -> tuple[Content, Digest]:
+def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, Digest]:
     """The content of the file at `path` and the SHA-256 of the very bytes it was parsed from.
 
     `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
@@ -116,12 +112,10 @@ def parse_file(
     if reason:
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
-    return parse_bytes(data, path.name, ocr=ocr, parsers=parsers), sha256_hex(data)
+    return parse_bytes(data, path.name, ocr=ocr), sha256_hex(data)
 
 
-def parse_bytes(
-    data: bytes, name: str, depth: int = 0, *, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
-) -> Content:
+def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
     """The content of a file of this name, which may be inside another one, `depth` deep.
 
     Raises:
@@ -132,7 +126,7 @@ def parse_bytes(
         raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
     if not data:
         raise UnreadableFile("the file is empty")
-    content = _parse(data, name, depth, ocr, parsers)
+    content = _parse(data, name, depth, ocr)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
     if len(content.text) > MOST_TEXT_CHARS:
@@ -232,21 +226,19 @@ def check_size(size: int, max_bytes: int) -> None:
 # --- which parser -----------------------------------------------------------------------------------------------------
 
 
-def _parse(data: bytes, name: str, depth: int, ocr: str, parsers: Mapping[str, str | Parser]) -> Content:
-    target = _target(data, PurePath(name.lower()), parsers, ocr=bool(ocr))
+def _parse(data: bytes, name: str, depth: int, ocr: str) -> Content:
+    target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
     if target == _PDF and ocr:
         target = _OCR_PDF
-    function: Any = target
-    if isinstance(target, str):
-        module, _, named = target.partition(":")
-        function = getattr(importlib.import_module(module), named)
+    module, _, named = target.partition(":")
+    function = getattr(importlib.import_module(module), named)
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
     more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
     content: Content = function(data, name, *more)
     return content
 
 
-def _target(data: bytes, name: PurePath, parsers: Mapping[str, str | Parser], *, ocr: bool) -> str | Parser:
+def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     """By what the bytes say first: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return _PDF
@@ -266,8 +258,8 @@ def _target(data: bytes, name: PurePath, parsers: Mapping[str, str | Parser], *,
         return _OCR_IMAGE
     if reason:
         raise UnreadableFile(reason)
-    if name.suffix in parsers:
-        return parsers[name.suffix]
+    if name.suffix in PARSERS:
+        return PARSERS[name.suffix]
     if _HTML_MARK.match(data):
         return _HTML
     return _SOURCE if data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES else _PLAIN

@@ -120,13 +120,13 @@ def test_a_mailbox() -> None:
 
 
 def test_hostile_structures_take_linear_time() -> None:
-    nested = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (i, i) for i in range(1_500))
+    nested = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (i, i) for i in range(500))
     for body in (
         nested,
-        b"Subject: " + b"=?a?b?" * 50_000 + b"\n\n",
+        b"Subject: " + b"=?a?b?" * 20_000 + b"\n\n",
         b"Subject: " + b"=?utf-8?q?a?= " * 20_000 + b"\n\n",
-        b"To: " + b"<" * 500_000 + b"\n\n",
-        b"Date: " + b"1 " * 200_000 + b"\n\n",
+        b"To: " + b"<" * 100_000 + b"\n\n",
+        b"Date: " + b"1 " * 50_000 + b"\n\n",
     ):
         with contextlib.suppress(UnreadableFile):
             parse_mail(b"From: a@b\n" + body, "a.eml")

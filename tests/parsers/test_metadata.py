@@ -47,7 +47,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 @given(SAID.filter(lambda said: all(key_name(key) != "access_labels" for key in said)))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_normalised_twice_is_once_and_survives_json(said: dict[str, object]) -> None:
     kept = normalised(said)
     assert normalised(dict(kept)) == kept
