@@ -16,8 +16,6 @@ from openbook.parsers.html import decode_page, parse_page
 from openbook.parsers.packages import Package, child, children, descendants, resolve, stated
 from openbook.records import Content, Metadata
 
-MOST_CHAPTERS = 10_000
-
 _CONTAINER = "META-INF/container.xml"
 _TABLE = "application/x-dtbncx+xml"
 _PAGES = frozenset({"application/xhtml+xml", "text/html", "text/x-oeb1-document"})
@@ -57,8 +55,6 @@ def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
         for item in spine
         if item is not None and item.get("media-type", "") in _PAGES and not _is_nav(item)
     ]
-    if len(parts) > MOST_CHAPTERS:
-        raise UnreadableFile(f"holds more than {MOST_CHAPTERS} chapters")
     return list(dict.fromkeys(parts))
 
 

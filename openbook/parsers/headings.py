@@ -24,7 +24,6 @@ _DEFINITION = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_CODE_LINE_CHARS = 400  # what is longer was not written by a person
-_MOST_DEFINITIONS = 20_000
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
@@ -81,8 +80,6 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
             indents.pop()
         indents.append(indent)
         found.append(HeadingMark(start, len(indents), one_line(definition[0].strip().rstrip(":"))))
-        if len(found) == _MOST_DEFINITIONS:
-            break
     return tuple(found)
 
 

@@ -17,7 +17,6 @@ from openbook.parsers.packages import number, stated
 from openbook.parsers.text import text_content
 from openbook.records import Content, HeadingMark
 
-MOST_EVENTS = 20_000_000
 MOST_TABLES = 100  # inside one another
 
 _LISTS = frozenset({"ul", "ol"})
@@ -90,7 +89,7 @@ def parse_page(source: str) -> Content:
         parser.feed(source.encode())
         parser.close()
     except (etree.LxmlError, AssertionError) as error:
-        raise UnreadableFile("not readable as HTML" if target.events else "holds no text") from error
+        raise UnreadableFile("not readable as HTML" if source.strip() else "holds no text") from error
     said = target.meta
     # Some pages put the address of the author's page there.
     authors = [said[key] for key in _META_AUTHORS if said.get(key) and not said[key].startswith(_ADDRESSES)]
@@ -115,7 +114,7 @@ class _PageTarget:
         self.title: list[str] = []
         self.meta: dict[str, str] = {}
         self.language = ""
-        self.chars = self.events = 0
+        self.chars = 0
         self._drops_footer = drops_footer
         self._hidden = 0  # how many elements deep inside a dropped one
         self._in_title = False
@@ -127,9 +126,6 @@ class _PageTarget:
         self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self.events += 1
-        if self.events > MOST_EVENTS:
-            raise UnreadableFile("holds too many elements")
         if tag == "title":
             self._in_title = not self.title  # the first; pictures have others
         elif tag == "meta":

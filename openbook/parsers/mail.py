@@ -24,7 +24,6 @@ from openbook.records import Content
 
 MOST_ATTACHMENTS = 200
 MOST_PARTS = 2_000
-MOST_MESSAGES = 100_000
 _LONGEST_HEADER_CHARS = 2_000
 _LONGEST_RAW_CHARS = 20_000
 _WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
@@ -64,8 +63,6 @@ def parse_mailbox(data: bytes, name: str) -> Content:
     found = list(_FROM_LINE.finditer(data))
     if not found:
         raise UnreadableFile("not a mailbox")
-    if len(found) > MOST_MESSAGES:
-        raise UnreadableFile(f"holds {len(found)} messages, over the limit of {MOST_MESSAGES}")
     out = Blocks()
     ends = [*(mark.start() for mark in found[1:]), len(data)]
     for mark, end in zip(found, ends, strict=True):

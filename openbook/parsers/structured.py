@@ -17,7 +17,6 @@ from openbook.parsers.spreadsheets import row_line
 from openbook.parsers.text import parse_plain, read_text, text_content
 from openbook.records import Content
 
-MOST_CELLS = 100_000
 LONGEST_PATH_CHARS = 160
 _LONGEST_ROW_CHARS = 400
 _OWN_FIELDS = frozenset({"author", "authors", "date", "created", "modified", "published", "language", "lang"})
@@ -118,8 +117,6 @@ def parse_notebook(data: bytes, name: str) -> Content:
     cells = _dict(book).get("cells")
     if not isinstance(cells, list):
         raise UnreadableFile("not a notebook, or one of a format before 4")
-    if len(cells) > MOST_CELLS:
-        raise UnreadableFile(f"holds {len(cells)} cells, over the limit of {MOST_CELLS}")
     language = str(_dict(_dict(_dict(book).get("metadata")).get("language_info")).get("name")).lower()
     language = language if re.fullmatch(r"[\w+#.-]{1,20}", language) and language != "none" else ""
     blocks = [block.strip("\n") for cell in cells for block in _cell_blocks(_dict(cell), language) if block.strip()]
