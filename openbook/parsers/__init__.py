@@ -1,6 +1,6 @@
 """Files to text with structure: what citations point into.
 
-A parser is a function `(data, name) -> Content`. The text it returns holds line feeds and tabs, and no other control
+A parser is a function `(data, name) -> Content`, named `module:function`. The text it returns holds line feeds and tabs, and no other control
 character. `PARSER_VERSION` changes whenever a parser returns something else for the same bytes.
 
 What a file is, its bytes say first, then its name; text of an unknown name is plain text.
@@ -15,18 +15,16 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import one_line
 from openbook.records import Content, Digest, sha256_hex
 
-Parser: TypeAlias = Callable[[bytes, str], Content]
-
-PARSER_VERSION = "6"
+PARSER_VERSION = "7"
 DEEPEST_ATTACHMENT = 3
 MOST_TEXT_CHARS = 100_000_000  # what a file of a few kilobytes can ask a parser to repeat has no other bound
 
@@ -45,11 +43,9 @@ _HOLD_OTHERS = frozenset({_MAIL, _OUTLOOK})
 
 # Late, so that a knowledge base of plain text never loads a PDF library.
 _BY_PARSER = {
-    _PLAIN: "txt text log",
+    _PLAIN: "txt text log adoc asciidoc vtt srt",
     _HERE + "text:parse_markdown": "md markdown mdown mkd mdx qmd rmd",
     _HERE + "text:parse_rst": "rst rest",
-    _HERE + "text:parse_asciidoc": "adoc asciidoc asc",
-    _HERE + "text:parse_subtitles": "vtt srt",
     _SOURCE: "py pyi pyw js mjs cjs ts mts cts tsx jsx java c h cpp hpp cc hh cxx hxx cs go rs rb php swift kt kts scala "
     "sh bash zsh fish ps1 psm1 sql r jl lua pl pm m mm css scss sass less yaml yml toml ini cfg conf properties env tex "
     "sty cls bib dockerfile mk cmake gradle groovy proto graphql tf hcl nix ex exs erl hs ml mli clj dart vue svelte zig",
@@ -70,7 +66,7 @@ _BY_PARSER = {
     _HERE + "odf:parse_odf": "odt odp",
     _HERE + "epub:parse_epub": "epub",
 }
-PARSERS: Mapping[str, str | Parser] = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
+PARSERS = {f".{end}": parser for parser, ends in _BY_PARSER.items() for end in ends.split()}
 SUFFIXES = frozenset(PARSERS)
 _SOURCE_NAMES = frozenset("makefile gnumakefile dockerfile containerfile rakefile gemfile".split())
 _PACKAGES = frozenset(f".{end}" for end in "docx docm pptx pptm xlsx xlsm xlsb ods odt odp epub".split())
@@ -103,9 +99,7 @@ _PDF_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}%PDF-\d")
 _HTML_MARK = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,16}<(?:!doctype html|html)[\s>]", re.IGNORECASE)
 
 
-def parse_file(
-    path: Path, *, max_bytes: int, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
-) -> tuple[Content, Digest]:
+def parse_file(path: Path, *, max_bytes: int, ocr: str = "") -> tuple[Content, Digest]:
     """The content of the file at `path` and the SHA-256 of the very bytes it was parsed from.
 
     `ocr` names Tesseract's languages, such as `eng+deu`; empty: pages that are only images are not read.
@@ -118,12 +112,10 @@ def parse_file(
     if reason:
         raise UnreadableFile(reason)
     data = file_bytes(path, max_bytes)
-    return parse_bytes(data, path.name, ocr=ocr, parsers=parsers), sha256_hex(data)
+    return parse_bytes(data, path.name, ocr=ocr), sha256_hex(data)
 
 
-def parse_bytes(
-    data: bytes, name: str, depth: int = 0, *, ocr: str = "", parsers: Mapping[str, str | Parser] = PARSERS
-) -> Content:
+def parse_bytes(data: bytes, name: str, depth: int = 0, *, ocr: str = "") -> Content:
     """The content of a file of this name, which may be inside another one, `depth` deep.
 
     Raises:
@@ -134,7 +126,7 @@ def parse_bytes(
         raise UnreadableFile(f"more than {DEEPEST_ATTACHMENT} attachments inside one another")
     if not data:
         raise UnreadableFile("the file is empty")
-    content = _parse(data, name, depth, ocr, parsers)
+    content = _parse(data, name, depth, ocr)
     if not content.text.strip():
         raise UnreadableFile("holds no text")
     if len(content.text) > MOST_TEXT_CHARS:
@@ -183,8 +175,8 @@ def os_reason(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, for reading.
+def opened(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
+    """A regular file, for reading. Without `follow` a link is none.
 
     Raises:
         NotReadNow: the operating system refuses, here or while the file is read.
@@ -192,9 +184,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
     """
     try:
-        _check_kind(path.stat().st_mode)
+        _check_kind(path.stat(follow_symlinks=follow).st_mode)
         # Not blocking, in case a named pipe took the file's place meanwhile.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(path, flags), "rb") as file:
             _check_kind(os.fstat(file.fileno()).st_mode)
             yield file
@@ -206,9 +199,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise UnreadableFile("not a valid path") from error
 
 
-def file_bytes(path: Path, max_bytes: int) -> bytes:
+def file_bytes(path: Path, max_bytes: int, *, follow: bool = True) -> bytes:
     """All bytes of a regular file. Raises NotReadNow, UnreadableFile as `opened`, and for a larger one."""
-    with opened(path) as file:
+    with opened(path, follow=follow) as file:
         check_size(os.fstat(file.fileno()).st_size, max_bytes)
         data = file.read(max_bytes + 1)
     check_size(len(data), max_bytes)
@@ -216,8 +209,11 @@ def file_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def _check_kind(mode: int) -> None:
-    kind = "a folder, not a file" if stat.S_ISDIR(mode) else unusual_kind(mode)
-    if kind:
+    if stat.S_ISDIR(mode):
+        raise UnreadableFile("a folder, not a file")
+    if stat.S_ISLNK(mode):
+        raise UnreadableFile("a link, not a file")
+    if kind := unusual_kind(mode):
         raise UnreadableFile(kind)
 
 
@@ -230,21 +226,19 @@ def check_size(size: int, max_bytes: int) -> None:
 # --- which parser -----------------------------------------------------------------------------------------------------
 
 
-def _parse(data: bytes, name: str, depth: int, ocr: str, parsers: Mapping[str, str | Parser]) -> Content:
-    target = _target(data, PurePath(name.lower()), parsers, ocr=bool(ocr))
+def _parse(data: bytes, name: str, depth: int, ocr: str) -> Content:
+    target = _target(data, PurePath(name.lower()), ocr=bool(ocr))
     if target == _PDF and ocr:
         target = _OCR_PDF
-    function: Any = target
-    if isinstance(target, str):
-        module, _, named = target.partition(":")
-        function = getattr(importlib.import_module(module), named)
+    module, _, named = target.partition(":")
+    function = getattr(importlib.import_module(module), named)
     # What holds other files counts how deep it is itself; OCR needs to know the languages.
     more = (depth,) if target in _HOLD_OTHERS else (ocr,) if target in (_OCR_IMAGE, _OCR_PDF) else ()
     content: Content = function(data, name, *more)
     return content
 
 
-def _target(data: bytes, name: PurePath, parsers: Mapping[str, str | Parser], *, ocr: bool) -> str | Parser:
+def _target(data: bytes, name: PurePath, *, ocr: bool) -> str:
     """By what the bytes say first: a PDF that is named .txt is a PDF."""
     if _PDF_MARK.match(data):
         return _PDF
@@ -264,8 +258,8 @@ def _target(data: bytes, name: PurePath, parsers: Mapping[str, str | Parser], *,
         return _OCR_IMAGE
     if reason:
         raise UnreadableFile(reason)
-    if name.suffix in parsers:
-        return parsers[name.suffix]
+    if name.suffix in PARSERS:
+        return PARSERS[name.suffix]
     if _HTML_MARK.match(data):
         return _HTML
     return _SOURCE if data.startswith(b"#!") or name.name.partition(".")[0] in _SOURCE_NAMES else _PLAIN

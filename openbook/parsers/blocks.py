@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 from openbook.parsers.characters import clean, one_line, title_from_name
@@ -11,74 +11,107 @@ from openbook.records import Content, HeadingMark, Metadata, PageSpan
 MOST_DEPTH = 8
 
 
-class Blocks:
-    """Blank lines between blocks; list items stay close together. `chars` counts the text that the file holds."""
+class Text:
+    """Text in the making, with its headings. `gap` is how many newlines must stand before what follows; -1: a space."""
 
     def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.length = 0
+        self.gap = 0
         self.headings: list[HeadingMark] = []
-        self.pages: list[PageSpan] = []
-        self.chars = 0
-        self._parts: list[str] = []
-        self._length = 0
-        self._last = ""  # what the last block was, where blocks of that kind stay close together
-        self._page_start: int | None = None  # of the open page's first block
 
     @property
     def text(self) -> str:
-        return "".join(self._parts)
+        return "".join(self.parts)
+
+    def need(self, gap: int) -> None:
+        self.gap = max(self.gap, gap)
+
+    def put(self, body: str) -> int:
+        """Write `body`; the offset where it begins."""
+        before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
+        self.parts += (before, body)
+        start = self.length + len(before)
+        self.length = start + len(body)
+        self.gap = 0
+        return start
+
+    def put_marked(self, text: str, headings: Iterable[HeadingMark], deeper: int = 0) -> int:
+        """Write a text of several blocks with its headings; the offset where it begins."""
+        start = self.put(text)
+        self.headings += [replace(mark, start=start + mark.start, level=mark.level + deeper) for mark in headings]
+        return start
+
+
+class Blocks(Text):
+    """Blank lines between blocks; list items stay close together. `chars` counts the text that the file holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[PageSpan] = []
+        self.chars = 0
+        self._last = ""  # what the last block was, where blocks of that kind stay close together
+        self._page_start: int | None = None  # of the open page's first block
 
     def paragraph(self, text: str) -> None:
-        self._put(clean(text).strip())
+        self._block(clean(text).strip())
 
     def lines(self, lines: Iterable[str]) -> None:
         """Lines of one block, such as the rows of a table."""
-        self._put("\n".join(line for line in map(clean, lines) if line.strip()))
+        self._block("\n".join(line for line in map(clean, lines) if line.strip()))
 
-    def rows(self, rows: Iterable[Sequence[str]]) -> None:
-        """The rows of a table with their cells divided by ` | `; empty rows and empty cells at the end are left out."""
+    def rows(self, rows: Iterable[Iterable[str | None]]) -> None:
+        """The rows of a table with their cells divided by ` | `; empty rows and empty cells at the end are left out.
+
+        None stands for a cell that goes on from the row above: it is repeated, so that every row says what it is about.
+        """
         lines = []
+        above: list[str] = []
         for row in rows:
-            cells = [" ".join(clean(cell).split()) for cell in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            lines.append(" | ".join(cells))
+            cells: list[str] = []
+            for cell in row:
+                at = len(cells)
+                repeated = above[at] if at < len(above) else ""
+                cells.append(repeated if cell is None else " ".join(clean(cell).split()))
+            above = cells
+            lines.append(" | ".join(cells).rstrip(" |"))
         self.lines(lines)
 
     def item(self, text: str, depth: int = 0, marker: str = "-") -> None:
         text = clean(text).strip()
         if text:
-            self._put("  " * min(depth, MOST_DEPTH) + f"{marker} {text}", kind="item")
+            self._block("  " * min(depth, MOST_DEPTH) + f"{marker} {text}", kind="item")
 
     def code(self, text: str) -> None:
         """Lines of a program: their indentation means something."""
-        self._put(clean(text).strip("\n").rstrip(), kind="code")
+        self._block(clean(text).strip("\n").rstrip(), kind="code")
 
     def heading(self, text: str, level: int) -> None:
         text = clean(text).strip()
         if text:
-            start = self._put(text)
-            self.headings.append(HeadingMark(start, max(level, 1), one_line(text)))
+            self._block(text, [HeadingMark(0, max(level, 1), one_line(text))])
+
+    def section(self, word: str, level: int, texts: Iterable[str]) -> None:
+        """Paragraphs under a heading, such as notes; no heading where all are empty."""
+        shown = [text for text in texts if text.strip()]
+        if shown:
+            self.heading(word, level)
+        for text in shown:
+            self.paragraph(text)
 
     def include(self, text: str, headings: Iterable[HeadingMark] = (), *, deeper: int = 0) -> None:
         """A text of several blocks with its headings, such as a chapter or an attachment."""
         lead = len(text) - len(text.lstrip("\n"))
         body = text[lead:].rstrip()
-        if body:
-            start = self._put(body)
-            self.headings += [
-                replace(mark, start=start + mark.start - lead, level=mark.level + deeper)
-                for mark in headings
-                if lead <= mark.start < lead + len(body)
-            ]
+        inside = [replace(mark, start=mark.start - lead) for mark in headings]
+        self._block(body, [mark for mark in inside if 0 <= mark.start < len(body)], deeper)
 
-    def begin_page(self) -> None:
+    def end_page(self) -> None:
+        """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
+        start = self.length if self._page_start is None else self._page_start
+        self.pages.append(PageSpan(len(self.pages) + 1, start, self.length))
         self._page_start = None
         self._last = ""
-
-    def end_page(self, number: int) -> None:
-        """Every page has a span, an empty one where it holds no text; the gap between two belongs to neither."""
-        start = self._length if self._page_start is None else self._page_start
-        self.pages.append(PageSpan(number, start, self._length))
 
     def content(self, media_type: str, title: str, name: str, metadata: Metadata = ()) -> Content:
         """The document; without a `title` it has that of its first heading, else its file's name."""
@@ -86,14 +119,10 @@ class Blocks:
         pages, headings = tuple(self.pages), tuple(self.headings)
         return Content(self.text, media_type, one_line(title), pages, headings, self.chars, metadata)
 
-    def _put(self, text: str, *, kind: str = "") -> int:
-        if not text.strip():
-            return self._length
-        gap = "" if not self._length else "\n" if kind and kind == self._last else "\n\n"
-        start = self._length + len(gap)
-        self._parts += (gap, text)
-        self._length = start + len(text)
-        self._last = kind
-        if self._page_start is None:
-            self._page_start = start
-        return start
+    def _block(self, text: str, headings: Iterable[HeadingMark] = (), deeper: int = 0, *, kind: str = "") -> None:
+        if text.strip():
+            self.gap = 1 if kind and kind == self._last else 2
+            start = self.put_marked(text, headings, deeper)
+            self._last = kind
+            if self._page_start is None:
+                self._page_start = start

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openbook.errors import UnreadableFile
@@ -21,10 +20,8 @@ from openbook.parsers.packages import (
     child,
     children,
     core_properties,
-    descendants,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -35,12 +32,13 @@ MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.doc
 # Deleted and moved-away text, the second rendering of a shape, and paragraphs inside a shape (they follow their host).
 _SKIPPED = frozenset({"del", "moveFrom", "Fallback", "txbxContent", "pPr", "rPr"})
 _CHARACTERS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-", "ptab": "\t"}
-_NOTES = {"footnoteReference": "footnote", "endnoteReference": "endnote"}
+_NOTES = {"footnoteReference": "footnotes", "endnoteReference": "endnotes"}
+_TEXT = frozenset({"t", "oMath", *_CHARACTERS, *_NOTES})
 _OFF = frozenset({"0", "false", "off"})
 _HEADING = re.compile(r"heading ([1-9])$")
 _CODE = frozenset({"source code", "code", "code block", "html preformatted", "preformatted text"})
 _BODY_LEVEL = 9  # an outline level of 9 is body text
-_LEVELS = 9
+_MOST_BASES = 30  # styles that are based on one another
 _MOST_COUNT = 1_000_000
 _LONGEST_LABEL_CHARS = 60
 _FORMULA_MARKS = {"num": "", "den": "/", "sub": "_", "sup": "^"}
@@ -49,7 +47,7 @@ _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "x
 
 
 def parse_docx(data: bytes, name: str) -> Content:
-    package = open_package(data, "a Word document")
+    package = Package(data, "a Word document")
     part = package.main_part("word/document.xml")
     if part not in package:
         raise UnreadableFile("not a Word document")
@@ -57,15 +55,19 @@ def parse_docx(data: bytes, name: str) -> Content:
     if body is None:
         raise package.damaged()
     styles, numbering = (next(package.related(part, kind), None) for kind in ("styles", "numbering"))
-    writer = _Writer(_styles(styles), _Numbering.of(numbering))
+    writer = _Writer(_Styles(styles), _Numbering(numbering))
     writer.blocks(body)
     writer.out.chars = text_chars(body)
-    write_charts(package, part, writer.out)
     for kind in ("footnotes", "endnotes", "comments"):
         for root in package.related(part, kind):
             writer.notes(root, kind)
     stated, metadata = core_properties(package)
     return writer.out.content(MEDIA_TYPE, writer.title or stated, name, metadata)
+
+
+def _value(element: Any, name: str) -> str:
+    found = child(element, name)
+    return attribute(found, "val") if found is not None else ""
 
 
 # --- styles -----------------------------------------------------------------------------------------------------------
@@ -97,136 +99,109 @@ class _Style:
         return style
 
 
-def _value(element: Any, name: str) -> str:
-    found = child(element, name)
-    return attribute(found, "val") if found is not None else ""
+class _Styles:
+    def __init__(self, root: Any) -> None:
+        paragraphs = [style for style in children(root, "style") if attribute(style, "type") == "paragraph"]
+        self._elements = {attribute(style, "styleId"): style for style in paragraphs}
+        self._known: dict[str, _Style] = {}
+        default = (key for key, style in self._elements.items() if attribute(style, "default") in {"1", "true", "on"})
+        self._default = next(default, "")
 
+    def of(self, paragraph: Any) -> _Style:
+        properties = child(paragraph, "pPr")
+        return self._named(_value(properties, "pStyle") or self._default, 0).with_properties(properties)
 
-def _styles(root: Any) -> dict[str, _Style]:
-    """Style id to style; under the empty id the default of a paragraph that names none."""
-    elements = {
-        attribute(element, "styleId"): element
-        for element in children(root, "style")
-        if attribute(element, "type") == "paragraph"
-    }
-    styles: dict[str, _Style] = {}
-    for identifier in elements:
-        chain: list[str] = []  # of styles that are based on one another; one that bites its tail ends where it does
-        while identifier in elements and identifier not in styles and identifier not in chain:
-            chain.append(identifier)
-            identifier = _value(elements[identifier], "basedOn")
-        style = styles.get(identifier, _Style())
-        for each in reversed(chain):
-            style = styles[each] = _named_style(style, elements[each])
-    default = (key for key, element in elements.items() if attribute(element, "default") in {"1", "true", "on"})
-    styles[""] = styles.get(next(default, ""), _Style())
-    return styles
-
-
-def _named_style(base: _Style, element: Any) -> _Style:
-    # Names are English and lower-case in the file, whatever language Word shows them in; ids are not.
-    name = _value(element, "name").lower()
-    style = replace(base, is_title=False, level=0) if base.is_title else base
-    if heading := _HEADING.match(name):
-        style = replace(style, level=int(heading[1]), is_listed=False)
-    elif name == "title":
-        style = replace(style, level=1, is_title=True)
-    elif name.startswith(("list bullet", "list number")):
-        style = replace(style, is_listed=True)
-    elif name in _CODE:
-        style = replace(style, is_code=True)
-    return style.with_properties(child(element, "pPr"))
+    def _named(self, identifier: str, bases: int) -> _Style:
+        if identifier not in self._elements or bases > _MOST_BASES:  # they may be based on one another in a circle
+            return _Style()
+        if identifier not in self._known:
+            element = self._elements[identifier]
+            style = self._named(_value(element, "basedOn"), bases + 1)
+            if style.is_title:
+                style = replace(style, is_title=False, level=0)
+            # Names are English and lower-case in the file, whatever language Word shows them in; ids are not.
+            name = _value(element, "name").lower()
+            if heading := _HEADING.match(name):
+                style = replace(style, level=int(heading[1]), is_listed=False)
+            elif name == "title":
+                style = replace(style, level=1, is_title=True)
+            elif name.startswith(("list bullet", "list number")):
+                style = replace(style, is_listed=True)
+            elif name in _CODE:
+                style = replace(style, is_code=True)
+            self._known[identifier] = style.with_properties(child(element, "pPr"))
+        return self._known[identifier]
 
 
 # --- numbers of lists -------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _List:
-    """A list's definition, as (format, text, start) by level, with its counts. Lists that share it go on counting."""
-
-    levels: dict[int, tuple[str, str, int]] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
-
-    def shown(self, level: int) -> str:
-        shape, _, start = self.levels.get(level, ("decimal", "", 1))
-        count = self.counts.get(level, start)
-        if shape.endswith("Letter"):
-            text = chr(ord("a") + (count - 1) % 26) * min((count - 1) // 26 + 1, 8)
-        elif shape.endswith("Roman"):
-            text = _roman(count)
-        else:
-            text = f"{count:02}" if shape == "decimalZero" else str(count)
-        return text.upper() if shape.startswith("upper") else text
-
-
-@dataclass(slots=True)
 class _Numbering:
-    """Ask it for the paragraphs of lists in document order."""
+    """Ask it for the paragraphs of lists in document order. Lists of one definition go on counting."""
 
-    lists: dict[str, _List]
-    starts: dict[tuple[str, int], int]  # that a list sets itself, until they have taken effect
-
-    @staticmethod
-    def of(root: Any) -> _Numbering:
-        definitions: dict[str, _List] = {}
+    def __init__(self, root: Any) -> None:
+        self._levels: dict[tuple[str, int], tuple[str, str, int]] = {}  # by definition and depth: format, text, start
+        self._definitions: dict[str, str] = {}  # by list
+        self._starts: dict[tuple[str, int], int] = {}  # that a list sets itself, until they have taken effect
+        self._counts: dict[str, list[int]] = {}  # by definition, then by depth
         for element in children(root, "abstractNum"):
-            definitions[attribute(element, "abstractNumId")] = _List({
-                number(attribute(level, "ilvl"), 0, 99): (
-                    _value(level, "numFmt") or "decimal", _value(level, "lvlText"), _count(_value(level, "start"))
-                )
-                for level in children(element, "lvl")
-            })  # fmt: skip
-        numbering = _Numbering({}, {})
+            for level in children(element, "lvl"):
+                shape, text, start = (_value(level, name) for name in ("numFmt", "lvlText", "start"))
+                key = attribute(element, "abstractNumId"), number(attribute(level, "ilvl"), 0, 99)
+                self._levels[key] = shape or "decimal", text, number(start or "1", 0, _MOST_COUNT)
         for element in children(root, "num"):
             identifier = attribute(element, "numId")
-            numbering.lists[identifier] = definitions.get(_value(element, "abstractNumId"), _List())
+            self._definitions[identifier] = _value(element, "abstractNumId")
             for override in children(element, "lvlOverride"):
                 if start := _value(override, "startOverride"):
-                    numbering.starts[identifier, number(attribute(override, "ilvl"), 0, 99)] = _count(start)
-        return numbering
+                    depth = number(attribute(override, "ilvl"), 0, 99)
+                    self._starts[identifier, depth] = number(start, 0, _MOST_COUNT)
 
     def label(self, identifier: str, depth: int) -> str:
         """What stands before the next item of the list: a number such as `2.1.`, or empty for a bullet."""
-        listed = self.lists.get(identifier, _List())
-        if depth not in listed.levels or depth >= _LEVELS:
+        definition = self._definitions.get(identifier, "")
+        if (definition, depth) not in self._levels:
             return ""
-        shape, text, start = listed.levels[depth]
-        for above in range(depth):  # a level that was left out counts as begun
-            listed.counts.setdefault(above, listed.levels.get(above, ("", "", 1))[2])
-        following = listed.counts[depth] + 1 if depth in listed.counts else start
-        listed.counts[depth] = self.starts.pop((identifier, depth), following)
-        listed.counts = {level: count for level, count in listed.counts.items() if level <= depth}
+        shape, text, start = self._levels[definition, depth]
+        counts = self._counts.setdefault(definition, [])
+        while len(counts) < depth:  # a level that was left out counts as begun
+            counts.append(self._levels.get((definition, len(counts)), ("", "", 1))[2])
+        following = counts[depth] + 1 if len(counts) > depth else start
+        counts[depth:] = [self._starts.pop((identifier, depth), following)]
         if shape in {"bullet", "none"}:
             return ""
-        label = re.sub(r"%([1-9])", lambda place: listed.shown(int(place[1]) - 1), text)
-        return label[:_LONGEST_LABEL_CHARS].strip()
+
+        def shown(place: re.Match[str]) -> str:
+            at = int(place[1]) - 1
+            shape, _, start = self._levels.get((definition, at), ("decimal", "", 1))
+            return _count_shown(shape, counts[at] if at < len(counts) else start)
+
+        return re.sub(r"%([1-9])", shown, text)[:_LONGEST_LABEL_CHARS].strip()
 
 
-def _count(text: str) -> int:
-    return number(text, 0, _MOST_COUNT) if text else 1
-
-
-def _roman(value: int) -> str:
-    if not 0 < value < 4000:
-        return str(value)
-    out = ""
-    for step, letters in _ROMAN:
-        out += letters * (value // step)
-        value %= step
-    return out
+def _count_shown(shape: str, count: int) -> str:
+    text = str(count)
+    if shape.endswith("Letter"):
+        text = chr(ord("a") + (count - 1) % 26) * min((count - 1) // 26 + 1, 8)
+    elif shape.endswith("Roman") and 0 < count < 4000:
+        text = ""
+        for step, letters in _ROMAN:
+            text += letters * (count // step)
+            count %= step
+    return text.upper() if shape.startswith("upper") else text
 
 
 # --- the body ---------------------------------------------------------------------------------------------------------
 
 
 class _Writer:
-    def __init__(self, styles: dict[str, _Style], numbering: _Numbering) -> None:
+    def __init__(self, styles: _Styles, numbering: _Numbering) -> None:
         self.out = Blocks()
         self.title = ""
         self._styles = styles
         self._numbering = numbering
-        self._marks: dict[tuple[str, str], str] = {}  # of notes, by kind and id, in the order of their references
+        # Of the notes that were referred to, by id: their marks, in the order of the references.
+        self._marks: dict[str, dict[str, str]] = {"footnotes": {}, "endnotes": {}}
 
     def blocks(self, container: Any) -> None:
         """Paragraphs and tables in document order, through content controls and other wrappers."""
@@ -236,37 +211,34 @@ class _Writer:
                 for box in outermost(element, frozenset({"txbxContent"}), _SKIPPED - {"txbxContent"}):
                     self.blocks(box)
                 continue
-            rows = [list(_cells(row)) for row in children(element, "tr")]
+            # Through content controls, but not into the tables inside a cell.
+            rows = [list(outermost(row, frozenset({"tc"}), _SKIPPED)) for row in children(element, "tr")]
             if len(rows) == 1 and len(rows[0]) == 1:
                 self.blocks(rows[0][0])  # a frame around paragraphs, not data
             else:
-                self.out.rows(self._rows(rows))
+                self.out.rows(self._cells(row) for row in rows)
 
     def notes(self, root: Any, kind: str) -> None:
         """Write the notes that the text refers to, or the comments."""
         self.out.chars += text_chars(root)
         notes = {attribute(note, "id"): note for note in children(root, kind[:-1])}
-        if kind == "comments":
-            lines = [(one_line(attribute(note, "author")), self._note(note)) for note in notes.values()]
-            shown = [f"{author}: {text}" if author else text for author, text in lines if text]
-        else:
-            marked = [(mark, key) for (known, key), mark in self._marks.items() if known == kind[:-1] and key in notes]
-            shown = [f"{mark} {text}" for mark, key in marked if (text := self._note(notes[key]))]
-        if shown:
-            self.out.heading(kind.capitalize(), 1)
-            for line in shown:
-                self.out.paragraph(line)
+        marks = self._marks.get(kind)
+        if marks is None:
+            authors = {key: one_line(attribute(note, "author")) for key, note in notes.items()}
+            marks = {key: f"{author}:" if author else "" for key, author in authors.items()}
+        texts = ((mark, self._joined(notes[key])) for key, mark in marks.items() if key in notes)
+        self.out.section(kind.capitalize(), 1, [f"{mark} {text}" for mark, text in texts if text])
 
-    def _note(self, note: Any) -> str:
-        paragraphs = outermost(note, frozenset({"p"}), _SKIPPED)
+    def _joined(self, container: Any) -> str:
+        """The paragraphs inside a note or a cell as one."""
+        paragraphs = outermost(container, frozenset({"p"}), _SKIPPED)
         return " ".join(filter(None, (self._text(paragraph).strip() for paragraph in paragraphs)))
 
     def _paragraph(self, element: Any) -> None:
         text = self._text(element)
         if not text.strip():
             return
-        properties = child(element, "pPr")
-        style = self._styles.get(_value(properties, "pStyle"), _Style()).with_properties(properties)
+        style = self._styles.of(element)
         label = self._numbering.label(style.numbering, style.depth) if style.numbering else ""
         if style.level:
             self.out.heading(f"{label} {text.strip()}" if label else text, style.level)
@@ -278,41 +250,26 @@ class _Writer:
         else:
             self.out.paragraph(text)
 
-    def _rows(self, rows: list[list[Any]]) -> Iterator[list[str]]:
-        """A cell over several rows is repeated in each, so that every row says what it is about."""
-        above: dict[int, str] = {}  # by column of the grid
-        for row in rows:
-            texts: list[str] = []
-            for cell in row:
-                properties = child(cell, "tcPr")
-                merge = child(properties, "vMerge")
-                if merge is None or attribute(merge, "val") == "restart":
-                    above[len(texts)] = self._note(cell)
-                span = number(_value(properties, "gridSpan"), 1, 100)
-                texts += [above.get(len(texts), ""), *[""] * (span - 1)]
-            yield texts
+    def _cells(self, row: list[Any]) -> Iterator[str | None]:
+        for cell in row:
+            properties = child(cell, "tcPr")
+            merge = child(properties, "vMerge")
+            yield self._joined(cell) if merge is None or attribute(merge, "val") == "restart" else None
+            yield from [""] * (number(_value(properties, "gridSpan"), 1, 100) - 1)
 
     def _text(self, element: Any) -> str:
         parts: list[str] = []
-        wanted = frozenset({"t", "oMath", *_CHARACTERS, *_NOTES})
-        for found in outermost(element, wanted, _SKIPPED):
+        for found in outermost(element, _TEXT, _SKIPPED):
             name = local(found)
             if _is_hidden(found):
                 continue
             if name in _NOTES:
-                parts.append(self._mark(_NOTES[name], attribute(found, "id")))
+                marks = self._marks[_NOTES[name]]
+                prefix = "e" if name == "endnoteReference" else ""
+                parts.append(marks.setdefault(attribute(found, "id"), f"[{prefix}{len(marks) + 1}]"))
             else:
                 parts.append(_CHARACTERS.get(name) or (formula(found) if name == "oMath" else found.text or ""))
         return "".join(parts)
-
-    def _mark(self, kind: str, identifier: str) -> str:
-        before = sum(1 for known, _ in self._marks if known == kind)
-        return self._marks.setdefault((kind, identifier), f"[{'' if kind == 'footnote' else 'e'}{before + 1}]")
-
-
-def _cells(row: Any) -> Iterator[Any]:
-    """The cells of a row, through content controls, but not those of tables inside its cells."""
-    return outermost(row, frozenset({"tc"}), _SKIPPED)
 
 
 def _is_hidden(element: Any) -> bool:
@@ -333,22 +290,3 @@ def formula(element: Any) -> str:
         symbol = child(element, "naryPr", "chr")
         return (attribute(symbol, "val") if symbol is not None else "∫") + text
     return f"√({text})" if name == "rad" else f"({text})" if name == "d" else text
-
-
-def write_charts(package: Package, part: str, out: Blocks) -> None:
-    """The numbers behind the charts of a part, of which the file keeps a copy (21.2): one row a category."""
-    for chart in package.related(part, "chart"):
-        title = child(chart, "chart", "title")
-        if title is not None:
-            out.paragraph(" ".join(found.text or "" for found in descendants(title, "t")))
-        series = list(descendants(chart, "ser"))
-        columns = [[" ".join(_points(child(each, "tx"))), *_points(child(each, "val"))] for each in series]
-        labels = next((found for each in series if (found := _points(child(each, "cat")))), [])
-        out.rows(zip_longest(["", *labels], *columns, fillvalue=""))
-
-
-def _points(element: Any) -> list[str]:
-    points = descendants(element, "pt") if element is not None else ()
-    texts = [(child(point, "v").text or "") if child(point, "v") is not None else "" for point in points]
-    # Fifteen digits, as programs show, not the 17 that they store.
-    return [f"{float(text):.15g}" if re.fullmatch(r"-?\d+\.\d{15,20}", text) else text for text in texts]

@@ -13,17 +13,16 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.html import decode_page, parse_page
-from openbook.parsers.packages import Package, child, children, descendants, local, open_package, resolve, stated
+from openbook.parsers.packages import Package, child, children, descendants, resolve, stated
 from openbook.records import Content, Metadata
 
-MOST_CHAPTERS = 10_000
-
 _CONTAINER = "META-INF/container.xml"
+_TABLE = "application/x-dtbncx+xml"
 _PAGES = frozenset({"application/xhtml+xml", "text/html", "text/x-oeb1-document"})
 
 
 def parse_epub(data: bytes, name: str) -> Content:
-    package = open_package(data, "an EPUB book")
+    package = Package(data, "an EPUB book")
     if _CONTAINER not in package:
         raise UnreadableFile("not an EPUB book")
     roots = (resolve("", file.get("full-path", "")) for file in descendants(package.xml(_CONTAINER), "rootfile"))
@@ -39,7 +38,7 @@ def parse_epub(data: bytes, name: str) -> Content:
         if chapter not in package:
             continue
         page = parse_page(decode_page(package.read(chapter)))
-        out.chars += page.chars
+        out.chars += page.source_chars or 0
         title = titles.get(chapter.lower(), "")
         if page.text.strip() and title and not page.headings and not page.text.lower().startswith(title.lower()):
             out.heading(title, 1)
@@ -54,17 +53,14 @@ def _chapters(root: Any, items: Mapping[str, Any], folder: str) -> list[str]:
     parts = [
         resolve(folder, item.get("href", ""))
         for item in spine
-        if item is not None and item.get("media-type", "") in _PAGES and "nav" not in item.get("properties", "").split()
+        if item is not None and item.get("media-type", "") in _PAGES and not _is_nav(item)
     ]
-    if len(parts) > MOST_CHAPTERS:
-        raise UnreadableFile(f"holds more than {MOST_CHAPTERS} chapters")
     return list(dict.fromkeys(parts))
 
 
 def _refuse_locked(package: Package, chapters: list[str]) -> None:
     """Fonts are often scrambled, which hinders nobody; a scrambled chapter cannot be read."""
-    root = package.optional_xml("META-INF/encryption.xml")
-    references = descendants(root, "CipherReference") if root is not None else ()
+    references = descendants(package.optional_xml("META-INF/encryption.xml"), "CipherReference")
     locked = {resolve("", item.get("URI", "")).lower() for item in references}
     if any(chapter.lower() in locked for chapter in chapters):
         raise UnreadableFile("locked by its publisher (DRM)")
@@ -73,31 +69,32 @@ def _refuse_locked(package: Package, chapters: list[str]) -> None:
 def _titles(package: Package, items: Mapping[str, Any], folder: str) -> dict[str, str]:
     """Part to its title in the table of contents: the first entry that leads to it. EPUB 3 first, then EPUB 2."""
     found: dict[str, str] = {}
-    by_kind = sorted(items.values(), key=lambda item: "nav" not in item.get("properties", "").split())
-    for item in by_kind:
-        is_nav = "nav" in item.get("properties", "").split()
-        if not is_nav and item.get("media-type", "") != "application/x-dtbncx+xml":
-            continue
+    navs = [item for item in items.values() if _is_nav(item)]
+    for item in [*navs, *(item for item in items.values() if item.get("media-type", "") == _TABLE)]:
         part = resolve(folder, item.get("href", ""))
         root, base = package.optional_xml(part), part.rpartition("/")[0]
-        for entry in descendants(root, "a" if is_nav else "navPoint") if root is not None else ():
-            label, link = (entry, entry) if is_nav else (child(entry, "navLabel"), child(entry, "content"))
+        entries = [(entry, entry) for entry in descendants(root, "a")]
+        entries += [(child(entry, "navLabel"), child(entry, "content")) for entry in descendants(root, "navPoint")]
+        for label, link in entries:
             if label is not None and link is not None:
                 target = resolve(base, link.get("href") or link.get("src") or "").lower()
                 found.setdefault(target, one_line("".join(label.itertext())))
     return found
 
 
+def _is_nav(item: Any) -> bool:
+    return "nav" in item.get("properties", "").split()
+
+
 def _metadata(root: Any) -> tuple[str, Metadata]:
     """What `dc:` elements state. The date is of the book's text where it says so, else of its publication."""
-    stating = [(local(element), element) for element in child(root, "metadata").iter()] if len(root) else []
-    texts = [(name, (element.text or "").strip()) for name, element in stating]
-    modified = [
-        element.text for name, element in stating if name == "meta" and element.get("property") == "dcterms:modified"
-    ]
-    dates = [*modified, *(text for name, text in texts if name == "date"), ""]
-    languages = [*(text for name, text in texts if name == "language"), ""]
-    authors = [text for name, text in texts if name == "creator"]
-    return next((one_line(text) for name, text in texts if name == "title"), ""), stated(
-        authors, dates[0] or "", languages[0]
-    )
+    head = child(root, "metadata")
+    modified = [meta for meta in children(head, "meta") if meta.get("property") == "dcterms:modified"]
+
+    title, language, date = (next(descendants(head, name), None) for name in ("title", "language", "date"))
+    authors = [_text(creator) for creator in descendants(head, "creator")]
+    return one_line(_text(title)), stated(authors, _text(modified[0] if modified else date), _text(language))
+
+
+def _text(element: Any) -> str:
+    return (element.text or "").strip() if element is not None else ""

@@ -12,6 +12,7 @@ from openbook.records import Metadata, MetadataValue
 
 LONGEST_BLOCK_CHARS = 65_536
 _DEEPEST = 4
+_MOST_BRACKETS = 500
 _LONGEST_KEY_CHARS = 64
 
 _SYNONYMS = {
@@ -21,6 +22,10 @@ _SYNONYMS = {
 }
 _LABELS = re.compile(r"^[ \t\"']*access[-_ ]labels\b", re.MULTILINE | re.IGNORECASE)
 _OPENING = re.compile(r"(---|\+\+\+)[ \t]*\n")
+_ENDS = {
+    "---": re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE),
+    "+++": re.compile(r"^\+\+\+[ \t]*$", re.MULTILINE),
+}
 _FIELD = re.compile(r"([A-Z][\w-]{0,40}):(?:[ \t]+(\S.*))?$")
 _RST_FIELD = re.compile(r":([A-Za-z][\w -]{0,40}):(?:[ \t]+(\S.*))?$")
 
@@ -40,22 +45,23 @@ def front_matter(text: str) -> tuple[Metadata, int]:
         UnreadableFile: labels that cannot be read.
 
     """
-    opening = _OPENING.match(text)
-    end = _block_end(text, opening) if opening else None
-    if opening is None or end is None:
-        _refuse_labels_in_what_is_no_block(text)
+    top = text.lstrip("\ufeff \t\n")
+    opening = _OPENING.match(top)
+    if opening is None:
         return (), 0
-    block = text[opening.end() : end.start()]
-    found = _toml(block) if text.startswith("+") else _yaml(block)
-    fields = list(_flat(found)) if found is not None else []
-    # Twice, empty or inside another field: nobody can tell what was meant.
+    end = _ENDS[opening[1]].search(top, opening.end())
+    block = top[opening.end() : end.start() if end else len(top)]
+    fields: list[tuple[str, object]] = []
+    if end and end.end() <= LONGEST_BLOCK_CHARS and len(top) == len(text):
+        fields = list(_flat(_toml(block) if opening[1] == "+++" else _yaml(block)))
+    # Twice, empty, inside another field, or in what is no block: nobody can tell what was meant.
     if len(_LABELS.findall(block)) > sum(key_name(name) == LABEL_KEY and value is not None for name, value in fields):
-        raise UnreadableFile("its front matter names labels and cannot be read")
-    if found is None:
-        return (), 0
-    kept = normalised(_first_of_each(fields))
-    begin = min(end.end() + 1, len(text)) if _is_whole(fields) else 0
-    return _with_synonyms(kept), begin
+        raise UnreadableFile(
+            "its front matter names labels and cannot be read: it must begin on the first line, be closed, name them "
+            f"once and have at most {LONGEST_BLOCK_CHARS:,} characters"
+        )
+    begin = min(end.end() + 1, len(text)) if end and fields and _is_whole(fields) else 0
+    return make_metadata(fields), begin
 
 
 def header_fields(text: str) -> Metadata:
@@ -93,42 +99,27 @@ def _with_synonyms(metadata: Metadata) -> Metadata:
     return normalised(fields)
 
 
-def _block_end(text: str, opening: re.Match[str]) -> re.Match[str] | None:
-    fence = {"---": r"(?:---|\.\.\.)", "+++": r"\+\+\+"}[opening[1]]
-    return re.compile(rf"^{fence}[ \t]*$", re.MULTILINE).search(text, opening.end(), LONGEST_BLOCK_CHARS)
-
-
-def _refuse_labels_in_what_is_no_block(text: str) -> None:
-    """A block that is not closed, is too long or does not begin on the first line is text; its labels would be lost."""
-    top = text.lstrip("\ufeff \t\n")
-    opening = _OPENING.match(top)
-    if opening is None:
-        return
-    end = re.compile(r"^(?:---|\.\.\.|\+\+\+)[ \t]*$", re.MULTILINE).search(top, opening.end())
-    if _LABELS.search(top, opening.end(), end.start() if end else len(top)):
-        raise UnreadableFile(
-            "its front matter names labels and cannot be read: it must begin on the first line, be closed and have at "
-            f"most {LONGEST_BLOCK_CHARS:,} characters"
-        )
-
-
-def _toml(block: str) -> Mapping[Any, Any] | None:
+def _toml(block: str) -> Mapping[Any, Any]:
+    """Empty where it is none."""
     import tomllib
 
     try:
         return tomllib.loads(block)
     except (ValueError, RecursionError):
-        return None
+        return {}
 
 
-def _yaml(block: str) -> Mapping[Any, Any] | None:
+def _yaml(block: str) -> Mapping[Any, Any]:
+    """Empty where it is none, or no mapping."""
     import yaml
 
+    if block.count("[") + block.count("{") > _MOST_BRACKETS:  # the library's time grows with the square of their depth
+        return {}
     try:
         value = yaml.load(block, _yaml_loader())  # noqa: S506  a safe loader, made narrower
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError):
-        return None
-    return value if isinstance(value, dict) and value else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _yaml_loader() -> Any:

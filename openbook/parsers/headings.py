@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from openbook.parsers.characters import one_line
 from openbook.records import HeadingMark
 
-_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+_RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")  # a line of one punctuation character
 _NO_TITLE = re.compile(r"[-*+>|]|\d{1,9}[.)][ \t]|    |\t")  # a list, a quote, a table or code, not a title
+_ATX = re.compile(r" {0,3}(#{1,6})((?:[ \t].*)?)$")
+_CLOSING = re.compile(r"(?:^|[ \t])#+[ \t]*$")
+_UNDERLINE = re.compile(r" {0,3}(?:(=)=*|-+)[ \t]*$")
+_FRONT_MATTER_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
-_ASCIIDOC_FENCE = re.compile(r"(-{4,}|={4,}|\.{4,}|\*{4,}|_{4,}|`{3,})(?=\w*[ \t]*$)")
 _DEFINITION = re.compile(
     r"\s*(?:[\w@]+(?:\([^()]*\))?\s+){0,5}?(?:class|def|fn|func|function|fun|interface|struct|enum|trait|impl|module|"
     r"namespace|type|sub|message|service|resource|table|view|procedure)\s+[\w$.:]+"
@@ -21,7 +24,6 @@ _DEFINITION = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_CODE_LINE_CHARS = 400  # what is longer was not written by a person
-_MOST_DEFINITIONS = 20_000
 _LINK = re.compile(r"!?\[([^\[\]]*)\](?:\([^()]*\)|\[[^\[\]]*\])")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _ANCHOR = re.compile(r"\{#[^{}]*\}\s*$")
@@ -29,28 +31,18 @@ _ROLE = re.compile(r":[A-Za-z][\w:+.-]*:(?=`)")
 _TARGET = re.compile(r"\s*<[^<>]*>`_*")
 
 
-def markdown_headings(text: str, mark: str = "#") -> tuple[HeadingMark, ...]:
-    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place.
-
-    AsciiDoc marks headings by `=` and fences by four hyphens or more.
-    """
-    return tuple(_markdown_headings(text, _front_matter_end(text), mark))
+def markdown_headings(text: str) -> tuple[HeadingMark, ...]:
+    """ATX (`# Title`) and setext (underlined) headings outside fenced code and a block of front matter left in place."""
+    return tuple(_markdown_headings(text))
 
 
-def _front_matter_end(text: str) -> int:
-    if not text.startswith("---\n"):
-        return 0
-    end = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE).search(text, 4, 65_536)
-    return end.end() if end else 0
-
-
-def _markdown_headings(text: str, begin: int, mark: str) -> Iterator[HeadingMark]:
-    fences = _FENCE if mark == "#" else _ASCIIDOC_FENCE
+def _markdown_headings(text: str) -> Iterator[HeadingMark]:
+    front_matter = _FRONT_MATTER_END.search(text, 4, 65_536) if text.startswith("---\n") else None
     fence = ""
     above, above_start = "", 0  # a paragraph of one line, which an underline would make a heading
     alone = True  # the line before is blank, so the next line begins a paragraph
-    for start, line in _lines(text, begin):
-        opening = fences.match(line)
+    for start, line in _lines(text, front_matter.end() if front_matter else 0):
+        opening = _FENCE.match(line)
         if fence:
             if opening and opening[1].startswith(fence) and not line.strip().strip(fence[0]):
                 fence = ""
@@ -58,36 +50,16 @@ def _markdown_headings(text: str, begin: int, mark: str) -> Iterator[HeadingMark
         if opening and not ("`" in line[opening.end() :] and opening[1][0] == "`"):
             fence, above, alone = opening[1], "", True
             continue
-        level = _setext_level(line)
-        if above and level:
-            yield HeadingMark(above_start, level, markdown_title(above))
+        underline = _UNDERLINE.match(line)
+        if above and underline:
+            yield HeadingMark(above_start, 1 if underline[1] == "=" else 2, markdown_title(above))
             above, alone = "", True
             continue
-        atx = _atx(line, mark)
-        if atx and atx[1]:
-            yield HeadingMark(start, atx[0], atx[1])
+        atx = _ATX.match(line)
+        if atx and (title := markdown_title(_CLOSING.sub("", atx[2]))):
+            yield HeadingMark(start, len(atx[1]), title)
         above, above_start = (line, start) if alone and not atx and not _NO_TITLE.match(line) else ("", 0)
         alone = not line.strip() or atx is not None
-
-
-def _atx(line: str, mark: str) -> tuple[int, str] | None:
-    """Level and title of `## Title ##`, else None."""
-    stripped = line.lstrip(" ")
-    marks = len(stripped[:7]) - len(stripped[:7].lstrip(mark))
-    if len(line) - len(stripped) > 3 or not 1 <= marks <= 6 or stripped[marks : marks + 1] not in {"", " ", "\t"}:
-        return None
-    title = stripped[marks:].strip()
-    bare = title.rstrip(mark)
-    return marks, markdown_title(bare if not bare or bare[-1] in " \t" else title)
-
-
-def _setext_level(line: str) -> int:
-    mark = line.rstrip()
-    indent = len(mark) - len(mark.lstrip(" "))
-    mark = mark[indent:]
-    if indent > 3 or not mark or mark.strip(mark[0]):
-        return 0
-    return {"=": 1, "-": 2}.get(mark[0], 0)
 
 
 def markdown_title(line: str) -> str:
@@ -108,8 +80,6 @@ def definition_headings(text: str) -> tuple[HeadingMark, ...]:
             indents.pop()
         indents.append(indent)
         found.append(HeadingMark(start, len(indents), one_line(definition[0].strip().rstrip(":"))))
-        if len(found) == _MOST_DEFINITIONS:
-            break
     return tuple(found)
 
 
@@ -123,45 +93,28 @@ def underlined_headings(text: str, *, exact: bool = False) -> tuple[HeadingMark,
     found: list[HeadingMark] = []
     taken = -1  # lines up to here belong to a heading already
     for i in range(len(lines) - 1):
-        start, line = lines[i]
-        mark = _rule(lines[i + 1][1])
-        if i <= taken or not mark or not line.strip() or _rule(line):
+        (start, line), (_, below) = lines[i], lines[i + 1]
+        rule = _RULE.fullmatch(below)
+        if i <= taken or not rule or not line.strip() or _RULE.fullmatch(line):
             continue
-        over = i > 0 and i - 1 > taken and lines[i - 1][1].rstrip() == lines[i + 1][1].rstrip()
-        above = lines[i - 1][1].strip() if i > 0 else ""
-        if not over and (line[0] in " \t" or (above and not above.startswith("..") and i - 1 != taken)):
-            continue
-        if not _long_enough(line.strip(), lines[i + 1][1].rstrip(), exact and not over):
-            continue
-        level = levels.setdefault((mark, over), len(levels) + 1)
-        found.append(HeadingMark(lines[i - 1][0] if over else start, level, rst_title(line)))
-        taken = i + 1
-    return tuple(mark for mark in found if mark.title)
-
-
-def _rule(line: str) -> str:
-    """The character of a line that is one punctuation character repeated, else an empty string."""
-    line = line.rstrip()
-    return line[0] if len(line) > 1 and line[0] in _PUNCTUATION and not line.strip(line[0]) else ""
-
-
-def _long_enough(title: str, rule: str, exact: bool) -> bool:
-    if exact:
-        return len(title) > 2 and abs(len(rule) - len(title)) <= 1
-    return len(rule) >= len(title) or len(rule) >= 4
+        title, underline = line.strip(), below.rstrip()
+        above_start, above = lines[i - 1] if i > 0 else (0, "")
+        over = i - 1 > taken and above.rstrip() == underline
+        if over or not exact:
+            is_long_enough = len(underline) >= min(len(title), 4)
+        else:
+            is_long_enough = len(title) > 2 and abs(len(underline) - len(title)) <= 1
+        in_paragraph = line[0] in " \t" or (above.strip() and not above.strip().startswith("..") and i - 1 != taken)
+        if is_long_enough and (over or not in_paragraph) and (shown := rst_title(line)):
+            level = levels.setdefault((rule[1], over), len(levels) + 1)
+            found.append(HeadingMark(above_start if over else start, level, shown))
+            taken = i + 1
+    return tuple(found)
 
 
 def rst_title(line: str) -> str:
     title = _TARGET.sub("`", _ROLE.sub("", one_line(line)))
     return title.replace("`", "").replace("**", "").strip().strip("*").strip()
-
-
-def header_title(text: str) -> str:
-    """`Title:` of a block of mail-like header lines at the top, as in Python's enhancement proposals."""
-    block = text[:4096].split("\n\n", 1)[0].split("\n")
-    if len(block) < 2 or not all(re.match(r"[A-Z][\w-]{0,30}:|[ \t]", line) for line in block):
-        return ""
-    return next((one_line(line[6:]) for line in block if line.startswith("Title:")), "")
 
 
 def _lines(text: str, begin: int) -> Iterator[tuple[int, str]]:

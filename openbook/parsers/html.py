@@ -7,46 +7,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.blocks import MOST_DEPTH
+from openbook.parsers.blocks import MOST_DEPTH, Text
 from openbook.parsers.characters import clean, decode, one_line
 from openbook.parsers.packages import number, stated
 from openbook.parsers.text import text_content
-from openbook.records import Content, HeadingMark, Metadata
+from openbook.records import Content, HeadingMark
 
-MOST_EVENTS = 20_000_000
 MOST_TABLES = 100  # inside one another
 
+_LISTS = frozenset({"ul", "ol"})
+_CELLS = frozenset({"td", "th"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_DROPPED = frozenset({
-    "annotation", "audio", "button", "canvas", "datalist", "iframe", "nav", "noscript", "object", "script", "select",
-    "style", "svg", "template", "textarea", "title", "video",
-})  # fmt: skip
-_DROPPED_NAMES = frozenset({  # of classes and ids
-    "headerlink", "mw-editsection", "linenos", "anchor-link", "mw-jump-link", "mw-portlet", "noprint",
-    "breadcrumb", "breadcrumbs", "navheader", "navfooter", "toctree-l1", "cc-window", "cookie-banner", "cookie-consent",
-    "cookie-notice", "cookieconsent", "cookie-law-info-bar", "cybotcookiebotdialog", "onetrust-consent-sdk",
-})  # fmt: skip
-_BLOCKS = frozenset({
-    *_HEADINGS,
-    "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "fieldset", "figure",
-    "footer", "form", "header", "hr", "main", "ol", "p", "pre", "section", "table", "ul",
-})  # fmt: skip
-_LINES = frozenset(
-    {"caption", "dt", "figcaption", "legend", "li", "optgroup", "option", "rp", "summary", "tr", "td", "th"}
+_DROPPED = frozenset(
+    "annotation audio button canvas datalist iframe nav noscript object script select style svg template textarea title "
+    "video".split()
 )
+_DROPPED_NAMES = frozenset(  # of classes and ids
+    "headerlink mw-editsection linenos anchor-link mw-jump-link mw-portlet noprint breadcrumb breadcrumbs navheader "
+    "navfooter toctree-l1 cc-window cookie-banner cookie-consent cookie-notice cookieconsent cookie-law-info-bar "
+    "cybotcookiebotdialog onetrust-consent-sdk".split()
+)
+_BLOCKS = frozenset(_HEADINGS) | frozenset(
+    "address article aside blockquote body center dd details div dl fieldset figure footer form header hr main ol p pre "
+    "section table ul".split()
+)
+_LINES = frozenset("caption dt figcaption legend li optgroup option rp summary tr td th".split())
 _DECLARED = re.compile(
     rb"""<(?:meta|\?xml)\b[^<>]{0,256}?(?:charset|encoding)\s{0,4}=\s{0,4}["']?([\w.:-]{2,40})""", re.I
 )
 # Which `<meta>` says what, the better first: modified before published.
 _META_DATES = (
-    "article:modified_time", "og:updated_time", "dcterms.modified", "last-modified", "article:published_time",
-    "dcterms.created", "dcterms.issued", "dcterms.date", "dc.date", "date", "pubdate",
-)  # fmt: skip
-_META_AUTHORS = ("author", "dc.creator", "dcterms.creator", "article:author")
+    "article:modified_time dcterms.modified last-modified article:published_time dcterms.created dc.date date".split()
+)
+_META_AUTHORS = ("author", "dc.creator", "article:author")
+_ADDRESSES = ("http://", "https://", "//")
 # In XHTML `<title/>` is closed; to a parser of HTML it is open to the end of the file.
 _SELF_CLOSED = re.compile(
     r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[A-Za-z][A-Za-z0-9]{0,15})"
@@ -57,17 +55,6 @@ _SPACES = re.compile(r"[ \t\n\xa0]+")
 _INVISIBLE = str.maketrans("", "", "\xad\u200b\ufeff")  # soft hyphens and the like would hide words from a search
 _LONGEST_CELL_CHARS = 800  # what is longer lays out a page and holds no data
 _MOST_LINES_IN_CELL = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a page shows and says about itself; `title` is empty where it states none."""
-
-    text: str
-    headings: tuple[HeadingMark, ...]
-    title: str
-    metadata: Metadata
-    chars: int  # of text between the tags, dropped text too
 
 
 def parse_html(data: bytes, name: str) -> Content:
@@ -83,8 +70,13 @@ def decode_page(data: bytes) -> str:
     return clean(decode(data, declared[1].decode("ascii") if declared else ""))
 
 
-def parse_page(source: str) -> Page:
-    """Raises UnreadableFile."""
+def parse_page(source: str) -> Content:
+    """What a page shows, and what it says about itself; `source_chars` counts the text between the tags.
+
+    Raises:
+        UnreadableFile: it is nothing that a parser of HTML can read.
+
+    """
     from lxml import etree
 
     if source.lstrip("\ufeff \t\n").startswith("<?xml"):
@@ -97,50 +89,21 @@ def parse_page(source: str) -> Page:
         parser.feed(source.encode())
         parser.close()
     except (etree.LxmlError, AssertionError) as error:
-        raise UnreadableFile("not readable as HTML" if target.events else "holds no text") from error
-    authors = [target.meta[key] for key in _META_AUTHORS if _is_name(target.meta.get(key, ""))][:1]
-    date = next((target.meta[key] for key in _META_DATES if target.meta.get(key)), "")
-    language = target.meta.get("content-language", "")
-    out = target.finish()
-    metadata = stated(authors, date, target.language or target.meta.get("dc.language", "") or language)
-    return Page(out.text, tuple(out.headings), one_line("".join(target.title)), metadata, target.chars)
-
-
-def _is_name(author: str) -> bool:
-    """Some pages put the address of the author's page there."""
-    return bool(author.strip()) and not author.startswith(("http://", "https://", "//"))
-
-
-@dataclass(slots=True)
-class _Text:
-    """Text in the making. `gap` is how many newlines must stand before what follows; -1 stands for a space."""
-
-    parts: list[str] = field(default_factory=list)
-    length: int = 0
-    gap: int = 0
-    headings: list[HeadingMark] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "".join(self.parts)
-
-    def put(self, body: str) -> int:
-        """Write `body`; the offset where it begins."""
-        before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
-        self.parts += (before, body)
-        start = self.length + len(before)
-        self.length = start + len(body)
-        self.gap = 0
-        return start
-
-    def need(self, gap: int) -> None:
-        self.gap = max(self.gap, gap)
+        raise UnreadableFile("not readable as HTML" if source.strip() else "holds no text") from error
+    said = target.meta
+    # Some pages put the address of the author's page there.
+    authors = [said[key] for key in _META_AUTHORS if said.get(key) and not said[key].startswith(_ADDRESSES)]
+    date = next((said[key] for key in _META_DATES if said.get(key)), "")
+    language = target.language or said.get("dc.language", "") or said.get("content-language", "")
+    out, title = target.finish(), one_line("".join(target.title))
+    metadata = stated(authors[:1], date, language)
+    return Content(out.text, "text/html", title, (), tuple(out.headings), target.chars, metadata)
 
 
 @dataclass(slots=True)
 class _Table:
-    outer: _Text
-    row: list[tuple[_Text, int, int]] = field(default_factory=list)  # cells with the rows and columns that they take
+    outer: Text
+    row: list[tuple[Text, int, int]] = field(default_factory=list)  # cells with the rows and columns that they take
     above: dict[int, tuple[str, int]] = field(default_factory=dict)  # by column: text and how many rows still have it
 
 
@@ -151,12 +114,11 @@ class _PageTarget:
         self.title: list[str] = []
         self.meta: dict[str, str] = {}
         self.language = ""
-        self.chars = self.events = 0
+        self.chars = 0
         self._drops_footer = drops_footer
         self._hidden = 0  # how many elements deep inside a dropped one
-        self._titles = 0
         self._in_title = False
-        self._out = _Text()
+        self._out = Text()
         self._tables: list[_Table] = []
         self._lists: list[int] = []  # of each open list how many items it has counted; -1: it has bullets
         self._marker = ""  # of a list item that has no text yet
@@ -164,12 +126,8 @@ class _PageTarget:
         self._heading: tuple[str, int] | None = None  # the open heading's tag, and how many parts stand before it
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        self.events += 1
-        if self.events > MOST_EVENTS:
-            raise UnreadableFile("holds too many elements")
         if tag == "title":
-            self._titles += 1
-            self._in_title = self._titles == 1
+            self._in_title = not self.title  # the first; pictures have others
         elif tag == "meta":
             named = attributes.get("name") or attributes.get("property") or attributes.get("http-equiv") or ""
             self.meta.setdefault(named.lower(), attributes.get("content", ""))
@@ -177,22 +135,24 @@ class _PageTarget:
             self.language = attributes.get("lang") or attributes.get("xml:lang") or ""
         if self._hidden or _is_dropped(tag, attributes) or (tag == "footer" and self._drops_footer):
             self._hidden += 1
+        elif self._pre is not None:
+            self._pre += ["\n"] if tag == "br" else []
         elif tag == "br":
-            self._line_break()
-        elif self._pre is None:
+            self._break(2 if self._out.gap == 1 else 1)
+        else:
             self._start_block(tag, attributes)
 
     def _start_block(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag in _BLOCKS or tag in _LINES:
-            self._break(1 if tag in _LINES or (tag in {"ul", "ol"} and self._lists) else 2)
-        if tag in {"ul", "ol"}:
+            self._break(1 if tag in _LINES or (tag in _LISTS and self._lists) else 2)
+        if tag in _LISTS:
             self._lists.append(0 if tag == "ol" else -1)
         elif tag == "li":
-            counts = bool(self._lists) and self._lists[-1] >= 0
-            if counts:
+            self._marker = "- "
+            if self._lists and self._lists[-1] >= 0:
                 self._lists[-1] += 1
-            indent = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0)
-            self._marker = indent + (f"{self._lists[-1]}. " if counts else "- ")
+                self._marker = f"{self._lists[-1]}. "
+            self._marker = "  " * max(min(len(self._lists), MOST_DEPTH) - 1, 0) + self._marker
         elif tag == "pre":
             self._pre = []
         elif tag in _HEADINGS:
@@ -201,37 +161,37 @@ class _PageTarget:
             if len(self._tables) == MOST_TABLES:
                 raise UnreadableFile(f"holds more than {MOST_TABLES} tables inside one another")
             self._tables.append(_Table(self._out))
-        elif tag in {"td", "th"} and self._tables:
-            spans = (number(attributes.get(name, ""), 1, 1000) for name in ("rowspan", "colspan"))
-            self._out, self._marker = _Text(), ""
-            self._tables[-1].row.append((self._out, *spans))  # type: ignore[arg-type]  # there are two
+        elif tag in _CELLS and self._tables:
+            rows, columns = (number(attributes.get(name, ""), 1, 1000) for name in ("rowspan", "colspan"))
+            self._out, self._marker = Text(), ""
+            self._tables[-1].row.append((self._out, rows, columns))
 
     def end(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
         if self._hidden:
             self._hidden -= 1
-        elif tag == "pre" and self._pre is not None:
-            self._end_pre()
         elif self._pre is None:
             self._end_block(tag)
+        elif tag == "pre":
+            self._end_pre()
 
     def _end_block(self, tag: str) -> None:
         if self._heading and tag == self._heading[0]:
             self._end_heading()
-        if tag in {"td", "th"} and self._tables:
-            self._out = self._tables[-1].outer
-        elif tag == "tr" and self._tables:
-            self._end_row(self._tables[-1])
-        elif tag == "table" and self._tables:
-            self._end_row(self._tables[-1])
-            self._out = self._tables.pop().outer
-        if tag in {"ul", "ol"} and self._lists:
+        if self._tables:
+            if tag in _CELLS:
+                self._out = self._tables[-1].outer
+            elif tag in {"tr", "table"}:
+                self._end_row(self._tables[-1])
+            if tag == "table":
+                self._tables.pop()
+        if tag in _LISTS and self._lists:
             self._lists.pop()
         if tag in {"li", "dt"}:
             self._marker, self._out.gap = "", 1  # items stay close together even where their text stands in paragraphs
         elif tag in _BLOCKS:
-            self._break(1 if tag in {"ul", "ol"} and self._lists else 2)
+            self._break(1 if tag in _LISTS and self._lists else 2)
         elif tag in _LINES:
             self._break(1)
 
@@ -256,7 +216,7 @@ class _PageTarget:
     def close(self) -> None:
         pass
 
-    def finish(self) -> _Text:
+    def finish(self) -> Text:
         self._end_pre()
         self._end_heading()
         while self._tables:
@@ -271,16 +231,10 @@ class _PageTarget:
         if not self._marker:  # the text of a list item begins on the line of its marker
             self._out.need(gap)
 
-    def _line_break(self) -> None:
-        if self._pre is not None:
-            self._pre.append("\n")
-        else:
-            self._break(2 if self._out.gap == 1 else 1)
-
     def _end_pre(self) -> None:
         body = clean("".join(self._pre or ())).strip("\n").rstrip()
         self._pre = None
-        if body.strip():
+        if body:
             self._put(body)
             self._break(2)
 
@@ -289,10 +243,9 @@ class _PageTarget:
             return
         (tag, before), out = self._heading, self._out
         self._heading = None
-        title = one_line("".join(out.parts[before:]))
-        if title and before <= len(out.parts):
-            written = "".join(out.parts[before:])
-            start = out.length - len(written) + len(written) - len(written.lstrip("\n "))
+        written = "".join(out.parts[before:])
+        if title := one_line(written):
+            start = out.length - len(written.lstrip("\n "))
             out.headings.append(HeadingMark(start, _HEADINGS[tag], title))
 
     def _end_row(self, table: _Table) -> None:
@@ -303,8 +256,7 @@ class _PageTarget:
             for cell, _, _ in cells:
                 if cell.length:
                     out.need(2)
-                    start = out.put(cell.text)
-                    out.headings += [replace(mark, start=start + mark.start) for mark in cell.headings]
+                    out.put_marked(cell.text, cell.headings)
             out.need(2)
             return
         row: list[str] = []
@@ -316,16 +268,14 @@ class _PageTarget:
             row += [text, *[""] * (columns - 1)]
         if cells:
             _repeat(table, row)
-        line = " | ".join(row).rstrip(" |") if any(row) else ""
-        if line:
+        if line := " | ".join(row).rstrip(" |"):
             self._break(1)
             self._put(line)
             self._break(1)
 
 
-def _lays_out(cell: _Text) -> bool:
-    text = cell.text
-    return bool(cell.headings) or cell.length > _LONGEST_CELL_CHARS or text.count("\n") > _MOST_LINES_IN_CELL
+def _lays_out(cell: Text) -> bool:
+    return bool(cell.headings) or cell.length > _LONGEST_CELL_CHARS or cell.text.count("\n") > _MOST_LINES_IN_CELL
 
 
 def _repeat(table: _Table, row: list[str]) -> None:

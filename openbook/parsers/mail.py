@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from io import BytesIO
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers import parse_bytes
+from openbook.parsers import DEEPEST_ATTACHMENT, parse_bytes
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import make_metadata
+from openbook.parsers.html import decode_page, parse_page
 from openbook.records import Content
 
 MOST_ATTACHMENTS = 200
 MOST_PARTS = 2_000
-MOST_MESSAGES = 100_000
 _LONGEST_HEADER_CHARS = 2_000
 _LONGEST_RAW_CHARS = 20_000
 _WORD = re.compile(r"=\?[^?\s]{1,40}\?[bBqQ]\?[^?\s]*\?=")
@@ -55,11 +55,7 @@ def parse_mail(data: bytes, name: str, depth: int = 0) -> Content:
         else:
             _add_body(_part_text(part), part.get_content_type() == "text/html", out)
     _add_attachments(((_file_name(part), _payload(part)) for part in attached), depth, out)
-    metadata = make_metadata((key, head[field]) for key, field in _HEAD_FIELDS.items())
-    return out.content("message/rfc822", head["Subject"] or title_from_name(name), name, metadata)
-
-
-_HEAD_FIELDS = {"author": "From", "to": "To", "cc": "Cc", "date": "Date"}
+    return _ended(out, head, head["Date"], "message/rfc822", name)
 
 
 def parse_mailbox(data: bytes, name: str) -> Content:
@@ -67,8 +63,6 @@ def parse_mailbox(data: bytes, name: str) -> Content:
     found = list(_FROM_LINE.finditer(data))
     if not found:
         raise UnreadableFile("not a mailbox")
-    if len(found) > MOST_MESSAGES:
-        raise UnreadableFile(f"holds {len(found)} messages, over the limit of {MOST_MESSAGES}")
     out = Blocks()
     ends = [*(mark.start() for mark in found[1:]), len(data)]
     for mark, end in zip(found, ends, strict=True):
@@ -77,15 +71,11 @@ def parse_mailbox(data: bytes, name: str) -> Content:
         except UnreadableFile as error:
             out.paragraph(f"(a message is not read: {error})")
         else:
-            out.heading(content.title, 1)
-            out.include(content.text, content.headings, deeper=1)
-            out.chars += content.source_chars or 0
+            _add_content(content.title, content, out)
     return out.content("application/mbox", title_from_name(name), name)
 
 
 def _add_body(text: str, is_html: bool, out: Blocks) -> None:
-    from openbook.parsers.html import parse_page
-
     out.chars += len(text)
     if not is_html:
         out.include(text)
@@ -94,7 +84,7 @@ def _add_body(text: str, is_html: bool, out: Blocks) -> None:
         out.include(page.text, page.headings)
 
 
-def _add_attachments(attached: Iterable[tuple[str, bytes]], depth: int, out: Blocks) -> None:
+def _add_attachments(attached: Iterable[tuple[str, bytes | Content]], depth: int, out: Blocks) -> None:
     """What each attached file holds under a heading of its own; else why it is not read."""
     for number, (raw_name, data) in enumerate(attached):
         if number >= MOST_ATTACHMENTS:
@@ -102,13 +92,22 @@ def _add_attachments(attached: Iterable[tuple[str, bytes]], depth: int, out: Blo
             return
         name = one_line(raw_name) or "without a name"
         try:
-            content = parse_bytes(data, name, depth + 1)
+            content = data if isinstance(data, Content) else parse_bytes(data, name, depth + 1)
         except UnreadableFile as error:
             out.paragraph(f"Attachment: {name} (not read: {error})")
-            continue
-        out.heading(f"Attachment: {name}", 1)
-        out.include(content.text, content.headings, deeper=1)
-        out.chars += content.source_chars or len(content.text)
+        else:
+            _add_content(f"Attachment: {name}", content, out)
+
+
+def _add_content(title: str, content: Content, out: Blocks) -> None:
+    out.heading(title, 1)
+    out.include(content.text, content.headings, deeper=1)
+    out.chars += content.source_chars or len(content.text)
+
+
+def _ended(out: Blocks, head: Mapping[str, str], date: object, media_type: str, name: str) -> Content:
+    fields = [("author", head["From"]), ("to", head["To"]), ("cc", head["Cc"]), ("date", date)]
+    return out.content(media_type, head["Subject"] or title_from_name(name), name, make_metadata(fields))
 
 
 # --- MIME -------------------------------------------------------------------------------------------------------------
@@ -147,8 +146,7 @@ def _file_name(part: Message) -> str:
         name = header_text(part.get_filename() or "")
     except (ValueError, LookupError, TypeError):
         name = ""
-    endings = {"text/calendar": ".ics", "text/csv": ".csv", "text/markdown": ".md", "text/x-vcard": ".vcf"}
-    return name or f"attachment{endings.get(part.get_content_type(), '')}"
+    return name
 
 
 def _payload(part: Message) -> bytes:
@@ -210,31 +208,31 @@ def parse_outlook(data: bytes, name: str, depth: int = 0) -> Content:
 def _outlook_message(message: _Properties, name: str, depth: int) -> Content:
     address, sender = message.text(0x5D01) or message.text(0x0C1F), message.text(0x0C1A)
     sender = f"{sender} <{address}>" if "@" in address and address not in sender else sender or address
-    to, cc, subject, sent = message.text(0x0E04), message.text(0x0E03), message.text(0x0037), message.sent()
-    date = f"{sent:%Y-%m-%d %H:%M} UTC" if sent else ""
+    sent = message.sent()
+    head = {
+        "From": sender, "To": message.text(0x0E04), "Cc": message.text(0x0E03),
+        "Date": f"{sent:%Y-%m-%d %H:%M} UTC" if sent else "", "Subject": message.text(0x0037),
+    }  # fmt: skip
     out = Blocks()
-    head = {"From": sender, "To": to, "Cc": cc, "Date": date, "Subject": subject}
     out.lines(f"{key}: {one_line(value)}" for key, value in head.items() if value)
     plain, html = message.text(0x1000), message.stream("10130102")
     if plain.strip() or not html:
         _add_body(plain, False, out)
     else:
-        from openbook.parsers.html import decode_page
-
         _add_body(decode_page(html), True, out)
+    _add_attachments(_outlook_attachments(message, depth), depth, out)
+    return _ended(out, head, sent, "application/vnd.ms-outlook", name)
+
+
+def _outlook_attachments(message: _Properties, depth: int) -> Iterator[tuple[str, bytes | Content]]:
     for attached in message.attachments():
         title = attached.text(0x3707) or attached.text(0x3704) or attached.text(0x3001)
         inner = attached.message()
-        if inner is None:
-            _add_attachments([(title, attached.stream("37010102"))], depth, out)
-        elif depth >= 3:
-            out.paragraph(f"Attachment: {one_line(title)} (not read: too many inside one another)")
-        else:
+        if inner is not None and depth < DEEPEST_ATTACHMENT:
             content = _outlook_message(inner, title, depth + 1)
-            out.heading(f"Attachment: {content.title}", 1)
-            out.include(content.text, content.headings, deeper=1)
-    metadata = make_metadata([("author", sender), ("to", to), ("cc", cc), ("date", sent)])
-    return out.content("application/vnd.ms-outlook", subject or title_from_name(name), name, metadata)
+            yield content.title, content
+        else:
+            yield title, b"" if inner else attached.stream("37010102")
 
 
 class _Properties:

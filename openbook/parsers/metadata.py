@@ -8,17 +8,19 @@ they stand: left out, they would show the document to everyone.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 import os
 import re
-import stat
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from pathlib import Path, PurePosixPath
 
+from openbook.codec import unique_keys
 from openbook.errors import UnreadableFile
 from openbook.records import Metadata, MetadataValue, canonical_json
 
@@ -88,68 +90,31 @@ def sidecar_of(path: Path) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Metadata:
-    """What the sidecar at `path` says.
+    """What the sidecar at `path` says. A link is not followed: it would bring text from outside into the knowledge base.
 
     Raises:
         UnreadableFile: it cannot be read or says what a document cannot have; the text is the reason.
 
     """
-    from openbook.parsers import os_reason
+    from openbook.parsers import file_bytes  # late: that module imports this one
 
+    kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
-        data = _read_bounded(path)
-        found = _parse(path.name, data.decode("utf-8-sig"))
+        text = file_bytes(path, MAX_SIDECAR_BYTES, follow=False).decode("utf-8-sig")
+        found = tomllib.loads(text) if kind == "TOML" else json.loads(text, object_pairs_hook=unique_keys)
+        if not isinstance(found, dict):
+            raise UnreadableFile("must hold one object, { ... }")
         said = normalised(found, strict=True)
-    except OSError as error:
-        raise UnreadableFile(f"its sidecar {path.name}: {os_reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is not UTF-8 text") from error
-    except RecursionError as error:
-        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
+        for key, _ in said:
+            if key in SYSTEM_KEYS:
+                raise UnreadableFile(f"{key!r} is a fact of the file and cannot be set")
     except UnreadableFile as error:
         raise UnreadableFile(f"its sidecar {path.name}: {error}") from error
+    except RecursionError as error:
+        raise UnreadableFile(f"its sidecar {path.name} is nested too deeply") from error
     except ValueError as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise UnreadableFile(f"its sidecar {path.name} is not valid {kind}: {error}") from error
-    for key, _ in said:
-        if key in SYSTEM_KEYS:
-            raise UnreadableFile(f"its sidecar {path.name}: {key!r} is a fact of the file and cannot be set")
     return said
-
-
-def _read_bounded(path: Path) -> bytes:
-    # A link is not followed: it would bring text from outside the folder into the knowledge base. Not blocking, in
-    # case it is a named pipe.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    if path.is_symlink():
-        raise UnreadableFile("is a link, not a file")
-    with os.fdopen(os.open(path, flags | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UnreadableFile("is not a regular file")
-        data = file.read(MAX_SIDECAR_BYTES + 1)
-    if len(data) > MAX_SIDECAR_BYTES:
-        raise UnreadableFile(f"is over the limit of {MAX_SIDECAR_BYTES // 1000} KB")
-    return data
-
-
-def _parse(name: str, text: str) -> dict[str, object]:
-    if name.endswith(".toml"):
-        return tomllib.loads(text)
-    value: object = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise UnreadableFile("must hold one object, { ... }")
-    return value
-
-
-def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_constant(word: str) -> object:
-    raise ValueError(f"{word} is no number")
 
 
 # --- one form for all -------------------------------------------------------------------------------------------------
@@ -252,15 +217,15 @@ def _bounded(key: str, text: str, *, strict: bool) -> str:
 
 
 def _number(key: str, raw: float) -> MetadataValue:
-    if isinstance(raw, int):
-        if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
-            return str(raw)  # `date: 2025`
-        if not -_INT64 <= raw < _INT64:
-            raise UnreadableFile(f"{key!r} is a number too large to keep; write it as a text")
-        return raw
-    if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
-        raise UnreadableFile(f"{key!r} is no finite number")
-    return rounded(raw)
+    if not isinstance(raw, int):
+        if not math.isfinite(raw) or not 1e-300 < abs(raw or 1) < 1e300:
+            raise UnreadableFile(f"{key!r} is no finite number")
+        return rounded(raw)
+    if _DATE_KEY.fullmatch(key) and 1000 <= raw <= 9999:
+        return str(raw)  # `date: 2025`
+    if not -_INT64 <= raw < _INT64:
+        raise UnreadableFile(f"{key!r} is a number too large to keep; write it as a text")
+    return raw
 
 
 def _labels(raw: object) -> tuple[str, ...]:
@@ -294,25 +259,19 @@ def _iso(moment: datetime | date | time) -> str:
 
 def _date_text(text: str) -> str:
     """A date as files write it, as ISO 8601; empty when it is none."""
-    if _PARTIAL_DATE.fullmatch(text):
-        return text
-    text = _PDF_DATE.sub(r"\1T\2", text).removeprefix("D:").replace("'", "") if text.startswith("D:") else text
-    try:
-        return _iso(date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text))
-    except ValueError:
-        pass
-    for form in _WRITTEN_DATES:
-        try:
-            return datetime.strptime(text, form).date().isoformat()  # noqa: DTZ007  a day, in no zone
-        except ValueError:
-            continue
-    return _mail_date(text)
-
-
-def _mail_date(text: str) -> str:
     from email.utils import parsedate_to_datetime
 
-    try:
-        return _iso(parsedate_to_datetime(text))
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return ""
+    if _PARTIAL_DATE.fullmatch(text):
+        return text
+    if text.startswith("D:"):
+        text = _PDF_DATE.sub(r"\1T\2", text).removeprefix("D:").replace("'", "")
+    forms: list[Callable[[str], date]] = [date.fromisoformat if len(text) <= 10 else datetime.fromisoformat]
+    forms += [functools.partial(_written, form) for form in _WRITTEN_DATES]
+    for form in [*forms, parsedate_to_datetime]:
+        with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
+            return _iso(form(text))
+    return ""
+
+
+def _written(form: str, text: str) -> date:
+    return datetime.strptime(text, form).date()  # noqa: DTZ007  a day, in no zone

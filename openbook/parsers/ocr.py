@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from contextlib import closing
 from typing import Any
 
 from openbook.errors import UnreadableFile
-from openbook.parsers.characters import clean, title_from_name
-from openbook.parsers.pdf import join_pages, parse_pdf
+from openbook.parsers.blocks import Blocks
+from openbook.parsers.characters import one_line, title_from_name
+from openbook.parsers.pdf import parse_pdf
 from openbook.records import Content
 
 PAGE_TIMEOUT_S = 60.0
@@ -34,7 +36,14 @@ def ocr_pdf(data: bytes, name: str, languages: str) -> Content:
         UnreadableFile: no page has text and Tesseract is missing, has no data for a language, or found nothing.
 
     """
-    return parse_pdf(data, name, _Tesseract(languages).page)
+
+    def recognise(page: Any) -> str:
+        try:
+            return _recognised(_drawn(page), languages)
+        except subprocess.TimeoutExpired:
+            return ""  # which costs that page only
+
+    return parse_pdf(data, name, recognise)
 
 
 def ocr_image(data: bytes, name: str, languages: str) -> Content:
@@ -42,13 +51,19 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
     media_type = next((kind for start, kind in _IMAGES if data.startswith(start)), "")
     if not media_type:
         raise UnreadableFile("not an image that OCR can read")
-    pages = [clean(page).strip() for page in _Tesseract(languages).read(data).split("\f")]
-    while pages and not pages[-1]:
-        pages.pop()
-    if not any(pages):
+    out = Blocks()
+    try:
+        pages = _recognised(data, languages).removesuffix("\f").split("\f")
+    except subprocess.TimeoutExpired as error:
+        raise UnreadableFile(f"OCR took longer than {PAGE_TIMEOUT_S:g} s") from error
+    for page in pages:
+        out.paragraph(page)
+        if len(pages) > 1:
+            out.end_page()
+    if not out.length:
         raise UnreadableFile("an image without text that OCR can read")
-    text, spans = join_pages(pages)
-    return Content(text, media_type, title_from_name(name), spans if len(spans) > 1 else (), source_chars=len(text))
+    out.chars = out.length
+    return out.content(media_type, title_from_name(name), name)
 
 
 def available(languages: str) -> str:
@@ -64,46 +79,23 @@ def available(languages: str) -> str:
     return f"{languages} of which {'+'.join(each for each in languages.split('+') if each in listed)}"
 
 
-class _Tesseract:
-    def __init__(self, languages: str) -> None:
-        if not _LANGUAGES.fullmatch(languages):
-            raise UnreadableFile(f"{languages[:60]!a} names no languages for OCR, such as eng+deu")
-        self._languages = languages
-        self._program = shutil.which("tesseract") or ""
-
-    def page(self, page: Any) -> str:
-        """The text of a page of PDFium; empty where it takes too long, which costs that page only."""
-        try:
-            return self._read(_drawn(page))
-        except subprocess.TimeoutExpired:
-            return ""
-
-    def read(self, image: bytes) -> str:
-        """The text in an image; pages of a TIFF are divided by form feeds."""
-        try:
-            return self._read(image)
-        except subprocess.TimeoutExpired as error:
-            raise UnreadableFile(f"OCR took longer than {PAGE_TIMEOUT_S:g} s") from error
-
-    def _read(self, image: bytes) -> str:
-        if not self._program:
-            raise UnreadableFile(_MISSING)
-        # Page segmentation 1 also turns pages that were scanned sideways.
-        command = [self._program, "stdin", "stdout", "-l", self._languages, "--psm", "1"]
-        try:
-            done = subprocess.run(command, input=image, capture_output=True, timeout=PAGE_TIMEOUT_S, check=False)
-        except OSError as error:
-            raise UnreadableFile(_MISSING) from error
-        if done.returncode:
-            raise UnreadableFile(_reason(done.stderr.decode("utf-8", "replace"), self._languages))
-        return done.stdout.decode("utf-8", "replace")
-
-
-def _reason(errors: str, languages: str) -> str:
-    if "traineddata" in errors or "loading any languages" in errors:
-        return f"OCR has no data for the languages {languages}: install them, such as tesseract-ocr-deu"
-    lines = errors.strip().splitlines()
-    return "OCR failed" + (f": {' '.join(clean(lines[-1]).split())[:200]}" if lines else "")
+def _recognised(image: bytes, languages: str) -> str:
+    """The text in an image; pages of a TIFF are divided by form feeds. Raises TimeoutExpired, UnreadableFile."""
+    if not _LANGUAGES.fullmatch(languages):
+        raise UnreadableFile(f"{languages[:60]!a} names no languages for OCR, such as eng+deu")
+    program = shutil.which("tesseract")
+    if program is None:
+        raise UnreadableFile(_MISSING)
+    # Page segmentation 1 also turns pages that were scanned sideways.
+    command = [program, "stdin", "stdout", "-l", languages, "--psm", "1"]
+    done = subprocess.run(command, input=image, capture_output=True, timeout=PAGE_TIMEOUT_S, check=False)
+    errors = done.stderr.decode("utf-8", "replace")
+    if done.returncode and ("traineddata" in errors or "loading any languages" in errors):
+        raise UnreadableFile(f"OCR has no data for the languages {languages}: install them, such as tesseract-ocr-deu")
+    if done.returncode:
+        last = one_line(errors.strip().rpartition("\n")[2])
+        raise UnreadableFile(f"OCR failed: {last}" if last else "OCR failed")
+    return done.stdout.decode("utf-8", "replace")
 
 
 def _drawn(page: Any) -> bytes:
@@ -112,11 +104,8 @@ def _drawn(page: Any) -> bytes:
     scale = DOTS_PER_INCH / 72
     if width * height * scale**2 > MOST_PIXELS:
         scale = (MOST_PIXELS / (width * height)) ** 0.5
-    bitmap = page.render(scale=scale, grayscale=True)
-    try:
+    with closing(page.render(scale=scale, grayscale=True)) as bitmap:
         rows = bitmap.to_numpy()
         grey = rows[:, :, 0] if rows.ndim == 3 else rows
         head = f"P5\n{bitmap.width} {bitmap.height}\n255\n".encode()
         return head + bytes(grey[:, : bitmap.width].tobytes())
-    finally:
-        bitmap.close()

@@ -10,6 +10,7 @@ from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import one_line
 from openbook.parsers.packages import (
+    Package,
     attribute,
     child,
     children,
@@ -17,7 +18,6 @@ from openbook.parsers.packages import (
     descendants,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -33,7 +33,7 @@ _FURNITURE = frozenset({"date-time", "footer", "header", "page-number", "page"})
 
 
 def parse_odf(data: bytes, name: str) -> Content:
-    package = open_package(data, "an OpenDocument file")
+    package = Package(data, "an OpenDocument file")
     if "content.xml" not in package:
         raise UnreadableFile("not an OpenDocument file")
     root = package.xml("content.xml")
@@ -45,10 +45,9 @@ def parse_odf(data: bytes, name: str) -> Content:
     trees = [tree for tree in (package.optional_xml("styles.xml"), root) if tree is not None]
     writer = _Writer(trees)
     if kind == "presentation":
-        for page, slide in enumerate(children(content, "page"), 1):
-            writer.out.begin_page()
+        for slide in children(content, "page"):
             _slide(slide, writer)
-            writer.out.end_page(page)
+            writer.out.end_page()
     else:
         writer.blocks(content)
         writer.notes(content)
@@ -67,10 +66,7 @@ def _slide(slide: Any, writer: _Writer) -> None:
             writer.blocks(shape)
     notes = child(slide, "notes")
     frames = [frame for frame in (notes if notes is not None else ()) if attribute(frame, "class") == "notes"]
-    if any(writer.joined(frame) for frame in frames):
-        writer.out.heading("Notes", 2)
-        for frame in frames:
-            writer.blocks(frame)
+    writer.out.section("Notes", 2, map(writer.joined, frames))
 
 
 class _Writer:
@@ -104,7 +100,8 @@ class _Writer:
         elif name == "list":
             self._list(element, 1, "")
         elif name == "table":
-            self.out.rows(self._rows(element))
+            left: dict[int, int] = {}
+            self.out.rows(self._cells(row, left) for row in outermost(element, frozenset({"table-row"}), _SKIPPED))
         elif name not in _SKIPPED:
             self.blocks(element)
 
@@ -137,18 +134,15 @@ class _Writer:
                 else:
                     self._block(part)  # numbered headings stand in lists
 
-    def _rows(self, table: Any) -> Iterator[list[str]]:
-        """A cell over several rows is repeated in each, so that every row says what it is about."""
-        above: dict[int, tuple[str, int]] = {}  # by column: the text and how many rows still have it
-        for row in outermost(table, frozenset({"table-row"}), _SKIPPED):
-            texts: list[str] = []
-            for cell in outermost(row, frozenset({"table-cell", "covered-table-cell"}), _SKIPPED):
-                text, rows = above.get(len(texts), ("", 0))
-                if local(cell) == "table-cell":
-                    text, rows = self.joined(cell), number(attribute(cell, "number-rows-spanned"), 1, 10_000)
-                above[len(texts)] = text, rows - 1
-                texts.append(text if rows > 0 else "")
-            yield texts
+    def _cells(self, row: Any, left: dict[int, int]) -> Iterator[str | None]:
+        """`left` says for each column how many rows the cell above still covers."""
+        for at, cell in enumerate(outermost(row, frozenset({"table-cell", "covered-table-cell"}), _SKIPPED)):
+            if local(cell) == "table-cell":
+                left[at] = number(attribute(cell, "number-rows-spanned"), 1, 10_000) - 1
+                yield self.joined(cell)
+            else:
+                left[at] = left.get(at, 0) - 1
+                yield None if left[at] >= 0 else ""
 
     def notes(self, container: Any) -> None:
         """Footnotes and endnotes with their numbers, then comments."""
@@ -158,12 +152,8 @@ class _Writer:
             author = child(note, "creator")
             said = author.text if author is not None and author.text else ""
             comments.append(f"{said}: {self.joined(note)}" if said else self.joined(note))
-        notes = [f"[{at}] {self.joined(body)}" for at, body in enumerate(bodies, 1)]
-        for word, texts in (("Notes", notes), ("Comments", comments)):
-            if any(texts):
-                self.out.heading(word, 1)
-                for text in texts:
-                    self.out.paragraph(text)
+        self.out.section("Notes", 1, [f"[{at}] {self.joined(body)}" for at, body in enumerate(bodies, 1)])
+        self.out.section("Comments", 1, comments)
 
     def joined(self, element: Any) -> str:
         """The paragraphs inside an element as one."""

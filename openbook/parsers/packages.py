@@ -11,8 +11,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote
@@ -32,33 +31,43 @@ _DIRECTORY_BYTES = 400 * MOST_MEMBERS  # an entry takes 46 bytes and its name
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
 )  # fmt: skip
-_MIME_KINDS = {
-    "application/vnd.oasis.opendocument.text": ".odt",
-    "application/vnd.oasis.opendocument.presentation": ".odp",
-    "application/vnd.oasis.opendocument.spreadsheet": ".ods",
-    "application/epub+zip": ".epub",
-}
 _MAIN_PARTS = {"word": ".docx", "ppt": ".pptx", "xl": ".xlsx"}  # by folder
-_ROOT_RELATIONS = "_rels/.rels"
 # What libraries and programs enter when nobody gave a name.
 _NO_AUTHOR = frozenset({"python-docx", "openpyxl", "unknown", "anonymous", "user", "author", "administrator", "admin"})
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """`kind` is the last part of the relation's type, such as `slide`; `target` is a part's name."""
-
-    kind: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
 class Package:
-    """An opened package. `what` says what it is, such as `a Word document`."""
+    """An opened package. `what` says what it is, such as `a Word document`.
 
-    what: str
-    _archive: zipfile.ZipFile = field(repr=False)
-    _members: Mapping[str, zipfile.ZipInfo] = field(repr=False)
+    What can be checked is checked before anything is unpacked. No more is read than the sizes checked here.
+
+    Raises:
+        UnreadableFile: no package, encrypted, or one that would unpack to too much.
+
+    """
+
+    def __init__(self, data: bytes, what: str) -> None:
+        at = data.rfind(b"PK\x05\x06")
+        if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
+            raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
+        self.what = what
+        try:
+            self._archive = zipfile.ZipFile(BytesIO(data))
+        except _BROKEN as error:
+            raise UnreadableFile(f"not {what}") from error
+        members = self._archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        if len(members) > MOST_MEMBERS:
+            raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MOST_MEMBERS}")
+        if unpacked > MOST_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MOST_RATIO * len(data)):
+            raise UnreadableFile(f"unpacks from {len(data) / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, like a zip bomb")
+        # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
+        if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
+            raise UnreadableFile("packed in an unusual way")
+        self._members = {_key(member.filename): member for member in members}
+        is_locked = any(member.flag_bits & 1 for member in members) or "encrypted-package" in self
+        if is_locked or any(True for _ in descendants(self.optional_xml("META-INF/manifest.xml"), "encryption-data")):
+            raise UnreadableFile("encrypted with a password")
 
     def __contains__(self, part: str) -> bool:
         return _key(part) in self._members
@@ -100,72 +109,40 @@ class Package:
         except UnreadableFile:
             return None
 
-    def relations(self, part: str) -> dict[str, Relation]:
-        """What a part (an empty name: the package) refers to inside the package, by relation id."""
+    def relations(self, part: str) -> dict[str, tuple[str, str]]:
+        """What a part (an empty name: the package) refers to inside the package, by relation id.
+
+        The kind is the last part of the relation's type, such as `slide`; then comes the name of the part it leads to.
+        """
         folder, _, name = part.rpartition("/")
-        root = self.optional_xml(f"{folder}/_rels/{name}.rels" if part else _ROOT_RELATIONS)
-        return {
-            element.get("Id", ""): Relation(
-                element.get("Type", "").rpartition("/")[2], resolve(folder, element.get("Target", ""))
-            )
-            for element in (root if root is not None else ())
-            if element.get("TargetMode") != "External"
-        }
+        root = self.optional_xml(resolve(folder, f"_rels/{name}.rels"))
+        found: dict[str, tuple[str, str]] = {}
+        for element in root if root is not None else ():
+            if element.get("TargetMode") != "External":
+                kind = element.get("Type", "").rpartition("/")[2]
+                found[element.get("Id", "")] = kind, resolve(folder, element.get("Target", ""))
+        return found
 
     def related(self, part: str, *kinds: str) -> Iterator[Any]:
         """The root elements of the parts of these kinds that `part` refers to."""
-        for relation in self.relations(part).values():
-            if relation.kind in kinds and (root := self.optional_xml(relation.target)) is not None:
+        for kind, target in self.relations(part).values():
+            if kind in kinds and (root := self.optional_xml(target)) is not None:
                 yield root
 
     def main_part(self, usual: str) -> str:
         """The document's own part; `usual` where the package does not say."""
-        named = (relation.target for relation in self.relations("").values() if relation.kind == "officeDocument")
+        named = (target for kind, target in self.relations("").values() if kind == "officeDocument")
         return next((part for part in named if part in self), usual)
-
-
-def open_package(data: bytes, what: str) -> Package:
-    """Check what can be checked before anything is unpacked. No more is read than the sizes checked here.
-
-    Raises:
-        UnreadableFile: no package, encrypted, or one that would unpack to too much.
-
-    """
-    at = data.rfind(b"PK\x05\x06")
-    if at >= 0 and len(data) >= at + 16 and int.from_bytes(data[at + 12 : at + 16], "little") > _DIRECTORY_BYTES:
-        raise UnreadableFile(f"holds too many parts, over the limit of {MOST_MEMBERS}")
-    try:
-        archive = zipfile.ZipFile(BytesIO(data))
-        members = archive.infolist()
-    except _BROKEN as error:
-        raise UnreadableFile(f"not {what}") from error
-    unpacked = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS:
-        raise UnreadableFile(f"holds {len(members)} parts, over the limit of {MOST_MEMBERS}")
-    if unpacked > MOST_UNPACKED_BYTES or unpacked > max(_SMALL_BYTES, MOST_RATIO * len(data)):
-        raise UnreadableFile(f"unpacks from {len(data) / 1e6:.1f} MB to {unpacked / 1e6:.1f} MB, like a zip bomb")
-    if any(member.flag_bits & 1 for member in members):
-        raise UnreadableFile("encrypted with a password")
-    # The formats allow no other method, and the header of an LZMA stream can ask for gigabytes of dictionary.
-    if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
-        raise UnreadableFile("packed in an unusual way")
-    package = Package(what, archive, {_key(member.filename): member for member in members})
-    manifest = package.optional_xml("META-INF/manifest.xml")
-    locked = descendants(manifest, "encryption-data") if manifest is not None else iter(())
-    if "encrypted-package" in package or next(locked, None) is not None:
-        raise UnreadableFile("encrypted with a password")
-    return package
 
 
 def package_kind(data: bytes) -> str:
     """The usual suffix of the office format or book that a ZIP file's bytes are, else an empty string."""
     try:
-        package = open_package(data, "a package")
-        # A writer may add parameters to the media type, and a template is a document too.
-        mime = package.read("mimetype")[:200].decode("ascii", "replace").strip() if "mimetype" in package else ""
-        known = _MIME_KINDS.get(mime.partition(";")[0].removesuffix("-template"), "")
-        if known or "META-INF/container.xml" in package:
-            return known or ".epub"
+        package = Package(data, "a package")
+        if "META-INF/container.xml" in package:
+            return ".epub"
+        if "content.xml" in package:  # OpenDocument; its other kinds have one parser
+            return ".ods" if "mimetype" in package and b"spreadsheet" in package.read("mimetype") else ".odt"
         usual = next((p for p in ("word/document.xml", "ppt/presentation.xml", "xl/workbook.xml") if p in package), "")
         return _MAIN_PARTS.get(package.main_part(usual).partition("/")[0], "")
     except UnreadableFile:
@@ -196,8 +173,9 @@ def parse_xml(data: bytes, what: str) -> Any:
 
 def core_properties(package: Package) -> tuple[str, Metadata]:
     """Title and metadata that an office document states (ECMA-376 part 2, section 8; ODF 1.3 part 3, section 4)."""
-    named = (relation.target for relation in package.relations("").values() if relation.kind == "core-properties")
-    root = package.optional_xml(next(named, "docProps/core.xml"))
+    root = next(package.related("", "core-properties"), None)
+    if root is None:
+        root = package.optional_xml("docProps/core.xml")
     if root is None:
         root = child(package.optional_xml("meta.xml"), "meta")
     values = {local(element): (element.text or "").strip() for element in (root if root is not None else ())}
@@ -242,18 +220,16 @@ def attribute(element: Any, name: str) -> str:
 
 
 def children(element: Any, name: str) -> Iterator[Any]:
-    return (found for found in (element if element is not None else ()) if local(found) == name)
+    return iter(element.iterchildren(f"{{*}}{name}") if element is not None else ())
 
 
 def child(element: Any, *names: str) -> Any:
     """The first descendant along `names`, else None."""
-    for name in names:
-        element = next(children(element, name), None)
-    return element
+    return element.find("/".join(f"{{*}}{name}" for name in names)) if element is not None else None
 
 
 def descendants(element: Any, name: str) -> Iterator[Any]:
-    return (found for found in element.iter() if local(found) == name)
+    return iter(element.iter(f"{{*}}{name}") if element is not None else ())
 
 
 def outermost(element: Any, names: frozenset[str], without: frozenset[str] = frozenset()) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
 from openbook.parsers import check_size
 from openbook.parsers.pdf import ONE_AT_A_TIME, open_pdf
-from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, refusal, worker_command
+from openbook.parsers.sandbox import NONSENSE, Limits, Worker, decode_answer, worker_command
 from openbook.parsers.worker import PAGE_BYTES, PAGE_IMAGE, PIXELS, SIDE_BYTES
 
 WIDTH = 1000  # pixels, unless the page would be higher than MOST_HEIGHT or enlarged more than MOST_SCALE
@@ -73,7 +73,8 @@ def draw_page(
 def _picture(answer: bytes) -> bytes:
     """The picture in an answer. Raises UnreadableFile for a reason, ValueError for what no honest worker says."""
     if not answer.startswith(PIXELS):
-        raise refusal(decode_answer(answer))
+        outcome = decode_answer(answer)
+        raise outcome if isinstance(outcome, UnreadableFile) else ValueError(NONSENSE)
     body = memoryview(answer)[len(PIXELS) :]
     width, height = (int.from_bytes(body[at : at + SIDE_BYTES], "big") for at in (0, SIDE_BYTES))
     pixels = body[2 * SIDE_BYTES :]
@@ -122,7 +123,4 @@ def _drawn(page: Any) -> Drawing:
         raise UnreadableFile(f"a page of {width:g} by {height:g} points cannot be drawn")
     scale = min(WIDTH / width, MOST_HEIGHT / height, MOST_SCALE) * _ROUNDING
     with closing(page.render(scale=scale, rev_byteorder=True)) as bitmap:
-        row = bitmap.width * 3
-        pixels = memoryview(bitmap.buffer).cast("B")
-        starts = range(0, bitmap.height * bitmap.stride, bitmap.stride)
-        return Drawing(bitmap.width, bitmap.height, b"".join(pixels[start : start + row] for start in starts))
+        return Drawing(bitmap.width, bitmap.height, bitmap.to_numpy().tobytes())

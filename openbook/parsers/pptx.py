@@ -1,4 +1,4 @@
-"""Presentations to text: a page for each slide, its title as heading, then shapes, tables, charts, notes and comments.
+"""Presentations to text: a page for each slide, its title as heading, then shapes, tables, diagrams, notes and comments.
 
 Shapes come in the order of the file, which is the order a screen reader reads them in. ECMA-376 part 1, 19 and 21.1.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
-from openbook.parsers.docx import formula, write_charts
+from openbook.parsers.docx import formula
 from openbook.parsers.packages import (
     Package,
     attribute,
@@ -20,7 +20,6 @@ from openbook.parsers.packages import (
     descendants,
     local,
     number,
-    open_package,
     outermost,
     text_chars,
 )
@@ -35,19 +34,18 @@ _NO_TITLE = frozenset({"powerpoint presentation", "powerpoint-präsentation", "p
 
 
 def parse_pptx(data: bytes, name: str) -> Content:
-    package = open_package(data, "a PowerPoint presentation")
+    package = Package(data, "a PowerPoint presentation")
     part = package.main_part("ppt/presentation.xml")
     if part not in package:
         raise UnreadableFile("not a PowerPoint presentation")
     relations = package.relations(part)
     out = Blocks()
-    for page, slide in enumerate(children(child(package.xml(part), "sldIdLst"), "sldId"), 1):
+    for slide in children(child(package.xml(part), "sldIdLst"), "sldId"):
         # A slide's own `id` has no namespace, the id of its relation has one.
-        relation = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""))
-        out.begin_page()
-        if relation and (root := package.optional_xml(relation.target)) is not None:
-            _slide(package, relation.target, root, out)
-        out.end_page(page)
+        _, target = relations.get(next((value for key, value in slide.items() if key.endswith("}id")), ""), ("", ""))
+        if (root := package.optional_xml(target)) is not None:
+            _slide(package, target, root, out)
+        out.end_page()
     title, metadata = core_properties(package)
     return out.content(MEDIA_TYPE, title if title.lower() not in _NO_TITLE else "", name, metadata)
 
@@ -61,25 +59,18 @@ def _slide(package: Package, part: str, root: Any, out: Blocks) -> None:
         if _placeholder(shape) not in _TITLES | _FURNITURE:
             _write_shape(shape, out)
     out.chars += text_chars(root)
-    write_charts(package, part, out)
     for diagram in package.related(part, "diagramData"):  # SmartArt
         out.lines(" ".join(_text(paragraph).split()) for paragraph in descendants(diagram, "p"))
         out.chars += text_chars(diagram)
     for notes in package.related(part, "notesSlide"):
-        _aside("Notes", [_body_text(shape) for shape in _shapes(notes) if _placeholder(shape) not in _FURNITURE], out)
+        bodies = (shape for shape in _shapes(notes) if _placeholder(shape) not in _FURNITURE)
+        out.section("Notes", 2, map(_body_text, bodies))
         out.chars += text_chars(notes)
     for comments in package.related(part, "comments", "comment"):
         # Older files write `p:text`, newer ones a text body; a reply follows what it replies to.
         found = [element.text or "" for element in descendants(comments, "text")]
-        _aside("Comments", [*found, *map(_text, descendants(comments, "p"))], out)
+        out.section("Comments", 2, [*found, *map(_text, descendants(comments, "p"))])
         out.chars += text_chars(comments)
-
-
-def _aside(word: str, texts: list[str], out: Blocks) -> None:
-    if any(text.strip() for text in texts):
-        out.heading(word, 2)
-        for text in texts:
-            out.paragraph(text)
 
 
 def _shapes(root: Any) -> Iterator[Any]:
@@ -95,7 +86,8 @@ def _placeholder(shape: Any) -> str | None:
 
 def _write_shape(shape: Any, out: Blocks) -> None:
     for table in descendants(shape, "tbl"):
-        out.rows(_table_rows(table))
+        rows = (children(row, "tc") for row in children(table, "tr"))
+        out.rows((None if cell.get("vMerge") in {"1", "true"} else _body_text(cell) for cell in row) for row in rows)
     paragraphs = list(children(child(shape, "txBody"), "p"))
     shown = sum(1 for paragraph in paragraphs if _text(paragraph).strip())
     bulleted = _placeholder(shape) in _BULLETED and shown > 1
@@ -113,16 +105,6 @@ def _write_shape(shape: Any, out: Blocks) -> None:
         depth = number(attribute(properties, "lvl"), 0, 8) if properties is not None else 0
         out.item(_text(paragraph), depth, f"{counted}." if counted else "-")
     out.lines(plain)
-
-
-def _table_rows(table: Any) -> Iterator[list[str]]:
-    """A cell over several rows is repeated in each, so that every row says what it is about."""
-    above: dict[int, str] = {}
-    for row in children(table, "tr"):
-        for column, cell in enumerate(children(row, "tc")):
-            if cell.get("vMerge") not in {"1", "true"}:
-                above[column] = _body_text(cell)
-        yield [above.get(column, "") for column, _ in enumerate(children(row, "tc"))]
 
 
 def _body_text(element: Any) -> str:

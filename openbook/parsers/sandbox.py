@@ -25,11 +25,11 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
+from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import LONGEST_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
-from openbook.parsers.worker import HELLO, NAME_BYTES, read_frame
-from openbook.records import Content, Digest, HeadingMark, PageSpan
+from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, read_frame
+from openbook.records import Content, Digest
 
 MOST_ANSWER_BYTES = 512_000_000
 MOST_FILES_A_WORKER = 500  # the memory that libraries keep must not pile up
@@ -37,6 +37,7 @@ NONSENSE = "the parser gave an answer that makes no sense"
 _AHEAD = 4  # files parsed ahead, for each worker
 _START_S = 60.0
 _LOOK_S = 0.05  # how often deadlines are looked at
+_MOST_NUMBER = 2**53
 
 Outcome: TypeAlias = tuple[Content, Digest] | UnreadableFile
 
@@ -68,11 +69,10 @@ class ParserPool:
         self._limits = limits
         self._count = max(workers, 1)
         self._command = [*(command or worker_command()), json.dumps({**asdict(limits), "ocr": ocr})]
-        self._lock = threading.Lock()
-        self._workers: set[Worker] = set()
-        self._idle: list[Worker] = []
-        self._closed = threading.Event()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
+        self._mine = threading.local()  # the worker of each thread
+        self._workers: set[Worker] = set()  # of all threads
+        self._is_closed = False
 
     def __enter__(self) -> ParserPool:
         return self
@@ -82,9 +82,8 @@ class ParserPool:
 
     def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
         """One `ParsedFile` for each of `paths`, in their order; at most a few files are parsed ahead."""
-        if self._closed.is_set():
+        if self._is_closed:
             raise ValueError("the pool is closed")
-        self._threads = self._threads or ThreadPoolExecutor(self._count, "openbook-parse")
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self._parse, path)))
@@ -96,56 +95,48 @@ class ParserPool:
 
     def close(self) -> None:
         """Ends the workers, also those that are parsing."""
-        self._closed.set()
-        with self._lock:
-            workers = list(self._workers)
-        for worker in workers:
-            worker.kill()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._is_closed = True
         for worker in list(self._workers):
-            self._discard(worker)
+            worker.kill()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in list(self._workers):
+            worker.reap()
 
     def _parse(self, path: Path) -> Outcome:
         try:
-            worker = self._take()
+            worker = self._worker()
+            was_fresh = worker.files == 0
             outcome = self._ask(worker, path)
-            if outcome is None and worker.files > 1 and not worker.is_late:
+            if outcome is None and not was_fresh and not worker.is_late:
                 # What broke it may be the file before; this one deserves a fresh worker.
-                worker = self._take(fresh=True)
+                worker = self._worker()
                 outcome = self._ask(worker, path)
             return outcome or worker.last_words(self._limits)
         except OSError as error:
             return NotReadNow(f"the parser could not be started ({(error.strerror or str(error)).lower()})")
 
+    def _worker(self) -> Worker:
+        """The worker of this thread. Raises OSError: none could be started."""
+        worker: Worker | None = getattr(self._mine, "worker", None)
+        if worker is None:
+            worker = self._mine.worker = Worker(self._command)
+            self._workers.add(worker)
+            if self._is_closed:  # after it was added: either `close` saw it or it is killed here
+                worker.kill()
+        return worker
+
     def _ask(self, worker: Worker, path: Path) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
         try:
             answer = worker.ask([os.fsencode(path)], self._limits.timeout_s)
-            outcome = None if answer is None else _outcome(answer)
+            outcome = None if answer is None else decode_answer(answer)
         except ValueError:  # taken over, or broken: not to be asked again
             outcome, worker.files = UnreadableFile(NONSENSE), MOST_FILES_A_WORKER
         if outcome is None or worker.is_late or worker.files >= MOST_FILES_A_WORKER:
-            self._discard(worker)
-        else:
-            with self._lock:
-                self._idle.append(worker)
-        return outcome
-
-    def _take(self, *, fresh: bool = False) -> Worker:
-        with self._lock:
-            if self._idle and not fresh:
-                return self._idle.pop()
-            if self._closed.is_set():
-                raise OSError("the pool is closed")
-            worker = Worker(self._command)
-            self._workers.add(worker)
-            return worker
-
-    def _discard(self, worker: Worker) -> None:
-        worker.reap()
-        with self._lock:
+            worker.reap()
             self._workers.discard(worker)
+            self._mine.worker = None
+        return outcome
 
 
 class Worker:
@@ -180,13 +171,12 @@ class Worker:
         """
         self.files += 1
         if not self._is_ready:
-            self._is_ready = self._exchange([], _START_S, NAME_BYTES, stop)[:NAME_BYTES] == HELLO
+            self._is_ready = self._exchange([], _START_S, NAME_BYTES, stop) == HELLO
             if not self._is_ready:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        parts = [size.to_bytes(4, "big") + name, *question]
-        frame = self._exchange(parts, timeout_s, NAME_BYTES + most_bytes, stop)
+        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + most_bytes, stop)
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None
@@ -195,19 +185,6 @@ class Worker:
         """The frame that it answers with; empty where there is none."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        with self._deadline(timeout_s, stop):
-            try:
-                for part in parts:
-                    rest = memoryview(part)
-                    while rest:  # a pipe may take less than all of it
-                        rest = rest[self.process.stdin.write(rest) :]
-                return read_frame(self.process.stdout, most_bytes)  # type: ignore[arg-type]  # a raw file
-            except (OSError, ValueError):  # it is gone, or the pool was closed
-                return b""
-
-    @contextlib.contextmanager
-    def _deadline(self, timeout_s: float, stop: Callable[[], bool]) -> Iterator[None]:
-        """Kills it meanwhile when it is late or `stop` says so."""
         done, deadline = threading.Event(), time.monotonic() + timeout_s
 
         def watch() -> None:
@@ -219,7 +196,13 @@ class Worker:
         watcher = threading.Thread(target=watch, name="openbook-deadline", daemon=True)
         watcher.start()
         try:
-            yield
+            for part in parts:
+                rest = memoryview(part)
+                while rest:  # a pipe may take less than all of it
+                    rest = rest[self.process.stdin.write(rest) :]
+            return read_frame(self.process.stdout, most_bytes)  # type: ignore[arg-type]  # a raw file
+        except (OSError, ValueError):  # it is gone, or the pool was closed
+            return b""
         finally:
             done.set()
             watcher.join()
@@ -281,82 +264,43 @@ def _environment() -> dict[str, str]:
 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-_Title: TypeAlias = Annotated[str, msgspec.Meta(max_length=LONGEST_TITLE_CHARS)]
-_Level: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
-
-
-class _Page(msgspec.Struct, forbid_unknown_fields=True):
-    number: _Count
-    start: _Count
-    end: _Count
-
-
-class _Heading(msgspec.Struct, forbid_unknown_fields=True):
-    start: _Count
-    level: _Level
-    title: _Title
-
-
-class _Content(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
-    media_type: Annotated[str, msgspec.Meta(max_length=100)]
-    title: _Title
-    pages: list[_Page]
-    headings: list[_Heading]
-    source_chars: _Count | None
-    metadata: list[tuple[str, str | int | float | bool | list[str]]]
-
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True):
-    content: _Content | None = None
+    content: Content | None = None
     digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")] = ""
     reason: Annotated[str, msgspec.Meta(max_length=1_000)] = ""
     kind: Literal["unreadable", "not now", "no such page"] = "unreadable"
 
 
-def decode_answer(body: bytes) -> _Answer:
+def decode_answer(body: bytes) -> Outcome:
     """Raises ValueError: it is not what an honest worker says."""
     try:
-        return msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, RecursionError) as error:
+        answer = msgspec.json.decode(body, type=_Answer)
+        if answer.content is None and answer.reason:
+            return KINDS[answer.kind](one_line(answer.reason) or "not readable")
+        if answer.content is not None and answer.digest and _is_orderly(answer.content):
+            return answer.content, answer.digest
+    except (msgspec.DecodeError, RecursionError, UnreadableFile) as error:  # the last: a label that cannot be one
         raise ValueError(NONSENSE) from error
+    raise ValueError(NONSENSE)
 
 
-def refusal(answer: _Answer) -> UnreadableFile:
-    """Raises ValueError: it gives no reason."""
-    if not answer.reason:
-        raise ValueError(NONSENSE)
-    kinds = {"unreadable": UnreadableFile, "not now": NotReadNow, "no such page": NoSuchPage}
-    return kinds[answer.kind](one_line(answer.reason) or "not readable")
-
-
-def _outcome(body: bytes) -> Outcome:
-    """What an answer says. Raises ValueError as `decode_answer`."""
-    answer = decode_answer(body)
-    said = answer.content
-    if said is None:
-        return refusal(answer)
-    size = len(said.text)
-    edges = [edge for page in said.pages for edge in (page.start, page.end)] + [size]
-    numbers = [0, *(page.number for page in said.pages)]
-    starts = [mark.start for mark in said.headings]
-    metadata = tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in said.metadata)
-    try:
-        is_orderly = (
-            answer.digest != ""
-            and clean(said.text) == said.text
-            and all(a <= b for a, b in pairwise(edges))
-            and all(a < b for a, b in pairwise(numbers))
-            and all(a <= b for a, b in pairwise(starts))
-            and max(starts, default=-1) < size
-            and normalised(dict(metadata)) == metadata
-        )
-    except UnreadableFile:  # a label that cannot be one
-        is_orderly = False
-    if not is_orderly:
-        raise ValueError(NONSENSE)
-    pages = tuple(PageSpan(page.number, page.start, page.end) for page in said.pages)
-    headings = tuple(HeadingMark(mark.start, mark.level, mark.title) for mark in said.headings)
-    content = Content(said.text, said.media_type, said.title, pages, headings, said.source_chars, metadata)
-    return content, answer.digest
+def _is_orderly(content: Content) -> bool:
+    """Whether a content holds the laws that records state: of offsets, characters and lengths."""
+    size = len(content.text)
+    edges = [0, *(edge for page in content.pages for edge in (page.start, page.end)), size]
+    numbers = [0, *(page.number for page in content.pages), _MOST_NUMBER]
+    starts = [0, *(mark.start for mark in content.headings)]
+    titles = [content.title, *(mark.title for mark in content.headings)]
+    return (
+        clean(content.text) == content.text
+        and len(content.media_type) <= 100
+        and 0 <= (content.source_chars or 0) < _MOST_NUMBER
+        and all(a <= b for a, b in pairwise(edges))
+        and all(a < b for a, b in pairwise(numbers))
+        and all(a <= b for a, b in pairwise(starts))
+        and (starts[-1] < size or not content.headings)
+        and all(1 <= mark.level <= 1_000 for mark in content.headings)
+        and all(len(title) <= LONGEST_TITLE_CHARS for title in titles)
+        and normalised(dict(content.metadata)) == content.metadata
+    )

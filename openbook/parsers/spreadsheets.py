@@ -17,7 +17,7 @@ from itertools import islice
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
 from openbook.parsers.characters import title_from_name
-from openbook.parsers.packages import ZIP_MARK, core_properties, open_package
+from openbook.parsers.packages import ZIP_MARK, Package, core_properties
 from openbook.parsers.text import read_text, text_content
 from openbook.records import Content, Metadata
 
@@ -52,19 +52,17 @@ def parse_workbook(data: bytes, name: str) -> Content:
     try:
         with calamine.CalamineWorkbook.from_filelike(BytesIO(data)) as book:
             shown = [sheet for sheet in book.sheets_metadata if sheet.visible == calamine.SheetVisibleEnum.Visible]
-            sheets = [sheet for sheet in shown if sheet.typ == calamine.SheetTypeEnum.WorkSheet]
-            for number, described in enumerate(sheets, 1):
+            for described in [sheet for sheet in shown if sheet.typ == calamine.SheetTypeEnum.WorkSheet]:
                 sheet = book.get_sheet_by_name(described.name)
                 rows = [[_shown(cell) for cell in row] for row in sheet.to_python()]
                 left -= sum(map(len, rows))
                 if left < 0:
                     raise UnreadableFile(f"holds more than {MOST_CELLS // 1_000_000} million cells")
-                out.begin_page()
                 out.heading(described.name, 1)
                 out.chars += sum(len(cell) for row in rows for cell in row)
                 for table in _tables(_filled(rows, sheet.merged_cell_ranges or (), sheet.start or (0, 0))):
                     _write(table, out)
-                out.end_page(number)
+                out.end_page()
     except calamine.PasswordError as error:
         raise UnreadableFile("encrypted with a password") from error
     except (calamine.CalamineError, OSError, ValueError) as error:
@@ -75,7 +73,7 @@ def parse_workbook(data: bytes, name: str) -> Content:
 
 def _properties(data: bytes) -> tuple[str, Metadata]:
     """What the workbook says about itself. The check of the package also stops a zip bomb before Calamine unpacks it."""
-    return core_properties(open_package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
+    return core_properties(Package(data, "a workbook")) if data.startswith(ZIP_MARK) else ("", ())
 
 
 def _shown(cell: object) -> str:

@@ -17,7 +17,6 @@ from openbook.parsers.spreadsheets import row_line
 from openbook.parsers.text import parse_plain, read_text, text_content
 from openbook.records import Content
 
-MOST_CELLS = 100_000
 LONGEST_PATH_CHARS = 160
 _LONGEST_ROW_CHARS = 400
 _OWN_FIELDS = frozenset({"author", "authors", "date", "created", "modified", "published", "language", "lang"})
@@ -25,8 +24,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]{0,20}[A-Za-z]")
 _OBJECT_AT = re.compile(r"\s*<[\w.]+(?: object)? at 0x[0-9a-f]+>\s*|\s*<Figure size [^<>]*>\s*")
 _TITLES = frozenset("title article-title book-title chapter-title head heading invention-title".split())
 _PARAGRAPHS = frozenset("p para simpara li listitem td th entry item term text content body".split())
-_XML_DECLARED = re.compile(rb"""<\?xml\b[^<>]{0,200}?encoding\s{0,4}=\s{0,4}["']([\w.:-]{2,40})""")
-_XML_ENCODING = re.compile(r"^(\s{0,16}<\?xml\b[^<>]{0,256}?)\sencoding\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*')")
+_PROSE = frozenset({"p", "para", "simpara"})
 _LONGEST_FIELD_CHARS = 200
 _MOST_FIELDS = 60
 
@@ -41,9 +39,9 @@ def parse_json(data: bytes, name: str) -> Content:
         value = _loaded(text)
     except (ValueError, RecursionError):
         return parse_plain(data, name)
-    stated = value if isinstance(value, _Object) else ()
-    title = next((one_line(v) for k, v in stated if k in {"title", "name"} and isinstance(v, str)), "")
-    metadata = make_metadata((k, v) for k, v in stated if k in _OWN_FIELDS and isinstance(v, str))
+    stated = {key: said for key, said in value.items() if isinstance(said, str)} if isinstance(value, dict) else {}
+    title = one_line(stated.get("title") or stated.get("name", ""))
+    metadata = make_metadata((key, said) for key, said in stated.items() if key in _OWN_FIELDS)
     written = clean("\n".join(_lines(value, "")) + "\n")
     return text_content(written, "application/json", name, (), metadata, title=title, chars=len(text))
 
@@ -59,15 +57,9 @@ def parse_json_lines(data: bytes, name: str) -> Content:
     return text_content(clean("\n".join(lines) + "\n"), "application/jsonl", name, chars=len(text))
 
 
-class _Object(tuple[tuple[str, Any], ...]):
-    """Pairs and not a dict: a key may stand twice."""
-
-    __slots__ = ()
-
-
 def _loaded(text: str) -> Any:
     # Numbers stay as they are written.
-    return json.loads(text, object_pairs_hook=_Object, parse_int=str, parse_float=str, parse_constant=str)
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
 
 
 def _lines(value: Any, path: str) -> Iterator[str]:
@@ -84,30 +76,32 @@ def _lines(value: Any, path: str) -> Iterator[str]:
         if row is not None:
             # The number of a record in the outermost list says nothing.
             yield f"{at}: {row}" if at and not re.fullmatch(r"\[\d+\]", at) else row
-        elif isinstance(value, _Object):
-            waiting.append(iter([(f"{at}.{key}" if at else key, inner) for key, inner in value]))
+        elif isinstance(value, dict):
+            waiting.append(iter([(f"{at}.{key}" if at else key, inner) for key, inner in value.items()]))
         elif isinstance(value, list):
             waiting.append(iter([(f"{at}[{index}]", inner) for index, inner in enumerate(value)]))
         else:
-            yield f"{at}:\n{_word(value)}" if at else _word(value)
+            yield f"{at}:\n{value}" if at else value  # a long text
 
 
 def _row(value: Any) -> str | None:
     """The whole of `value` on one line, when it is short and holds only plain values."""
-    if isinstance(value, _Object | list):
-        inner = [item for _, item in value] if isinstance(value, _Object) else value
-        if len(inner) > _LONGEST_ROW_CHARS or any(isinstance(item, _Object | list) and item for item in inner):
+    if isinstance(value, dict | list) and value:
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if len(inner) > _LONGEST_ROW_CHARS or any(isinstance(item, dict | list) and item for item in inner):
             return None
-        pairs = [f"{key}: {_word(item)}" for key, item in value] if isinstance(value, _Object) else map(_word, value)
-        row = ("; " if isinstance(value, _Object) else ", ").join(pairs) or "none"
+        words = [_word(item) for item in inner]
+        row = ", ".join(words)
+        if isinstance(value, dict):
+            row = "; ".join(f"{key}: {word}" for key, word in zip(value, words, strict=True))
     else:
         row = _word(value)
     return row if len(row) <= _LONGEST_ROW_CHARS and "\n" not in row else None
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, _Object | list):
-        return "none"
+    if isinstance(value, dict | list):
+        return "none"  # it is empty
     return value if isinstance(value, str) else {True: "true", False: "false", None: "null"}[value]
 
 
@@ -123,18 +117,11 @@ def parse_notebook(data: bytes, name: str) -> Content:
     cells = _dict(book).get("cells")
     if not isinstance(cells, list):
         raise UnreadableFile("not a notebook, or one of a format before 4")
-    if len(cells) > MOST_CELLS:
-        raise UnreadableFile(f"holds {len(cells)} cells, over the limit of {MOST_CELLS}")
-    about = _dict(book.get("metadata"))
-    language = _dict(about.get("language_info")).get("name")
-    language = language.lower() if isinstance(language, str) and re.fullmatch(r"[\w+#.-]{1,20}", language) else ""
+    language = str(_dict(_dict(_dict(book).get("metadata")).get("language_info")).get("name")).lower()
+    language = language if re.fullmatch(r"[\w+#.-]{1,20}", language) and language != "none" else ""
     blocks = [block.strip("\n") for cell in cells for block in _cell_blocks(_dict(cell), language) if block.strip()]
     text = clean("\n\n".join(blocks) + "\n") if blocks else ""
-    authors = [_dict(author).get("name") for author in _list(about.get("authors"))]
-    fields = [(key, about[key]) for key in ("date", "title") if isinstance(about.get(key), str)]
-    metadata = make_metadata(
-        [("author", [n for n in authors if isinstance(n, str)] or None), *fields, ("programming_language", language)]
-    )
+    metadata = make_metadata([("programming_language", language)])
     return text_content(text, "application/x-ipynb+json", name, markdown_headings(text), metadata)
 
 
@@ -144,7 +131,8 @@ def _cell_blocks(cell: dict[str, Any], language: str) -> Iterator[str]:
         yield source
     elif source.strip():
         yield _fenced(source, language)
-        for output in map(_dict, _list(cell.get("outputs"))):
+        outputs = cell.get("outputs")
+        for output in map(_dict, outputs if isinstance(outputs, list) else []):
             data = _dict(output.get("data"))
             text = _ESCAPES.sub("", _joined(output.get("text")) or _joined(data.get("text/plain")))
             if output.get("output_type") == "error":
@@ -162,11 +150,8 @@ def _fenced(text: str, language: str) -> str:
 
 def _joined(value: Any) -> str:
     """A string, or a list of strings as notebooks split them by line."""
-    return value if isinstance(value, str) else "".join(part for part in _list(value) if isinstance(part, str))
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
+    parts = value if isinstance(value, list) else [value]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -183,14 +168,15 @@ def parse_xml_file(data: bytes, name: str) -> Content:
     """
     from lxml import etree
 
-    from openbook.parsers.html import parse_html
+    from openbook.parsers.html import decode_page, parse_html
 
-    declared = _XML_DECLARED.search(data[:1024])
-    text = read_text(data, declared[1].decode("ascii") if declared else "").lstrip("\ufeff \n\t")
+    text = decode_page(data).lstrip("\ufeff \n\t")
     # What is parsed is UTF-8, whatever the declaration says.
-    parser = etree.XMLParser(no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True)
+    parser = etree.XMLParser(
+        encoding="utf-8", no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
     try:
-        root = etree.fromstring(_XML_ENCODING.sub(r"\1", text).encode(), parser)
+        root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError as error:
         if "amplification" in str(error) or "entity reference loop" in str(error).lower():
             raise UnreadableFile("declares XML entities that grow without end") from error
@@ -198,31 +184,28 @@ def parse_xml_file(data: bytes, name: str) -> Content:
     if local(root) == "html":
         return parse_html(data, name)
     out = Blocks()
-    _write_xml(root, 1, any(local(element) in {"p", "para", "simpara"} for element in root.iter()), out)
+    _write_xml(root, 1, any(local(element) in _PROSE for element in root.iter()), out)
     out.chars = len(text)
-    said = {local(element): _said(element) for head in (*root, root) for element in head if len(element) == 0}
-    found = {key: value if len(value) <= _LONGEST_FIELD_CHARS else "" for key, value in said.items()}
-    date = found.get("date") or found.get("updated") or found.get("pubDate")
-    author = found.get("author") or found.get("creator")
     language = root.get("{http://www.w3.org/XML/1998/namespace}lang")
-    metadata = make_metadata([("language", language), ("author", author), ("date", date)])
-    title = out.headings[0].title if out.headings else ""
-    return out.content("application/xml", title, name, metadata)
+    return out.content("application/xml", "", name, make_metadata([("language", language)]))
 
 
 def _write_xml(element: Any, level: int, prose: bool, out: Blocks) -> None:
     """In `prose`, attributes are left out: they place and number things. Elsewhere they hold data."""
     name = local(element)
+    is_mixed = bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)
     if not name:  # an entity that is not resolved
         out.paragraph(element.text or "")
     elif name in _TITLES:
         out.heading(_said(element), level)
-    elif name in {"tr", "row"} and not _is_mixed(element):
-        out.rows([[_said(cell) for cell in element] or [_said(element)]])
-    elif (record := _record(element, prose)) is not None:
-        out.paragraph(record)
-    elif _is_mixed(element):
+    elif len(element) == 0:
+        out.paragraph(_leaf(element, prose))
+    elif is_mixed:  # as in a paragraph with a link
         out.paragraph(_said(element))
+    elif name in {"tr", "row"}:
+        out.rows([map(_said, element)])
+    elif record := _record(element, prose):
+        out.paragraph(record)
     else:
         titled = any(local(child) in _TITLES for child in element)
         for child in element:
@@ -234,32 +217,35 @@ def _said(element: Any) -> str:
 
 
 def _is_markup(text: str) -> bool:
+    """Feeds hold whole pages of HTML as the text of one element."""
     return text.lstrip()[:1] == "<" and "</" in text
 
 
-def _is_mixed(element: Any) -> bool:
-    """Whether text stands beside elements, as in a paragraph with a link."""
-    return bool((element.text or "").strip()) or any((child.tail or "").strip() for child in element)
+def _leaf(element: Any, prose: bool) -> str:
+    """An element without others: its text, with its name where that says something."""
+    from openbook.parsers.html import parse_page
+
+    text = element.text or ""
+    said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
+    if local(element) in _PARAGRAPHS or len(said) > _LONGEST_FIELD_CHARS:
+        return said
+    fields = [(local(element), said), *_attributes(element, prose)]
+    return row_line([key for key, _ in fields], [value for _, value in fields])
 
 
-def _record(element: Any, prose: bool) -> str | None:
-    """`id: bk101; author: Ada; price: 44.95` for an element of short fields; None when it is something else."""
-    pairs = [] if prose else [(key.rpartition("}")[2], value) for key, value in element.attrib.items()]
-    if len(element) == 0:
-        from openbook.parsers.html import parse_page
-
-        text = element.text or ""
-        # Feeds hold whole pages of HTML as the text of one element.
-        said = parse_page(text).text if _is_markup(text) else " ".join(text.split())
-        if local(element) in _PARAGRAPHS or len(said) > _LONGEST_FIELD_CHARS:
-            return said
-        return row_line(["", *dict(pairs)], [f"{local(element)}: {said}" if said else "", *dict(pairs).values()])
+def _record(element: Any, prose: bool) -> str:
+    """`id: bk101; author: Ada; price: 44.95` for an element of short fields; empty when it is something else."""
     fields = [(local(child), _said(child)) for child in element]
     is_flat = not any(
         len(child) or (child.attrib and not prose) or local(child) in _PARAGRAPHS or _is_markup(child.text or "")
         for child in element
     )
     is_short = 2 <= len(fields) <= _MOST_FIELDS and all(len(said) <= _LONGEST_FIELD_CHARS for _, said in fields)
-    if not (is_flat and is_short) or _is_mixed(element) or (prose and any(key in _TITLES for key, _ in fields)):
-        return None
-    return row_line([key for key, _ in pairs + fields], [said for _, said in pairs + fields])
+    if not (is_flat and is_short) or (prose and any(key in _TITLES for key, _ in fields)):
+        return ""
+    fields = [*_attributes(element, prose), *fields]
+    return row_line([key for key, _ in fields], [said for _, said in fields])
+
+
+def _attributes(element: Any, prose: bool) -> list[tuple[str, str]]:
+    return [] if prose else [(key.rpartition("}")[2], value) for key, value in element.attrib.items()]

@@ -1,28 +1,16 @@
-"""Files that are text: plain, Markdown, reStructuredText, AsciiDoc, source code, subtitles, and Rich Text Format.
+"""Files that are text: plain, Markdown, reStructuredText, source code, and Rich Text Format.
 
 The text stays as it is, so that offsets mean something. Only the front matter of Markdown is taken out: its fields
-become metadata. Of subtitles the times, of RTF the markup is left out.
+become metadata. Of RTF the markup is left out.
 """
 
 from __future__ import annotations
 
-import html
-import re
-
 from openbook.errors import UnreadableFile
 from openbook.parsers.characters import clean, decode, one_line, title_from_name
 from openbook.parsers.frontmatter import front_matter, header_fields
-from openbook.parsers.headings import (
-    definition_headings,
-    header_title,
-    markdown_headings,
-    underlined_headings,
-)
+from openbook.parsers.headings import definition_headings, markdown_headings, underlined_headings
 from openbook.records import Content, HeadingMark, Metadata
-
-_CUE_TIMES = re.compile(r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*")
-_VOICE = re.compile(r"<v[.\w-]*[ \t]+([^<>]{1,100})>")
-_CUE_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>|<\d[\d:.]{0,20}>|\{\\[^{}]{0,50}\}")
 
 
 def parse_plain(data: bytes, name: str) -> Content:
@@ -40,42 +28,15 @@ def parse_markdown(data: bytes, name: str) -> Content:
 
 def parse_rst(data: bytes, name: str) -> Content:
     text = read_text(data)
-    headings = underlined_headings(text)
-    return text_content(text, "text/x-rst", name, headings, header_fields(text), title=header_title(text))
-
-
-def parse_asciidoc(data: bytes, name: str) -> Content:
-    text = read_text(data)
-    return text_content(text, "text/asciidoc", name, markdown_headings(text, mark="="))
+    fields = header_fields(text)
+    title = one_line(str(dict(fields).get("title", "")))
+    return text_content(text, "text/x-rst", name, underlined_headings(text), fields, title=title)
 
 
 def parse_source(data: bytes, name: str) -> Content:
     """Source code and settings, with definitions as headings, so that a passage knows its function."""
     text = read_text(data)
     return text_content(text, "text/x-source", name, definition_headings(text), title=title_from_name(name))
-
-
-def parse_subtitles(data: bytes, name: str) -> Content:
-    """WebVTT and SubRip: what is said, a paragraph for each speaker in turn. Live captions say each line twice."""
-    source = read_text(data)
-    said: list[tuple[str, list[str]]] = []  # speaker, lines
-    for block in re.split(r"\n[ \t]*\n", source):
-        lines = block.split("\n")
-        times = next((number for number, line in enumerate(lines[:3]) if _CUE_TIMES.fullmatch(line)), None)
-        if times is None:
-            continue  # a header, a note or a style
-        body = " ".join(lines[times + 1 :])
-        voice = _VOICE.search(body)
-        speaker = html.unescape(voice[1]).strip() if voice else ""
-        cue = " ".join(html.unescape(_CUE_TAG.sub("", body)).split())
-        if not said or said[-1][0] != speaker:
-            said.append((speaker, []))
-        if cue and cue not in said[-1][1][-1:]:
-            said[-1][1].append(cue)
-    if not any(lines for _, lines in said):
-        raise UnreadableFile("subtitles without any text")
-    paragraphs = (f"{speaker}: {' '.join(lines)}" if speaker else "\n".join(lines) for speaker, lines in said)
-    return text_content(clean("\n\n".join(paragraphs) + "\n"), "text/vtt", name, chars=len(source))
 
 
 def parse_rtf(data: bytes, name: str) -> Content:

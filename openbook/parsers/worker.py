@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -23,13 +22,18 @@ from typing import Any, BinaryIO
 import msgspec
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers import PARSERS, Parser, parse_file
+from openbook.parsers import parse_file
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
 PIXELS = b"\1"  # begins an answer that is a picture
 PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
+KINDS = {
+    "not now": NotReadNow,
+    "no such page": NoSuchPage,
+    "unreadable": UnreadableFile,
+}  # of refusals; the last is any
 _LONGEST_REASON_CHARS = 300
 
 
@@ -38,13 +42,12 @@ def main(arguments: list[str]) -> None:
     questions, answers = _take_standard_streams()
     _limit_memory(settings["memory_mb"])
     _end_with_parent(questions.fileno())
-    parsers = _table(arguments[1]) if arguments[0] == "--parsers" else PARSERS
     draws = arguments[0] == PAGE_IMAGE
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, NAME_BYTES + PAGE_BYTES + settings["max_file_bytes"] if draws else 1_000_000):
         if hasattr(signal, "alarm"):  # a little more than the parent's patience, so that the parent's clock speaks
             signal.alarm(int(settings["timeout_s"]) + 3)
-        answer = _answer(frame[NAME_BYTES:], settings, None if draws else parsers)
+        answer = _answer(frame[NAME_BYTES:], settings, draws)
         _write_frame(answers, frame[:NAME_BYTES], answer)
         if draws:
             return
@@ -72,20 +75,17 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(question: bytes, settings: Mapping[str, Any], parsers: Mapping[str, str | Parser] | None) -> bytes:
-    """A content as JSON, or without `parsers` a picture; else as JSON why there is none."""
+def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
+    """A content as JSON, or a picture; else as JSON why there is none."""
     kind = "unreadable"
     try:
-        if parsers is None:
+        if draws:
             return _drawing(question)
         path, ocr = Path(os.fsdecode(question)), settings["ocr"]
-        content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr, parsers=parsers)
+        content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr)
         return msgspec.json.encode({"content": content, "digest": digest})
-    except NotReadNow as error:
-        kind, reason = "not now", str(error)
-    except NoSuchPage as error:
-        kind, reason = "no such page", str(error)
     except UnreadableFile as error:
+        kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))
         reason = str(error)
     except MemoryError:
         reason = f"needs more than {settings['memory_mb']} MB of memory to read"
@@ -103,13 +103,6 @@ def _drawing(question: bytes) -> bytes:
 
     made = draw(question[PAGE_BYTES:], int.from_bytes(question[:PAGE_BYTES], "big"))
     return PIXELS + b"".join(side.to_bytes(SIDE_BYTES, "big") for side in (made.width, made.height)) + made.pixels
-
-
-def _table(target: str) -> Mapping[str, str | Parser]:
-    """Other parsers than the program's, by suffix: how its tests make one crash. Only tests start it so."""
-    module, _, name = target.partition(":")
-    table: Mapping[str, str | Parser] = getattr(importlib.import_module(module), name)
-    return table
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def number(data, name):
     return Content("a", 5)
 
 name_of_pid = os.environ.get("PID_FILE", "")
-PARSERS = {"." + f.__name__: f for f in
+PARSERS = {"." + f.__name__: "hostile:" + f.__name__ for f in
     (hang, sleep, allocate, segfault, leave, chatty, recurse, fail, child, surrogate, control, number)} | dict(REAL)
 """
 LIMITS = Limits(timeout_s=4.0, memory_mb=300)
@@ -66,7 +66,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "hostile.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
-    return [sys.executable, "-m", "openbook.parsers.worker", "--parsers", "hostile:PARSERS"]
+    start = "import sys, hostile, openbook.parsers as p, openbook.parsers.worker as worker; p.PARSERS = hostile.PARSERS"
+    return [sys.executable, "-c", f"{start}; worker.main(sys.argv[1:])"]
 
 
 def files(folder: Path, *names: str) -> list[Path]:
@@ -134,7 +135,7 @@ ANSWERS = {
     "another name": "answer(b'12345678', good())",
     "not json": "answer(name, b'{')",
     "no object": "answer(name, b'[1]')",
-    "missing field": "answer(name, good(drop='title'))",
+    "missing field": "answer(name, good(drop='text'))",
     "extra field": "answer(name, good(extra=1))",
     "text of a wrong type": "answer(name, good(text=['a']))",
     "a control character": "answer(name, good(text='a\\x1b'))",

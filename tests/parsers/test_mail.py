@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import contextlib
-import struct
-from datetime import UTC, datetime
 from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 
 from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
-from openbook.parsers.mail import header_text, parse_mail, parse_mailbox, parse_outlook
+from openbook.parsers.mail import parse_mail, parse_mailbox, parse_outlook
 
-from .samples import make_pdf
+from .samples import make_pdf, titles
 
 
 def letter(subject: str = "Fares", body: str = "Nine euros.\n") -> EmailMessage:
@@ -34,41 +33,31 @@ def test_headers_body_and_metadata() -> None:
     )
     assert content.title == "Größe: 9 €"
     assert dict(content.metadata) == {
-        "author": "Zoë Müller <zoe@example.com>",
-        "to": "Bob <bob@example.com>",
-        "date": "2024-03-05T09:00:00+00:00",
-    }
+        "author": "Zoë Müller <zoe@example.com>", "to": "Bob <bob@example.com>", "date": "2024-03-05T09:00:00+00:00",
+    }  # fmt: skip
 
 
-def test_plain_text_comes_before_html() -> None:
-    message = letter()
-    message.add_alternative("<p>Nine <b>bold</b> euros.</p>", subtype="html")
-    assert "bold" not in parse_mail(message.as_bytes(), "a.eml").text
-
-
-@pytest.mark.parametrize("body", ["", " \n\n"])
-def test_html_where_the_plain_text_is_blank(body: str) -> None:
+@pytest.mark.parametrize("body", ["Nine euros.", "", " \n\n"])
+def test_plain_text_comes_before_html_unless_it_is_blank(body: str) -> None:
     message = letter(body=body)
     message.add_alternative("<h1>Fares</h1><p>Nine <b>bold</b> euros.</p>", subtype="html")
     content = parse_mail(message.as_bytes(), "a.eml")
-    assert content.text.endswith("\n\nFares\n\nNine bold euros.")
-    assert [mark.title for mark in content.headings] == ["Fares"]
-    assert content.text[content.headings[0].start :].startswith("Fares\n")
+    assert content.text.endswith("\n\n" + (body.strip() or "Fares\n\nNine bold euros."))
+    assert titles(content) == ([] if body.strip() else [(1, "Fares")])
 
 
 def test_attachments_are_read_under_a_heading() -> None:
     message = letter()
-    message.add_attachment(b"# Terms\n\nNo dogs.\n", maintype="text", subtype="markdown", filename="terms.md")
-    message.add_attachment(
-        make_pdf([["The crane lifts nine tons."]]), maintype="application", subtype="pdf", filename="Kran.pdf"
-    )
-    message.add_attachment(b"\x89PNG\r\n\x1a\n", maintype="image", subtype="png", filename="a.png")
+    for kind, data, name in (
+        ("text/markdown", b"# Terms\n\nNo dogs.\n", "terms.md"),
+        ("application/pdf", make_pdf([["The crane lifts nine tons."]]), "Kran.pdf"),
+        ("image/png", b"\x89PNG\r\n\x1a\n", "a.png"),
+    ):
+        message.add_attachment(data, maintype=kind.partition("/")[0], subtype=kind.partition("/")[2], filename=name)
     content = parse_mail(message.as_bytes(), "a.eml")
-    assert [(mark.level, mark.title) for mark in content.headings][:2] == [(1, "Attachment: terms.md"), (2, "Terms")]
+    assert titles(content)[:2] == [(1, "Attachment: terms.md"), (2, "Terms")]
     assert "Attachment: Kran.pdf\n\nThe crane lifts nine tons." in content.text
     assert "Attachment: a.png (not read: an image: needs OCR)" in content.text
-    for mark in content.headings:
-        assert mark.title in content.text[mark.start :].split("\n")[0]
 
 
 def test_messages_inside_messages_end() -> None:
@@ -102,19 +91,15 @@ def test_a_charset_that_is_none(charset: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [
-        ("=?utf-8?q?F=C3=A4hre?= =?utf-8?b?IDkg4oKs?=", "Fähre 9 €"),
-        ("=?koi8-r?B?8MHSz80=?= now", "Паром now"),
-        ("=?iso-8859-1*de?Q?F=E4hre_9?=", "Fähre 9"),
-        ("a\n  b\x1b[2J", "a b [2J"),
+        (b"=?utf-8?q?F=C3=A4hre?= =?utf-8?b?IDkg4oKs?=", "Fähre 9 €"),
+        (b"=?koi8-r?B?8MHSz80=?= now", "Паром now"),
+        (b"=?iso-8859-1*de?Q?F=E4hre_9?=", "Fähre 9"),
+        (b"a\n  b\x1b[2J", "a b [2J"),
+        (b"Gr\xf6\xdfe der F\xe4hre", "Größe der Fähre"),
     ],
 )
-def test_encoded_words(raw: str, shown: str) -> None:
-    assert header_text(raw) == shown
-
-
-def test_headers_of_raw_bytes() -> None:
-    data = b"From: Zo\xeb <z@example.com>\nSubject: Gr\xf6\xdfe der F\xe4hre\n\nbody\n"
-    assert parse_mail(data, "a.eml").title == "Größe der Fähre"
+def test_subjects(raw: bytes, shown: str) -> None:
+    assert parse_mail(b"From: a@b\nSubject: " + raw + b"\n\nbody\n", "a.eml").title == shown
 
 
 @pytest.mark.parametrize("data", [b"no headers at all", b"\n\nbody", b"X-Other: 1\n\nbody"])
@@ -125,14 +110,9 @@ def test_what_is_no_message(data: bytes) -> None:
 
 def test_a_mailbox() -> None:
     first = letter("First", ">From here to there\nFrom the north: 10:00\n").as_bytes()
-    data = (
-        b"From a@b Tue Mar  5 10:00:00 2024\n"
-        + first
-        + b"\nFrom c@d Tue Mar  5 11:00:00 2024\n"
-        + letter("Second").as_bytes()
-    )
-    content = parse_mailbox(data, "box.mbox")
-    assert [mark.title for mark in content.headings] == ["First", "Second"]
+    second = b"\nFrom c@d Tue Mar  5 11:00:00 2024\n" + letter("Second").as_bytes()
+    content = parse_mailbox(b"From a@b Tue Mar  5 10:00:00 2024\n" + first + second, "box.mbox")
+    assert titles(content) == [(1, "First"), (1, "Second")]
     assert content.title == "box"
     assert "From here to there" in content.text
     with pytest.raises(UnreadableFile, match="not a mailbox"):
@@ -140,188 +120,67 @@ def test_a_mailbox() -> None:
 
 
 def test_hostile_structures_take_linear_time() -> None:
-    nested = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (i, i) for i in range(3_000))
-    words = b"=?a?b?" * 100_000
+    nested = b"".join(b'Content-Type: multipart/mixed; boundary="%d"\n\n--%d\n' % (i, i) for i in range(500))
     for body in (
         nested,
-        b"Subject: " + words + b"\n\n",
-        b"Subject: " + b"=?utf-8?q?a?= " * 50_000 + b"\n\n",
-        b"To: " + b"<" * 500_000 + b"\n\n",
-        b"Date: " + b"1 " * 200_000 + b"\n\n",
+        b"Subject: " + b"=?a?b?" * 20_000 + b"\n\n",
+        b"Subject: " + b"=?utf-8?q?a?= " * 20_000 + b"\n\n",
+        b"To: " + b"<" * 100_000 + b"\n\n",
+        b"Date: " + b"1 " * 50_000 + b"\n\n",
     ):
         with contextlib.suppress(UnreadableFile):
             parse_mail(b"From: a@b\n" + body, "a.eml")
 
 
-@given(
-    st.binary(max_size=300),
-    st.sampled_from(
-        [
-            b"text/plain",
-            b"text/html",
-            b"multipart/mixed; boundary=a",
-            b"message/rfc822",
-            b"multipart/alternative; boundary=a",
-        ]
-    ),
-)
-def test_any_body_is_read_or_refused(body: bytes, kind: bytes) -> None:
-    data = (
-        b"From: a@b\nMIME-Version: 1.0\nContent-Type: "
-        + kind
-        + b"\n\n--a\n"
-        + body
-        + b"\n--a\n\n"
-        + body
-        + b"\n--a--\n"
-    )
+KINDS = "text/plain text/html multipart/mixed;boundary=a message/rfc822 multipart/alternative;boundary=a".split()
+
+
+@given(st.binary(max_size=300), st.sampled_from(KINDS))
+def test_any_body_is_read_or_refused(body: bytes, kind: str) -> None:
+    head = f"From: a@b\nMIME-Version: 1.0\nContent-Type: {kind}\n\n--a\n".encode()
     with contextlib.suppress(UnreadableFile):
-        content = parse_mail(data, "a.eml")
+        content = parse_mail(head + body + b"\n--a\n\n" + body + b"\n--a--\n", "a.eml")
         assert all(0 <= mark.start < len(content.text) for mark in content.headings)
 
 
 # --- Outlook ----------------------------------------------------------------------------------------------------------
 
-Tree = dict[str, "bytes | Tree"]
-FREE, END, NONE = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF
+FIXTURES = Path(__file__).parent / "fixtures"
+ATTACHMENTS = (FIXTURES / "attachments.msg").read_bytes()  # a file of Markdown, a message, and bytes that are no text
 
 
-def compound(tree: Tree) -> bytes:
-    """A compound file ([MS-CFB]) of small streams, all in the mini stream."""
-    entries: list[bytes] = []
-    mini = bytearray()
-    mini_fat: list[int] = []
-
-    def stream(data: bytes) -> int:
-        first, count = len(mini) // 64, -(-len(data) // 64)
-        mini.extend(data.ljust(count * 64, b"\0"))
-        mini_fat.extend([*range(first + 1, first + count), END] if count else [])
-        return first if count else END
-
-    def add(name: str, value: bytes | Tree, following: int) -> int:
-        child = NONE
-        if isinstance(value, dict):
-            for inner, what in value.items():
-                child = add(inner, what, child)
-            kind, start, size = 1, 0, 0
-        else:
-            kind, start, size = 2, stream(value), len(value)
-        entries.append(entry(name, kind, following, child, start, size))
-        return len(entries)  # the root is number 0
-
-    top = NONE
-    for name, value in tree.items():
-        top = add(name, value, top)
-    mini_fat_sectors = -(-len(mini_fat) // 128)
-    mini_sectors = -(-len(mini) // 512)
-    directory_sectors = -(-(len(entries) + 1) // 4)
-    chains = [1, directory_sectors, mini_fat_sectors, mini_sectors]  # the first is the table itself
-    begins = [sum(chains[:i]) for i in range(4)]
-    fat = [0xFFFFFFFD]
-    for begin, count in zip(begins[1:], chains[1:], strict=True):
-        fat += [*range(begin + 1, begin + count), END] if count else []
-    assert len(fat) <= 128
-    root = entry("Root Entry", 5, NONE, top, begins[3] if mini else END, len(mini))
-    directory = b"".join([root, *entries]).ljust(directory_sectors * 512, b"\0")
-    head = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16) + struct.pack("<HHHHH", 0x3E, 3, 0xFFFE, 9, 6) + bytes(6)
-    head += struct.pack(
-        "<IIIIIIIII", 0, 1, begins[1], 0, 4096, begins[2] if mini_fat else END, mini_fat_sectors, END, 0
-    )
-    head += struct.pack("<109I", 0, *[FREE] * 108)
-    table = struct.pack("<128I", *fat, *[FREE] * (128 - len(fat)))
-    small = struct.pack(f"<{len(mini_fat)}I", *mini_fat).ljust(mini_fat_sectors * 512, b"\xff")
-    return head + table + directory + small + bytes(mini).ljust(mini_sectors * 512, b"\0")
-
-
-def entry(name: str, kind: int, following: int, child: int, start: int, size: int) -> bytes:
-    wide = name.encode("utf-16-le") + b"\0\0"
-    head = wide.ljust(64, b"\0") + struct.pack("<HBBIII", len(wide), kind, 1, NONE, following, child)
-    return head + bytes(16 + 4 + 16) + struct.pack("<IQ", start, size)
-
-
-def properties(head: int, **fixed: bytes) -> bytes:
-    rows = (struct.pack("<HHI", 0x40, int(tag[1:], 16), 6) + value.ljust(8, b"\0") for tag, value in fixed.items())
-    return bytes(head) + b"".join(rows)
-
-
-def ticks(moment: datetime) -> bytes:
-    return struct.pack("<Q", int((moment - datetime(1601, 1, 1, tzinfo=UTC)).total_seconds()) * 10_000_000)
-
-
-def wide(tag: str, text: str) -> Tree:
-    return {f"__substg1.0_{tag}001F": text.encode("utf-16-le")}
-
-
-MESSAGE: Tree = {
-    "__properties_version1.0": properties(32, x0039=ticks(datetime(2024, 3, 5, 9, tzinfo=UTC))),
-    **wide("0037", "Größe der Fähre"),
-    **wide("0C1A", "Zoë"),
-    **wide("5D01", "zoe@example.com"),
-    **wide("0E04", "Bob"),
-    **wide("1000", "Nine euros.\r\n"),
-}
-
-
-def attachment(name: str, data: bytes) -> Tree:
-    return {"__properties_version1.0": properties(8), **wide("3707", name), "__substg1.0_37010102": data}
-
-
-def test_an_outlook_message() -> None:
-    content = parse_bytes(compound(MESSAGE), "a.msg")
+def test_an_outlook_message_with_a_message_and_files_inside() -> None:
+    content = parse_bytes(ATTACHMENTS, "a.msg")
+    head, date = "From: Zoë <zoe@example.com>\nTo: Bob\n", "Date: 2024-03-05 09:00 UTC\n"
     assert content.text == (
-        "From: Zoë <zoe@example.com>\nTo: Bob\nDate: 2024-03-05 09:00 UTC\nSubject: Größe der Fähre\n\nNine euros."
+        f"{head}{date}Subject: Größe der Fähre\n\nNine euros.\n\nAttachment: terms.md\n\n# Terms\n\nNo dogs.\n\n"
+        f"Attachment: Inner\n\n{head}Subject: Inner\n\nNine euros.\n\n"
+        "Attachment: a.bin (not read: binary data, not text)"
     )
     assert content.title == "Größe der Fähre"
-    assert dict(content.metadata) == {
-        "author": "Zoë <zoe@example.com>",
-        "to": "Bob",
-        "date": "2024-03-05T09:00:00+00:00",
-    }
-
-
-def test_attachments_and_messages_inside_an_outlook_message() -> None:
-    inner: Tree = {**MESSAGE, **wide("0037", "Inner"), "__properties_version1.0": properties(24)}
-    tree: Tree = {
-        **MESSAGE,
-        "__attach_version1.0_#00000000": attachment("terms.md", b"# Terms\n\nNo dogs.\n"),
-        "__attach_version1.0_#00000001": {"__properties_version1.0": properties(8), "__substg1.0_3701000D": inner},
-        "__attach_version1.0_#00000002": attachment("a.bin", bytes(100)),
-    }
-    content = parse_outlook(compound(tree), "a.msg")
-    assert [(mark.level, mark.title) for mark in content.headings] == [
-        (1, "Attachment: terms.md"),
-        (2, "Terms"),
-        (1, "Attachment: Inner"),
-    ]
-    assert "No dogs." in content.text
-    assert "Subject: Inner" in content.text
-    assert "Attachment: a.bin (not read: binary data, not text)" in content.text
+    assert titles(content) == [(1, "Attachment: terms.md"), (2, "Terms"), (1, "Attachment: Inner")]
+    said = {"author": "Zoë <zoe@example.com>", "to": "Bob", "date": "2024-03-05T09:00:00+00:00"}
+    assert dict(content.metadata) == said
 
 
 def test_strings_of_8_bits_and_a_body_of_html() -> None:
-    page = struct.pack("<I", 1251)
-    tree: Tree = {
-        "__properties_version1.0": properties(32, x3FFD=page),
-        "__substg1.0_0037001E": "Паром".encode("cp1251") + b"\0",
-        "__substg1.0_10130102": b"<h1>Fares</h1><p>Nine <b>euros</b>.</p>",
-    }
-    content = parse_outlook(compound(tree), "a.msg")
+    content = parse_bytes((FIXTURES / "eight-bits.msg").read_bytes(), "a.msg")
     assert content.title == "Паром"
     assert content.text.endswith("Fares\n\nNine euros.")
 
 
-def test_what_is_no_outlook_message() -> None:
-    with pytest.raises(UnreadableFile, match="not an Outlook message"):
-        parse_outlook(compound({"Contents": b"text"}), "a.msg")
-    for data in (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"text", compound(MESSAGE)[:700]):
-        with pytest.raises(UnreadableFile, match="Outlook"):
-            parse_outlook(data, "a.msg")
+@pytest.mark.parametrize(
+    "data", [(FIXTURES / "no-message.msg").read_bytes(), ATTACHMENTS[:8], b"text", ATTACHMENTS[:700]]
+)
+def test_what_is_no_outlook_message(data: bytes) -> None:
+    with pytest.raises(UnreadableFile, match="Outlook message"):
+        parse_outlook(data, "a.msg")
 
 
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 255)), max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_damaged_outlook_messages_are_read_or_refused(damage: list[tuple[int, int]]) -> None:
-    data = bytearray(compound({**MESSAGE, "__attach_version1.0_#00000000": attachment("a.txt", b"text")}))
+    data = bytearray(ATTACHMENTS)
     for at, value in damage:
         data[at % len(data)] = value
     with contextlib.suppress(UnreadableFile):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -23,10 +23,11 @@ from openbook.parsers.metadata import (
 )
 from openbook.records import Metadata
 
+ZONES = [timezone(timedelta(hours=hours)) for hours in (-11, 0, 2)]
 RAW = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.dates(), st.datetimes(),
-        st.datetimes(timezones=st.timezones()), st.binary(max_size=4),
+        st.datetimes(timezones=st.sampled_from(ZONES)), st.binary(max_size=4),
         st.sampled_from(["2025-1-1", "D:20240105", "13-Jun-2000", "2025-W01-1", "20250101T101010Z", "2025"]),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=2)),
@@ -47,7 +48,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 @given(SAID.filter(lambda said: all(key_name(key) != "access_labels" for key in said)))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_normalised_twice_is_once_and_survives_json(said: dict[str, object]) -> None:
     kept = normalised(said)
     assert normalised(dict(kept)) == kept
@@ -58,63 +59,41 @@ def test_normalised_twice_is_once_and_survives_json(said: dict[str, object]) -> 
         assert isinstance(value, str | int | float | bool | tuple)
 
 
-def test_keys() -> None:
-    assert key_name("Last-Updated ") == "last_updated"
-    assert key_name("dc:Title") == "dc_title"
-    assert key_name("Größe") == "grösse"
-    assert key_name("2nd") == "n2nd"
-    assert key_name("\x00$.\"'") == ""
-    assert len(key_name("x" * 1000)) == 64
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ("Last-Updated ", "last_updated"), ("dc:Title", "dc_title"), ("Größe", "grösse"), ("2nd", "n2nd"),
+        ("\x00$.\"'", ""), ("x" * 1000, "x" * 64),
+    ],
+)  # fmt: skip
+def test_keys(raw: str, key: str) -> None:
+    assert key_name(raw) == key
 
 
 def test_values() -> None:
-    assert dict(
-        normalised(
-            {
-                "t": " a\x00b\nc ",
-                "half": "x\ud800",
-                "tags": ["A", 3, True, date(2025, 1, 2), None],
-                "n": 0.1 + 0.2,
-                "none": None,
-                "empty": " \n",
-                "nested": {"a": 1},
-                "raw": b"x",
-                "nan": float("nan"),
-                "huge": 10**30,
-                "long": "x" * 2000,
-            }
-        )
-    ) == {
-        "t": "a b c",
-        "half": "x\ufffd",
-        "tags": ("A", "3", "true", "2025-01-02"),
-        "n": 0.3,
-        "long": "x" * 1000,
-    }
+    said: dict[str, object] = {
+        "t": " a\x00b\nc ", "half": "x\ud800", "tags": ["A", 3, True, date(2025, 1, 2), None], "n": 0.1 + 0.2,
+        "none": None, "empty": " \n", "nested": {"a": 1}, "raw": b"x", "nan": float("nan"), "huge": 10**30,
+        "long": "x" * 2000,
+    }  # fmt: skip
+    kept = {"t": "a b c", "half": "x\ufffd", "tags": ("A", "3", "true", "2025-01-02"), "n": 0.3, "long": "x" * 1000}
+    assert dict(normalised(said)) == kept
 
 
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (date(2025, 1, 2), "2025-01-02"),
+        (date(2025, 1, 2), "2025-01-02"), (time(1, 2), "01:02:00"), (2025, "2025"), ("2025-01", "2025-01"),
         (datetime(2025, 1, 2, 3, 4, 5, 6), "2025-01-02T03:04:05"),  # noqa: DTZ001  a file may name no zone
         (datetime(2025, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=2))), "2024-12-31T22:30:00+00:00"),
         (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))), "0001-01-01T00:00:00+00:00"),
-        (time(1, 2), "01:02:00"),
-        (2025, "2025"),
-        ("2025-01", "2025-01"),
-        ("20250102", "2025-01-02"),
-        ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05+00:00"),
-        ("2025-01-02 03:04", "2025-01-02T03:04:00"),
-        ("D:20240105103000+01'00'", "2024-01-05T09:30:00+00:00"),
-        ("D:20240105103000Z", "2024-01-05T10:30:00+00:00"),
-        ("D:20240105", "2024-01-05"),
-        ("13-Jun-2000", "2000-06-13"),
-        ("Mon, 20 Nov 1995 19:12:08 -0500", "1995-11-21T00:12:08+00:00"),
-        ("March 5, 2024", "2024-03-05"),
-        ("some day", "some day"),
+        ("20250102", "2025-01-02"), ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05+00:00"),
+        ("2025-01-02 03:04", "2025-01-02T03:04:00"), ("D:20240105103000+01'00'", "2024-01-05T09:30:00+00:00"),
+        ("D:20240105103000Z", "2024-01-05T10:30:00+00:00"), ("D:20240105", "2024-01-05"),
+        ("13-Jun-2000", "2000-06-13"), ("Mon, 20 Nov 1995 19:12:08 -0500", "1995-11-21T00:12:08+00:00"),
+        ("March 5, 2024", "2024-03-05"), ("some day", "some day"),
     ],
-)
+)  # fmt: skip
 def test_dates_become_iso(raw: object, text: str) -> None:
     assert normalised({"Date": raw}) == (("date", text),)
 
@@ -125,11 +104,9 @@ def test_only_keys_of_dates_hold_dates() -> None:
 
 
 def test_at_most_so_many_keys() -> None:
-    assert len(normalised({f"k{i}": i for i in range(100)})) == 64
-    with pytest.raises(UnreadableFile, match="more than 64 keys"):
-        normalised({f"k{i}": i for i in range(100)}, strict=True)
-    said: dict[str, object] = {**{f"k{i}": i for i in range(100)}, "access_labels": ["hr"]}
-    assert ("access_labels", ("hr",)) in normalised(said)  # never left out
+    said: dict[str, object] = {f"k{i}": i for i in range(100)}
+    assert len(normalised(said)) == 64
+    assert ("access_labels", ("hr",)) in normalised({**said, "access_labels": ["hr"]})  # never left out
 
 
 @pytest.mark.parametrize(
@@ -143,13 +120,19 @@ def test_at_most_so_many_keys() -> None:
         ({"a": float("inf")}, "no finite number"),
         ({"a": 2**63}, "too large"),
         ({"A": 1, "a ": 2}, "'a' stands twice"),
+        ({"access_labels": ["hr"], "Access-Labels": []}, "stands twice"),
         ({"$": 1}, "is no key"),
+        ({f"k{i}": i for i in range(100)}, "more than 64 keys"),
     ],
 )
 def test_strict_refuses(said: dict[str, object], words: str) -> None:
     with pytest.raises(UnreadableFile, match=words):
         normalised(said, strict=True)
-    normalised(said)
+    if "access_labels" in said:
+        with pytest.raises(UnreadableFile, match=words):
+            normalised(said)
+    else:
+        normalised(said)
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------
@@ -178,14 +161,11 @@ def test_what_any_part_asks_for_no_other_takes_away(parts: list[list[str]], key:
     assert labels_of(*(normalised({key: part}) for part in parts)) == {label for part in parts for label in part}
 
 
-def test_labels_of_what_was_never_checked_are_checked() -> None:
-    with pytest.raises(UnreadableFile, match="the label 'HR'"):
-        labels_of((("access_labels", ("HR",)),))
-
-
 def test_labels_are_words() -> None:
     assert normalised({"Access labels": ["hr", "a.b:c-d_1", "hr"]}) == (("access_labels", ("a.b:c-d_1", "hr")),)
     assert normalised({"access_labels": "hr"}) == (("access_labels", ("hr",)),)
+    with pytest.raises(UnreadableFile, match="the label 'HR'"):
+        labels_of((("access_labels", ("HR",)),))  # of what was never checked
 
 
 @pytest.mark.parametrize("bad", ["HR", "h r", "", "-x", "x" * 65, "hr\n", 5, True, ["ok", "No"], {"a": 1}, [["hr"]]])
@@ -196,21 +176,12 @@ def test_labels_that_are_none_are_always_an_error(bad: object) -> None:
                 normalised({key: bad}, strict=strict)
 
 
-def test_labels_that_stand_twice_are_an_error() -> None:
-    with pytest.raises(UnreadableFile, match="stands twice"):
-        normalised({"access_labels": ["hr"], "Access-Labels": []})
-
-
 # --- sidecars ---------------------------------------------------------------------------------------------------------
 
 
-def test_names() -> None:
-    assert is_sidecar("report.pdf.meta.toml")
-    assert is_sidecar("report.pdf.meta.json")
-    assert not any(map(is_sidecar, ["meta.toml", ".meta.toml", "a.toml", "a.meta.yaml", "a.meta.toml.txt"]))
-
-
 def test_where_it_stands(tmp_path: Path) -> None:
+    assert all(map(is_sidecar, ["report.pdf.meta.toml", "report.pdf.meta.json"]))
+    assert not any(map(is_sidecar, ["meta.toml", ".meta.toml", "a.toml", "a.meta.yaml", "a.meta.toml.txt"]))
     document = write(tmp_path, "a.md", "x")
     assert sidecar_of(document) is None
     toml = write(tmp_path, "a.md.meta.toml", "")
@@ -237,13 +208,13 @@ def test_toml_and_json(tmp_path: Path) -> None:
         ("a.meta.toml", "x = ", "a.meta.toml is not valid TOML"),
         ("a.meta.json", "{", "is not valid JSON"),
         ("a.meta.json", "[1]", "must hold one object"),
-        ("a.meta.json", '{"a": 1, "a": 2}', "a key stands twice"),
-        ("a.meta.json", '{"a": NaN}', "NaN is no number"),
+        ("a.meta.json", '{"a": 1, "a": 2}', "duplicate key 'a'"),
+        ("a.meta.json", '{"a": NaN}', "'a' is no finite number"),
         ("a.meta.json", '{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
         ("a.meta.json", "[" * 50_000, "nested too deeply"),
         ("a.meta.toml", "a = " + "[" * 50_000, "nested too deeply"),
-        ("a.meta.json", b"\xff\xfe", "is not UTF-8"),
-        ("a.meta.json", " " * 64_001, "over the limit of 64 KB"),
+        ("a.meta.json", b"\xff\xfe", "is not valid JSON"),
+        ("a.meta.json", " " * 64_001, "0.1 MB, over the limit of 0.064 MB"),
         ("a.meta.toml", "[author]\nname = 'x'", "'author' must be a text"),
         ("a.meta.toml", "path = '/etc/passwd'", "'path' is a fact of the file"),
         ("a.meta.toml", "access_labels = ['Not OK']", "the label 'Not OK' is none"),
@@ -256,26 +227,17 @@ def test_what_is_wrong_with_a_sidecar_is_said(tmp_path: Path, name: str, text: s
     assert len(str(caught.value)) < 300
 
 
-def test_a_sidecar_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableFile, match=r"its sidecar a\.meta\.toml"):
-        read_sidecar(tmp_path / "a.meta.toml")
-    (tmp_path / "b.meta.toml").mkdir()
-    with pytest.raises(UnreadableFile, match=r"its sidecar b\.meta\.toml"):
-        read_sidecar(tmp_path / "b.meta.toml")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_links_and_pipes_are_not_followed(tmp_path: Path) -> None:
-    secret = write(tmp_path, "secret.toml", "password = 'x'")
-    link = tmp_path / "a.md.meta.toml"
-    link.symlink_to(secret)
-    assert sidecar_of(tmp_path / "a.md") == link  # not left out: it may have been meant to hold labels
-    with pytest.raises(UnreadableFile, match="is a link"):
-        read_sidecar(link)
-    os.mkfifo(tmp_path / "p.meta.json")
-    with pytest.raises(UnreadableFile, match="not a regular file"):
-        read_sidecar(tmp_path / "p.meta.json")
-
-
-def test_file_dates_are_utc() -> None:
-    assert dict(system_metadata("a", 1, 0))["modified"] == datetime.fromtimestamp(0, UTC).isoformat()
+def test_a_sidecar_that_is_no_file(tmp_path: Path) -> None:
+    link, folder, pipe = (tmp_path / f"{name}.md.meta.toml" for name in ("link", "folder", "pipe"))
+    link.symlink_to(write(tmp_path, "secret.toml", "password = 'x'"))
+    assert sidecar_of(tmp_path / "link.md") == link  # not left out: it may have been meant to hold labels
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path, reason in (
+        (link, "a link, not a file"), (folder, "a folder, not a file"), (pipe, "a named pipe, not a file"),
+        (tmp_path / "absent.meta.toml", "does not exist"),
+    ):  # fmt: skip
+        with pytest.raises(UnreadableFile) as caught:
+            read_sidecar(path)
+        assert str(caught.value) == f"its sidecar {path.name}: {reason}"

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import csv
-from contextlib import suppress
 from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.errors import UnreadableFile
 from openbook.parsers import parse_bytes
 from openbook.parsers.spreadsheets import parse_delimited, parse_workbook
 
-from .samples import damaged, packed
+from .samples import packed, page_texts, refusal, workbook
 
 Value = str | int | float | None
 
@@ -56,9 +54,9 @@ def test_a_cell_over_the_modules_limit_leaves_the_lines_as_they_are() -> None:
     assert parse_delimited(text.encode(), "a.csv").text == text
 
 
-def test_hostile_quotes_take_linear_time() -> None:
-    for text in ('"' * 1_000_000, ',"' * 500_000, '"a\n' * 300_000, "," * 1_000_000, ",\n" * 300_000):
-        parse_delimited(text.encode(), "a.csv")
+@pytest.mark.parametrize("part", ['"', ',"', '"a\n', ",", ",\n"])
+def test_hostile_quotes_take_linear_time(part: str) -> None:
+    parse_delimited((part * 100_000).encode(), "a.csv")
 
 
 words = st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters='"'), min_size=1, max_size=8)
@@ -91,61 +89,38 @@ def rows_xml(*rows: list[Value]) -> str:
     return f"<sheetData>{shown}</sheetData>"
 
 
-STYLES = (
-    '<styleSheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><cellXfs>'
-    '<xf numFmtId="0"/><xf numFmtId="14"/><xf numFmtId="22"/></cellXfs></styleSheet>'
-)
-MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-
-
-def relationships(*entries: tuple[str, str]) -> str:
-    """As Calamine wants them, which knows them by their full names."""
-    lines = (
-        f'<Relationship Id="rId{i}" Type="{OFFICE}/{kind}" Target="{target}"/>'
-        for i, (kind, target) in enumerate(entries, 1)
-    )
-    space = "http://schemas.openxmlformats.org/package/2006/relationships"
-    return f'<Relationships xmlns="{space}">{"".join(lines)}</Relationships>'
-
-
-def workbook(sheets: dict[str, str], *, hidden: str = "", more: dict[str, str] | None = None) -> bytes:
-    listed = "".join(
-        f'<sheet name="{name}" sheetId="{i}" state="{"hidden" if name == hidden else "visible"}" r:id="rId{i}"/>'
-        for i, name in enumerate(sheets, 1)
-    )
-    kinds = [("worksheet", f"worksheets/sheet{i}.xml") for i in range(1, len(sheets) + 1)]
-    members: dict[str, str | bytes] = {
-        "xl/workbook.xml": f'<workbook {MAIN} xmlns:r="{OFFICE}"><sheets>{listed}</sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": relationships(*kinds, ("styles", "styles.xml")),
-        "xl/styles.xml": STYLES,
-        "_rels/.rels": relationships(("officeDocument", "xl/workbook.xml")),
-    }
-    for number, body in enumerate(sheets.values(), 1):
-        members[f"xl/worksheets/sheet{number}.xml"] = f"<worksheet {MAIN}>{body}</worksheet>"
-    return packed(members | (more or {}))
-
-
 def text_of(*rows: list[Value], more: str = "") -> str:
     return parse_workbook(workbook({"S": rows_xml(*rows) + more}), "a.xlsx").text.removeprefix("S\n\n")
 
 
-def test_cells_stand_side_by_side_and_blank_rows_divide_tables() -> None:
-    assert text_of(["Fares", None], [None], ["to", "fare"], ["K", 8.9], ["S", 12], [None], ["Note"]) == (
-        "Fares\n\nto | fare\nK | 8.9\nS | 12\n\nNote"
-    )
+LARGE: list[list[Value]] = [[f"Port number {i}", i] for i in range(2_000)]
+MERGED = '<mergeCells><mergeCell ref="A2:A3"/></mergeCells>'
 
 
-def test_rows_of_a_large_table_name_their_columns() -> None:
-    ports: list[list[Value]] = [[f"Port number {i}", i] for i in range(2_000)]
-    assert text_of(["to", "fare"], *ports).splitlines()[1_000] == "to: Port number 1000; fare: 1000"
+@pytest.mark.parametrize(
+    ("rows", "more", "text"),
+    [
+        (  # blank rows divide tables
+            [["Fares", None], [None], ["to", "fare"], ["K", 8.9], ["S", 12], [None], ["Note"]], "",
+            "Fares\n\nto | fare\nK | 8.9\nS | 12\n\nNote",
+        ),
+        (  # merged cells hold their value in every row
+            [["area", "to", "fare"], ["North", "K", 1], [None, "S", 2]], MERGED,
+            "area | to | fare\nNorth | K | 1\nNorth | S | 2",
+        ),
+        (  # rows of a large table name their columns
+            [["to", "fare"], *LARGE], "", "\n".join(f"to: {port}; fare: {fare}" for port, fare in LARGE),
+        ),
+    ],
+)  # fmt: skip
+def test_cells_stand_side_by_side(rows: list[list[Value]], more: str, text: str) -> None:
+    assert text_of(*rows, more=more) == text
 
 
 def test_sheets_are_pages_and_hidden_ones_are_left_out() -> None:
     sheets = {"One": rows_xml(["a"]), "Secret": rows_xml(["hidden"]), "Empty": "<sheetData/>", "Two": rows_xml(["b"])}
     content = parse_workbook(workbook(sheets, hidden="Secret"), "fares.xlsx")
-    assert content.text == "One\n\na\n\nEmpty\n\nTwo\n\nb"
-    assert [content.text[page.start : page.end] for page in content.pages] == ["One\n\na", "Empty", "Two\n\nb"]
+    assert page_texts(content) == ["One\n\na", "Empty", "Two\n\nb"]
     assert [mark.title for mark in content.headings] == ["One", "Empty", "Two"]
     assert content.title == "fares"
 
@@ -165,12 +140,6 @@ def test_values_are_shown_as_a_person_would_write_them(value: float, style: int,
     assert parse_workbook(workbook({"S": sheet}), "a.xlsx").text == f"S\n\n{shown}"
 
 
-def test_merged_cells_hold_their_value_in_every_row() -> None:
-    merged = '<mergeCells><mergeCell ref="A2:A3"/></mergeCells>'
-    rows: list[list[Value]] = [["area", "to", "fare"], ["North", "K", 1], [None, "S", 2]]
-    assert text_of(*rows, more=merged) == "area | to | fare\nNorth | K | 1\nNorth | S | 2"
-
-
 def test_open_document() -> None:
     spaces = " ".join(
         f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"' for name in ("office", "text", "table")
@@ -186,27 +155,14 @@ def test_open_document() -> None:
     assert parse_bytes(data, "a.ods").text == "Fares\n\nnine"
 
 
-def test_refusals() -> None:
-    bomb = workbook({"S": rows_xml(["a"])}, more={"xl/media/a": "0" * 30_000_000})
-    for data, reason in (
-        (packed({"ppt/presentation.xml": "<x/>"}), "a damaged workbook"),
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (packed({"xl/x": "<x/>"}), "a damaged workbook"),
         (workbook({"S": "<sheetData><row"}), "a damaged workbook"),
-        (bomb, "like a zip bomb"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a damaged workbook"),
-    ):
-        with pytest.raises(UnreadableFile, match=reason):
-            parse_workbook(data, "a.xlsx")
-
-
-def test_entities_in_a_sheet_expand_to_nothing() -> None:
-    sheet = '<!DOCTYPE w [<!ENTITY e SYSTEM "file:///etc/passwd"><!ENTITY f "bomb">]><worksheet><sheetData><row r="1"><c r="A1" t="str"><v>a&e;&f;</v></c></row></sheetData></worksheet>'
-    with suppress(UnreadableFile):
-        text = parse_workbook(workbook({"S": ""}, more={"xl/worksheets/sheet1.xml": sheet}), "a.xlsx").text
-        assert "root:" not in text
-        assert "bomb" not in text
-
-
-def test_damaged_workbooks_are_parsed_or_refused() -> None:
-    for data in damaged(workbook({"S": rows_xml(["to", "fare"], ["K", 1])}), 11):
-        with suppress(UnreadableFile):
-            parse_workbook(data, "a.xlsx")
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "Workbook".encode("utf-16-le") + bytes(600), "a damaged workbook"),
+        (workbook({"S": "<sheetData/>"}, more={"xl/media/a": "0" * 30_000_000}), "like a zip bomb"),
+    ],
+)
+def test_refusals(data: bytes, reason: str) -> None:
+    assert refusal(data, "a.xlsx").endswith(reason)
