@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +52,6 @@ if TYPE_CHECKING:
     "Behind a proxy or a port forward, give this or --require-key.",
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
-@click.option(
-    "--rate",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Requests that each key may send a minute, and all callers without one together; 0: any number.",
-)
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
@@ -67,38 +59,21 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="The number of processes at one address. They divide cores, cache memory and limits.",
-)
-def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
+def serve(folders: tuple[Path, ...], **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     from openbook.knowledge.scope import checked_labels
 
     _check_extra()
-    from openbook.serving.configuration import Bounds, Configuration
+    from openbook.serving.configuration import Configuration
+    from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     used = [current.home, *(folders or [current.default_kb])]
     private.share_as(used)
-    bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
-    configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
+    configuration = Configuration(settings=current, labels=labels, **options)
     for advice in private.open_folders(used).values():
         click.echo(advice, err=True)
-    if workers > 1:
-        _supervise(configuration, folders, workers)
-    else:
-        _serve(configuration, folders)
-
-
-def _serve(configuration: Configuration, folders: tuple[Path, ...]) -> None:
-    """In this process."""
-    from openbook.serving.server import listen, make_server
-
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as door:
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
@@ -133,26 +108,6 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
             tracers.shutdown()
 
 
-def worker_application(configuration: Configuration, folders: tuple[Path, ...]) -> FastAPI:
-    """In a process of its own, which ends with the supervisor."""
-    import atexit
-
-    from uvicorn.config import STARTUP_FAILURE
-
-    from openbook.errors import OpenBookError
-    from openbook.serving.server import end_with_parent
-
-    end_with_parent()
-    _log_to_standard_error()
-    opened = ExitStack()
-    atexit.register(opened.close)
-    try:
-        return opened.enter_context(_application(configuration, folders))
-    except OpenBookError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(STARTUP_FAILURE) from error
-
-
 def _source(current: Settings) -> Source | None:
     """Where the name of the model may come to mean another one: in the store, and not at another server."""
     from openbook.serving.model_reload import named_in_store
@@ -166,35 +121,6 @@ def _source(current: Settings) -> Source | None:
     return named_in_store(current.models_dir, current.model, open_model)
 
 
-def _supervise(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
-    """So many processes at one address, until Ctrl-C or SIGTERM."""
-    import functools
-    import logging
-    import tempfile
-
-    from openbook.serving.server import listen, run_workers
-    from openbook.serving.telemetry import METRICS_FOLDER
-
-    with (
-        listen(configuration.host, configuration.port) as door,
-        tempfile.TemporaryDirectory(prefix="openbook-counts-") as counts,
-    ):
-        configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
-        # What is done once is done here: making a knowledge base, fetching and verifying models.
-        for base in _open_bases(configuration.settings, folders)[0].values():
-            base.close()
-        context.model_opener(configuration.settings)
-        _first_key(configuration)
-        _announce(configuration)
-        os.environ[METRICS_FOLDER] = counts
-        _log_to_standard_error()
-        logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
-        make_app = functools.partial(worker_application, configuration, folders)
-        if not run_workers(make_app, door, workers):
-            raise click.exceptions.Exit(1)
-    click.echo("Ended.", err=True)
-
-
 def _announce(configuration: Configuration) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
     click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
@@ -205,16 +131,6 @@ def _announce(configuration: Configuration) -> None:
             err=True,
         )
     click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
-
-
-def shared(current: Settings, workers: int) -> Settings:
-    """The settings of one of so many processes: its share of the cores and of the memory for what was read."""
-    from openbook.config import available_cores
-
-    if workers == 1:
-        return current
-    threads = current.threads or max(1, available_cores() // workers)
-    return dataclasses.replace(current, threads=threads, kv_memory=current.kv_memory // workers)
 
 
 def _check_extra() -> None:

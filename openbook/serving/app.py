@@ -18,7 +18,7 @@ from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving import chat, documents, mcp_http, models, page, receipts, responses, search, uploads
 from openbook.serving.auth import Authenticator
-from openbook.serving.concurrency import Gate, RateLimit
+from openbook.serving.concurrency import Gate
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
@@ -58,7 +58,6 @@ def create_app(
         bases=bases,
         embedder=embedder,
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
-        rates=RateLimit(bounds.requests_per_minute),
         metrics=Metrics(),
         traces=Traces(tracers),
         reading=Gate(bounds.running, bounds.waiting),
@@ -66,6 +65,9 @@ def create_app(
         deleting=Gate(1, bounds.waiting),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
+
+    for name in ("reading", "uploading", "deleting"):
+        service.metrics.watch(name, getattr(service, name))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +95,7 @@ def create_app(
     routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.bounds = service, bounds
+    app.state.service, app.state.bounds, app.state.unfinished = service, bounds, {}
     app.state.mcp = mcp_http.make_manager(service)
 
     def openapi() -> dict[str, Any]:

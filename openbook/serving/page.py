@@ -104,7 +104,6 @@ async def ready(request: Request) -> Status:
 @router.get("/metrics", response_class=Response, **needs("admin", also=content("text/plain")))
 async def metrics(call: CallOf) -> Response:
     """Counts and times in the text format of Prometheus."""
-    call.service.count_gates()
     return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})
 
 

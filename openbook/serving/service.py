@@ -20,7 +20,7 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import Gate, RateLimit, Stop, caller_id, compute
+from openbook.serving.concurrency import Gate, Stop, caller_id, compute
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
 from openbook.serving.keys import Right
@@ -54,7 +54,6 @@ class Service:
     bases: Mapping[str, KnowledgeBase]
     embedder: ServedEmbedder
     authenticator: Authenticator
-    rates: RateLimit
     metrics: Metrics
     traces: Traces
     reading: Gate
@@ -62,12 +61,6 @@ class Service:
     deleting: Gate
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
-
-    def count_gates(self) -> None:
-        """Tell the metrics how many requests compute and wait now."""
-        for name in ("reading", "uploading", "deleting"):
-            gate: Gate = getattr(self, name)
-            self.metrics.gate(name, gate.running, gate.waiting)
 
     def base(self, name: str | None) -> KnowledgeBase:
         """The knowledge base of that name; without a name, the first. Raises ApiError."""
@@ -152,7 +145,6 @@ class Route(APIRoute):
             caller = service.authenticator.caller(request.headers, right)
             request.state.caller, request.scope[CALLER] = caller, caller.id
             caller_id.set(caller.id)
-            service.rates.take(caller.id)
         wanted = FORM if "requestBody" in extra else JSON if self.body_field else ""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and kind != wanted:

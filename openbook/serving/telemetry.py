@@ -7,24 +7,21 @@ the name of a document. A request that comes with a trace (W3C `traceparent`) is
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from openbook import __version__
 from openbook.errors import ConfigError
 from openbook.records import Answer, Timings
+from openbook.serving.concurrency import Gate
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which several processes count in files of one folder
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -43,10 +40,8 @@ class Metrics:
         about = "Answers of the model, by how they ended."
         self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
         self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
-        about = "Requests that compute now."
-        self._running = Gauge("openbook_running", about, ["gate"], registry=own, multiprocess_mode="livesum")
-        about = "Requests that wait for a place."
-        self._waiting = Gauge("openbook_waiting", about, ["gate"], registry=own, multiprocess_mode="livesum")
+        self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=own)
+        self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=own)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
@@ -57,29 +52,13 @@ class Metrics:
         self._tokens.labels("read").inc(prompt_tokens or 0)
         self._tokens.labels("written").inc(answer_tokens or 0)
 
-    def gate(self, name: str, running: int, waiting: int) -> None:
-        self._running.labels(name).set(running)
-        self._waiting.labels(name).set(waiting)
+    def watch(self, name: str, gate: Gate) -> None:
+        """Tell from now on how many requests compute and wait at this gate."""
+        self._running.labels(name).set_function(lambda: gate.running)
+        self._waiting.labels(name).set_function(lambda: gate.waiting)
 
     def text(self) -> bytes:
-        """Of this process, or of all that count in one folder."""
-        folder = os.environ.get(METRICS_FOLDER)
-        if folder is None:
-            return generate_latest(self._registry)
-        for path in Path(folder).glob("gauge_livesum_*.db"):
-            if (found := re.search(r"_([0-9]+)\.db", path.name)) and not _is_alive(int(found[1])):
-                mark_process_dead(int(found[1]), folder)  # type: ignore[no-untyped-call]
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return generate_latest(self._registry)
 
 
 class Traces:

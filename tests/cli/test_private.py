@@ -141,13 +141,12 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
     assert any(store)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 def test_all_that_the_server_makes_is_private(
-    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path, workers: int
+    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path
 ) -> None:
     openbook("sync", docs)
     log = tmp_path / "deep" / "log"
-    with served("--receipts", log, "--workers", workers) as (client, said):
+    with served("--receipts", log) as (client, said):
         body = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
         answers = [
             client.post("/v1/chat/completions", json=body),
@@ -196,13 +195,12 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
         assert f"Others can read {kb}" in said
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_server_keeps_it_shared(openbook: Openbook, tmp_path: Path, docs: Path, workers: int) -> None:
+def test_the_server_keeps_it_shared(openbook: Openbook, tmp_path: Path, docs: Path) -> None:
     kb = tmp_path / "kb"
     openbook("sync", docs, "--kb", kb)
     shares(kb, 0o2770)
     before = set(kb.rglob("*"))
-    with served("--kb", kb, "--workers", workers, umask=0o002) as (client, _):
+    with served("--kb", kb, umask=0o002) as (client, _):
         files = {"file": ("tower.txt", b"The tower is 55 metres high.")}
         assert client.post("/v1/documents", files=files).status_code == 200
     made = set(kb.rglob("*")) - before
