@@ -46,7 +46,9 @@ class Gate:
         """Raises ApiError (429) when too many wait."""
         caller = caller_id.get()
         share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
-        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= max(1, self._most_waiting * 3 // 4)
+        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= max(
+            1, self._most_waiting * 3 // 4
+        )
         if queue_is_full and (share.locked() or self._places.locked()):
             raise server_full()
         async with AsyncExitStack() as held:

@@ -10,9 +10,9 @@ from typing import Any
 
 import h11
 import uvicorn
-from fastapi import FastAPI
 from h11 import LocalProtocolError
 from h11._receivebuffer import ReceiveBuffer
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from openbook.errors import ConfigError
@@ -47,7 +47,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
+def make_server(app: ASGIApp) -> uvicorn.Server:
     """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. The bounds are `app.state.bounds`."""
     config = uvicorn.Config(
         app,

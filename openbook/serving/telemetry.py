@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -70,46 +70,49 @@ class Traces:
     def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """`began_ns`: Unix time. `carrier`: the headers of the request."""
         times, receipt = answer.timings or Timings(), answer.receipt
-        end_ns = began_ns + _ns(times.total_s)
-        attributes: dict[str, str | int | bool] = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.request.model": receipt.model.name,
-            "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
-            "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
-            "openbook.mode": mode,
-            "openbook.model.digest": receipt.model.digest,
-            "openbook.numeric_class": receipt.numeric_class,
-            "openbook.receipt": receipt.digest,
-            "openbook.finish_reason": answer.finish_reason,
-            "openbook.abstained": answer.abstained,
-            "openbook.passages": len(answer.passages),
-            "openbook.citations": len(answer.citations),
-        }
-        if receipt.knowledge_base is not None and receipt.knowledge_base_version is not None:
-            attributes["openbook.knowledge_base"] = receipt.knowledge_base
-            attributes["openbook.knowledge_base.version"] = receipt.knowledge_base_version
-        context = _PROPAGATOR.extract(carrier)
-        whole = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
-        inside = set_span_in_context(whole, context)
+        span = self._begun(mode, began_ns, carrier)
+        span.set_attributes(
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.model": receipt.model.name,
+                "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
+                "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
+                "openbook.model.digest": receipt.model.digest,
+                "openbook.numeric_class": receipt.numeric_class,
+                "openbook.receipt": receipt.digest,
+                "openbook.finish_reason": answer.finish_reason,
+                "openbook.abstained": answer.abstained,
+                "openbook.passages": len(answer.passages),
+                "openbook.citations": len(answer.citations),
+            }
+        )
         read_ns = began_ns + _ns(times.retrieve_s)
         cite_ns = read_ns + _ns(times.read_s)
-        if receipt.knowledge_base is not None:
-            self._tracer.start_span("retrieve", inside, start_time=began_ns).end(read_ns)
-        reading = self._tracer.start_span("read", inside, start_time=read_ns)
-        if times.first_token_s is not None:
-            reading.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
-        reading.end(cite_ns)
-        if receipt.knowledge_base is not None:
-            self._tracer.start_span("cite", inside, start_time=cite_ns).end(end_ns)
-        whole.end(end_ns)
+        end_ns = began_ns + _ns(times.total_s)
+        steps = [("retrieve", began_ns, read_ns), ("read", read_ns, cite_ns), ("cite", cite_ns, end_ns)]
+        if receipt.knowledge_base is None or receipt.knowledge_base_version is None:
+            steps = steps[1:2]
+        else:
+            span.set_attribute("openbook.knowledge_base", receipt.knowledge_base)
+            span.set_attribute("openbook.knowledge_base.version", receipt.knowledge_base_version)
+        inside = set_span_in_context(span)
+        for name, step_began_ns, step_end_ns in steps:
+            step = self._tracer.start_span(name, inside, start_time=step_began_ns)
+            if name == "read" and times.first_token_s is not None:
+                step.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
+            step.end(step_end_ns)
+        span.end(end_ns)
 
     def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """An answer that failed. The span has the kind of the error, not its message, which may quote a text."""
-        context = _PROPAGATOR.extract(carrier)
-        attributes: dict[str, str | int | bool] = {"openbook.mode": mode, "error.type": type(error).__name__}
-        span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        span = self._begun(mode, began_ns, carrier)
+        span.set_attribute("error.type", type(error).__name__)
         span.set_status(Status(StatusCode.ERROR))
         span.end()
+
+    def _begun(self, mode: str, began_ns: int, carrier: Mapping[str, str]) -> Span:
+        context, attributes = _PROPAGATOR.extract(carrier), {"openbook.mode": mode}
+        return self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
 
 
 def _ns(seconds: float) -> int:

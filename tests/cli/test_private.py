@@ -141,9 +141,7 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
     assert any(store)
 
 
-def test_all_that_the_server_makes_is_private(
-    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path
-) -> None:
+def test_all_that_the_server_makes_is_private(openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path) -> None:
     openbook("sync", docs)
     log = tmp_path / "deep" / "log"
     with served("--receipts", log) as (client, said):

@@ -41,7 +41,18 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, capsys: pytest.Capture
     assert [each["id"] for each in listed] == [key.id]
     assert "hash" not in listed[0]
     assert token not in shown
-    assert run(["keys", "revoke", "x"]) == 2
+    assert run(["keys", "new", "Bert", "--days", "90"]) == 0
+    assert "90 days" in capsys.readouterr().err
+    assert run(["keys", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in lines] == ["never expires", "90 days left"]
+    assert run(["keys", "rotate", key.id]) == 0
+    said = capsys.readouterr()
+    assert "The old one no longer works" in said.err
+    assert KeyFile(own_home).find(token) is None
+    token = said.out.strip()
+    assert KeyFile(own_home).find(token) is not None
+    assert run(["keys", "rotate", "x"]) == run(["keys", "revoke", "x"]) == 2
     assert run(["keys", "revoke", key.id]) == 0
     assert KeyFile(own_home).find(token) is None
     assert run(["keys", "new", "Anna", "--label", "Not One"]) == 2
