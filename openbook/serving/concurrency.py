@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 class Gate:
     """At most `running` requests at a time, `each` of one caller; at most `waiting` wait, three quarters of them of one caller.
 
-    Callers take turns: in the queue for a free place stand at most `each` requests of one caller. Its others wait behind
-    those, so the next caller's request stands before them. For one event loop.
+    Callers take turns: at most `each` requests of one caller stand in the common queue. Its other requests wait for those,
+    so that the next caller comes before them. For one event loop.
     """
 
     def __init__(self, running: int, waiting: int, each: int | None = None) -> None:

@@ -111,7 +111,7 @@ class CurrentModel:
                 self._replace(model)
         except Exception as error:  # noqa: BLE001  nobody waits for this thread; the log has it
             message = "the model's name now means another model, which cannot be opened; the old one stays: %s"
-            LOG.error(message, error, exc_info=not isinstance(error, OpenBookError))
+            LOG.error(message, error, exc_info=None if isinstance(error, OpenBookError) else error)
         finally:
             self._opening = False
 

@@ -112,10 +112,9 @@ _FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
 OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
 
 
-def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}), **description: Any) -> dict[str, Any]:
-    """Arguments of a route for callers with that right. `also`: other responses; `description`: more of OpenAPI's words."""
-    responses = {**OPEN_TO_ALL["responses"], **also}
-    return {"openapi_extra": {"x-right": right, **description}, "responses": responses}
+def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Arguments of a route for callers with that right. `also`: other responses."""
+    return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
 
 
 def content(kind: str, **schema: str) -> dict[int | str, Any]:

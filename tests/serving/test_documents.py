@@ -287,7 +287,7 @@ def read(body: bytes, kind: str, sizes: list[int]) -> list[tuple[str, str | byte
     return asyncio.run(main())
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(forms(), KINDS, st.lists(st.integers(0, 1000), max_size=4))
 def test_a_form_is_its_parts_or_is_refused(body: bytes, kind: str, sizes: list[int]) -> None:
     try:
