@@ -58,7 +58,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
         embedder = counted_embedder()
         with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
             add(base, [EXAMPLES / "handbook"], embedder)
-        with serving(openbook_command(kb, 1)) as server:
+        with serving(openbook_command(kb)) as server:
             asked = questions(ANSWERS)
             with ThreadPoolExecutor(CLIENTS) as clients:
                 list(clients.map(lambda number: warm(server, asked[number::CLIENTS]), range(CLIENTS)))

@@ -1,6 +1,6 @@
 """What does the server cost over the library, and what do many clients at a time get?
 
-    python -m benchmarks.serving [--clients 1 4 16 64] [--seconds 60] [--rounds 2] [--workers 1 2] [--requests 20000]
+    python -m benchmarks.serving [--clients 1 4 16 64] [--seconds 60] [--rounds 2] [--requests 20000]
                                  [--limit N] [--python-contenders PYTHON] [--json FILE]
 
 The server is a process of its own, `openbook serve` on the handbook; the clients are threads of this one, on loopback, over
@@ -79,7 +79,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=60.0, help="of load, for each number of clients")
     parser.add_argument("--rounds", type=int, default=2, help="of the overhead")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="`openbook serve --workers`, each in turn")
     parser.add_argument("--requests", type=int, default=20_000, help="for the slope of the memory")
     parser.add_argument("--limit", type=int, default=0, help="about so many questions, spread over all")
     parser.add_argument("--python-contenders", type=Path)
@@ -103,14 +102,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             with closing(KnowledgeBase.ensure(path, embedder.identity)) as base:
                 add(base, [EXAMPLES / "handbook"], embedder)
         overhead = {"default model": real_overhead(options, kb, asked), "fakes": fake_overhead(options, fake_kb, asked)}
-        for workers in options.workers:
-            with serving(openbook_command(kb, workers), workers) as server:
-                warm(server, asked)
-                name = f"openbook, {workers} worker{'s' if workers > 1 else ''}"
-                load[name] = [
-                    under_load(lambda: http_asker(server), asked, n, options.seconds) for n in options.clients
-                ]
-                show_load(name, load[name])
+        with serving(openbook_command(kb)) as server:
+            warm(server, asked)
+            load["openbook"] = [
+                under_load(lambda: http_asker(server), asked, n, options.seconds) for n in options.clients
+            ]
+            show_load("openbook", load["openbook"])
         memory = memory_slope(fake_kb, asked, options.requests)
     for name in CONTENDERS if options.python_contenders else ():
         load[name] = json.loads(contender(name, options).splitlines()[-1])
@@ -127,15 +124,14 @@ def questions(limit: int) -> list[str]:
 # --- a server, and clients ------------------------------------------------------------------------------------------
 
 
-def openbook_command(kb: Path, workers: int = 1) -> list[str]:
-    command = [sys.executable, "-m", "openbook", "serve", "--port", "0", "--kb", str(kb)]
-    return [*command, "--workers", str(workers)]
+def openbook_command(kb: Path) -> list[str]:
+    return [sys.executable, "-m", "openbook", "serve", "--port", "0", "--kb", str(kb)]
 
 
 @contextmanager
-def serving(command: Sequence[str], workers: int = 1, model: str = "reader") -> Iterator[Server]:
+def serving(command: Sequence[str], model: str = "reader") -> Iterator[Server]:
     """A server that takes requests; it ends with the context. What it keeps, it keeps in memory."""
-    environment = {**os.environ, "OPENBOOK_KV_DISK": "0", "OPENBOOK_KV_MEMORY": str(CACHE_MB * workers)}
+    environment = {**os.environ, "OPENBOOK_KV_DISK": "0", "OPENBOOK_KV_MEMORY": str(CACHE_MB)}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines = process.stderr
@@ -145,7 +141,7 @@ def serving(command: Sequence[str], workers: int = 1, model: str = "reader") -> 
             seen.append(line)
             if match := re.search(r"Listening on http://127\.0\.0\.1:(\d+)/", line):
                 port = int(match[1])
-            if port and (workers == 1 or "workers take requests" in line):
+            if port:
                 break
         else:
             sys.exit(f"The server did not start:\n{''.join(seen)[-3000:]}")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.answer import MAX_QUESTION_CHARS
 from openbook.conversation import MOST_REWRITE_CHARS, condensed, faithful, understood
 from openbook.inference import FrozenModel
 from openbook.records import ReaderFormat
@@ -94,3 +95,45 @@ def test_a_question_is_rewritten_faithfully_or_not_at_all(text: str, earlier: li
         assert meant.query == meant.question
     else:
         assert (meant.question, meant.query) == (question, condensed(earlier, question))
+
+
+# --- what is searched for ---------------------------------------------------------------------------------------------
+
+TURNS = ["Who opened the bridge?", "When does the ferry leave?"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which books does the library in Lund keep?",
+        "Wer unterschreibt die Reisekosten der Firma?",
+        "What's the price of a ticket to Sandhavn?",
+        "HOW\u2019S the weather usually in Sandhavn?",
+    ],
+)
+def test_a_question_that_stands_alone_is_searched_for_as_it_is(question: str) -> None:
+    assert condensed(TURNS, question) == question
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How much does it cost for children?",
+        "And on Sundays in the winter?",
+        "On Sundays?",
+        "Wann fährt sie am Sonntag?",
+        "Why?",
+    ],
+)
+def test_one_that_refers_back_is_searched_for_with_the_last_turns(question: str) -> None:
+    assert condensed(TURNS, question) == f"Who opened the bridge?\nWhen does the ferry leave?\n{question}"
+    assert condensed(["Earliest.", *TURNS], question) == condensed(TURNS, question)
+    assert condensed([], question) == question
+
+
+@given(st.lists(st.text(max_size=6000), max_size=4), st.text(max_size=MAX_QUESTION_CHARS))
+def test_the_query_ends_with_the_question_and_can_always_be_asked(earlier: list[str], question: str) -> None:
+    query = condensed(earlier, question)
+    assert query.endswith(question)
+    assert len(query) <= MAX_QUESTION_CHARS
+    assert query == condensed(earlier, question)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +53,6 @@ if TYPE_CHECKING:
     "Behind a proxy or a port forward, give this or --require-key.",
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
-@click.option(
-    "--rate",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Requests a minute for each key, and for all callers without a key together. 0 sets no limit.",
-)
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
@@ -69,59 +60,31 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="The number of processes at one address. They divide cores, cache memory and limits.",
-)
-def serve(folders: tuple[Path, ...], workers: int, **options: Any) -> None:
+def serve(folders: tuple[Path, ...], **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
-    from openbook.serving.configuration import Bounds, Configuration
+    from openbook.serving.configuration import Configuration
+    from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
     private.share_as([current.home, *folders])
-    bounds = Bounds(requests_per_minute=options.pop("rate")).shared_by(workers)
     labels = checked_labels(options.pop("labels"))
-    configuration = Configuration(settings=shared(current, workers), bounds=bounds, labels=labels, **options)
+    configuration = Configuration(settings=current, labels=labels, **options)
     for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
-    _serve(configuration, folders, workers)
-
-
-def _serve(configuration: Configuration, folders: tuple[Path, ...], workers: int) -> None:
-    from openbook.serving.server import listen, make_server, run_workers
-    from openbook.serving.telemetry import METRICS_FOLDER
-
-    run: Callable[[], bool | None]
-    with ExitStack() as opened:
-        # Before the weights are mapped: a port that is taken shows at once.
-        door = opened.enter_context(listen(configuration.host, configuration.port))
+    # Before the weights are mapped: a port that is taken shows at once.
+    with listen(configuration.host, configuration.port) as door:
         configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
-        _log_to_standard_error()
-        if workers == 1:
-            app = opened.enter_context(_application(configuration, folders))
-            run = partial(make_server(app).run, sockets=[door])
-        else:
-            # What is done once is done here: making a knowledge base, fetching and verifying models.
-            for base in _open_bases(configuration.settings, folders)[0].values():
-                base.close()
-            context.model_opener(configuration.settings)
-            os.environ[METRICS_FOLDER] = opened.enter_context(tempfile.TemporaryDirectory(prefix="openbook-counts-"))
-            logging.getLogger("uvicorn.error").setLevel(logging.INFO)  # tells of workers that died
-            run = partial(run_workers, partial(worker_application, configuration, folders), door, workers)
-        _first_key(configuration)
-        _announce(configuration, folders)
-        try:
-            if run() is False:
-                raise click.exceptions.Exit(1)
-        except KeyboardInterrupt:  # raised again by the server, after it ended in order
-            pass
-    click.echo("Ended.", err=True)
+        with _application(configuration, folders) as app:
+            _log_to_standard_error()
+            _first_key(configuration)
+            _announce(configuration, folders)
+            try:
+                make_server(app).run(sockets=[door])
+            except KeyboardInterrupt:  # raised again by the server, after it ended in order
+                click.echo("Ended.", err=True)
 
 
 @contextmanager
@@ -149,26 +112,6 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
             tracers.shutdown()
 
 
-def worker_application(configuration: Configuration, folders: tuple[Path, ...]) -> FastAPI:
-    """In a process of its own, which ends with the supervisor."""
-    import atexit
-
-    from uvicorn.config import STARTUP_FAILURE
-
-    from openbook.errors import OpenBookError
-    from openbook.serving.server import end_with_parent
-
-    end_with_parent()
-    _log_to_standard_error()
-    opened = ExitStack()
-    atexit.register(opened.close)
-    try:
-        return opened.enter_context(_application(configuration, folders))
-    except OpenBookError as error:
-        click.echo(f"Error: {error}", err=True)
-        raise SystemExit(STARTUP_FAILURE) from error
-
-
 def _announce(configuration: Configuration, folders: tuple[Path, ...]) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
     click.echo(f"Knowledge base: {', '.join(f'{folder.name} ({folder})' for folder in folders)}", err=True)
@@ -180,16 +123,6 @@ def _announce(configuration: Configuration, folders: tuple[Path, ...]) -> None:
             err=True,
         )
     click.echo(f"Listening on http://{shown}:{configuration.port}/v1. Ctrl-C ends.", err=True)
-
-
-def shared(current: Settings, workers: int) -> Settings:
-    """The settings of one of so many processes: its share of the cores and of the memory for what was read."""
-    from openbook.config import available_cores
-
-    if workers == 1:
-        return current
-    threads = current.threads or max(1, available_cores() // workers)
-    return dataclasses.replace(current, threads=threads, kv_memory=current.kv_memory // workers)
 
 
 def _check_extra(*modules: str) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import unicodedata
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
 from fastapi import Response
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import StreamingResponse
 
 from openbook import knowledge
 from openbook.answer import Options, ask, checked_question
@@ -23,19 +22,17 @@ from openbook.conversation import understood
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.receipts import append
-from openbook.records import Answer, Citation, Decoding, canonical_json, sha256_hex
+from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid, server_stops
-from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeOptions, ServedAnswer, Usage
+from openbook.serving.schemas import AnswerBody, Message, Reply, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
 CLOSED_BOOK = "closed-book"
 MOST_STOPS = 4
 MAX_INSTRUCTION_CHARS = 2_000  # what a small model can follow beside passages, and little of its context
-DONE = b"data: [DONE]\n\n"
 
 _STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_JOINERS = "\u200c\u200d"  # they make other letters and pictures of their neighbours, and nothing else
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -81,59 +78,33 @@ class Conversation:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class ModelName:
-    """What a model's name asks for: `reader`, `reader:closed-book`, `reader:handbook`, `reader:handbook@3`.
+def book_of(model: str, served: str, bases: Collection[str]) -> str:
+    """The part of a model's name after `served`: a knowledge base, as in `reader:handbook`, CLOSED_BOOK, or nothing.
 
-    So a client that can choose only a model can also choose a knowledge base and its version. `knowledge_base`: None: the
-    first. `as_of`: a version, time or tag; None: the newest.
+    So a client that can choose only a model can also choose a knowledge base. Raises ApiError for no such name.
     """
-
-    closed_book: bool = False
-    knowledge_base: str | None = None
-    as_of: str | None = None
-
-    @classmethod
-    def parse(cls, model: str, served: str, bases: Collection[str]) -> ModelName:
-        """`served`: the name of the model, which may hold colons itself. Raises ApiError for no such name."""
-        if model == served:
-            return cls()
-        if model.startswith(f"{served}:"):
-            rest = model[len(served) + 1 :]
-            if rest == CLOSED_BOOK:
-                return cls(closed_book=True)
-            if rest in bases:
-                return cls(knowledge_base=rest)
-            base, _, as_of = rest.rpartition("@")
-            if as_of and base in bases:
-                return cls(knowledge_base=base, as_of=as_of)
-        names = ", ".join([served, f"{served}:{CLOSED_BOOK}", *(f"{served}:{base}" for base in bases)])
-        message = f"The model {model[:100]!r} does not exist. There are: {names}; @VERSION after a knowledge base names a version."
+    names = {served: "", **{f"{served}:{base}": base for base in bases}, f"{served}:{CLOSED_BOOK}": CLOSED_BOOK}
+    if model not in names:
+        message = f"The model {model[:100]!r} does not exist. There are: {', '.join(names)}."
         raise ApiError(404, message, code="model_not_found", param="model")
-
-    def scope_options(self, also: ScopeOptions) -> ScopeOptions:
-        """Together with what the body chooses. Raises ApiError when the same is chosen in both places."""
-        chosen = {"knowledge_base": self.knowledge_base, "as_of": self.as_of}
-        chosen = {key: value for key, value in chosen.items() if value is not None}
-        for key in chosen:
-            if getattr(also, key) is not None:
-                message = f"{key} is in the model's name and in openbook.{key}; send it in one place only."
-                raise invalid(message, f"openbook.{key}")
-        return also.model_copy(update=chosen)
+    return names[model]
 
 
 # --- answering --------------------------------------------------------------------------------------------------------
 
 
 class Shape(Protocol):
-    """How one of OpenAI's shapes shows an answer. `text` is the answer's text with anything appended to it."""
+    """How one of OpenAI's shapes shows an answer: whole, or as events."""
 
-    def whole(self, answer: ServedAnswer, text: str) -> Reply: ...
+    def whole(self, answer: ServedAnswer) -> Reply: ...
 
-    def piece(self, text: str, *, first: bool) -> Iterable[bytes]:
-        """The events for a part of the text; with `first`, the opening events come before them."""
+    def begin(self) -> bytes:
+        """The events before the text."""
 
-    def end(self, answer: ServedAnswer, text: str, *, begun: bool) -> Iterable[bytes]:
+    def piece(self, text: str) -> bytes:
+        """The event for a part of the text."""
+
+    def end(self, answer: ServedAnswer) -> bytes:
         """The events after the text."""
 
 
@@ -141,20 +112,25 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
     """Raises ApiError, QuestionError before anything is computed."""
     service, own = call.service, body.openbook
     question = checked_question(conversation.question)
-    name = ModelName.parse(body.model, call.model.identity.name, service.bases)
-    if not name.closed_book and not service.bases:
-        message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
-        raise ApiError(404, message, code="no_knowledge_base", param="model")
-    chosen = name.scope_options(own)
-    base = None if name.closed_book else service.base(chosen.knowledge_base)
+    book = book_of(body.model, call.model.identity.name, service.bases)
+    base = None
+    if book != CLOSED_BOOK:
+        if not service.bases:
+            message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
+            raise ApiError(404, message, code="no_knowledge_base", param="model")
+        if book and own.knowledge_base is not None:
+            message = (
+                "The knowledge base is in the model's name and in openbook.knowledge_base; send it in one place only."
+            )
+            raise invalid(message, "openbook.knowledge_base")
+        base = service.base(book or own.knowledge_base)
     trained = call.model.reader is not None
     options = _options(service, body)
     if not trained and len(conversation.instruction) <= MAX_INSTRUCTION_CHARS:
         options = replace(options, instruction=conversation.instruction)
 
     def work(stop: Stop, show: Callable[[str], None] = lambda piece: None) -> ServedAnswer:
-        param = "model" if name.as_of is not None else "as_of"
-        scope = scope_of(base, call.caller, chosen, param) if base else knowledge.Scope()
+        scope = scope_of(base, call.caller, own) if base else knowledge.Scope()
         answer = answered(call, conversation, base, scope, options, stop, show)
         unused = conversation.warnings(closed_book=base is None, trained=trained, rewritten=answer.question != question)
         values = {each.name: getattr(answer, each.name) for each in fields(answer)}
@@ -162,13 +138,11 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
             values["timings"] = None  # they tell of documents that the caller may not see
         return ServedAnswer(**values, warnings=(*body.warnings, *unused))
 
-    def appended(answer: Answer) -> str:
-        return footnotes(answer) if own.footnotes else ""
-
-    if body.stream:
-        return EventStream(lambda: _events(call, work, shape, appended))
-    answer = await call.read(work)
-    return shape.whole(answer, answer.answer + appended(answer))
+    if not body.stream:
+        return shape.whole(await call.read(work))
+    events = _events(call, work, shape)
+    first = await anext(events)  # an error until then is a response with its own status
+    return StreamingResponse(_told(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
 
 
 def answered(
@@ -229,84 +203,23 @@ def _options(service: Service, body: AnswerBody) -> Options:
         stop=body.stops,
         quote=own.quote,
     )
-    return Options(passages, own.strategy or service.configuration.settings.strategy, decoding)
-
-
-def footnotes(answer: Answer) -> str:
-    """For clients that show only text, for each citation a paragraph "[1] `document`, page 2, characters 10-20: `quote`".
-
-    The numbers are those of `openbook.citations`, counted from 1.
-    """
-    return "".join(f"\n\n[{i}] {_footnote(each)}" for i, each in enumerate(answer.citations, 1))
-
-
-def _footnote(citation: Citation) -> str:
-    page = "" if citation.page is None else f", page {citation.page}"
-    place = f"characters {citation.start}-{citation.end}"
-    return f"{_inert(citation.document)}{page}, {place}: {_inert(citation.quote)}"
-
-
-def _inert(text: str) -> str:
-    """On one line, in backticks, between which Markdown is text; without characters that control how it is shown."""
-
-    def plain(character: str) -> str:
-        kind = unicodedata.category(character)
-        if kind in ("Cc", "Cs", "Zl", "Zp"):
-            return " "
-        return "" if kind == "Cf" and character not in _JOINERS else character
-
-    line = " ".join("".join(map(plain, text.replace("`", "'"))).split())
-    return f"`{line or ' '}`"  # two backticks with nothing between would begin something else
+    return Options(passages, own.strategy or settings.strategy, decoding)
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def event(value: Reply | dict[str, Any], name: str = "") -> bytes:
+def event(value: dict[str, Any], name: str = "") -> bytes:
     """A server-sent event. Its JSON is ASCII without line feeds, so that no text can end it or begin another.
 
     Some clients take other characters, such as U+2028, for the end of a line too.
     """
-    data = value.model_dump(mode="json") if isinstance(value, Reply) else value
     begin = f"event: {name}\n" if name else ""
-    return f"{begin}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
-
-
-class EventStream(Response):
-    """Events, or an error when they fail before the first. They are closed when the client goes."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: Callable[[], AsyncGenerator[bytes, None]]) -> None:
-        super().__init__(headers=_STREAM_HEADERS)
-        del self.headers["content-length"]
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-        try:
-            async with aclosing(self._events()) as events:
-                async for data in events:
-                    if not started:
-                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                        started = True
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-        except ClientGone:
-            return
-        except Exception as error:  # noqa: BLE001  told as far as the client may know, and logged
-            told = api_error(error)
-            if not started:
-                await told.response()(scope, receive, send)
-                return
-            await send({"type": "http.response.body", "body": event(told.body), "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return f"{begin}data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
 
 
 async def _events(
-    call: Call,
-    work: Callable[[Stop, Callable[[str], None]], ServedAnswer],
-    shape: Shape,
-    appended: Callable[[Answer], str],
+    call: Call, work: Callable[[Stop, Callable[[str], None]], ServedAnswer], shape: Shape
 ) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | None] = asyncio.Queue()
@@ -319,24 +232,35 @@ async def _events(
 
     task = asyncio.create_task(call.read(lambda stop: work(stop, show)))
     task.add_done_callback(lambda _: queue.put_nowait(None))
-    shown = ""
     try:
-        while (piece := await queue.get()) is not None:
-            for each in shape.piece(piece, first=not shown) if piece else ():
-                yield each
+        shown, piece = "", await queue.get()
+        if piece is None:
+            task.result()  # raises what kept the answer from beginning
+        yield shape.begin()
+        while piece is not None:
             shown += piece
+            yield shape.piece(piece)
+            piece = await queue.get()
         answer = task.result()
         # Where a model abstained in words of its own, those stand, and nothing follows.
-        rest = answer.answer[len(shown) :] if answer.answer.startswith(shown) else ""
-        begun = bool(shown)
-        for text in filter(None, [rest, appended(answer)]):
-            for each in shape.piece(text, first=not begun):
-                yield each
-            begun = True
-        for each in shape.end(answer, answer.answer + appended(answer), begun=begun):
-            yield each
+        if answer.answer.startswith(shown) and answer.answer != shown:
+            yield shape.piece(answer.answer[len(shown) :])
+        yield shape.end(answer)
     finally:
         task.cancel()
+
+
+async def _told(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """All events; the last one is the error where there is one."""
+    async with aclosing(events):
+        yield first
+        try:
+            async for each in events:
+                yield each
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001  told as far as the client may know, and logged
+            yield event(api_error(error).body)
 
 
 # --- what shapes share ------------------------------------------------------------------------------------------------
@@ -355,8 +279,3 @@ def fingerprint(model: FrozenModel) -> str:
 
 def finish(answer: Answer) -> Literal["stop", "length"]:
     return "length" if answer.finish_reason == "length" else "stop"
-
-
-def usage(answer: Answer) -> Usage:
-    read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
-    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)

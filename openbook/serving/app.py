@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from openbook import __version__
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
-from openbook.serving import chat, documents, mcp_http, models, page, receipts, responses, search, uploads
+from openbook.serving import chat, documents, mcp, models, page, receipts, responses, search, uploads
 from openbook.serving.auth import Authenticator
-from openbook.serving.concurrency import Gate, RateLimit
+from openbook.serving.concurrency import Gate
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import router_error
 from openbook.serving.keys import KeyFile
@@ -58,7 +58,6 @@ def create_app(
         bases=bases,
         embedder=embedder,
         authenticator=Authenticator(configuration, KeyFile(configuration.settings.home)),
-        rates=RateLimit(bounds.requests_per_minute),
         metrics=Metrics(),
         traces=Traces(tracers),
         reading=Gate(bounds.running, bounds.waiting),
@@ -66,6 +65,9 @@ def create_app(
         deleting=Gate(1, bounds.waiting),
         pool=ThreadPoolExecutor(bounds.running + bounds.uploads + 1, "openbook-serve"),
     )
+
+    for name in ("reading", "uploading", "deleting"):
+        service.metrics.watch(name, getattr(service, name))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -87,19 +89,24 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     app.add_middleware(Guard, service=service)
-    modules = [chat, responses, search, models, documents, uploads, mcp_http, page]
+    modules = [chat, responses, search, models, documents, uploads, mcp, page]
     routers = [module.router for module in modules]
     routers += [receipts.router] if configuration.receipts is not None else []
     routers += [page.report_router] if configuration.report is not None else []
     for router in routers:
         app.include_router(router)
-    app.state.service, app.state.bounds = service, bounds
-    app.state.mcp = mcp_http.make_manager(service)
+    app.state.service, app.state.bounds, app.state.unfinished = service, bounds, {}
+    app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:
         """When it is first asked for: it takes a third of a second."""
         if app.openapi_schema is None:
-            _describe_keys(FastAPI.openapi(app), needs_key=configuration.needs_key)
+            found = FastAPI.openapi(app)
+            key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new"}
+            found["components"]["securitySchemes"] = {"key": key}
+            for operation in (each for operations in found["paths"].values() for each in operations.values()):
+                if "x-right" in operation:
+                    operation["security"] = [{"key": []}] if configuration.needs_key else [{}, {"key": []}]
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -108,12 +115,3 @@ def create_app(
 
 def _operation_id(route: APIRoute) -> str:
     return re.sub(r"\W+", "_", f"{min(route.methods or ()).lower()}{route.path}").strip("_")
-
-
-def _describe_keys(description: dict[str, Any], *, needs_key: bool) -> None:
-    key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new"}
-    description["components"]["securitySchemes"] = {"key": key}
-    for operations in description["paths"].values():
-        for operation in operations.values():
-            if "x-right" in operation:
-                operation["security"] = [{"key": []}] if needs_key else [{}, {"key": []}]

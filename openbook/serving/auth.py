@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
 from openbook.knowledge.scope import Scope
-from openbook.serving.configuration import Configuration, is_loopback
+from openbook.serving.configuration import Configuration, address, is_loopback
 from openbook.serving.errors import ApiError
-from openbook.serving.keys import RIGHTS, KeyFile, Right, looks_like_key
+from openbook.serving.keys import RIGHTS, KeyFile, Right
 
 # Not every proxy adds one of these, and a port forward adds nothing: a help, not a promise.
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -50,7 +49,7 @@ class Authenticator:
         own = {each.lower() for each in (self.configuration.host, *self.configuration.allowed_hosts)}
         if is_loopback(self.configuration.host):
             own |= {"localhost", "127.0.0.1", "::1"}
-        elif name == "localhost" or _is_address(name):
+        elif name == "localhost" or address(name):
             return True  # no foreign page can make its own name lead to a bare address
         return name in own
 
@@ -67,7 +66,7 @@ class Authenticator:
 
     def _caller(self, headers: Headers) -> Caller:
         token = _token(headers)
-        if token is not None and looks_like_key(token):
+        if token is not None and token.startswith("ob-"):
             key = self.keys.find(token)
             if key is None:
                 raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
@@ -96,11 +95,3 @@ def _token(headers: Headers) -> str | None:
     if len(values) > 1 or scheme.lower() != "bearer":
         raise ApiError(401, "Send the API key as: Authorization: Bearer ob-...", code="invalid_api_key")
     return token.strip()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

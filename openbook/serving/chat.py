@@ -3,43 +3,72 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 
-from openbook.serving.answers import (
-    DONE,
-    Conversation,
-    event,
-    fingerprint,
-    finish,
-    request_id,
-    respond,
-    usage,
-)
+from openbook.records import Answer
+from openbook.serving.answers import Conversation, event, fingerprint, finish, request_id, respond
 from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import (
-    ChatBody,
-    ChatChoice,
-    ChatCompletion,
-    ChatCompletionChunk,
-    ChatMessage,
-    ChunkChoice,
-    Delta,
-    ServedAnswer,
-)
+from openbook.serving.schemas import AnswerBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CallOf, Route, content, needs
 
 router = APIRouter(route_class=Route)
+
+
+class ChatBody(AnswerBody):
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    n: Literal[1] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    response_format: PlainFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class Usage(Reply):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatMessage(Reply):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Reply):
+    index: int = 0
+    message: ChatMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatCompletion(Reply):
+    """`openbook` is the document of `openbook ask --json` (citations, abstention, passages, receipt), with `warnings`."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+    openbook: ServedAnswer
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, **needs("read", also=content("text/event-stream")))
 async def chat(call: CallOf, body: ChatBody) -> Any:
     """The last message is the question. It is answered from the knowledge base, with citations and receipt under `openbook`.
 
-    With `stream`, the data of each event is a chunk as OpenAI has it; the last one has `openbook`. An error is the last event.
+    With `stream`, the data of each event is a chunk as OpenAI has it; the last one with a choice has `openbook`. With
+    `stream_options.include_usage`, one more has `usage` and no choice. An error is the last event.
     """
     check_at_most(len(body.messages), call.service.configuration.bounds.messages, "messages")
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -59,17 +88,30 @@ class ChatShape:
     head: dict[str, Any]
     with_usage: bool
 
-    def whole(self, answer: ServedAnswer, text: str) -> ChatCompletion:
-        choice = ChatChoice(message=ChatMessage(content=text), finish_reason=finish(answer))
-        return ChatCompletion(**self.head, choices=[choice], usage=usage(answer), openbook=answer)
+    def whole(self, answer: ServedAnswer) -> ChatCompletion:
+        choice = ChatChoice(message=ChatMessage(content=answer.answer), finish_reason=finish(answer))
+        return ChatCompletion(**self.head, choices=[choice], usage=_usage(answer), openbook=answer)
 
-    def piece(self, text: str, *, first: bool) -> Iterator[bytes]:
-        delta = Delta(role="assistant" if first else None, content=text)
-        yield event(ChatCompletionChunk(**self.head, choices=[ChunkChoice(delta=delta)]))
+    def begin(self) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
 
-    def end(self, answer: ServedAnswer, text: str, *, begun: bool) -> Iterator[bytes]:
-        choice = ChunkChoice(delta=Delta(), finish_reason=finish(answer))
-        yield event(ChatCompletionChunk(**self.head, choices=[choice], openbook=answer))
+    def piece(self, text: str) -> bytes:
+        return self._chunk({"content": text})
+
+    def end(self, answer: ServedAnswer) -> bytes:
+        last = self._chunk({}, finish(answer), openbook=answer.to_json())
         if self.with_usage:
-            yield event(ChatCompletionChunk(**self.head, choices=[], usage=usage(answer)))
-        yield DONE
+            last += self._event(choices=[], usage=_usage(answer).model_dump())
+        return last + b"data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, str], reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._event(choices=[choice], **more)
+
+    def _event(self, **more: Any) -> bytes:
+        return event({**self.head, "object": "chat.completion.chunk", **more})
+
+
+def _usage(answer: Answer) -> Usage:
+    read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
+    return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -27,94 +26,43 @@ _T = TypeVar("_T")
 class Gate:
     """At most `running` requests at a time, `each` of one caller; at most `waiting` wait, three quarters of them of one caller.
 
-    A free place goes to the waiting caller who holds the fewest, and among those to the one who got a place longest ago.
-    The requests of one caller keep their order. For one event loop.
+    Callers take turns: at most `each` requests of one caller stand in the common queue. Its other requests wait for those,
+    so that the next caller comes before them. For one event loop.
     """
 
     def __init__(self, running: int, waiting: int, each: int | None = None) -> None:
-        self._most_running, self._most_waiting, self._each = running, waiting, each or running
-        self._held: Counter[str] = Counter()
-        self._last: dict[str, int] = {}  # when each caller last got a place, as a running number
-        self._numbers = itertools.count()
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
-
-    @property
-    def running(self) -> int:
-        return self._held.total()
+        self._most_waiting, self._each = waiting, each or running
+        self._places = asyncio.Semaphore(running)
+        self._shares: dict[str, asyncio.Semaphore] = {}  # by the caller
+        self._waiting: Counter[str] = Counter()
+        self.running = 0
 
     @property
     def waiting(self) -> int:
-        return sum(map(len, self._queues.values()))
+        return self._waiting.total()
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Raises ApiError (429) when too many wait."""
         caller = caller_id.get()
-        if self.running < self._most_running and self._held[caller] < self._each:  # then nobody waits who could have it
-            self._give(caller)
-        else:
-            await self._wait(caller)
-        try:
-            yield
-        finally:
-            self._leave(caller)
-
-    async def _wait(self, caller: str) -> None:
-        own = len(self._queues.get(caller, ()))
-        if self.waiting >= self._most_waiting or own >= max(1, self._most_waiting * 3 // 4):
+        share = self._shares.setdefault(caller, asyncio.Semaphore(self._each))
+        queue_is_full = self.waiting >= self._most_waiting or self._waiting[caller] >= max(
+            1, self._most_waiting * 3 // 4
+        )
+        if queue_is_full and (share.locked() or self._places.locked()):
             raise server_full()
-        turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(caller, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._queues[caller].remove(turn)
-                self._drop_if_empty(caller)
-            else:  # it had just got a place
-                self._leave(caller)
-            raise
-
-    def _leave(self, caller: str) -> None:
-        self._held[caller] -= 1
-        able = [each for each in self._queues if self._held[each] < self._each]
-        if able:
-            following = min(able, key=lambda each: (self._held[each], self._last.get(each, -1)))
-            self._give(following)
-            self._queues[following].popleft().set_result(None)
-            self._drop_if_empty(following)
-
-    def _give(self, caller: str) -> None:
-        self._held[caller] += 1
-        self._last[caller] = next(self._numbers)
-
-    def _drop_if_empty(self, caller: str) -> None:
-        if not self._queues[caller]:
-            del self._queues[caller]
-
-
-class RateLimit:
-    """`per_minute` requests at once, and as many in each minute after that, for every caller; 0: no limit.
-
-    `clock`: seconds that never go back.
-    """
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = per_minute, clock
-        self._buckets: dict[str, tuple[float, float]] = {}  # (requests left, as of when)
-
-    def take(self, caller: str) -> None:
-        """Count a request. Raises ApiError (429) when the caller has none left; that one does not count."""
-        if not self._most:
-            return
-        now, per_second = self._clock(), self._most / 60
-        left, before = self._buckets.get(caller, (float(self._most), now))
-        left = min(self._most, left + (now - before) * per_second)
-        if left < 1:
-            message = f"Each key may send {self._most} requests a minute. Try again in a moment."
-            wait_s = max(1, math.ceil((1 - left) / per_second))
-            raise ApiError(429, message, code="rate_limit_exceeded", retry_after_s=wait_s)
-        self._buckets[caller] = left - 1, now
+        async with AsyncExitStack() as held:
+            self._waiting[caller] += 1
+            try:
+                await held.enter_async_context(share)
+                await held.enter_async_context(self._places)
+            finally:
+                self._waiting[caller] -= 1
+            self.running += 1
+            try:
+                yield
+            finally:
+                self.running -= 1
 
 
 class Stop:

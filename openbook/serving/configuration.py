@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from openbook.config import Settings
@@ -18,14 +17,13 @@ class Bounds:
 
     `running` requests compute at a time and `waiting` wait for their turn (`concurrency.Gate`); more are answered 429.
     `uploads` are received and read at a time, half of them of one caller, each within `upload_s`. All callers without a
-    key count as one. A key may send `requests_per_minute` (0: any number). `connections` bounds those that wait for their
-    client. `head_s` and `body_s` bound slow senders; a client that does not take what was written to it within `write_s`
-    loses its connection; `answer_s` bounds the writing of one answer. `body_bytes` is for JSON.
+    key count as one. `connections` bounds those without a whole request. `head_s` and `body_s` bound slow senders; a
+    client that does not take what was written to it within `write_s` loses its connection; `answer_s` bounds the writing
+    of one answer. `body_bytes` is for JSON.
     """
 
     running: int = 4
     waiting: int = 32
-    requests_per_minute: int = 0
     connections: int = 256
     head_s: float = 10.0
     body_s: float = 60.0
@@ -45,15 +43,6 @@ class Bounds:
     listed: int = 1000  # documents of one page of the list
     text_chars: int = 100_000  # of a document in one answer
     picture_s: float = 20.0
-
-    def shared_by(self, processes: int) -> Bounds:
-        """The share of one of so many processes, rounded up; at least two uploads, so that one caller does not take all.
-
-        Connections are not shared out: which process accepts one is chance, and an idle one costs little.
-        """
-        names = ("running", "waiting", "uploads", "requests_per_minute")
-        shares = {name: math.ceil(getattr(self, name) / processes) for name in names}
-        return replace(self, **{**shares, "uploads": max(shares["uploads"], min(self.uploads, 2))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +71,13 @@ class Configuration:
 
 
 def is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
+    found = address(host)
+    return host.lower() == "localhost" or (found is not None and found.is_loopback)
+
+
+def address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for a name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None

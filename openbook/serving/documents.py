@@ -11,40 +11,31 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
+from pydantic import Field
 
 from openbook.deletion import Places, finish, purge_everywhere
 from openbook.errors import KnowledgeError, NoPicture
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
-from openbook.knowledge.versions import diff, history
+from openbook.knowledge.versions import PassageChange, diff, history
 from openbook.models import ModelStore
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
-from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, check_at_most
 from openbook.serving.schemas import (
-    Difference,
-    DifferenceQuery,
-    Document,
-    Documents,
-    DocumentsBody,
-    DocumentsQuery,
-    DocumentText,
+    Body,
+    Count,
     FileVerdict,
     FileVerdicts,
-    ListQuery,
-    Page,
-    PageQuery,
-    PurgeBody,
-    Purged,
+    Filled,
+    Offset,
+    OfVersion,
+    Reply,
     ScopeOptions,
-    TextQuery,
-    Version,
-    Versions,
 )
 from openbook.serving.service import Call, CallOf, Route, content, needs, scope_of
 from openbook.serving.uploads import run_options
@@ -55,23 +46,61 @@ _PNG = "image/png"
 _LISTS = ("added", "changed", "removed", "described", "passages_added", "passages_removed")
 
 
-def _limit(call: Call, query: ListQuery, default: int | None = None) -> int:
-    """How many entries to list. Raises ApiError for more than the bound."""
-    most = call.service.configuration.bounds.listed
-    limit = query.limit or default or most
-    check_at_most(limit, most, "limit")
-    return limit
+class ListQuery(Body):
+    knowledge_base: str | None = None
+    limit: Count | None = None
+
+    def checked_limit(self, call: Call, default: int | None = None) -> int:
+        """How many entries to list. Raises ApiError for more than the bound."""
+        most = call.service.configuration.bounds.listed
+        limit = self.limit or default or most
+        check_at_most(limit, most, "limit")
+        return limit
+
+
+class PathQuery(Body):
+    path: Filled
+    knowledge_base: str | None = None
+    as_of: str | None = None
+
+    def version(self, base: KnowledgeBase, caller: Caller) -> int:
+        """The version asked for, in which the caller may see that document. Raises ApiError."""
+        version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=self.as_of)).as_of)
+        if self.path not in base.documents(caller.scope(version)):
+            raise _no_document(self.path, "path")
+        return version
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class DocumentsQuery(ListQuery):
+    """`after`: only documents whose path comes after this one."""
+
+    as_of: str | None = None
+    where: str = ""
+    after: str | None = None
+
+
+class Document(Reply):
+    object: Literal["document"] = "document"
+    path: str
+
+
+class Documents(OfVersion):
+    """`has_more`: to get more, ask again with `after` set to the last path."""
+
+    data: list[Document]
+    has_more: bool
 
 
 @router.get("/v1/documents", **needs("read"))
 async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]) -> Documents:
     """The documents that the caller may see, in the order of their paths."""
-    base = call.service.base(query.knowledge_base)
-    options = ScopeOptions(as_of=query.as_of, where=query.where)
-    limit = _limit(call, query)
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call)
 
     def work(stop: Stop) -> Documents:
-        scope = scope_of(base, call.caller, options)
+        scope = scope_of(base, call.caller, ScopeOptions(as_of=query.as_of, where=query.where))
         stop.check()
         version, paths = base.kept_version(scope.as_of), base.documents(scope)
         first = 0 if query.after is None else bisect_right(paths, query.after)
@@ -80,6 +109,36 @@ async def list_documents(call: CallOf, query: Annotated[DocumentsQuery, Query()]
         return Documents(knowledge_base=base.id, version=version, data=data, has_more=more)
 
     return await call.read(work)
+
+
+class TextQuery(PathQuery):
+    """`length` characters of the document at `path`, from character `start` on."""
+
+    start: Offset = 0
+    length: Count | None = None
+
+
+class Page(Reply):
+    page: int
+    start: int
+
+
+class DocumentText(Reply):
+    """The characters from `start` to `end` of `total`; `pages`: the pages in it, and where each begins.
+
+    `media_type`: the type of the file from which the text was read.
+    """
+
+    object: Literal["document.text"] = "document.text"
+    knowledge_base: str
+    version: int
+    path: str
+    media_type: str
+    start: int
+    end: int
+    total: int
+    text: str
+    pages: list[Page]
 
 
 @router.get("/v1/documents/text", **needs("read"))
@@ -92,14 +151,19 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
 
     def work(stop: Stop) -> DocumentText:
         stop.check()
-        version = _version_seen(base, call.caller, path, query.as_of)
+        version = query.version(base, call.caller)
         stop.check()
         text, origin = base.text(path, version), base.origin(path, version)
         if text is None or origin is None:  # purged meanwhile
             raise _no_document(path, "path")
         start = min(query.start, len(text))
         end = min(start + length, len(text))
-        pages = [*base.pages(path, version), (0, end)]  # (number, where it begins)
+        begins = [*base.pages(path, version), (0, end)]  # (number, where it begins)
+        pages = [
+            Page(page=page, start=begin)
+            for (page, begin), (_, until) in pairwise(begins)
+            if begin < end and until > start
+        ]
         return DocumentText(
             knowledge_base=base.id,
             version=version,
@@ -109,14 +173,16 @@ async def document_text(call: CallOf, query: Annotated[TextQuery, Query()]) -> D
             end=end,
             total=len(text),
             text=text[start:end],
-            pages=[
-                Page(page=page, start=begin)
-                for (page, begin), (_, until) in pairwise(pages)
-                if begin < end and until > start
-            ],
+            pages=pages,
         )
 
     return await call.read(work)
+
+
+class PageQuery(PathQuery):
+    """Page `page`, counted from 1, of the document at `path`."""
+
+    page: Count
 
 
 @router.get(
@@ -136,7 +202,7 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     limits = replace(limits, timeout_s=configuration.bounds.picture_s)
 
     def work(stop: Stop) -> bytes:
-        origin = base.origin(path, _version_seen(base, call.caller, path, query.as_of))
+        origin = base.origin(path, query.version(base, call.caller))
         if origin is None:  # purged meanwhile
             raise _no_document(path, "path")
         try:
@@ -155,22 +221,29 @@ async def page_picture(call: CallOf, query: Annotated[PageQuery, Query()]) -> Re
     return Response(picture, headers={"cache-control": "private, no-store"}, media_type=_PNG)
 
 
-def _version_seen(base: KnowledgeBase, caller: Caller, path: str, as_of: str | None) -> int:
-    """The version asked for, in which the caller may see that document. Raises ApiError."""
-    version = base.kept_version(scope_of(base, caller, ScopeOptions(as_of=as_of)).as_of)
-    if path not in base.documents(caller.scope(version)):
-        raise _no_document(path, "path")
-    return version
-
-
 # --- versions ---------------------------------------------------------------------------------------------------------
+
+
+class Version(Reply):
+    """`documents`: how many of its documents the caller may see."""
+
+    object: Literal["version"] = "version"
+    version: int
+    created_at: str
+    tags: list[str]
+    documents: int
+
+
+class Versions(Reply):
+    object: Literal["list"] = "list"
+    knowledge_base: str
+    data: list[Version]
 
 
 @router.get("/v1/versions", **needs("read"))
 async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versions:
     """The newest first. `documents` counts those that the caller may see. Changes between versions are not shown, since they count all documents."""
-    base = call.service.base(query.knowledge_base)
-    limit = _limit(call, query, default=100)
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
 
     def work(stop: Stop) -> list[Version]:
         return [
@@ -186,31 +259,47 @@ async def versions(call: CallOf, query: Annotated[ListQuery, Query()]) -> Versio
     return Versions(knowledge_base=base.id, data=await call.read(work))
 
 
+class DifferenceQuery(ListQuery):
+    """From the version `before` to `after` (default: the newest)."""
+
+    before: Filled
+    after: str | None = None
+
+
+class Difference(Reply):
+    """Each list may be cut; `counts` says how many there are."""
+
+    object: Literal["difference"] = "difference"
+    knowledge_base: str
+    before: int
+    after: int
+    counts: dict[str, int]
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    described: list[str]
+    passages_added: list[PassageChange]
+    passages_removed: list[PassageChange]
+
+
 @router.get("/v1/versions/difference", **needs("read"))
 async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -> Difference:
     """From version `before` to `after` (default: the newest), between what the caller may see of both.
 
     Each list has at most `limit` entries; `counts` says how many there are.
     """
-    base = call.service.base(query.knowledge_base)
-    limit = _limit(call, query, default=100)
+    base, limit = call.service.base(query.knowledge_base), query.checked_limit(call, default=100)
+
+    def version(side: str | None, param: str) -> int:
+        return base.kept_version(scope_of(base, call.caller, ScopeOptions(as_of=side), param).as_of)
 
     def work(stop: Stop) -> Difference:
-        before, after = (
-            base.kept_version(scope_of(base, call.caller, ScopeOptions(as_of=side), param).as_of)
-            for side, param in ((query.before, "before"), (query.after, "after"))
-        )
+        before, after = version(query.before, "before"), version(query.after, "after")
         found = diff(base, before, after, call.caller.scope(), stop.check)
         lists = {name: getattr(found, name) for name in _LISTS}
-        return Difference.model_validate(
-            {
-                "knowledge_base": base.id,
-                "before": before,
-                "after": after,
-                "counts": {name: len(each) for name, each in lists.items()},
-                **{name: list(each[:limit]) for name, each in lists.items()},
-            }
-        )
+        counts = {name: len(each) for name, each in lists.items()}
+        shown: dict[str, Any] = {name: list(each[:limit]) for name, each in lists.items()}
+        return Difference(knowledge_base=base.id, before=before, after=after, counts=counts, **shown)
 
     return await call.read(work)
 
@@ -218,33 +307,62 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
 # --- taking out -------------------------------------------------------------------------------------------------------
 
 
+class DocumentsBody(Body):
+    """Documents by their paths, as the list shows them."""
+
+    documents: list[str] = Field(min_length=1, max_length=1000)
+    knowledge_base: str | None = None
+
+    def check_visible(self, seen: Collection[str]) -> None:
+        for path in self.documents:
+            if path not in seen:
+                raise _no_document(path, "documents")
+
+
 @router.post("/v1/documents/remove", **needs("write"))
 async def remove_documents(call: CallOf, body: DocumentsBody) -> FileVerdicts:
     """Take documents out of the newest version; older ones still hold them."""
-    service = call.service
-    base = service.base(body.knowledge_base)
+    base = call.service.base(body.knowledge_base)
 
     def work(stop: Stop) -> int:
-        _check_visible(body.documents, base.documents(call.caller.scope()))
+        body.check_visible(base.documents(call.caller.scope()))
         return remove(base, body.documents).version
 
-    version = await call.run(service.deleting, work, until_done=True)
+    version = await call.run(call.service.deleting, work, until_done=True)
     data = [FileVerdict(path=path, outcome="removed") for path in body.documents]
     return FileVerdicts(knowledge_base=base.id, version=version, data=data)
+
+
+class PurgeBody(DocumentsBody):
+    copies: bool = False
+
+
+class Purged(Reply):
+    """`proved`: no file out of reach may hold a trace of the documents. `out_of_reach`: the number of files, by reason."""
+
+    object: Literal["purged"] = "purged"
+    knowledge_base: str
+    version: int
+    documents: list[str]
+    proved: bool
+    files_scanned: int
+    bytes_scanned: int
+    out_of_reach: dict[str, int]
+    models_that_learned_it: list[str]
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
 async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
-    service = call.service
-    base = service.base(body.knowledge_base)
+    base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
     def work(stop: Stop) -> Purged:
-        places = places_of(service.configuration)
+        states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
+        places = Places(settings, states, ModelStore(settings.models_dir))
         finish(base, places)
         scopes = [call.caller.scope(each.version) for each in history(base)]
         seen = {path for scope in scopes for path in base.documents(scope)}
-        _check_visible(body.documents, seen)
+        body.check_visible(seen)
         try:
             done = purge_everywhere(base, body.documents, places, copies=body.copies)
         except KnowledgeError as error:
@@ -264,19 +382,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
             models_that_learned_it=[each.name for each in done.carried],
         )
 
-    return await call.run(service.deleting, work, until_done=True)
-
-
-def places_of(configuration: Configuration) -> Places:
-    settings = configuration.settings
-    states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
-    return Places(settings, states, ModelStore(settings.models_dir))
-
-
-def _check_visible(wanted: Collection[str], seen: Collection[str]) -> None:
-    for path in wanted:
-        if path not in seen:
-            raise _no_document(path, "documents")
+    return await call.run(call.service.deleting, work, until_done=True)
 
 
 def _no_document(path: str, param: str) -> ApiError:

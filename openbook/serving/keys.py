@@ -60,10 +60,6 @@ class _File:
     keys: tuple[ApiKey, ...]
 
 
-def looks_like_key(token: str) -> bool:
-    return token.startswith("ob-")
-
-
 class KeyFile:
     """The keys of one home folder. Safe to use from several threads; what another process changes is seen at once."""
 

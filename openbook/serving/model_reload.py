@@ -49,8 +49,10 @@ def named_in_store(root: Path, name: str, open_model: Callable[[], FrozenModel])
 
 @dataclass(slots=True, eq=False)
 class _Use:
+    """A model, and how many need it: the requests that began with it, and the server while later ones will get it."""
+
     model: FrozenModel
-    requests: int = 0
+    users: int = 1
 
 
 class CurrentModel:
@@ -74,21 +76,24 @@ class CurrentModel:
         self._look()
         with self._lock:
             use = self._now
-            use.requests += 1
+            use.users += 1
         try:
             yield use.model
         finally:
-            with self._lock:
-                use.requests -= 1
-                is_done = use is not self._now and not use.requests
-            if is_done:
-                use.model.close()
+            self._release(use)
 
     def end(self) -> None:
         with self._lock:
-            self._ended, last = True, self._now.model
-        if last is not self._first:
-            last.close()
+            self._ended = True
+        if self._now.model is not self._first:
+            self._release(self._now)
+
+    def _release(self, use: _Use) -> None:
+        with self._lock:
+            use.users -= 1
+            is_unused = not use.users
+        if is_unused:
+            use.model.close()
 
     def _look(self) -> None:
         """Begin to open another model where the name may mean one; never two at a time."""
@@ -104,19 +109,16 @@ class CurrentModel:
             model = source.open(self._now.model.identity.digest)
             if model is not None:
                 self._replace(model)
-        except OpenBookError as error:
-            LOG.error("the model's name now means another model, which cannot be opened; the old one stays: %s", error)
-        except Exception:  # noqa: BLE001  nobody waits for this thread; the log has it
-            LOG.exception("the model's name now means another model, which cannot be opened; the old one stays")
+        except Exception as error:  # noqa: BLE001  nobody waits for this thread; the log has it
+            message = "the model's name now means another model, which cannot be opened; the old one stays: %s"
+            LOG.error(message, error, exc_info=None if isinstance(error, OpenBookError) else error)
         finally:
             self._opening = False
 
     def _replace(self, model: FrozenModel) -> None:
+        old = new = _Use(model)
         with self._lock:
-            old = _Use(model) if self._ended else self._now
             if not self._ended:
-                self._now = _Use(model)
+                old, self._now = self._now, new
                 LOG.info("later requests are answered by %s %s", model.identity.name, model.identity.digest[:12])
-            is_unused = not old.requests
-        if is_unused:
-            old.model.close()
+        self._release(old)

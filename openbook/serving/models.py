@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from fastapi import APIRouter
 
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelStore
 from openbook.models.lineage import Node, line_of
-from openbook.serving.answers import CLOSED_BOOK, ModelName
+from openbook.serving.answers import CLOSED_BOOK, book_of
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
-from openbook.serving.schemas import Ancestor, Lineage, Model, Models, NamedBase, ScopeOptions, ServedModel
-from openbook.serving.service import Call, CallOf, Route, needs, scope_of
+from openbook.serving.schemas import ABSENT, Reply
+from openbook.serving.service import Call, CallOf, Route, needs
 
 router = APIRouter(route_class=Route)
+
+
+class NamedBase(Reply):
+    name: str
+    id: str
+
+
+class ServedModel(Reply):
+    """An embedder has `dimensions`; a model that answers has `evidence` and `context_tokens`."""
+
+    mode: Literal["open-book", "closed-book", "embedder"]
+    digest: str
+    evidence: Literal["verified", "claimed"] | None = ABSENT
+    context_tokens: int | None = ABSENT
+    knowledge_bases: list[NamedBase] | None = ABSENT
+    dimensions: int | None = ABSENT
+
+
+class Model(Reply):
+    """`created` is 0: a model is named by its digest and not by a date."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: Literal["openbook"] = "openbook"
+    openbook: ServedModel
+
+
+class Models(Reply):
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Ancestor(Reply):
+    """`what`: how it came about; `details`: on which data and by which recipe, a sentence each."""
+
+    digest: str
+    names: tuple[str, ...]
+    what: str
+    details: tuple[str, ...]
+
+
+class Lineage(Reply):
+    """The model itself first, then the models it was made from."""
+
+    object: Literal["list"] = "list"
+    id: str
+    data: list[Ancestor]
 
 
 @router.get("/v1/models", **needs("read"))
@@ -28,7 +77,7 @@ async def models(call: CallOf) -> Models:
 async def lineage(call: CallOf, name: str) -> Lineage:
     """How the answering model was trained: itself first, then the models it was made from."""
     identity = call.model.identity
-    ModelName.parse(name, identity.name, call.service.bases)
+    book_of(name, identity.name, call.service.bases)
 
     def work(stop: Stop) -> list[Node]:
         store = ModelStore(call.service.configuration.settings.models_dir)
@@ -43,36 +92,31 @@ async def lineage(call: CallOf, name: str) -> Lineage:
 
 @router.get("/v1/models/{name:path}", **needs("read"))
 async def model(call: CallOf, name: str) -> Model:
-    """One model, by any name that a request may use, `MODEL:KNOWLEDGE_BASE@VERSION` included."""
+    """One model, by any name that a request may use."""
     for each in _models(call):
         if each.id == name:
             return each
-    parsed = ModelName.parse(name, call.model.identity.name, call.service.bases)
-    base = call.service.base(parsed.knowledge_base)
-
-    def work(stop: Stop) -> int | None:
-        return scope_of(base, call.caller, parsed.scope_options(ScopeOptions()), "name").as_of
-
-    return _open_book(call, name, {parsed.knowledge_base or "": base}, await call.read(work))
+    book = book_of(name, call.model.identity.name, call.service.bases)
+    return _reader(call, name, {book: call.service.base(book or None)})
 
 
 def _models(call: Call) -> list[Model]:
     reader, bases, embedder = call.model.identity.name, call.service.bases, call.service.embedder
-    found = [_open_book(call, reader, bases)] if bases else []
+    found = [_reader(call, reader, bases)] if bases else []
     if len(bases) > 1:
-        found += [_open_book(call, f"{reader}:{name}", {name: base}) for name, base in bases.items()]
-    found.append(_reader(call, f"{reader}:{CLOSED_BOOK}", ServedModel(mode="closed-book", digest="")))
+        found += [_reader(call, f"{reader}:{name}", {name: base}) for name, base in bases.items()]
     dimensions = embedder.identity.dimensions
     about = ServedModel(mode="embedder", digest=embedder.model_digest, dimensions=dimensions)
-    return [*found, Model(id=embedder.identity.name, openbook=about)]
+    return [*found, _reader(call, f"{reader}:{CLOSED_BOOK}"), Model(id=embedder.identity.name, openbook=about)]
 
 
-def _open_book(call: Call, name: str, bases: Mapping[str, KnowledgeBase], version: int | None = None) -> Model:
-    there = [NamedBase(name=base_name, id=base.id) for base_name, base in bases.items()]
-    return _reader(call, name, ServedModel(mode="open-book", digest="", knowledge_bases=there, version=version))
-
-
-def _reader(call: Call, name: str, about: ServedModel) -> Model:
-    identity, tokens = call.model.identity, call.model.context_tokens
-    known = {"digest": identity.digest, "evidence": identity.evidence, "context_tokens": tokens}
-    return Model(id=name, openbook=about.model_copy(update=known))
+def _reader(call: Call, name: str, bases: Mapping[str, KnowledgeBase] | None = None) -> Model:
+    identity = call.model.identity
+    about = ServedModel(
+        mode="closed-book" if bases is None else "open-book",
+        digest=identity.digest,
+        evidence=identity.evidence,
+        context_tokens=call.model.context_tokens,
+        knowledge_bases=None if bases is None else [NamedBase(name=each, id=base.id) for each, base in bases.items()],
+    )
+    return Model(id=name, openbook=about)

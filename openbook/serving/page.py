@@ -9,43 +9,27 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
 from openbook.serving.errors import router_error, server_stops
-from openbook.serving.schemas import Status
+from openbook.serving.schemas import Reply
 from openbook.serving.service import OPEN_TO_ALL, CallOf, Route, Service, content, needs
 from openbook.serving.telemetry import METRICS_TYPE
 
 FOLDER = Path(__file__).parent / "web"
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",  # a page of a document, which the page's own script fetched with its key
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob:; "  # a page of a document, which the page's own script fetched with its key
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 # A report holds its style and script itself, and names their digests in a policy of its own. Without an origin it cannot ask
 # the server anything, and nothing may be loaded from anywhere.
-REPORT_POLICY = "; ".join(
-    (
-        "sandbox allow-scripts",
-        "default-src 'none'",
-        "script-src 'unsafe-inline'",
-        "style-src 'unsafe-inline'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
+REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 _HEADERS = {"cross-origin-opener-policy": "same-origin", "cache-control": "no-cache"}
@@ -84,6 +68,10 @@ async def report(call: CallOf) -> Response:
     return FileResponse(str(call.service.configuration.report), headers=headers, media_type="text/html")
 
 
+class Status(Reply):
+    status: Literal["ok", "ready"]
+
+
 @router.get("/health", **OPEN_TO_ALL)
 async def health() -> Status:
     """Whether the process answers. Open to all."""
@@ -104,7 +92,6 @@ async def ready(request: Request) -> Status:
 @router.get("/metrics", response_class=Response, **needs("admin", also=content("text/plain")))
 async def metrics(call: CallOf) -> Response:
     """Counts and times in the text format of Prometheus."""
-    call.service.count_gates()
     return Response(call.service.metrics.text(), headers={"content-type": METRICS_TYPE})
 
 

@@ -6,6 +6,8 @@ every document that it names, and answered again for callers who may read every 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 
 from openbook import receipts
@@ -16,10 +18,30 @@ from openbook.replay import ReplayResult, passage_of, replay
 from openbook.serving.auth import Caller
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError
-from openbook.serving.schemas import KeptReceipt, Replay, ReplayBody
+from openbook.serving.schemas import Body, Reply
 from openbook.serving.service import Call, CallOf, Route, needs
 
 router = APIRouter(route_class=Route)
+
+
+class ReplayBody(Body):
+    id: str
+
+
+class KeptReceipt(Reply):
+    object: Literal["receipt"] = "receipt"
+    id: str
+    receipt: Receipt
+
+
+class Replay(Reply):
+    """`answer`: null if a passage's text differs from the receipt's."""
+
+    object: Literal["replay"] = "replay"
+    id: str
+    identical: bool
+    differences: list[str]
+    answer: str | None
 
 
 @router.get("/v1/receipts/{digest}", **needs("read"))

@@ -3,29 +3,110 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
-from openbook.serving.answers import Conversation, event, finish, request_id, respond, usage
+from openbook.serving.answers import Conversation, event, finish, request_id, respond
 from openbook.serving.errors import check_at_most
-from openbook.serving.schemas import (
-    Message,
-    OutputMessage,
-    OutputText,
-    Response,
-    ResponseBody,
-    ResponseEvent,
-    ResponseUsage,
-    ServedAnswer,
-)
+from openbook.serving.schemas import ABSENT, AnswerBody, LenientBody, Message, PlainFormat, Reply, ServedAnswer
 from openbook.serving.service import CallOf, Route, content, needs
 
 router = APIRouter(route_class=Route)
 
-_Status = Literal["in_progress", "completed", "incomplete"]
+_Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+
+
+class ResponseMessage(Message):
+    """Clients send `id` and `status` of an earlier answer back."""
+
+    type: Literal["message"] = "message"
+    id: str | None = None
+    status: str | None = None
+
+
+class TextOptions(LenientBody):
+    format: PlainFormat | None = None
+
+
+def _keep_nothing(value: object) -> None:
+    if value is not None:
+        raise PydanticCustomError("nothing_kept", "the server keeps nothing between requests")
+
+
+_NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
+
+
+class ResponseBody(AnswerBody):
+    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
+
+    input: str | Annotated[list[ResponseMessage], Field(min_length=1)]
+    instructions: str | None = None
+    text: TextOptions | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    background: Literal[False] | None = None
+    previous_response_id: _NothingKept = None
+    conversation: _NothingKept = None
+    prompt: _NothingKept = None
+
+    @property
+    def most_tokens(self) -> int | None:
+        return self.max_output_tokens or self.max_tokens
+
+
+class OutputText(Reply):
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class OutputMessage(Reply):
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: _Status
+    content: list[OutputText]
+
+
+class ResponseUsage(Reply):
+    """No token counts as cached: the cache of passages saves time, not tokens."""
+
+    input_tokens: int
+    input_tokens_details: dict[Literal["cached_tokens"], int] = {"cached_tokens": 0}
+    output_tokens: int
+    output_tokens_details: dict[Literal["reasoning_tokens"], int] = {"reasoning_tokens": 0}
+    total_tokens: int
+
+
+class Response(Reply):
+    """`openbook` is there when the response is complete."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    status: _Status
+    error: None = None
+    incomplete_details: dict[Literal["reason"], str] | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, str] = {}
+    model: str
+    output: list[OutputMessage] = []
+    parallel_tool_calls: Literal[False] = False
+    previous_response_id: None = None
+    store: Literal[False] = False
+    temperature: float
+    text: dict[str, Any] = {"format": {"type": "text"}}
+    tool_choice: Literal["none"] = "none"
+    tools: list[Any] = []
+    top_p: float
+    truncation: Literal["disabled"] = "disabled"
+    usage: ResponseUsage | None = None
+    openbook: ServedAnswer | None = ABSENT
 
 
 @router.post("/v1/responses", response_model=Response, **needs("read", also=content("text/event-stream")))
@@ -42,7 +123,7 @@ async def responses(call: CallOf, body: ResponseBody) -> Any:
 
 @dataclass(slots=True)
 class ResponseShape:
-    """For one answer, since it counts the events."""
+    """For one answer, since it counts the events. `text` was shown."""
 
     id: str
     created: int
@@ -50,44 +131,47 @@ class ResponseShape:
     events: int = 0
     text: str = ""
 
-    def whole(self, answer: ServedAnswer, text: str) -> Response:
+    def whole(self, answer: ServedAnswer) -> Response:
         status: _Status = "incomplete" if finish(answer) == "length" else "completed"
-        read, written = (counted := usage(answer)).prompt_tokens, counted.completion_tokens
+        read, written = answer.prompt_tokens or 0, answer.answer_tokens or 0
         return self._response(
             status,
             incomplete_details={"reason": "max_output_tokens"} if status == "incomplete" else None,
-            output=[self._item(text, status)],
-            usage=ResponseUsage(input_tokens=read, output_tokens=written, total_tokens=counted.total_tokens),
+            output=[self._item(answer.answer, status)],
+            usage=ResponseUsage(input_tokens=read, output_tokens=written, total_tokens=read + written),
             openbook=answer,
         )
 
-    def piece(self, text: str, *, first: bool) -> Iterator[bytes]:
-        if first:
-            yield from self._begin()
-        self.text += text
-        yield self._event("output_text.delta", **self._place, delta=text, logprobs=[])
-
-    def end(self, answer: ServedAnswer, text: str, *, begun: bool) -> Iterator[bytes]:
-        """What was shown stays, where a model abstained in words of its own."""
-        if not begun:
-            yield from self._begin()
-        whole = self.whole(answer, text)
-        yield self._event("output_text.done", **self._place, text=self.text, logprobs=[])
-        yield self._event("content_part.done", **self._place, part=OutputText(text=self.text))
-        yield self._event("output_item.done", output_index=0, item=self._item(self.text, whole.status))
-        yield self._event(whole.status, response=whole)
-
-    def _begin(self) -> Iterator[bytes]:
+    def begin(self) -> bytes:
         begun = self._response("in_progress")
-        yield self._event("created", response=begun)
-        yield self._event("in_progress", response=begun)
         item = self._item("", "in_progress").model_copy(update={"content": []})
-        yield self._event("output_item.added", output_index=0, item=item)
-        yield self._event("content_part.added", **self._place, part=OutputText(text=""))
+        return (
+            self._event("created", response=begun)
+            + self._event("in_progress", response=begun)
+            + self._event("output_item.added", output_index=0, item=item)
+            + self._event("content_part.added", **self._place, part=OutputText(text=""))
+        )
+
+    def piece(self, text: str) -> bytes:
+        self.text += text
+        return self._event("output_text.delta", **self._place, delta=text, logprobs=[])
+
+    def end(self, answer: ServedAnswer) -> bytes:
+        """What was shown stays, where a model abstained in words of its own."""
+        whole = self.whole(answer)
+        return (
+            self._event("output_text.done", **self._place, text=self.text, logprobs=[])
+            + self._event("content_part.done", **self._place, part=OutputText(text=self.text))
+            + self._event("output_item.done", output_index=0, item=self._item(self.text, whole.status))
+            + self._event(whole.status, response=whole)
+        )
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         number, self.events, name = self.events, self.events + 1, f"response.{kind}"
-        return event(ResponseEvent(type=name, sequence_number=number, **fields), name)
+        values = {
+            key: each.model_dump(mode="json") if isinstance(each, Reply) else each for key, each in fields.items()
+        }
+        return event({"type": name, "sequence_number": number, **values}, name)
 
     def _response(self, status: _Status, **more: Any) -> Response:
         """Of what can be said before there is an answer, only `created_at` differs between two equal requests."""

@@ -1,20 +1,24 @@
-"""Bodies, parameters and replies: strict models, from which FastAPI makes the OpenAPI document."""
+"""What bodies, parameters and replies share: strict models, from which FastAPI makes the OpenAPI document.
+
+The models of one route stand beside it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import FormData, Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from openbook.codec import unique_keys
 from openbook.errors import did_you_mean
-from openbook.knowledge.versions import PassageChange
-from openbook.records import Answer, EmbedderIdentity, Outcome, Passage, Receipt
+from openbook.records import Answer, Outcome
 from openbook.serving.errors import invalid, unknown_parameter
 
 _INT64 = 2**63
@@ -53,6 +57,37 @@ def _finite(digits: str) -> float:
 
 def _not_json(why: str) -> Exception:
     return invalid(f"We could not parse the JSON body of your request: {why[:200]}.", code="invalid_json")
+
+
+async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most_files: int) -> FormData:
+    """The parts of a form. Raises ApiError for what is none."""
+    try:
+        parser = _FormParser(headers, stream, max_files=most_files, max_fields=64, max_part_size=10_000)
+        form = await parser.parse()
+        for name, value in form.multi_items():
+            (name + (value if isinstance(value, str) else value.filename or "")).encode()
+    except MultiPartException as error:
+        raise invalid(f"The form cannot be read: {error.message}", code="invalid_form") from error
+    except UnicodeError as error:  # some of Python's codecs fail in their own ways, or make half surrogates
+        raise invalid("The form cannot be read: its text does not match its charset.", code="invalid_form") from error
+    return form
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, but a form that is cut off is refused. Starlette returns what came before and keeps a file open."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
+        super().__init__(headers, self._whole(stream), **limits)
+        self._ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it is incomplete.")
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -97,12 +132,11 @@ class ScopeOptions(Body):
 
 
 class AskOptions(ScopeOptions):
-    """OpenBook's own options for an answer, under the key `openbook`. `footnotes`: append the citations to the text."""
+    """OpenBook's own options for an answer, under the key `openbook`."""
 
     passages: int | None = Field(default=None, ge=0)
     strategy: Literal["auto", "each", "parallel", "checked", "together"] | None = None
     quote: bool = False
-    footnotes: bool = False
 
 
 class AnswerBody(LenientBody):
@@ -170,91 +204,6 @@ class PlainFormat(Body):
     type: Literal["text"]
 
 
-class ChatBody(AnswerBody):
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    n: Literal[1] | None = None
-    function_call: Literal["none", "auto"] | None = None
-    response_format: PlainFormat | None = None
-    modalities: list[Literal["text"]] | None = None
-
-    @property
-    def most_tokens(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-
-class ResponseMessage(Message):
-    """Clients send `id` and `status` of an earlier answer back."""
-
-    type: Literal["message"] = "message"
-    id: str | None = None
-    status: str | None = None
-
-
-class TextOptions(LenientBody):
-    format: PlainFormat | None = None
-
-
-def _keep_nothing(value: object) -> None:
-    if value is not None:
-        raise PydanticCustomError("nothing_kept", "the server keeps nothing between requests")
-
-
-_NothingKept: TypeAlias = Annotated[None, BeforeValidator(_keep_nothing)]
-
-
-class ResponseBody(AnswerBody):
-    """`input` is the question, or a conversation that ends with it. `seed` and `stop` are not OpenAI's, but they work."""
-
-    input: str | Annotated[list[ResponseMessage], Field(min_length=1)]
-    instructions: str | None = None
-    text: TextOptions | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1)
-    background: Literal[False] | None = None
-    previous_response_id: _NothingKept = None
-    conversation: _NothingKept = None
-    prompt: _NothingKept = None
-
-    @property
-    def most_tokens(self) -> int | None:
-        return self.max_output_tokens or self.max_tokens
-
-
-class EmbeddingBody(Body):
-    model: str
-    input: str | list[str]
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(default=None, ge=1)
-    user: str | None = None
-
-
-class SearchBody(ScopeOptions):
-    query: str
-    limit: int = Field(default=10, ge=1)
-
-
-class DocumentsBody(Body):
-    """Documents by their paths, as the list shows them."""
-
-    documents: list[str] = Field(min_length=1, max_length=1000)
-    knowledge_base: str | None = None
-
-
-class PurgeBody(DocumentsBody):
-    copies: bool = False
-
-
-class ReplayBody(Body):
-    id: str
-
-
-class UploadBody(Body):
-    """The fields of an upload besides its files. `labels`: access labels for all files; the key must hold them."""
-
-    labels: list[str] = []
-    knowledge_base: str | None = None
-
-
 # --- parameters of addresses ------------------------------------------------------------------------------------------
 
 
@@ -265,53 +214,14 @@ def _whole(value: object) -> object:
     return int(value)
 
 
-_Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-_Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole)]
-_Filled: TypeAlias = Annotated[str, Field(min_length=1)]
-
-
-class ListQuery(Body):
-    knowledge_base: str | None = None
-    limit: _Count | None = None
-
-
-class DocumentsQuery(ListQuery):
-    """`after`: only documents whose path comes after this one."""
-
-    as_of: str | None = None
-    where: str = ""
-    after: str | None = None
-
-
-class TextQuery(Body):
-    """`length` characters of the document at `path`, from character `start` on."""
-
-    path: _Filled
-    knowledge_base: str | None = None
-    as_of: str | None = None
-    start: _Offset = 0
-    length: _Count | None = None
-
-
-class PageQuery(Body):
-    """Page `page`, counted from 1, of the document at `path`."""
-
-    path: _Filled
-    page: _Count
-    knowledge_base: str | None = None
-    as_of: str | None = None
-
-
-class DifferenceQuery(ListQuery):
-    """From the version `before` to `after` (default: the newest)."""
-
-    before: _Filled
-    after: str | None = None
+Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole)]
+Filled: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------
 
-_Absent: Any = Field(default=None, exclude_if=lambda value: value is None)  # left out of the JSON if None
+ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)  # left out of the JSON if None
 
 
 class Reply(BaseModel):
@@ -338,240 +248,12 @@ class ServedAnswer(Answer):
     warnings: tuple[str, ...] = ()
 
 
-class Usage(Reply):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class ChatMessage(Reply):
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class ChatChoice(Reply):
-    index: int = 0
-    message: ChatMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(Reply):
-    """`openbook` is the document of `openbook ask --json` (citations, abstention, passages, receipt), with `warnings`."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: Usage
-    openbook: ServedAnswer
-
-
-class Delta(Reply):
-    role: Literal["assistant"] | None = _Absent
-    content: str | None = _Absent
-
-
-class ChunkChoice(Reply):
-    index: int = 0
-    delta: Delta
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"] | None = None
-
-
-class ChatCompletionChunk(Reply):
-    """One event. The last event with a choice has `openbook`. With `stream_options.include_usage`, one more event has `usage` and no choice."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChunkChoice]
-    usage: Usage | None = _Absent
-    openbook: ServedAnswer | None = _Absent
-
-
-class OutputText(Reply):
-    type: Literal["output_text"] = "output_text"
-    text: str
-    annotations: list[Any] = []
-    logprobs: list[Any] = []
-
-
-class OutputMessage(Reply):
-    id: str
-    type: Literal["message"] = "message"
-    role: Literal["assistant"] = "assistant"
-    status: Literal["in_progress", "completed", "incomplete"]
-    content: list[OutputText]
-
-
-class ResponseUsage(Reply):
-    """No token counts as cached: the cache of passages saves time, not tokens."""
-
-    input_tokens: int
-    input_tokens_details: dict[Literal["cached_tokens"], int] = {"cached_tokens": 0}
-    output_tokens: int
-    output_tokens_details: dict[Literal["reasoning_tokens"], int] = {"reasoning_tokens": 0}
-    total_tokens: int
-
-
-class Response(Reply):
-    """`openbook` is there when the response is complete."""
-
-    id: str
-    object: Literal["response"] = "response"
-    created_at: int
-    status: Literal["in_progress", "completed", "incomplete"]
-    error: None = None
-    incomplete_details: dict[Literal["reason"], str] | None = None
-    instructions: str | None
-    max_output_tokens: int | None
-    metadata: dict[str, str] = {}
-    model: str
-    output: list[OutputMessage] = []
-    parallel_tool_calls: Literal[False] = False
-    previous_response_id: None = None
-    store: Literal[False] = False
-    temperature: float
-    text: dict[str, Any] = {"format": {"type": "text"}}
-    tool_choice: Literal["none"] = "none"
-    tools: list[Any] = []
-    top_p: float
-    truncation: Literal["disabled"] = "disabled"
-    usage: ResponseUsage | None = None
-    openbook: ServedAnswer | None = _Absent
-
-
-class ResponseEvent(Reply):
-    """One event, named by its `type`; the other fields depend on the type."""
-
-    type: str
-    sequence_number: int
-    response: Response | None = _Absent
-    output_index: int | None = _Absent
-    content_index: int | None = _Absent
-    item_id: str | None = _Absent
-    item: OutputMessage | None = _Absent
-    part: OutputText | None = _Absent
-    delta: str | None = _Absent
-    text: str | None = _Absent
-    logprobs: list[Any] | None = _Absent
-
-
-class NamedBase(Reply):
-    name: str
-    id: str
-
-
-class ServedModel(Reply):
-    """An embedder has `dimensions`; a model that answers has `evidence` and `context_tokens`."""
-
-    mode: Literal["open-book", "closed-book", "embedder"]
-    digest: str
-    evidence: Literal["verified", "claimed"] | None = _Absent
-    context_tokens: int | None = _Absent
-    knowledge_bases: list[NamedBase] | None = _Absent
-    version: int | None = _Absent
-    dimensions: int | None = _Absent
-
-
-class Model(Reply):
-    """`created` is 0: a model is named by its digest and not by a date."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: Literal["openbook"] = "openbook"
-    openbook: ServedModel
-
-
-class Models(Reply):
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-class Ancestor(Reply):
-    """`what`: how it came about; `details`: on which data and by which recipe, a sentence each."""
-
-    digest: str
-    names: tuple[str, ...]
-    what: str
-    details: tuple[str, ...]
-
-
-class Lineage(Reply):
-    """The model itself first, then the models it was made from."""
-
-    object: Literal["list"] = "list"
-    id: str
-    data: list[Ancestor]
-
-
-class Embedding(Reply):
-    """`embedding`: numbers, or float32 bytes in base64, as `encoding_format` says."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(Reply):
-    """The tokens that the embedder read, its begin and end tokens included; truncated tokens are not counted."""
-
-    prompt_tokens: int
-    total_tokens: int
-
-
-class MadeBy(Reply):
-    embedder: EmbedderIdentity
-
-
-class Embeddings(Reply):
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-    openbook: MadeBy
-
-
-class FoundPassage(Reply):
-    """Ranks count from 1; null if that retriever did not find it."""
-
-    object: Literal["hit"] = "hit"
-    passage: Passage
-    score: float
-    dense_rank: int | None
-    bm25_rank: int | None
-    similarity: float | None
-
-
-class _OfVersion(Reply):
+class OfVersion(Reply):
     """`knowledge_base` is its id, `version` the one that was read or made."""
 
     object: Literal["list"] = "list"
     knowledge_base: str
     version: int
-
-
-class FoundPassages(_OfVersion):
-    data: list[FoundPassage]
-
-
-class Document(Reply):
-    object: Literal["document"] = "document"
-    path: str
-
-
-class Documents(_OfVersion):
-    """`has_more`: to get more, ask again with `after` set to the last path."""
-
-    data: list[Document]
-    has_more: bool
 
 
 class FileVerdict(Reply):
@@ -583,96 +265,7 @@ class FileVerdict(Reply):
     reason: str = ""
 
 
-class FileVerdicts(_OfVersion):
+class FileVerdicts(OfVersion):
     """One verdict for each file or path, in the order of the request."""
 
     data: list[FileVerdict]
-
-
-class Version(Reply):
-    """`documents`: how many of its documents the caller may see."""
-
-    object: Literal["version"] = "version"
-    version: int
-    created_at: str
-    tags: list[str]
-    documents: int
-
-
-class Versions(Reply):
-    object: Literal["list"] = "list"
-    knowledge_base: str
-    data: list[Version]
-
-
-class Page(Reply):
-    page: int
-    start: int
-
-
-class DocumentText(Reply):
-    """The characters from `start` to `end` of `total`; `pages`: the pages in it, and where each begins.
-
-    `media_type`: the type of the file from which the text was read.
-    """
-
-    object: Literal["document.text"] = "document.text"
-    knowledge_base: str
-    version: int
-    path: str
-    media_type: str
-    start: int
-    end: int
-    total: int
-    text: str
-    pages: list[Page]
-
-
-class Difference(Reply):
-    """Each list may be cut; `counts` says how many there are."""
-
-    object: Literal["difference"] = "difference"
-    knowledge_base: str
-    before: int
-    after: int
-    counts: dict[str, int]
-    added: list[str]
-    changed: list[str]
-    removed: list[str]
-    described: list[str]
-    passages_added: list[PassageChange]
-    passages_removed: list[PassageChange]
-
-
-class Purged(Reply):
-    """`proved`: no file out of reach may hold a trace of the documents. `out_of_reach`: the number of files, by reason."""
-
-    object: Literal["purged"] = "purged"
-    knowledge_base: str
-    version: int
-    documents: list[str]
-    proved: bool
-    files_scanned: int
-    bytes_scanned: int
-    out_of_reach: dict[str, int]
-    models_that_learned_it: list[str]
-
-
-class KeptReceipt(Reply):
-    object: Literal["receipt"] = "receipt"
-    id: str
-    receipt: Receipt
-
-
-class Replay(Reply):
-    """`answer`: null if a passage's text differs from the receipt's."""
-
-    object: Literal["replay"] = "replay"
-    id: str
-    identical: bool
-    differences: list[str]
-    answer: str | None
-
-
-class Status(Reply):
-    status: Literal["ok", "ready"]

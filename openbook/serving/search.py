@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter
+from pydantic import Field
 
 from openbook.answer import checked_question
-from openbook.records import EmbedderIdentity, Hit
+from openbook.records import EmbedderIdentity, Hit, Passage
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, check_at_most, invalid
-from openbook.serving.schemas import (
-    Embedding,
-    EmbeddingBody,
-    Embeddings,
-    EmbeddingUsage,
-    FoundPassage,
-    FoundPassages,
-    MadeBy,
-    SearchBody,
-)
+from openbook.serving.schemas import Body, OfVersion, Reply, ScopeOptions
 from openbook.serving.service import CallOf, Route, needs, scope_of
 
 router = APIRouter(route_class=Route)
+
+
+class SearchBody(ScopeOptions):
+    query: str
+    limit: int = Field(default=10, ge=1)
+
+
+class FoundPassage(Reply):
+    """Ranks count from 1; null if that retriever did not find it."""
+
+    object: Literal["hit"] = "hit"
+    passage: Passage
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float | None
+
+
+class FoundPassages(OfVersion):
+    data: list[FoundPassage]
 
 
 @router.post("/v1/search", **needs("read"))
@@ -43,6 +55,41 @@ async def search(call: CallOf, body: SearchBody) -> FoundPassages:
     version, hits = await call.read(work)
     data = [FoundPassage.model_validate(hit) for hit in hits]
     return FoundPassages(knowledge_base=base.id, version=version, data=data)
+
+
+class EmbeddingBody(Body):
+    model: str
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1)
+    user: str | None = None
+
+
+class Embedding(Reply):
+    """`embedding`: numbers, or float32 bytes in base64, as `encoding_format` says."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Reply):
+    """The tokens that the embedder read, its begin and end tokens included; truncated tokens are not counted."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class MadeBy(Reply):
+    embedder: EmbedderIdentity
+
+
+class Embeddings(Reply):
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    openbook: MadeBy
 
 
 @router.post("/v1/embeddings", **needs("read"))

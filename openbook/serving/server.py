@@ -1,16 +1,11 @@
-"""Running the application: HTTP/1.1 by h11 under bounds on slow clients, in one process or in several at one address."""
+"""Running the application: HTTP/1.1 by h11, with bounds on slow clients and strict about where a request ends."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import re
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -18,14 +13,11 @@ import uvicorn
 from h11 import LocalProtocolError
 from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.supervisors import Multiprocess
 
 from openbook.errors import ConfigError
 from openbook.serving.configuration import Bounds
 from openbook.serving.errors import ApiError
-from openbook.serving.middleware import Crowd
 
 MOST_HEAD_BYTES = 32_768
 GRACE_S = 20  # for answers under way when the server ends
@@ -57,46 +49,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(app: ASGIApp) -> uvicorn.Server:
     """For `run(sockets=[listen(...)])`, on the main thread for Ctrl-C, or on another. The bounds are `app.state.bounds`."""
-    return uvicorn.Server(_config(app))
-
-
-def run_workers(make_app: Callable[[], ASGIApp], door: socket.socket, count: int) -> bool:
-    """So many processes, of which one that dies is replaced, until Ctrl-C or SIGTERM. Whether they could begin.
-
-    `make_app` is called in each; it must be picklable, and raise SystemExit(STARTUP_FAILURE) for what would fail again.
-    """
-    config = _config(make_app, backlog=1, factory=True, workers=count, timeout_worker_healthcheck=60)
-    supervisor = _Workers(config, [door])
-    supervisor.run()
-    return all(each.exitcode != STARTUP_FAILURE for each in supervisor.processes)
-
-
-class _Workers(Multiprocess):
-    """Each accepts one connection at a time, so that others get theirs; the socket keeps a queue for all of them."""
-
-    def keep_subprocess_alive(self) -> None:
-        super().keep_subprocess_alive()
-        for each in self.sockets:
-            each.listen(_BACKLOG)  # a worker that starts sets it to what it accepts at a time
-
-
-def end_with_parent() -> None:
-    """In a worker: end in order when the supervisor was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="supervisor", daemon=True).start()
-
-
-def _config(app: Any, *, backlog: int = _BACKLOG, **more: Any) -> uvicorn.Config:
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
-        backlog=backlog,
+        backlog=_BACKLOG,
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
@@ -107,16 +62,16 @@ def _config(app: Any, *, backlog: int = _BACKLOG, **more: Any) -> uvicorn.Config
         timeout_keep_alive=5,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=MOST_HEAD_BYTES,
-        **more,
     )
+    return uvicorn.Server(config)
 
 
 class BoundedProtocol(H11Protocol):
     """Ends a connection whose next request's head is not complete `head_s` after it began, or which holds what its
     client has not taken `write_s` after it was written.
 
-    The second is cut off: closing waits, without an end, until everything is taken. How many connections there are
-    without a request under way is bounded here; how many bodies are incomplete, by the middleware.
+    The second is cut off: closing waits, without an end, until everything is taken. Connections without a whole request
+    are counted: one too many ends the one that was heard of longest ago.
     """
 
     def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
@@ -124,9 +79,7 @@ class BoundedProtocol(H11Protocol):
         self.conn._receive_buffer = StrictLines(MOST_HEAD_BYTES)
         state = config.loaded_app.state
         self._bounds: Bounds = state.bounds
-        if not hasattr(state, "idle"):
-            state.idle = Crowd(self._bounds.connections)
-        self._idle: Crowd = state.idle
+        self._unfinished: dict[BoundedProtocol, None] = state.unfinished
         self._late: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
 
@@ -140,8 +93,10 @@ class BoundedProtocol(H11Protocol):
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._expect_head()
-        else:
-            self._stop_expecting()
+            return
+        self._stop_expecting()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._count_as_unfinished()
 
     def send_400_response(self, msg: str) -> None:
         """Bytes that are not HTTP get an error in the shape of all errors. Nothing after them is read.
@@ -163,7 +118,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()  # which may begin the next one
         if self.cycle.response_complete:
-            self._is_idle()
+            self._count_as_unfinished()
 
     def _unsupported_upgrade_warning(self) -> None:
         """None: anybody could fill the log with it."""
@@ -181,20 +136,24 @@ class BoundedProtocol(H11Protocol):
         self._all_is_taken()
         super().connection_lost(exc)
 
-    def _is_idle(self) -> None:
-        self._idle.add(self, self.client[0] if self.client else "", self._give_way)
-
-    def _give_way(self) -> None:
-        """Without waiting for what is not taken."""
-        (self.transport.close if self._stuck is None else self.transport.abort)()
+    def _count_as_unfinished(self) -> None:
+        self._unfinished.pop(self, None)
+        if len(self._unfinished) >= self._bounds.connections:
+            oldest = next(iter(self._unfinished))
+            del self._unfinished[oldest]
+            if oldest._stuck is None:
+                oldest.transport.close()
+            else:  # without waiting for what is not taken
+                oldest.transport.abort()
+        self._unfinished[self] = None
 
     def _expect_head(self) -> None:
         if self._late is None:
             self._late = self.loop.call_later(self._bounds.head_s, self.transport.close)
-            self._is_idle()
+            self._count_as_unfinished()
 
     def _stop_expecting(self) -> None:
-        self._idle.discard(self)
+        self._unfinished.pop(self, None)
         if self._late is not None:
             self._late.cancel()
             self._late = None

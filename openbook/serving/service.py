@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeAlias, TypeVar
 
 from fastapi import Depends, Request, Response
+from fastapi.params import Form
 from fastapi.routing import APIRoute
+from starlette.datastructures import FormData
 from starlette.requests import ClientDisconnect
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeError
@@ -20,12 +23,12 @@ from openbook.knowledge.filter_parser import parse_filter
 from openbook.knowledge.versions import resolve_version
 from openbook.records import Digest, Embedder
 from openbook.serving.auth import Authenticator, Caller
-from openbook.serving.concurrency import Gate, RateLimit, Stop, caller_id, compute
+from openbook.serving.concurrency import Gate, Stop, caller_id, compute
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError, ClientGone, api_error, invalid, unknown_parameter
 from openbook.serving.keys import Right
 from openbook.serving.model_reload import CurrentModel
-from openbook.serving.schemas import Error, ScopeOptions, parse_json
+from openbook.serving.schemas import Error, ScopeOptions, parse_form, parse_json
 from openbook.serving.telemetry import Metrics, Traces
 
 _T = TypeVar("_T")
@@ -54,7 +57,6 @@ class Service:
     bases: Mapping[str, KnowledgeBase]
     embedder: ServedEmbedder
     authenticator: Authenticator
-    rates: RateLimit
     metrics: Metrics
     traces: Traces
     reading: Gate
@@ -62,12 +64,6 @@ class Service:
     deleting: Gate
     pool: ThreadPoolExecutor
     ends: threading.Event = field(default_factory=threading.Event)
-
-    def count_gates(self) -> None:
-        """Tell the metrics how many requests compute and wait now."""
-        for name in ("reading", "uploading", "deleting"):
-            gate: Gate = getattr(self, name)
-            self.metrics.gate(name, gate.running, gate.waiting)
 
     def base(self, name: str | None) -> KnowledgeBase:
         """The knowledge base of that name; without a name, the first. Raises ApiError."""
@@ -116,10 +112,9 @@ _FAILED = {"model": Error, "description": "Refused or failed; `code` says why."}
 OPEN_TO_ALL: dict[str, Any] = {"responses": {"4XX": _FAILED, "5XX": _FAILED}}
 
 
-def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({}), **description: Any) -> dict[str, Any]:
-    """Arguments of a route for callers with that right. `also`: other responses; `description`: more of OpenAPI's words."""
-    responses = {**OPEN_TO_ALL["responses"], **also}
-    return {"openapi_extra": {"x-right": right, **description}, "responses": responses}
+def needs(right: Right, *, also: Mapping[int | str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Arguments of a route for callers with that right. `also`: other responses."""
+    return {"openapi_extra": {"x-right": right}, "responses": {**OPEN_TO_ALL["responses"], **also}}
 
 
 def content(kind: str, **schema: str) -> dict[int | str, Any]:
@@ -128,32 +123,32 @@ def content(kind: str, **schema: str) -> dict[int | str, Any]:
 
 
 class Route(APIRoute):
-    """Checks key, rate and content type before the body is read, and tells errors in the shape of OpenAI's API."""
+    """Checks key and content type before the body is read, and tells errors in the shape of OpenAI's API."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        is_form = self.body_field is not None and isinstance(self.body_field.field_info, Form)
+        wanted = FORM if is_form else JSON if self.body_field else ""
 
         async def answer(request: Request) -> Response:
             request.scope[ROUTE] = self.path
+            service: Service = request.app.state.service
             try:
-                self._let_in(request)
-                return await handle(_StrictRequest(request.scope, request.receive))
-            except (ClientGone, ClientDisconnect):
-                return Response(status_code=499)  # nobody reads it; the log and the counts do
+                self._let_in(request, wanted)
+                async with service.uploading.place() if is_form else nullcontext():  # few are on the disk at a time
+                    return await handle(_StrictRequest(request.scope, request.receive))
             except Exception as error:  # noqa: BLE001  told as far as the caller may know, and logged
+                if isinstance(error.__cause__ or error, ClientGone | ClientDisconnect):
+                    return Response(status_code=499)  # nobody reads it; the log and the counts do
                 return api_error(error).response()
 
         return answer
 
-    def _let_in(self, request: Request) -> None:
-        service: Service = request.app.state.service
-        extra = self.openapi_extra or {}
-        if right := extra.get("x-right"):
-            caller = service.authenticator.caller(request.headers, right)
+    def _let_in(self, request: Request, wanted: str) -> None:
+        if right := (self.openapi_extra or {}).get("x-right"):
+            caller = request.app.state.service.authenticator.caller(request.headers, right)
             request.state.caller, request.scope[CALLER] = caller, caller.id
             caller_id.set(caller.id)
-            service.rates.take(caller.id)
-        wanted = FORM if "requestBody" in extra else JSON if self.body_field else ""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if wanted and kind != wanted:
             # A page of another origin cannot send these unasked, or the Origin check stops it.
@@ -167,6 +162,9 @@ class Route(APIRoute):
 class _StrictRequest(Request):
     async def json(self) -> Any:
         return parse_json(await self.body())
+
+    async def form(self, **_: Any) -> FormData:  # type: ignore[override]  # FastAPI awaits it
+        return await parse_form(self.headers, self.stream(), self.app.state.bounds.upload_files)
 
 
 def scope_of(base: KnowledgeBase, caller: Caller, options: ScopeOptions, param: str = "as_of") -> Scope:

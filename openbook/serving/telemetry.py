@@ -7,24 +7,21 @@ the name of a document. A request that comes with a trace (W3C `traceparent`) is
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from openbook import __version__
 from openbook.errors import ConfigError
 from openbook.records import Answer, Timings
+from openbook.serving.concurrency import Gate
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkProvider
 
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which several processes count in files of one folder
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
@@ -43,10 +40,8 @@ class Metrics:
         about = "Answers of the model, by how they ended."
         self._answers = Counter("openbook_answers", about, ["mode", "end"], registry=own)
         self._tokens = Counter("openbook_tokens", "Tokens read and written.", ["kind"], registry=own)
-        about = "Requests that compute now."
-        self._running = Gauge("openbook_running", about, ["gate"], registry=own, multiprocess_mode="livesum")
-        about = "Requests that wait for a place."
-        self._waiting = Gauge("openbook_waiting", about, ["gate"], registry=own, multiprocess_mode="livesum")
+        self._running = Gauge("openbook_running", "Requests that compute now.", ["gate"], registry=own)
+        self._waiting = Gauge("openbook_waiting", "Requests that wait for a place.", ["gate"], registry=own)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         self._requests.labels(route, method, str(status)).inc()
@@ -57,29 +52,13 @@ class Metrics:
         self._tokens.labels("read").inc(prompt_tokens or 0)
         self._tokens.labels("written").inc(answer_tokens or 0)
 
-    def gate(self, name: str, running: int, waiting: int) -> None:
-        self._running.labels(name).set(running)
-        self._waiting.labels(name).set(waiting)
+    def watch(self, name: str, gate: Gate) -> None:
+        """Tell from now on how many requests compute and wait at this gate."""
+        self._running.labels(name).set_function(lambda: gate.running)
+        self._waiting.labels(name).set_function(lambda: gate.waiting)
 
     def text(self) -> bytes:
-        """Of this process, or of all that count in one folder."""
-        folder = os.environ.get(METRICS_FOLDER)
-        if folder is None:
-            return generate_latest(self._registry)
-        for path in Path(folder).glob("gauge_livesum_*.db"):
-            if (found := re.search(r"_([0-9]+)\.db", path.name)) and not _is_alive(int(found[1])):
-                mark_process_dead(int(found[1]), folder)  # type: ignore[no-untyped-call]
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return generate_latest(self._registry)
 
 
 class Traces:
@@ -91,46 +70,49 @@ class Traces:
     def answered(self, answer: Answer, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """`began_ns`: Unix time. `carrier`: the headers of the request."""
         times, receipt = answer.timings or Timings(), answer.receipt
-        end_ns = began_ns + _ns(times.total_s)
-        attributes: dict[str, str | int | bool] = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.request.model": receipt.model.name,
-            "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
-            "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
-            "openbook.mode": mode,
-            "openbook.model.digest": receipt.model.digest,
-            "openbook.numeric_class": receipt.numeric_class,
-            "openbook.receipt": receipt.digest,
-            "openbook.finish_reason": answer.finish_reason,
-            "openbook.abstained": answer.abstained,
-            "openbook.passages": len(answer.passages),
-            "openbook.citations": len(answer.citations),
-        }
-        if receipt.knowledge_base is not None and receipt.knowledge_base_version is not None:
-            attributes["openbook.knowledge_base"] = receipt.knowledge_base
-            attributes["openbook.knowledge_base.version"] = receipt.knowledge_base_version
-        context = _PROPAGATOR.extract(carrier)
-        whole = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
-        inside = set_span_in_context(whole, context)
+        span = self._begun(mode, began_ns, carrier)
+        span.set_attributes(
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.model": receipt.model.name,
+                "gen_ai.usage.input_tokens": answer.prompt_tokens or 0,
+                "gen_ai.usage.output_tokens": answer.answer_tokens or 0,
+                "openbook.model.digest": receipt.model.digest,
+                "openbook.numeric_class": receipt.numeric_class,
+                "openbook.receipt": receipt.digest,
+                "openbook.finish_reason": answer.finish_reason,
+                "openbook.abstained": answer.abstained,
+                "openbook.passages": len(answer.passages),
+                "openbook.citations": len(answer.citations),
+            }
+        )
         read_ns = began_ns + _ns(times.retrieve_s)
         cite_ns = read_ns + _ns(times.read_s)
-        if receipt.knowledge_base is not None:
-            self._tracer.start_span("retrieve", inside, start_time=began_ns).end(read_ns)
-        reading = self._tracer.start_span("read", inside, start_time=read_ns)
-        if times.first_token_s is not None:
-            reading.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
-        reading.end(cite_ns)
-        if receipt.knowledge_base is not None:
-            self._tracer.start_span("cite", inside, start_time=cite_ns).end(end_ns)
-        whole.end(end_ns)
+        end_ns = began_ns + _ns(times.total_s)
+        steps = [("retrieve", began_ns, read_ns), ("read", read_ns, cite_ns), ("cite", cite_ns, end_ns)]
+        if receipt.knowledge_base is None or receipt.knowledge_base_version is None:
+            steps = steps[1:2]
+        else:
+            span.set_attribute("openbook.knowledge_base", receipt.knowledge_base)
+            span.set_attribute("openbook.knowledge_base.version", receipt.knowledge_base_version)
+        inside = set_span_in_context(span)
+        for name, step_began_ns, step_end_ns in steps:
+            step = self._tracer.start_span(name, inside, start_time=step_began_ns)
+            if name == "read" and times.first_token_s is not None:
+                step.add_event("first token", timestamp=read_ns + _ns(times.first_token_s))
+            step.end(step_end_ns)
+        span.end(end_ns)
 
     def failed(self, error: Exception, mode: str, began_ns: int, carrier: Mapping[str, str]) -> None:
         """An answer that failed. The span has the kind of the error, not its message, which may quote a text."""
-        context = _PROPAGATOR.extract(carrier)
-        attributes: dict[str, str | int | bool] = {"openbook.mode": mode, "error.type": type(error).__name__}
-        span = self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
+        span = self._begun(mode, began_ns, carrier)
+        span.set_attribute("error.type", type(error).__name__)
         span.set_status(Status(StatusCode.ERROR))
         span.end()
+
+    def _begun(self, mode: str, began_ns: int, carrier: Mapping[str, str]) -> Span:
+        context, attributes = _PROPAGATOR.extract(carrier), {"openbook.mode": mode}
+        return self._tracer.start_span("ask", context, SpanKind.SERVER, attributes, start_time=began_ns)
 
 
 def _ns(seconds: float) -> int:

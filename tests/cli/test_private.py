@@ -141,13 +141,10 @@ def test_all_that_the_verbs_make_is_private(openbook: Openbook, tmp_path: Path, 
     assert any(store)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_all_that_the_server_makes_is_private(
-    openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path, workers: int
-) -> None:
+def test_all_that_the_server_makes_is_private(openbook: Openbook, tmp_path: Path, own_home: Path, docs: Path) -> None:
     openbook("sync", docs)
     log = tmp_path / "deep" / "log"
-    with served("--receipts", log, "--workers", workers) as (client, said):
+    with served("--receipts", log) as (client, said):
         body = {"model": "echo", "messages": [{"role": "user", "content": QUESTION}]}
         answers = [
             client.post("/v1/chat/completions", json=body),
@@ -192,13 +189,12 @@ def test_a_knowledge_base_that_is_shared_with_a_group_stays_so_and_is_told(
     assert f"chmod -R go= {kb}" in said
     told = json.loads(openbook("status", "--kb", kb, "--json"))
     assert told["open_folders"] == [str(kb)]
-    for workers in (1, 2):
-        with served("--kb", kb, "--workers", workers, umask=0o002) as (client, said):
-            assert f"Others can read {kb}" in said
-            files = {"file": (f"tower-{workers}.txt", b"The tower is 55 metres high.")}
-            assert client.post("/v1/documents", files=files).status_code == 200
-        for path in kb.rglob("*"):
-            assert path.stat().st_mode & 0o077 == (0o070 if path.is_dir() else 0o060), path
+    with served("--kb", kb, umask=0o002) as (client, said):
+        assert f"Others can read {kb}" in said
+        files = {"file": ("tower.txt", b"The tower is 55 metres high.")}
+        assert client.post("/v1/documents", files=files).status_code == 200
+    for path in kb.rglob("*"):
+        assert path.stat().st_mode & 0o077 == (0o070 if path.is_dir() else 0o060), path
 
 
 def test_never_more_open_than_the_umask_allowed_and_never_written_by_all(

@@ -37,7 +37,19 @@ def test_keys_are_made_listed_and_revoked(own_home: Path, out: Out) -> None:
     assert token not in shown
     (listed,) = json.loads(out("keys", "list", "--json")[1])["keys"]
     assert (listed["id"], "hash" in listed) == (key.id, False)
-    assert [out("keys", "revoke", name)[0] for name in ("x", key.id)] == [2, 0]
+    out("keys", "new", "Bert", "--days", "90")
+    lines = out("keys", "list")[1].splitlines()
+    assert [line.split("  ")[-1] for line in lines] == ["never expires", "90 days left"]
+    _, rotated, said = out("keys", "rotate", key.id)
+    assert "The old one no longer works" in said
+    assert KeyFile(own_home).find(token) is None
+    token = rotated.strip()
+    assert KeyFile(own_home).find(token) is not None
+    assert [out("keys", verb, name)[0] for verb, name in (("rotate", "x"), ("revoke", "x"), ("revoke", key.id))] == [
+        2,
+        2,
+        0,
+    ]
     assert KeyFile(own_home).find(token) is None
     assert out("keys", "new", "Anna", "--label", "Not One")[0] == 2
 

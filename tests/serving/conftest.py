@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,12 @@ from fastapi import FastAPI
 from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
+from openbook.errors import UnreadableFile
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
+from openbook.parsers import parse_file
+from openbook.parsers.sandbox import Limits, ParsedFile, ParserPool
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
@@ -96,6 +99,20 @@ def running(
                 server.should_exit = True
                 thread.join(LONG_S)
                 assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def _parsed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are parsed in this process, which saves each test a second or two. The sandbox has tests of its own."""
+
+    def parse_all(_: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+        for path in paths:
+            try:
+                yield ParsedFile(path, parse_file(path, max_bytes=Limits().max_file_bytes))
+            except UnreadableFile as error:
+                yield ParsedFile(path, error)
+
+    monkeypatch.setattr(ParserPool, "parse_all", parse_all)
 
 
 @pytest.fixture

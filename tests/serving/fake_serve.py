@@ -1,18 +1,13 @@
-"""`openbook` over fakes, as a program: what a test of several processes starts, and what its workers are started with.
-
-The model takes its time, so that requests are under way when something happens.
-"""
+"""`openbook` over fakes, as a program of its own. The model takes its time, so that requests are under way when something happens."""
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections.abc import Generator
 from typing import Any
 
 from openbook.cli import context, main
-from openbook.errors import EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.records import Completion, Decoding, Prompt
@@ -30,16 +25,9 @@ class SlowEngine(DraftEngine):
         return (yield from super().generate(prompt, decoding, cancelled))
 
 
-def open_model() -> FrozenModel:
-    if "broken" in sys.argv and multiprocessing.parent_process() is not None:
-        raise EngineError("This model is broken.")
-    return FrozenModel(SlowEngine())
-
-
-# Workers import this file too, under another name.
 fakes: Any = context
 fakes.open_embedder = lambda *_, **__: HashEmbedder()
-fakes.model_opener = lambda *_, **__: open_model
+fakes.model_opener = lambda *_, **__: lambda: FrozenModel(SlowEngine())
 
 if __name__ == "__main__":
     main(sys.argv[1:])

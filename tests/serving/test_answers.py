@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +17,21 @@ from hypothesis import strategies as st
 
 from openbook.answer import ask
 from openbook.answer_text import TextPreview, tidy
-from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.versions import tag
 from openbook.prompts import ABSTENTION
-from openbook.records import Answer, Citation, ReaderFormat
+from openbook.records import Answer, ReaderFormat
 from openbook.serving import answers
-from openbook.serving.answers import Conversation, ModelName, footnotes
+from openbook.serving.answers import Conversation, book_of
 from openbook.serving.chat import ChatShape
 from openbook.serving.configuration import Configuration
 from openbook.serving.errors import ApiError
 from openbook.serving.schemas import Message, ServedAnswer
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import QUESTION, SECRET, Running, WaitingEngine, bounded, code, events_of, running
+from tests.serving.conftest import QUESTION, SECRET, Running, events_of, running
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 CHAT, RESPONSES = PATHS = ["/v1/chat/completions", "/v1/responses"]
-UNKNOWN = "What is the colour of happiness and of number 12?"
 TOWER = "How many metres high is the tower of Lund?"
 
 
@@ -125,16 +120,6 @@ def test_length_is_told_as_openai_tells_it(server: Running, path: str) -> None:
     else:
         value = post(server, path, QUESTION, max_output_tokens=2).json()
         assert (value["status"], value["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_an_answer_that_takes_too_long_ends_with_an_error(
-    configuration: Configuration, base: KnowledgeBase, path: str
-) -> None:
-    with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
-        assert code(post(server, path, QUESTION)) == (504, "timeout")
-        stream = post(server, path, QUESTION, stream=True).text
-        assert json.loads(events_of(stream)[-1])["error"]["code"] == "timeout"
 
 
 def test_without_documents_that_say_it_an_answer_abstains(server: Running) -> None:
@@ -257,8 +242,6 @@ WRONG: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"openbook": {"strategy": "each"}}, 400, "invalid_value", None),
     ({"openbook": {"where": "type ="}}, 400, "invalid_value", None),
     ({"model": "echo:kb", "openbook": {"knowledge_base": "kb"}}, 400, "invalid_value", "openbook.knowledge_base"),
-    ({"model": "echo:kb@1", "openbook": {"as_of": 2}}, 400, "invalid_value", "openbook.as_of"),
-    ({"model": "echo:kb@9"}, 400, "version_not_found", "model"),
     ({"MESSAGES": []}, 400, "invalid_value", "MESSAGES"),
     ({"MESSAGES": [{"role": "user", "content": " "}]}, 400, "invalid_value", None),
     ({"MESSAGES": [{"role": "assistant", "content": "x"}]}, 400, "invalid_value", "MESSAGES[0].role"),
@@ -331,33 +314,16 @@ def test_a_version_and_a_filter_choose_what_is_seen(server: Running) -> None:
 
 # --- names of models --------------------------------------------------------------------------------------------------
 
-BASES = ("kb", "hand:book", "odd@2", "closed-book")
 
-
-@pytest.mark.parametrize(
-    ("model", "wanted"),
-    [
-        ("llama3:8b", ModelName()),
-        ("llama3:8b:closed-book", ModelName(closed_book=True)),
-        ("llama3:8b:kb", ModelName(knowledge_base="kb")),
-        ("llama3:8b:kb@3", ModelName(knowledge_base="kb", as_of="3")),
-        ("llama3:8b:hand:book@2026-03-01T09:00", ModelName(knowledge_base="hand:book", as_of="2026-03-01T09:00")),
-        ("llama3:8b:odd@2", ModelName(knowledge_base="odd@2")),
-        ("llama3:8b:odd@2@1", ModelName(knowledge_base="odd@2", as_of="1")),
-    ],
-)
-def test_a_name_says_which(model: str, wanted: ModelName) -> None:
-    assert ModelName.parse(model, "llama3:8b", BASES) == wanted
-
-
-@pytest.mark.parametrize(
-    "model",
-    ["", "llama3", "llama3:8b:", "llama3:8b@3", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@", "llama3:8b:@3"],
-)
-def test_any_other_name_is_refused_with_those_that_there_are(model: str) -> None:
-    with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
-        ModelName.parse(model, "llama3:8b", BASES)
-    assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
+def test_a_name_says_which_knowledge_base() -> None:
+    served, bases = "llama3:8b", ("kb", "hand:book", "odd@2")
+    assert book_of(served, served, bases) == ""
+    for book in (*bases, "closed-book"):
+        assert book_of(f"{served}:{book}", served, bases) == book
+    for model in ("", "llama3", "llama3:8b:", "llama3:8bx", "llama3:8b:other", "llama3:8b:kb@1"):
+        with pytest.raises(ApiError, match="llama3:8b:hand:book") as refused:
+            book_of(model, served, bases)
+        assert (refused.value.status_code, refused.value.code, refused.value.param) == (404, "model_not_found", "model")
 
 
 def test_the_name_chooses_what_the_body_can_choose(
@@ -369,8 +335,8 @@ def test_the_name_chooses_what_the_body_can_choose(
         add(towers, [tmp_path / "tower.txt"], embedder)
     tag(towers, "old", 1)
     with running(configuration, echo_model(), {"kb": base, "towers": towers}) as two:
-        for model, metres, version in (("echo:towers", 55, 2), ("echo:towers@1", 50, 1), ("echo:towers@old", 50, 1)):
-            by_name = answer_of(post(two, CHAT, TOWER, model=model))
+        for as_of, metres, version in ((None, 55, 2), (1, 50, 1), ("old", 50, 1)):
+            by_name = answer_of(post(two, CHAT, TOWER, model="echo:towers", openbook={"as_of": as_of}))
             assert str(metres) in by_name["answer"]
             assert by_name["receipt"]["knowledge_base_version"] == version
             chosen = {"knowledge_base": "towers", "as_of": version}
@@ -379,58 +345,13 @@ def test_the_name_chooses_what_the_body_can_choose(
         ids = [each["id"] for each in two.client.get("/v1/models").json()["data"]]
         assert ids == ["echo", "echo:kb", "echo:towers", "echo:closed-book", "hash"]
         assert two.client.get("/v1/models/echo:towers").json()["openbook"]["knowledge_bases"][0]["name"] == "towers"
-        assert two.client.get("/v1/models/echo:towers@old").json()["openbook"]["version"] == 1
-        assert two.client.get("/v1/models/echo:towers@9").status_code == 400
         assert two.client.get("/v1/models/echo:nothing").status_code == 404
     towers.close()
-
-
-# --- footnotes --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("stream", [False, True])
-def test_who_asks_gets_the_citations_after_the_text(server: Running, path: str, stream: bool) -> None:
-    plain, before = text_and_answer(post(server, path, QUESTION))
-    text, answer = text_and_answer(post(server, path, QUESTION, stream=stream, openbook={"footnotes": True}))
-    assert text.startswith(plain + "\n\n[1] `")
-    assert (answer["answer"], answer["receipt"]) == (plain, before["receipt"])
-    for number, each in enumerate(answer["citations"], 1):
-        place = f"characters {each['start']}-{each['end']}"
-        assert f"\n\n[{number}] `{each['document']}`, {place}: `{each['quote']}`" in text
-    assert text_and_answer(post(server, path, UNKNOWN, stream=stream, openbook={"footnotes": True}))[0] == ABSTENTION
-
-
-def test_a_document_whose_name_and_text_are_markup_stays_text(
-    server: Running, tmp_path: Path, embedder: HashEmbedder
-) -> None:
-    path = tmp_path / "docs" / "a`[x](https:evil.example)`\n# b.txt"
-    path.write_text("The `mole` of ![Sandhavn](https://evil.example/x.png) was built by Ole Krag in 1911.")
-    add(server.bases["kb"], [path], embedder)
-    question = "Who built the mole of Sandhavn in 1911?"
-    text, answer = text_and_answer(post(server, CHAT, question, openbook={"footnotes": True}))
-    (footnote,) = text.removeprefix(answer["answer"]).strip("\n").split("\n\n")
-    assert "evil.example/x.png" in footnote
-    assert footnote.count("`") == 4
-    assert not re.search(r"evil|#", re.sub(r"`[^`]*`", "", footnote))
 
 
 @pytest.fixture(scope="module")
 def answer() -> Answer:
     return ask("Is this a test?", echo_model())
-
-
-@given(st.lists(st.tuples(st.text(), st.text(), st.none() | st.integers(1, 9)), max_size=3))
-def test_every_footnote_is_one_line_whatever_it_names(answer: Answer, named: list[tuple[str, str, int | None]]) -> None:
-    citations = tuple(
-        Citation(document, page, start=1, end=2, quote=quote, passage_id="x") for document, quote, page in named
-    )
-    parts = footnotes(replace(answer, citations=citations)).split("\n\n")[1:]
-    for number, (part, (_, _, page)) in enumerate(zip(parts, named, strict=True), 1):
-        at = "" if page is None else f", page {page}"
-        assert re.fullmatch(rf"\[{number}\] `[^`]+`{at}, characters 1-2: `[^`]+`", part)
-        assert part.splitlines() == [part]
-        assert not [c for c in part if unicodedata.category(c) in ("Cc", "Cs") or c in "\u202e\u2066\u200b\ufeff"]
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -465,10 +386,9 @@ def test_the_client_reads_of_a_stream_what_the_model_wrote(answer: Answer, texts
     for text in texts:
         preview.feed(text)
     shape = ChatShape({"id": "id", "created": 0, "model": "echo", "system_fingerprint": "fp"}, True)
-    pieces = list(filter(None, (*shown, whole[len("".join(shown)) :])))
-    events = [each for i, piece in enumerate(pieces) for each in shape.piece(piece, first=i == 0)]
     values = {name: getattr(answer, name) for name in Answer.__dataclass_fields__} | {"answer": whole}
-    stream = b"".join([*events, *shape.end(ServedAnswer(**values), whole, begun=bool(pieces))])
+    events = [shape.piece(piece) for piece in (*shown, whole[len("".join(shown)) :]) if piece]
+    stream = b"".join([shape.begin(), *events, shape.end(ServedAnswer(**values))])
     # Some clients split decoded text as Python does, at ten characters more than the standard of event streams has.
     assert all(line.startswith("data: ") for line in stream.decode().splitlines() if line)
     cuts = [0, *sorted(size % (len(stream) + 1) for size in sizes), len(stream)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 
 from openbook.errors import EngineError, KnowledgeError, StorageError
@@ -17,7 +19,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.errors import api_error
 from openbook.testing import EchoEngine, echo_model
-from tests.serving.conftest import SECRET, Running, code, connected, eventually, everything, running
+from tests.serving.conftest import SECRET, Running, bounded, code, connected, eventually, everything, running
 
 JSON = {"content-type": "application/json"}
 
@@ -47,32 +49,18 @@ BAD_JSON = [
     b"",
     b"{",
     b"[]",
-    b'"text"',
     b"null",
     b"\xff\xfe",
     b'{"query": "\xc3"}',
-    b'{"query": "\\ud800"}',
-    b'{"query": NaN}',
-    b'{"limit": Infinity, "query": "x"}',
     b'{"limit": ' + b"9" * 5000 + b', "query": "x"}',
     b"[" * 100_000,
     b'{"a":' * 20_000,
     b'{"query": "x"} {"query": "y"}',
 ]
-
-
-def test_what_is_no_json_object_is_refused(server: Running) -> None:
-    for body in BAD_JSON:
-        for path in ("/v1/search", "/v1/chat/completions", "/v1/documents/purge"):
-            response = server.client.post(path, content=body, headers=JSON)
-            assert response.status_code == 400, (body[:20], response.text)
-            assert response.json()["error"]["type"] == "invalid_request_error"
-
-
-NUMBERS = ["1e999", "-1e999", "NaN", "Infinity"]
+# What parsers read in two ways, wherever it stands.
+TWO_WAYS = ["1e999", "-1e999", "NaN", "Infinity", '{"a": 1, "\\u0061": 2}', '"\\ud800"']
 BODIES: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"model": "echo", "messages": [{"role": "user", "content": "PUT"}]},
-    "/v1/responses": {"model": "echo", "input": "x", "openbook": {"passages": "PUT"}},
     "/v1/embeddings": {"model": "hash", "input": ["x", "PUT"]},
     "/v1/documents/remove": {"documents": ["x"], "more": {"deep": ["PUT"]}},
     "/mcp": {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"arguments": {"limit": "PUT"}}},
@@ -80,13 +68,11 @@ BODIES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_what_parsers_read_in_two_ways_is_refused_wherever_it_stands(server: Running, path: str) -> None:
+def test_what_is_no_json_object_or_can_be_read_in_two_ways_is_refused(server: Running, path: str) -> None:
     text = json.dumps(BODIES[path])
-    twice = '{"a": 1, "\\u0061": 2}'
-    for value in (*NUMBERS, twice, '"\\ud800"'):
-        response = server.client.post(path, content=text.replace('"PUT"', value), headers=JSON)
-        assert code(response) == (400, "invalid_json"), value
-    for depth in (100, *range(700, 1100, 50)):
+    for body in (*BAD_JSON, *(text.replace('"PUT"', value).encode() for value in TWO_WAYS)):
+        assert code(server.client.post(path, content=body, headers=JSON)) == (400, "invalid_json"), body[:20]
+    for depth in (100, 900, 1000, 1100):
         response = server.client.post(path, content=text.replace('"PUT"', "[" * depth + "]" * depth), headers=JSON)
         assert response.status_code < 500, depth
 
@@ -104,28 +90,6 @@ def test_paths_that_lead_elsewhere_lead_nowhere(server: Running) -> None:
             received = everything(connection)
         assert received.startswith(b"HTTP/1.1 404 "), path
         assert b"root:" not in received
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        "GET /health HTTP/1.1\n\n",
-        "GET /health HTTP/1.1\nHost: localhost\nHost: evil.example\n\n",
-        "GET /health HTTP/1.1\nHost: localhost\nX: " + "y" * 400_000,
-        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: 5\nContent-Length: 6\n\nhello",
-        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Length: -1\n\n",
-        "POST /v1/search HTTP/1.1\nHost: localhost\nContent-Type: application/json\nTransfer-Encoding: gzip, chunked\n\n",
-        "GET /health HTTP/1.1\nHost: localhost\n X: folded\x01\n\n",
-        "\x16\x03\x01",
-        "GET\n\n",
-    ],
-)
-def test_heads_that_proxies_and_servers_read_differently_are_refused(server: Running, head: str) -> None:
-    with connected(server, head) as connection:
-        with suppress(OSError):  # the server may have ended it already
-            connection.shutdown(socket.SHUT_WR)
-        first = everything(connection)[:12]
-    assert first in (b"", b"HTTP/1.1 400", b"HTTP/1.1 421"), first
 
 
 def test_text_of_a_document_cannot_end_an_event(configuration: Configuration, base: KnowledgeBase) -> None:
@@ -152,6 +116,54 @@ def test_no_address_is_ever_fetched(server: Running, monkeypatch: pytest.MonkeyP
     assert server.client.post("/v1/documents", files={"file": ("a.html", page)}).status_code == 200
     assert server.ask("How high is the tower? http://127.0.0.1:1/").status_code == 200
     assert set(reached) <= {("127.0.0.1", server.port)}
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+Send = Callable[[httpx.Client, int], httpx.Response]
+
+
+def embed(client: httpx.Client, texts: list[str]) -> httpx.Response:
+    return client.post("/v1/embeddings", json={"model": "hash", "input": texts})
+
+
+def upload(client: httpx.Client, count: int) -> httpx.Response:
+    files = [("file", (f"{number}.txt", b"The harbour is blue.")) for number in range(count)]
+    return client.post("/v1/documents", files=files)
+
+
+SENDS: dict[str, Send] = {
+    "upload_files": upload,
+    "embedding_texts": lambda client, count: embed(client, ["harbour"] * count),
+    "embedding_chars": lambda client, count: embed(client, ["harbour", "x" * count]),
+    "hits": lambda client, count: client.post("/v1/search", json={"query": "harbour", "limit": count}),
+    "listed": lambda client, count: client.get("/v1/documents", params={"limit": count}),
+}
+SMALL = {"upload_files": 2, "embedding_texts": 3, "embedding_chars": 11, "hits": 5, "listed": 7}
+
+
+@pytest.mark.parametrize("bounds", [SMALL, {}], ids=["small", "unless told"])
+def test_at_a_bound_a_request_passes_and_one_over_it_is_refused(
+    configuration: Configuration, base: KnowledgeBase, bounds: dict[str, int]
+) -> None:
+    configuration = bounded(configuration, **bounds)
+    with running(configuration, echo_model(), {"kb": base}) as server:
+        for name, send in SENDS.items():
+            if name == "upload_files" and not bounds:  # 64 files take their time
+                continue
+            most = getattr(configuration.bounds, name)
+            assert send(server.client, most).status_code == 200, name
+            refused = send(server.client, most + 1)
+            assert refused.status_code == 400, name
+            assert re.search(rf"\b(at most|is) {most:,}\b", refused.json()["error"]["message"])
+
+
+def test_a_list_without_a_limit_ends_at_the_bound(configuration: Configuration, base: KnowledgeBase) -> None:
+    with running(bounded(configuration, listed=1), echo_model(), {"kb": base}) as server:
+        first = server.client.get("/v1/documents").json()
+        assert (len(first["data"]), first["has_more"]) == (1, True)
+        rest = server.client.get("/v1/documents", params={"after": first["data"][0]["path"]}).json()
+        assert (len(rest["data"]), rest["has_more"]) == (1, False)
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

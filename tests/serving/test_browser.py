@@ -332,27 +332,6 @@ def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
         expect(show).to_be_hidden()  # of a text there is no picture
 
 
-def test_a_page_stands_above_its_text_on_a_phone_and_its_button_can_be_read(
-    server: Running, open_page: Any, tmp_path: Path
-) -> None:
-    path = tmp_path / "docs" / "masts.pdf"
-    path.write_bytes(make_pdf([["The ship Kell carries two masts of oak."]]))
-    add(server.bases["kb"], [path], HashEmbedder())
-    for scheme in ("light", "dark"):
-        page = open_page(server, viewport={"width": 375, "height": 740}, color_scheme=scheme)
-        ask(page, "How many masts carries the ship Kell?").locator(".source button").first.click()
-        reader, show = page.get_by_role("dialog"), page.get_by_role("button", name="Show the page")
-        show.click()
-        picture = reader.get_by_role("img", name="Page 1 of masts.pdf")
-        expect(picture).to_be_visible()
-        expect(picture).to_have_js_property("naturalWidth", 1000)
-        above, text = reader.locator("#reader-page").bounding_box(), reader.locator("mark").bounding_box()
-        assert above["y"] + above["height"] <= text["y"]
-        assert picture.bounding_box()["width"] > 300
-        assert reader.evaluate("e => e.scrollWidth <= e.clientWidth && e.clientWidth <= 375")
-        assert show.evaluate(CONTRAST) >= 4.5, scheme
-
-
 def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Running, open_page: Any) -> None:
     page = open_page(keyed)
     token = keyed.keys.new("reader", "read")[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -31,34 +32,19 @@ def client(server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.
         yield client
 
 
-def test_a_chat(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
+def test_a_chat_that_goes_on_with_the_message_it_was_given_and_a_stream(client: openai.OpenAI) -> None:
+    asked: Any = {"role": "user", "content": QUESTION}
+    answer = client.chat.completions.create(model="echo", messages=[asked])
     assert answer.choices[0].message.content == ANSWER
-    assert answer.model_extra is not None
-    assert answer.model_extra["openbook"]["citations"][0]["quote"] == ANSWER
+    assert (answer.model_extra or {})["openbook"]["citations"][0]["quote"] == ANSWER
     assert answer.usage is not None
-    assert answer.usage.total_tokens > 0
-
-
-def test_a_chat_that_goes_on_with_the_message_it_was_given(client: openai.OpenAI) -> None:
-    first = (
-        client.chat.completions.create(model="echo", messages=[{"role": "user", "content": QUESTION}])
-        .choices[0]
-        .message
-    )
-    messages = [{"role": "user", "content": QUESTION}, first, {"role": "user", "content": "And who opened the bridge?"}]
-    second = client.chat.completions.create(model="echo", messages=messages)  # type: ignore[arg-type]  # as its documentation does
+    messages: Any = [asked, answer.choices[0].message, {"role": "user", "content": "And who opened the bridge?"}]
+    second = client.chat.completions.create(model="echo", messages=messages)
     assert second.choices[0].message.content == ANSWER
-
-
-def test_a_stream(client: openai.OpenAI) -> None:
-    messages = [{"role": "user", "content": QUESTION}]
-    stream = client.chat.completions.create(  # type: ignore[call-overload]  # the same messages as a plain list
-        model="echo", messages=messages, stream=True, stream_options={"include_usage": True}
-    )
-    chunks = list(stream)
+    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(model="echo", messages=[asked], **options))
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == ANSWER
-    assert chunks[-1].usage.total_tokens > 0
+    assert chunks[-1].usage == answer.usage
     assert chunks[-2].model_extra["openbook"]["receipt"]["knowledge_base_version"] == 2
 
 
@@ -106,47 +92,8 @@ def test_its_errors_are_those_of_openai(client: openai.OpenAI, server: Running) 
         )
 
 
-# --- LangChain and LlamaIndex -----------------------------------------------------------------------------------------
-
 NOT_HERE = "pip install langchain-openai llama-index-llms-openai-like, to test with these clients too"
 by_others = pytest.mark.filterwarnings("ignore")  # theirs are not ours to mend
-
-
-@pytest.fixture
-def address(server: Running, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return f"{server.url}/v1"
-
-
-@by_others
-def test_langchain(address: str) -> None:
-    library = pytest.importorskip("langchain_openai", reason=NOT_HERE)
-    model = library.ChatOpenAI(model="echo", base_url=address, api_key="unused", max_retries=0)
-    answer = model.invoke([("system", "Be brief."), ("user", QUESTION)])
-    assert answer.content == ANSWER
-    assert answer.usage_metadata["total_tokens"] > 0
-    assert "".join(each.content for each in model.stream(QUESTION)) == ANSWER
-    older = library.OpenAI(model="echo", base_url=address, api_key="unused", max_retries=0, temperature=0, n=1)
-    assert older.invoke(QUESTION) == ANSWER
-    assert "".join(older.stream(QUESTION)) == ANSWER
-    embeddings = library.OpenAIEmbeddings(
-        model="hash", base_url=address, api_key="unused", check_embedding_ctx_length=False
-    )
-    assert [len(each) for each in embeddings.embed_documents(["ferry", "bridge"])] == [64, 64]
-
-
-@by_others
-@pytest.mark.parametrize("is_chat", [True, False])
-def test_llamaindex(address: str, is_chat: bool) -> None:
-    library = pytest.importorskip("llama_index.llms.openai_like", reason=NOT_HERE)
-    messages = pytest.importorskip("llama_index.core.llms", reason=NOT_HERE)
-    model = library.OpenAILike(model="echo", api_base=address, api_key="unused", is_chat_model=is_chat, max_retries=0)
-    assert model.complete(QUESTION).text == ANSWER
-    assert "".join(each.delta for each in model.stream_complete(QUESTION)) == ANSWER
-    asked = [messages.ChatMessage(role="user", content=QUESTION)]
-    if is_chat:  # else they become one prompt with the names of the roles in it
-        assert model.chat(asked).message.content == ANSWER
-        assert "".join(each.delta for each in model.stream_chat(asked)) == ANSWER
 
 
 # --- docs/serving.md -------------------------------------------------------------------------------------------------------

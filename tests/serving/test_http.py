@@ -9,19 +9,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import h11
 import httpx
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase
 from openbook.serving.configuration import Configuration
-from openbook.serving.middleware import Crowd, network_of
 from openbook.serving.server import StrictLines, listen
 from openbook.testing import EchoEngine, echo_model
 from tests.serving.conftest import (
@@ -53,96 +49,52 @@ def with_length(value: bytes) -> bytes:
 # Where one request ends and the next begins is in doubt: 400 or nothing, and not a byte after it is answered.
 IN_DOUBT = {
     "two lengths": POST + b"Content-Length: 19\r\nContent-Length: 20\r\n\r\n" + BODY,
-    "one length twice": POST + b"Content-Length: 19\r\nContent-Length: 19\r\n\r\n" + BODY,
     "a list of one length": with_length(b"19, 19"),
-    "a list of lengths": with_length(b"19, 20"),
     "length and chunks": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": POST + b"Transfer-Encoding: chunked\r\ncontent-length: 19\r\n\r\n" + CHUNK + b"0\r\n\r\n",
-    "length in capitals and chunks": POST + b"CONTENT-LENGTH:4\r\nTRANSFER-ENCODING:chunked\r\n\r\n0\r\n\r\n",
     "chunks twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked, chunked": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
     "gzip, chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "identity": POST + b"Transfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-    "chunked with a parameter": POST + b"Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
-    "chunked in quotes": POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
     "chunked behind a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-    "no transfer coding": POST + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n",
     "chunks of HTTP/1.0": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + CHUNK + b"0\r\n\r\n",
     "a length with a plus": with_length(b"+19"),
-    "a length with a minus": with_length(b"-19"),
-    "a length with a space": with_length(b"1 9"),
     "a length with an underscore": with_length(b"1_9"),
     "a length in hexadecimal": with_length(b"0x13"),
-    "a length with a fraction": with_length(b"19.0"),
-    "an empty length": with_length(b""),
-    "a length in other digits": with_length("\u0661\u0669".encode()),
     "an endless length": with_length(b"1" * 30),
     "a name before a space": POST + b"Content-Length : 19\r\n\r\n" + BODY,
-    "a name before a tab": POST + b"Content-Length\t: 19\r\n\r\n" + BODY,
     "a name behind a space": POST + b" Content-Length: 19\r\n\r\n" + BODY,
-    "a first field behind a space": b"GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n",
     "a folded line": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n",
-    "a folded line with a tab": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n\tb\r\n\r\n",
-    "a folded line of nothing": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n \r\n\r\n",
     "a folded coding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
     "LF alone everywhere": b"GET /health HTTP/1.1\nHost: localhost\n\n",
-    "LF alone after the first line": b"GET /health HTTP/1.1\n" + HOST + b"\r\n",
     "LF alone after a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\nY: b\r\n\r\n",
     "LF alone at the end of the head": b"GET /health HTTP/1.1\r\nHost: localhost\r\n\n",
-    "LF alone before the end of the head": b"GET /health HTTP/1.1\r\nHost: localhost\n\r\n",
     "CR alone in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\rY: b\r\n\r\n",
-    "CR alone in the first line": b"GET /health HTTP/1.1\r" + HOST + b"\r\n",
     "CR twice": b"GET /health HTTP/1.1\r\r\n" + HOST + b"\r\n",
-    "CR twice at the end of the head": b"GET /health HTTP/1.1\r\n" + HOST + b"\r\r\n",
     "an empty line first": b"\r\nGET /health HTTP/1.1\r\n" + HOST + b"\r\n",
-    "LF first": b"\nGET /health HTTP/1.1\r\n" + HOST + b"\r\n",
     "a space first": b" GET /health HTTP/1.1\r\n" + HOST + b"\r\n",
     "NUL in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x00b\r\n\r\n",
-    "NUL in a name": b"GET /health HTTP/1.1\r\n" + HOST + b"X\x00: a\r\n\r\n",
-    "NUL in the target": b"GET /hea\x00lth HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a control character in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x01b\r\n\r\n",
     "DEL in a field": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\x7fb\r\n\r\n",
     "a field without a name": b"GET /health HTTP/1.1\r\n" + HOST + b": a\r\n\r\n",
-    "a field without a colon": b"GET /health HTTP/1.1\r\n" + HOST + b"Nothing\r\n\r\n",
-    "a name in other letters": b"GET /health HTTP/1.1\r\n" + HOST + "T\u00e9: a\r\n\r\n".encode(),
     "two spaces in the first line": b"GET  /health HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a tab in the first line": b"GET\t/health HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a space after the version": b"GET /health HTTP/1.1 \r\n" + HOST + b"\r\n",
     "a space in the target": b"GET /hea lth HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a target in other letters": "GET /h\u00e9 HTTP/1.1\r\n".encode() + HOST + b"\r\n",
-    "no target": b"GET HTTP/1.1\r\n" + HOST + b"\r\n",
     "no version": b"GET /health\r\n" + HOST + b"\r\n",
     "HTTP/0.9": b"GET /health HTTP/0.9\r\n" + HOST + b"\r\n",
     "HTTP/1.2": b"GET /health HTTP/1.2\r\n" + HOST + b"\r\n",
-    "HTTP/2.0": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HEAD by HTTP/2.0": b"HEAD /health HTTP/2.0\r\n" + HOST + b"\r\n",
-    "http/1.1": b"GET /health http/1.1\r\n" + HOST + b"\r\n",
-    "HTTP/1.10": b"GET /health HTTP/1.10\r\n" + HOST + b"\r\n",
     "no host": b"GET /health HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /health HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
     "a target that is too long": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a field that is too long": b"GET /health HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
     "too many fields": b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n" * 10_000 + b"\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "a chunk's size before a space": CHUNKED + b"13 \r\n" + BODY + b"\r\n0\r\n\r\n",
-    "a chunk's size behind a space": CHUNKED + b" 13\r\n" + BODY + b"\r\n0\r\n\r\n",
     "a chunk's size with a plus": CHUNKED + b"+13\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "a chunk's size with a minus": CHUNKED + b"-13\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "a chunk's size with 0x": CHUNKED + b"0x13\r\n" + BODY + b"\r\n0\r\n\r\n",
     "a chunk's size with an underscore": CHUNKED + b"1_3\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "no chunk's size": CHUNKED + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
     "an endless chunk's size": CHUNKED + b"1" * 30 + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
     "an endless chunk extension": CHUNKED + b"13;" + b"a" * 40_000 + b"\r\n" + BODY + b"\r\n0\r\n\r\n",
     "LF alone after a chunk's size": CHUNKED + b"13\n" + BODY + b"\r\n0\r\n\r\n",
-    "CR alone after a chunk's size": CHUNKED + b"13\r" + BODY + b"\r\n0\r\n\r\n",
     "LF alone in a chunk extension": CHUNKED + b"13;a\nb\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "CR alone in a chunk extension": CHUNKED + b"13;a\rb\r\n" + BODY + b"\r\n0\r\n\r\n",
-    "NUL in a chunk extension": CHUNKED + b"13;a\x00\r\n" + BODY + b"\r\n0\r\n\r\n",
     "LF alone after a chunk": CHUNKED + b"13\r\n" + BODY + b"\n0\r\n\r\n",
     "a chunk that is longer": CHUNKED + b"12\r\n" + BODY + b"\r\n0\r\n\r\n",
     "LF alone after the last chunk": CHUNKED + CHUNK + b"0\n\r\n",
-    "LF alone after what follows": CHUNKED + CHUNK + b"0\r\nX: a\n\r\n",
-    "LF alone at the end": CHUNKED + CHUNK + b"0\r\n\n",
     "a folded line at the end": CHUNKED + CHUNK + b"0\r\nX: a\r\n b\r\n\r\n",
     "length and coding at the end": CHUNKED + CHUNK + b"0\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
 }
@@ -185,7 +137,6 @@ CLEAR = {
     "a length": (with_length(b"19"), 200),
     "a length between spaces": (with_length(b" \t19 \t"), 200),
     "chunks": (CHUNKED + CHUNK + b"0\r\n\r\n", 200),
-    "chunks in capitals": (CHUNKED.replace(b"chunked", b"CHUNKED") + CHUNK + b"0\r\n\r\n", 200),
     "chunk extensions": (CHUNKED + b'13;a=b;c="d e"\r\n' + BODY + b"\r\n0;e\r\n\r\n", 200),
     "fields at the end": (CHUNKED + CHUNK + b"0\r\nX: a\r\nY: HTTP/2.0\r\n\r\n", 200),
     "line ends in a body": (
@@ -193,28 +144,14 @@ CLEAR = {
         200,
     ),
     "line ends in a chunk": (CHUNKED + b"18\r\n" + b'\n\r {"query": "bridge"}\n\n' + b"\r\n0\r\n\r\n", 200),
-    "an empty field": (b"GET /health HTTP/1.1\r\n" + HOST + b"X:\r\n\r\n", 200),
-    "tabs and other letters in a field": (
-        b"GET /health HTTP/1.1\r\n" + HOST + "X: a\tb \u00e9\r\n\r\n".encode(),
-        200,
-    ),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n", 200),
     "an upgrade to WebSocket": (
         b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         200,
     ),
-    "an upgrade to HTTP/2": (
-        b"GET /health HTTP/1.1\r\n"
-        + HOST
-        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
-        200,
-    ),
-    "another expectation": (b"GET /health HTTP/1.1\r\n" + HOST + b"Expect: the-best\r\n\r\n", 200),
     "the whole address": (b"GET http://localhost/health HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "the whole address of another": (b"GET http://evil.example/health HTTP/1.1\r\n" + HOST + b"\r\n", 404),
     "an asterisk": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 404),
     "CONNECT": (b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n", 404),
-    "TRACE": (b"TRACE /health HTTP/1.1\r\n" + HOST + b"\r\n", 405),
     "a method that nobody knows": (b"BREW /health HTTP/1.1\r\n" + HOST + b"\r\n", 405),
     "HTTP/1.0 without a host": (b"GET /health HTTP/1.0\r\n\r\n", 421),
     "a long target": (b"GET /" + b"a" * 30_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 404),
@@ -302,44 +239,6 @@ def test_packets_make_no_difference(name: str) -> None:
         assert (b"GET", b"/health", [(b"host", b"localhost")]) not in whole[0][1:]
 
 
-PIECES = [
-    b"GET / HTTP/1.1",
-    b"POST / HTTP/1.1",
-    b"Host: a",
-    b"X: y",
-    b"Content-Length: 3",
-    b"Transfer-Encoding: chunked",
-    b"3",
-    b"0",
-    b"abc",
-    b";e",
-    b"\r\n",
-    b"\r\n",
-    b"\r\n\r\n",
-    b"\n",
-    b"\r",
-    b" ",
-    b"\t",
-    b":",
-    b",",
-    b"\x00",
-]
-
-
-@given(st.lists(st.sampled_from(PIECES), max_size=20), st.lists(st.integers(0, 200), max_size=8))
-@example([b"GET / HTTP/1.1", b"\r\n", b"Host: a", b"\n", b"\n"], [15])
-def test_a_request_that_is_read_has_lines_that_end_in_one_way(pieces: list[bytes], cuts: list[int]) -> None:
-    data = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(pieces)
-    bounds = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
-    packets = [data[a:b] for a, b in pairwise(bounds)]
-    assert read(packets) == read([data])
-    found, _ = read([data])
-    if found:
-        head = data.partition(b"\r\n\r\n")[0]
-        assert not re.search(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]", head)
-        assert len(re.findall(rb"(?im)^(content-length|transfer-encoding)", head)) <= 1
-
-
 @pytest.mark.parametrize("packets", [1, 7, 1000])
 def test_a_head_may_have_as_many_bytes_however_they_come(packets: int) -> None:
     for over in (0, 1):
@@ -424,14 +323,6 @@ def test_a_client_that_does_not_read_a_stream_ends_its_generation(
             eventually(lambda: server.service.reading.running == 0)
 
 
-def test_a_client_that_reads_gets_everything(large_report: Configuration, base: KnowledgeBase) -> None:
-    with (
-        running(large_report, echo_model(), {"kb": base}) as server,
-        connected(server, "GET /report HTTP/1.1\nHost: localhost\nConnection: close\n\n") as connection,
-    ):
-        assert len(everything(connection).partition(b"\r\n\r\n")[2]) == LARGE
-
-
 def test_what_is_written_is_sent_at_once() -> None:
     with (
         listen("127.0.0.1", 0) as door,
@@ -443,37 +334,34 @@ def test_what_is_written_is_sent_at_once() -> None:
 
 # --- many connections -------------------------------------------------------------------------------------------------
 
-
-MANY, REQUESTS = 300, 143
+MANY = 300
 HALF_HEAD = b"GET /health HTTP/1.1\r\nHost: local"
 NO_BODY = (
     b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
 )
 
 
-def connected_from(address: str, server: Running, sent: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), LONG_S, source_address=(address, 0))
-    connection.sendall(sent)
-    return connection
-
-
 @contextmanager
-def many(address: str, server: Running, sent: bytes, count: int = MANY) -> Iterator[list[socket.socket]]:
+def many(server: Running, sent: bytes, count: int = MANY) -> Iterator[list[socket.socket]]:
     with ExitStack() as held:
-        yield [held.enter_context(connected_from(address, server, sent)) for _ in range(count)]
+        found = [held.enter_context(socket.create_connection(("127.0.0.1", server.port), LONG_S)) for _ in range(count)]
+        for connection in found:
+            with suppress(OSError):  # it had to give way already
+                connection.sendall(sent)
+        yield found
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, NO_BODY], ids=["nothing", "half a head", "no body"])
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
-def test_300_clients_that_send_half_keep_no_request_of_another_out(server: Running, address: str, sent: bytes) -> None:
-    with many(address, server, sent):
-        seen = {server.client.get("/health").status_code for _ in range(REQUESTS)}  # over one connection
-        for _ in range(10):
+def test_300_clients_that_send_half_keep_no_request_of_another_out(server: Running, sent: bytes) -> None:
+    with many(server, sent):
+        seen = {server.client.get("/health").status_code for _ in range(50)}  # over one connection
+        for _ in range(5):
             with httpx.Client(base_url=server.url, timeout=LONG_S, trust_env=False) as client:
                 seen.add(client.post("/v1/search", json={"query": "bridge"}).status_code)
     assert seen == {200}
 
 
+@pytest.mark.slow
 def test_requests_that_came_while_others_sent_half_are_all_answered(
     configuration: Configuration, base: KnowledgeBase
 ) -> None:
@@ -485,51 +373,21 @@ def test_requests_that_came_while_others_sent_half_are_all_answered(
     ):
         early = clients.submit(server.ask, QUESTION)
         assert engine.begun.acquire(timeout=LONG_S)
-        with many("127.0.0.1", server, NO_BODY), many("127.0.0.1", server, HALF_HEAD):
+        with many(server, NO_BODY), many(server, HALF_HEAD):
             assert is_served(server)
             engine.go_on.set()
             assert early.result(LONG_S).status_code == 200
 
 
-def test_who_gives_way_is_told_so(configuration: Configuration, base: KnowledgeBase) -> None:
+@pytest.mark.parametrize("sent", [HALF_HEAD, NO_BODY], ids=["half a head", "no body"])
+def test_the_one_that_was_heard_of_longest_ago_gives_way(
+    configuration: Configuration, base: KnowledgeBase, sent: bytes
+) -> None:
     with (
         running(bounded(configuration, connections=3), echo_model(), {"kb": base}) as server,
-        many("127.0.0.1", server, NO_BODY, 4) as held,
+        many(server, sent, 3) as held,
     ):
-        told = everything(held[0])
-        assert told.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 2" in told
-        assert b"too_many_connections" in told
-
-
-def test_the_oldest_of_the_network_with_most_is_closed() -> None:
-    closed: list[str] = []
-    crowd = Crowd(4)
-
-    def come(name: str, host: str) -> None:
-        crowd.add(name, host, lambda: closed.append(name))
-
-    for name, host in (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2")):
-        come(name, host)
-    come("b", "10.0.0.2")  # it had a request meanwhile, and is the youngest now
-    assert closed == []
-    come("e", "10.0.0.3")
-    crowd.discard("d")
-    come("f", "10.0.0.3")
-    come("g", "10.0.0.3")
-    assert closed == ["c", "e"]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("10.0.0.1", "10.0.0.2", False),
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("::ffff:10.0.0.1", "10.0.0.1", True),
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
-        ("", "", True),
-    ],
-)
-def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:
-    assert (network_of(one) == network_of(other)) == same
+        eventually(lambda: len(server.app.state.unfinished) == 3)
+        assert is_served(server)
+        assert everything(held[0]) == b""
+        assert len(server.app.state.unfinished) == 2

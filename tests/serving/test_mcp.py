@@ -1,74 +1,69 @@
-"""The tools as a client of the protocol's own SDK meets them."""
+"""The tools as a client of the protocol's own SDK meets them: from `make_server`, over HTTP, and from `openbook mcp`."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 
 from openbook.answer import Options
-from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.knowledge.scope import EVERYTHING, Scope
+from openbook.inference import FrozenModel
+from openbook.knowledge import KnowledgeBase, add
+from openbook.knowledge.scope import Scope
 from openbook.prompts import ABSTENTION
-from openbook.receipts import is_altered, receipt_of
+from openbook.receipts import is_altered, receipt_of, verify
+from openbook.serving.configuration import Configuration
 from openbook.serving.mcp import MAX_CHARS, make_server
 from openbook.testing import HashEmbedder, echo_model
 from tests.conftest import MODEL_HOME
+from tests.serving.conftest import LONG_S, QUESTION, SECRET, Running, WaitingEngine, bounded, eventually, running
+from tests.serving.test_attacks import BrokenEngine
 
 _Result = TypeVar("_Result")
-BRIDGE = "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.\n"
-SECRET = "The bridge was opened secretly on 1 April 2025 by Otto Quill, says the confidential file.\n"
-SCRIPT = Path(__file__).parent / "fake_serve.py"
-OPTIONS = Options(min_similarity=-1.0)
+OPEN = Scope(labels=frozenset())
+BRIDGE = "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes."
+SAFE = "With which number does the safe of the harbour office open?"
+MODERN = {"mcp-protocol-version": "2026-07-28", "accept": "application/json, text/event-stream"}
+both_versions = pytest.mark.parametrize("mode", ["auto", "legacy"])  # of the protocol
 
 
-@pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    docs = tmp_path / "docs"
-    (docs / "open").mkdir(parents=True)
-    (docs / "closed").mkdir()
-    (docs / "open" / "bridge.txt").write_text(BRIDGE)
-    (docs / "closed" / "secret.txt").write_text(SECRET)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [docs / "open"], embedder)
-    add(base, [docs / "closed"], embedder, RunOptions(labels=frozenset({"board"})))
-    return base
+async def result_of(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    text = "".join(part.text for part in result.content if part.type == "text")
+    return {"error": text} if result.is_error else dict(result.structured_content or {})
 
 
-def with_client(
-    base: KnowledgeBase, embedder: HashEmbedder, use: Callable[[Client], Awaitable[_Result]], scope: Scope = EVERYTHING
-) -> _Result:
+# --- for one user -----------------------------------------------------------------------------------------------------
+
+
+def with_client(base: KnowledgeBase, use: Callable[[Client], Awaitable[_Result]], scope: Scope = OPEN) -> _Result:
     async def main() -> _Result:
-        server = make_server(base, embedder, echo_model, scope=scope, options=OPTIONS)
+        server = make_server(base, HashEmbedder(), echo_model, scope=scope, options=Options(min_similarity=-1.0))
         async with Client(server) as client:
             return await use(client)
 
     return asyncio.run(main())
 
 
-def call(
-    base: KnowledgeBase, embedder: HashEmbedder, tool: str, scope: Scope = EVERYTHING, **arguments: object
-) -> dict[str, Any]:
-    async def use(client: Client) -> dict[str, Any]:
-        result = await client.call_tool(tool, dict(arguments))
-        text = "".join(part.text for part in result.content if part.type == "text")
-        return {"error": text} if result.is_error else dict(result.structured_content or {})
-
-    return with_client(base, embedder, use, scope)
+def call(base: KnowledgeBase, tool: str, scope: Scope = OPEN, **arguments: object) -> dict[str, Any]:
+    return with_client(base, lambda client: result_of(client, tool, arguments), scope)
 
 
-def test_the_tools_read_and_change_nothing(base: KnowledgeBase, embedder: HashEmbedder) -> None:
+def test_the_tools_read_and_change_nothing(base: KnowledgeBase) -> None:
     async def use(client: Client) -> list[Any]:
         return list((await client.list_tools()).tools)
 
-    tools = with_client(base, embedder, use)
+    tools = with_client(base, use)
     assert {tool.name for tool in tools} == {"search", "ask", "read_document"}
     for tool in tools:
         assert tool.annotations.read_only_hint
@@ -77,41 +72,40 @@ def test_the_tools_read_and_change_nothing(base: KnowledgeBase, embedder: HashEm
         assert tool.output_schema
 
 
-def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    found = call(base, embedder, "ask", question="Who opened the bridge?")
+def test_an_answer_comes_with_its_citations_and_receipt(base: KnowledgeBase) -> None:
+    found = call(base, "ask", question="Who opened the bridge?")
     assert "Lila Ortega" in found["answer"]
     assert found["supported"]
     cited = found["citations"][0]
-    part = call(
-        base, embedder, "read_document", document=cited["document"], start=cited["start"], length=len(cited["quote"])
-    )
-    assert part["text"] == cited["quote"]
-    assert part["total"] == len(BRIDGE.rstrip("\n")) or part["total"] == len(BRIDGE)
+    place = {"document": cited["document"], "start": cited["start"], "length": len(cited["quote"])}
+    part = call(base, "read_document", **place)
+    assert (part["text"], part["total"]) == (cited["quote"], len(BRIDGE))
     receipt = receipt_of(found["receipt"])
     assert not is_altered(receipt)
     assert receipt.knowledge_base == base.id
-    silent = call(base, embedder, "ask", question="Which colour has the zeppelin?")
+    silent = call(base, "ask", question="Which colour has the zeppelin?")
     assert (silent["answer"], silent["abstained"], silent["citations"]) == (ABSTENTION, True, [])
 
 
-def test_passages_are_found_best_first(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    found = call(base, embedder, "search", query="Who opened the bridge?", limit=1)
+def test_passages_are_found_best_first_and_read_to_the_end(base: KnowledgeBase) -> None:
+    found = call(base, "search", query="Who opened the bridge?", limit=1)
     assert found["version"] == base.version
-    assert [p["document"].rpartition("/")[2] for p in found["passages"]] == ["bridge.txt"]
-    assert BRIDGE[found["passages"][0]["start"] : found["passages"][0]["end"]] == found["passages"][0]["text"]
+    (passage,) = found["passages"]
+    assert passage["document"].endswith("bridge.txt")
+    assert BRIDGE[passage["start"] : passage["end"]] == passage["text"]
+    part = call(base, "read_document", document=passage["document"], start=10_000)
+    assert (part["text"], part["start"]) == ("", part["total"])
 
 
-def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    board = Scope(labels=frozenset({"board"}))
-    secret = next(path for path in base.documents() if path.endswith("secret.txt"))
-    assert "Otto Quill" in call(base, embedder, "read_document", board, document=secret)["text"]
-    assert len(call(base, embedder, "search", board, query="Who opened the bridge?")["passages"]) == 2
-    assert len(call(base, embedder, "search", query="Who opened the bridge?")["passages"]) == 1
-    refused = call(base, embedder, "read_document", document=secret)["error"]
-    absent = call(base, embedder, "read_document", document=secret.replace("secret", "absent"))["error"]
-    assert refused.replace("secret.txt", "absent.txt") == absent
-    for question in ("Who opened the bridge secretly?", "What says the confidential file?", "Who is Otto Quill?"):
-        assert "Otto" not in json.dumps(call(base, embedder, "ask", question=question)).replace(question, "")
+def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase) -> None:
+    hr, safe = Scope(labels=frozenset({"hr"})), next(path for path in base.documents() if path.endswith("safe.txt"))
+    assert call(base, "read_document", hr, document=safe)["text"] == SECRET
+    assert SECRET in json.dumps(call(base, "search", hr, query=SECRET))
+    refused = call(base, "read_document", document=safe)["error"]
+    absent = call(base, "read_document", document=safe.replace("safe", "gone"))["error"]
+    assert refused.replace("safe.txt", "gone.txt") == absent
+    for found in (call(base, "search", query=SECRET), call(base, "ask", question=SAFE)):
+        assert "canary" not in json.dumps(found)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +114,6 @@ def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase, emb
         ("ask", {"question": "  "}, "The question is empty"),
         ("ask", {"question": "x" * 9000}, "at most 8,000"),
         ("ask", {}, "question"),
-        ("search", {"query": "bridge", "limit": 0}, "limit"),
         ("search", {"query": "bridge", "limit": 51}, "limit"),
         ("search", {"query": ["bridge"]}, "query"),
         ("read_document", {"document": "../../etc/passwd"}, "There is no document"),
@@ -129,29 +122,20 @@ def test_what_may_not_be_seen_is_as_what_does_not_exist(base: KnowledgeBase, emb
     ],
 )
 def test_mistakes_come_back_as_a_sentence(
-    tool: str, arguments: dict[str, Any], message: str, base: KnowledgeBase, embedder: HashEmbedder
+    tool: str, arguments: dict[str, Any], message: str, base: KnowledgeBase
 ) -> None:
-    assert message in call(base, embedder, tool, **arguments)["error"]
+    assert message in call(base, tool, **arguments)["error"]
 
 
-def test_reading_past_the_end_gives_nothing(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    document = base.documents(EVERYTHING)[0]
-    part = call(base, embedder, "read_document", document=document, start=10_000)
-    assert part["text"] == ""
-    assert part["start"] == part["total"]
-
-
-def test_calls_at_the_same_time_do_not_meet(base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    questions = ["Who opened the bridge?", "How many lanes has the bridge?", "Which colour has the zeppelin?"] * 4
+def test_calls_at_the_same_time_do_not_meet(base: KnowledgeBase) -> None:
+    questions = ["Who opened the bridge?", "How many lanes has the bridge?", "Which colour has the zeppelin?"]
 
     async def use(client: Client) -> list[str]:
-        results = await asyncio.gather(*(client.call_tool("ask", {"question": q}) for q in questions))
-        return [json.dumps(result.structured_content, sort_keys=True) for result in results]
+        results = await asyncio.gather(*(result_of(client, "ask", {"question": each}) for each in questions * 4))
+        return [json.dumps(each, sort_keys=True) for each in results]
 
-    together = with_client(base, embedder, use)
-    assert together[:3] * 4 == together
-    alone = [json.dumps(call(base, embedder, "ask", question=q), sort_keys=True) for q in questions[:3]]
-    assert together[:3] == alone
+    alone = [json.dumps(call(base, "ask", question=each), sort_keys=True) for each in questions]
+    assert with_client(base, use) == alone * 4
 
 
 @pytest.mark.model
@@ -169,9 +153,136 @@ def test_a_client_starts_it_and_asks(
 
     async def main() -> dict[str, Any]:
         async with Client(parameters) as client:
-            result = await client.call_tool("ask", {"question": "When does the ferry leave?"})
-            return dict(result.structured_content or {})
+            return await result_of(client, "ask", {"question": "When does the ferry leave?"})
 
     found = asyncio.run(main())
     assert "noon" in found["answer"]
     assert found["receipt"]["model"]["name"] == "reader"
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+def with_http(
+    server: Running,
+    use: Callable[[Client], Awaitable[_Result]],
+    headers: dict[str, str] | None = None,
+    path: str = "/mcp",
+    mode: Any = "auto",
+) -> _Result:
+    async def main() -> _Result:
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=LONG_S, trust_env=False) as http,
+            Client(streamable_http_client(server.url + path, http_client=http), mode=mode) as client,
+        ):
+            return await use(client)
+
+    return asyncio.run(main())
+
+
+def call_http(
+    server: Running,
+    tool: str,
+    headers: dict[str, str] | None = None,
+    path: str = "/mcp",
+    mode: Any = "auto",
+    **arguments: Any,
+) -> dict[str, Any]:
+    return with_http(server, lambda client: result_of(client, tool, arguments), headers, path, mode)
+
+
+@both_versions
+def test_over_http_an_answer_is_that_of_the_api_and_in_the_log_of_receipts(
+    with_receipts: Running, tmp_path: Path, mode: str
+) -> None:
+    async def use(client: Client) -> tuple[set[str], dict[str, Any]]:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        return names, await result_of(client, "ask", {"question": QUESTION})
+
+    names, found = with_http(with_receipts, use, mode=mode)
+    assert names == {"search", "ask", "read_document"}
+    assert verify(tmp_path / "log").receipts == 1
+    over_http = with_receipts.ask(QUESTION).json()["openbook"]
+    assert (found["answer"], found["receipt"]) == (over_http["answer"], over_http["receipt"])
+    assert 'openbook_answers_total{end="end",mode="open-book"} 2.0' in with_receipts.client.get("/metrics").text
+
+
+@both_versions
+def test_the_key_says_what_may_be_seen(keyed: Running, mode: str) -> None:
+    plain, hr = keyed.key(), keyed.key("read", "hr")
+    assert call_http(keyed, "ask", hr, mode=mode, question=SAFE)["answer"] == SECRET
+    assert "canary" not in json.dumps(call_http(keyed, "search", plain, mode=mode, query=SECRET))
+    for headers in ({}, {"authorization": "Bearer ob-00000000-" + "A" * 43}):
+        with pytest.raises(BaseExceptionGroup):
+            call_http(keyed, "search", headers, mode=mode, query="bridge")
+
+
+def test_each_knowledge_base_has_an_address(
+    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+) -> None:
+    other = KnowledgeBase.ensure(tmp_path / "other", embedder.identity)
+    (tmp_path / "tower.txt").write_text("The tower of Lund is 55 metres high.")
+    add(other, [tmp_path / "tower.txt"], embedder)
+    with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
+        question = "How many metres high is the tower of Lund?"
+        assert "55" in call_http(server, "ask", path="/mcp/other", question=question)["answer"]
+        assert "55" not in call_http(server, "ask", question=question)["answer"]
+        assert server.client.post("/mcp/nothing", json={}).json()["error"]["code"] == "knowledge_base_not_found"
+    other.close()
+
+
+@both_versions
+def test_failures_come_back_without_what_they_were_about(
+    configuration: Configuration, base: KnowledgeBase, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    """As `openbook serve` sets logs up: the SDK's own say nothing below CRITICAL."""
+    caplog.set_level(logging.CRITICAL, logger="mcp")
+    caplog.set_level(logging.DEBUG)
+    with running(configuration, FrozenModel(BrokenEngine()), {"kb": base}) as broken:
+        found = call_http(
+            broken, "ask", mode=mode, question="When was the bridge, canary-question, opened by the mayor?"
+        )
+        assert "log says what failed" in found["error"]
+        assert "limit" in call_http(broken, "search", mode=mode, query="canary-words", limit=0)["error"]
+        call_http(broken, "read_document", mode=mode, document="canary-document.txt")
+    assert "failed: EngineError at count_prompt_tokens" in caplog.text
+    own = [r for r in caplog.records if r.name.startswith(("openbook", "uvicorn", "mcp")) and "client" not in r.name]
+    assert "canary" not in "".join(f"{r.getMessage()} {r.exc_text or ''}" for r in own)
+    assert {
+        r.getMessage().split(" ")[1] for r in own if r.levelno == logging.INFO and r.name == "openbook.serving"
+    } == {"/mcp"}
+
+
+def test_nothing_stays_open(server: Running) -> None:
+    """Neither a stream of events without end, nor a session."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+
+    def status(method: str, **headers: str) -> int:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": meta}}
+        return server.client.post("/mcp", json=body, headers={**MODERN, "mcp-method": method, **headers}).status_code
+
+    assert status("subscriptions/listen") == 406
+    assert status("tools/list") == 200
+    assert status("tools/list", accept="text/event-stream") == 406
+    for method in ("GET", "DELETE", "PUT"):
+        assert server.client.request(method, "/mcp", headers=MODERN).status_code == 405
+    assert server.service.reading.running == 0
+
+
+@both_versions
+def test_a_call_waits_its_turn_and_ends_when_its_client_goes(
+    configuration: Configuration, base: KnowledgeBase, mode: str
+) -> None:
+    engine = WaitingEngine()
+
+    async def leave(client: Client) -> None:
+        asked = asyncio.create_task(client.call_tool("ask", {"question": QUESTION}))
+        await asyncio.to_thread(engine.begun.acquire, timeout=LONG_S)
+        asked.cancel()
+
+    with running(bounded(configuration, running=1, waiting=0), FrozenModel(engine), {"kb": base}) as server:
+        with_http(server, leave, mode=mode)
+        assert engine.was_cancelled.wait(LONG_S)
+        eventually(lambda: server.service.reading.running == 0)
+    with running(bounded(configuration, answer_s=0.2), FrozenModel(WaitingEngine()), {"kb": base}) as server:
+        assert "stopped" in call_http(server, "ask", mode=mode, question=QUESTION)["error"]

@@ -173,16 +173,6 @@ def test_one_that_cannot_be_opened_is_told_once_and_the_old_one_stays(
     until_answers(renewed, third)
 
 
-def test_the_tools_of_mcp_ask_the_new_one_too(renewed: Running, name: Named) -> None:
-    name.now = 1
-    until_answers(renewed, name.engines[1])
-    call = {"name": "ask", "arguments": {"question": QUESTION}}
-    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
-    response = renewed.client.post("/mcp", json=request, headers={"accept": "application/json"})
-    assert name.engines[1].digest in response.text
-    assert response.status_code == 200
-
-
 def test_what_was_opened_is_closed_with_the_server_and_the_first_is_its_owners(
     configuration: Configuration, base: KnowledgeBase, name: Named
 ) -> None:

