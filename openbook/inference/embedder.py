@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openbook.config import available_cores
 from openbook.errors import EngineError
@@ -31,41 +31,29 @@ if TYPE_CHECKING:
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
 
-    BERT with int8 weights also computes in int8 (`int8bert`), three times as fast. Other models run as they are:
-    queries in a session without graph optimisation, which starts faster, passages in one with. Which session takes a
-    text follows from its kind, so a vector never depends on what was open first.
+    The default embedder is computed in int8 (`int8bert`), three times as fast as its file says. Other models run as they are.
     """
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
+        """`digest`: by which the store names the model. The identity's covers the computation too, where that is our own."""
         self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
-        self.model_digest = digest  # by which the store names the model
+        self.model_digest: Final = digest
+        self._uses_int8 = digest == int8bert.MODEL
+        self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
         self._workers = threads or available_cores()
-        self._opening = threading.RLock()  # cached_property alone would let two threads open a session twice
-
-    @property
-    def identity(self) -> EmbedderIdentity:
-        """The digest covers the model and, where it is not the file's own, the computation. Raises EngineError."""
-        with self._opening:
-            digest = _in_int8(self.model_digest) if self._computes_in_int8 else self.model_digest
-        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
+        self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        with self._opening:
-            session = self._query_session
-        return self._embed(session, self._spec.query_prefix + text)
+        return self._embed(self._spec.query_prefix + text)
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
         rows = np.empty((len(texts), self._dimensions), dtype=np.float32)
-        if not texts:
-            return rows
-        with self._opening:
-            session = self._passage_session
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
-            embedded = pool.map(lambda i: self._embed(session, self._spec.passage_prefix + texts[i]), order)
+            embedded = pool.map(lambda i: self._embed(self._spec.passage_prefix + texts[i]), order)
             for i, vector in zip(order, embedded, strict=True):
                 rows[i] = vector
         return rows
@@ -76,45 +64,28 @@ class OnnxEmbedder:
             tokenizer = self._tokenizer
         return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
 
-    def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
+    def _embed(self, text: str) -> NDArray[np.float32]:
         import numpy as np
 
-        mean = self._hidden(session, text).mean(axis=0, keepdims=True)
+        with self._opening:
+            tokenizer, session = self._tokenizer, self._session
+        ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        try:
+            found = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+        except Exception as error:
+            raise EngineError(f"The embedder {self._name!r} cannot be evaluated: {error}.") from error
+        hidden: NDArray[np.float32] = found[0][0]  # [T, D]
+        if not hidden.size or not np.isfinite(hidden).all():
+            raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
+        mean = hidden.mean(axis=0, keepdims=True)
         length = np.linalg.norm(mean, axis=1, keepdims=True)
         vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
         if vector.shape != (self._dimensions,):
             raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
         return vector
 
-    def _hidden(self, session: Any, text: str) -> NDArray[np.float32]:
-        """[T, D]"""
-        import numpy as np
-
-        ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
-        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        try:
-            found = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
-        except Exception as error:
-            raise EngineError(f"The embedder {self._name!r} cannot be evaluated: {error}.") from error
-        hidden: NDArray[np.float32] = found[0][0]
-        if not hidden.size or not np.isfinite(hidden).all():
-            raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
-        return hidden
-
     # --- opened once, under the lock ---
-
-    @cached_property
-    def _bert(self) -> int8bert.Bert | None:
-        try:
-            return int8bert.Bert((self._folder / "model.onnx").read_bytes())
-        except int8bert.NotThisBert:
-            return None
-        except OSError as error:
-            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-
-    @cached_property
-    def _computes_in_int8(self) -> bool:
-        return self._bert is not None
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -129,40 +100,31 @@ class OnnxEmbedder:
         return tokenizer
 
     @cached_property
-    def _query_session(self) -> Any:
-        return self._passage_session if self._computes_in_int8 else self._open(str(self._folder / "model.onnx"))
-
-    @cached_property
-    def _passage_session(self) -> Any:
-        if not self._computes_in_int8 or self._bert is None:
-            return self._open(str(self._folder / "model.onnx"), optimised=True)
-        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model()))
+    def _session(self) -> Any:
         try:
-            session = self._open(int8bert.int8_model(self._bert, signed=signed))
-        except int8bert.NotThisBert as error:
-            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-        del self._bert  # the whole file, which the session no longer needs
-        return session
-
-    def _open(self, model: str | int8bert.Model, *, optimised: bool = False) -> Any:
-        # Set before its library is loaded: it would write records of what is run into the user's home.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        import onnxruntime
-
-        self._tokenizer  # noqa: B018  opened here, under the lock
-        onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-        try:
-            if isinstance(model, int8bert.Model):
-                tensors = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
-                options.add_external_initializers(list(model.apart), tensors)
-            source = model if isinstance(model, str) else model.data
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            if not self._uses_int8:
+                return opened_graph(self._folder / "model.onnx")
+            signed = int8bert.int8_is_exact(opened_graph(int8bert.DATA / int8bert.PROBE, {}))
+            tensors = int8bert.tensors((self._folder / "model.onnx").read_bytes(), signed=signed)
+            return opened_graph(int8bert.DATA / int8bert.GRAPHS[signed], tensors)
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+
+def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """A session of the graph at `path`: with the `tensors` that are brought to it as it is, otherwise optimised."""
+    # Set before its library is loaded: it would write records of what is run into the user's home.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if tensors is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+        options.add_external_initializers(list(tensors), values)
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
 def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
