@@ -152,7 +152,7 @@ def late_interaction(embedder: OnnxEmbedder, query: str, texts: Sequence[str]) -
     """Each token of the query looks for its nearest in a text; the mean of these cosines (MaxSim, ColBERT, arXiv:2004.12832)."""
 
     def tokens_of(text: str) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = embedder._hidden(embedder._query_session, text)
+        rows: NDArray[np.float32] = embedder._hidden(text)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 

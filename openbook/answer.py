@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
@@ -43,8 +43,8 @@ from openbook.records import (
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
 Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "parallel", "checked", "together")
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
@@ -154,18 +154,27 @@ def ask(
         sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
-    receipt = _receipt(question, text, reading, model, decoding, options.instruction)
-    if base is not None:
-        receipt = replace(
-            receipt,
-            embedder=base.embedder,
-            knowledge_base=base.id,
-            knowledge_base_version=found.version,
-            where=scope.where,
-            labels=tuple(sorted(scope.labels)),
-            reranker=reranker.identity if reranker else None,
-        )
     completion = reading.completion
+    receipt = Receipt(
+        format=RECEIPT_FORMAT,
+        openbook_version=__version__,
+        model=model.identity,
+        numeric_class=completion.numeric_class if completion else "",
+        embedder=base.embedder if base else None,
+        knowledge_base=base.id if base else None,
+        knowledge_base_version=found.version,
+        question=question,
+        question_digest=sha256_hex(question.encode()),
+        strategy=reading.strategy,
+        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
+        prompt_digest=completion.prompt_digest if completion else "",
+        decoding=decoding,
+        answer_digest=sha256_hex(text.encode()),
+        where=scope.where if base else "",
+        labels=tuple(sorted(scope.labels)) if base else (),
+        reranker=reranker.identity if base and reranker else None,
+        instruction=options.instruction,
+    )
     return Answer(
         question=question,
         answer=text,
@@ -426,27 +435,3 @@ def _streamed(
             if first_token_s is None:
                 first_token_s = time.perf_counter() - started
             on_text(piece)
-
-
-def _receipt(
-    question: str, text: str, reading: Reading, model: FrozenModel, decoding: Decoding, instruction: str
-) -> Receipt:
-    """Without what belongs to the knowledge base, and not sealed."""
-    completion = reading.completion
-    return Receipt(
-        format=RECEIPT_FORMAT,
-        openbook_version=__version__,
-        model=model.identity,
-        numeric_class=completion.numeric_class if completion else "",
-        embedder=None,
-        knowledge_base=None,
-        knowledge_base_version=None,
-        question=question,
-        question_digest=sha256_hex(question.encode()),
-        strategy=reading.strategy,
-        passages=tuple(PassageReference(h.passage.id, h.passage.digest, h.passage.document) for h in reading.hits),
-        prompt_digest=completion.prompt_digest if completion else "",
-        decoding=decoding,
-        answer_digest=sha256_hex(text.encode()),
-        instruction=instruction,
-    )

@@ -67,6 +67,17 @@ class OnnxEmbedder:
     def _embed(self, text: str) -> NDArray[np.float32]:
         import numpy as np
 
+        mean = self._hidden(text).mean(axis=0, keepdims=True)
+        length = np.linalg.norm(mean, axis=1, keepdims=True)
+        vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
+        if vector.shape != (self._dimensions,):
+            raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
+        return vector
+
+    def _hidden(self, text: str) -> NDArray[np.float32]:
+        """[T, D]"""
+        import numpy as np
+
         with self._opening:
             tokenizer, session = self._tokenizer, self._session
         ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
@@ -75,15 +86,10 @@ class OnnxEmbedder:
             found = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be evaluated: {error}.") from error
-        hidden: NDArray[np.float32] = found[0][0]  # [T, D]
+        hidden: NDArray[np.float32] = found[0][0]
         if not hidden.size or not np.isfinite(hidden).all():
             raise EngineError(f"The embedder {self._name!r} gave no valid vector of {self._dimensions} numbers.")
-        mean = hidden.mean(axis=0, keepdims=True)
-        length = np.linalg.norm(mean, axis=1, keepdims=True)
-        vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
-        if vector.shape != (self._dimensions,):
-            raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
-        return vector
+        return hidden
 
     # --- opened once, under the lock ---
 

@@ -147,7 +147,7 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
 
 @pytest.mark.model
 def test_the_graphs_are_those_that_the_script_writes_for_the_file(embedder_reference: ModelReference) -> None:
-    assert int8bert.MODEL == embedder_reference.digest
+    assert embedder_reference.digest == int8bert.MODEL
     written = files_for(embedder_reference.main_file.read_bytes())
     assert written == {name: (int8bert.DATA / name).read_bytes() for name in written}
 
