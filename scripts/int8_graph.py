@@ -10,7 +10,7 @@ precision from them. So it goes through all but one of the products with scales 
 float32), 0.0053 becomes 0.0011, at no cost in time.
 
 The graph holds fused operators already and needs no optimisation when it is opened. Its tensors are not in it: `tensors.json`
-says where they lie in the model's own file. `openbook.inference.int8bert` brings the two together.
+says where they lie in the model's own file. `openbook.inference.embedder` brings the two together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from openbook.inference.int8bert import DATA, GRAPHS, PROBE, PROBE_SIZE, TENSORS
+from openbook.inference.embedder import DATA, GRAPHS, PROBE, PROBE_SIZE, TENSORS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,7 +161,7 @@ def graph_of(bert: Bert, *, signed: bool) -> bytes:
     """The graph from `input_ids` int64 [1, T] to `hidden` float32 [1, T, D].
 
     `signed` says how weights are brought to it, as int8 or as uint8 shifted by 128. The values are the same, bit by bit; which
-    is faster, and whether int8 is right at all, depends on the processor (`int8bert.int8_is_exact`).
+    is faster, and whether int8 is right at all, depends on the processor (`embedder.int8_is_exact`).
     """
     writer = Writer()
     op, numbers = writer.op, writer.numbers

@@ -8,6 +8,7 @@ Shape legend: N texts, T tokens of one text, D dimensions.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openbook.config import available_cores
 from openbook.errors import EngineError
-from openbook.inference import int8bert
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -27,18 +27,30 @@ if TYPE_CHECKING:
 
     from openbook.models import EmbeddingSpec
 
+# The default embedder is computed in int8: its own weights, in a graph that `scripts/int8_graph.py` wrote for them. Its file
+# says how to multiply them out to float32, which takes three times as long.
+INT8_MODEL = "e7a8e75e735a4140b532d66f7d51a41977508c30a65f165bd125de86701d5479"
+COMPUTATION = "int8 bert 1"
+"""What the graphs compute. Changes whenever the vectors do."""
+
+DATA = Path(__file__).parent / "data"
+GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
+TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
+PROBE = "probe.onnx"
+PROBE_SIZE = 64  # its product is of [N, 64] and [64, 64]
+
 
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
 
-    The default embedder is computed in int8 (`int8bert`), three times as fast as its file says. Other models run as they are.
+    The default embedder is computed in int8. Other models run as they are.
     """
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
         """`digest`: by which the store names the model. The identity's covers the computation too, where that is our own."""
         self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
         self.model_digest: Final = digest
-        self._uses_int8 = digest == int8bert.MODEL
+        self._uses_int8 = digest == INT8_MODEL
         self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
         self._workers = threads or available_cores()
         self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
@@ -110,9 +122,9 @@ class OnnxEmbedder:
         try:
             if not self._uses_int8:
                 return opened_graph(self._folder / "model.onnx")
-            signed = int8bert.int8_is_exact(opened_graph(int8bert.DATA / int8bert.PROBE, {}))
-            tensors = int8bert.tensors((self._folder / "model.onnx").read_bytes(), signed=signed)
-            return opened_graph(int8bert.DATA / int8bert.GRAPHS[signed], tensors)
+            signed = int8_is_exact(opened_graph(DATA / PROBE, {}))
+            tensors = int8_tensors((self._folder / "model.onnx").read_bytes(), signed=signed)
+            return opened_graph(DATA / GRAPHS[signed], tensors)
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
 
@@ -133,10 +145,39 @@ def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) 
     return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
+def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
+    """The tensors of the graph, from the file of the model. Raises ValueError where that is too short."""
+    import numpy as np
+
+    found: dict[str, NDArray[Any]] = {}
+    for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
+        dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
+        parts = [np.frombuffer(model, dtype, int(np.prod(shape)), offset) for offset in place["offsets"]]
+        found[name] = np.concatenate([part.reshape(shape) for part in parts], axis=-1)
+        if name.endswith(".weight") and dtype == np.int8 and not signed:
+            found[name] = found[name].view(np.uint8) ^ 0x80
+    scaled = found.pop("positions.q") * found.pop("positions.scale")
+    found["positions"] = scaled + found.pop("positions.types")[0]
+    return found
+
+
+def int8_is_exact(session: Any) -> bool:
+    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the probe.
+
+    Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
+    way there, which is exact.
+    """
+    import numpy as np
+
+    rows = np.full((4, PROBE_SIZE), 255, np.uint8)
+    expected = 255 * 127 * PROBE_SIZE
+    return all(bool((session.run(None, {"rows": rows[:n]})[0] == expected).all()) for n in (1, 4))
+
+
 def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
     """The digest in `stored` of the model that computes these vectors; if it is not there, that of the vectors."""
     return next((each for each in stored if embedder.digest in (each, _in_int8(each))), embedder.digest)
 
 
 def _in_int8(model: Digest) -> Digest:
-    return sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": model}))
+    return sha256_hex(canonical_json({"computation": COMPUTATION, "model": model}))

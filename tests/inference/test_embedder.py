@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from openbook.errors import EngineError
-from openbook.inference import int8bert, load_embedder
+from openbook.inference import embedder as onnx
+from openbook.inference import load_embedder
 from openbook.inference.embedder import OnnxEmbedder, model_digest_of, opened_graph
 from openbook.models import EmbeddingSpec, ModelReference
 from openbook.records import Embedder
@@ -136,20 +137,20 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     similarities = [float(row @ vector) for row, vector in zip(rows, plain, strict=True)]
     assert min(similarities) > 0.99, similarities
     assert max(similarities) < 0.99999, "the file was run as it is"
-    exact = int8bert.int8_is_exact(opened_graph(int8bert.DATA / int8bert.PROBE, {}))
+    exact = onnx.int8_is_exact(opened_graph(onnx.DATA / onnx.PROBE, {}))
     found = []
     for signed in (False, True)[: 1 + exact]:
-        tensors = int8bert.tensors(file.read_bytes(), signed=signed)
-        found.append(vectors_of(opened_graph(int8bert.DATA / int8bert.GRAPHS[signed], tensors), embedder_reference))
+        tensors = onnx.int8_tensors(file.read_bytes(), signed=signed)
+        found.append(vectors_of(opened_graph(onnx.DATA / onnx.GRAPHS[signed], tensors), embedder_reference))
     assert np.array_equal(found[0], found[-1])
     assert np.allclose(found[0], rows, atol=1e-6)
 
 
 @pytest.mark.model
 def test_the_graphs_are_those_that_the_script_writes_for_the_file(embedder_reference: ModelReference) -> None:
-    assert embedder_reference.digest == int8bert.MODEL
+    assert embedder_reference.digest == onnx.INT8_MODEL
     written = files_for(embedder_reference.main_file.read_bytes())
-    assert written == {name: (int8bert.DATA / name).read_bytes() for name in written}
+    assert written == {name: (onnx.DATA / name).read_bytes() for name in written}
 
 
 class Saturating:
@@ -162,4 +163,4 @@ class Saturating:
 
 
 def test_a_processor_that_saturates_is_found_out() -> None:
-    assert not int8bert.int8_is_exact(Saturating())
+    assert not onnx.int8_is_exact(Saturating())

@@ -133,13 +133,12 @@ def test_passages_side_by_side_give_the_bits_of_reading_anew(opened: Opened, tmp
     asked.append(Prompt("Answer.", (PASSAGES[0], LONG), QUESTIONS[0], side_by_side=True))
     kept = KVCache(tmp_path / "kept")
     cold, warm = opened(nothing_kept()), opened(kept)
-    small = opened(KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000))
     expected = [cold.logits(prompt, 3).tobytes() for prompt in asked]
     # What each passage alone is, is kept for reading it alone and beside others.
     bits(warm, prompts(PASSAGES, QUESTIONS[1]), ALL)
-    for engine in (warm, small, opened(KVCache(tmp_path / "kept"))):
-        for number in chance.choices(range(len(asked)), k=6):
-            assert engine.logits(asked[number], 3).tobytes() == expected[number]
+    for engine in (warm, opened(KVCache(tmp_path / "kept"))):
+        for prompt, found in zip(asked, expected, strict=True):
+            assert engine.logits(prompt, 3).tobytes() == found
     one = replace(asked[0], passages=asked[0].passages[:1])
     assert warm.logits(one).tobytes() == warm.logits(replace(one, side_by_side=False)).tobytes()
     digests = {
@@ -182,8 +181,8 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp
 
     expected = [answer(engines[0], *request) for request in requests]
     for engine in engines[1:]:
-        for number in [*range(count), *chance.choices(range(4), k=6)]:
-            assert answer(engine, *requests[number]) == expected[number]
+        for place in [*range(count), *chance.choices(range(4), k=2)]:
+            assert answer(engine, *requests[place]) == expected[place]
     restarted = opened(KVCache(tmp_path / "kept"))
     assert [answer(restarted, *request) for request in requests] == expected
 
@@ -215,8 +214,7 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
     assert reader_reference.base is not None
     forms = [reader_reference, replace(reader_reference, merged=None), reader_reference.base]
     asked = [
-        Prompt(system, passages, question)
-        for question in QUESTIONS[:2]
+        Prompt(system, passages, QUESTIONS[0])
         for system, passages in (
             ("Answer.", tuple(PASSAGES[:2])),
             ("Answer from the passage.", tuple(PASSAGES[:2])),
