@@ -22,7 +22,7 @@ import numpy as np
 
 from openbook.config import available_cores, load_settings
 from openbook.inference.llamacpp import CALL_TOKENS, SIDE_BY_SIDE
-from openbook.inference.llamalib import Adapter, Context, Model, library
+from openbook.inference.llamalib import Adapter, Context, Model
 from openbook.models import ModelReference, ModelStore, ensure, read_gguf
 
 PASSAGE, QUESTION, WRITTEN = 250, 25, 12  # tokens
@@ -34,9 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     reference = ensure(ModelStore(load_settings().models_dir), "reader")
     forms = {
-        "merged, f16 cache": opened(reference, merged=True, kv_bits=16),
-        "merged, q8_0 cache": opened(reference, merged=True, kv_bits=8),
-        "adapter on its base": opened(reference, merged=False, kv_bits=16),
+        "merged": opened(reference, merged=True),
+        "adapter on its base": opened(reference, merged=False),
     }
     times: dict[str, list[list[float]]] = {name: [] for name in forms}
     for number in range(options.rounds):
@@ -57,16 +56,22 @@ def main() -> None:
     print(json.dumps(value | {"memory_bytes_per_s": peak}))
 
 
-def opened(reference: ModelReference, *, merged: bool, kv_bits: int) -> tuple[Model, Context]:
-    lib = library()
+def opened(reference: ModelReference, *, merged: bool) -> tuple[Model, Context]:
     if merged:
         if reference.merged is None:
             raise LookupError("the reader is not merged with its base")
-        model, adapter = Model(lib, reference.merged.main_file), None
+        model, adapter = Model(reference.merged.main_file), None
     else:
-        model = Model(lib, reference.needed_base.main_file)
-        adapter = Adapter(lib, model, reference.main_file)
-    context = Context(lib, model, 4096, CALL_TOKENS, available_cores(), adapter, SIDE_BY_SIDE, kv_bits)
+        model = Model(reference.needed_base.main_file)
+        adapter = Adapter(model, reference.main_file)
+    context = Context(
+        model,
+        adapter,
+        context_tokens=4096,
+        call_tokens=CALL_TOKENS,
+        sequences=SIDE_BY_SIDE,
+        threads=available_cores(),
+    )
     context.adapt(True)
     return model, context
 
@@ -82,14 +87,14 @@ def one_round(model: Model, context: Context, chance: random.Random) -> list[flo
         for sequence in range(passages):
             context.restore(state, PASSAGE, sequence)
         questions = [(sequence, tokens(QUESTION)) for sequence in range(passages)]
-        return seconds(lambda: context.evaluate_side_by_side(questions))
+        return seconds(lambda: context.evaluate(questions))
 
     context.begin(lambda: False)
     passage = tokens(PASSAGE)
-    reading = seconds(lambda: context.read_block(passage))
+    reading = seconds(lambda: context.read(passage))
     state = context.state()
     one, three = asked(1), asked(3)
-    writing = seconds(lambda: [context.evaluate([55]) for _ in range(WRITTEN)]) / WRITTEN
+    writing = seconds(lambda: [context.evaluate([(0, [55])]) for _ in range(WRITTEN)]) / WRITTEN
     return [reading, one, three, writing, float(len(state))]
 
 

@@ -63,12 +63,6 @@ class Contender:
     folder: Path
 
 
-class AsItIs(OnnxEmbedder):
-    """The file's own graph, whatever it is."""
-
-    _bert = None
-
-
 def scifact(folder: Path, others: int | None) -> Dataset:
     with gzip.open(folder / "corpus.jsonl.gz", "rt") as lines:
         documents = [json.loads(line) for line in lines]
@@ -158,7 +152,7 @@ def late_interaction(embedder: OnnxEmbedder, query: str, texts: Sequence[str]) -
     """Each token of the query looks for its nearest in a text; the mean of these cosines (MaxSim, ColBERT, arXiv:2004.12832)."""
 
     def tokens_of(text: str) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = embedder._hidden(embedder._query_session, text)
+        rows: NDArray[np.float32] = embedder._hidden(text)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
@@ -225,7 +219,9 @@ def contenders_of(reference: ModelReference, more: Sequence[str]) -> list[Conten
     found = []
     named = [(name, Path(folder)) for name, _, folder in (pair.partition("=") for pair in more)]
     for name, folder in [("as it is (float32)", reference.path), *named]:
-        plain = AsItIs(folder, name=name, digest="", spec=EmbeddingSpec(default.identity.dimensions, max_tokens=256))
+        plain = OnnxEmbedder(
+            folder, name=name, digest="", spec=EmbeddingSpec(default.identity.dimensions, max_tokens=256)
+        )
         found.append(Contender(name, plain, folder))
     return [found[0], Contender("int8 (the default)", default, reference.path), *found[1:]]
 

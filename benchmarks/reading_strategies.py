@@ -150,7 +150,7 @@ def mixed(question: str, hits: Sequence[Hit], model: FrozenModel, most: int) -> 
         engine._request(open_book_prompt(question, [h.passage], model.reader), Options().decoding) for h in hits
     ]
     with engine._in_use(), engine._context(never) as context:
-        rows = engine._read_questions(context, requests, engine._states.begin())
+        rows = engine._read(context, requests)
         inclined = [abstention_score(row, engine._abstention_token) for row in rows]
         if choose(inclined) is None:
             return ""
@@ -166,7 +166,7 @@ def mixed(question: str, hits: Sequence[Hit], model: FrozenModel, most: int) -> 
             written += engine._model.piece(token)
             if b"\n" in written:
                 break
-            rows = context.evaluate_side_by_side([(number, [token]) for number in range(len(hits))])
+            rows = context.evaluate([(number, [token]) for number in range(len(hits))])
     return written.decode(errors="replace").partition("\n")[0].strip()
 
 

@@ -80,26 +80,15 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "ask": "openbook.answer",
-    "Options": "openbook.answer",
-    "Answer": "openbook.records",
-    "Decoding": "openbook.records",
-    "Receipt": "openbook.records",
-    "FrozenModel": "openbook.inference",
-    "load_model": "openbook.inference",
-    "load_embedder": "openbook.inference",
-    "connect_model": "openbook.inference",
-    "KnowledgeBase": "openbook.knowledge",
-    "Scope": "openbook.knowledge",
-    "add": "openbook.knowledge",
-    "sync": "openbook.knowledge",
-    "remove": "openbook.knowledge",
-    "purge": "openbook.knowledge",
-    "ModelStore": "openbook.models",
-    "ensure": "openbook.models",
-    "OpenBookError": "openbook.errors",
+_NAMES = {
+    "answer": "ask Options",
+    "records": "Answer Decoding Receipt",
+    "inference": "FrozenModel load_model load_embedder connect_model",
+    "knowledge": "KnowledgeBase Scope add sync remove purge",
+    "models": "ModelStore ensure",
+    "errors": "OpenBookError",
 }
+_HOMES = {name: f"openbook.{module}" for module, names in _NAMES.items() for name in names.split()}
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:

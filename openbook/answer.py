@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from openbook import __version__
 from openbook.answer_text import TextPreview, says_nothing_found, tidied, tidy
@@ -43,8 +43,8 @@ from openbook.records import (
 _Result = TypeVar("_Result")
 Progress: TypeAlias = Callable[[int, int], None]
 Strategy: TypeAlias = Literal["auto", "each", "parallel", "checked", "together"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-STRATEGIES: tuple[Strategy, ...] = ("auto", "each", "parallel", "checked", "together")
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
@@ -154,18 +154,10 @@ def ask(
         sure = not abstained and not doubtful and is_sure(text, question, quoted, stated=stated)
     older = found.editions.older_note(quoted.citations) if found.editions is not None else None
 
-    receipt = _receipt(question, text, reading, model, decoding, options.instruction)
-    if base is not None:
-        receipt = replace(
-            receipt,
-            embedder=base.embedder,
-            knowledge_base=base.id,
-            knowledge_base_version=found.version,
-            where=scope.where,
-            labels=tuple(sorted(scope.labels)),
-            reranker=reranker.identity if reranker else None,
-        )
     completion = reading.completion
+    receipt = _receipt(
+        question, text, reading, model, decoding, options.instruction, base, found.version, scope, reranker
+    )
     return Answer(
         question=question,
         answer=text,
@@ -175,7 +167,7 @@ def ask(
         citations=quoted.citations,
         closest=nearest,
         passages=tuple(reading.hits),
-        receipt=receipt.sealed(),
+        receipt=receipt,
         timings=replace(reading.timings, retrieve_s=retrieve_s, total_s=time.perf_counter() - started),
         unsupported=quoted.unsupported,
         notes=(*([older] if older else []), *reading.notes, *found.notes, *_cut_short(completion)),
@@ -429,18 +421,26 @@ def _streamed(
 
 
 def _receipt(
-    question: str, text: str, reading: Reading, model: FrozenModel, decoding: Decoding, instruction: str
+    question: str,
+    text: str,
+    reading: Reading,
+    model: FrozenModel,
+    decoding: Decoding,
+    instruction: str,
+    base: KnowledgeBase | None,
+    version: int | None,
+    scope: Scope,
+    reranker: Reranker | None,
 ) -> Receipt:
-    """Without what belongs to the knowledge base, and not sealed."""
     completion = reading.completion
     return Receipt(
         format=RECEIPT_FORMAT,
         openbook_version=__version__,
         model=model.identity,
         numeric_class=completion.numeric_class if completion else "",
-        embedder=None,
-        knowledge_base=None,
-        knowledge_base_version=None,
+        embedder=base.embedder if base else None,
+        knowledge_base=base.id if base else None,
+        knowledge_base_version=version,
         question=question,
         question_digest=sha256_hex(question.encode()),
         strategy=reading.strategy,
@@ -448,5 +448,8 @@ def _receipt(
         prompt_digest=completion.prompt_digest if completion else "",
         decoding=decoding,
         answer_digest=sha256_hex(text.encode()),
+        where=scope.where if base else "",
+        labels=tuple(sorted(scope.labels)) if base else (),
+        reranker=reranker.identity if base and reranker else None,
         instruction=instruction,
-    )
+    ).sealed()

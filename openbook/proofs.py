@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from openbook.codec import convert, decode
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
 from openbook.files import make_folder, replace_file, storage_errors
+from openbook.locks import alone
 from openbook.receipts import is_altered, receipt_of
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -251,18 +252,16 @@ def _private_key(home: Path) -> Ed25519PrivateKey:
 
 def _make_key(path: Path) -> None:
     """One, however many processes do this at a time; nobody else can read it, whatever the umask. Raises OSError."""
-    import filelock
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     make_folder(path.parent)
     path.parent.chmod(0o700)
-    try:
-        with filelock.FileLock(path.with_name(".lock"), timeout=_LOCK_TIMEOUT_S):
-            if path.exists():
-                return
-            new = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            replace_file(path, new, mode=0o600)
-            path.chmod(0o600)
-    except filelock.Timeout as error:
-        raise StorageError(f"Another process is making the signing key in {path}. Wait, then try again.") from error
+    with alone(path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:
+        if not held:
+            raise StorageError(f"Another process is making the signing key in {path}. Wait, then try again.")
+        if path.exists():
+            return
+        new = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        replace_file(path, new, mode=0o600)
+        path.chmod(0o600)

@@ -10,13 +10,15 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
+from openbook.files import storage_errors
+from openbook.locks import alone
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
 FORMATS = (1, 2, 3)
@@ -77,17 +79,21 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
     Raises ReceiptError when the log does not end as a log does, StorageError.
     """
     path = folder / LOG_FILE
-    with _storage(folder), _locked(folder, timeout_s):
-        previous, number, end = _end_of(path)
-        line = canonical_json(
-            {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
-        )
-        with open(path, "r+b", opener=_own) as stream:
-            stream.truncate(end)  # what a crash left of a line that nobody was told of
-            stream.seek(end)
-            stream.write(line + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+    with storage_errors(f"use the log in {folder}"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(folder / ".lock", timeout_s) as held:
+            if not held:
+                raise StorageError(f"Another process writes to the log in {folder}. Wait for it, then ask again.")
+            previous, number, end = _end_of(path)
+            line = canonical_json(
+                {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
+            )
+            with open(path, "r+b", opener=_own) as stream:
+                stream.truncate(end)  # what a crash left of a line that nobody was told of
+                stream.seek(end)
+                stream.write(line + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
     return sha256_hex(line)
 
 
@@ -136,7 +142,11 @@ def find(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None)
     """
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         return None
-    with _storage(folder), suppress(FileNotFoundError), (folder / LOG_FILE).open("rb") as stream:
+    with (
+        storage_errors(f"use the log in {folder}"),
+        suppress(FileNotFoundError),
+        (folder / LOG_FILE).open("rb") as stream,
+    ):
         for line in stream:
             check()
             if digest.encode() in line and line.endswith(b"\n"):
@@ -150,7 +160,7 @@ def find(folder: Path, digest: Digest, check: Callable[[], None] = lambda: None)
 def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
     """(digest, receipt) of each line, checked against the one before it. Raises ReceiptError, StorageError."""
     previous = FIRST
-    with _storage(folder), (folder / LOG_FILE).open("rb") as stream:
+    with storage_errors(f"use the log in {folder}"), (folder / LOG_FILE).open("rb") as stream:
         for number, line in enumerate(stream):
             where = f"Line {number + 1} of {stream.name}"
             if not line.endswith(b"\n"):
@@ -195,23 +205,3 @@ def _end_of(path: Path) -> tuple[Digest, int, int]:
     except ReceiptError as error:
         raise ReceiptError(f"{path} does not end with a line of a log of receipts; see: openbook log verify") from error
     return sha256_hex(line), entry.number + 1, start + last + 1
-
-
-@contextmanager
-def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
-    import filelock
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=timeout_s):
-            yield
-    except filelock.Timeout as error:
-        raise StorageError(f"Another process writes to the log in {folder}. Wait for it, then ask again.") from error
-
-
-@contextmanager
-def _storage(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"Cannot use the log in {folder}: {error.strerror or error}.") from error

@@ -12,9 +12,9 @@ import hashlib
 import math
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,15 +51,11 @@ def _words(text: str) -> list[str]:
 class EchoEngine:
     """Answers with the sentence of the passages that shares most words with the question, or with `otherwise`."""
 
-    def __init__(self, *, context_tokens: int = 4096, otherwise: str = "The passages do not say.") -> None:
-        self._context_tokens, self._otherwise, self._open = context_tokens, otherwise, True
-
     identity = ModelIdentity(name="echo", digest=sha256_hex(b"openbook echo engine 1"), evidence="verified")
     numeric_class = "echo"
 
-    @property
-    def context_tokens(self) -> int:
-        return self._context_tokens
+    def __init__(self, *, context_tokens: int = 4096, otherwise: str = "The passages do not say.") -> None:
+        self.context_tokens, self._otherwise, self._open = context_tokens, otherwise, True
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         if not self._open:
@@ -70,8 +66,8 @@ class EchoEngine:
         self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
     ) -> Generator[str, None, Completion]:
         tokens = self.count_prompt_tokens(prompt)
-        if tokens + decoding.max_tokens > self._context_tokens:
-            raise ContextOverflow(f"{tokens} + {decoding.max_tokens} tokens do not fit into {self._context_tokens}.")
+        if tokens + decoding.max_tokens > self.context_tokens:
+            raise ContextOverflow(f"{tokens} + {decoding.max_tokens} tokens do not fit into {self.context_tokens}.")
         answer = re.findall(r"\S+\s*", self._answer(prompt))
         stream, pieces, used = TextStream(decoding.stop), [], 0
         finish: FinishReason = "end" if len(answer) <= decoding.max_tokens else "length"
@@ -183,21 +179,14 @@ class EngineSuite:
     def make_engine(self) -> Engine:
         raise TypeError("An EngineSuite must define make_engine.")
 
-    @contextmanager
-    def model(self) -> Iterator[FrozenModel]:
-        model = FrozenModel(self.make_engine())
-        yield model
-        model.close()
+    def model(self) -> closing[FrozenModel]:
+        return closing(FrozenModel(self.make_engine()))
 
     def test_pieces_join_to_the_completion(self) -> None:
         with self.model() as model:
-            pieces, stream = [], model.stream(PROMPT, Decoding(max_tokens=24))
-            while True:
-                try:
-                    pieces.append(next(stream))
-                except StopIteration as done:
-                    assert "".join(pieces) == done.value.text != ""
-                    break
+            pieces: list[str] = []
+            completion = _drained(model.stream(PROMPT, Decoding(max_tokens=24)), pieces)
+            assert "".join(pieces) == completion.text != ""
 
     def test_equal_requests_give_equal_answers_whatever_came_between(self) -> None:
         decoding = Decoding(max_tokens=16)
@@ -237,13 +226,9 @@ class EngineSuite:
             shown: list[str] = []
             # After the first character, all the rest could become the stop string and is held back.
             stream = model.stream(PROMPT, Decoding(max_tokens=16, stop=(whole[1:] + "|",)), lambda: bool(shown))
-            while True:
-                try:
-                    shown.append(next(stream))
-                except StopIteration as done:
-                    assert done.value.finish_reason == "cancelled"
-                    assert done.value.text == "".join(shown) == whole[:1]
-                    break
+            completion = _drained(stream, shown)
+            assert completion.finish_reason == "cancelled"
+            assert completion.text == "".join(shown) == whole[:1]
 
     def test_a_prompt_over_the_context_is_refused(self) -> None:
         with self.model() as model:
@@ -264,6 +249,16 @@ class EngineSuite:
             _raises(EngineError, lambda: FrozenModel(engine).complete(PROMPT, Decoding(max_tokens=1)))
             last()
         _raises(EngineError, lambda: engine.count_prompt_tokens(PROMPT))
+
+
+def _drained(stream: Generator[str, None, Completion], pieces: list[str]) -> Completion:
+    """What the stream returns, after all it gives was put into `pieces`."""
+    while True:
+        try:
+            pieces.append(next(stream))
+        except StopIteration as done:
+            completion: Completion = done.value
+            return completion
 
 
 def _raises(kind: type[Exception], work: Callable[[], object]) -> None:
@@ -292,6 +287,7 @@ class EmbedderSuite:
         assert rows.dtype == np.float32
         assert np.allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
         assert np.array_equal(rows[0], rows[4])
+        assert embedder.embed_passages([]).shape == (0, embedder.identity.dimensions)
 
     def test_a_vector_is_a_function_of_its_text_alone(self) -> None:
         import numpy as np
@@ -301,10 +297,6 @@ class EmbedderSuite:
         for text, row in zip(self.TEXTS, rows, strict=True):
             assert np.array_equal(embedder.embed_passages([text])[0], row)
         assert np.array_equal(self.make_embedder().embed_passages(self.TEXTS[::-1])[::-1], rows)
-
-    def test_no_texts_give_no_rows(self) -> None:
-        embedder = self.make_embedder()
-        assert embedder.embed_passages([]).shape == (0, embedder.identity.dimensions)
 
     def test_near_texts_are_nearer(self) -> None:
         embedder = self.make_embedder()
@@ -332,23 +324,15 @@ class RerankerSuite:
     def make_reranker(self) -> Reranker:
         raise TypeError("A RerankerSuite must define make_reranker.")
 
-    def test_there_is_one_finite_score_for_each_text(self) -> None:
-        scores = self.make_reranker().score(self.QUERY, self.TEXTS)
-        assert len(scores) == len(self.TEXTS)
-        assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
-
-    def test_a_score_is_a_function_of_query_and_text_alone(self) -> None:
-        reranker = self.make_reranker()
+    def test_each_text_gets_a_finite_score_that_is_a_function_of_query_and_text_alone(self) -> None:
+        reranker, other = self.make_reranker(), self.make_reranker()
         scores = list(reranker.score(self.QUERY, self.TEXTS))
+        assert all(isinstance(score, float) and math.isfinite(score) for score in scores)
         assert [reranker.score(self.QUERY, [text])[0] for text in self.TEXTS] == scores
-        assert list(self.make_reranker().score(self.QUERY, self.TEXTS[::-1]))[::-1] == scores
+        assert list(other.score(self.QUERY, self.TEXTS[::-1]))[::-1] == scores
+        assert list(reranker.score(self.QUERY, [])) == []
+        assert reranker.identity == other.identity
 
     def test_the_text_that_fits_is_first(self) -> None:
         scores = list(self.make_reranker().score(self.QUERY, self.TEXTS))
         assert scores.index(max(scores)) == 1
-
-    def test_no_texts_give_no_scores(self) -> None:
-        assert list(self.make_reranker().score(self.QUERY, [])) == []
-
-    def test_two_of_a_kind_have_one_identity(self) -> None:
-        assert self.make_reranker().identity == self.make_reranker().identity

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections import Counter
-from contextlib import closing
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -16,15 +15,9 @@ from benchmarks.natural_questions import (
     Question,
     holds,
     judged,
-    measure_answers,
     questions,
-    rows_in,
     says,
-    summarise,
-    unpacked,
 )
-from openbook.knowledge import KnowledgeBase, add
-from openbook.testing import HashEmbedder, echo_model
 
 QUESTIONS = questions()
 AT_LEAST = {"yes-no": 15, "two-passages": 20, "follow-up": 10, "unanswerable": 20}
@@ -76,21 +69,19 @@ def test_documents_are_many_different_and_of_a_listed_licence(documents: dict[st
     assert (NATURAL / "documents.tar.xz").stat().st_size < 2_000_000
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: str(question.id))
-def test_every_quote_stands_in_its_document_and_holds_the_facts(question: Question, documents: dict[str, str]) -> None:
-    for place in question.places:
-        assert place.quote in documents[place.document]
-    assert bool(question.places) == bool(question.facts) == (question.kind != "unanswerable")
-    assert bool(question.earlier) == (question.kind == "follow-up")
-    assert len(question.places) >= 2 or question.kind != "two-passages"
-    assert holds("\n".join(place.quote for place in question.places), question.stated)
-
-
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: str(question.id))
-def test_every_reference_answer_is_judged_right(question: Question) -> None:
-    assert judged(question, question.answer, abstained=not question.facts) in {"right", "declined"}
-    assert judged(question, question.answer, abstained=bool(question.facts)) in {"wrongly declined", "wrong"}
-    assert judged(question, "I have no idea what you mean.", abstained=False) == "wrong"
+def test_every_quote_stands_in_its_document_and_every_reference_answer_is_judged_right(
+    documents: dict[str, str],
+) -> None:
+    for question in QUESTIONS:
+        for place in question.places:
+            assert place.quote in documents[place.document], question.id
+        assert bool(question.places) == bool(question.facts) == (question.kind != "unanswerable"), question.id
+        assert bool(question.earlier) == (question.kind == "follow-up"), question.id
+        assert len(question.places) >= 2 or question.kind != "two-passages", question.id
+        assert holds("\n".join(place.quote for place in question.places), question.stated), question.id
+        assert judged(question, question.answer, abstained=not question.facts) in {"right", "declined"}, question.id
+        assert judged(question, question.answer, abstained=bool(question.facts)) in {"wrongly declined", "wrong"}
+        assert judged(question, "I have no idea what you mean.", abstained=False) == "wrong", question.id
 
 
 def one(text: str) -> Question:
@@ -134,27 +125,3 @@ def test_answers_are_judged_as_a_person_would(question: str, answer: str, verdic
 )
 def test_a_pattern_begins_a_word_and_ends_a_number(text: str, pattern: str, there: bool) -> None:
     assert says(text, pattern) is there
-
-
-def test_a_run_goes_on_where_it_stopped(
-    tmp_path: Path, embedder: HashEmbedder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, out = unpacked(tmp_path), tmp_path / "answers.jsonl"
-    assert unpacked(tmp_path) == folder
-    asked = [one("on home oxygen, how far do i stay from the gas stove"), one("how deep is lake burdur")]
-    with closing(KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)) as base, closing(echo_model()) as model:
-        add(base, [folder / place.document for place in asked[0].places], embedder)
-        first = measure_answers(asked[:1], model, base, embedder, folder, out)
-        both = measure_answers(asked, model, base, embedder, folder, out)
-    assert both[0] == first[0]
-    assert [row["id"] for row in both] == [question.id for question in asked]
-    assert len(out.read_text(encoding="utf-8").splitlines()) == 2
-    summarise(both, "development", "echo")
-    assert capsys.readouterr().out.splitlines()[-1].startswith('{"model": "echo", "half": "development"')
-
-
-def test_answers_of_another_model_are_not_mixed_in(tmp_path: Path) -> None:
-    out = tmp_path / "answers.jsonl"
-    out.write_text('{"id": "n001", "model": "another"}\n', encoding="utf-8")
-    with pytest.raises(SystemExit, match="another"):
-        rows_in(out, "mine")

@@ -8,17 +8,17 @@ Shape legend: N texts, T tokens of one text, D dimensions.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openbook.config import available_cores
 from openbook.errors import EngineError
-from openbook.inference import int8bert
 from openbook.records import Digest, EmbedderIdentity, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
@@ -27,45 +27,45 @@ if TYPE_CHECKING:
 
     from openbook.models import EmbeddingSpec
 
+# The default embedder is computed in int8: its own weights, in a graph that `scripts/int8_graph.py` wrote for them. Its file
+# says how to multiply them out to float32, which takes three times as long.
+INT8_MODEL = "e7a8e75e735a4140b532d66f7d51a41977508c30a65f165bd125de86701d5479"
+COMPUTATION = "int8 bert 1"
+"""What the graphs compute. Changes whenever the vectors do."""
+
+DATA = Path(__file__).parent / "data"
+GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
+TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
+PROBE = "probe.onnx"
+PROBE_SIZE = 64  # its product is of [N, 64] and [64, 64]
+
 
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
 
-    BERT with int8 weights also computes in int8 (`int8bert`), three times as fast. Other models run as they are:
-    queries in a session without graph optimisation, which starts faster, passages in one with. Which session takes a
-    text follows from its kind, so a vector never depends on what was open first.
+    The default embedder is computed in int8. Other models run as they are.
     """
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
+        """`digest`: by which the store names the model. The identity's covers the computation too, where that is our own."""
         self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
-        self.model_digest = digest  # by which the store names the model
+        self.model_digest: Final = digest
+        self._uses_int8 = digest == INT8_MODEL
+        self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
         self._workers = threads or available_cores()
-        self._opening = threading.RLock()  # cached_property alone would let two threads open a session twice
-
-    @property
-    def identity(self) -> EmbedderIdentity:
-        """The digest covers the model and, where it is not the file's own, the computation. Raises EngineError."""
-        with self._opening:
-            digest = _in_int8(self.model_digest) if self._computes_in_int8 else self.model_digest
-        return EmbedderIdentity(name=self._name, digest=digest, dimensions=self._dimensions)
+        self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        with self._opening:
-            session = self._query_session
-        return self._embed(session, self._spec.query_prefix + text)
+        return self._embed(self._spec.query_prefix + text)
 
     def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
         rows = np.empty((len(texts), self._dimensions), dtype=np.float32)
-        if not texts:
-            return rows
-        with self._opening:
-            session = self._passage_session
         # Longest first, so that the workers finish together.
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         with ThreadPoolExecutor(self._workers) as pool:
-            embedded = pool.map(lambda i: self._embed(session, self._spec.passage_prefix + texts[i]), order)
+            embedded = pool.map(lambda i: self._embed(self._spec.passage_prefix + texts[i]), order)
             for i, vector in zip(order, embedded, strict=True):
                 rows[i] = vector
         return rows
@@ -76,21 +76,23 @@ class OnnxEmbedder:
             tokenizer = self._tokenizer
         return len(tokenizer.encode(self._spec.passage_prefix + text).ids)
 
-    def _embed(self, session: Any, text: str) -> NDArray[np.float32]:
+    def _embed(self, text: str) -> NDArray[np.float32]:
         import numpy as np
 
-        mean = self._hidden(session, text).mean(axis=0, keepdims=True)
+        mean = self._hidden(text).mean(axis=0, keepdims=True)
         length = np.linalg.norm(mean, axis=1, keepdims=True)
         vector: NDArray[np.float32] = (mean / np.where(length == 0, 1, length)).astype(np.float32)[0]
         if vector.shape != (self._dimensions,):
             raise EngineError(f"The embedder {self._name!r} gave {len(vector)} numbers, not {self._dimensions}.")
         return vector
 
-    def _hidden(self, session: Any, text: str) -> NDArray[np.float32]:
+    def _hidden(self, text: str) -> NDArray[np.float32]:
         """[T, D]"""
         import numpy as np
 
-        ids = np.array([self._tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
+        with self._opening:
+            tokenizer, session = self._tokenizer, self._session
+        ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)  # [1, T]
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         try:
             found = session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
@@ -102,19 +104,6 @@ class OnnxEmbedder:
         return hidden
 
     # --- opened once, under the lock ---
-
-    @cached_property
-    def _bert(self) -> int8bert.Bert | None:
-        try:
-            return int8bert.Bert((self._folder / "model.onnx").read_bytes())
-        except int8bert.NotThisBert:
-            return None
-        except OSError as error:
-            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-
-    @cached_property
-    def _computes_in_int8(self) -> bool:
-        return self._bert is not None
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -129,40 +118,60 @@ class OnnxEmbedder:
         return tokenizer
 
     @cached_property
-    def _query_session(self) -> Any:
-        return self._passage_session if self._computes_in_int8 else self._open(str(self._folder / "model.onnx"))
-
-    @cached_property
-    def _passage_session(self) -> Any:
-        if not self._computes_in_int8 or self._bert is None:
-            return self._open(str(self._folder / "model.onnx"), optimised=True)
-        signed = int8bert.int8_is_exact(self._open(int8bert.probe_model()))
+    def _session(self) -> Any:
         try:
-            session = self._open(int8bert.int8_model(self._bert, signed=signed))
-        except int8bert.NotThisBert as error:
-            raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
-        del self._bert  # the whole file, which the session no longer needs
-        return session
-
-    def _open(self, model: str | int8bert.Model, *, optimised: bool = False) -> Any:
-        # Set before its library is loaded: it would write records of what is run into the user's home.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-        import onnxruntime
-
-        self._tokenizer  # noqa: B018  opened here, under the lock
-        onnxruntime.disable_telemetry_events()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-        try:
-            if isinstance(model, int8bert.Model):
-                tensors = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in model.apart.values()]
-                options.add_external_initializers(list(model.apart), tensors)
-            source = model if isinstance(model, str) else model.data
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            if not self._uses_int8:
+                return opened_graph(self._folder / "model.onnx")
+            signed = int8_is_exact(opened_graph(DATA / PROBE, {}))
+            tensors = int8_tensors((self._folder / "model.onnx").read_bytes(), signed=signed)
+            return opened_graph(DATA / GRAPHS[signed], tensors)
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
+
+
+def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """A session of the graph at `path`: with the `tensors` that are brought to it as it is, otherwise optimised."""
+    # Set before its library is loaded: it would write records of what is run into the user's home.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if tensors is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+        options.add_external_initializers(list(tensors), values)
+    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+
+
+def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:
+    """The tensors of the graph, from the file of the model. Raises ValueError where that is too short."""
+    import numpy as np
+
+    found: dict[str, NDArray[Any]] = {}
+    for name, place in json.loads((DATA / TENSORS).read_bytes()).items():
+        dtype, shape = np.dtype(place["dtype"]).newbyteorder("<"), place["shape"]
+        parts = [np.frombuffer(model, dtype, int(np.prod(shape)), offset) for offset in place["offsets"]]
+        found[name] = np.concatenate([part.reshape(shape) for part in parts], axis=-1)
+        if name.endswith(".weight") and dtype == np.int8 and not signed:
+            found[name] = found[name].view(np.uint8) ^ 0x80
+    scaled = found.pop("positions.q") * found.pop("positions.scale")
+    found["positions"] = scaled + found.pop("positions.types")[0]
+    return found
+
+
+def int8_is_exact(session: Any) -> bool:
+    """Whether this processor multiplies uint8 by int8 without saturating, by a session of the probe.
+
+    Without VNNI, x86 adds pairs of products in 16 bits, where 2 x 255 x 127 does not fit. Weights in uint8 take another
+    way there, which is exact.
+    """
+    import numpy as np
+
+    rows = np.full((4, PROBE_SIZE), 255, np.uint8)
+    expected = 255 * 127 * PROBE_SIZE
+    return all(bool((session.run(None, {"rows": rows[:n]})[0] == expected).all()) for n in (1, 4))
 
 
 def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Digest:
@@ -171,4 +180,4 @@ def model_digest_of(embedder: EmbedderIdentity, stored: Iterable[Digest]) -> Dig
 
 
 def _in_int8(model: Digest) -> Digest:
-    return sha256_hex(canonical_json({"computation": int8bert.COMPUTATION, "model": model}))
+    return sha256_hex(canonical_json({"computation": COMPUTATION, "model": model}))

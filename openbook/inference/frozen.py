@@ -15,7 +15,6 @@ from openbook.records import Completion, Decoding, ModelIdentity, Prompt, Reader
 if TYPE_CHECKING:
     from openbook.inference.embedder import OnnxEmbedder
     from openbook.inference.kv_cache import KVCache
-    from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.models import ModelReference
 
 Cancelled: TypeAlias = Callable[[], bool]
@@ -178,19 +177,16 @@ def load_model(
     context_tokens: int = 4096,
     threads: int = 0,
     states: KVCache | None = None,
-    kv_bits: int = 16,
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
     `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
-    computed of passages; by default in this process's memory. `kv_bits` 8 instead of 16 halves its size and reads more slowly.
-    An adapter is opened merged with its base, where the store has that, or on its base. A file that the catalogue does not
-    name is first loaded by a process of its own (`trial`).
+    computed of passages; by default in this process's memory. An adapter is opened merged with its base, where the
+    store has that, or on its base. A file that the catalogue does not name is first loaded by a process of its own (`trial`).
 
     Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.tokenizer import rendered_here
     from openbook.inference.trial import tried
 
     if reference.manifest.kind == "embedder":
@@ -198,32 +194,20 @@ def load_model(
     adapter = reference if reference.manifest.kind == "adapter" else None
     base = reference.needed_base if adapter else reference
 
-    def opened(
-        model: ModelReference,
-        adapter: ModelReference | None = None,
-        note: str = "",
-        open_base: Callable[[], LlamaCppEngine] | None = None,
-    ) -> LlamaCppEngine:
-        trial = tried(model, adapter)
-        return LlamaCppEngine(
-            model.main_file,
-            identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
-            adapter=adapter.main_file if adapter else None,
-            context_tokens=min(context_tokens, base.manifest.context_tokens or context_tokens),
-            threads=threads,
-            states=states,
-            kv_bits=kv_bits,
-            note=note,
-            template=(lambda _: trial.template) if trial else rendered_here,
-            open_base=open_base,
-        )
-
+    opened = partial(
+        LlamaCppEngine,
+        identity=ModelIdentity(name=reference.name, digest=reference.digest, evidence="verified"),
+        context_tokens=min(context_tokens, base.manifest.context_tokens or context_tokens),
+        threads=threads,
+        states=states,
+    )
     if adapter is None or adapter.merged is None:
-        engine = opened(base, adapter)
+        trial = tried(base, adapter)
+        engine = opened(base.main_file, adapter=adapter.main_file if adapter else None, trial=trial)
     else:
-        tried(base)  # now, since it is only opened when it is needed
+        open_base = partial(opened, base.main_file, trial=tried(base))  # tried now, though it is opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"
-        engine = opened(adapter.merged, note=note, open_base=partial(opened, base))
+        engine = opened(adapter.merged.main_file, note=note, trial=tried(adapter.merged), open_base=open_base)
     return FrozenModel(engine, engine.reader_format)
 
 

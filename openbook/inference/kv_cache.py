@@ -13,19 +13,19 @@ appear and go whole, so that several processes can share a folder. The least rec
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from openbook.codec import decode
 from openbook.errors import StorageError
 from openbook.files import make_folder
 from openbook.locks import alone, among, beginning, delete_abandoned
@@ -288,10 +288,9 @@ def _entries_below(folder: Path | None) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    try:
+    with suppress(OSError):
         return sorted(folder.iterdir())
-    except OSError:
-        return []
+    return []
 
 
 def _stat(path: Path) -> tuple[float, int]:
@@ -305,23 +304,22 @@ def _stat(path: Path) -> tuple[float, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """`state`: the digest of the state that follows it."""
+    """`header`: the digest of the key and this header without it. `state`: that of the state that follows."""
 
     passages: tuple[Digest, ...]
-    tokens: int
     state: Digest
+    tokens: int
+    header: Digest = ""
+
+    def sealed(self, key: bytes) -> _Header:
+        open_header = canonical_json(asdict(replace(self, header="")))
+        return replace(self, header=hashlib.sha256(key + open_header).hexdigest())
 
 
 def _content(key: bytes, state: bytes, tags: tuple[Digest, ...], tokens: int) -> bytes:
-    digest = hashlib.sha256(state).hexdigest()
-    header: dict[str, object] = {"passages": list(tags), "state": digest, "tokens": tokens}
-    header["header"] = _header_digest(key, header)
-    encoded = canonical_json(header)
+    header = _Header(tags, hashlib.sha256(state).hexdigest(), tokens).sealed(key)
+    encoded = canonical_json(asdict(header))
     return b"".join([_MAGIC, _LENGTH.pack(len(encoded)), encoded, state])
-
-
-def _header_digest(key: bytes, header: Mapping[str, object]) -> Digest:
-    return hashlib.sha256(key + canonical_json({**header, "header": ""})).hexdigest()
 
 
 def _read_state(path: Path) -> tuple[bytes, tuple[Digest, ...]] | None:
@@ -334,24 +332,16 @@ def _read_state(path: Path) -> tuple[bytes, tuple[Digest, ...]] | None:
 
 
 def _header_of(path: Path) -> _Header | None:
-    try:
-        with path.open("rb") as stream:
-            return _read_header(stream, path.stem)
-    except OSError:
-        return None
+    with suppress(OSError), path.open("rb") as stream:
+        return _read_header(stream, path.stem)
+    return None
 
 
 def _read_header(stream: BinaryIO, key: str) -> _Header | None:
     """The header of a state; None when it is damaged, or of another version or key."""
-    try:
-        if stream.read(len(_MAGIC)) != _MAGIC:
-            return None
-        (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
-        if length > _MAX_HEADER_BYTES:
-            return None
-        header = json.loads(stream.read(length))
-        if header.get("header") != _header_digest(bytes.fromhex(key), header):
-            return None
-        return _Header(tuple(map(str, header["passages"])), int(header["tokens"]), str(header["state"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
-        return None
+    with suppress(ValueError, struct.error):
+        if stream.read(len(_MAGIC)) == _MAGIC:
+            (length,) = _LENGTH.unpack(stream.read(_LENGTH.size))
+            header = decode(stream.read(min(length, _MAX_HEADER_BYTES)), _Header, "The header", ValueError)
+            return header if header == header.sealed(bytes.fromhex(key)) else None
+    return None

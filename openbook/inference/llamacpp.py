@@ -13,13 +13,12 @@ and its state is put into the one sequence of the question, which holds the syst
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -28,11 +27,11 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
-from openbook.inference.llamalib import Aborted, Adapter, Context, Library, Model, block_calls, library
-from openbook.inference.passage_selection import CALIBRATED, AbstentionScore, PassageSelection
-from openbook.inference.tokenizer import PromptTokenizer, rendered_here
+from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
+from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.digest import READER_KEYS
-from openbook.models.verify_cache import TemplateText
+from openbook.models.verify_cache import Trial
 from openbook.prompts import text_of_block
 from openbook.records import (
     Completion,
@@ -53,6 +52,9 @@ SIDE_BY_SIDE = 8  # most passages that lie side by side in a context
 SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
 PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
+
+Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
+"""Gets each row of logits by which something is decided, in order: the probe behind every claim that nothing changed."""
 
 
 class LlamaCppEngine:
@@ -75,41 +77,25 @@ class LlamaCppEngine:
         context_tokens: int = 4096,
         threads: int = 0,
         states: KVCache | None = None,
-        kv_bits: int = 16,
         note: str = "",
-        template: Callable[[Model], TemplateText | None] = rendered_here,
+        trial: Trial | None = None,
         open_base: Callable[[], LlamaCppEngine] | None = None,
     ) -> None:
-        """`kv_bits`: 16 or 8 for each key and value. `note`: what else belongs to the numeric class.
-
-        `template` says what the model's chat template writes.
-        """
+        """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried."""
         self.identity: Final = identity
-        self._kv_bits = kv_bits
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
         self._base: LlamaCppEngine | None = None
-        self._lib: Library = library()
-        self._model = Model(self._lib, path)
-        # Freed with the model by llama.cpp.
-        self._adapter = Adapter(self._lib, self._model, adapter) if adapter else None
-        part = self._adapter or self._model
-        instruction, abstention = (part.metadata(READER_KEYS + key) for key in ("instruction", "abstention"))
-        learned = int(part.metadata(READER_KEYS + "passages") or 1)
-        threshold = part.metadata(READER_KEYS + "declines_above")
-        # How this model was trained to be asked about passages; None for one that was not.
-        self.reader_format: Final = (
-            ReaderFormat(instruction, abstention, learned, float(threshold) if threshold else None)
-            if instruction and abstention
-            else None
-        )
+        self._model = Model(path)
+        self._adapter = Adapter(self._model, adapter) if adapter else None  # freed with the model by llama.cpp
+        self.reader_format: Final = _reader_format(self._adapter or self._model)
         self._threads = threads or available_cores()
         trained = self._model.trained_context_tokens
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
-        rule += f"; {'f16' if kv_bits == 16 else 'q8_0'} cache, flash attention{note and f'; {note}'}"
+        rule += f"; f16 cache, flash attention{note and f'; {note}'}"
         self.numeric_class: Final = (
-            f"llama.cpp {self._lib.build}; {self._lib.features}; {self._threads} threads; {rule}"
+            f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         )
         # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
         self._state = threading.Condition(threading.RLock())
@@ -117,9 +103,9 @@ class LlamaCppEngine:
         self._contexts = [self._new_context()]  # all that were made
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
-        self._tokenizer = PromptTokenizer(self._model, template)
-        abstention_tokens = self._model.tokenize(abstention, control=False) if abstention else []
-        self._abstention_token = abstention_tokens[0] if abstention_tokens else None
+        self._tokenizer = PromptTokenizer(self._model, trial)
+        abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
+        self._abstention_token = abstention[0] if abstention else None
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         return cells_of(prompt, self.tokenize(prompt))
@@ -130,17 +116,17 @@ class LlamaCppEngine:
             return self._tokenizer.blocks(prompt)
 
     def generate(
-        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never, look: Look = lambda row: None
     ) -> Generator[str, None, Completion]:
         if (base := self._base_for(prompt)) is not None:
-            return (yield from base.generate(prompt, decoding, cancelled))
+            return (yield from base.generate(prompt, decoding, cancelled, look))
         with self._in_use():
             request = self._request(prompt, decoding)
             try:
                 with self._context(cancelled) as context:
-                    self._read(context, request)
-                    logits = context.evaluate_block(request.blocks[-1])
-                    yield from _decode(context, request.decoder, self._declining(prompt, logits))
+                    (logits,) = self._read(context, [request])
+                    look(logits)
+                    yield from _decode(context, request.decoder, self._declining(prompt, logits), 0, look)
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
             return self._completion([request], 0)
@@ -154,64 +140,43 @@ class LlamaCppEngine:
         return np.where((np.arange(len(logits)) == abstention) == declines, logits, -np.inf).astype(np.float32)
 
     def generate_each(
-        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
-    ) -> Generator[str, None, ReadEach]:
-        with self._in_use():
-            return (yield from self._generate_each(prompts, selection, decoding, cancelled))
-
-    def reading_digest(
-        self,
-        prompts: Sequence[Prompt],
-        decoding: Decoding = Decoding(max_tokens=8),
-        selection: PassageSelection = CALIBRATED,
-    ) -> Digest:
-        """Of all logits by which `generate_each` chooses a passage and then each token: equal digests, equal computation."""
-        found = hashlib.sha256()
-        with self._in_use():
-            for _ in self._generate_each(prompts, selection, decoding, never, lambda row: found.update(row.tobytes())):
-                pass
-        return found.hexdigest()
-
-    def _generate_each(
         self,
         prompts: Sequence[Prompt],
         selection: PassageSelection,
         decoding: Decoding,
-        cancelled: Cancelled,
-        look: Callable[[NDArray[np.float32]], object] = lambda row: None,
+        cancelled: Cancelled = never,
+        look: Look = lambda row: None,
     ) -> Generator[str, None, ReadEach]:
-        """`look` gets every row of logits that decides something, in order."""
         abstention = self._abstention_token
         if abstention is None or not prompts:
             raise EngineError(f"{self.identity.name!r} is no trained reader, which reading each passage alone needs.")
-        requests = [self._request(prompt, decoding) for prompt in prompts]
-        chosen: int | None = None
-        rows: list[NDArray[np.float32]] = []
-        scores: list[AbstentionScore] = []
-        try:
-            with self._context(cancelled) as context:
-                begun = self._states.begin()
-                groups = grouped(requests, decoding.max_tokens)
-                for group in groups:
-                    found = self._read_questions(context, group, begun)
-                    rows += found
-                    for row in found:
-                        look(row)
-                    scores += [abstention_score(row, abstention) for row in found]
-                    last = group
-                    if selection.enough(scores):
-                        break
-                chosen = selection.choose(scores)
-                if chosen is not None:
-                    group = next(group for group in groups if requests[chosen] in group)
-                    if group is not last:  # its passages have made room for others
-                        self._read_questions(context, group, begun)
-                    sequence = group.index(requests[chosen])
-                    yield from _decode(context, requests[chosen].decoder, rows[chosen], sequence, look)
-        except Aborted:
-            requests[chosen or 0].decoder.cancel()
-        read = max(1, len(rows))
-        return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
+        with self._in_use():
+            requests = [self._request(prompt, decoding) for prompt in prompts]
+            groups = grouped(requests, decoding.max_tokens)
+            chosen: int | None = None
+            rows: list[NDArray[np.float32]] = []
+            scores: list[AbstentionScore] = []
+            try:
+                with self._context(cancelled) as context:
+                    for group in groups:
+                        for row in self._read(context, group):
+                            look(row)
+                            rows.append(row)
+                            scores.append(abstention_score(row, abstention))
+                        last = group
+                        if selection.enough(scores):
+                            break
+                    chosen = selection.choose(scores)
+                    if chosen is not None:
+                        group = next(group for group in groups if requests[chosen] in group)
+                        if group is not last:  # its passages have made room for others
+                            self._read(context, group)
+                        sequence = group.index(requests[chosen])
+                        yield from _decode(context, requests[chosen].decoder, rows[chosen], sequence, look)
+            except Aborted:
+                requests[chosen or 0].decoder.cancel()
+            read = max(1, len(rows))
+            return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
@@ -220,91 +185,55 @@ class LlamaCppEngine:
         with self._in_use():
             request = self._request(prompt, Decoding(max_tokens=1))
             with self._context(never) as context:
-                self._read(context, request)
-            return request.tokens_before
+                context.adapt(self._adapts(prompt))
+                for prefix in request.prefixes:
+                    self._state_of(context, prefix)
+            return sum(map(len, request.blocks[:-1]))
 
-    def _read(self, context: Context, request: _Request) -> None:
-        """Sequence 0 then holds all blocks but the last."""
-        context.adapt(self._adapts(request.prompt))
-        if not (request.prompt.side_by_side and request.prompt.passages):
-            self._hold(context, request, self._states.begin())
-            return
-        self._lay_side_by_side(context, request.apart, self._states.begin())
-        context.join(len(request.prompt.passages), len(request.blocks[0]))
+    def _read(self, context: Context, group: Sequence[_Request]) -> list[NDArray[np.float32]]:
+        """Read prompts side by side, each from a sequence of its own; or one prompt whose question sees all its passages.
 
-    def _read_questions(self, context: Context, group: Sequence[_Request], begun: int) -> list[NDArray[np.float32]]:
-        """Put every request's passage into a sequence of its own, and evaluate the questions. The logits after each."""
-        if not all(request.blocks[-1] for request in group):
-            raise EngineError("The prompt has no tokens.")
+        The logits after each question, which its sequence then holds.
+        """
         context.adapt(self._adapts(group[0].prompt))
-        self._lay_side_by_side(context, group, begun)
-        calls = [block_calls(request.blocks[-1], CALL_TOKENS) for request in group]
-        found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(group)
-        for round_number in range(max(map(len, calls))):
-            going = [(i, own[round_number]) for i, own in enumerate(calls) if round_number < len(own)]
-            for (i, _), logits in zip(going, context.evaluate_side_by_side(going), strict=True):
-                found[i] = logits
-        return found
+        prefixes = [prefix for request in group for prefix in request.prefixes]
+        states = [self._state_of(context, prefix) for prefix in prefixes]
+        context.clear()
+        for sequence, (prefix, state) in enumerate(zip(prefixes, states, strict=True)):
+            self._restore(context, prefix, len(prefix.blocks), state, sequence)
+        if group[0].prompt.side_by_side:
+            context.join(len(prefixes), len(group[0].blocks[0]))
+        return context.evaluate([(sequence, request.blocks[-1]) for sequence, request in enumerate(group)])
 
-    def _lay_side_by_side(self, context: Context, group: Sequence[_Request], begun: int) -> None:
-        """Each sequence then holds all blocks but the last of one request."""
-        for _ in range(2):
-            states = [self._state_of(context, request, begun) for request in group]
-            context.clear()
-            refused = [
-                request
-                for sequence, (request, state) in enumerate(zip(group, states, strict=True))
-                if state and not context.restore(state, request.tokens_before, sequence)
-            ]
-            if not refused:
-                return
-            for request in refused:  # whole, but not what this library writes
-                self._states.drop(self._keys(request)[-1])
-        raise EngineError(f"llama.cpp does not take back a state that it gave: {self._lib.last_error()}.")
-
-    def _state_of(self, context: Context, request: _Request, begun: int) -> bytes:
-        """The state of all blocks before the last; no bytes where those have no tokens."""
-        if not request.tokens_before:
-            return b""
-        key = self._keys(request)[-1]
-        state = self._states.get(key)
-        if state is None:
-            context.clear()
-            self._hold(context, request, begun)
-            state = context.state()
+    def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
+        """What is computed of the prefix: as it is kept, or evaluated as far as it is not, and kept after each block."""
+        state, blocks = b"", len(prefix.blocks)
+        while blocks and not (state := self._states.get(prefix.keys[blocks - 1]) or b""):
+            blocks -= 1
+        if blocks == len(prefix.blocks):
+            return state
+        context.clear()
+        self._restore(context, prefix, blocks, state, 0)
+        for number in range(blocks, len(prefix.blocks)):
+            context.read(prefix.blocks[number])
+            if tokens := prefix.tokens(number + 1):
+                state = context.state()
+                read = [digest for each in prefix.origins[:number] for digest in each]
+                self._states.put(prefix.keys[number], state, read, prefix.begun, tokens)
         return state
 
-    def _hold(self, context: Context, request: _Request, begun: int) -> None:
-        """Sequence 0, which is empty, then holds all blocks but the last: put back as far as it is kept, or evaluated."""
-        keys, before = self._keys(request), request.blocks[:-1]
-        start = 0
-        for number in range(len(before), 0, -1):
-            tokens = sum(map(len, before[:number]))
-            state = self._states.get(keys[number - 1]) if tokens else None
-            if state is None:
-                continue
-            if context.restore(state, tokens):
-                start = number
-                break
-            self._states.drop(keys[number - 1])  # the library knows better
-            context.clear()
-        for number in range(start, len(before)):
-            context.read_block(before[number])
-            if tokens := sum(map(len, before[: number + 1])):
-                read = [digest for each in request.origins[:number] for digest in each]
-                self._states.put(keys[number], context.state(), read, begun, tokens)
-
-    def _keys(self, request: _Request) -> list[bytes]:
-        """The key of the state after each block but the last."""
-        weights = "adapter" if self._adapts(request.prompt) else "base"
-        key = root_key(self.identity.digest, self.numeric_class, weights, *request.prompt.labels)
-        keys = []
-        for block in request.blocks[:-1]:
-            keys.append(key := next_key(key, block))
-        return keys
+    def _restore(self, context: Context, prefix: _Prefix, blocks: int, state: bytes, sequence: int) -> None:
+        """The sequence, which is empty, then holds the first blocks of the prefix."""
+        if state and not context.restore(state, prefix.tokens(blocks), sequence):
+            for key in prefix.keys:
+                self._states.drop(key)
+            raise EngineError(
+                f"llama.cpp does not take back what was kept of a passage, which is deleted now: {library().last_error()}. "
+                "Ask again."
+            )
 
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
-        """Raises ContextOverflow."""
+        """Raises ContextOverflow, EngineError."""
         blocks = self._tokenizer.blocks(prompt)
         if (tokens := cells_of(prompt, blocks)) + decoding.max_tokens > self.context_tokens:
             raise ContextOverflow(
@@ -314,10 +243,29 @@ class LlamaCppEngine:
             )
         if prompt.side_by_side and len(prompt.passages) > SIDE_BY_SIDE:
             raise EngineError(f"At most {SIDE_BY_SIDE} passages can lie side by side, not {len(prompt.passages)}.")
+        if not blocks[-1]:
+            raise EngineError("The prompt has no tokens.")
+        system, *passages = blocks[:-1]
+        origins = prompt.origins or [[sha256_hex(text.encode())] for text in prompt.passages]
+        if prompt.side_by_side and passages:
+            prefixes = [
+                self._prefix(prompt, [system, passage], [each]) for passage, each in zip(passages, origins, strict=True)
+            ]
+        else:
+            prefixes = [self._prefix(prompt, blocks[:-1], origins)]
         prompt_digest = sha256_hex(canonical_json({"side by side": blocks} if prompt.side_by_side else blocks))
-        request = request_digest(self.identity.digest, prompt_digest, decoding)
+        digest = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
-        return _Request(prompt, blocks, prompt_digest, AnswerDecoder(self._model, decoding, request, spans))
+        decoder = AnswerDecoder(self._model, decoding, digest, spans)
+        return _Request(prompt, blocks, prefixes, prompt_digest, decoder)
+
+    def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]], origins: Sequence[Sequence[Digest]]) -> _Prefix:
+        weights = "adapter" if self._adapts(prompt) else "base"
+        key = root_key(self.identity.digest, self.numeric_class, weights, *prompt.labels)
+        keys = []
+        for block in blocks:
+            keys.append(key := next_key(key, block))
+        return _Prefix(blocks, keys, origins, self._states.begin())
 
     def _completion(self, requests: Sequence[_Request], chosen: int, *, each: bool = False) -> Completion:
         """What was written in answer to the chosen prompt. Tokens and digest are those of all prompts that were read."""
@@ -333,35 +281,10 @@ class LlamaCppEngine:
         )
 
     def logits(self, prompt: Prompt, steps: int = 1) -> NDArray[np.float32]:
-        """Logits after the prompt and after each of the next greedy tokens: float32 [steps, vocabulary].
-
-        The probe behind every claim that nothing changed: equal bytes, equal function.
-        """
-        if (base := self._base_for(prompt)) is not None:
-            return base.logits(prompt, steps)
-        with self._in_use():
-            request = self._request(prompt, Decoding(max_tokens=steps))
-            rows: list[NDArray[np.float32]] = []
-            with self._context(never) as context:
-                self._read(context, request)
-                rows.append(context.evaluate_block(request.blocks[-1]))
-                while len(rows) < steps:
-                    rows.append(context.evaluate([int(np.argmax(rows[-1]))]))
-        return np.stack(rows)
-
-    def logits_each(self, prompts: Sequence[Prompt], steps: int = 1, chosen: int = 0) -> NDArray[np.float32]:
-        """The same for prompts that are read side by side: a row for each, then one for each next token of `chosen`.
-
-        float32 [prompts + steps - 1, vocabulary]. All must fit side by side.
-        """
-        with self._in_use():
-            requests = [self._request(prompt, Decoding(max_tokens=steps)) for prompt in prompts]
-            with self._context(never) as context:
-                rows = self._read_questions(context, requests, self._states.begin())
-                row = rows[chosen]
-                for _ in range(steps - 1):
-                    row = context.evaluate([int(np.argmax(row))], chosen)
-                    rows.append(row)
+        """Logits after the prompt and after each further token of a greedy answer: float32 [at most `steps`, vocabulary]."""
+        rows: list[NDArray[np.float32]] = []
+        for _ in self.generate(prompt, Decoding(max_tokens=steps), look=rows.append):
+            pass
         return np.stack(rows)
 
     def logits_digest(self, prompt: Prompt, steps: int = 8) -> Digest:
@@ -433,9 +356,13 @@ class LlamaCppEngine:
         raise Aborted
 
     def _new_context(self) -> Context:
-        cells = max(self.context_tokens, SHARED_CELLS)
         return Context(
-            self._lib, self._model, cells, CALL_TOKENS, self._threads, self._adapter, SIDE_BY_SIDE, self._kv_bits
+            self._model,
+            self._adapter,
+            context_tokens=max(self.context_tokens, SHARED_CELLS),
+            call_tokens=CALL_TOKENS,
+            sequences=SIDE_BY_SIDE,
+            threads=self._threads,
         )
 
     def _check_open(self) -> None:
@@ -443,12 +370,17 @@ class LlamaCppEngine:
             raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
 
 
+def _reader_format(part: Model | Adapter) -> ReaderFormat | None:
+    """How this model was trained to be asked about passages; None for one that was not."""
+    names = ("instruction", "abstention", "passages", "declines_above")
+    instruction, abstention, passages, threshold = (part.metadata(READER_KEYS + name) for name in names)
+    if not (instruction and abstention):
+        return None
+    return ReaderFormat(instruction, abstention, int(passages or 1), float(threshold) if threshold else None)
+
+
 def _decode(
-    context: Context,
-    decoder: AnswerDecoder,
-    logits: NDArray[np.float32],
-    sequence: int = 0,
-    look: Callable[[NDArray[np.float32]], object] = lambda row: None,
+    context: Context, decoder: AnswerDecoder, logits: NDArray[np.float32], sequence: int, look: Look
 ) -> Generator[str, None, None]:
     """Decode to the end what begins with `logits`, one token at a time; `look` gets those of each further one."""
     while True:
@@ -456,41 +388,35 @@ def _decode(
             yield piece
         if decoder.finish:
             return
-        logits = context.evaluate([decoder.token], sequence)
+        (logits,) = context.evaluate([(sequence, [decoder.token])])
         look(logits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """Blocks that are evaluated one after the other before a question: the system block and passages.
+
+    `keys`: of what is computed after each block. `origins`: what each passage came from. `begun`: by `KVCache.begin`.
+    """
+
+    blocks: Sequence[list[int]]
+    keys: Sequence[bytes]
+    origins: Sequence[Sequence[Digest]]
+    begun: int
+
+    def tokens(self, blocks: int) -> int:
+        return sum(map(len, self.blocks[:blocks]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
-    """A prompt under evaluation."""
+    """A prompt under evaluation: its blocks, and what is read before the question, several prefixes side by side."""
 
     prompt: Prompt
     blocks: list[list[int]]
+    prefixes: list[_Prefix]
     prompt_digest: Digest
     decoder: AnswerDecoder
-
-    @property
-    def tokens_before(self) -> int:
-        """Of all blocks but the last."""
-        return sum(map(len, self.blocks[:-1]))
-
-    @property
-    def apart(self) -> list[_Request]:
-        """A request for each passage alone."""
-        system, *passages, question = self.blocks
-        return [
-            replace(
-                self,
-                prompt=replace(self.prompt, passages=(text,), origins=(tuple(origins),), side_by_side=False),
-                blocks=[system, passage, question],
-            )
-            for text, origins, passage in zip(self.prompt.passages, self.origins, passages, strict=True)
-        ]
-
-    @property
-    def origins(self) -> Sequence[Sequence[Digest]]:
-        """What each passage of the prompt came from."""
-        return self.prompt.origins or [[sha256_hex(text.encode())] for text in self.prompt.passages]
 
 
 def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:
@@ -512,7 +438,7 @@ def grouped(requests: Sequence[_Request], answer_tokens: int) -> list[list[_Requ
     groups: list[list[_Request]] = [[request] for request in requests[:1]]
     filled = SHARED_CELLS
     for request in requests[1:]:
-        size = request.tokens_before + len(request.blocks[-1]) + answer_tokens
+        size = sum(map(len, request.blocks)) + answer_tokens
         if len(groups[-1]) == SIDE_BY_SIDE or filled + size > SHARED_CELLS:
             groups.append([])
             filled = 0

@@ -12,21 +12,21 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from openbook.errors import EngineError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
 _FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
-_KV_TYPES = {16: 1, 8: 8}  # bits to GGML_TYPE_F16, GGML_TYPE_Q8_0
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
@@ -114,16 +114,16 @@ class Model:
     With `vocabulary_only` no weights: it can tokenise and nothing else.
     """
 
-    def __init__(self, library: Library, path: Path, *, vocabulary_only: bool = False) -> None:
-        self._library, self._ffi, self._lib = library, library.ffi, library.lib
+    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
+        self._ffi, self._lib = library().ffi, library().lib
         params = self._lib.llama_model_default_params()
         params.load_mode = _LOAD_MMAP
         params.vocab_only = vocabulary_only
         params.use_extra_bufts = False  # no repacked copies: the weights used are the mapped file itself
-        library.recent_errors.clear()
+        library().recent_errors.clear()
         self.handle: Any = self._lib.llama_model_load_from_file(str(path).encode(), params)
         if self.handle == self._ffi.NULL:
-            raise EngineError(f"llama.cpp cannot load {path}: {library.last_error()}.")
+            raise EngineError(f"llama.cpp cannot load {path}: {library().last_error()}.")
         self._vocab = self._lib.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = self._lib.llama_vocab_n_tokens(self._vocab)
         self.trained_context_tokens: int = self._lib.llama_model_n_ctx_train(self.handle)
@@ -236,12 +236,12 @@ class Model:
 class Adapter:
     """A LoRA adapter, read-only beside the weights of `model`, which must outlive it. Raises EngineError."""
 
-    def __init__(self, library: Library, model: Model, path: Path) -> None:
-        self._ffi, self._lib = library.ffi, library.lib
-        library.recent_errors.clear()
+    def __init__(self, model: Model, path: Path) -> None:
+        self._ffi, self._lib = library().ffi, library().lib
+        library().recent_errors.clear()
         self.handle: Any = self._lib.llama_adapter_lora_init(model.handle, str(path).encode())
         if self.handle == self._ffi.NULL:
-            raise EngineError(f"llama.cpp cannot put the adapter {path} on its base: {library.last_error()}.")
+            raise EngineError(f"llama.cpp cannot put the adapter {path} on its base: {library().last_error()}.")
 
     def metadata(self, key: str) -> str | None:
         return _metadata(self._ffi, functools.partial(self._lib.llama_adapter_meta_val_str, self.handle), key)
@@ -257,34 +257,32 @@ def _metadata(ffi: Any, read: Callable[[bytes, Any, int], int], key: str) -> str
 
 
 class Context:
-    """Sequences under evaluation, up to `sequences` side by side. `begin` clears all that an earlier request left.
+    """Sequences under evaluation, up to `sequences` side by side, which share `context_tokens` cells.
 
-    All share `context_tokens` cells. Where none is named, the sequence is number 0.
+    `begin` clears all that an earlier request left. Where none is named, the sequence is number 0.
     """
 
     def __init__(
         self,
-        library: Library,
         model: Model,
+        adapter: Adapter | None = None,
+        *,
         context_tokens: int,
         call_tokens: int,
+        sequences: int,
         threads: int,
-        adapter: Adapter | None = None,
-        sequences: int = 1,
-        kv_bits: int = 16,
     ) -> None:
-        self._library, self._ffi, self._lib = library, library.ffi, library.lib
+        self._ffi, self._lib = library().ffi, library().lib
         self._model = model
         params = self._lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = context_tokens, call_tokens, call_tokens
         params.n_seq_max, params.kv_unified = sequences, True
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = _FLASH_ATTENTION
-        params.type_k = params.type_v = _KV_TYPES[kv_bits]
-        library.recent_errors.clear()
+        library().recent_errors.clear()
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:
-            raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library.last_error()}.")
+            raise EngineError(f"llama.cpp cannot make a context of {context_tokens} tokens: {library().last_error()}.")
         self._memory = self._lib.llama_get_memory(self._handle)
         self._batch = self._lib.llama_batch_init(call_tokens, 0, 1)
         self._call_tokens = call_tokens
@@ -304,17 +302,16 @@ class Context:
         self._should_abort = should_abort
         self._lib.llama_set_abort_callback(self._handle, should_abort, self._ffi.NULL)
 
-    def adapt(self, on: bool) -> bool:
-        """Whether what follows is evaluated with the adapter, if there is one. True if that changed: then begin anew."""
+    def adapt(self, on: bool) -> None:
+        """Whether what follows is evaluated with the adapter, if there is one."""
         on = on and self._adapter is not None
         if on is self._adapted:
-            return False
+            return
         adapters = self._ffi.new("struct llama_adapter_lora *[]", [self._adapter.handle] if on and self._adapter else 1)
         scales = self._ffi.new("float[]", [1.0])
         if self._lib.llama_set_adapters_lora(self._handle, adapters, int(on), scales) != 0:
-            raise EngineError(f"llama.cpp cannot use the adapter: {self._library.last_error()}.")
+            raise EngineError(f"llama.cpp cannot use the adapter: {library().last_error()}.")
         self._adapted = on
-        return True
 
     def begin(self, cancelled: Callable[[], bool]) -> None:
         self.clear()
@@ -325,12 +322,12 @@ class Context:
         self._positions = [0] * len(self._positions)
 
     def state(self) -> bytes:
-        """What was computed of sequence 0 so far, as bytes that `restore` takes."""
+        """What was computed of sequence 0 so far, as bytes for `restore`."""
         size = self._lib.llama_state_seq_get_size(self._handle, 0)
         buffer = self._ffi.new("uint8_t[]", max(size, 1))
         written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
         if written != size or not size:
-            raise EngineError(f"llama.cpp cannot give the state of a sequence: {self._library.last_error()}.")
+            raise EngineError(f"llama.cpp cannot give the state of a sequence: {library().last_error()}.")
         return bytes(self._ffi.buffer(buffer, size))
 
     def restore(self, state: bytes, tokens: int, sequence: int = 0) -> bool:
@@ -353,52 +350,28 @@ class Context:
             self._lib.llama_memory_seq_cp(self._memory, sequence, 0, -1, -1)
         self._positions[0] = max(self._positions[:sequences])
 
-    def evaluate_block(self, block: Sequence[int]) -> NDArray[np.float32]:
-        """Evaluate a block in its calls; logits after its last token, float32 [vocabulary]."""
-        if not block:
-            raise EngineError("The prompt has no tokens.")
-        *calls, last = block_calls(block, self._call_tokens)
-        for call in calls:
-            self._decode([(0, token) for token in call], set())
-        return self.evaluate(last)
+    def read(self, block: Sequence[int]) -> None:
+        """Evaluate a block in sequence 0, after all that it holds."""
+        for call, _ in evaluation_calls([(0, block)], self._call_tokens):
+            self._decode(call, ())
 
-    def read_block(self, block: Sequence[int]) -> None:
-        """Evaluate a block in its calls."""
-        for call in block_calls(block, self._call_tokens):
-            self._decode([(0, token) for token in call], set())
-
-    def evaluate(self, tokens: Sequence[int], sequence: int = 0) -> NDArray[np.float32]:
-        """Evaluate `tokens` in one call after all that came before; logits after the last, float32 [vocabulary]."""
-        self._decode([(sequence, token) for token in tokens], {len(tokens) - 1})
-        return self._logits(-1)
-
-    def evaluate_side_by_side(self, tokens: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:
-        """Evaluate (sequence, its next tokens) of all together; for each the logits after its last token.
-
-        They go in calls of at most the context's `call_tokens`, cut between sequences. None may be longer than a call.
-        """
-        found: list[NDArray[np.float32]] = []
-        call: list[tuple[int, int]] = []
-        ends: list[int] = []
-        for sequence, own in [*tokens, (-1, ())]:
-            if call and (sequence < 0 or len(call) + len(own) > self._call_tokens):
-                self._decode(call, set(ends))
-                found += [self._logits(end) for end in ends]
-                call, ends = [], []
-            call += [(sequence, token) for token in own]
-            ends.append(len(call) - 1)
+    def evaluate(self, blocks: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:
+        """Evaluate (sequence, its next block) of all together; for each the logits after its last token, float32 [vocabulary]."""
+        found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(blocks)
+        for call, ends in evaluation_calls(blocks, self._call_tokens):
+            self._decode(call, ends)
+            for place, number in ends.items():
+                found[number] = self._logits(place)
         return found
 
     def _logits(self, place: int) -> NDArray[np.float32]:
-        import numpy as np
-
         pointer = self._lib.llama_get_logits_ith(self._handle, place)
         if pointer == self._ffi.NULL:
-            raise EngineError(f"llama.cpp gave no logits: {self._library.last_error()}.")
+            raise EngineError(f"llama.cpp gave no logits: {library().last_error()}.")
         buffer = self._ffi.buffer(pointer, self._model.vocabulary_size * 4)
         return np.frombuffer(buffer, dtype=np.float32).copy()
 
-    def _decode(self, tokens: Sequence[tuple[int, int]], wanted: set[int]) -> None:
+    def _decode(self, tokens: Sequence[tuple[int, int]], wanted: Collection[int]) -> None:
         """Evaluate (sequence, token) in one call; `wanted`: the places in it whose logits are asked for."""
         if self._cancelled():
             raise Aborted
@@ -416,7 +389,7 @@ class Context:
             raise Aborted
         if status != 0:
             raise EngineError(
-                f"llama.cpp failed to evaluate {len(tokens)} tokens (status {status}): {self._library.last_error()}."
+                f"llama.cpp failed to evaluate {len(tokens)} tokens (status {status}): {library().last_error()}."
             )
         self._positions = positions
 
@@ -437,6 +410,23 @@ def is_marker(text: str, template: str) -> bool:
     return not ordinary and (text in template or _MARKER.fullmatch(text) is not None)
 
 
-def block_calls(block: Sequence[int], call_tokens: int) -> list[Sequence[int]]:
-    """The calls in which a block is evaluated: a function of its tokens alone."""
-    return [block[i : i + call_tokens] for i in range(0, len(block), call_tokens)]
+def evaluation_calls(
+    blocks: Sequence[tuple[int, Sequence[int]]], call_tokens: int
+) -> Iterator[tuple[list[tuple[int, int]], dict[int, int]]]:
+    """The calls in which a block for each of several sequences is evaluated: a function of their tokens alone.
+
+    Each block is cut every `call_tokens` tokens. All first pieces go before all second ones, as many in a call as it holds, none
+    of them cut. A call is given as pairs (sequence, token), with the places where a piece ends and the number of its block.
+    """
+    for start in range(0, max(len(block) for _, block in blocks), call_tokens):
+        call: list[tuple[int, int]] = []
+        ends: dict[int, int] = {}
+        for number, (sequence, block) in enumerate(blocks):
+            piece = block[start : start + call_tokens]
+            if len(call) + len(piece) > call_tokens:
+                yield call, ends
+                call, ends = [], {}
+            if piece:
+                call += [(sequence, token) for token in piece]
+                ends[len(call) - 1] = number
+        yield call, ends

@@ -65,7 +65,6 @@ class OpenAIEngine:
         _check_key(api_key)
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S))
-        self._closed = False
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         """An upper bound for ordinary text, since the server's tokenizer is not known: one token for two bytes."""
@@ -111,11 +110,10 @@ class OpenAIEngine:
         )
 
     def close(self) -> None:
-        self._closed = True
         self._client.close()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._client.is_closed:
             raise EngineError(f"The connection to {self.identity.name} was closed; connect again.")
 
     def _events(self, messages: list[dict[str, str]], decoding: Decoding) -> Iterator[tuple[str, str]]:

@@ -15,15 +15,12 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from openbook.errors import EngineError
-from openbook.inference.llamalib import Model, library
-from openbook.models.verify_cache import TemplateText
+from openbook.inference.llamalib import Model
+from openbook.models.verify_cache import TemplateText, Trial
 from openbook.records import Prompt
-
-if TYPE_CHECKING:
-    pass
 
 MAX_TEMPLATE_TEXT_CHARS = 1 << 16
 # Private-use characters delimit placeholders. A template that writes them itself is refused.
@@ -139,7 +136,7 @@ def build_blocks(prompt: Prompt, template: TemplateText | None) -> list[list[Seg
     ]
 
 
-def rendered_here(model: Model) -> TemplateText | None:
+def template_of(model: Model) -> TemplateText | None:
     """What the model's own chat template writes, by rendering it in this process; None where there is none."""
     return template_text(_compiled(model)) if model.chat_template else None
 
@@ -149,19 +146,19 @@ def _compiled(model: Model) -> Render:
 
 
 class PromptTokenizer:
-    """Token ids of prompts by a model's own vocabulary and chat template.
+    """Token ids of prompts by a model's own vocabulary and chat template. Raises EngineError for a bad template.
 
-    `template` says what that writes. Raises EngineError for a bad template.
+    What the template writes is known from the model's `trial`; without one it is rendered here.
     """
 
-    def __init__(self, model: Model, template: Callable[[Model], TemplateText | None] = rendered_here) -> None:
+    def __init__(self, model: Model, trial: Trial | None = None) -> None:
         self.model = model
         self._tokens = functools.lru_cache(maxsize=32)(self._tokens_of)  # a template's own words come again and again
-        self._template_of = template
+        self._trial = trial
 
     @functools.cached_property
     def _template(self) -> TemplateText | None:
-        return self._template_of(self.model)
+        return self._trial.template if self._trial else template_of(self.model)
 
     @functools.cached_property
     def _render(self) -> Render:
@@ -206,4 +203,4 @@ class PromptTokenizer:
 
 def open_tokenizer(path: Path) -> PromptTokenizer:
     """The tokenizer of the GGUF file at `path`, without its weights. Raises EngineError."""
-    return PromptTokenizer(Model(library(), path, vocabulary_only=True))
+    return PromptTokenizer(Model(path, vocabulary_only=True))

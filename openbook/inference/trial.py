@@ -21,7 +21,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from openbook.codec import decode
 from openbook.config import available_cores
@@ -109,27 +109,22 @@ def _try(name: str, files: list[Path]) -> TemplateText | None:
             refuse(f"it was not loaded and asked within {timeout_s:.0f} s")
         except OSError as error:
             refuse(f"no process could be started to try it ({error.strerror or error})")
-        written, complaint = (
-            _beginning(answer),
-            _line(_beginning(complaints).strip().rpartition(b"\n")[2].decode(errors="replace")),
-        )
+        for stream in (answer, complaints):
+            stream.seek(0)
+        written, said = answer.read(MAX_ANSWER_BYTES), complaints.read(MAX_ANSWER_BYTES)
     try:
         found = decode(written, _Outcome, "The answer", EngineError)
     except EngineError:
         if done.returncode == -getattr(signal, "SIGXCPU", 0):
             refuse("it took more of the processor's time than a trial may take, which is little for its template")
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        complaint = _line(said.strip().rpartition(b"\n")[2].decode(errors="replace"))
         refuse(f"it ended the process that tried it ({how}{complaint and ': '}{complaint})")
     if found.reason is not None:
         refuse(_line(found.reason).rstrip("."))
     if any("\ud800" <= char <= "\udfff" for text in found.template or () for char in text):
         refuse("the process that tried it gave an answer that makes no sense")
     return found.template
-
-
-def _beginning(stream: IO[bytes]) -> bytes:
-    stream.seek(0)
-    return stream.read(MAX_ANSWER_BYTES)
 
 
 def _line(text: str) -> str:
@@ -166,35 +161,20 @@ def _tried_here(
     path: Path, adapter: Path | None = None, *, memory_mb: int, timeout_s: float, template_s: float
 ) -> TemplateText | None:
     from openbook.inference.llamacpp import LlamaCppEngine
-    from openbook.inference.llamalib import Model, library
-    from openbook.inference.tokenizer import rendered_here
+    from openbook.inference.llamalib import Model
+    from openbook.inference.tokenizer import template_of
     from openbook.records import ModelIdentity
 
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
-    vocabulary = Model(library(), path, vocabulary_only=True)
+    vocabulary = Model(path, vocabulary_only=True)
     _limit(VOCABULARY_MEMORY_MB, template_s)
-    template = rendered_here(vocabulary)
+    template = template_of(vocabulary)
     _limit(VOCABULARY_MEMORY_MB, timeout_s)
     _spell_everything(vocabulary)
     vocabulary.close()
     _limit(memory_mb, timeout_s * available_cores())
-    identity = ModelIdentity(path.name, "", "claimed")
-    for kv_bits in (16, 8):
-        try:
-            engine = LlamaCppEngine(
-                path,
-                identity=identity,
-                adapter=adapter,
-                context_tokens=_CONTEXT_TOKENS,
-                kv_bits=kv_bits,
-                template=lambda _: template,
-            )
-        except EngineError:
-            if kv_bits == 16:
-                raise
-            break  # some cannot be held in 8 bits, which is said when that is asked for
-        _ask(engine)
-        engine.close()
+    identity, trial = ModelIdentity(path.name, "", "claimed"), Trial("", (), template)
+    _ask(LlamaCppEngine(path, identity=identity, adapter=adapter, context_tokens=_CONTEXT_TOKENS, trial=trial))
     return template
 
 
@@ -214,13 +194,10 @@ def _spell_everything(vocabulary: Model) -> None:
 
 def _ask(engine: LlamaCppEngine) -> None:
     """Two questions on one passage, so that its state is kept and put back, and one without."""
-    from openbook.inference.frozen import FrozenModel
-    from openbook.records import Decoding, Prompt
+    from openbook.records import Prompt
 
-    model = FrozenModel(engine)
-    for prompt in (Prompt("Answer.", ("A.",), "B?"), Prompt("Answer.", ("A.",), "C?"), Prompt("Answer.", (), "B?")):
-        logprob = model.complete(prompt, Decoding(max_tokens=1)).mean_logprob
-        if logprob is None or not math.isfinite(logprob):
+    for passages, question in ((("A.",), "B?"), (("A.",), "C?"), ((), "B?")):
+        if not math.isfinite(float(engine.logits(Prompt("Answer.", passages, question)).max())):
             raise EngineError("its numbers give no answer: they are not finite")
 
 

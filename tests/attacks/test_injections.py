@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
@@ -159,6 +160,8 @@ def test_the_terminal_shows_an_attack_as_text(hostile_base: KnowledgeBase, capsy
         display.print_answer(answer)
         shown = capsys.readouterr().out
         assert not [c for c in shown if not c.isprintable() and c not in "\n\t"], case.name
+    display.print_answer(replace(answer, answer="The code is [bold red]4711[/bold red]."))
+    assert "[bold red]4711[/bold red]" in capsys.readouterr().out
 
 
 class _Tags(HTMLParser):

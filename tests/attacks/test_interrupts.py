@@ -1,4 +1,4 @@
-"""Ctrl-C, kill -9 and two writers at once, at moments that are not chosen."""
+"""Ctrl-C and two writers at once, at moments that are not chosen."""
 
 from __future__ import annotations
 
@@ -66,25 +66,22 @@ def is_whole(kb: Path, embedder: Embedder, version: int) -> bool:
     return found[0] == version and count == (FILES if version else 0) and bool(found[1]) == bool(version)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_at_any_moment_it_is_whole_and_the_next_run_completes(
-    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder, how: signal.Signals
+def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
+    docs: Path, tmp_path: Path, model_reference: ModelReference, real_embedder: Embedder
 ) -> None:
-    chance = random.Random(how)
-    kb, embedded = tmp_path / "kb", 0
-    for _ in range(4):
+    chance = random.Random(2)
+    kb = tmp_path / "kb"
+    for _ in range(3):
         process = adding(docs, kb)
         time.sleep(chance.uniform(0.02, 2.5))
-        process.send_signal(how)
-        output, errors = process.communicate()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
         if process.returncode == 0:  # it was faster
-            embedded += json.loads(output)["passages_embedded"]
             assert is_whole(kb, real_embedder, 1)
             continue
-        if how == signal.SIGINT:
-            assert process.returncode == 130, errors
-            assert "Interrupted" in errors
-            assert "Traceback" not in errors
+        assert process.returncode == 130, errors
+        assert "Interrupted" in errors
+        assert "Traceback" not in errors
         assert is_whole(kb, real_embedder, 0) or is_whole(kb, real_embedder, 1)
     process = adding(docs, kb)
     output, errors = process.communicate()

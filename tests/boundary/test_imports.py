@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import openbook
 from openbook.inference import FrozenModel
 from openbook.testing import EchoEngine
 
@@ -87,13 +86,6 @@ def test_importing_openbook_is_quick_and_does_nothing() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_public_names_are_there() -> None:
-    for name in openbook.__all__:
-        assert getattr(openbook, name) is not None
-    with pytest.raises(AttributeError):
-        openbook.nothing  # noqa: B018
-
-
 def test_a_frozen_model_has_nothing_that_trains_and_cannot_be_changed() -> None:
     model = FrozenModel(EchoEngine())
     forbidden = {"train", "fit", "parameters", "state_dict", "backward", "update", "load_state_dict", "zero_grad"}
@@ -105,13 +97,6 @@ def test_a_frozen_model_has_nothing_that_trains_and_cannot_be_changed() -> None:
         model.extra = 1  # type: ignore[attr-defined]
     assert getattr(FrozenModel, "__final__", False)
     assert "__slots__" in vars(FrozenModel)
-
-
-def test_no_inference_or_knowledge_function_is_named_like_training() -> None:
-    for package in (openbook.__path__[0] + "/inference", openbook.__path__[0] + "/knowledge"):
-        for file in Path(package).rglob("*.py"):
-            for word in ("def train", "def fit(", "requires_grad", "optimizer"):
-                assert word not in file.read_text(encoding="utf-8"), f"{word} in {file}"
 
 
 FILE_LINES = 700
@@ -135,12 +120,3 @@ def test_files_and_functions_stay_small() -> None:
     assert ROOT / "openbook" / "cli" / "__init__.py" in sources
     found = {str(path.relative_to(ROOT)): too_long(path.read_text(encoding="utf-8")) for path in sources}
     assert {path: problems for path, problems in found.items() if problems} == {}
-
-
-def test_long_methods_are_seen() -> None:
-    def method(lines: int) -> str:
-        return "class A:\n    @property\n    async def b(self):\n" + "        x = 1\n" * (lines - 2)
-
-    assert too_long(method(FUNCTION_LINES)) == []
-    assert too_long(method(FUNCTION_LINES + 1)) == ["b: 81 lines"]
-    assert too_long("x = 1\n" * 701) == ["the file: 701 lines"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openbook.errors import EngineError
 from openbook.inference import Engine, FrozenModel
 from openbook.inference.llamacpp import PARALLEL_CONTEXTS, LlamaCppEngine
-from openbook.inference.llamalib import block_calls, is_marker
+from openbook.inference.llamalib import evaluation_calls, is_marker, library
 from openbook.inference.tokenizer import Segment
 from openbook.models import ModelReference, read_gguf
 from openbook.records import Completion, Decoding, ModelIdentity, Prompt
@@ -155,9 +155,25 @@ def test_a_marker_looks_so_or_stands_in_the_template(texts: list[str], steers: b
     assert [is_marker(text, template) for text in texts] == [steers] * len(texts)
 
 
-def test_calls_are_a_function_of_each_block_alone() -> None:
-    calls = [block_calls(block, 256) for block in ([1] * 300, [2] * 10, [3] * 256, [])]
-    assert calls == [[[1] * 256, [1] * 44], [[2] * 10], [[3] * 256], []]
+@pytest.mark.parametrize(
+    ("sizes", "calls"),
+    [
+        ([10], [10]),
+        ([300], [256, 44]),
+        ([256, 10], [256, 10]),  # no piece is cut to fill a call
+        ([100, 150, 20], [250, 20]),
+        ([300, 260, 3], [256, 256, 3, 48]),  # all first pieces before all second ones
+    ],
+)
+def test_calls_are_a_function_of_the_blocks_alone(sizes: list[int], calls: list[int]) -> None:
+    blocks = [(sequence, list(range(size))) for sequence, size in enumerate(sizes)]
+    found = list(evaluation_calls(blocks, 256))
+    assert [len(call) for call, _ in found] == calls
+    for number, block in blocks:
+        assert [token for call, _ in found for sequence, token in call if sequence == number] == block
+    # What is asked last of each block is its last token.
+    ends = {number: call[place] for call, places in found for place, number in places.items()}
+    assert ends == {number: (number, block[-1]) for number, block in blocks}
 
 
 def test_weights_are_mapped_read_only(engine: LlamaCppEngine, model_reference: ModelReference) -> None:
@@ -219,7 +235,7 @@ def in_time(work: Callable[[], object]) -> object:
 
 
 def is_freed(engine: LlamaCppEngine) -> bool:
-    return bool(engine._model.handle == engine._lib.ffi.NULL)
+    return bool(engine._model.handle == library().ffi.NULL)
 
 
 @pytest.fixture
