@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from openbook.files import check_replaceable, storage_errors
 
 if TYPE_CHECKING:
     from openbook.config import Settings
-    from openbook.diagnosis.questions import Question, Survey
+    from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.summary import ModelSummary
     from openbook.knowledge import KnowledgeBase
@@ -89,12 +88,12 @@ def run(
     if table is not None:
         with storage_errors(f"write {table}"):  # before the work, not after it
             check_replaceable(table)
-    found = _survey(questions)
+    asked = _reviewed(questions)
     current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
-    folder = out or current.diagnoses_dir / _name(questions, found, base, seen, current)
-    job = _Job(questions, found, limit, folder, probes=probes)
+    folder = out or current.diagnoses_dir / _name(questions, asked, base, seen, current)
+    job = _Job(questions, asked, limit, folder, probes=probes)
     files: list[Path] = []
     more: dict[str, Extras] = {}
     for name in dict.fromkeys(models or (current.model,)):
@@ -112,38 +111,29 @@ def run(
     _must_reach(summaries, fail_under)
 
 
-def _survey(questions: Path) -> Survey:
-    """What the file holds. Raises ConfigError, also for drafts; StorageError."""
-    from openbook.diagnosis.questions import load_questions, survey
+def _reviewed(path: Path) -> list[Question]:
+    """The questions of the file. Raises ConfigError, also for drafts; StorageError."""
+    from openbook.diagnosis.questions import load_questions
 
-    found = survey(load_questions(questions))
-    if found.drafts:
+    questions = load_questions(path)
+    drafts = sum(not question.reviewed for question in questions)
+    if drafts:
         raise ConfigError(
-            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them: "
-            f"openbook questions review {questions}"
+            f"{drafts} of the {len(questions)} questions are drafts that nobody has reviewed. Review them: "
+            f"openbook questions review {path}"
         )
-    return found
+    return questions
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What is asked, and where it is kept. `probes`: whether they are put to the questions as well."""
+    """The questions of a file, and where the answers are kept. `probes`: whether they are put to the questions as well."""
 
-    questions: Path
-    survey: Survey
+    file: Path
+    questions: Sequence[Question]
     limit: int | None
     folder: Path
     probes: bool = False
-
-    @property
-    def total(self) -> int:
-        return min(self.limit or self.survey.questions, self.survey.questions)
-
-    def asked(self) -> Iterator[Question]:
-        """Raises ConfigError when the file has changed since the survey."""
-        from openbook.diagnosis.questions import load_questions, unchanged
-
-        return islice(unchanged(load_questions(self.questions), self.survey), self.limit)
 
 
 def _examine(
@@ -151,24 +141,26 @@ def _examine(
 ) -> tuple[Path, dict[str, Extras]]:
     """Put the questions to the model of the settings: the file of what was observed, and by its name what else was."""
     from openbook.diagnosis.probes import run_probes
+    from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.results import observations_path, probes_path
-    from openbook.diagnosis.run_log import open_run_log
+    from openbook.diagnosis.run_log import Observation, open_run_log
     from openbook.diagnosis.runner import Bench, run_questions
+
+    digest, asked = questions_digest(job.questions), job.questions[: job.limit]
 
     with context.opened_model(current) as model, display.progress() as progress:
         bench = Bench(model, base, embedder, scope, context.answer_options(current)).pinned()
         path = observations_path(job.folder, model.identity)
-        with open_run_log(path, bench.header(job.survey.digest)) as log:
-            run_questions(job.asked(), bench, log, total=job.total, progress=partial(progress, "diagnose"))
+        with open_run_log(path, bench.header(digest), Observation) as log:
+            run_questions(asked, bench, log, progress=partial(progress, "diagnose"))
         if not job.probes:
             return path, {}
         probe_run = run_probes(
-            job.asked(),
+            asked,
             bench,
-            job.survey.digest,
+            digest,
             path=probes_path(job.folder, model.identity),
-            total=job.total,
             progress=partial(progress, "probe"),
         )
         return path, {model.identity.name: Extras(probe_run)}
@@ -197,7 +189,7 @@ def _report(job: _Job, files: Sequence[Path], more: Mapping[str, Extras], *, as_
     """Write the numbers and the page, also of models that were asked before, and show those of these files."""
     from openbook.diagnosis import results
 
-    title = f"Diagnosis of {job.questions.name}"
+    title = f"Diagnosis of {job.file.name}"
     others = results.of_other_models(files)
     summaries, comparisons = results.write_results(job.folder, title, [*files, *others], job.limit, more)
     asked, before = summaries[: len(files)], summaries[len(files) :]
@@ -211,13 +203,21 @@ def _report(job: _Job, files: Sequence[Path], more: Mapping[str, Extras], *, as_
     return asked
 
 
-def _name(questions: Path, survey: Survey, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
+def _name(file: Path, questions: Sequence[Question], base: KnowledgeBase, scope: Scope, current: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
+    from openbook.diagnosis.questions import questions_digest
     from openbook.records import canonical_json, sha256_hex
 
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
-    of = [survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
-    return f"{questions.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
+    of = [
+        questions_digest(questions),
+        base.id,
+        base.kept_version(scope.as_of),
+        scope.where,
+        sorted(scope.labels),
+        reading,
+    ]
+    return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
 def _must_have_measured(summaries: Sequence[ModelSummary], files: Sequence[Path]) -> None:
@@ -299,13 +299,13 @@ def probe(
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.diagnosis.probes import PROBES, checked_names, run_probes, to_json
+    from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
     names = checked_names(probes or PROBES)
     context.check_places(docs, kb, questions)
-    job = _Job(questions, _survey(questions), limit, Path())
-    asked = list(job.asked())  # now, since the file may be another one when the last of them comes to its turn
+    asked = _reviewed(questions)
     if report is not None:
         with storage_errors(f"write {report}"):  # before the work, not after it
             check_replaceable(report)
@@ -318,11 +318,10 @@ def probe(
         _until_interrupted() as interrupted,
     ):
         probed = run_probes(
-            asked,
+            asked[:limit],
             Bench(opened, base, embedder, options=context.answer_options(current)),
-            job.survey.digest,
+            questions_digest(asked),
             names,
-            total=len(asked),
             progress=partial(progress, "probe"),
             cancelled=interrupted,
         )
@@ -332,8 +331,8 @@ def probe(
         display.print_probes(probed)
     if report is not None:  # last: should the disk refuse it, what was found has been shown
         write_probes_page(report, f"Probes with {questions.name}", probed)
-    if job.survey.questions > limit:
-        display.note(f"The first {limit} of {job.survey.questions:,} questions were taken; more with --limit.")
+    if len(asked) > limit:
+        display.note(f"The first {limit} of {len(asked):,} questions were taken; more with --limit.")
     if probed.stopped:
         display.note("Interrupted: what was measured until then is above.")
         raise click.exceptions.Exit(INTERRUPTED)

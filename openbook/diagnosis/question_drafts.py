@@ -160,20 +160,20 @@ def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[t
     def rank(name: str) -> Digest:
         return sha256_hex(f"{seed}\0{name}".encode("utf-8", "replace"))
 
-    def of(document: str) -> Iterator[Passage]:
-        yield from sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id))
+    def passages_of(document: str) -> Iterator[tuple[str, Passage]]:
+        for passage in sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id)):
+            if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
+                seen.add(passage.digest)
+                yield names[document], passage
 
-    turns = [(names[document], of(document)) for document in sorted(names, key=lambda each: rank(names[each]))]
+    turns = [passages_of(document) for document in sorted(names, key=lambda each: rank(names[each]))]
     while turns:
         for turn in list(turns):
-            name, passages = turn
-            for passage in passages:
-                if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
-                    seen.add(passage.digest)
-                    yield name, passage
-                    break
-            else:
+            found = next(turn, None)
+            if found is None:
                 turns.remove(turn)
+            else:
+                yield found
 
 
 def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog) -> str:

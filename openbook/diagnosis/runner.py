@@ -7,7 +7,7 @@ first all of a block without documents, then each with its passages, so that wha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -96,11 +96,10 @@ class Bench:
 
 
 def run_questions(
-    questions: Iterable[Question],
+    questions: Sequence[Question],
     bench: Bench,
-    log: RunLog,
+    log: RunLog[Observation],
     *,
-    total: int = 0,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> bool:
@@ -112,7 +111,7 @@ def run_questions(
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
-    rest = log.missing(questions, Observation, lambda asked, there: there.question == asked and not there.failure)
+    rest = _unanswered(questions, log)
     streak = FailureStreak(bench.model.identity.name)
     try:
         while block := list(islice(rest, BLOCK)):
@@ -123,11 +122,20 @@ def run_questions(
             for (place, question), alone in zip(block, closed, strict=True):
                 seen = _observe(bench, finder, question, alone, cancelled)
                 streak.add(place, _failures(reply for each in seen.asked for reply in (each.opened, each.oracle)))
-                progress(log.append(seen), total)
+                log.append(seen)
+                progress(place + 1, len(questions))
             block.clear()  # before the next is read
     except Stopped:
         return False
     return True
+
+
+def _unanswered(questions: Iterable[Question], log: RunLog[Observation]) -> Iterator[tuple[int, Question]]:
+    """(place from 0, question) of those that were not asked yet, or on which the model failed."""
+    for place, question in enumerate(questions):
+        there = log.find(question.id)
+        if there is None or there.question != question or there.failure:
+            yield place, question
 
 
 @dataclass(slots=True)

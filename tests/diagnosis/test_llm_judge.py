@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with docume
 def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG) -> Path:
     path = folder / "observations.jsonl"
     path.unlink(missing_ok=True)
-    with open_run_log(path, HEADER) as record:
+    with open_run_log(path, HEADER, Observation) as record:
         for each in observations:
             record.append(each)
     return path
@@ -135,22 +135,18 @@ def test_the_page_escapes(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
-def test_cohens_kappa_of_an_example_by_hand() -> None:
-    # 20 both yes, 5 first yes, 10 second yes, 15 both no: 0.7 agree, 0.5 by chance.
-    pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
-    found = agreement(pairs)
-    assert (found.same.count, found.same.of) == (35, 50)
-    assert found.kappa == pytest.approx(0.4)
-    assert str(found) == "35/50 = 70% [56, 81], kappa 0.40"
-
-
-def test_agreement_of_chance_is_0_and_full_agreement_1() -> None:
-    assert agreement([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]).kappa == pytest.approx(0.0)
-    assert agreement([("a", "a"), ("b", "b"), ("c", "c")]).kappa == pytest.approx(1.0)
-    assert agreement([("a", "b"), ("b", "a")]).kappa == pytest.approx(-1.0)
-    assert agreement([("a", "b")] * 9).kappa == pytest.approx(0.0)
-
-
-def test_where_there_is_nothing_to_tell_apart_there_is_no_kappa() -> None:
-    assert agreement([("a", "a")] * 9).kappa is None
-    assert (agreement([]).kappa, agreement([]).same.share) == (None, None)
+@pytest.mark.parametrize(
+    ("pairs", "kappa"),
+    [
+        # by hand: 20 both yes, 5 first yes, 10 second yes, 15 both no: 0.7 agree, 0.5 by chance
+        ([(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15, 0.4),
+        ([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.0),
+        ([("a", "a"), ("b", "b"), ("c", "c")], 1.0),
+        ([("a", "b"), ("b", "a")], -1.0),
+        ([("a", "b")] * 9, 0.0),
+        ([("a", "a")] * 9, None),  # nothing to tell apart
+        ([], None),
+    ],
+)
+def test_cohens_kappa(pairs: list[tuple[Hashable, Hashable]], kappa: float | None) -> None:
+    assert agreement(pairs).kappa == (None if kappa is None else pytest.approx(kappa))

@@ -184,7 +184,7 @@ def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
     identity = ModelIdentity(name, "", "claimed")
     path = observations_path(folder, identity)
-    with open_run_log(path, HEADER) as record:
+    with open_run_log(path, HEADER, Observation) as record:
         for case in cases:
             record.append(case)
     return path
