@@ -11,7 +11,6 @@ from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import ModelSummary, Outcome
 from openbook.diagnosis.verdicts import Verdict
 from openbook.errors import ConfigError
-from openbook.records import Digest
 
 _SETTINGS = {  # of a header, in words
     "knowledge_base": "knowledge bases",
@@ -75,8 +74,8 @@ class Comparison:
 
 def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
     """Raises ConfigError if no question is the same in both: one with the same words, kind and answers (`words_digest`)."""
-    ones, others = _by_words(first.outcomes), _by_words(second.outcomes)
-    same = [(outcome, others[key]) for key, outcome in ones.items() if key in others]
+    ones, others = ({each.question: each for each in model.outcomes} for model in (first, second))
+    same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
     if not same and first.header.questions != second.header.questions:
         raise ConfigError(
             f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:12]} and "
@@ -95,7 +94,7 @@ def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
         only_second,
         mcnemar(only_first, only_second) if pairs else None,
         tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
-        len(first.outcomes) + len(second.outcomes) - 2 * len(same),
+        len(ones) + len(others) - 2 * len(same),
         len(same) - len(pairs),
         tuple(_notes(first.header, second.header)),
     )
@@ -105,16 +104,6 @@ def compare_with_first(summaries: Sequence[ModelSummary]) -> list[Comparison]:
     """Raises as `compare` does."""
     first, *others = [ModelOutcomes(each.name, each.header, each.outcomes) for each in summaries]
     return [compare(first, each) for each in others]
-
-
-def _by_words(outcomes: Sequence[Outcome]) -> dict[tuple[Digest, int], Outcome]:
-    """The n-th outcome of a question by its digest and n: files may ask the same twice."""
-    seen: Counter[Digest] = Counter()
-    found = {}
-    for outcome in outcomes:
-        found[outcome.question, seen[outcome.question]] = outcome
-        seen[outcome.question] += 1
-    return found
 
 
 def _notes(first: Header, second: Header) -> Iterator[str]:

@@ -216,7 +216,8 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "the question does not tell which one it is about"
     if _telling(answer) <= _telling(question):
         return "the question gives the answer away"
-    if _ASKS_FOR_NUMBER.search(question) and not states_number(answer):
+    number = re.search(r"\d", answer) or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
+    if _ASKS_FOR_NUMBER.search(question) and not number:
         return "the answer is not of the kind that the question asks for"
     return ""
 
@@ -234,11 +235,6 @@ def singles_out(question: str) -> bool:
     nouns = {word.lower().removesuffix("'s").removesuffix("’s") for word in words}
     nouns = {word for word in nouns if not (is_function_word(word) or _NAMING.fullmatch(word))}
     return len(nouns) > 1 and any(word not in _GENERIC and word.removesuffix("s") not in _GENERIC for word in nouns)
-
-
-def states_number(answer: str) -> bool:
-    """Whether there is a number in it, in digits or in words."""
-    return re.search(r"\d", answer) is not None or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
 
 
 def _telling(text: str) -> set[str]:

@@ -149,21 +149,16 @@ def _in_words(value: object) -> str:
 
 def read_observations(path: Path) -> tuple[Header, Iterator[Observation]]:
     """(header, the observations one by one). Half a line at the end is left out. Raises ConfigError, StorageError."""
-    return read_run_log(path, Observation)
-
-
-def read_run_log(path: Path, kind: type[_Record]) -> tuple[Header, Iterator[_Record]]:
-    """As `read_observations`, of other records."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         header = _header(stream.readline(), path)
-    return header, _records(path, kind)
+    return header, _observations(path)
 
 
-def _records(path: Path, kind: type[_Record]) -> Iterator[_Record]:
+def _observations(path: Path) -> Iterator[Observation]:
     with storage_errors(f"read {path}"), path.open("rb") as stream:
-        for place in _places(stream, path, kind)[0].values():
+        for place in _places(stream, path, Observation)[0].values():
             stream.seek(place)
-            yield decode(stream.readline(), kind, str(path), ConfigError)
+            yield decode(stream.readline(), Observation, str(path), ConfigError)
 
 
 def _header(line: bytes, path: Path) -> Header:

@@ -61,22 +61,23 @@ def test_what_can_be_right_or_wrong_is_judged() -> None:
     assert [mode for mode, _ in to_judge(observation(failure="It fell over."))] == ["open_book", "oracle"]
 
 
-def test_a_judge_that_agrees(tmp_path: Path) -> None:
-    found = judged(tmp_path, rules)
-    assert (found.agreed.same.count, found.agreed.same.of, found.agreed.kappa) == (12, 12, 1.0)
-    assert (found.too_mild, found.too_strict, found.disagreements) == (0, 0, ())
-    assert "agrees with the rules on 12/12" in str(found)
-    assert "otherwise" not in opinion_page(tmp_path, found)
-
-
-def test_judges_that_always_say_the_same(tmp_path: Path) -> None:
-    (tmp_path / "mild").mkdir()
-    mild, strict = judged(tmp_path / "mild", lambda p: "Yes, that is right."), judged(tmp_path, lambda p: "No.")
-    assert (mild.agreed.same.count, mild.too_mild, mild.too_strict) == (8, 4, 0)
-    assert (strict.agreed.same.count, strict.too_mild, strict.too_strict) == (4, 0, 8)
-    assert (mild.agreed.kappa, strict.agreed.kappa) == (0.0, 0.0)
-    assert [each.answer for each in mild.disagreements] == ["No idea."] * 4
-    assert opinion_page(tmp_path, mild).count("<tr>") == 5
+@pytest.mark.parametrize(
+    ("judge", "same", "mild", "strict", "kappa"),
+    [
+        (rules, 12, 0, 0, 1.0),
+        (lambda p: "Yes, that is right.", 8, 4, 0, 0.0),
+        (lambda p: "No.", 4, 0, 8, 0.0),
+    ],
+)
+def test_how_far_a_judge_agrees(
+    tmp_path: Path, judge: Callable[[Prompt], str], same: int, mild: int, strict: int, kappa: float
+) -> None:
+    found = judged(tmp_path, judge)
+    assert (found.agreed.same.count, found.agreed.same.of, found.agreed.kappa) == (same, 12, kappa)
+    assert (found.too_mild, found.too_strict, len(found.disagreements)) == (mild, strict, mild + strict)
+    assert f"agrees with the rules on {same}/12" in str(found)
+    assert all(each.answer == "No idea." for each in found.disagreements if not each.right)
+    assert opinion_page(tmp_path, found).count("<tr>") == (mild + strict + 1 if mild + strict else 0)
 
 
 def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:

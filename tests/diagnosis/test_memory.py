@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from openbook.answer import Options
-from openbook.diagnosis import report
+from openbook.diagnosis import report, verdicts
 from openbook.diagnosis.llm_judge import MOST_SHOWN, second_opinion
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
-from openbook.diagnosis.runner import BLOCK, Bench, run_questions
+from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import CONTROLS, Judgement
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
@@ -34,16 +34,15 @@ def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path, embedde
     base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
     add(base, [tmp_path / "harbour.txt"], embedder)
     bench = Bench(FrozenModel(TableEngine(lambda prompt: SILENT)), base, embedder, options=Options(min_similarity=-1.0))
-    asked = [Question(f"q{n}", f"When does ferry {n} leave?", (f"{n % 24:02}:40",)) for n in range(BLOCK + 8)]
+    asked = [Question(f"q{n}", f"When does ferry {n} leave?", (f"{n % 24:02}:40",)) for n in range(8)]
     before, seen = alive(), dict[int, int]()
 
     def progress(done: int, total: int) -> None:
-        if done in (BLOCK, total):
-            seen[done] = alive() - before
+        seen[done] = alive() - before
 
     with open_run_log(tmp_path / "o.jsonl", bench.header("digest"), Observation) as log:
         run_questions(asked, bench, log, progress=progress)
-    assert len(seen) == 2
+    assert len(seen) == 8
     assert max(seen.values()) <= 2
 
 
@@ -74,13 +73,13 @@ def test_of_what_a_judge_says_otherwise_so_many_are_held_and_the_rest_is_counted
 def test_the_report_holds_an_observation_and_its_neighbours(
     tmp_path: Path, observed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, seen, why = alive(), list[int](), report.reason
+    before, seen, why = alive(), list[int](), verdicts.reason
 
     def reason(each: Observation, found: Judgement) -> str:
         if each.question.id == f"q{MANY}":
             seen.append(alive() - before)
         return why(each, found)
 
-    monkeypatch.setattr(report, "reason", reason)
+    monkeypatch.setitem(report._environment().globals, "reason", reason)
     write_results(tmp_path, "Diagnosis", [observed])
     assert seen[0] <= 2 * CONTROLS + 2

@@ -108,10 +108,6 @@ def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) 
     assert len(found["ferry"].asked) == 2
     assert found["world"].asked[0].oracle is None
     assert found["world"].asked[0].closed.prompt_tokens
-    engine = model.engine
-    assert isinstance(engine, TableEngine)
-    without = [not prompt.passages for prompt in engine.asked]
-    assert without == sorted(without, reverse=True)  # first all without documents
 
 
 @pytest.mark.parametrize("reader", [None, READER])
@@ -202,19 +198,20 @@ def test_a_model_that_always_fails_stops_the_run(tmp_path: Path, base: Knowledge
     dead = bench_of(FrozenModel(TableEngine(lambda prompt: FAILS)), base)
     with pytest.raises(EngineError, match="16 questions in a row"):
         run(tmp_path / "o.jsonl", dead, MANY)
-    assert list(read_observations(tmp_path / "o.jsonl")[1]) == []
+    assert set(verdicts(list(read_observations(tmp_path / "o.jsonl")[1])).values()) == {"failed"}
     few = run(tmp_path / "few.jsonl", dead, QUESTIONS[:2])
     assert set(verdicts(few).values()) == {"failed"}
 
 
-def test_an_engine_that_dies_between_the_halves_of_a_block_stops_the_run(tmp_path: Path, base: KnowledgeBase) -> None:
+def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_path: Path, base: KnowledgeBase) -> None:
     engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 40 else echo(question_in(prompt), ""))
     path = tmp_path / "o.jsonl"
     with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
         run(path, bench_of(FrozenModel(engine), base), MANY)
     there = list(read_observations(path)[1])
-    assert 0 < sum(not each.failure for each in there) < 8  # two requests each, after 32 without documents
-    assert sum(bool(each.failure) for each in there) < 16
+    failed = [bool(each.failure) for each in there]
+    assert failed == [False] * failed.count(False) + [True] * 15
+    assert not failed[5]
 
 
 def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
