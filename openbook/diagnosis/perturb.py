@@ -92,24 +92,14 @@ def put(text: str, old: str, new: str) -> str:
 
 
 def accepted_now(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
-    """What says the new value, in the ways that the accepted answers said the old one."""
+    """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
     accepted = [change.new]
     for answer in answers:
         if standing(answer, change.part):
             accepted.append(put(answer, change.part, change.new_part))
         elif change.kind == "name" and answer == change.old.split()[-1]:
             accepted.append(change.new.split()[-1])
-    if other := spelled(change.new_part):
-        accepted += [put(each, change.new_part, other) for each in accepted]
     return tuple(dict.fromkeys(accepted))
-
-
-def spelled(number: str) -> str:
-    """A whole number from 1 to 99 in words, one in words as digits, and an empty text for everything else."""
-    if re.fullmatch(r"[1-9]\d?", number):
-        return _SPELLED[int(number)]
-    word = number.lower().replace(" ", "-")
-    return str(_SPELLED.index(word)) if word in _SPELLED[1:] else ""
 
 
 def _capitalised(text: str) -> str:
@@ -182,7 +172,7 @@ _OTHER: Mapping[str, Callable[[str, Random], str]] = {
     "hour": _other_hour,
     "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
     "digits": _other_digits,
-    "words": lambda old, random: _like(old, _SPELLED[_near(int(spelled(old)), random)]),
+    "words": lambda old, random: _like(old, _SPELLED[_near(_SPELLED.index(old.lower().replace(" ", "-")), random)]),
 }
 
 _WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)

@@ -15,7 +15,6 @@ from openbook.diagnosis.perturb import (
     kind_of,
     names_in,
     put,
-    spelled,
     standing,
     within_another,
 )
@@ -87,7 +86,7 @@ VALUES = st.one_of(
     st.builds(lambda n, unit: f"{n}{unit}", st.integers(0, 10**9), UNITS),
     st.builds(lambda n, unit: f"{n:,}{unit}", st.integers(1000, 10**9), UNITS),
     st.builds(lambda n, unit: f"{n / 100:.2f}{unit}", st.integers(1, 10**7), UNITS),
-    st.integers(1, 99).map(lambda n: f"{spelled(str(n))} weeks"),
+    st.sampled_from(["two", "twelve", "nineteen", "thirty", "fifty-one", "Ninety nine"]).map("{} weeks".format),
     st.sampled_from(["Ailsa Petrie", "Solveig Thorsdatter", "Ostrevik", "Haugmoen"]),
 )
 WORDS = st.lists(st.sampled_from("the ferry leaves pier with salt bread under a blue sky".split()), max_size=6).map(
@@ -137,20 +136,11 @@ def test_a_capital_stays_a_capital() -> None:
 
 def test_the_new_value_is_accepted_in_the_ways_of_the_old_one() -> None:
     change = next(changes("28 days", NAMES, "q"))
-    number = change.new_part
-    assert set(accepted_now(change, ("28 days", "28", "twenty-eight days"))) == {
-        f"{number} days",
-        number,
-        f"{spelled(number)} days",
-        spelled(number),
-    }
+    assert accepted_now(change, ("28 days", "28", "twenty-eight days")) == (change.new, change.new_part)
+    written = next(changes("twenty-eight days", NAMES, "q"))
+    assert accepted_now(written, ("28 days", "twenty-eight days")) == (written.new,)
     person = next(changes("Ailsa Petrie", ["Lila Ortega"], "q"))
     assert accepted_now(person, ("Ailsa Petrie", "Petrie")) == ("Lila Ortega", "Ortega")
-
-
-def test_numbers_and_words_are_two_ways_of_saying_one() -> None:
-    assert all(spelled(spelled(str(number))) == str(number) for number in range(1, 100))
-    assert [spelled(text) for text in ("", "0", "100", "1.5", "many")] == [""] * 5
 
 
 def test_names_are_found_but_not_the_first_word_of_a_sentence() -> None:
