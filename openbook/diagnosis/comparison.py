@@ -72,7 +72,7 @@ class Comparison:
         return found
 
 
-def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
+def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSummary) -> Comparison:
     """Raises ConfigError if no question is the same in both: one with the same words, kind and answers (`words_digest`)."""
     ones, others = ({each.question: each for each in model.outcomes} for model in (first, second))
     same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
@@ -98,12 +98,6 @@ def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
         len(same) - len(pairs),
         tuple(_notes(first.header, second.header)),
     )
-
-
-def compare_with_first(summaries: Sequence[ModelSummary]) -> list[Comparison]:
-    """Raises as `compare` does."""
-    first, *others = [ModelOutcomes(each.name, each.header, each.outcomes) for each in summaries]
-    return [compare(first, each) for each in others]
 
 
 def _notes(first: Header, second: Header) -> Iterator[str]:

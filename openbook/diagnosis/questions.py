@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -211,7 +212,7 @@ def file_content(path: Path) -> bytes:
 
 def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
     """(number from 1, where it is, JSON value) of each line that is not empty. Raises ConfigError."""
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(BytesIO(content), 1):
         if line.strip():
             where = f"{name} line {number}"
             yield number, where, parse_json(line, where, ConfigError)

@@ -22,7 +22,7 @@ from typing import Any
 from openbook import __version__
 from openbook.codec import convert, parse_json
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare_with_first
+from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
 from openbook.diagnosis.run_log import PREFIX, Header, Observation, read_observations
@@ -94,7 +94,7 @@ def write_results(
     Raises ConfigError, StorageError.
     """
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
-    comparisons = compare_with_first(summaries)
+    comparisons = [compare(summaries[0], other) for other in summaries[1:]]
     content = json.dumps(numbers(title, summaries, comparisons, extras), indent=1, ensure_ascii=False) + "\n"
 
     def write_numbers() -> None:

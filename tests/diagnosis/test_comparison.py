@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openbook.diagnosis.comparison import ModelOutcomes, compare, compare_with_first
+from openbook.diagnosis.comparison import ModelOutcomes, compare
 from openbook.diagnosis.report import write_report
 from openbook.diagnosis.results import numbers
 from openbook.diagnosis.run_log import Header, Observation
@@ -106,7 +106,7 @@ def test_questions_on_which_one_failed_are_counted() -> None:
 def test_notes_are_in_the_numbers_and_on_the_page(tmp_path: Path) -> None:
     cases = [observation(n) for n in range(2)]
     summaries = [summarise(header, judge_all(cases)) for header in (HEADER, replace(HEADER, knowledge_base_version=4))]
-    (found,) = compare_with_first(summaries)
+    found = compare(*summaries)
     assert json.loads(json.dumps(numbers("t", summaries, [found])["comparisons"]))[0]["notes"] == list(found.notes)
     write_report(tmp_path / "r.html", "t", [(summaries[0], judge_all(cases))], [replace(found, left_out=1234)])
     page = (tmp_path / "r.html").read_text()
