@@ -14,18 +14,17 @@ from openbook.diagnosis.questions import Question
 from openbook.diagnosis.results import write_results
 from openbook.diagnosis.run_log import Observation, open_run_log
 from openbook.diagnosis.runner import Bench, run_questions
-from openbook.diagnosis.verdicts import CONTROLS, Judgement
+from openbook.diagnosis.verdicts import Judgement
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.testing import HashEmbedder
 from tests.diagnosis.table_engine import HEADER, SILENT, TableEngine, observation
 
-MANY = 3 * CONTROLS
+MANY = 150
 
 
 def alive() -> int:
     """How many observations are in memory."""
-    gc.collect()
     return sum(type(each) is Observation for each in gc.get_objects())
 
 
@@ -35,15 +34,15 @@ def test_a_run_holds_no_observation_that_is_written_down(tmp_path: Path, embedde
     add(base, [tmp_path / "harbour.txt"], embedder)
     bench = Bench(FrozenModel(TableEngine(lambda prompt: SILENT)), base, embedder, options=Options(min_similarity=-1.0))
     asked = [Question(f"q{n}", f"When does ferry {n} leave?", (f"{n % 24:02}:40",)) for n in range(8)]
-    before, seen = alive(), dict[int, int]()
+    before, seen = alive(), list[int]()
 
     def progress(done: int, total: int) -> None:
-        seen[done] = alive() - before
+        if done == total:
+            seen.append(alive() - before)
 
     with open_run_log(tmp_path / "o.jsonl", bench.header("digest"), Observation) as log:
         run_questions(asked, bench, log, progress=progress)
-    assert len(seen) == 8
-    assert max(seen.values()) <= 2
+    assert seen[0] <= 2
 
 
 @pytest.fixture
@@ -76,10 +75,11 @@ def test_the_report_holds_an_observation_and_its_neighbours(
     before, seen, why = alive(), list[int](), verdicts.reason
 
     def reason(each: Observation, found: Judgement) -> str:
-        if each.question.id == f"q{MANY}":
+        if each.question.id == "q30":
             seen.append(alive() - before)
         return why(each, found)
 
     monkeypatch.setitem(report._environment().globals, "reason", reason)
-    write_results(tmp_path, "Diagnosis", [observed])
-    assert seen[0] <= 2 * CONTROLS + 2
+    monkeypatch.setattr(verdicts, "CONTROLS", 8)
+    write_results(tmp_path, "Diagnosis", [observed], limit=50)
+    assert seen[0] <= 2 * 8 + 2
