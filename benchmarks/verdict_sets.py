@@ -43,7 +43,7 @@ def _shuffled(questions: Sequence[Question]) -> Sequence[Question]:
 
 
 def _examples(data: Path, written: Path) -> Set:
-    return Set("examples", list(load_questions(EXAMPLES / "questions.jsonl")), [EXAMPLES / "handbook"])
+    return Set("examples", load_questions(EXAMPLES / "questions.jsonl"), [EXAMPLES / "handbook"])
 
 
 def _squad(data: Path, written: Path) -> Set:

@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,9 @@ from benchmarks.verdict_sets import SETS, Set, sets
 from openbook.answer import Options
 from openbook.config import load_settings
 from openbook.diagnosis.llm_judge import agreement
-from openbook.diagnosis.questions import survey
+from openbook.diagnosis.questions import questions_digest
 from openbook.diagnosis.results import observation_files, observations_path
-from openbook.diagnosis.run_log import open_run_log, read_observations
+from openbook.diagnosis.run_log import Observation, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.scoring import Interval, interval
 from openbook.diagnosis.verdicts import CONTROLS, VERDICTS, Verdict, evidence_of, judge, reason, with_neighbours
@@ -96,9 +95,9 @@ def ask_set(each: Set, name: str, base: KnowledgeBase, embedder: Embedder, optio
     ) as model:
         bench = Bench(model, base, embedder, options=Options()).pinned()
         path = observations_path(options.out / each.name, model.identity)
-        with open_run_log(path, bench.header(survey(each.questions).digest)) as log:
+        with open_run_log(path, bench.header(questions_digest(each.questions)), Observation) as log:
             before = log.done
-            run_questions(islice(each.questions, options.questions), bench, log)
+            run_questions(each.questions[: options.questions], bench, log)
     print(f"{each.name}, {name}: {log.done - before} questions in {time.perf_counter() - started:.0f} s", flush=True)
 
 

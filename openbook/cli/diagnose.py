@@ -7,10 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ from openbook.errors import ConfigError, EngineError, OpenBookError
 if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.diagnosis.probes import ProbeRun
-    from openbook.diagnosis.questions import Question, Survey
+    from openbook.diagnosis.questions import Question
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.runner import Bench
     from openbook.diagnosis.summary import ModelSummary
@@ -86,6 +85,7 @@ def run(
     What was asked is kept: a run that was stopped goes on with the same command.
     """
     from openbook.diagnosis import results
+    from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import Extras
     from openbook.diagnosis.runner import Bench
 
@@ -93,11 +93,12 @@ def run(
         raise ConfigError("--fail-under must be a number from 0 to 1, not nan.")
     context.check_one_place(docs, kb)
     context.check_writable(table)
-    asked = _Questions(questions, _survey(questions), limit)
+    asked = _reviewed(questions)
+    digest = questions_digest(asked)
     current = context.settings(kb=kb)
     base, embedder = context.open_asked(current, docs)
     seen = scope.of(base)
-    folder = out or current.diagnoses_dir / _name(asked, base, seen, current)
+    folder = out or current.diagnoses_dir / _name(questions, digest, base, seen, current)
     files: list[Path] = []
     more: dict[str, Extras] = {}
     for name in dict.fromkeys(models or (current.model,)):
@@ -105,9 +106,9 @@ def run(
         own = replace(current, model=name, kv_disk=0 if probes else current.kv_disk)
         with context.opened_model(own) as model:
             bench = Bench(model, base, embedder, seen, context.answer_options(own)).pinned()
-            files.append(_observe(asked, bench, folder))
+            files.append(_observe(asked[:limit], bench, digest, folder))
             if probes:
-                more[model.identity.name] = Extras(_probe(asked, bench, folder))
+                more[model.identity.name] = Extras(_probe(asked[:limit], bench, digest, folder))
     if judge is not None:
         _judge(replace(current, model=judge), files, more, limit)
 
@@ -125,67 +126,48 @@ def run(
     _check_results(summaries, files, fail_under)
 
 
-@dataclass(frozen=True, slots=True)
-class _Questions:
-    """The first `limit` questions of a file, or all. Raises ConfigError while iterating when the file has changed."""
+def _reviewed(path: Path) -> list[Question]:
+    """The questions of the file. Raises ConfigError, also for drafts; StorageError."""
+    from openbook.diagnosis.questions import load_questions
 
-    path: Path
-    survey: Survey
-    limit: int | None
-
-    @property
-    def total(self) -> int:
-        return min(self.limit or self.survey.questions, self.survey.questions)
-
-    def __iter__(self) -> Iterator[Question]:
-        from openbook.diagnosis.questions import load_questions, unchanged
-
-        return islice(unchanged(load_questions(self.path), self.survey), self.limit)
-
-
-def _survey(questions: Path) -> Survey:
-    """What the file holds. Raises ConfigError, also for drafts; StorageError."""
-    from openbook.diagnosis.questions import load_questions, survey
-
-    found = survey(load_questions(questions))
-    if found.drafts:
+    questions = load_questions(path)
+    drafts = sum(not question.reviewed for question in questions)
+    if drafts:
         raise ConfigError(
-            f"{found.drafts} of the {found.questions} questions are drafts that nobody has reviewed. Review them: "
-            f"openbook questions review {questions}"
+            f"{drafts} of the {len(questions)} questions are drafts that nobody has reviewed. Review them: "
+            f"openbook questions review {path}"
         )
-    return found
+    return questions
 
 
-def _name(asked: _Questions, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
+def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: Settings) -> str:
     """Where the results go by default: another place for other questions, documents or settings."""
     from openbook.records import canonical_json, sha256_hex
 
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
-    of = [asked.survey.digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
-    return f"{asked.path.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
+    of = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
+    return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
 
 
-def _observe(asked: _Questions, bench: Bench, folder: Path) -> Path:
+def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> Path:
     """Put the questions to a model: the file of what was observed."""
     from openbook.diagnosis.results import observations_path
-    from openbook.diagnosis.run_log import open_run_log
+    from openbook.diagnosis.run_log import Observation, open_run_log
     from openbook.diagnosis.runner import run_questions
 
     path = observations_path(folder, bench.model.identity)
-    with display.progress() as show, open_run_log(path, bench.header(asked.survey.digest)) as log:
-        run_questions(asked, bench, log, total=asked.total, progress=partial(show, "diagnose"))
+    with display.progress() as show, open_run_log(path, bench.header(digest), Observation) as log:
+        run_questions(asked, bench, log, progress=partial(show, "diagnose"))
     return path
 
 
-def _probe(asked: _Questions, bench: Bench, folder: Path) -> ProbeRun:
+def _probe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> ProbeRun:
     from openbook.diagnosis.probes import run_probes
     from openbook.diagnosis.results import probes_path
 
     path = probes_path(folder, bench.model.identity)
     with display.progress() as show:
-        return run_probes(
-            asked, bench, asked.survey.digest, path=path, total=asked.total, progress=partial(show, "probe")
-        )
+        return run_probes(asked, bench, digest, path=path, progress=partial(show, "probe"))
 
 
 def _judge(current: Settings, files: Sequence[Path], more: dict[str, Extras], limit: int | None) -> None:
@@ -281,31 +263,30 @@ def probe(
     same with all options of a diagnosis, and goes on where it was stopped.
     """  # noqa: D301  click keeps the lines after this control character as they are
     from openbook.diagnosis.probes import PROBES, run_probes, to_json
+    from openbook.diagnosis.questions import questions_digest
     from openbook.diagnosis.report import write_probes_page
     from openbook.diagnosis.runner import Bench
 
     context.check_one_place(docs, kb)
-    survey = _survey(questions)
-    asked = list(_Questions(questions, survey, limit))  # now: the file may be another one when the last has its turn
+    asked = _reviewed(questions)
     context.check_writable(report)
     # What is computed of altered passages must not outlive the run: no purge of a document would find it.
     current = context.settings(kb=kb, kv_disk=0, model=model)
     base, embedder = context.open_asked(current, docs)
     with context.opened_model(current) as opened, display.progress() as show, _until_interrupted() as interrupted:
         probed = run_probes(
-            asked,
+            asked[:limit],
             Bench(opened, base, embedder, options=context.answer_options(current)),
-            survey.digest,
+            questions_digest(asked),
             probes or PROBES,
-            total=len(asked),
             progress=partial(show, "probe"),
             cancelled=interrupted,
         )
     display.show(as_json, to_json(probed), display.print_probes, probed)
     if report is not None:  # last: should the disk refuse it, what was found has been shown
         write_probes_page(report, f"Probes with {questions.name}", probed)
-    if survey.questions > limit:
-        display.note(f"The first {limit} of {survey.questions:,} questions were taken; more with --limit.")
+    if len(asked) > limit:
+        display.note(f"The first {limit} of {len(asked):,} questions were taken; more with --limit.")
     if probed.stopped:
         display.note("Interrupted: what was measured until then is above.")
         raise click.exceptions.Exit(INTERRUPTED)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from openbook.diagnosis.runner import DEPTH
-from openbook.diagnosis.summary import MISSES, ModelSummary, Share, share
-from openbook.diagnosis.verdicts import Verdict
+from openbook.diagnosis.summary import MISSES, ModelSummary, Share
 
 FEW = 10  # misses, or questions; of fewer, numbers are a hint and no more
 
@@ -35,14 +34,15 @@ def advice(summary: ModelSummary) -> tuple[Finding, ...]:
             ),
         )
     findings = [_headline(summary)]
-    misses = {verdict: group.verdicts[verdict].count for verdict in MISSES}
+    misses: dict[str, int] = {verdict: group.verdicts[verdict].count for verdict in MISSES}
     misses["not_in_the_knowledge_base"] = summary.abstained.of - summary.abstained.count
     total = sum(misses.values())
     if not total:
         findings.append(Finding("There are no misses: every answer was right, or rightly said that there is none."))
     for verdict, count in sorted(misses.items(), key=lambda each: -each[1]):
         if count:
-            findings.append(_cause(summary, verdict, share(count, total)))
+            cause = _missed(summary, count) if verdict == "retriever_miss" else _CAUSES[verdict]
+            findings.append(Finding(f"{count / total:.0%} of the misses ({count} of {total}) {cause.what}", cause.do))
     findings += _notes(summary, total)
     return tuple(findings)
 
@@ -66,35 +66,28 @@ def _percent(found: Share) -> str:
     return "no data" if found.share is None else f"{found.share:.0%} of {found.of}"
 
 
-def _cause(summary: ModelSummary, verdict: Verdict, of_misses: Share) -> Finding:
-    part = f"{of_misses.share:.0%} of the misses ({of_misses.count} of {of_misses.of})"
-    match verdict:
-        case "retriever_miss":
-            return _missed(summary, part, of_misses.count)
-        case "distracted":
-            return Finding(
-                f"{part} are distractions: the passage was given to the reader, and among others it did not answer from it.",
-                "Fewer passages, a reranker or --strategy each are likely to help, and so is a reader trained beside wrong passages.",
-            )
-        case "reader_gap":
-            return Finding(
-                f"{part} are reader gaps: with the right passage alone, the model does not give the answer.",
-                "Only a better reader helps: a larger model, or training on reading (openbook train). Training on the facts is not likely to, "
-                "and neither are more documents.",
-            )
-        case "harmed_by_retrieval":
-            return Finding(
-                f"{part} are harmed by retrieval: right alone, wrong with documents.",
-                "Look whether the documents contradict the accepted answers, and ask what needs no documents with --closed-book.",
-            )
-        case _:
-            return Finding(
-                f"{part} are inventions: no passage holds the answer, and the model gave one all the same.",
-                "A reader trained to abstain, or ask --quote, is likely to help. Where the answer should be there, add the document.",
-            )
+_CAUSES = {
+    "distracted": Finding(
+        "are distractions: the passage was given to the reader, and among others it did not answer from it.",
+        "Fewer passages, a reranker or --strategy each are likely to help, and so is a reader trained beside wrong passages.",
+    ),
+    "reader_gap": Finding(
+        "are reader gaps: with the right passage alone, the model does not give the answer.",
+        "Only a better reader helps: a larger model, or training on reading (openbook train). Training on the facts is not likely to, "
+        "and neither are more documents.",
+    ),
+    "harmed_by_retrieval": Finding(
+        "are harmed by retrieval: right alone, wrong with documents.",
+        "Look whether the documents contradict the accepted answers, and ask what needs no documents with --closed-book.",
+    ),
+    "not_in_the_knowledge_base": Finding(
+        "are inventions: no passage holds the answer, and the model gave one all the same.",
+        "A reader trained to abstain, or ask --quote, is likely to help. Where the answer should be there, add the document.",
+    ),
+}
 
 
-def _missed(summary: ModelSummary, part: str, misses: int) -> Finding:
+def _missed(summary: ModelSummary, misses: int) -> Finding:
     """Where the passages stand that the reader was not given, and what helps against most of that."""
     header, cut_off = summary.header, summary.misses_cut_off
     given, depth = header.passages, max(DEPTH, header.passages)
@@ -109,7 +102,7 @@ def _missed(summary: ModelSummary, part: str, misses: int) -> Finding:
         f"in {nowhere} it is not among the first {depth}" if nowhere else "",
     ]
     what = (
-        f"{part} are retriever misses: the passage is there and the model answers from it, but it was not given to the reader. "
+        "are retriever misses: the passage is there and the model answers from it, but it was not given to the reader. "
         f"Of these {misses}, {'; '.join(filter(None, where))}."
     )
     if deeper >= max(cut_off, nowhere):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from openbook.diagnosis.run_log import Header
+from openbook.diagnosis.run_log import Header, differences
 from openbook.diagnosis.scoring import mcnemar
 from openbook.diagnosis.summary import ModelSummary, Outcome
 from openbook.diagnosis.verdicts import Verdict
 from openbook.errors import ConfigError
-from openbook.records import Digest, EmbedderIdentity
 
-_SHOWN = 12  # characters of a digest in a sentence
 _SETTINGS = {  # of a header, in words
     "knowledge_base": "knowledge bases",
     "knowledge_base_version": "versions of the knowledge base",
@@ -74,19 +72,14 @@ class Comparison:
         return found
 
 
-def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
-    """Raises ConfigError if the two were asked other questions, and none of them is the same in both.
-
-    If the digests of all questions are equal, an id names a question; otherwise the digest of its words does (`words_digest`).
-    """
-    by_id = first.header.questions == second.header.questions
-    ones, others = (_by_id(each) if by_id else _by_words(each.outcomes) for each in (first, second))
-    same = [(outcome, others[key]) for key, outcome in ones.items() if key in others]
-    if not same and not by_id:
+def compare(first: ModelOutcomes | ModelSummary, second: ModelOutcomes | ModelSummary) -> Comparison:
+    """Raises ConfigError if no question is the same in both: one with the same words, kind and answers (`words_digest`)."""
+    ones, others = ({each.question: each for each in model.outcomes} for model in (first, second))
+    same = [(outcome, others[words]) for words, outcome in ones.items() if words in others]
+    if not same and first.header.questions != second.header.questions:
         raise ConfigError(
-            f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:_SHOWN]} and "
-            f"{second.header.questions[:_SHOWN]}), and none of them is the same in both. Compare diagnoses of the same "
-            "questions. If a diagnosis.json comes from an older OpenBook, run openbook diagnose again; it asks no model again."
+            f"{first.name} and {second.name} were asked other questions (digests {first.header.questions[:12]} and "
+            f"{second.header.questions[:12]}), and none of them is the same in both. Compare diagnoses of the same questions."
         )
     pairs = [(a, b) for a, b in same if "failed" not in (a.verdict, b.verdict)]
     only_first = sum(a.right and not b.right for a, b in pairs)
@@ -101,51 +94,16 @@ def compare(first: ModelOutcomes, second: ModelOutcomes) -> Comparison:
         only_second,
         mcnemar(only_first, only_second) if pairs else None,
         tuple((a, b, n) for (a, b), n in sorted(moved.items(), key=lambda each: (-each[1], each[0]))),
-        len(first.outcomes) + len(second.outcomes) - 2 * len(same),
+        len(ones) + len(others) - 2 * len(same),
         len(same) - len(pairs),
         tuple(_notes(first.header, second.header)),
     )
 
 
-def compare_with_first(summaries: Sequence[ModelSummary]) -> list[Comparison]:
-    """Raises as `compare` does."""
-    first, *others = [ModelOutcomes(each.name, each.header, each.outcomes) for each in summaries]
-    return [compare(first, each) for each in others]
-
-
-def _by_id(model: ModelOutcomes) -> Mapping[object, Outcome]:
-    return {outcome.id: outcome for outcome in model.outcomes}
-
-
-def _by_words(outcomes: Sequence[Outcome]) -> Mapping[object, Outcome]:
-    """The n-th outcome of a question by its digest and n: files may ask the same twice."""
-    seen: Counter[Digest] = Counter()
-    found: dict[object, Outcome] = {}
-    for outcome in outcomes:
-        if outcome.question:
-            found[outcome.question, seen[outcome.question]] = outcome
-            seen[outcome.question] += 1
-    return found
-
-
 def _notes(first: Header, second: Header) -> Iterator[str]:
     """A sentence for each difference."""
-    if first.questions != second.questions:
-        both = f"{first.questions[:_SHOWN]} and {second.questions[:_SHOWN]}"
-        yield f"The files of questions differ (digests {both}); compared is what both ask."
-    for field, name in _SETTINGS.items():
-        one, other = getattr(first, field), getattr(second, field)
-        if one != other:
-            yield f"The {name} differ: {_in_words(one)} and {_in_words(other)}."
-
-
-def _in_words(value: object) -> str:
-    match value:
-        case EmbedderIdentity():
-            return f"{value.name} ({value.digest[:_SHOWN]}, {value.dimensions} dimensions)"
-        case tuple():
-            return ", ".join(map(repr, value)) or "none"
-        case str():
-            return value or "none"
-        case _:
-            return str(value)
+    for field, one, other in differences(first, second):
+        if field == "questions":
+            yield f"The files of questions differ (digests {one[:12]} and {other[:12]}); compared is what both ask."
+        elif field in _SETTINGS:
+            yield f"The {_SETTINGS[field]} differ: {one} and {other}."

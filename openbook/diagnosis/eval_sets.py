@@ -15,7 +15,7 @@ from pathlib import Path
 
 from openbook.answer_text import says_nothing_found, tidy
 from openbook.codec import convert
-from openbook.diagnosis.questions import json_lines, texts
+from openbook.diagnosis.questions import file_content, json_lines, texts
 from openbook.diagnosis.scoring import exact_match, holds_answer, token_f1
 from openbook.errors import ConfigError
 from openbook.inference import FrozenModel
@@ -70,7 +70,7 @@ class _Passage:
 def load_eval_set(path: Path) -> list[EvalQuestion]:
     """Raises ConfigError with the number of a line that is wrong, StorageError."""
     found: list[EvalQuestion] = []
-    for _, where, value in json_lines(path):
+    for _, where, value in json_lines(file_content(path), path.name):
         if isinstance(value, dict) and "passage" in value:
             passage = convert(value, _Passage, where, ConfigError)
             found += [each.of(passage.title, passage.passage) for each in passage.questions]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from openbook.diagnosis.eval_sets import EvalQuestion, ask_eval_set, load_eval_set
-from openbook.diagnosis.scoring import holds_answer
 from openbook.errors import InvalidModelFile
 from openbook.inference import FrozenModel
 from openbook.models import ModelReference
@@ -26,6 +26,8 @@ MARGIN = 0.02
 RESAMPLES = 4000
 DATA = Path(__file__).parent.parent / "models" / "data"
 READING, KNOWN = DATA / "gate-reading.jsonl.gz", DATA / "gate-known.jsonl"
+
+Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,53 +63,34 @@ def load_sets(reading: Path | None = None, known: Path | None = None) -> Sets:
     return Sets(load_eval_set(reading or READING), load_eval_set(known or KNOWN))
 
 
-def compare(
-    candidate: FrozenModel,
-    holder: FrozenModel,
-    sets: Sets,
-    *,
-    margin: float = MARGIN,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Check]:
-    total = 2 * (len(sets.reading) + len(sets.known))
-    done = 0
-
-    def scores(model: FrozenModel, questions: Sequence[EvalQuestion], *, known: bool) -> list[float]:
-        nonlocal done
-        begun = done
-        found = ask_eval_set(model, questions, progress=lambda at, _: progress(begun + at, total))
-        done += len(questions)
-        # A long answer that holds the fact is right from memory; reading is scored by F1, abstentions included.
-        return [holds_answer(each.answer, each.asked.answers) if known else each.f1 for each in found]
-
-    checks = []
-    for name, questions, known in (("reading", sets.reading, False), ("known facts", sets.known, True)):
-        new, old = scores(candidate, questions, known=known), scores(holder, questions, known=known)
-        checks.append(non_inferior(name, new, old, margin))
-    return checks
+def compare(candidate: FrozenModel, holder: FrozenModel, sets: Sets, progress: Progress) -> list[Check]:
+    """Reading is scored by F1, abstentions included. From memory, a long answer that holds the fact is right."""
+    counted = _counted(progress, 2 * (len(sets.reading) + len(sets.known)))
+    reading = [[each.f1 for each in ask_eval_set(m, sets.reading, progress=counted)] for m in (candidate, holder)]
+    known = [[each.holds for each in ask_eval_set(m, sets.known, progress=counted)] for m in (candidate, holder)]
+    return [non_inferior("reading", *reading), non_inferior("known facts", *known)]
 
 
-def flips(
-    one: FrozenModel,
-    other: FrozenModel,
-    questions: Sequence[EvalQuestion],
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
+def flips(one: FrozenModel, other: FrozenModel, questions: Sequence[EvalQuestion], progress: Progress) -> int:
     """On how many questions the greedy answers differ."""
-    total = 2 * len(questions)
-    first = ask_eval_set(one, questions, progress=lambda at, _: progress(at, total))
-    second = ask_eval_set(other, questions, progress=lambda at, _: progress(len(questions) + at, total))
+    counted = _counted(progress, 2 * len(questions))
+    first, second = (ask_eval_set(model, questions, progress=counted) for model in (one, other))
     return sum(a.answer != b.answer for a, b in zip(first, second, strict=True))
 
 
-def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float], margin: float, seed: int = 0) -> Check:
+def _counted(progress: Progress, total: int) -> Progress:
+    """For several rounds of questions whose progress is shown as one."""
+    done = count(1)
+    return lambda _done, _total: progress(next(done), total)
+
+
+def non_inferior(name: str, candidate: Sequence[float], holder: Sequence[float]) -> Check:
     """Scores of both on the same questions, in the same order."""
     difference = np.asarray(candidate, dtype=float) - np.asarray(holder, dtype=float)
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(0)
     means = [difference[chance.integers(0, len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
     low = float(np.quantile(means, 0.05))
-    return Check(name, low > -margin, float(np.mean(candidate)), float(np.mean(holder)), low, len(difference))
+    return Check(name, low > -MARGIN, float(np.mean(candidate)), float(np.mean(holder)), low, len(difference))
 
 
 def target_checks(reference: ModelReference) -> list[Check]:

@@ -1,7 +1,4 @@
-"""Questions from files: OpenBook's own, SQuAD (1.1 and 2.0), and records as RAGAS has them.
-
-JSON Lines are read a line at a time; a file that is one JSON document is read whole.
-"""
+"""Questions from files: OpenBook's own, SQuAD (1.1 and 2.0), and records as RAGAS has them."""
 
 from __future__ import annotations
 
@@ -15,21 +12,10 @@ import msgspec
 
 from openbook.codec import parse_json
 from openbook.diagnosis.gold_passages import SHORTEST_QUOTE_CHARS, places_of, sentence_at
-from openbook.diagnosis.questions import (
-    MAX_LINE_BYTES,
-    Gold,
-    Question,
-    checked,
-    json_lines,
-    open_questions,
-    question_of,
-    texts,
-)
+from openbook.diagnosis.questions import Gold, Question, checked, file_content, json_lines, question_of, texts
 from openbook.diagnosis.scoring import holds_any
-from openbook.errors import ConfigError, did_you_mean
+from openbook.errors import ConfigError
 
-FORMATS = ("openbook", "squad", "ragas")
-MAX_DOCUMENT_BYTES = 1 << 29  # of a file that is one JSON document
 _RAGAS_KEYS = frozenset({"user_input", "reference", "ground_truth", "ground_truths"})
 _Record = TypeVar("_Record")
 
@@ -69,38 +55,25 @@ class _Ragas:
     reference_contexts: tuple[str, ...] | str | None = None
 
 
-def questions_in(path: Path, file_format: str = "") -> Iterator[tuple[str, Question]]:
+def questions_in(path: Path) -> Iterator[tuple[str, Question]]:
     """(where it stands, the question), in order. Raises ConfigError, StorageError."""
-    if file_format and file_format not in FORMATS:
-        raise ConfigError(
-            f"The format must be one of {', '.join(FORMATS)}, not {file_format!r}.{did_you_mean(file_format, FORMATS)}"
-        )
     for number, where, value in _records(path):
-        match file_format or _format_of(value):
-            case "squad":
-                yield where, _squad(value, where)
-            case "ragas":
-                yield where, _ragas(value, where, f"line-{number}")
-            case _:
-                yield where, question_of(value, where, f"line-{number}")
-
-
-def _format_of(value: object) -> str:
-    if isinstance(value, Mapping) and "context" in value:
-        return "squad"
-    return "ragas" if isinstance(value, Mapping) and _RAGAS_KEYS & value.keys() else "openbook"
+        keys = value.keys() if isinstance(value, Mapping) else frozenset()
+        if "context" in keys:
+            yield where, _squad(value, where)
+        elif _RAGAS_KEYS & keys:
+            yield where, _ragas(value, where, f"line-{number}")
+        else:
+            yield where, question_of(value, where, f"line-{number}")
 
 
 def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
     """(number, where, JSON value) of each line, or of each record in one JSON document."""
-    if not _is_one_document(path):
-        yield from json_lines(path)
+    content = file_content(path)
+    if not _is_one_document(content):
+        yield from json_lines(content, path.name)
         return
-    with open_questions(path) as stream:
-        content = stream.read(MAX_DOCUMENT_BYTES + 1)
-    if len(content) > MAX_DOCUMENT_BYTES:
-        raise ConfigError(f"{path.name} has more than {MAX_DOCUMENT_BYTES:,} bytes. Write it as JSON Lines.")
-    document = parse_json(content.removeprefix(b"\xef\xbb\xbf"), path.name, ConfigError)
+    document = parse_json(content, path.name, ConfigError)
     if isinstance(document, Mapping) and "data" in document:
         document = _squad_records(document["data"], path.name)
     if not isinstance(document, list):
@@ -109,12 +82,10 @@ def _records(path: Path) -> Iterator[tuple[int, str, Any]]:
         yield number, f"{path.name} record {number}", value
 
 
-def _is_one_document(path: Path) -> bool:
+def _is_one_document(content: bytes) -> bool:
     """Whether the file is no JSON Lines: its first line is no JSON object, or one with `data` in it."""
-    with open_questions(path) as stream:
-        line = next((line for line in iter(lambda: stream.readline(MAX_LINE_BYTES), b"") if line.strip()), b"")
     try:
-        first = json.loads(line.removeprefix(b"\xef\xbb\xbf") or "{}")
+        first = json.loads(content.lstrip().partition(b"\n")[0] or "{}")
     except (ValueError, RecursionError):
         return True
     return not isinstance(first, Mapping) or "data" in first
@@ -161,24 +132,22 @@ def _squad(value: object, where: str) -> Question:
 
 
 def _ragas(value: object, where: str, fallback_id: str) -> Question:
+    """In the contexts that the reference rests on, the sentence with the words of an answer is the quote to look for.
+
+    Without one it is the whole of a context that holds an answer in other words, or of the first.
+    """
     found = _foreign(value, _Ragas, where)
     answers = texts((*texts(found.reference), *texts(found.ground_truth), *texts(found.ground_truths)))
     if not answers:
         raise ConfigError(f"{where} is no valid question: it has no reference answer (reference, ground_truth).")
+    contexts = texts(found.reference_contexts)
+    stands = [(c, span) for c in contexts for answer in answers for span in places_of(answer, c)]
+    if stands:
+        context, (start, end) = stands[0]
+        quote = sentence_at(context, start, end - start)
+    else:
+        holding = [context for context in contexts if holds_any(context, answers)]
+        quote = next(iter([*holding, *contexts]), "")
+    gold = Gold(quote=quote) if quote.strip() else None
     id_ = fallback_id if found.id is None else str(found.id)
-    gold = _quoted_context(texts(found.reference_contexts), answers)
     return checked(Question(id_, found.user_input or found.question or "", answers, gold=gold), where)
-
-
-def _quoted_context(contexts: tuple[str, ...], answers: tuple[str, ...]) -> Gold | None:
-    """In the contexts that the reference rests on, the sentence with the words of an answer in it.
-
-    Without one, the whole of a context that holds an answer in other words, or of the first.
-    """
-    for context in contexts:
-        for answer in answers:
-            for start, end in places_of(answer, context):
-                return Gold(quote=sentence_at(context, start, end - start))
-    holding = (context for context in contexts if holds_any(context, answers))
-    whole = next(holding, contexts[0] if contexts else "")
-    return Gold(quote=whole) if whole.strip() else None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Mode, Observation, open_run_log, read_observations, read_run_log
+from openbook.diagnosis.run_log import Mode, Observation, open_run_log, read_observations
 from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, Share, share
 from openbook.errors import ContextOverflow, EngineError
@@ -44,14 +44,12 @@ class Agreement:
 
 def agreement(pairs: Iterable[tuple[Hashable, Hashable]]) -> Agreement:
     """Of two judges of the same things; a pair is what each of them said of one thing. Source of kappa: Cohen (1960)."""
-    counts, one, other = Counter(pairs), Counter[Hashable](), Counter[Hashable]()
-    for (a, b), n in counts.items():
-        one[a] += n
-        other[b] += n
-    same = share(sum(n for (a, b), n in counts.items() if a == b), counts.total())
+    said = list(pairs)
+    same = share(sum(a == b for a, b in said), len(said))
     if same.share is None:
         return Agreement(same, None)
-    by_chance = sum(one[said] * other[said] for said in one) / counts.total() ** 2
+    one, other = Counter(a for a, _ in said), Counter(b for _, b in said)
+    by_chance = sum(one[verdict] * other[verdict] for verdict in one) / len(said) ** 2
     return Agreement(same, None if by_chance == 1.0 else (same.share - by_chance) / (1.0 - by_chance))
 
 
@@ -132,32 +130,33 @@ def second_opinion(
         decoding=DECODING,
         context_tokens=judge.context_tokens,
     )
-    with open_run_log(path, header) as log:
-        for _, observation in log.missing(islice(observations, limit), Opinions, _stands):
-            question, answers = observation.question, dict.fromkeys(answer for _, answer in to_judge(observation))
-            try:
-                says = {answer: ask(judge, question, answer) for answer in answers}
-            except EngineError as error:
-                raise EngineError(
-                    f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "
-                    "What it said before is kept. When that is put right, run the same command to go on."
-                ) from error
-            progress(log.append(Opinions(question.id, says)), limit or 0)
-
-    counts = Counter[tuple[bool, Says]]()  # (right by the rules, what the judge says)
+    pairs: list[tuple[bool, Says]] = []  # (right by the rules, what the judge says)
     differ: list[Disagreement] = []
-    both = zip(read_observations(observed)[1], read_run_log(path, Opinions)[1], strict=False)
-    for observation, there in islice(both, limit):
-        for mode, answer in to_judge(observation):
-            right, said = is_right(answer, observation.question), there.says[answer]
-            counts[right, said] += 1
-            if said == ("no" if right else "yes") and len(differ) < MOST_SHOWN:
-                differ.append(Disagreement(observation.question, mode, answer, right))
-    unclear = counts.pop((True, "unclear"), 0) + counts.pop((False, "unclear"), 0)
-    agreed = agreement((right, said == "yes") for right, said in counts.elements())
-    return SecondOpinion(judge.identity.name, agreed, counts[False, "yes"], counts[True, "no"], unclear, tuple(differ))
+    with open_run_log(path, header, Opinions) as log:
+        for done, observation in enumerate(islice(observations, limit), 1):
+            question, answers = observation.question, to_judge(observation)
+            there = log.find(question.id)
+            if there is None or set(there.says) != {answer for _, answer in answers}:
+                there = _opinions(judge, question, [answer for _, answer in answers])
+                log.append(there)
+                progress(done, limit or 0)
+            for mode, answer in answers:
+                right, said = is_right(answer, question), there.says[answer]
+                pairs.append((right, said))
+                if said == ("no" if right else "yes") and len(differ) < MOST_SHOWN:
+                    differ.append(Disagreement(question, mode, answer, right))
+    agreed = agreement((right, said == "yes") for right, said in pairs if said != "unclear")
+    too_mild, too_strict = pairs.count((False, "yes")), pairs.count((True, "no"))
+    unclear = len(pairs) - agreed.same.of
+    return SecondOpinion(judge.identity.name, agreed, too_mild, too_strict, unclear, tuple(differ))
 
 
-def _stands(observation: Observation, there: Opinions) -> bool:
-    answers = {answer for _, answer in to_judge(observation)}
-    return (there.question, set(there.says)) == (observation.question.id, answers)
+def _opinions(judge: FrozenModel, question: Question, answers: Iterable[str]) -> Opinions:
+    """Raises EngineError."""
+    try:
+        return Opinions(question.id, {answer: ask(judge, question, answer) for answer in dict.fromkeys(answers)})
+    except EngineError as error:
+        raise EngineError(
+            f"The judge {judge.identity.name} failed on an answer to {question.id!r}: {error} "
+            "What it said before is kept. When that is put right, run the same command to go on."
+        ) from error

@@ -1,16 +1,15 @@
 """Values in texts (dates, times, numbers, names) and other values of the same kind to put in their place.
 
-A new value is a function of the old one, a key and the names that stand in other texts; nothing is left to chance. It stays
-valid: a date is one of the calendar and keeps its weekday, a time is one of the day, a number keeps its digits, its
-separators and its round end.
+A new value is a function of the old one, a key and the names that stand in other texts; nothing is left to chance. It is
+written like the old one and stays valid: a date is one of the calendar, a time is one of the day, a number keeps its digits,
+its separators and its round end.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from itertools import groupby
 from random import Random
 from typing import Literal, TypeAlias
@@ -19,7 +18,6 @@ from openbook.knowledge.values import MONTHS, SMALL_NUMBERS, TENS, WEEKDAYS
 from openbook.knowledge.words import is_function_word
 
 Kind: TypeAlias = Literal["date", "time", "number", "name"]
-_Vary: TypeAlias = Callable[[re.Match[str], Random], str | None]  # another value in the form of the one that was found
 
 MOST_TRIED = 24  # other values for one
 _MOST_NAMES = 500  # looked at in other texts
@@ -47,10 +45,10 @@ def changes(value: str, names: Sequence[str], key: str) -> Iterator[Change]:
     """
     random = Random(f"{key}\0{value}")  # noqa: S311  no secret
     if recognised := _recognise(value):
-        kind, found, vary = recognised
-        for part in dict.fromkeys(vary(found, random) for _ in range(MOST_TRIED)):
-            new = value[: found.start()] + (part or "") + value[found.end() :]
-            if part and new.casefold() != value.casefold() and kind_of(new) == kind:
+        kind, found = recognised
+        for part in dict.fromkeys(_varied(found, random) for _ in range(MOST_TRIED)):
+            new = value[: found.start()] + part + value[found.end() :]
+            if new.casefold() != value.casefold() and kind_of(new) == kind:
                 yield Change(kind, value, new, found.group(), part)
     elif is_name(value):
         like = [name for name in names if (" " in name) == (" " in value) and name.casefold() != value.casefold()]
@@ -66,11 +64,10 @@ def kind_of(value: str) -> Kind | None:
     return recognised[0] if recognised else "name" if is_name(value) else None
 
 
-def _recognise(value: str) -> tuple[Kind, re.Match[str], _Vary] | None:
-    for kind, pattern, vary in _PATTERNS:
+def _recognise(value: str) -> tuple[Kind, re.Match[str]] | None:
+    for kind, pattern in _PATTERNS:
         if found := pattern.search(value):
-            impossible = vary is _other_date and _date_of(found) is None  # the 31st of April
-            return None if impossible else (kind, found, vary)
+            return kind, found
     return None
 
 
@@ -83,7 +80,7 @@ def standing(text: str, value: str) -> list[tuple[int, int]]:
 
 def within_another(text: str, span: tuple[int, int]) -> bool:
     """Whether a number is part of a date or a time, which would not stay one."""
-    spans = [found.span() for kind, p, _ in _PATTERNS if kind != "number" for found in p.finditer(text)]
+    spans = [found.span() for kind, p in _PATTERNS if kind != "number" for found in p.finditer(text)]
     return any(start <= span[0] and span[1] <= end and (start, end) != span for start, end in spans)
 
 
@@ -95,24 +92,14 @@ def put(text: str, old: str, new: str) -> str:
 
 
 def accepted_now(change: Change, answers: Iterable[str]) -> tuple[str, ...]:
-    """What says the new value, in the ways that the accepted answers said the old one."""
+    """What says the new value, in the ways that the accepted answers said the old one. Equal values are right anyway."""
     accepted = [change.new]
     for answer in answers:
         if standing(answer, change.part):
             accepted.append(put(answer, change.part, change.new_part))
         elif change.kind == "name" and answer == change.old.split()[-1]:
             accepted.append(change.new.split()[-1])
-    if other := spelled(change.new_part):
-        accepted += [put(each, change.new_part, other) for each in accepted]
     return tuple(dict.fromkeys(accepted))
-
-
-def spelled(number: str) -> str:
-    """A whole number from 1 to 99 in words, one in words as digits, and an empty text for everything else."""
-    if re.fullmatch(r"[1-9]\d?", number):
-        return _SPELLED[int(number)]
-    word = number.lower().replace(" ", "-")
-    return str(_SPELLED.index(word)) if word in _SPELLED[1:] else ""
 
 
 def _capitalised(text: str) -> str:
@@ -122,65 +109,44 @@ def _capitalised(text: str) -> str:
 # --- other values -----------------------------------------------------------------------------------------------------
 
 
-def _date_of(found: re.Match[str]) -> date | None:
-    """Without a year, that of a leap year; without a day, the first."""
-    has = found.groupdict()
-    month = int(has.get("number") or 0) or 1 + [m[:3] for m in MONTHS].index(has["month"][:3].lower())
-    try:
-        return date(int(has.get("year") or 2004), month, int(has.get("day") or 1))
-    except ValueError:
-        return None
+def _varied(found: re.Match[str], random: Random) -> str:
+    """What was found, with another value in place of each of its groups."""
+    groups = {name: old for name, old in found.groupdict().items() if old}
+    new = {name: _OTHER[name](old, random) for name, old in groups.items() if name != "suffix"}
+    if "suffix" in groups:
+        new["suffix"] = _suffix(int(re.sub(r"\D", "", new.get("day") or new["digits"])))
+    text, offset = found.group(), found.start()
+    for name in sorted(new, key=found.start, reverse=True):
+        text = text[: found.start(name) - offset] + new[name] + text[found.end(name) - offset :]
+    return text
 
 
-def _other_date(found: re.Match[str], random: Random) -> str | None:
-    """A date whole weeks before or after; of a month, another month."""
-    at, has = _date_of(found), found.groupdict()
-    if at is None:
-        return None
-    if not has.get("day"):
-        other = at.replace(month=random.randint(1, 12))
-    else:
-        other = at + timedelta(weeks=random.choice((-1, 1)) * random.randint(2, 41))
-    if not has.get("year") and other.year != at.year:
-        return None
-    new = {"year": f"{other.year:04d}", "suffix": _suffix(other.day), "day": str(other.day)}
-    if has.get("month"):
-        month = MONTHS[other.month - 1].capitalize()
-        whole = has["month"].lower() in MONTHS
-        new["month"] = month if whole else month[:3] + "." * has["month"].endswith(".")
-    else:
-        new |= {"number": str(other.month).zfill(len(has["number"])), "day": new["day"].zfill(len(has["day"]))}
-    return _filled(found, new)
+def _other_day(old: str, random: Random) -> str:
+    """One that every month has."""
+    return str(random.randint(2, 9) if len(old) == 1 else random.randint(10, 28))
 
 
-def _other_year(found: re.Match[str], random: Random) -> str | None:
-    year = int(found.group()) + random.choice((-1, 1)) * random.randint(1, 30)
-    return str(year) if 1500 <= year <= 2099 else None
+def _other_month(old: str, random: Random) -> str:
+    new = random.choice(MONTHS)
+    if old.lower() not in MONTHS:  # in short
+        new = new[:3] + "." * old.endswith(".")
+    return _like(old, new)
 
 
-def _other_time(found: re.Match[str], random: Random) -> str:
-    """With as many digits, in the same half of the day, at full five minutes."""
-    old = found["hour"]
+def _other_hour(old: str, random: Random) -> str:
+    """In the same half of the day."""
     first, last = next(each for each in ((0, 0), (1, 9), (10, 12), (13, 23)) if int(old) <= each[1])
-    hour = str(random.randint(first, last)).zfill(len(old))
-    return _filled(found, {"hour": hour, "minute": f"{5 * random.randrange(12):02d}"})
+    return str(random.randint(first, last)).zfill(len(old))
 
 
-def _other_number(found: re.Match[str], random: Random) -> str:
+def _other_digits(old: str, random: Random) -> str:
     """With as many digits and the same separators; a small one stays in its range, so that "14 Mai" stays a date."""
-    old, suffix = found["digits"], found["suffix"] or ""
     if re.fullmatch(r"[1-9]\d?", old):
-        new = _near(int(old), random)
-        return f"{new}{_suffix(new) if suffix else ''}"
+        return str(_near(int(old), random))
     body = old.rstrip("0.,") or old  # every digit changes, but zeros at the beginning and at the end of a whole number
     first = len(body) - len(body.lstrip("0.,")) if body.strip("0.,") else 0
     digits = [c if i < first or not c.isdigit() else str(random.randint(1, 9)) for i, c in enumerate(body)]
-    return "".join(digits) + old[len(body) :] + suffix
-
-
-def _other_number_word(found: re.Match[str], random: Random) -> str:
-    new = _SPELLED[_near(int(spelled(found.group())), random)]
-    return _capitalised(new) if found.group()[0].isupper() else new
+    return "".join(digits) + old[len(body) :]
 
 
 def _near(number: int, random: Random) -> int:
@@ -189,26 +155,25 @@ def _near(number: int, random: Random) -> int:
     return random.randint(first, last)
 
 
-def _other_of(words: Sequence[str]) -> _Vary:
-    def vary(found: re.Match[str], random: Random) -> str:
-        new = random.choice(words)
-        return _capitalised(new) if found.group()[0].isupper() else new
-
-    return vary
-
-
 def _suffix(number: int) -> str:
     return "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
 
 
-def _filled(found: re.Match[str], new: dict[str, str]) -> str:
-    """What was found, with these groups in place of its own."""
-    text, offset, groups = found.group(), found.start(), found.groupdict()
-    spans = [(*found.span(name), value) for name, value in new.items() if groups.get(name) is not None]
-    for start, end, value in sorted(spans, reverse=True):
-        text = text[: start - offset] + value + text[end - offset :]
-    return text
+def _like(old: str, new: str) -> str:
+    return _capitalised(new) if old[0].isupper() else new
 
+
+_OTHER: Mapping[str, Callable[[str, Random], str]] = {
+    "day": _other_day,
+    "month": _other_month,
+    "month_number": lambda old, random: str(random.randint(1, 9 if len(old) == 1 else 12)).zfill(len(old)),
+    "year": lambda old, random: str(int(old) + random.choice((-1, 1)) * random.randint(1, 30)),
+    "weekday": lambda old, random: _like(old, random.choice(WEEKDAYS)),
+    "hour": _other_hour,
+    "minute": lambda old, random: f"{5 * random.randrange(12):02d}",
+    "digits": _other_digits,
+    "words": lambda old, random: _like(old, _SPELLED[_near(_SPELLED.index(old.lower().replace(" ", "-")), random)]),
+}
 
 _WHOLE_MONTHS = "|".join(month.capitalize() for month in MONTHS)
 _MONTH = rf"(?P<month>{_WHOLE_MONTHS}|(?:{'|'.join(month[:3].capitalize() for month in MONTHS)})\b\.?)"
@@ -217,19 +182,19 @@ _YEAR = r"(?P<year>[12]\d{3})"
 _HOUR, _MINUTE = r"(?P<hour>[01]?\d|2[0-3])", r"(?P<minute>[0-5]\d)"
 _BOUND, _END = r"(?<![\w.,:/-])", r"(?![\w]|[.,:/-]\d)"
 _NUMBER_WORDS = "|".join(word.replace("-", "[- ]") for word in reversed(_SPELLED[1:]))
-_PATTERNS: tuple[tuple[Kind, re.Pattern[str], _Vary], ...] = (
-    ("date", re.compile(rf"{_BOUND}{_YEAR}-(?P<number>\d\d)-(?P<day>\d\d){_END}"), _other_date),
-    ("date", re.compile(rf"{_BOUND}(?P<day>\d\d?)[./](?P<number>\d\d?)[./]{_YEAR}{_END}"), _other_date),
-    ("date", re.compile(rf"{_BOUND}{_DAY}(?:\s+of)?\s+{_MONTH}(?:,?\s+{_YEAR})?{_END}"), _other_date),
-    ("date", re.compile(rf"(?<!\w){_MONTH}\s+{_DAY}(?:,?\s+{_YEAR})?{_END}"), _other_date),
-    ("date", re.compile(rf"(?<!\w){_MONTH}\s+{_YEAR}{_END}"), _other_date),
-    ("time", re.compile(rf"{_BOUND}{_HOUR}:{_MINUTE}(?!\w|:\d|[.,]\d)"), _other_time),
-    ("time", re.compile(rf"(?i){_BOUND}{_HOUR}(?:\.{_MINUTE})?(?=\s*(?:[ap]\.?m\b|o.clock))"), _other_time),
-    ("date", re.compile(r"(?:\A|(?<=in )|(?<=since )|(?<=by )|(?<=of ))(?:1[5-9]|20)\d\d\Z"), _other_year),
-    ("date", re.compile(rf"(?i)(?<!\w)(?:{'|'.join(WEEKDAYS)})(?=s?(?!\w))"), _other_of(WEEKDAYS)),
-    ("date", re.compile(rf"\A(?:{_WHOLE_MONTHS})\Z"), _other_of(MONTHS)),
-    ("number", re.compile(r"(?P<digits>\d+(?:[.,]\d+)*)(?P<suffix>(?:st|nd|rd|th)\b)?"), _other_number),
-    ("number", re.compile(rf"(?i)(?<![\w-])(?:{_NUMBER_WORDS})(?![\w-])"), _other_number_word),
+_PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("date", re.compile(rf"{_BOUND}{_YEAR}-(?P<month_number>\d\d)-(?P<day>\d\d){_END}")),
+    ("date", re.compile(rf"{_BOUND}(?P<day>\d\d?)[./](?P<month_number>\d\d?)[./]{_YEAR}{_END}")),
+    ("date", re.compile(rf"{_BOUND}{_DAY}(?:\s+of)?\s+{_MONTH}(?:,?\s+{_YEAR})?{_END}")),
+    ("date", re.compile(rf"(?<!\w){_MONTH}\s+{_DAY}(?:,?\s+{_YEAR})?{_END}")),
+    ("date", re.compile(rf"(?<!\w){_MONTH}\s+{_YEAR}{_END}")),
+    ("time", re.compile(rf"{_BOUND}{_HOUR}:{_MINUTE}(?!\w|:\d|[.,]\d)")),
+    ("time", re.compile(rf"(?i){_BOUND}{_HOUR}(?:\.{_MINUTE})?(?=\s*(?:[ap]\.?m\b|o.clock))")),
+    ("date", re.compile(r"(?:\A|(?<=in )|(?<=since )|(?<=by )|(?<=of ))(?P<year>(?:1[5-9]|20)\d\d)\Z")),
+    ("date", re.compile(rf"(?i)(?<!\w)(?P<weekday>{'|'.join(WEEKDAYS)})(?=s?(?!\w))")),
+    ("date", re.compile(rf"\A(?P<month>{_WHOLE_MONTHS})\Z")),
+    ("number", re.compile(r"(?P<digits>\d+(?:[.,]\d+)*)(?P<suffix>(?:st|nd|rd|th)\b)?")),
+    ("number", re.compile(rf"(?i)(?<![\w-])(?P<words>{_NUMBER_WORDS})(?![\w-])")),
 )
 
 

@@ -7,7 +7,7 @@
 The knowledge base is never changed: altered copies exist in one request alone. A trial is what one question showed, a
 result what all of them come to; every share has its 95 % interval.
 
-<folder>/probes-<model>.jsonl   a header as of observations, then a line for each question, in their order
+<folder>/probes-<model>.jsonl   a header as of observations, then a line for each question
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,10 +28,11 @@ from openbook.codec import convert
 from openbook.diagnosis.gold_passages import LOOKED_THROUGH, GoldFinder
 from openbook.diagnosis.perturb import Change, accepted_now, changes, names_in, put, standing, within_another
 from openbook.diagnosis.questions import Question
-from openbook.diagnosis.run_log import Header, Reply, open_run_log, read_run_log
+from openbook.diagnosis.run_log import Header, Reply, open_run_log
 from openbook.diagnosis.runner import Bench, FailureStreak, PassageReply, Progress, Stopped, ask_alone, ask_with
 from openbook.diagnosis.scoring import Interval, holds_any, is_right, same_answer
 from openbook.diagnosis.summary import Share, share
+from openbook.diagnosis.verdicts import reply_is_right
 from openbook.errors import ConfigError, did_you_mean
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge.values import accepted_value, same_value, stated_values
@@ -69,11 +71,25 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Result(ABC):
-    """`left_out`: how many questions show nothing, by the reason. `columns`: what a page shows of a trial."""
+    """What the trials of a probe come to; a class for each probe. `left_out`: how many show nothing, by the reason."""
 
     left_out: Mapping[str, int]
     trials: tuple[Any, ...]
-    columns: ClassVar[Sequence[str]] = ()
+
+    title: ClassVar[str]
+    trial_type: ClassVar[type[Trial]]
+    outcomes_shown: ClassVar[Mapping[str, str]]  # those that count, in words; a trial with another one shows nothing
+    columns: ClassVar[Sequence[str]] = ()  # what a page shows of a trial
+
+    @staticmethod
+    @abstractmethod
+    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> Trial:
+        """Put the probe to one question. Raises Stopped, _RequestFailed."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, trials: Sequence[Any]) -> Result:
+        """Of trials of the probe's own type."""
 
     @abstractmethod
     def rows(self) -> list[tuple[str, Share]]:
@@ -82,6 +98,13 @@ class Result(ABC):
     @abstractmethod
     def meaning(self) -> str:
         """What the numbers mean, in a sentence or two."""
+
+    @classmethod
+    def counted(cls, trials: Sequence[Trial]) -> tuple[dict[str, int], dict[str, Share]]:
+        """(how many trials show nothing, by reason; the share of each outcome among those that show something)."""
+        found = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
+        shown = {outcome: found.pop(outcome, 0) for outcome in cls.outcomes_shown}
+        return dict(sorted(found.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
 
 
 def case_of(question: Question, bench: Bench, finder: GoldFinder) -> Case | None:
@@ -112,25 +135,7 @@ def _ask(case: Case, bench: Bench, hits: Sequence[Hit], cancelled: Cancelled) ->
     return answer
 
 
-def _right(answer: PassageReply, question: Question) -> bool:
-    return not answer.reply.abstained and is_right(answer.reply.text, question)
-
-
-def _count(trials: Sequence[Trial], outcomes: Iterable[str]) -> tuple[dict[str, int], dict[str, Share]]:
-    """(how many trials show nothing, by reason; the share of each outcome among those that show something)."""
-    counted = Counter(FAILED if trial.failure else trial.outcome for trial in trials)
-    shown = {outcome: counted.pop(outcome, 0) for outcome in outcomes}
-    return dict(sorted(counted.items())), {key: share(n, sum(shown.values())) for key, n in shown.items()}
-
-
 # --- counterfactual ---------------------------------------------------------------------------------------------------
-
-FOLLOWED = {
-    "passage": "followed the altered passage",
-    "weights": "followed the weights",
-    "neither": "neither",
-    "abstained": "abstained",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +154,38 @@ class Counterfactual(Result):
     """Over the questions that the model answers right from the passage as it is."""
 
     followed: Mapping[str, Share]
+
+    title = "Counterfactual: does the answer follow the passage or the weights?"
+    trial_type = CounterfactualTrial
+    outcomes_shown: ClassVar = {
+        "passage": "followed the altered passage",
+        "weights": "followed the weights",
+        "neither": "neither",
+        "abstained": "abstained",
+    }
     columns = ("id", "outcome", "failure", "kind", "old", "new", "before", "after")
 
+    @staticmethod
+    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
+        question = case.question
+        copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
+        if copy is None:
+            return CounterfactualTrial(question.id, "no value that can be altered")
+        change = copy.change
+        before = _ask(case, bench, [case.gold], cancelled).reply
+        trial = CounterfactualTrial(question.id, "", "", change.kind, change.old, change.new, before.text)
+        if not reply_is_right(before, question):
+            return replace(trial, outcome="not read right as it is")
+        after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled).reply
+        return replace(trial, after=after.text, outcome=_followed(after, copy, question, bench, cancelled))
+
+    @classmethod
+    def of(cls, trials: Sequence[CounterfactualTrial]) -> Counterfactual:
+        left_out, shares = cls.counted(trials)
+        return cls(left_out, tuple(trials), shares)
+
     def rows(self) -> list[tuple[str, Share]]:
-        return [(name, self.followed[outcome]) for outcome, name in FOLLOWED.items()]
+        return [(name, self.followed[outcome]) for outcome, name in self.outcomes_shown.items()]
 
     def meaning(self) -> str:
         passage, weights = self.followed["passage"], self.followed["weights"]
@@ -198,20 +231,6 @@ def altered(passage: Passage, question: Question, names: Sequence[str]) -> Alter
     return None
 
 
-def counterfactual_trial(case: Case, bench: Bench, cancelled: Cancelled) -> CounterfactualTrial:
-    question = case.question
-    copy = altered(case.gold.passage, question, names_in(hit.passage.text for hit in case.rest))
-    if copy is None:
-        return CounterfactualTrial(question.id, "no value that can be altered")
-    change = copy.change
-    before = _ask(case, bench, [case.gold], cancelled)
-    trial = CounterfactualTrial(question.id, "", "", change.kind, change.old, change.new, before.reply.text)
-    if not _right(before, question):
-        return replace(trial, outcome="not read right as it is")
-    after = _ask(case, bench, [Hit(copy.passage, 0.0, None, None, None)], cancelled)
-    return replace(trial, after=after.reply.text, outcome=_followed(after.reply, copy, question, bench, cancelled))
-
-
 def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Bench, cancelled: Cancelled) -> str:
     if after.abstained:
         return "abstained"
@@ -227,18 +246,7 @@ def _followed(after: Reply, copy: AlteredPassage, question: Question, bench: Ben
     return "neither"
 
 
-def counterfactual_result(trials: Sequence[CounterfactualTrial]) -> Counterfactual:
-    left_out, shares = _count(trials, FOLLOWED)
-    return Counterfactual(left_out, tuple(trials), shares)
-
-
 # --- abstention -------------------------------------------------------------------------------------------------------
-
-WITHHELD = {
-    "abstained": "abstained",
-    "invented": "invented an answer",
-    "recalled": "answered right, from memory",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +263,37 @@ class Abstention(Result):
 
     outcomes: Mapping[str, Share]
     cited: Share
+
+    title = "Abstention: what does it say when the passage is withheld?"
+    trial_type = AbstentionTrial
+    outcomes_shown: ClassVar = {
+        "abstained": "abstained",
+        "invented": "invented an answer",
+        "recalled": "answered right, from memory",
+    }
     columns = ("id", "outcome", "failure", "answer", "cited")
 
+    @staticmethod
+    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
+        """The best of the rest are read, as many as `openbook ask` reads."""
+        rest = near_enough(case.rest[: bench.passages], bench.options)
+        if not rest:
+            return AbstentionTrial(case.question.id, "no other passage is near the question")
+        answer = _ask(case, bench, rest, cancelled)
+        if reply_is_right(answer.reply, case.question):
+            outcome = "recalled"
+        else:
+            outcome = "abstained" if answer.reply.abstained else "invented"
+        return AbstentionTrial(case.question.id, outcome, "", answer.reply.text, bool(answer.cited))
+
+    @classmethod
+    def of(cls, trials: Sequence[AbstentionTrial]) -> Abstention:
+        left_out, shares = cls.counted(trials)
+        invented = [trial.cited for trial in trials if trial.outcome == "invented"]
+        return cls(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
+
     def rows(self) -> list[tuple[str, Share]]:
-        rows = [(name, self.outcomes[outcome]) for outcome, name in WITHHELD.items()]
+        rows = [(name, self.outcomes[outcome]) for outcome, name in self.outcomes_shown.items()]
         return [*rows, ("of the invented ones, with a citation", self.cited)]
 
     def meaning(self) -> str:
@@ -273,32 +308,16 @@ class Abstention(Result):
         return text
 
 
-def abstention_trial(case: Case, bench: Bench, cancelled: Cancelled) -> AbstentionTrial:
-    """The best of the rest are read, as many as `openbook ask` reads."""
-    rest = near_enough(case.rest[: bench.passages], bench.options)
-    if not rest:
-        return AbstentionTrial(case.question.id, "no other passage is near the question")
-    answer = _ask(case, bench, rest, cancelled)
-    outcome = "recalled" if _right(answer, case.question) else "abstained" if answer.reply.abstained else "invented"
-    return AbstentionTrial(case.question.id, outcome, "", answer.reply.text, bool(answer.cited))
-
-
-def abstention_result(trials: Sequence[AbstentionTrial]) -> Abstention:
-    left_out, shares = _count(trials, WITHHELD)
-    invented = [trial.cited for trial in trials if trial.outcome == "invented"]
-    return Abstention(left_out, tuple(trials), shares, share(sum(invented), len(invented)))
-
-
 # --- position and noise -----------------------------------------------------------------------------------------------
 
 DISTRACTORS = (0, 1, 3, 7)
 AMONG = 3  # distractors, where each rank is tried
-READ = ("read",)
+_WAYS = [(0, distractors) for distractors in DISTRACTORS] + [(rank, AMONG) for rank in range(1, AMONG + 2)]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Rank of the passage that holds the answer, from 1, among so many distractors."""
+    """Rank of the passage that holds the answer, from 1, among so many distractors. Rank 0: at ranks that even out."""
 
     strategy: Strategy
     rank: int
@@ -318,6 +337,13 @@ class NoiseReading:
 @dataclass(frozen=True, slots=True)
 class NoiseTrial(Trial):
     seen: tuple[NoiseReading, ...] = ()
+
+    def at(self, place: Place) -> NoiseReading | None:
+        """What was read at the place; at rank 0: at the question's own rank."""
+        for seen in self.seen:
+            if place == seen.place or (seen.evens_out and place == replace(seen.place, rank=0)):
+                return seen
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +374,48 @@ class Noise(Result):
     noise_costs: Mapping[Strategy, Interval | None]
     position_costs: Mapping[Strategy, Interval | None]
 
+    title = "Position and noise: how much do other passages disturb?"
+    trial_type = NoiseTrial
+    outcomes_shown: ClassVar = {"read": "read"}
+
+    @staticmethod
+    def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
+        """In each strategy that the model has, each way in which all passages fit into the context."""
+        question, seen = case.question, list[NoiseReading]()
+        others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
+        strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
+        for strategy, distractors in product(strategies, DISTRACTORS):
+            to_read = replace(bench, options=replace(bench.options, strategy=strategy))
+            own = own_rank(question.id, distractors)
+            for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
+                hits = [*others[: rank - 1], case.gold, *others[rank - 1 : distractors]]
+                if len(hits) <= distractors or not _fits(to_read, question.question, hits):
+                    continue
+                reply = _ask(case, to_read, hits, cancelled).reply
+                place = Place(strategy, rank, distractors)
+                seen.append(NoiseReading(place, rank == own, reply_is_right(reply, question), reply.abstained))
+        outcome = "read" if seen else "the passage does not fit into the context"
+        return NoiseTrial(question.id, outcome, seen=tuple(seen))
+
+    @classmethod
+    def of(cls, trials: Sequence[NoiseTrial]) -> Noise:
+        strategies = sorted({each.place.strategy for trial in trials for each in trial.seen})
+        cells = []
+        for strategy, (rank, distractors) in product(strategies, _WAYS):
+            here = [seen for trial in trials if (seen := trial.at(Place(strategy, rank, distractors))) is not None]
+            if here:
+                right = share(sum(each.right for each in here), len(here))
+                abstained = share(sum(each.abstained for each in here), len(here))
+                cells.append(Cell(strategy, rank, distractors, right, abstained))
+        most, last = DISTRACTORS[-1], AMONG + 1
+        return cls(
+            cls.counted(trials)[0],
+            tuple(trials),
+            tuple(cells),
+            {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
+            {s: _difference(trials, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
+        )
+
     def rows(self) -> list[tuple[str, Share]]:
         return [(str(cell), cell.right) for cell in self.cells]
 
@@ -373,25 +441,6 @@ def _points(cost: Interval | None, by: str) -> str:
     return f"{by}: {-100 * cost.mean + 0.0:+.0f} points [{-100 * cost.high:+.0f}, {-100 * cost.low:+.0f}]{chance}"
 
 
-def noise_trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-    """In each strategy that the model has, each way in which all passages fit into the context."""
-    question, seen = case.question, list[NoiseReading]()
-    others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
-    strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
-    for strategy, distractors in product(strategies, DISTRACTORS):
-        to_read = replace(bench, options=replace(bench.options, strategy=strategy))
-        own = own_rank(question.id, distractors)
-        for rank in range(1, distractors + 2) if distractors == AMONG else [own]:
-            hits = [*others[: rank - 1], case.gold, *others[rank - 1 : distractors]]
-            if len(hits) <= distractors or not _fits(to_read, question.question, hits):
-                continue
-            answer = _ask(case, to_read, hits, cancelled)
-            place = Place(strategy, rank, distractors)
-            seen.append(NoiseReading(place, rank == own, _right(answer, question), answer.reply.abstained))
-    outcome = "read" if seen else "the passage does not fit into the context"
-    return NoiseTrial(question.id, outcome, seen=tuple(seen))
-
-
 def own_rank(key: str, distractors: int) -> int:
     """From 1 to `distractors` + 1, each as often over many keys."""
     return 1 + int(sha256_hex(key.encode())[:8], 16) % (distractors + 1)
@@ -405,38 +454,9 @@ def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
     return all(model.count_prompt_tokens(open_book_prompt(question, each, model.reader)) <= room for each in prompts)
 
 
-def noise_result(trials: Sequence[NoiseTrial]) -> Noise:
-    strategies = sorted({each.place.strategy for trial in trials for each in trial.seen})
-    ways = [(0, distractors) for distractors in DISTRACTORS] + [(rank, AMONG) for rank in range(1, AMONG + 2)]
-    cells = []
-    for strategy, (rank, distractors) in product(strategies, ways):
-        here = [seen for trial in trials if (seen := _seen_at(trial, Place(strategy, rank, distractors))) is not None]
-        right, abstained = sum(each.right for each in here), sum(each.abstained for each in here)
-        if here:
-            shares = share(right, len(here)), share(abstained, len(here))
-            cells.append(Cell(strategy, rank, distractors, *shares))
-    most, last = DISTRACTORS[-1], AMONG + 1
-    return Noise(
-        _count(trials, READ)[0],
-        tuple(trials),
-        tuple(cells),
-        {s: _difference(trials, Place(s, 0, 0), Place(s, 0, most)) for s in strategies},
-        {s: _difference(trials, Place(s, 1, AMONG), Place(s, last, AMONG)) for s in strategies},
-    )
-
-
-def _seen_at(trial: NoiseTrial, place: Place) -> NoiseReading | None:
-    """`place.rank` 0: at the question's own rank."""
-    for seen in trial.seen:
-        rank = 0 if place.rank == 0 and seen.evens_out else seen.place.rank
-        if Place(seen.place.strategy, rank, seen.place.distractors) == place:
-            return seen
-    return None
-
-
 def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:
     """How much more often right at one place than at the other, question by question."""
-    both = [(_seen_at(trial, one), _seen_at(trial, other)) for trial in trials]
+    both = [(trial.at(one), trial.at(other)) for trial in trials]
     pairs = Counter((a.right, b.right) for a, b in both if a is not None and b is not None)
     return paired(pairs[True, False], pairs[False, True], pairs.total()) if pairs else None
 
@@ -452,37 +472,7 @@ def paired(better: int, worse: int, questions: int) -> Interval:
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """`outcomes`: those that count; a trial with another one shows nothing. `trial` raises Stopped, _RequestFailed."""
-
-    title: str
-    trial: Callable[[Case, Bench, Cancelled], Trial]
-    trial_type: type[Trial]
-    result: Callable[[Sequence[Any]], Result]
-    outcomes: Sequence[str]
-
-
-PROBES = {
-    "counterfactual": Probe(
-        "Counterfactual: does the answer follow the passage or the weights?",
-        counterfactual_trial,
-        CounterfactualTrial,
-        counterfactual_result,
-        [*FOLLOWED],
-    ),
-    "abstention": Probe(
-        "Abstention: what does it say when the passage is withheld?",
-        abstention_trial,
-        AbstentionTrial,
-        abstention_result,
-        [*WITHHELD],
-    ),
-    "noise": Probe(
-        "Position and noise: how much do other passages disturb?", noise_trial, NoiseTrial, noise_result, READ
-    ),
-}
+PROBES: dict[str, type[Result]] = {"counterfactual": Counterfactual, "abstention": Abstention, "noise": Noise}
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,13 +503,12 @@ class ProbeLine:
 
 
 def run_probes(
-    questions: Iterable[Question],
+    questions: Sequence[Question],
     bench: Bench,
     questions_digest: str = "",
     probes: Iterable[str] = tuple(PROBES),
     *,
     path: Path | None = None,
-    total: int = 0,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> ProbeRun:
@@ -534,40 +523,40 @@ def run_probes(
     header = bench.header(questions_digest)
     finder, streak = GoldFinder(bench.base, bench.embedder, bench.scope), FailureStreak(bench.model.identity.name)
     trials: list[dict[str, Trial]] = []
-
-    def stands(question: Question, line: ProbeLine) -> bool:
-        found = line.read(names)
-        return line.question == question.id and len(found) == len(names) and not any(t.failure for t in found.values())
-
-    def put_to(question: Question, place: int) -> dict[str, Trial]:
-        case, found = case_of(question, bench, finder), dict[str, Trial]()
-        for name in names:
-            probe = PROBES[name]
-            try:
-                trial = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
-            except _RequestFailed as failure:
-                trial = probe.trial_type(question.id, failure=str(failure))
-            found[name] = trial
-        counted = (t for name, t in found.items() if t.failure or t.outcome in PROBES[name].outcomes)
-        streak.add(place, [trial.failure for trial in counted])
-        progress(place + 1, total)
-        return found
-
     stopped = False
-    try:
-        if path is None:
-            for place, question in enumerate(questions):
-                trials.append(put_to(question, place))  # what is there stays when it is stopped
-        else:
-            with open_run_log(path, header) as log:
-                for place, question in log.missing(questions, ProbeLine, stands):
-                    log.append(ProbeLine(question.id, put_to(question, place)))
-    except Stopped:
-        stopped = True
-    if path is not None:
-        trials = [line.read(names) for line in islice(read_run_log(path, ProbeLine)[1], total or None)]
-    results = {name: PROBES[name].result([each[name] for each in trials]) for name in names if trials or not stopped}
+    with ExitStack() as stack:
+        log = stack.enter_context(open_run_log(path, header, ProbeLine)) if path else None
+        for place, question in enumerate(questions):
+            line = log.find(question.id) if log else None
+            there = line.read(names) if line else {}
+            if len(there) < len(names) or any(trial.failure for trial in there.values()):
+                try:
+                    there = _put_to(question, names, bench, finder, cancelled)
+                except Stopped:
+                    stopped = True
+                    break
+                shown = (t for name, t in there.items() if t.failure or t.outcome in PROBES[name].outcomes_shown)
+                streak.add(place, [trial.failure for trial in shown])
+                if log:
+                    log.append(ProbeLine(question.id, there))
+                progress(place + 1, len(questions))
+            trials.append(there)
+    results = {name: PROBES[name].of([each[name] for each in trials]) for name in names if trials or not stopped}
     return ProbeRun(header, len(trials), stopped, results)
+
+
+def _put_to(
+    question: Question, names: Sequence[str], bench: Bench, finder: GoldFinder, cancelled: Cancelled
+) -> dict[str, Trial]:
+    """Raises Stopped, KnowledgeError."""
+    case, found = case_of(question, bench, finder), dict[str, Trial]()
+    for name in names:
+        probe = PROBES[name]
+        try:
+            found[name] = probe.trial(case, bench, cancelled) if case else probe.trial_type(question.id, NO_PASSAGE)
+        except _RequestFailed as failure:
+            found[name] = probe.trial_type(question.id, failure=str(failure))
+    return found
 
 
 def checked_names(probes: Iterable[str]) -> tuple[str, ...]:

@@ -160,20 +160,20 @@ def passages_in_turn(base: KnowledgeBase, scope: Scope, seed: int) -> Iterator[t
     def rank(name: str) -> Digest:
         return sha256_hex(f"{seed}\0{name}".encode("utf-8", "replace"))
 
-    def of(document: str) -> Iterator[Passage]:
-        yield from sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id))
+    def passages_of(document: str) -> Iterator[tuple[str, Passage]]:
+        for passage in sorted(base.passages(document, scope.as_of), key=lambda passage: rank(passage.id)):
+            if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
+                seen.add(passage.digest)
+                yield names[document], passage
 
-    turns = [(names[document], of(document)) for document in sorted(names, key=lambda each: rank(names[each]))]
+    turns = [passages_of(document) for document in sorted(names, key=lambda each: rank(names[each]))]
     while turns:
         for turn in list(turns):
-            name, passages = turn
-            for passage in passages:
-                if len(passage.text.strip()) >= SHORTEST_PASSAGE_CHARS and passage.digest not in seen:
-                    seen.add(passage.digest)
-                    yield name, passage
-                    break
-            else:
+            found = next(turn, None)
+            if found is None:
                 turns.remove(turn)
+            else:
+                yield found
 
 
 def reply_to(passage: Passage, model: FrozenModel, log: ReplyLog) -> str:
@@ -216,7 +216,8 @@ def reason_against(question: str, answer: str, text: str) -> str:
         return "the question does not tell which one it is about"
     if _telling(answer) <= _telling(question):
         return "the question gives the answer away"
-    if _ASKS_FOR_NUMBER.search(question) and not states_number(answer):
+    number = re.search(r"\d", answer) or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
+    if _ASKS_FOR_NUMBER.search(question) and not number:
         return "the answer is not of the kind that the question asks for"
     return ""
 
@@ -234,11 +235,6 @@ def singles_out(question: str) -> bool:
     nouns = {word.lower().removesuffix("'s").removesuffix("’s") for word in words}
     nouns = {word for word in nouns if not (is_function_word(word) or _NAMING.fullmatch(word))}
     return len(nouns) > 1 and any(word not in _GENERIC and word.removesuffix("s") not in _GENERIC for word in nouns)
-
-
-def states_number(answer: str) -> bool:
-    """Whether there is a number in it, in digits or in words."""
-    return re.search(r"\d", answer) is not None or not NUMBER_WORDS.isdisjoint(re.findall(r"[a-z]+", answer.lower()))
 
 
 def _telling(text: str) -> set[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openbook.diagnosis.questions import content_of, json_lines, question_of
-from openbook.errors import ConfigError, StorageError
+from openbook.diagnosis.questions import content_of, file_content, json_lines, question_of, repeated_id
+from openbook.errors import StorageError
 from openbook.files import replace_file, storage_errors
 from openbook.knowledge import KnowledgeBase
 
@@ -25,12 +25,10 @@ class Review:
         """Raises ConfigError that names the line that is no valid question, StorageError."""
         path = path.resolve()  # a link stays one
         questions: dict[str, dict[str, Any]] = {}
-        for number, where, value in json_lines(path):
+        for number, where, value in json_lines(file_content(path), path.name):
             identity = question_of(value, where, f"line-{number}").id
             if identity in questions:
-                raise ConfigError(
-                    f"{where}: the id {identity!r} stands there a second time. Give each question its own."
-                )
+                raise repeated_id(where, identity)
             questions[identity] = value
         with storage_errors(f"read {path}"):
             return cls(path, list(questions.values()), path.read_bytes())

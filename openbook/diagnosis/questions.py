@@ -1,4 +1,4 @@
-"""Questions with accepted answers, one a line, read one at a time: format in docs/formats/diagnosis.md.
+"""Questions with accepted answers, one a line: format in docs/formats/diagnosis.md.
 
     {"id": "q1", "question": "When does the ferry leave?", "answers": ["09:40", "9.40"], "tags": ["time"],
      "phrasings": ["At what time does the ferry sail?"], "gold": {"document": "ferry.md", "start": 10, "end": 42}}
@@ -13,11 +13,11 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from openbook.answer import checked_question
 from openbook.codec import convert, parse_json
@@ -32,10 +32,10 @@ KINDS: dict[str, Kind] = {
     "world": "world",
     "closed-book": "world",  # another word for it in files
 }
-MAX_LINE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 29  # after decompression
+MAX_QUESTION_BYTES = 1 << 20
 MAX_ID_CHARS = 200
 MAX_WORDINGS = 20
-DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,75 +73,30 @@ class Question:
         return (self.question, *self.phrasings)
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a file of questions holds. `digest` is over the questions in their order, whatever the file's format.
-
-    `drafts`: how many of them no person has reviewed. `digests`: `DIGEST_BYTES` of a digest of each, in their order.
-    """
-
-    digest: Digest
-    questions: int
-    drafts: int
-    digests: bytes = field(repr=False)
-
-
-def load_questions(path: Path, file_format: str = "") -> Iterator[Question]:
-    """The questions of a file, one after the other; only their ids are kept. `file_format`: see `importers.FORMATS`.
-
-    Raises ConfigError that names the line, StorageError.
-    """
+def load_questions(path: Path) -> list[Question]:
+    """The questions of a file. Raises ConfigError that names the line, StorageError."""
     from openbook.diagnosis.importers import questions_in
 
-    seen: set[str] = set()
-    for where, question in questions_in(path, file_format):
-        if question.id in seen:
-            raise ConfigError(
-                f"{where}: the id {question.id!r} stands there a second time. Give each question its own."
-            )
-        seen.add(question.id)
-        yield question
-    if not seen:
+    found: dict[str, Question] = {}
+    for where, question in questions_in(path):
+        if question.id in found:
+            raise repeated_id(where, question.id)
+        found[question.id] = question
+    if not found:
         raise ConfigError(f"{path.name} holds no questions.")
+    return list(found.values())
 
 
-def survey(questions: Iterable[Question]) -> Survey:
-    """Read them all, keeping none. Raises what reading them raises."""
-    digest, count, drafts, digests = sha256(), 0, 0, bytearray()
+def repeated_id(where: str, id_: str) -> ConfigError:
+    return ConfigError(f"{where}: the id {id_!r} stands there a second time. Give each question its own.")
+
+
+def questions_digest(questions: Iterable[Question]) -> Digest:
+    """Of the questions in their order, whatever the file's format."""
+    digest = sha256()
     for question in questions:
-        line = _canonical(question)
-        digest.update(line)
-        digests += sha256(line).digest()[:DIGEST_BYTES]
-        count += 1
-        drafts += not question.reviewed
-    return Survey(digest.hexdigest(), count, drafts, bytes(digests))
-
-
-def unchanged(questions: Iterable[Question], found: Survey) -> Iterator[Question]:
-    """The questions, if they are those of the survey.
-
-    Raises ConfigError before the first that is not, and what reading them raises.
-    """
-    count = 0
-    for question in questions:
-        digest = found.digests[count * DIGEST_BYTES : (count + 1) * DIGEST_BYTES]
-        count += 1
-        if sha256(_canonical(question)).digest()[:DIGEST_BYTES] != digest:
-            raise _changed(f"question {count} ({ascii(question.id)[:60]}) is another one")
-        yield question
-    if count < found.questions:
-        raise _changed(f"there were {found.questions:,} of them, and now there are {count:,}")
-
-
-def _changed(how: str) -> ConfigError:
-    return ConfigError(
-        f"The questions changed while they were asked: {how}. What was answered is kept. Run the command again for the "
-        "questions as they are now, or put the old ones back first to go on with those."
-    )
-
-
-def _canonical(question: Question) -> bytes:
-    return canonical_json(asdict(question)) + b"\n"
+        digest.update(canonical_json(asdict(question)) + b"\n")
+    return digest.hexdigest()
 
 
 # --- one question -----------------------------------------------------------------------------------------------------
@@ -173,12 +128,19 @@ class _QuestionInFile:
 def question_of(value: object, where: str, fallback_id: str = "") -> Question:
     """The question in a JSON object. Raises ConfigError."""
     found = convert(value, _QuestionInFile, where, ConfigError)
+    kind = found.kind
+    if kind is None:
+        kind = "unanswerable" if found.unanswerable else "answerable"
+    if kind not in KINDS:
+        raise ConfigError(f"{where}.kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+    if found.unanswerable and kind != "unanswerable":
+        raise ConfigError(f"{where} is marked unanswerable, but its kind is {kind!r}.")
     return checked(
         Question(
             id=fallback_id if found.id is None else str(found.id),
             question=found.question,
             answers=texts(found.answers),
-            kind=_kind(found, where),
+            kind=KINDS[kind],
             phrasings=texts(found.phrasings),
             gold=found.gold and Gold(found.gold.document, found.gold.start, found.gold.end, found.gold.quote),
             tags=texts(found.tags),
@@ -189,18 +151,8 @@ def question_of(value: object, where: str, fallback_id: str = "") -> Question:
 
 
 def texts(value: _Texts) -> tuple[str, ...]:
+    """Each text once."""
     return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
-
-
-def _kind(found: _QuestionInFile, where: str) -> Kind:
-    given = found.kind
-    if given is None:
-        given = "unanswerable" if found.unanswerable else "answerable"
-    if given not in KINDS:
-        raise ConfigError(f"{where}.kind must be one of {', '.join(KINDS)}, not {given!r}.")
-    if found.unanswerable and given != "unanswerable":
-        raise ConfigError(f"{where} is marked unanswerable, but its kind is {given!r}.")
-    return KINDS[given]
 
 
 def checked(question: Question, where: str) -> Question:
@@ -222,8 +174,8 @@ def _problem(question: Question) -> str:
         size = len(json.dumps(asdict(question), ensure_ascii=False).encode())
     except UnicodeEncodeError:
         return "a text in it holds half a character (a lone surrogate)"
-    if size >= MAX_LINE_BYTES:
-        return f"it has {size:,} bytes, and a line may have {MAX_LINE_BYTES:,}; shorten it"
+    if size >= MAX_QUESTION_BYTES:
+        return f"it has {size:,} bytes, and a question may have {MAX_QUESTION_BYTES:,}; shorten it"
     if not question.id.strip() or len(question.id) > MAX_ID_CHARS:
         return f"'id' must be a text of 1 to {MAX_ID_CHARS} characters"
     if not all(each.strip() for each in said):
@@ -241,38 +193,29 @@ def _problem(question: Question) -> str:
     return ""
 
 
-# --- lines ------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, str, Any]]:
-    """(number from 1, where it is, JSON value) of each line that is not empty. Raises ConfigError, StorageError."""
-    with open_questions(path) as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            where = f"{path.name} line {number}"
-            if len(line) > MAX_LINE_BYTES:
-                raise ConfigError(f"{where} has more than {MAX_LINE_BYTES:,} bytes.")
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if line.strip():
-                yield number, where, parse_json(line, where, ConfigError)
-
-
-@contextmanager
-def open_questions(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed. Raises ConfigError for a damaged file, or one that can be read only once; StorageError."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ConfigError(
-            f"{path} is no regular file, but a pipe or a device, and questions are read more than once. "
-            "Write them to a file first."
-        )
+def file_content(path: Path) -> bytes:
+    """The bytes of a file, decompressed, without a byte order mark. Raises ConfigError, StorageError."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            yield cast(IO[bytes], stream)
+            content = stream.read(MAX_FILE_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConfigError(f"{path.name} cannot be decompressed: {error}.") from error
     except OSError as error:
         raise StorageError(f"Cannot read the questions in {path}: {error.strerror or error}.") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path.name} has more than {MAX_FILE_BYTES:,} bytes. Divide it into several files.")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def json_lines(content: bytes, name: str) -> Iterator[tuple[int, str, Any]]:
+    """(number from 1, where it is, JSON value) of each line that is not empty. Raises ConfigError."""
+    for number, line in enumerate(BytesIO(content), 1):
+        if line.strip():
+            where = f"{name} line {number}"
+            yield number, where, parse_json(line, where, ConfigError)
 
 
 def content_of(path: Path, questions: Iterable[Mapping[str, Any]]) -> bytes:

@@ -21,6 +21,7 @@ from openbook.diagnosis.advice import advice
 from openbook.diagnosis.comparison import Comparison
 from openbook.diagnosis.llm_judge import SecondOpinion
 from openbook.diagnosis.probes import PROBES, ProbeRun
+from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Observation, Reply, ShownPassage
 from openbook.diagnosis.scoring import is_right
 from openbook.diagnosis.summary import MODES, SHARED, ModelSummary
@@ -90,9 +91,17 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"words": words, "commas": "{:,}".format, "digest": _digest}
+    environment.filters |= {"words": words, "commas": "{:,}".format, "digest": _digest, "json": _json}
     environment.globals |= {
         "style": _asset("report.css"),
+        "verdicts": VERDICTS,
+        "modes": MODES,
+        "reason": reason,
+        "mark": mark,
+        "role": role,
+        "place": place,
+        "cited_in": cited_in,
+        "marked_pieces": marked_pieces,
         "shared": SHARED,
         "mode_names": _MODE_NAMES,
         "probes": PROBES,
@@ -115,6 +124,10 @@ def _digest(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def words(verdict: str) -> str:
     return verdict.replace("_", " ")
 
@@ -128,28 +141,14 @@ def visible(value: object) -> str:
 
 
 def _model(summary: ModelSummary, judgements: Judgements, extras: Extras | None) -> dict[str, Any]:
-    modes = []
-    for mode in MODES:
-        cost = summary.costs[mode]
-        each = "–" if cost.seconds_each is None else f"{cost.seconds_each:.2f} s"
-        tokens = "–" if cost.prompt_tokens is None else f"{cost.prompt_tokens:,} + {cost.answer_tokens:,}"
-        modes.append([_MODE_NAMES[mode], summary.right_in[mode], f"{cost.requests:,}", each, tokens])
     counts = [share.count for share in summary.overall.verdicts.values()]
     return {
         "summary": summary,
         "advice": advice(summary),
-        "modes": modes,
-        "found": [
-            *([f"among the first {k}", share] for k, share in summary.retrieval.found.items()),
-            ["among those given to the reader", summary.retrieval.reached],
-            ["mean of 1/rank (MRR)", summary.retrieval.mrr],
-        ],
-        "verdict_choices": [(verdict, words(verdict)) for verdict in VERDICTS],
-        "tag_choices": [(tag, tag) for tag in summary.by_tag],
-        "questions": _questions(judgements),
+        "judgements": _first_of_each_verdict(judgements),
         "questions_left_out": sum(max(0, n - MOST_QUESTIONS) for n in (*counts, summary.overall.failed)),
         "lineage": _lineage(summary.header),
-        "extras": extras,
+        "extras": extras or Extras(),
     }
 
 
@@ -167,68 +166,49 @@ def _lineage(header: Header) -> list[list[str]]:
     ]
 
 
-def _questions(judgements: Judgements) -> Iterator[dict[str, Any]]:
-    """The first of each verdict."""
+def _first_of_each_verdict(judgements: Judgements) -> Iterator[tuple[Observation, Judgement]]:
     seen: Counter[str] = Counter()
     for observation, found in judgements:
         seen[found.verdict] += 1
         if seen[found.verdict] <= MOST_QUESTIONS:
-            yield _question(observation, found)
+            yield observation, found
 
 
-def _question(observation: Observation, found: Judgement) -> dict[str, Any]:
-    question = observation.question
-    return {
-        "verdict": found.verdict,
-        "place": VERDICTS.index(found.verdict),
-        "id": question.id,
-        "seconds": sum(wording.opened.seconds for wording in observation.asked),
-        "tags": json.dumps(list(question.tags), ensure_ascii=False),
-        "text": question.question,
-        "badge": words(found.verdict) + (f" · {found.silence}" if found.silence else ""),
-        "reason": reason(observation, found),
-        "accepted": question.answers,
-        "several": len(observation.asked) > 1,
-        "answers": [
-            (wording.text, _MODE_NAMES[mode], reply, _mark(reply, observation))
-            for wording in observation.asked
-            for mode in MODES
-            if (reply := wording.reply(mode)) is not None
-        ],
-        "passages": [_passage(passage, observation) for passage in observation.passages],
-    }
-
-
-def _mark(reply: Reply, observation: Observation) -> str:
+def mark(reply: Reply, question: Question) -> str:
+    """What is to be said of a reply beside it."""
     if reply.failure:
         return "failed"
     if reply.abstained:
         return "abstained"
-    if not observation.question.answers:
+    if not question.answers:
         return ""
-    return "right" if is_right(reply.text, observation.question) else "wrong"
+    return "right" if is_right(reply.text, question) else "wrong"
 
 
-def _passage(passage: ShownPassage, observation: Observation) -> dict[str, Any]:
-    """`role`: what became of it in each wording of the question, counted from 1 if there are several."""
+def role(passage: ShownPassage, observation: Observation) -> str:
+    """What became of the passage in each wording of the question, counted from 1 if there are several."""
     several = len(observation.asked) > 1
     ranks = [
         f"at rank {wording.found.index(passage.id) + 1}{f' (wording {number})' if several else ''}"
         for number, wording in enumerate(observation.asked, 1)
         if passage.id in wording.found
     ]
-    role = f"given to the reader {', '.join(ranks)}" if ranks else "not given to the reader"
+    text = f"given to the reader {', '.join(ranks)}" if ranks else "not given to the reader"
     if passage.gold:
-        role += ", holds the answer" if passage.id in observation.holding else ", holds an answer"
+        text += ", holds the answer" if passage.id in observation.holding else ", holds an answer"
+    return text
+
+
+def place(passage: ShownPassage) -> str:
     parts = passage.document.split("/")
     document = passage.document if len(parts) <= PATH_PARTS else "…/" + "/".join(parts[-PATH_PARTS:])
     page = f", page {passage.page}" if passage.page else ""
-    cited = [(start, end) for wording in observation.asked for id_, start, end in wording.cited if id_ == passage.id]
-    return {
-        "place": f"{document}{page}, characters {passage.start}–{passage.start + len(passage.text)}",
-        "role": role,
-        "pieces": marked_pieces(passage.text, passage.gold, cited),
-    }
+    return f"{document}{page}, characters {passage.start}–{passage.start + len(passage.text)}"
+
+
+def cited_in(passage: ShownPassage, observation: Observation) -> list[tuple[int, int]]:
+    """The spans of the passage's text that the answers with documents are cited from."""
+    return [(start, end) for each in observation.asked for id_, start, end in each.cited if id_ == passage.id]
 
 
 def marked_pieces(

@@ -22,10 +22,10 @@ from typing import Any
 from openbook import __version__
 from openbook.codec import convert, parse_json
 from openbook.diagnosis.advice import advice
-from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare_with_first
+from openbook.diagnosis.comparison import Comparison, ModelOutcomes, compare
 from openbook.diagnosis.probes import to_json as probes_to_json
 from openbook.diagnosis.report import Extras, write_report
-from openbook.diagnosis.run_log import AGAIN, PREFIX, Header, Observation, read_observations
+from openbook.diagnosis.run_log import PREFIX, Header, Observation, read_observations
 from openbook.diagnosis.summary import FORMAT, MODES, ModelSummary, Outcome, summarise, to_json
 from openbook.diagnosis.verdicts import Judgement, judge_all, reason
 from openbook.errors import ConfigError, StorageError
@@ -57,7 +57,8 @@ def _slug(model: ModelIdentity) -> str:
 
 def observation_files(folder: Path) -> list[Path]:
     """Those of all models in the folder."""
-    return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(AGAIN))
+    # OpenBook 0.1.0 wrote a second file beside one of whose lines it replaced. It left it there only if it was killed.
+    return sorted(path for path in folder.glob(f"{PREFIX}*.jsonl") if not path.name.endswith(".again.jsonl"))
 
 
 def of_other_models(files: Sequence[Path]) -> list[Path]:
@@ -93,7 +94,7 @@ def write_results(
     Raises ConfigError, StorageError.
     """
     summaries = [summarise(read_observations(path)[0], judgements_in(path, limit)) for path in files]
-    comparisons = compare_with_first(summaries)
+    comparisons = [compare(summaries[0], other) for other in summaries[1:]]
     content = json.dumps(numbers(title, summaries, comparisons, extras), indent=1, ensure_ascii=False) + "\n"
 
     def write_numbers() -> None:

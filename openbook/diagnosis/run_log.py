@@ -1,40 +1,39 @@
 """What a model answered, question by question, in a file that grows: format in docs/formats/diagnosis.md.
 
 The first line is the header: it says what was asked of what (model, knowledge base, questions, settings). Each further line is
-one question, in the order of the questions. A run that was stopped goes on after the last whole line. A question on which the
-model failed is asked again, and keeps its place.
-
-<folder>/<name>.jsonl          the file
-         <name>.again.jsonl    while lines of it are replaced: its lines from the first on, some of them new
+one question. A run that was stopped goes on after the last whole line. A question on which the model failed is asked again:
+its new line is added at the end, and is read in the place of the old one.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import IO, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from openbook.codec import decode
 from openbook.diagnosis.questions import Question
 from openbook.errors import ConfigError, StorageError
-from openbook.files import make_folder, storage_errors, sync_folder
+from openbook.files import make_folder, storage_errors
 from openbook.locks import alone
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 FORMAT = 1
 PREFIX = "observations-"  # of the files' names
-AGAIN = ".again.jsonl"  # how the name of a file ends that will take the place of another
 Mode: TypeAlias = Literal["closed_book", "open_book", "oracle"]
-_Record = TypeVar("_Record")
-_Item = TypeVar("_Item")
+
+
+class Record(Protocol):
+    """What a line holds: a dataclass with the question that it is about, or with the question's id."""
+
+    @property
+    def question(self) -> Question | str: ...
+
+
+_Record = TypeVar("_Record", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,26 +124,41 @@ class Observation:
         return next((reply.failure for reply in replies if reply is not None and reply.failure), "")
 
 
+def differences(one: Header, other: Header) -> Iterator[tuple[str, str, str]]:
+    """(name of the field, its value in the one, in the other), in words, for each field that differs."""
+    for each in fields(Header):
+        first, second = getattr(one, each.name), getattr(other, each.name)
+        if first != second:
+            yield each.name, _in_words(first), _in_words(second)
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case ModelIdentity():
+            return f"{value.name} ({value.digest[:12] or 'no digest'})"
+        case EmbedderIdentity():
+            return f"{value.name} ({value.digest[:12]}, {value.dimensions} dimensions)"
+        case tuple():
+            return ", ".join(map(repr, value)) or "none"
+        case _:
+            return str(value)[:80] or "none"
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read_observations(path: Path) -> tuple[Header, Iterator[Observation]]:
     """(header, the observations one by one). Half a line at the end is left out. Raises ConfigError, StorageError."""
-    return read_run_log(path, Observation)
-
-
-def read_run_log(path: Path, kind: type[_Record]) -> tuple[Header, Iterator[_Record]]:
-    """As `read_observations`, of other records."""
     with storage_errors(f"read {path}"), path.open("rb") as stream:
         header = _header(stream.readline(), path)
-    return header, _records(path, kind)
+    return header, _observations(path)
 
 
-def _records(path: Path, kind: type[_Record]) -> Iterator[_Record]:
+def _observations(path: Path) -> Iterator[Observation]:
     with storage_errors(f"read {path}"), path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if number > 1 and line.endswith(b"\n"):
-                yield decode(line, kind, f"{path} line {number}", ConfigError)
+        for place in _places(stream, path, Observation)[0].values():
+            stream.seek(place)
+            yield decode(stream.readline(), Observation, str(path), ConfigError)
 
 
 def _header(line: bytes, path: Path) -> Header:
@@ -156,79 +170,84 @@ def _header(line: bytes, path: Path) -> Header:
         ) from error
 
 
+def _places(stream: IO[bytes], path: Path, kind: type[Record]) -> tuple[dict[str, int], int]:
+    """Where the last line of each question begins, in the order of their first lines; and where the last whole line ends.
+
+    Raises ConfigError.
+    """
+    stream.seek(0)
+    end = len(stream.readline())
+    places: dict[str, int] = {}
+    for number, line in enumerate(stream, 2):
+        if not line.endswith(b"\n"):
+            break
+        places[_id_of(decode(line, kind, f"{path} line {number}", ConfigError))] = end
+        end += len(line)
+    return places, end
+
+
+def _id_of(record: Record) -> str:
+    return record.question if isinstance(record.question, str) else record.question.id
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-class RunLog:
-    """A file of observations, or of other records, that is being written in the order of the questions.
+class RunLog(Generic[_Record]):
+    """A file of observations, or of other records, to which lines are added."""
 
-    `done`: how many records it holds.
-    """
-
-    def __init__(self, path: Path, header: Header) -> None:
-        self.path = path
+    def __init__(self, path: Path, header: Header, kind: type[_Record]) -> None:
+        self.path, self._kind = path, kind
+        self._places: dict[str, int] = {}
         self._stream: IO[bytes] = path.open("a+b")
         try:
-            first, lines = _whole_lines(self._stream)
-            if lines:
+            self._stream.seek(0)
+            first = self._stream.readline()
+            if first.endswith(b"\n"):
                 _must_be_same(_header(first, path), header, path)
+                self._places, end = _places(self._stream, path, kind)
+                self._stream.truncate(end)
             else:
+                self._stream.truncate(0)
                 self._stream.write(canonical_json(asdict(header)) + b"\n")
                 self._stream.flush()
         except BaseException:
             self._stream.close()
             raise
-        self.done = self._before = max(0, lines - 1)
-        self._places: deque[int] = deque()  # from 0, of what is to be appended
-        self._old: IO[bytes] | None = None  # the file as it was, once a line of it is replaced
-        self._lines = 0  # of `_stream`, then
 
-    def missing(
-        self, items: Iterable[_Item], kind: type[_Record], stands: Callable[[_Item, _Record], bool]
-    ) -> Iterator[tuple[int, _Item]]:
-        """(place from 0, item) of those without a record yet, or with one for which `stands` is false.
+    @property
+    def done(self) -> int:
+        """How many questions have a record."""
+        return len(self._places)
 
-        What is appended takes their places. Raises ConfigError, StorageError.
-        """
-        there = islice(_records(self.path, kind), self._before)
-        for place, item in enumerate(items):
-            record = next(there, None)
-            if record is None or not stands(item, record):
-                self._places.append(place)
-                yield place, item
+    def find(self, question: str) -> _Record | None:
+        """The record of the question with this id; None if it has none yet. Raises StorageError."""
+        if question not in self._places:
+            return None
+        with storage_errors(f"read {self.path}"):
+            self._stream.seek(self._places[question])
+            return decode(self._stream.readline(), self._kind, str(self.path), ConfigError)
 
-    def append(self, record: DataclassInstance) -> int:
-        """Put it in the place of the next of `missing`, or at the end. Its number in the file, from 1.
+    def append(self, record: _Record) -> None:
+        """Add the record of a question. It replaces an earlier one. Raises StorageError.
 
         A killed process loses nothing that was appended.
         """
-        place = self._places.popleft() if self._places else self.done
+        value: Any = record
         with storage_errors(f"write {self.path}"):
-            if place < self._before and self._old is None:
-                self._stream.close()
-                self._old = self.path.open("rb")
-                self._stream = _replacement(self.path).open("wb")
-            if self._old is not None:  # one line more than records: the header
-                self._stream.writelines(islice(self._old, place + 1 - self._lines))
-                self._old.readline()
-                self._lines = place + 2
-            self._stream.write(canonical_json(asdict(record)) + b"\n")
+            place = self._stream.seek(0, os.SEEK_END)
+            self._stream.write(canonical_json(asdict(value)) + b"\n")
             self._stream.flush()
-        self.done = max(self.done, place + 1)
-        return place + 1
+        self._places[_id_of(record)] = place
 
     def close(self) -> None:
         """Raises StorageError."""
-        with storage_errors(f"write {self.path}"):
+        with storage_errors(f"write {self.path}"), self._stream:
             os.fsync(self._stream.fileno())
-            self._stream.close()
-            if self._old is not None:
-                self._old.close()
-                _finish_replacement(self.path)
 
 
 @contextmanager
-def open_run_log(path: Path, header: Header) -> Iterator[RunLog]:
+def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[RunLog[_Record]]:
     """Begin the file at `path`, or go on with it. What a killed process left of a line is cut off.
 
     Raises ConfigError if the file is of something else, StorageError.
@@ -239,65 +258,17 @@ def open_run_log(path: Path, header: Header) -> Iterator[RunLog]:
         if not free:
             raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --out.")
         with storage_errors(f"write {path}"):
-            _finish_replacement(path)
-            log = RunLog(path, header)
+            log = RunLog(path, header, kind)
         try:
             yield log
         finally:
             log.close()
 
 
-def _replacement(path: Path) -> Path:
-    return path.with_name(path.stem + AGAIN)
-
-
-def _finish_replacement(path: Path) -> None:
-    """Replace the file by its replacement, if there is one, and by its own lines from there on. Raises OSError.
-
-    A process killed at any byte can do this again: the replacement is a beginning of what will be.
-    """
-    new = _replacement(path)
-    if not new.exists():
-        return
-    if not path.exists():  # deleted, to begin anew
-        new.unlink()
-        return
-    with new.open("r+b") as stream:
-        _, lines = _whole_lines(stream)
-        with path.open("rb") as old:
-            stream.writelines(islice(old, lines, None))
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
-    sync_folder(path.parent)
-
-
-def _whole_lines(stream: IO[bytes]) -> tuple[bytes, int]:
-    """(the first line, how many), leaving the stream after the last whole line, with nothing behind it."""
-    stream.seek(0)
-    first, end, lines = b"", 0, 0
-    for line in stream:
-        if not line.endswith(b"\n"):
-            break
-        first = first or line
-        end, lines = end + len(line), lines + 1
-    stream.truncate(end)
-    stream.seek(end)
-    return first, lines
-
-
 def _must_be_same(there: Header, wanted: Header, path: Path) -> None:
-    for each in fields(Header):
-        old, new = getattr(there, each.name), getattr(wanted, each.name)
-        if old != new:
-            hint = f" To go on with the old one: --as-of {old}." if each.name == "knowledge_base_version" else ""
-            raise ConfigError(
-                f"The observations in {path} are of another {each.name.replace('_', ' ')}: {_in_words(old)}, now "
-                f"{_in_words(new)}.{hint} Choose another folder with --out, or delete that file."
-            )
-
-
-def _in_words(value: object) -> str:
-    if isinstance(value, ModelIdentity | EmbedderIdentity):
-        return f"{value.name} ({value.digest[:12] or 'no digest'})"
-    return repr(value)[:80]
+    for name, old, new in differences(there, wanted):
+        hint = f" To go on with the old one: --as-of {old}." if name == "knowledge_base_version" else ""
+        raise ConfigError(
+            f"The observations in {path} are of another {name.replace('_', ' ')}: {old}, now {new}.{hint} "
+            "Choose another folder with --out, or delete that file."
+        )

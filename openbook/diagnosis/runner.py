@@ -1,15 +1,13 @@
 """Ask a model every question three ways: alone (closed-book), with the documents (open-book), with the passage (oracle).
 
-With the documents means as `openbook ask` does it: the same functions, the same options. Questions are taken in blocks:
-first all of a block without documents, then each with its passages, so that what the engine keeps is used again.
+With the documents means as `openbook ask` does it: the same functions, the same options.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 
 from openbook.answer import (
     PASSAGES,
@@ -36,7 +34,6 @@ from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
 
 DEPTH = 20  # passages in which the rank of one that holds the answer is looked for
-BLOCK = 32  # questions
 MOST_FAILED = 16  # questions in a row on which the model failed
 
 Progress = Callable[[int, int], None]
@@ -96,11 +93,10 @@ class Bench:
 
 
 def run_questions(
-    questions: Iterable[Question],
+    questions: Sequence[Question],
     bench: Bench,
-    log: RunLog,
+    log: RunLog[Observation],
     *,
-    total: int = 0,
     progress: Progress = lambda done, total: None,
     cancelled: Cancelled = never,
 ) -> bool:
@@ -112,21 +108,20 @@ def run_questions(
     """
     bench = bench.pinned()
     finder = GoldFinder(bench.base, bench.embedder, bench.scope)
-    rest = log.missing(questions, Observation, lambda asked, there: there.question == asked and not there.failure)
     streak = FailureStreak(bench.model.identity.name)
-    try:
-        while block := list(islice(rest, BLOCK)):
-            closed: list[tuple[Reply, ...]] = []
-            for place, question in block:
-                closed.append(tuple(ask_alone(bench, wording, cancelled) for wording in question.wordings))
-                streak.add(place, _failures(closed[-1]))
-            for (place, question), alone in zip(block, closed, strict=True):
-                seen = _observe(bench, finder, question, alone, cancelled)
-                streak.add(place, _failures(reply for each in seen.asked for reply in (each.opened, each.oracle)))
-                progress(log.append(seen), total)
-            block.clear()  # before the next is read
-    except Stopped:
-        return False
+    for place, question in enumerate(questions):
+        there = log.find(question.id)
+        if there is not None and there.question == question and not there.failure:
+            continue
+        try:
+            seen = _observe(bench, finder, question, cancelled)
+        except Stopped:
+            return False
+        replies = (reply for each in seen.asked for reply in (each.closed, each.opened, each.oracle))
+        # If nothing was found to read, the model was not asked, and no token read.
+        streak.add(place, [reply.failure for reply in replies if reply is not None and reply.prompt_tokens != 0])
+        log.append(seen)
+        progress(place + 1, len(questions))
     return True
 
 
@@ -153,19 +148,14 @@ class FailureStreak:
             )
 
 
-def _failures(replies: Iterable[Reply | None]) -> list[str]:
-    # If nothing was found to read, the model was not asked, and no token read.
-    return [reply.failure for reply in replies if reply is not None and reply.prompt_tokens != 0]
-
-
-def _observe(
-    bench: Bench, finder: GoldFinder, question: Question, closed: tuple[Reply, ...], cancelled: Cancelled
-) -> Observation:
+def _observe(bench: Bench, finder: GoldFinder, question: Question, cancelled: Cancelled) -> Observation:
+    """Raises Stopped, KnowledgeError."""
     gold = finder.find(question)
     oracle_hits = list(gold.hits[: bench.passages])
     shown: dict[str, Passage] = {}
     asked: list[Wording] = []
-    for wording, alone in zip(question.wordings, closed, strict=True):
+    for wording in question.wordings:
+        alone = ask_alone(bench, wording, cancelled)
         started = time.perf_counter()
         hits = bench.retrieve(wording, DEPTH)
         retrieve_s = time.perf_counter() - started

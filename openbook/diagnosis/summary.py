@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from openbook.diagnosis.questions import Question
 from openbook.diagnosis.run_log import Header, Mode, Observation
-from openbook.diagnosis.scoring import Interval, interval, is_right
-from openbook.diagnosis.verdicts import VERDICTS, Judgement, Verdict
+from openbook.diagnosis.scoring import Interval, interval
+from openbook.diagnosis.verdicts import VERDICTS, Judgement, Verdict, reply_is_right
 from openbook.records import Digest, canonical_json, sha256_hex
 
 FORMAT = 1
@@ -87,12 +87,12 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One question in short, for comparing. `question`: see `words_digest`; empty in files of older versions."""
+    """One question in short, for comparing. `question`: see `words_digest`."""
 
     id: str
     verdict: Verdict
     right: bool
-    question: Digest = ""
+    question: Digest
 
 
 def words_digest(question: Question) -> Digest:
@@ -128,99 +128,92 @@ class ModelSummary:
 
 
 @dataclass(slots=True)
-class _GroupCounts:
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    right: int = 0
-
-    def add(self, found: Judgement) -> None:
-        self.verdicts[found.verdict] += 1
-        self.right += found.right
-
-    def group(self) -> Group:
-        failed, whole = self.verdicts["failed"], self.verdicts.total()
-        shares = {verdict: share(self.verdicts[verdict], whole - failed) for verdict in SHARED}
-        return Group(whole, failed, shares, share(self.right, whole - failed))
-
-
-@dataclass(slots=True)
 class _ModeCounts:
-    """`asked` and `right`: questions with an answer. The others count requests on which the model did not fail."""
+    """`right`: of each question with an answer, whether it was. The others count requests on which the model did not fail."""
 
-    asked: int = 0
-    right: int = 0
+    right: list[bool] = field(default_factory=list)
     requests: int = 0
     seconds: float = 0.0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    counted: bool = True  # by the engine
+    prompt_tokens: int | None = 0
+    answer_tokens: int | None = 0
 
     def add(self, observation: Observation, mode: Mode) -> None:
-        replies = [wording.reply(mode) for wording in observation.asked]
+        question, replies = observation.question, [wording.reply(mode) for wording in observation.asked]
         for reply in replies:
             if reply is not None and not reply.failure:
                 self.requests += 1
                 self.seconds += reply.seconds
-                self.counted &= reply.prompt_tokens is not None and reply.answer_tokens is not None
-                self.prompt_tokens += reply.prompt_tokens or 0
-                self.answer_tokens += reply.answer_tokens or 0
-        question = observation.question
+                self.prompt_tokens = _sum(self.prompt_tokens, reply.prompt_tokens)
+                self.answer_tokens = _sum(self.answer_tokens, reply.answer_tokens)
         if question.answers and None not in replies and not observation.failure:
-            self.asked += 1
-            self.right += all(r is not None and not r.abstained and is_right(r.text, question) for r in replies)
+            self.right.append(all(reply is not None and reply_is_right(reply, question) for reply in replies))
 
     def cost(self) -> Cost:
-        counted = self.counted and self.requests > 0
-        tokens = (self.prompt_tokens, self.answer_tokens) if counted else (None, None)
-        return Cost(self.requests, self.seconds, *tokens)
+        tokens = (self.prompt_tokens, self.answer_tokens)
+        counted = self.requests > 0 and None not in tokens
+        return Cost(self.requests, self.seconds, *(tokens if counted else (None, None)))
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 def summarise(header: Header, judgements: Iterable[tuple[Observation, Judgement]]) -> ModelSummary:
-    """Holds counts, and of each question its verdict."""
-    overall, counts = _GroupCounts(), Counter[str]()
-    kinds, tags = defaultdict[str, _GroupCounts](_GroupCounts), defaultdict[str, _GroupCounts](_GroupCounts)
-    modes = {mode: _ModeCounts() for mode in MODES}
-    ranks: Counter[int] = Counter()
+    """Holds of each question its verdict, and no words."""
     outcomes: list[Outcome] = []
-    for observation, found in judgements:
+    found: list[Judgement] = []
+    kinds, tags = defaultdict[str, list[Judgement]](list), defaultdict[str, list[Judgement]](list)
+    modes = {mode: _ModeCounts() for mode in MODES}
+    ranks: list[int] = []  # of the questions with a passage that holds an answer
+    reached: list[bool] = []  # for the same ones
+    missed: list[int] = []  # ranks of what the retriever missed
+    for observation, each in judgements:
         question = observation.question
-        outcomes.append(Outcome(question.id, found.verdict, found.right, words_digest(question)))
-        overall.add(found)
-        kinds[question.kind].add(found)
+        outcomes.append(Outcome(question.id, each.verdict, each.right, words_digest(question)))
+        found.append(each)
+        kinds[question.kind].append(each)
         for tag in question.tags:
             if tag in tags or len(tags) < MOST_TAGS:
-                tags[tag].add(found)
-        for mode, each in modes.items():
-            each.add(observation, mode)
-        if found.verdict == "failed":
-            continue
-        counts["from memory"] += found.from_memory
-        if found.verdict == "not_in_the_knowledge_base":
-            counts[found.silence] += 1
-        if observation.holding:
+                tags[tag].append(each)
+        for mode, counts in modes.items():
+            counts.add(observation, mode)
+        if observation.holding and each.verdict != "failed":
             first = observation.asked[0]
-            ranks[first.rank] += 1
-            counts["reached"] += any(each.gold and each.id in first.found for each in observation.passages)
-        if found.verdict == "retriever_miss":
-            rank = observation.asked[found.wording].rank
-            counts["miss within depth"] += rank > 0
-            counts["miss cut off"] += 0 < rank <= header.passages
-    held = ranks.total()
-    within = {k: share(sum(n for rank, n in ranks.items() if 0 < rank <= k), held) for k in RANKS}
-    reciprocal = [1.0 / rank if rank else 0.0 for rank in ranks.elements()]
+            ranks.append(first.rank)
+            reached.append(any(p.gold and p.id in first.found for p in observation.passages))
+        if each.verdict == "retriever_miss":
+            missed.append(observation.asked[each.wording].rank)
+    silent = [each.silence == "abstained" for each in found if each.verdict == "not_in_the_knowledge_base"]
     return ModelSummary(
         header=header,
-        overall=overall.group(),
-        by_kind={kind: each.group() for kind, each in sorted(kinds.items())},
-        by_tag={tag: each.group() for tag, each in sorted(tags.items())},
-        right_in={mode: share(each.right, each.asked) for mode, each in modes.items()},
-        abstained=share(counts["abstained"], counts["abstained"] + counts["invented"]),
-        from_memory=counts["from memory"],
-        misses_within_depth=counts["miss within depth"],
-        misses_cut_off=counts["miss cut off"],
-        retrieval=Retrieval(held, within, share(counts["reached"], held), interval(reciprocal)),
-        costs={mode: each.cost() for mode, each in modes.items()},
+        overall=_group(found),
+        by_kind={kind: _group(each) for kind, each in sorted(kinds.items())},
+        by_tag={tag: _group(each) for tag, each in sorted(tags.items())},
+        right_in={mode: _share_of(counts.right) for mode, counts in modes.items()},
+        abstained=_share_of(silent),
+        from_memory=sum(each.from_memory for each in found),
+        misses_within_depth=sum(rank > 0 for rank in missed),
+        misses_cut_off=sum(0 < rank <= header.passages for rank in missed),
+        retrieval=Retrieval(
+            len(ranks),
+            {k: _share_of([0 < rank <= k for rank in ranks]) for k in RANKS},
+            _share_of(reached),
+            interval([1.0 / rank if rank else 0.0 for rank in ranks]),
+        ),
+        costs={mode: counts.cost() for mode, counts in modes.items()},
         outcomes=tuple(outcomes),
     )
+
+
+def _group(found: Sequence[Judgement]) -> Group:
+    verdicts = Counter(each.verdict for each in found)
+    failed = verdicts["failed"]
+    shares = {verdict: share(verdicts[verdict], len(found) - failed) for verdict in SHARED}
+    return Group(len(found), failed, shares, share(sum(each.right for each in found), len(found) - failed))
+
+
+def _share_of(found: Sequence[bool]) -> Share:
+    return share(sum(found), len(found))
 
 
 def to_json(summary: ModelSummary) -> dict[str, Any]:

@@ -144,23 +144,23 @@ def evidence_of(observation: Observation, others: Sequence[Observation] = ()) ->
 def _wording_evidence(observation: Observation, wording: Wording) -> WordingEvidence:
     question, closed, opened = observation.question, wording.closed, wording.opened
     given = [passage for passage in observation.passages if passage.id in wording.found]
-    right = _is_right(opened, question)
+    right = reply_is_right(opened, question)
     from_memory = (
         not (right or opened.abstained or closed.abstained or wording.cited)
         and same_answer(opened.text, closed.text)
         and not any(holds_any(passage.text, [opened.text]) for passage in given)
     )
     return WordingEvidence(
-        closed=_is_right(closed, question),
+        closed=reply_is_right(closed, question),
         opened=right,
         abstained=opened.abstained,
-        oracle=None if wording.oracle is None else _is_right(wording.oracle, question),
+        oracle=None if wording.oracle is None else reply_is_right(wording.oracle, question),
         reached=any(passage.gold for passage in given),
         from_memory=from_memory,
     )
 
 
-def _is_right(reply: Reply, question: Question) -> bool:
+def reply_is_right(reply: Reply, question: Question) -> bool:
     return not reply.abstained and is_right(reply.text, question)
 
 
@@ -204,7 +204,7 @@ def _why(observation: Observation, found: Judgement) -> str:
             silent = " No passage holds an answer, and with documents it said so." if found.silence else ""
             return f"Right without documents{everywhere}.{silent}"
         case "fixed_by_retrieval":
-            sometimes = any(_is_right(each.closed, question) for each in observation.asked)
+            sometimes = any(reply_is_right(each.closed, question) for each in observation.asked)
             return f"Alone {'not reliably right' if sometimes else 'wrong'}, with {given} passages right."
         case "not_in_the_knowledge_base":
             what = "said so" if found.silence == "abstained" else "gave an answer all the same"

@@ -177,6 +177,23 @@ def test_other_settings_are_another_run(diagnose: Out, monkeypatch: pytest.Monke
     assert len(folders) == 3
 
 
+def test_questions_are_asked_as_they_were_when_the_run_began(
+    diagnose: Out, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = questions.read_text()
+
+    def edits(prompt: Prompt) -> str:
+        questions.write_text(before.replace("Who built the tower", "Who sold the tower"))
+        return good(prompt)
+
+    monkeypatch.setitem(ENGINES, "edits", edits)
+    arguments = ("--model", "edits", "--model", "good", "--out", tmp_path / "r")
+    assert diagnose(*arguments)[0] == 0
+    assert "sold" not in "".join(path.read_text() for path in (tmp_path / "r").glob("observations-*"))
+    code, _, error = diagnose(*arguments)
+    assert (code, "are of another questions" in error) == (2, True)
+
+
 def test_documents_without_a_knowledge_base(out: Out, questions: Path, built: Path, opened: object) -> None:
     code, stdout, _ = out("diagnose", questions, "--docs", built / "bridge.txt", "--model", "good", "--json")
     assert code == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ RIGHT_AND_WRONG = [observation(n) for n in range(4)]  # alone wrong, with docume
 def written(folder: Path, observations: Sequence[Observation] = RIGHT_AND_WRONG) -> Path:
     path = folder / "observations.jsonl"
     path.unlink(missing_ok=True)
-    with open_run_log(path, HEADER) as record:
+    with open_run_log(path, HEADER, Observation) as record:
         for each in observations:
             record.append(each)
     return path
@@ -61,22 +61,23 @@ def test_what_can_be_right_or_wrong_is_judged() -> None:
     assert [mode for mode, _ in to_judge(observation(failure="It fell over."))] == ["open_book", "oracle"]
 
 
-def test_a_judge_that_agrees(tmp_path: Path) -> None:
-    found = judged(tmp_path, rules)
-    assert (found.agreed.same.count, found.agreed.same.of, found.agreed.kappa) == (12, 12, 1.0)
-    assert (found.too_mild, found.too_strict, found.disagreements) == (0, 0, ())
-    assert "agrees with the rules on 12/12" in str(found)
-    assert "otherwise" not in opinion_page(tmp_path, found)
-
-
-def test_judges_that_always_say_the_same(tmp_path: Path) -> None:
-    (tmp_path / "mild").mkdir()
-    mild, strict = judged(tmp_path / "mild", lambda p: "Yes, that is right."), judged(tmp_path, lambda p: "No.")
-    assert (mild.agreed.same.count, mild.too_mild, mild.too_strict) == (8, 4, 0)
-    assert (strict.agreed.same.count, strict.too_mild, strict.too_strict) == (4, 0, 8)
-    assert (mild.agreed.kappa, strict.agreed.kappa) == (0.0, 0.0)
-    assert [each.answer for each in mild.disagreements] == ["No idea."] * 4
-    assert opinion_page(tmp_path, mild).count("<tr>") == 5
+@pytest.mark.parametrize(
+    ("judge", "same", "mild", "strict", "kappa"),
+    [
+        (rules, 12, 0, 0, 1.0),
+        (lambda p: "Yes, that is right.", 8, 4, 0, 0.0),
+        (lambda p: "No.", 4, 0, 8, 0.0),
+    ],
+)
+def test_how_far_a_judge_agrees(
+    tmp_path: Path, judge: Callable[[Prompt], str], same: int, mild: int, strict: int, kappa: float
+) -> None:
+    found = judged(tmp_path, judge)
+    assert (found.agreed.same.count, found.agreed.same.of, found.agreed.kappa) == (same, 12, kappa)
+    assert (found.too_mild, found.too_strict, len(found.disagreements)) == (mild, strict, mild + strict)
+    assert f"agrees with the rules on {same}/12" in str(found)
+    assert all(each.answer == "No idea." for each in found.disagreements if not each.right)
+    assert opinion_page(tmp_path, found).count("<tr>") == (mild + strict + 1 if mild + strict else 0)
 
 
 def test_what_is_neither_yes_nor_no_is_not_counted(tmp_path: Path) -> None:
@@ -135,22 +136,18 @@ def test_the_page_escapes(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
-def test_cohens_kappa_of_an_example_by_hand() -> None:
-    # 20 both yes, 5 first yes, 10 second yes, 15 both no: 0.7 agree, 0.5 by chance.
-    pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
-    found = agreement(pairs)
-    assert (found.same.count, found.same.of) == (35, 50)
-    assert found.kappa == pytest.approx(0.4)
-    assert str(found) == "35/50 = 70% [56, 81], kappa 0.40"
-
-
-def test_agreement_of_chance_is_0_and_full_agreement_1() -> None:
-    assert agreement([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]).kappa == pytest.approx(0.0)
-    assert agreement([("a", "a"), ("b", "b"), ("c", "c")]).kappa == pytest.approx(1.0)
-    assert agreement([("a", "b"), ("b", "a")]).kappa == pytest.approx(-1.0)
-    assert agreement([("a", "b")] * 9).kappa == pytest.approx(0.0)
-
-
-def test_where_there_is_nothing_to_tell_apart_there_is_no_kappa() -> None:
-    assert agreement([("a", "a")] * 9).kappa is None
-    assert (agreement([]).kappa, agreement([]).same.share) == (None, None)
+@pytest.mark.parametrize(
+    ("pairs", "kappa"),
+    [
+        # by hand: 20 both yes, 5 first yes, 10 second yes, 15 both no: 0.7 agree, 0.5 by chance
+        ([(1, 1)] * 20 + [(1, 0)] * 5 + [(0, 1)] * 10 + [(0, 0)] * 15, 0.4),
+        ([("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")], 0.0),
+        ([("a", "a"), ("b", "b"), ("c", "c")], 1.0),
+        ([("a", "b"), ("b", "a")], -1.0),
+        ([("a", "b")] * 9, 0.0),
+        ([("a", "a")] * 9, None),  # nothing to tell apart
+        ([], None),
+    ],
+)
+def test_cohens_kappa(pairs: list[tuple[Hashable, Hashable]], kappa: float | None) -> None:
+    assert agreement(pairs).kappa == (None if kappa is None else pytest.approx(kappa))

@@ -15,7 +15,6 @@ from openbook.diagnosis.perturb import (
     kind_of,
     names_in,
     put,
-    spelled,
     standing,
     within_another,
 )
@@ -32,47 +31,34 @@ def first(value: str, key: str = "q1") -> str | None:
     return None if change is None else change.new
 
 
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [
-        ("09:40", "time"),
-        ("9.40 a.m.", "time"),
-        ("9 am", "time"),
-        ("14 March 2026", "date"),
-        ("the 30th of April", "date"),
-        ("March 14, 2026", "date"),
-        ("Feb. 29", "date"),
-        ("2026-03-14", "date"),
-        ("14.03.2026", "date"),
-        ("May 2025", "date"),
-        ("May", "date"),
-        ("on Mondays", "date"),
-        ("Monday", "date"),
-        ("1611", "date"),
-        ("in 1999", "date"),
-        ("28 days", "number"),
-        ("twenty-eight days", "number"),
-        ("€0.46", "number"),
-        ("40 %", "number"),
-        ("2.6 million litres", "number"),
-        ("28", "number"),
-        ("412,380", "number"),
-        ("7.3.2", "number"),
-        ("HP-3", "number"),
-        ("25th", "number"),
-        ("nineteen", "number"),
-        ("Ailsa Petrie", "name"),
-        ("Bay of Biscay", "name"),
-        ("Ostrevik", "name"),
-        ("31 April", None),
-        ("12/31/2020", None),
-        ("green", None),
-        ("Water in oil", None),
-        ("yes", None),
-        ("", None),
+KINDS = {
+    "time": ["09:40", "9.40 a.m.", "9 am"],
+    "date": [
+        *("14 March 2026", "the 30th of April", "March 14, 2026", "Feb. 29", "2026-03-14", "14.03.2026", "May 2025"),
+        *("May", "on Mondays", "Monday", "1611", "in 1999", "31 April"),
     ],
-)
-def test_a_value_has_a_kind_or_none(value: str, kind: str | None) -> None:
+    "number": [
+        *(
+            "28 days",
+            "twenty-eight days",
+            "€0.46",
+            "40 %",
+            "2.6 million litres",
+            "28",
+            "412,380",
+            "7.3.2",
+            "HP-3",
+            "25th",
+        ),
+        "nineteen",
+    ],
+    "name": ["Ailsa Petrie", "Bay of Biscay", "Ostrevik"],
+    None: ["green", "Water in oil", "yes", ""],
+}
+
+
+@pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in KINDS.items() for value in values])
+def test_a_value_has_a_kind_or_none(kind: str | None, value: str) -> None:
     assert kind_of(value) == kind
     new = first(value)
     assert (new is None) == (kind is None)
@@ -100,7 +86,7 @@ VALUES = st.one_of(
     st.builds(lambda n, unit: f"{n}{unit}", st.integers(0, 10**9), UNITS),
     st.builds(lambda n, unit: f"{n:,}{unit}", st.integers(1000, 10**9), UNITS),
     st.builds(lambda n, unit: f"{n / 100:.2f}{unit}", st.integers(1, 10**7), UNITS),
-    st.integers(1, 99).map(lambda n: f"{spelled(str(n))} weeks"),
+    st.sampled_from(["two", "twelve", "nineteen", "thirty", "fifty-one", "Ninety nine"]).map("{} weeks".format),
     st.sampled_from(["Ailsa Petrie", "Solveig Thorsdatter", "Ostrevik", "Haugmoen"]),
 )
 WORDS = st.lists(st.sampled_from("the ferry leaves pier with salt bread under a blue sky".split()), max_size=6).map(
@@ -127,16 +113,11 @@ def test_a_new_value_is_another_of_the_same_kind_and_the_rest_is_as_it_was(
     assert not holds_any(text, copy.answers)
 
 
-@given(VALUES, st.text(max_size=8))
-def test_the_same_key_gives_the_same_values(value: str, key: str) -> None:
-    assert list(changes(value, NAMES, key)) == list(changes(value, list(NAMES), key))
-
-
-@given(st.text(max_size=30))
-def test_any_text_has_changes_of_its_kind_or_none(value: str) -> None:
-    for change in changes(value, NAMES, "q"):
-        assert kind_of(change.new) == change.kind
-        assert change.new != value
+@given(st.one_of(VALUES, st.text(max_size=30)), st.text(max_size=8))
+def test_the_same_key_gives_the_same_values_of_the_same_kind(value: str, key: str) -> None:
+    found = list(changes(value, NAMES, key))
+    assert found == list(changes(value, list(NAMES), key))
+    assert all(kind_of(change.new) == change.kind and change.new != value for change in found)
 
 
 def test_a_value_stands_as_a_whole() -> None:
@@ -155,24 +136,11 @@ def test_a_capital_stays_a_capital() -> None:
 
 def test_the_new_value_is_accepted_in_the_ways_of_the_old_one() -> None:
     change = next(changes("28 days", NAMES, "q"))
-    number = change.new_part
-    assert set(accepted_now(change, ("28 days", "28", "twenty-eight days"))) == {
-        f"{number} days",
-        number,
-        f"{spelled(number)} days",
-        spelled(number),
-    }
+    assert accepted_now(change, ("28 days", "28", "twenty-eight days")) == (change.new, change.new_part)
+    written = next(changes("twenty-eight days", NAMES, "q"))
+    assert accepted_now(written, ("28 days", "twenty-eight days")) == (written.new,)
     person = next(changes("Ailsa Petrie", ["Lila Ortega"], "q"))
     assert accepted_now(person, ("Ailsa Petrie", "Petrie")) == ("Lila Ortega", "Ortega")
-
-
-@pytest.mark.parametrize("number", range(1, 100))
-def test_numbers_and_words_are_two_ways_of_saying_one(number: int) -> None:
-    assert spelled(spelled(str(number))) == str(number)
-
-
-def test_other_texts_have_no_other_spelling() -> None:
-    assert [spelled(text) for text in ("", "0", "100", "1.5", "many")] == [""] * 5
 
 
 def test_names_are_found_but_not_the_first_word_of_a_sentence() -> None:
@@ -180,16 +148,3 @@ def test_names_are_found_but_not_the_first_word_of_a_sentence() -> None:
     assert names_in([text, text]) == ["Lila Ortega", "Bergen", "Bay", "Hessay", "Priya Nandakumar", "Safety"]
     assert not is_name("lila Ortega")
     assert not is_name("A B C D E F G")
-
-
-def test_a_passage_that_would_still_hold_the_answer_is_not_altered() -> None:
-    def copy(text: str, *answers: str, question: str = "How many days?") -> object:
-        return altered(Passage("p", "d", "", 0, len(text), None, (), text), Question("q", question, answers), NAMES)
-
-    assert copy("You have 28 days off.", "28 days", "28")
-    assert copy("You have 28 days off; 28 people do.", "28 days", "28")  # then both are another number
-    assert copy("You have 28 days off until 28 March 2026.", "28 days", "28") is None
-    assert copy("You have 28 days off, twenty-eight in all.", "28 days", "28", "twenty-eight") is None
-    assert copy("You have some days off.", "28 days") is None
-    assert copy("You have 28 days off.", "28 days", question="Are there 28 days or 14?") is None
-    assert copy("It is green.", "green") is None

@@ -22,10 +22,13 @@ from openbook.knowledge import KnowledgeBase, Scope
 from openbook.records import ReaderFormat
 from tests.diagnosis.bases import EMBEDDER, FERRIES, HARBOUR, OLD, DraftEngine, base_of
 
+FILES = {"ferries": FERRIES, "old": OLD, "harbour": HARBOUR}
 
-@pytest.fixture
-def base(tmp_path: Path) -> KnowledgeBase:
-    return base_of(tmp_path, ferries=FERRIES, old=OLD, harbour=HARBOUR)
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
+    """Read only: no test of this module changes it."""
+    return base_of(tmp_path_factory.mktemp("base"), **FILES)
 
 
 @pytest.fixture
@@ -45,24 +48,20 @@ def test_each_draft_has_its_answer_in_its_quote_and_its_quote_in_the_document(
     found = drafted(base, log)
     path = tmp_path / "questions.jsonl"
     write_questions(path, found.questions)
-    questions = list(load_questions(path))
-    assert {each.gold.document for each in questions if each.gold} == {"ferries.md", "harbour.md", "old.md"}
+    questions = load_questions(path)
+    paths = {Path(document).name: document for document in base.documents()}
+    assert {each.gold.document for each in questions if each.gold} == set(paths)
     for each in questions:
         assert each.gold is not None
-        text = base.text(str(tmp_path / "docs" / each.gold.document))
-        assert text is not None
+        text = base.text(paths[each.gold.document]) or ""
         assert text[each.gold.start : each.gold.end] == each.gold.quote
         assert each.answers[0] in " ".join(each.gold.quote.split())
         assert not each.reviewed
     assert "Found items are kept for 30 days." in {each.gold.quote for each in questions if each.gold}
-
-
-def test_a_draft_has_the_keys_of_the_examples(base: KnowledgeBase, log: ReplyLog) -> None:
     examples = Path(__file__).parents[2] / "examples" / "questions.jsonl"
     example = json.loads(examples.read_text(encoding="utf-8").splitlines()[0])
-    value = drafted(base, log).questions[0]
-    assert list(value) == [*example, "reviewed"]
-    assert list(value["gold"]) == list(example["gold"])
+    assert list(found.questions[0]) == [*example, "reviewed"]
+    assert list(found.questions[0]["gold"]) == list(example["gold"])
 
 
 def test_documents_take_turns_and_the_seed_decides_the_order(base: KnowledgeBase, log: ReplyLog) -> None:
@@ -72,13 +71,11 @@ def test_documents_take_turns_and_the_seed_decides_the_order(base: KnowledgeBase
     assert len({questions[0]["id"] for questions in three}) > 1
 
 
-def test_the_same_base_model_and_seed_give_the_same_drafts_wherever_the_documents_lie(tmp_path: Path) -> None:
-    files = {"ferries": FERRIES, "old": OLD, "harbour": HARBOUR}
-    found = [
-        drafted(base_of(tmp_path / place, **files), ReplyLog(tmp_path / f"{place}.log"), seed=3)
-        for place in ("a", "b/c")
-    ]
-    assert found[0] == found[1]
+def test_the_same_texts_model_and_seed_give_the_same_drafts_wherever_the_documents_lie(
+    base: KnowledgeBase, log: ReplyLog, tmp_path: Path
+) -> None:
+    again = base_of(tmp_path / "b" / "c", **FILES)
+    assert drafted(again, log, seed=3) == drafted(base, ReplyLog(tmp_path / "other.log"), seed=3)
 
 
 def test_a_text_that_stands_in_two_documents_is_read_once(tmp_path: Path, log: ReplyLog) -> None:
@@ -142,11 +139,9 @@ def test_a_model_that_writes_none_reads_only_so_much(tmp_path: Path, log: ReplyL
     assert found == Drafts((), {"no question with an answer was written": TRIED_FOR_EACH}, TRIED_FOR_EACH)
 
 
-def test_a_passage_that_does_not_fit_is_left_out(base: KnowledgeBase, log: ReplyLog) -> None:
+def test_what_cannot_be_asked_is_left_out_or_refused(base: KnowledgeBase, log: ReplyLog, tmp_path: Path) -> None:
     assert drafted(base, log, DraftEngine(context_tokens=100)).questions == ()
-
-
-def test_a_trained_reader_is_refused_with_advice(base: KnowledgeBase, log: ReplyLog) -> None:
+    assert drafted(KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity), log) == Drafts((), {}, 0)
     reader = FrozenModel(DraftEngine(), ReaderFormat("Answer.", "The passages do not say."))
     with pytest.raises(ConfigError, match="'echo' was trained to answer"):
         draft(base, reader, 1, log)
@@ -155,10 +150,6 @@ def test_a_trained_reader_is_refused_with_advice(base: KnowledgeBase, log: Reply
 def test_only_documents_in_scope_are_read(base: KnowledgeBase, log: ReplyLog) -> None:
     found = draft(base, FrozenModel(DraftEngine()), 20, log, scope=Scope(where="name = 'old.md'"))
     assert {each["gold"]["document"] for each in found.questions} == {"old.md"}
-
-
-def test_an_empty_knowledge_base_gives_none(tmp_path: Path, log: ReplyLog) -> None:
-    assert drafted(KnowledgeBase.ensure(tmp_path / "kb", EMBEDDER.identity), log) == Drafts((), {}, 0)
 
 
 def test_of_two_places_the_one_that_is_likest_the_question_is_gold(tmp_path: Path, log: ReplyLog) -> None:
@@ -195,7 +186,6 @@ TEXT = (
         ("Who is the harbour master of Kilverry?", "Ada Brandl", ""),
         ("Where does the harbour master keep found items?", "items for 60 days in the red house", ""),
         ("港はいつ開きますか？", "九時", ""),
-        ("Who is the harbour master of Kilverry?", "Ada", ""),
         ("Who is the harbour master of Kilverry?", "Ad", "does not stand in the passage"),
         ("Who is the harbour master of Kilverry?", "ada brandl", "does not stand in the passage"),
         ("Who is the harbour master of Kilverry?", "Ada Brandl, keeps found items for 60 days in the red", "too long"),
@@ -211,6 +201,10 @@ TEXT = (
         ("Where does she keep found items?", "the red house", "points at its passage"),
         ("Who is the person mentioned above?", "Ada Brandl", "points at its passage"),
         ("?", "Ada Brandl", "no question"),
+        ("What is the name of the master?", "Ada Brandl", "does not tell which one"),
+        ("How many days does the master of Kilverry keep found items?", "60 days", ""),
+        ("How many days does the master of Kilverry keep found items?", "the red house", "not of the kind"),
+        ("In which year did the master of Kilverry sign?", "Ada Brandl", "not of the kind"),
         ("Who is the harbour master of Kilverry?", "—", "no question"),
     ],
 )  # fmt: skip
@@ -220,37 +214,23 @@ def test_drafts_are_checked(question: str, answer: str, reason: str) -> None:
     assert bool(reason) == bool(said)
 
 
-@pytest.mark.parametrize(
-    ("question", "tells"),
-    [
-        ("What is the name of the book?", False),
-        ("What is the name of the museum that is described?", False),
-        ("What is the title of the first game in the series?", False),
-        ("What is the man's name?", False),
-        ("What was the company called?", False),
-        ("Name of the lighthouse?", False),  # one common noun, however rare
-        ("What is the name of the book by Ada Brandl?", True),
-        ("What is the name of the museum in Kilverry?", True),
-        ("What is the name of the ship that sank in 1911?", True),
-        ("What is the name of the ferry's evacuation slide?", True),
-        ("What is the option called that hides the sidebar?", True),
-        ("How many days are found items kept?", True),  # asks for no name
-        ("Who is the harbour master of Kilverry?", True),
-    ],
-)
-def test_a_question_for_a_name_must_say_whose(question: str, tells: bool) -> None:
-    assert singles_out(question) is tells
-    assert tells or reason_against(question, "Ada Brandl", TEXT) == "the question does not tell which one it is about"
+GENERIC = [
+    "What is the name of the book?",
+    "What is the name of the museum that is described?",
+    "What is the title of the first game in the series?",
+    "What is the man's name?",
+    "What was the company called?",
+    "Name of the lighthouse?",  # one common noun, however rare
+]
+TELLING = [
+    "What is the name of the book by Ada Brandl?",
+    "What is the name of the ship that sank in 1911?",
+    "What is the name of the ferry's evacuation slide?",
+    "What is the option called that hides the sidebar?",
+    "How many days are found items kept?",  # asks for no name
+]
 
 
-@pytest.mark.parametrize(
-    ("question", "answer", "fits"),
-    [
-        ("How many days does the harbour master of Kilverry keep found items?", "60 days", True),
-        ("How many days does the harbour master of Kilverry keep found items?", "the red house", False),
-        ("In which year did the master of Kilverry sign?", "Ada Brandl", False),
-        ("Where does the harbour master of Kilverry keep found items?", "the red house", True),
-    ],
-)
-def test_an_answer_is_a_number_where_one_is_asked_for(question: str, answer: str, fits: bool) -> None:
-    assert (reason_against(question, answer, TEXT) == "") is fits
+@pytest.mark.parametrize("question", [*GENERIC, *TELLING])
+def test_a_question_for_a_name_must_say_whose(question: str) -> None:
+    assert singles_out(question) is (question in TELLING)

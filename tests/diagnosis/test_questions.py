@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from openbook.diagnosis.questions import Gold, Question, load_questions, survey, unchanged
+from openbook.diagnosis import questions
+from openbook.diagnosis.questions import Gold, Question, load_questions, questions_digest
 from openbook.errors import ConfigError, StorageError
 from tests.conftest import ROOT
 
@@ -22,16 +20,16 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def load(path: Path, file_format: str = "") -> list[Question]:
-    return list(load_questions(path, file_format))
+def load(path: Path) -> list[Question]:
+    return load_questions(path)
 
 
 def test_the_examples_load_as_they_are() -> None:
-    questions = load(ROOT / "examples" / "questions.jsonl")
-    assert {q.kind for q in questions} == {"answerable", "unanswerable", "world"}
-    assert questions[0].gold is not None
-    assert questions[0].gold.document == "policies/leave-policy.md"
-    assert all(bool(q.answers) == (q.kind != "unanswerable") for q in questions)
+    found = load(ROOT / "examples" / "questions.jsonl")
+    assert {q.kind for q in found} == {"answerable", "unanswerable", "world"}
+    assert found[0].gold is not None
+    assert found[0].gold.document == "policies/leave-policy.md"
+    assert all(bool(q.answers) == (q.kind != "unanswerable") for q in found)
 
 
 def test_everything_a_line_may_say(tmp_path: Path) -> None:
@@ -110,7 +108,7 @@ GOOD = {"id": "a", "question": "Where?", "answers": ["here"]}
         ({"id": "a", "question": "Where else?", "answers": ["x"]}, "second time"),
         ({"id": "b", "question": "Where?", "answers": ["x"], "reviewed": "no"}, ".reviewed must be true or false"),
         ("[" * 100_000, "is not a JSON document"),
-        ("x" * ((1 << 20) + 1), "more than"),
+        ({"id": "b", "question": "Where?", "answers": ["x" * (1 << 20)]}, "shorten it"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, line: object, says: str) -> None:
@@ -156,55 +154,14 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
         load(tmp_path / "missing.jsonl")
 
 
-def test_an_unknown_format_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'squad'"):
-        load(write(tmp_path / "q.jsonl", GOOD), "sqad")
+def test_the_digest_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:
+    one = questions_digest(load(write(tmp_path / "a.jsonl", GOOD)))
+    assert one == questions_digest(load(write(tmp_path / "b.jsonl", "", json.dumps(GOOD).replace(": ", " : "))))
+    assert one != questions_digest(load(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"})))
 
 
-def test_a_survey_is_over_the_questions_and_not_the_bytes(tmp_path: Path) -> None:
-    one = survey(load_questions(write(tmp_path / "a.jsonl", GOOD)))
-    other = survey(load_questions(write(tmp_path / "b.jsonl", "", json.dumps(GOOD, indent=None).replace(": ", " : "))))
-    assert one == other
-    drafts = write(tmp_path / "d.jsonl", {**GOOD, "kind": None}, {**GOOD, "id": "b", "reviewed": False})
-    assert (survey(load_questions(drafts)).questions, survey(load_questions(drafts)).drafts) == (2, 1)
-    assert one.digest != survey(load_questions(write(tmp_path / "c.jsonl", {**GOOD, "question": "Whence?"}))).digest
-
-
-def test_questions_that_change_after_the_survey_are_not_asked(tmp_path: Path) -> None:
-    path = write(tmp_path / "q.jsonl", *({**GOOD, "id": n} for n in range(3)))
-    found = survey(load_questions(path))
-    assert [q.id for q in unchanged(load_questions(path), found)] == ["0", "1", "2"]
-    for changed, asked, says in (
-        ([{**GOOD, "id": 0}, {**GOOD, "id": 1, "answers": ["10:40"]}], 1, r"question 2 \('1'\) is another one"),
-        ([{**GOOD, "id": n} for n in range(2)], 2, "there were 3 of them, and now there are 2"),
-        ([{**GOOD, "id": n} for n in range(4)], 3, "question 4"),
-    ):
-        write(path, *changed)
-        with pytest.raises(ConfigError, match=says):
-            list(unchanged(load_questions(path), found))
-        reading = unchanged(load_questions(path), found)
-        assert [next(reading).id for _ in range(asked)] == ["0", "1", "2"][:asked]
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_refused_before_anything_is_read_from_it(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match=r"is no regular file, but a pipe or a device.*Write them to a file first"):
-        load(tmp_path / "pipe")
-
-
-def test_many_questions_stream(tmp_path: Path) -> None:
-    path = tmp_path / "many.jsonl"
-    with path.open("w") as stream:
-        for n in range(10_000):
-            stream.write(f'{{"id": "q{n}", "question": "What is {n} and {n}?", "answers": ["{2 * n}"]}}\n')
-    questions: Iterator[Question] = load_questions(path)
-    assert next(questions).answers == ("0",)  # before the rest is read
-    tracemalloc.start()
-    try:
-        count = 1 + sum(1 for _ in questions)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert count == 10_000
-    assert peak < 4_000_000  # the ids, and nothing else
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "MAX_FILE_BYTES", 50)
+    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() + b" " * 1000))
+    with pytest.raises(ConfigError, match="more than 50 bytes"):
+        load(tmp_path / "q.jsonl.gz")

@@ -151,23 +151,17 @@ def test_bars_are_as_wide_as_the_shares(tmp_path: Path) -> None:
     assert "<rect" not in written(tmp_path / "r.html", [])
 
 
-def test_spans_are_marked_where_they_are() -> None:
-    assert marked_pieces("one two three", [(4, 7)], [(0, 7)]) == [
-        ("cited", "one "),
-        ("gold cited", "two"),
-        ("", " three"),
-    ]
-    assert marked_pieces("", [(0, 5)], []) == []
+SPANS = st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5)
 
 
-@given(
-    st.text(max_size=40),
-    st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5),
-    st.lists(st.tuples(st.integers(-5, 50), st.integers(-5, 50)), max_size=5),
-)
-def test_marking_loses_no_character(text: str, gold: list[tuple[int, int]], cited: list[tuple[int, int]]) -> None:
+@given(st.text(max_size=40), SPANS, SPANS)
+def test_spans_are_marked_where_they_are_and_no_character_is_lost(
+    text: str, gold: list[tuple[int, int]], cited: list[tuple[int, int]]
+) -> None:
     assert "".join(piece for _, piece in marked_pieces(text, gold, cited)) == text
     assert len(visible(text)) == len(text)
+    pieces = marked_pieces("one two three", [(4, 7)], [(0, 7)])
+    assert pieces == [("cited", "one "), ("gold cited", "two"), ("", " three")]
 
 
 def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +178,7 @@ def test_of_very_many_the_first_are_shown(tmp_path: Path, monkeypatch: pytest.Mo
 def recorded(folder: Path, name: str, cases: Sequence[Observation]) -> Path:
     identity = ModelIdentity(name, "", "claimed")
     path = observations_path(folder, identity)
-    with open_run_log(path, HEADER) as record:
+    with open_run_log(path, HEADER, Observation) as record:
         for case in cases:
             record.append(case)
     return path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,8 @@ from openbook.diagnosis import runner
 from openbook.diagnosis.probes import ProbeRun
 from openbook.diagnosis.questions import Gold, Question
 from openbook.diagnosis.report import Extras
-from openbook.diagnosis.results import read_outcomes, write_results
-from openbook.diagnosis.run_log import (
-    Observation,
-    Wording,
-    open_run_log,
-    read_observations,
-)
+from openbook.diagnosis.results import observation_files, read_outcomes, write_results
+from openbook.diagnosis.run_log import Observation, Wording, open_run_log, read_observations
 from openbook.diagnosis.runner import Bench, run_questions
 from openbook.diagnosis.verdicts import judge_all
 from openbook.errors import ConfigError, EngineError, KnowledgeError, StorageError
@@ -31,12 +27,14 @@ from openbook.prompts import reading_prompt
 from openbook.records import Decoding, Prompt, ReaderFormat
 from openbook.testing import EchoEngine, HashEmbedder, echo_model
 from tests.conftest import ROOT
-from tests.diagnosis.table_engine import FAILS, SILENT, TableEngine, observation, question_in, table_model
+from tests.diagnosis.table_engine import FAILS, HEADER, SILENT, TableEngine, observation, question_in, table_model
 
 TEXTS = {
     "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
     "library.md": "# Library\n\nThe library holds 2.3 million books. It is closed on Mondays.",
     "ferry.txt": "The ferry to Hessay leaves at 09:40 from pier 3. Dogs may not enter the saloon.",
+    "zh.txt": "法国的首都是巴黎。\n",
+    "el.txt": "Η γέφυρα άνοιξε τον Μάρτιο.\n",
 }
 BRIDGE = Question("bridge", "Who opened the bridge?", ("Lila Ortega",))
 LIBRARY = Question("library", "When is the library closed?", ("Mondays", "on Monday"))
@@ -50,15 +48,16 @@ NOWHERE = Question("nowhere", "Who designed the lighthouse of Ostrevik?", kind="
 WORLD = Question("world", "What is the capital of France?", ("Paris",), kind="world")
 QUESTIONS = [BRIDGE, LIBRARY, FERRY, NOWHERE, WORLD]
 READER = ReaderFormat("Answer from the passage.", SILENT)
+FELL_OVER = "The engine fell over."
 
 PROMPT_TOKENS = EchoEngine().count_prompt_tokens(reading_prompt("", []))  # without passages and question
 
 
-def made(folder: Path, embedder: HashEmbedder) -> KnowledgeBase:
-    docs = folder / "docs"
+def made(folder: Path) -> KnowledgeBase:
+    docs, embedder = folder / "docs", HashEmbedder()
     docs.mkdir()
     for name, text in TEXTS.items():
-        (docs / name).write_text(text)
+        (docs / name).write_text(text, encoding="utf-8")
     base = KnowledgeBase.ensure(folder / "kb", embedder.identity)
     add(base, [docs], embedder)
     return base
@@ -67,7 +66,11 @@ def made(folder: Path, embedder: HashEmbedder) -> KnowledgeBase:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeBase:
     """Read only: no test of this module changes it."""
-    return made(tmp_path_factory.mktemp("base"), HashEmbedder())
+    return made(tmp_path_factory.mktemp("base"))
+
+
+def bench_of(model: FrozenModel, base: KnowledgeBase, **options: Any) -> Bench:
+    return Bench(model, base, HashEmbedder(), options=Options(min_similarity=-1.0, **options))
 
 
 def echo(asked: str, passages: str) -> str:
@@ -78,8 +81,8 @@ def echo(asked: str, passages: str) -> str:
 
 
 def run(path: Path, bench: Bench, questions: Sequence[Question] = QUESTIONS) -> list[Observation]:
-    with open_run_log(path, bench.header("digest")) as record:
-        assert run_questions(questions, bench, record, total=len(questions))
+    with open_run_log(path, bench.header("digest"), Observation) as log:
+        assert run_questions(questions, bench, log)
     return list(read_observations(path)[1])
 
 
@@ -87,12 +90,9 @@ def verdicts(observations: Sequence[Observation]) -> dict[str, str]:
     return {o.question.id: found.verdict for o, found in judge_all(observations)}
 
 
-def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase) -> None:
     model = table_model({WORLD.question: "Paris."}, echo)
-    found = {
-        o.question.id: o
-        for o in run(tmp_path / "o.jsonl", Bench(model, base, embedder, options=Options(min_similarity=-1.0)))
-    }
+    found = {each.question.id: each for each in run(tmp_path / "o.jsonl", bench_of(model, base))}
     assert verdicts(list(found.values())) == {
         "bridge": "fixed_by_retrieval",
         "library": "fixed_by_retrieval",
@@ -108,19 +108,12 @@ def test_each_question_is_asked_three_ways(tmp_path: Path, base: KnowledgeBase, 
     assert len(found["ferry"].asked) == 2
     assert found["world"].asked[0].oracle is None
     assert found["world"].asked[0].closed.prompt_tokens
-    engine = model.engine
-    assert isinstance(engine, TableEngine)
-    without = [not prompt.passages for prompt in engine.asked]
-    assert without == sorted(without, reverse=True)  # first all without documents
 
 
 @pytest.mark.parametrize("reader", [None, READER])
-def test_open_book_is_what_ask_answers(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, reader: ReaderFormat | None
-) -> None:
-    model = echo_model(reader=reader)
-    found = run(tmp_path / "o.jsonl", Bench(model, base, embedder))
-    for each in found:
+def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, reader: ReaderFormat | None) -> None:
+    model, embedder = echo_model(reader=reader), HashEmbedder()
+    for each in run(tmp_path / "o.jsonl", Bench(model, base, embedder)):
         answer = ask(each.question.question, model, base, embedder)
         first = each.asked[0]
         assert (first.opened.text, first.opened.abstained) == (answer.answer, answer.abstained)
@@ -130,13 +123,11 @@ def test_open_book_is_what_ask_answers(
         assert first.cited == tuple(
             (c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in answer.citations
         )
-        alone = ask(each.question.question, model)
-        assert first.closed.text == alone.answer
+        assert first.closed.text == ask(each.question.question, model).answer
 
 
-def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    text = TEXTS["bridge.txt"]
-    start = text.index("mayor")
+def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase) -> None:
+    start = TEXTS["bridge.txt"].index("mayor")
     golds = {
         "span": Gold("docs/bridge.txt", start, start + 5, "mayor"),
         "moved": Gold("bridge.txt", 0, 5, "mayor"),
@@ -146,10 +137,9 @@ def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: Knowledge
         "no-quote": Gold("./docs/bridge.txt", start, start + 5),
     }
     questions = [Question(key, f"Who opened it, {key}?", ("Lila Ortega",), gold=gold) for key, gold in golds.items()]
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+    bench = bench_of(table_model({}, echo), base)
     found = {o.question.id: o for o in run(tmp_path / "o.jsonl", bench, questions)}
-    located = {key: each.located for key, each in found.items()}
-    assert located == {
+    assert {key: each.located for key, each in found.items()} == {
         "span": "span", "moved": "quote", "quote": "quote", "gone": "answers", "beyond": "answers", "no-quote": "span",
     }  # fmt: skip
     for key in ("span", "moved", "no-quote"):
@@ -157,115 +147,74 @@ def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: Knowledge
         assert [seen.text[a:b] for a, b in seen.gold] == ["mayor"]
 
 
-def test_an_answer_that_no_passage_holds(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+def test_an_answer_that_no_passage_holds(tmp_path: Path, base: KnowledgeBase) -> None:
     question = Question("x", "Who painted the bridge?", ("Tomas Brandl",))
-    bench = Bench(
-        table_model({}, lambda asked, passages: "Lila Ortega"), base, embedder, options=Options(min_similarity=-1.0)
-    )
+    bench = bench_of(table_model({}, lambda asked, passages: "Lila Ortega"), base)
     (found,) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
     assert (found[1].verdict, found[1].silence) == ("not_in_the_knowledge_base", "invented")
 
 
-def test_a_passage_that_is_not_given_to_the_reader(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    gold = Gold("bridge.txt", 0, 20)
-    question = Question("x", "Is the library closed on Mondays?", ("14 March 2026",), gold=gold)
-
-    def reads(asked: str, passages: str) -> str:
-        return "14 March 2026" if "14 March" in passages else "Yes."
-
-    bench = Bench(table_model({}, reads), base, embedder, options=Options(passages=1, min_similarity=-1.0))
-    ((observation, found),) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
-    assert found.verdict == "retriever_miss"
-    assert observation.asked[0].rank > 1
-
-
-def test_a_passage_that_does_not_fit_was_not_given(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
+@pytest.mark.parametrize(("passages", "context_tokens"), [(1, 100_000), (3, 42)])
+def test_a_passage_that_was_not_given_to_the_reader_is_a_miss(
+    tmp_path: Path, base: KnowledgeBase, passages: int, context_tokens: int
+) -> None:
+    """Because there are others before it, or because it does not fit."""
     question = Question("x", "Is the library closed on Mondays?", ("14 March 2026",), gold=Gold("bridge.txt", 0, 20))
+    empty = EchoEngine().count_prompt_tokens(reading_prompt(question.question, []))
 
     def reads(prompt: Prompt) -> str:
         return "14 March 2026" if "14 March" in "".join(prompt.passages) else "Yes."
 
-    empty = EchoEngine().count_prompt_tokens(reading_prompt(question.question, []))
-    engine = TableEngine(reads, context_tokens=empty + 42)
-    options = Options(passages=3, min_similarity=-1.0, decoding=Decoding(max_tokens=16))
-    ((observation, found),) = judge_all(
-        run(tmp_path / "o.jsonl", Bench(FrozenModel(engine), base, embedder, options=options), [question])
-    )
+    model = FrozenModel(TableEngine(reads, context_tokens=empty + context_tokens))
+    bench = bench_of(model, base, passages=passages, decoding=Decoding(max_tokens=16))
+    ((seen, found),) = judge_all(run(tmp_path / "o.jsonl", bench, [question]))
     assert found.verdict == "retriever_miss"
-    assert len(observation.asked[0].found) < observation.asked[0].rank
+    assert len(seen.asked[0].found) < seen.asked[0].rank
 
 
-def test_other_languages(tmp_path: Path, embedder: HashEmbedder) -> None:
-    (tmp_path / "a.txt").write_text("法国的首都是巴黎。\n", encoding="utf-8")
-    (tmp_path / "b.txt").write_text("Η γέφυρα άνοιξε τον Μάρτιο.\n", encoding="utf-8")
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity)
-    add(base, [tmp_path / "a.txt", tmp_path / "b.txt"], embedder)
+def test_other_languages(tmp_path: Path, base: KnowledgeBase) -> None:
     questions = [
         Question("zh", "法国的首都是哪里？", ("巴黎",)),
         Question("el", "Πότε άνοιξε η γέφυρα;", ("τον Μάρτιο",)),
     ]
     model = table_model({}, lambda asked, passages: "巴黎" if "法国" in asked else "Άνοιξε τον Μάρτιο")
-    bench = Bench(model, base, embedder, options=Options(min_similarity=-1.0))
-    assert set(verdicts(run(tmp_path / "o.jsonl", bench, questions)).values()) == {"fixed_by_retrieval"}
+    found = verdicts(run(tmp_path / "o.jsonl", bench_of(model, base), questions))
+    assert set(found.values()) == {"fixed_by_retrieval"}
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_failures_are_recorded_and_counted_apart(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    def answer(prompt: Prompt) -> str:
-        asked = question_in(prompt)
-        return FAILS if asked == BRIDGE.question else echo(asked, "\n".join(prompt.passages))
-
-    bench = Bench(FrozenModel(TableEngine(answer)), base, embedder, options=Options(min_similarity=-1.0))
-    found = run(tmp_path / "o.jsonl", bench)
-    assert verdicts(found)["bridge"] == "failed"
-    assert verdicts(found)["library"] == "fixed_by_retrieval"
-    assert found[0].failure == "The engine fell over."
-
-
-def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(
-        echo_model(context_tokens=PROMPT_TOKENS + 20),
-        base,
-        embedder,
-        options=Options(decoding=Decoding(max_tokens=30), min_similarity=-1.0),
-    )
-    found = run(tmp_path / "o.jsonl", bench, [BRIDGE])
+def test_a_context_that_is_too_small_is_a_failure(tmp_path: Path, base: KnowledgeBase) -> None:
+    small = echo_model(context_tokens=PROMPT_TOKENS + 20)
+    found = run(tmp_path / "o.jsonl", bench_of(small, base, decoding=Decoding(max_tokens=30)), [BRIDGE])
     assert "one passage take" in found[0].failure
-
-
-def test_a_model_that_always_fails_stops_the_run(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "MOST_FAILED", 3)
-    bench = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder)
-    with pytest.raises(EngineError, match="3 questions in a row"):
-        run(tmp_path / "o.jsonl", bench)
-    assert list(read_observations(tmp_path / "o.jsonl")[1]) == []
-    few = run(tmp_path / "few.jsonl", bench, QUESTIONS[:2])
-    assert set(verdicts(few).values()) == {"failed"}
 
 
 MANY = [dataclasses.replace(BRIDGE, id=f"q{n}") for n in range(40)]
 
 
-def test_an_engine_that_dies_between_the_halves_of_a_block_stops_the_run(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
+def test_a_model_that_always_fails_stops_the_run(tmp_path: Path, base: KnowledgeBase) -> None:
+    dead = bench_of(FrozenModel(TableEngine(lambda prompt: FAILS)), base)
+    with pytest.raises(EngineError, match="16 questions in a row"):
+        run(tmp_path / "o.jsonl", dead, MANY)
+    assert set(verdicts(list(read_observations(tmp_path / "o.jsonl")[1])).values()) == {"failed"}
+    few = run(tmp_path / "few.jsonl", dead, QUESTIONS[:2])
+    assert set(verdicts(few).values()) == {"failed"}
+
+
+def test_an_engine_that_dies_stops_the_run_which_keeps_what_was_answered(tmp_path: Path, base: KnowledgeBase) -> None:
     engine = TableEngine(lambda prompt: FAILS if len(engine.asked) > 40 else echo(question_in(prompt), ""))
-    bench = Bench(FrozenModel(engine), base, embedder, options=Options(min_similarity=-1.0))
     path = tmp_path / "o.jsonl"
     with pytest.raises(EngineError, match=r"16 questions in a row.*The engine fell over"):
-        run(path, bench, MANY)
+        run(path, bench_of(FrozenModel(engine), base), MANY)
     there = list(read_observations(path)[1])
-    assert 0 < sum(not each.failure for each in there) < 8  # two requests each, after 32 without documents
-    assert sum(bool(each.failure) for each in there) < 16
+    failed = [bool(each.failure) for each in there]
+    assert failed == [False] * failed.count(False) + [True] * 15
+    assert not failed[5]
 
 
-def test_what_failed_is_asked_again_in_its_place_and_nothing_else(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
+def test_what_failed_is_asked_again_in_its_place_and_nothing_else(tmp_path: Path, base: KnowledgeBase) -> None:
     broken = {BRIDGE.question, FERRY.phrasings[0], NOWHERE.question}
 
     def answer(prompt: Prompt) -> str:
@@ -273,15 +222,16 @@ def test_what_failed_is_asked_again_in_its_place_and_nothing_else(
         return FAILS if asked in broken else echo(asked, "\n".join(prompt.passages))
 
     engine = TableEngine(answer)
-    bench = Bench(FrozenModel(engine), base, embedder, options=Options(min_similarity=-1.0))
+    bench = bench_of(FrozenModel(engine), base)
     path = tmp_path / "o.jsonl"
     first = run(path, bench, QUESTIONS[:4])
-    assert [bool(each.failure) for each in first] == [True, False, True, True]
+    assert [each.failure for each in first] == [FELL_OVER, "", FELL_OVER, FELL_OVER]
+    assert verdicts(first)["bridge"] == "failed"
     broken -= {BRIDGE.question, FERRY.phrasings[0]}
     engine.asked.clear()
     second = run(path, bench)
     assert [each.question for each in second] == QUESTIONS
-    assert [bool(each.failure) for each in second] == [False, False, False, True, False]
+    assert [each.failure for each in second] == ["", "", "", FELL_OVER, ""]
     assert second[1] == first[1]
     again = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], NOWHERE.question, WORLD.question}
     assert {question_in(prompt) for prompt in engine.asked} == again
@@ -289,74 +239,17 @@ def test_what_failed_is_asked_again_in_its_place_and_nothing_else(
     assert without_times(run(path, bench)) == without_times(second)
     assert {question_in(prompt) for prompt in engine.asked} == {NOWHERE.question}  # once more, and no further
     assert sum(not prompt.passages for prompt in engine.asked) == 1
-    assert [each.name for each in tmp_path.iterdir() if not each.name.startswith(".")] == ["o.jsonl"]
 
 
 def test_questions_that_always_fail_do_not_stop_a_run_that_asks_only_them_again(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "MOST_FAILED", 2)
     fails = {BRIDGE.question, FERRY.question, FERRY.phrasings[0], WORLD.question}
     model = table_model(dict.fromkeys(fails, FAILS), lambda asked, passages: FAILS if asked in fails else SILENT)
-    bench = Bench(model, base, embedder, options=Options(min_similarity=-1.0))
     for _ in range(2):
-        found = run(tmp_path / "o.jsonl", bench)
+        found = run(tmp_path / "o.jsonl", bench_of(model, base))
         assert [bool(each.failure) for each in found] == [True, False, True, False, True]
-
-
-def test_killed_at_every_byte_while_a_line_is_replaced(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(passages=1, min_similarity=-1.0))
-    header = bench.header("digest")
-    whole = run(tmp_path / "whole.jsonl", bench, QUESTIONS[:4])
-    path, beside = tmp_path / "o.jsonl", tmp_path / "o.again.jsonl"
-    failed = [observation(n, failure="It fell over.") if n in (1, 3) else each for n, each in enumerate(whole)]
-    with open_run_log(path, header) as record:
-        for each in failed:
-            record.append(each)
-    old = path.read_bytes().splitlines(keepends=True)
-    new = (tmp_path / "whole.jsonl").read_bytes().splitlines(keepends=True)
-    written = b"".join(new[:4])
-    starts = {0, *(len(b"".join(new[:n])) for n in range(1, 5))}
-    for end in sorted({*range(0, len(written), 97), *starts}):
-        path.write_bytes(b"".join(old))
-        beside.write_bytes(written[:end])
-        assert list(read_observations(path)[1]) == failed  # until the next run
-        with open_run_log(path, header) as record:
-            assert record.done == 4
-        lines = written[:end].count(b"\n")
-        assert path.read_bytes() == b"".join(new[:lines] + old[lines:])
-        assert not beside.exists()
-    beside.write_bytes(written)
-    path.unlink()  # to begin anew
-    with open_run_log(path, header) as record:
-        assert (record.done, beside.exists()) == (0, False)
-
-
-def test_a_stopped_run_keeps_what_it_had_asked_again(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
-    path = tmp_path / "o.jsonl"
-    dead = Bench(FrozenModel(TableEngine(lambda prompt: FAILS)), base, embedder, options=Options(min_similarity=-1.0))
-    run(path, dead)
-    engine = TableEngine(lambda prompt: echo(question_in(prompt), "\n".join(prompt.passages)))
-    bench = dataclasses.replace(dead, model=FrozenModel(engine))
-    with open_run_log(path, bench.header("digest")) as record:
-        assert not run_questions(QUESTIONS, bench, record, cancelled=lambda: len(engine.asked) >= 14)
-    there = list(read_observations(path)[1])
-    assert [each.question for each in there] == QUESTIONS
-    answered = [not each.failure for each in there]
-    assert answered == sorted(answered, reverse=True)
-    assert 0 < sum(answered) < 5
-
-
-def test_an_error_of_something_else_is_not_one_of_writing(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
-    header = Bench(table_model({}, echo), base, embedder).header("digest")
-    with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "o.jsonl", header):
-        raise OSError("a wire was cut")
 
 
 # --- stopped, killed, gone on with ------------------------------------------------------------------------------------
@@ -371,70 +264,75 @@ def without_times(observations: Sequence[Observation]) -> list[Observation]:
     return [dataclasses.replace(each, asked=tuple(map(timeless, each.asked))) for each in observations]
 
 
-@pytest.mark.parametrize("requests", range(0, 18, 2))
-def test_a_cancelled_run_goes_on_to_the_same_end(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, requests: int
-) -> None:
-    bench = Bench(table_model({WORLD.question: "Paris."}, echo), base, embedder, options=Options(min_similarity=-1.0))
-    whole = run(tmp_path / "whole.jsonl", bench)
-    left = requests
+def test_a_cancelled_run_goes_on_to_the_same_end(tmp_path: Path, base: KnowledgeBase) -> None:
+    bench = bench_of(table_model({WORLD.question: "Paris."}, echo), base)
+    whole = without_times(run(tmp_path / "whole.jsonl", bench))
+    for requests in (0, 7, 12, 17):
+        left = iter(range(requests))
+        path = tmp_path / f"{requests}.jsonl"
+        with open_run_log(path, bench.header("digest"), Observation) as log:
+            assert not run_questions(QUESTIONS, bench, log, cancelled=lambda: next(left, None) is None)  # noqa: B023
+        assert without_times(run(path, bench)) == whole
 
-    def cancelled() -> bool:
-        nonlocal left
-        left -= 1
-        return left < 0
 
+def logged(path: Path, *observations: Observation) -> None:
+    with open_run_log(path, HEADER, Observation) as log:
+        for each in observations:
+            log.append(each)
+
+
+def test_killed_at_every_byte_nothing_that_was_written_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
-    with open_run_log(path, bench.header("digest")) as record:
-        assert not run_questions(QUESTIONS, bench, record, cancelled=cancelled)
-    assert without_times(run(path, bench)) == without_times(whole)
-
-
-def test_killed_at_every_byte_of_the_last_line(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(passages=1, min_similarity=-1.0))
-    path = tmp_path / "o.jsonl"
-    whole = without_times(run(path, bench, QUESTIONS[:2]))
+    one, failed, good = observation(1), observation(2, failure=FELL_OVER), observation(2)
+    logged(path, one, failed)
+    before = len(path.read_bytes())
+    logged(path, good)
     content = path.read_bytes()
-    last = content[:-1].rindex(b"\n") + 1
-    header = bench.header("digest")
-    for end in range(last, len(content)):
+    assert list(read_observations(path)[1]) == [one, good]
+    for end in range(before, len(content), 7):
         path.write_bytes(content[:end])
-        with open_run_log(path, header) as record:
-            assert record.done == 1
-        assert path.read_bytes() == content[:last]
-    path.write_bytes(content[: len(content) - 7])
-    assert len(list(read_observations(path)[1])) == 1  # half a line is no observation
-    assert without_times(run(path, bench, QUESTIONS[:2])) == whole
-    header_end = content.index(b"\n")
-    for end in range(0, header_end, 40):  # killed in the header
+        assert list(read_observations(path)[1]) == [one, failed]  # half a line is no observation
+        logged(path)
+        assert path.read_bytes() == content[:before]
+    for end in range(0, content.index(b"\n"), 40):  # killed in the header
         path.write_bytes(content[:end])
-        assert len(run(path, bench, [BRIDGE])) == 1
+        logged(path, one)
+        assert list(read_observations(path)[1]) == [one]
+
+
+def test_what_is_there_is_found_by_its_question(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    logged(path, observation(1))
+    with open_run_log(path, HEADER, Observation) as log:
+        log.append(observation(2))
+        assert (log.done, log.find("q1"), log.find("q2")) == (2, observation(1), observation(2))
+        log.append(observation(1, opened=SILENT))
+        assert (log.done, log.find("q1"), log.find("q3")) == (2, observation(1, opened=SILENT), None)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda h: dataclasses.replace(h, questions="other"), "another questions"),
-        (lambda h: dataclasses.replace(h, knowledge_base_version=7), r"another knowledge base version.*--as-of 1"),
-        (lambda h: dataclasses.replace(h, passages=9), "another passages"),
-        (lambda h: dataclasses.replace(h, model=dataclasses.replace(h.model, digest="0" * 64)), "another model"),
-        (lambda h: dataclasses.replace(h, decoding=Decoding(max_tokens=5)), "another decoding"),
+        ({"questions": "other"}, "another questions"),
+        ({"knowledge_base_version": 7}, r"another knowledge base version: 1, now 7\..*--as-of 1"),
+        ({"passages": 9}, "another passages"),
+        ({"model": dataclasses.replace(HEADER.model, digest="0" * 64)}, r"another model.*now table \(000000000000\)"),
+        ({"decoding": Decoding(max_tokens=5)}, "another decoding"),
     ],
 )
-def test_a_run_of_something_else_is_refused(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder, change: Callable[..., object], says: str
-) -> None:
-    bench = Bench(table_model({}, echo), base, embedder)
-    run(tmp_path / "o.jsonl", bench, [BRIDGE])
-    before = (tmp_path / "o.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=says), open_run_log(tmp_path / "o.jsonl", change(bench.header("digest"))):  # type: ignore[arg-type]
+def test_a_run_of_something_else_is_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    path = tmp_path / "o.jsonl"
+    logged(path, observation(1))
+    before = path.read_bytes()
+    header = dataclasses.replace(HEADER, **change)
+    with pytest.raises(ConfigError, match=says), open_run_log(path, header, Observation):
         pass
-    assert (tmp_path / "o.jsonl").read_bytes() == before
+    assert path.read_bytes() == before
 
 
-def test_a_knowledge_base_that_changes(tmp_path: Path, embedder: HashEmbedder) -> None:
-    base = made(tmp_path, embedder)
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0)).pinned()
+def test_a_knowledge_base_that_changes(tmp_path: Path) -> None:
+    base = made(tmp_path)
+    bench = bench_of(table_model({}, echo), base).pinned()
     path = tmp_path / "o.jsonl"
     run(path, bench, [BRIDGE])
     remove(base, [str(tmp_path / "docs" / "ferry.txt")])
@@ -446,65 +344,68 @@ def test_a_knowledge_base_that_changes(tmp_path: Path, embedder: HashEmbedder) -
         dataclasses.replace(bench, scope=Scope(as_of=99)).pinned()
 
 
-def test_files_that_are_no_observations(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder)
+def test_files_that_are_no_observations(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
     for content in (b"a shopping list\n", b"{}\n", b'{"format": 9}\n', b"[1]\n"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match="does not begin as a file of observations"):
-            run(path, bench)
+            logged(path)
         assert path.read_bytes() == content
     path.unlink()
-    run(path, bench, [BRIDGE])
-    with path.open("ab") as stream:
-        stream.write(b'{"question": 3}\n')
+    logged(path, observation(1))
+    path.write_bytes(path.read_bytes() + b'{"question": 3}\n')
     with pytest.raises(ConfigError, match="line 3"):
         list(read_observations(path)[1])
     with pytest.raises(StorageError, match="Cannot read"):
         read_observations(tmp_path / "missing.jsonl")
 
 
-def test_two_processes_do_not_write_one_file(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    header = Bench(table_model({}, echo), base, embedder).header("digest")
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
     with (
-        open_run_log(tmp_path / "o.jsonl", header),
+        open_run_log(path, HEADER, Observation),
         pytest.raises(StorageError, match="Another process"),
-        open_run_log(tmp_path / "o.jsonl", header),
+        open_run_log(path, HEADER, Observation),
     ):
         pass
 
 
-def test_files_of_the_first_version_are_read() -> None:
-    header, observations = read_observations(ROOT / "tests/golden/observations-1.jsonl")
+def test_an_error_of_something_else_is_not_one_of_writing(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="a wire was cut"), open_run_log(tmp_path / "o.jsonl", HEADER, Observation):
+        raise OSError("a wire was cut")
+
+
+def test_files_of_the_first_version_are_read(tmp_path: Path) -> None:
+    golden = ROOT / "tests/golden/observations-1.jsonl"
+    header, observations = read_observations(golden)
     first, second = observations
     assert (header.model.name, first.question.gold) == ("table", Gold("ferry.md", 0, 5, "Ferry"))
-    assert [found.verdict for _, found in judge_all([first, second])] == [
-        "fixed_by_retrieval",
-        "not_in_the_knowledge_base",
-    ]
+    judged = ["fixed_by_retrieval", "not_in_the_knowledge_base"]
+    assert [found.verdict for _, found in judge_all([first, second])] == judged
     (outcomes,) = read_outcomes(ROOT / "tests/golden/diagnosis-1.json")
-    assert [each.verdict for each in outcomes.outcomes] == ["fixed_by_retrieval", "not_in_the_knowledge_base"]
+    assert [each.verdict for each in outcomes.outcomes] == judged
+    for name in (golden.name, "observations-1.again.jsonl"):  # it left the second one when it was killed
+        (tmp_path / name).write_bytes(golden.read_bytes())
+    assert [path.name for path in observation_files(tmp_path)] == [golden.name]
 
 
-def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+# --- purging ----------------------------------------------------------------------------------------------------------
+
+
+def test_purging_cannot_tell_what_probes_have_read(tmp_path: Path) -> None:
     folder = tmp_path / "diagnoses" / "one"
-    observed = folder / "observations-a.jsonl"
-    run(observed, bench, [BRIDGE])
-    header = observed.read_bytes().splitlines(keepends=True)[0]
-    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"bridge","says":{}}\n')
+    logged(folder / "observations-a.jsonl", observation(1))
+    header = (folder / "observations-a.jsonl").read_bytes().splitlines(keepends=True)[0]
+    (folder / "opinions-b-of-a.jsonl").write_bytes(header + b'{"question":"q1","says":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == []
-    (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"bridge","trials":{}}\n')
+    (folder / "probes-a.jsonl").write_bytes(header + b'{"question":"q1","trials":{}}\n')
     assert diagnoses_showing(tmp_path / "diagnoses", ["Something else."]) == [folder]
 
 
-def test_purging_finds_the_answers_of_probes_in_the_numbers(
-    tmp_path: Path, base: KnowledgeBase, embedder: HashEmbedder
-) -> None:
-    bench = Bench(table_model({}, echo), base, embedder, options=Options(min_similarity=-1.0))
+def test_purging_finds_the_answers_of_probes_in_the_numbers(tmp_path: Path) -> None:
     folder, numbers = tmp_path / "diagnoses" / "one", tmp_path / "diagnoses" / "one" / "diagnosis.json"
     observed = folder / "observations-a.jsonl"
-    run(observed, bench, [BRIDGE])
+    logged(observed, observation(1))
     (tmp_path / "diagnoses" / "notes.txt").write_text("mine")
 
     def showing() -> bool:
@@ -514,8 +415,7 @@ def test_purging_finds_the_answers_of_probes_in_the_numbers(
 
     write_results(folder, "Ferries", [observed])
     assert not showing()
-    header = read_observations(observed)[0]
-    write_results(folder, "Ferries", [observed], extras={header.model.name: Extras(ProbeRun(header, 1, False, {}))})
+    write_results(folder, "Ferries", [observed], extras={HEADER.model.name: Extras(ProbeRun(HEADER, 1, False, {}))})
     assert showing()  # what the report shows of probes that another run made
     write_results(folder, "Ferries", [observed])
     assert not showing()
