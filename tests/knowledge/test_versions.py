@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from openbook.errors import KnowledgeError, QuestionError
-from openbook.knowledge import KnowledgeBase, RunOptions, Scope, sync, versions
-from openbook.knowledge.discovery import discover
-from openbook.knowledge.ingest import Part, ingest
-from openbook.knowledge.sliced_run import in_slices
+from openbook.knowledge import KnowledgeBase, Scope, sync, versions
 from openbook.knowledge.versions import (
     Retention,
     diff,
@@ -136,20 +133,14 @@ def test_a_diff_can_be_ended_between_two_documents(base: KnowledgeBase) -> None:
     class EndedError(Exception):
         pass
 
-    calls, ends_at = 0, -1
+    calls = iter(range(100))
 
     def check() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == ends_at:
+        if next(calls) == 3:  # of two documents a side
             raise EndedError
 
-    assert diff(base, 2, 4, check=check) == diff(base, 2, 4)
-    assert calls >= 4  # two documents a side are read
-    for place in range(1, calls + 1):
-        calls, ends_at = 0, place
-        with pytest.raises(EndedError):
-            diff(base, 2, 4, check=check)
+    with pytest.raises(EndedError):
+        diff(base, 2, 4, check=check)
 
 
 def test_restore_makes_a_new_version_with_the_old_documents(
@@ -181,8 +172,7 @@ def test_prune_keeps_the_newest_the_tagged_and_what_they_hold(base: KnowledgeBas
 
 def test_prune_by_age_keeps_what_was_in_use_then(base: KnowledgeBase) -> None:
     assert prune(base, Retention(days=1.0)).kept == (0, 1, 2, 3, 4)
-    connection = base.writing(1.0)
-    with connection as writer:
+    with base.writing(1.0) as writer:
         for version, days in ((0, 9), (1, 7), (2, 5), (3, 3)):
             moment = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="seconds")
             writer.execute("UPDATE versions SET created_at = ? WHERE version = ?", (moment, version))
@@ -222,22 +212,3 @@ def test_nonsense_for_a_version_is_a_sentence(text: str, base: KnowledgeBase) ->
 def test_a_policy_that_makes_no_sense_is_refused(policy: dict[str, float]) -> None:
     with pytest.raises(QuestionError):
         Retention(**policy)  # type: ignore[arg-type]
-
-
-def test_a_policy_leaves_unfinished_work_alone(base: KnowledgeBase, docs: Path, embedder: HashEmbedder) -> None:
-    set_retention(base, Retention(versions=1))
-    found = list(discover([_with(docs.parent / "more", "x.txt")]))
-    # What an interrupted run leaves: contents that no version has yet.
-    taken = in_slices(base, lambda run: ingest(run, base.sizing, RunOptions(), Part(found)), 5.0)
-    unfinished = taken.changes[0].content_id
-    (docs / "a.txt").write_text("Ferries leave at noon.")
-    sync(base, docs, embedder)
-    assert [v.version for v in history(base)] == [5]
-    assert base.connection.execute("SELECT count(*) FROM contents WHERE id = ?", (unfinished,)).fetchone() == (1,)
-    assert base.connection.execute("SELECT count(*) FROM contents").fetchone() == (3,)
-
-
-def _with(folder: Path, name: str) -> Path:
-    folder.mkdir()
-    (folder / name).write_text("Taken in, but not committed.")
-    return folder
