@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,23 +47,34 @@ class Home:
     secret: str
     embedder: HashEmbedder
 
-    def bytes(self) -> dict[str, bytes]:
+    def contents(self) -> dict[str, bytes]:
         """Of each file but those that SQLite and locks keep beside what they are for."""
         found = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         return {str(path): path.read_bytes() for path in found if path.parent != self.base.folder}
 
-    def purge(self, lock_timeout_s: float = 0.2, *, copies: bool = False) -> None:
-        purge_everywhere(self.base, [self.secret], self.places, copies=copies, lock_timeout_s=lock_timeout_s)
+    def purge(self, document: str = "") -> PurgedEverywhere:
+        return purge_everywhere(self.base, [document or self.secret], self.places, lock_timeout_s=0.2)
 
-    def state_is_kept(self) -> bool:
-        states = KVCache(self.places.states.folder)
+    def killed_purge(self) -> None:
+        with pytest.raises(Killed):
+            self.purge()
+
+    @property
+    def states(self) -> KVCache:
+        """As another process has it."""
+        return KVCache(self.places.states.folder)
+
+    def digests(self, name: str = "secret") -> list[str]:
+        return [passage.digest for passage in self.base.passages(self.secret.replace("secret", name))]
+
+    def keep_a_state(self, key: bytes = b"k", digests: Sequence[str] = ()) -> None:
+        states = self.states
+        states.put(key * 32, b"what was read of zeppelin", digests or self.digests(), states.begin())
+
+    def state_is_kept(self, key: bytes = b"k") -> bool:
+        states = self.states
         states.begin()
-        return states.get(b"k" * 32) is not None
-
-    def keep_a_state(self) -> None:
-        states = KVCache(self.places.states.folder)
-        digests = [passage.digest for passage in self.base.passages(self.secret)]
-        states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
+        return states.get(key * 32) is not None
 
     def is_clean(self) -> bool:
         files = (path for path in self.folder.rglob("*") if path.is_file() and path.name != "secret.txt")
@@ -98,8 +109,7 @@ def home(tmp_path: Path, embedder: HashEmbedder) -> Home:
 
 def test_a_purge_leaves_nothing_anywhere(home: Home) -> None:
     assert not home.is_clean()
-    done = purge_everywhere(home.base, [home.secret], home.places)
-    deleted = done.deleted
+    deleted = home.purge().deleted
     assert (deleted.caches, deleted.runs, deleted.states, deleted.diagnoses) == (1, 1, 1, 1)
     assert home.is_clean()
     assert not home.state_is_kept()
@@ -137,88 +147,72 @@ def _diagnosis_behind_a_link(home: Home) -> str:
     return "is a link to a folder"
 
 
+def _cache_that_may_not_be_deleted(home: Home) -> str:
+    (home.folder / "cache" / "docs").chmod(0o500)
+    return "permission denied"
+
+
 @pytest.mark.parametrize(
-    "refusing", [_copy, _reader, _index_elsewhere, _documents_that_cannot_be_read, _diagnosis_behind_a_link]
+    "refusing",
+    [
+        _copy,
+        _reader,
+        _index_elsewhere,
+        _documents_that_cannot_be_read,
+        _diagnosis_behind_a_link,
+        pytest.param(_cache_that_may_not_be_deleted, marks=NOT_ROOT),
+    ],
 )
 def test_a_refused_purge_has_deleted_nothing(home: Home, refusing: Callable[[Home], str]) -> None:
     said = refusing(home)
-    before, version = home.bytes(), home.base.version
+    before, version = home.contents(), home.base.version
     with pytest.raises((KnowledgeError, StorageError), match=said):
         home.purge()
-    assert home.bytes() == before
+    (home.folder / "cache" / "docs").chmod(0o700)
+    assert home.contents() == before
     assert (home.base.version, home.base.text(home.secret)) == (version, SECRET)
     assert home.state_is_kept()
 
 
 def test_a_purge_that_waits_or_knows_no_such_document_has_deleted_nothing(home: Home) -> None:
-    before = home.bytes()
+    before = home.contents()
     with file_lock(home.base.folder, 1.0), pytest.raises(KnowledgeBaseBusy):
         home.purge()
     with pytest.raises(KnowledgeError, match="No document"):
-        purge_everywhere(home.base, ["nothing.txt"], home.places)
-    assert home.bytes() == before
+        home.purge("nothing.txt")
+    assert home.contents() == before
     assert home.state_is_kept()
 
 
-@NOT_ROOT
-def test_a_purge_that_may_not_delete_a_cache_has_deleted_nothing(home: Home) -> None:
-    before = home.bytes()
-    (home.folder / "cache" / "docs").chmod(0o500)
-    try:
-        with pytest.raises(StorageError, match="permission denied"):
-            home.purge()
-    finally:
-        (home.folder / "cache" / "docs").chmod(0o700)
-    assert home.bytes() == before
-
-
-@pytest.mark.parametrize("of", range(1, 6))  # a state, a cache's mark and name, a run's documents, a diagnosis' name
+@pytest.mark.parametrize("of", range(1, 8))
 def test_a_purge_that_was_killed_while_it_deletes_elsewhere_goes_on(
     home: Home, monkeypatch: pytest.MonkeyPatch, of: int
 ) -> None:
+    """Of a state, a cache's mark, name and files, a run's documents, a diagnosis' name and files."""
     calls = 0
 
     def killing(taking: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
+        def call(*args: Any, **kwargs: Any) -> object:
             nonlocal calls
             calls += 1
             if calls == of:
+                if taking is rmtree:
+                    next(args[0].glob("*.*")).unlink()  # half of it is gone
                 raise Killed
             return taking(*args, **kwargs)
 
         return call
 
+    rmtree = shutil.rmtree
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", killing(Path.unlink))
         patched.setattr(Path, "rename", killing(Path.rename))
-        with pytest.raises(Killed):
-            home.purge()
+        patched.setattr(shutil, "rmtree", killing(rmtree))
+        home.killed_purge()
     assert home.base.text(home.secret) == SECRET  # so that it still says what to look for
     home.purge()
     assert home.is_clean()
     assert not home.state_is_kept()
-
-
-@pytest.mark.parametrize("of", [1, 2])
-def test_a_folder_that_was_half_deleted_goes_with_the_next_purge(
-    home: Home, monkeypatch: pytest.MonkeyPatch, of: int
-) -> None:
-    calls = 0
-
-    def killed(folder: Path) -> None:
-        nonlocal calls
-        calls += 1
-        next(folder.glob("*.*")).unlink()
-        if calls == of:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr("openbook.files.shutil.rmtree", killed)
-        with pytest.raises(Killed):
-            home.purge()
-    assert list(home.folder.rglob(".deleting-*"))
-    home.purge()
-    assert home.is_clean()
     assert not list(home.folder.rglob(".deleting-*"))
 
 
@@ -226,17 +220,15 @@ def test_a_folder_that_was_half_deleted_goes_with_the_next_purge(
 def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
     home: Home, monkeypatch: pytest.MonkeyPatch, another_writes: bool
 ) -> None:
-    digests = [passage.digest for passage in home.base.passages(home.secret)]
+    digests = home.digests()
 
     def killed(self: KnowledgeBase, connection: object, timeout_s: float) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
         patched.setattr(KnowledgeBase, "forget", killed)
-        with pytest.raises(Killed):
-            home.purge()
-    states = KVCache(home.folder / "states")  # a request that found the passages before the documents left the versions
-    states.put(b"k" * 32, b"what was read of zeppelin", digests, states.begin())
+        home.killed_purge()
+    home.keep_a_state(digests=digests)  # of a request that found the passages before the documents left the versions
     if another_writes:
         tag(home.base, "x")  # finishes the purge in the knowledge base, and nothing else
     assert home.state_is_kept()
@@ -249,10 +241,6 @@ def test_what_was_read_between_is_forgotten_when_a_killed_purge_is_finished(
 # --- every file is deleted, scanned, or listed ------------------------------------------------------------------------
 
 
-def purged(home: Home, **options: Any) -> PurgedEverywhere:
-    return purge_everywhere(home.base, [home.secret], home.places, lock_timeout_s=0.2, **options)
-
-
 def listed(done: PurgedEverywhere) -> dict[str, str]:
     return {each.path.name: each.reason for each in done.out_of_reach}
 
@@ -261,7 +249,7 @@ def test_every_file_is_counted(home: Home) -> None:
     (home.folder / "api-keys.json").write_text("{}")
     (home.folder / "models" / "names").mkdir(parents=True)
     (home.folder / "models" / "names" / "reader.json").write_text("{}")
-    done = purged(home)
+    done = home.purge()
     assert done.proved
     assert done.out_of_reach == ()
     assert done.unreached == {}
@@ -288,7 +276,7 @@ def test_what_it_does_not_own_is_listed_and_nothing_is_proved(home: Home, name: 
     path = home.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    done = purged(home)
+    done = home.purge()
     assert not done.proved
     (found,) = done.out_of_reach
     assert (found.path, found.reason) == (path, "traces")
@@ -301,7 +289,7 @@ def test_another_knowledge_base_in_the_home_is_named(home: Home) -> None:
     other = KnowledgeBase.ensure(home.folder / "other", home.embedder.identity)
     add(other, [Path(home.secret)], home.embedder)
     other.close()
-    done = purged(home)
+    done = home.purge()
     assert not done.proved
     assert all(f"--kb {home.folder / 'other'}" in each.advice for each in done.out_of_reach)
 
@@ -321,7 +309,7 @@ def test_what_is_listed_and_what_that_proves(
     home: Home, made: Callable[[Path], object], listed_as: dict[str, str], proved: bool
 ) -> None:
     made(home.folder)
-    done = purged(home)
+    done = home.purge()
     for closed in home.folder.glob("closed"):
         closed.chmod(0o700)
     assert (listed(done), done.proved) == (listed_as, proved)
@@ -329,7 +317,7 @@ def test_what_is_listed_and_what_that_proves(
 
 def test_a_diagnosis_that_holds_traces_anywhere_goes(home: Home) -> None:
     (home.folder / "diagnoses" / "another" / "report.html").write_text(f"<p>{SECRET}</p>")
-    assert purged(home).proved
+    assert home.purge().proved
     assert home.is_clean()
     assert not (home.folder / "diagnoses" / "another").exists()
 
@@ -338,7 +326,7 @@ def test_a_stopped_run_loses_what_it_learned_from_and_with_it_its_checkpoints(ho
     checkpoint = home.folder / "runs" / "one" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / "parameters.safetensors").write_bytes(b"numbers")
-    assert purged(home).proved
+    assert home.purge().proved
     assert not checkpoint.exists()
 
 
@@ -350,10 +338,10 @@ def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> 
     with among(home.folder / "states" / "writing") as held:
         assert held
         with pytest.raises(StorageError, match=r"has been writing to .*states for 0.2 s"):
-            purged(home)
+            home.purge()
         assert home.base.text(home.secret) == SECRET
         assert home.state_is_kept()
-    assert purged(home).proved
+    assert home.purge().proved
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
@@ -366,23 +354,21 @@ def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
 
 
 def test_a_name_that_a_killed_purge_cut_off_spoils_no_other(home: Home) -> None:
-    states = KVCache(home.folder / "states")
-    states.put(b"m" * 32, b"numbers", ["a" * 64], states.begin())
+    home.keep_a_state(b"m", ["a" * 64])
     with (home.folder / "states" / "purged").open("a") as stream:
         stream.write("b" * 10)
-    KVCache(home.folder / "states").forget(["a" * 64])
-    states.begin()
-    assert states.get(b"m" * 32) is None
+    home.states.forget(["a" * 64])
+    assert not home.state_is_kept(b"m")
 
 
 @pytest.mark.parametrize("place", ["runs/one/.lock", "diagnoses/another/.observations-a.jsonl.lock"])
 def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, place: str) -> None:
     lock = filelock.FileLock(home.folder / place)
-    before = home.bytes()
+    before = home.contents()
     with lock, pytest.raises(KnowledgeBaseBusy, match=r"works in .*(one|another)"):
-        purged(home)
-    assert home.bytes() == before
-    assert purged(home).proved
+        home.purge()
+    assert home.contents() == before
+    assert home.purge().proved
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
@@ -390,9 +376,9 @@ def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> Non
     folder = home.folder / "cache" / "docs" / "new"
     folder.mkdir()
     with among(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
-        purged(home)
+        home.purge()
     assert home.state_is_kept()
-    assert purged(home).proved
+    assert home.purge().proved
     assert not folder.exists()
 
 
@@ -403,7 +389,7 @@ def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home
     (upload / "mine.txt").write_text("Something else.")
     with replacing(report) as stream, file_lock(upload, 0.0):
         stream.write(b"not yet whole")
-        done = purged(home)
+        done = home.purge()
     assert not done.proved
     assert {each.reason for each in done.out_of_reach} == {"in use"}
     assert {each.path.parent for each in done.out_of_reach} == {report.parent, upload.parent}
@@ -415,30 +401,16 @@ def test_what_a_living_process_writes_is_listed_and_nothing_is_proved(home: Home
 
 
 def test_the_states_of_versions_that_were_pruned_go_too(home: Home) -> None:
-    old = [passage.digest for passage in home.base.passages(home.secret)]
+    old = home.digests()
     Path(home.secret).write_text("By now the safe of the harbour office is open to all who ask for it, day and night.")
     add(home.base, [Path(home.secret)], home.embedder)
     prune(home.base, Retention(versions=1))
-    states = KVCache(home.folder / "states")
-    states.put(b"m" * 32, b"numbers", old, states.begin())
-    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
-    states.put(b"n" * 32, b"numbers", bridge, states.begin())
+    home.keep_a_state(b"m", old)
+    home.keep_a_state(b"n", home.digests("bridge"))
     shutil.rmtree(home.folder / "cache")
-    assert purged(home).proved
-    states = KVCache(home.folder / "states")
-    assert states.get(b"m" * 32) is None
-    assert states.get(b"n" * 32) == b"numbers"
-
-
-def test_a_state_that_is_not_what_was_written_goes_though_its_header_names_another(home: Home) -> None:
-    bridge = [passage.digest for passage in home.base.passages(home.secret.replace("secret", "bridge"))]
-    states = KVCache(home.folder / "states")
-    states.put(b"m" * 32, b"numbers", bridge, states.begin())
-    (path,) = (home.folder / "states").rglob(f"{(b'm' * 32).hex()}.state")
-    path.write_bytes(path.read_bytes() + b"and others")
-    shutil.rmtree(home.folder / "cache")
-    assert purged(home).proved
-    assert not path.exists()
+    assert home.purge().proved
+    assert not home.state_is_kept(b"m")
+    assert home.state_is_kept(b"n")
 
 
 def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
@@ -449,8 +421,7 @@ def test_a_purge_that_was_killed_while_it_looks_at_all_files_has_proved_nothing(
 
     with monkeypatch.context() as patched:
         patched.setattr("openbook.deletion._look_at_all", killed)
-        with pytest.raises(Killed):
-            home.purge()
+        home.killed_purge()
     assert interrupted(home.base)
     assert finish(home.base, home.places)
     assert not interrupted(home.base)

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +91,7 @@ class KnowledgeBase:
         self._indexes: Indexes | None = None
         self._views: dict[_ViewKey, View] = {}
         self._viewing = threading.Lock()
+        self._trusts_times = True  # of the indexes' files; False when one was changed under its old time
         self._whole_at = -1  # the newest version at which the tables were compared with their digests
         self._comparing = threading.Lock()
 
@@ -151,7 +152,7 @@ class KnowledgeBase:
             _upgraded(folder)
             with closing(schema.connect(folder, writable=False)) as connection:
                 schema.check_format(connection, folder)
-                meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+                meta = schema.meta(connection)
         if missing := {"id", "embedder"} - set(meta):
             raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: no {sorted(missing)[0]} recorded.")
         base = cls(folder, meta)
@@ -217,13 +218,14 @@ class KnowledgeBase:
     ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        with schema.storage_errors(self.folder), self.snapshot() as connection:
+        with self.snapshot() as connection:
             version = self.kept_version(scope.as_of)
             seen = condition(scope, version)
             try:
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
             except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
-                self._distrust(connection)
+                with self._viewing:
+                    self._indexes, self._views, self._trusts_times = None, {}, False
                 ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
             hits = read(connection, ranked, seen)
         if reranker is not None:
@@ -235,19 +237,12 @@ class KnowledgeBase:
 
         Every reader of a version calls this first, so this compares the small tables with their digests.
         """
-        with schema.storage_errors(self.folder):
-            connection = self.connection
-            sql = "SELECT version FROM versions ORDER BY version"
-            kept: list[int] = [v for (v,) in connection.execute(sql)]
+        with self.snapshot() as connection:
+            kept: list[int] = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
             if [self._whole_at] != kept[-1:]:
                 with self._comparing:  # one thread for all that wait
                     if [self._whole_at] != kept[-1:]:
-                        with nullcontext() if connection.in_transaction else self.snapshot():
-                            integrity.check(connection)
-                            kept = [v for (v,) in connection.execute(sql)]
-                        if not kept:
-                            raise sqlite3.DatabaseError("there is no version")
-                        schema.check_newest(self.folder, self.id, kept[-1])
+                        self.check_tables(connection)
                         self._whole_at = kept[-1]
         if version is None:
             return kept[-1]
@@ -263,31 +258,28 @@ class KnowledgeBase:
         No document outside the scope adds anything to it, not even its name. Raises KnowledgeError for a version that is
         not kept.
         """
-        with schema.storage_errors(self.folder):
-            seen = condition(scope, self.kept_version(scope.as_of))
-            return passage_of_id(self.connection, passage_id, seen, prefer)
+        with self.snapshot() as connection:
+            return passage_of_id(connection, passage_id, condition(scope, self.kept_version(scope.as_of)), prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
-        with schema.storage_errors(self.folder):
-            live = Condition(schema.LIVE, {"version": self.kept_version(version)})
+        with self.snapshot() as connection:
             stored = self._content(document, version)
             if stored is None:
                 return []
-            held_by = {document: documents_holding(self.connection, {stored.id}, live)[stored.id][document]}
-            return passages_in(self.connection, stored, held_by)
+            live = condition(None, self.kept_version(version))
+            held_by = {document: documents_holding(connection, {stored.id}, live)[stored.id][document]}
+            return passages_in(connection, stored, held_by)
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
-        with schema.storage_errors(self.folder):
-            stored = self._content(document, version)
-            return None if stored is None else stored.text
+        stored = self._content(document, version)
+        return None if stored is None else stored.text
 
     def origin(self, document: str, version: int | None = None) -> Origin | None:
         """What the text of a document (its path) was read from, or None."""
-        with schema.storage_errors(self.folder):
-            stored = self._content(document, version)
-            return None if stored is None else Origin(stored.key, stored.code, stored.media_type)
+        stored = self._content(document, version)
+        return None if stored is None else Origin(stored.key, stored.code, stored.media_type)
 
     def pages(self, document: str, version: int | None = None) -> list[tuple[int, int]]:
         """(number of the page, where it begins in the text) for each page that has some, in text order."""
@@ -302,29 +294,25 @@ class KnowledgeBase:
 
         With `newest_first` those that came or changed last are first.
         """
-        with schema.storage_errors(self.folder):
-            version = self.kept_version(scope.as_of if scope else None)
-            seen = condition(scope, version) if scope else Condition(schema.LIVE, {"version": version})
+        with self.snapshot() as connection:
+            seen = condition(scope, self.kept_version(scope.as_of if scope else None))
             order = "d.added_in DESC, d.path" if newest_first else "d.path"
-            rows = self.connection.execute(
-                f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values
-            )
-            return [path for (path,) in rows.fetchall()]
+            rows = connection.execute(f"SELECT d.path FROM documents d WHERE {seen.sql} ORDER BY {order}", seen.values)
+            return [path for (path,) in rows]
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
         """Title, metadata and the first lines of those of `documents` that `scope` sees, by path.
 
         Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
-        with schema.storage_errors(self.folder), self.snapshot() as connection:
+        with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             cursor = connection.execute(
                 f"SELECT d.* FROM documents d WHERE d.path IN (SELECT value FROM json_each(:paths)) AND {seen.sql} ORDER BY d.path",
                 {"paths": json.dumps(sorted(set(documents))), **seen.values},
             )
-            rows = [integrity.check_document(cursor, row) for row in cursor]
             found: dict[str, DocumentHead] = {}
-            for row in rows:
+            for row in [integrity.check_document(cursor, row) for row in cursor]:
                 title, beginning = beginning_of(connection, row["content_id"], BEGINNING_CHARS)
                 title = title or Path(row["path"]).stem
                 found[row["path"]] = DocumentHead(row["path"], title, metadata.from_json(row["metadata"]), beginning)
@@ -332,47 +320,45 @@ class KnowledgeBase:
 
     def labels(self) -> dict[str, list[str]]:
         """The access labels of those documents of the newest version that carry some, by path."""
-        with schema.storage_errors(self.folder):
+        with self.snapshot() as connection:
             self.kept_version()
             sql = "SELECT path, labels FROM documents WHERE removed_in IS NULL AND labels <> '[]' ORDER BY path"
-            return {path: json.loads(labels) for path, labels in self.connection.execute(sql)}
+            return {path: json.loads(labels) for path, labels in connection.execute(sql)}
 
     def shows_all_to(self, labels: frozenset[str]) -> bool:
         """Whether somebody who holds these labels may see every document."""
-        with schema.storage_errors(self.folder):
+        with self.snapshot() as connection:
             self.kept_version()
             sql = "SELECT DISTINCT value FROM identities, json_each(labels) WHERE labels <> '[]'"
-            return {label for (label,) in self.connection.execute(sql)} <= labels
+            return {label for (label,) in connection.execute(sql)} <= labels
 
     def metadata_keys(self, scope: Scope) -> set[str]:
         """Every key that the metadata of some document in `scope` has, whatever its filter."""
-        with schema.storage_errors(self.folder):
-            version = self.kept_version(scope.as_of)
-            seen = condition(replace(scope, where=""), version)
+        with self.snapshot() as connection:
+            seen = condition(replace(scope, where=""), self.kept_version(scope.as_of))
             sql = f"SELECT DISTINCT j.key FROM documents d, json_each(d.metadata) j WHERE {seen.sql}"
-            return {key for (key,) in self.connection.execute(sql, seen.values)}
+            return {key for (key,) in connection.execute(sql, seen.values)}
 
     def status(self) -> Status:
-        with schema.storage_errors(self.folder), self.snapshot() as connection:
-            version = self.version
-            live = {"version": version}
+        with self.snapshot() as connection:
+            live = condition(None, self.version)
             documents, texts, read, source = connection.execute(
                 "SELECT count(*), count(DISTINCT d.content_id), coalesce(sum(length(c.text)), 0), "
                 "coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) "
-                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {schema.LIVE}",
-                live,
+                f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {live.sql}",
+                live.values,
             ).fetchone()
-            passages = connection.execute(
+            (passages,) = connection.execute(
                 "SELECT count(*) FROM passages WHERE content_id IN "
-                f"(SELECT d.content_id FROM documents d WHERE {schema.LIVE})",
-                live,
-            ).fetchone()[0]
+                f"(SELECT d.content_id FROM documents d WHERE {live.sql})",
+                live.values,
+            ).fetchone()
             rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
-            versions = connection.execute("SELECT count(*) FROM versions").fetchone()[0]
+            newest, versions = connection.execute("SELECT max(version), count(*) FROM versions").fetchone()
             sources = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
         return Status(
             id=self.id,
-            version=version,
+            version=newest,
             versions_kept=versions,
             embedder=self.embedder,
             documents=documents,
@@ -387,12 +373,14 @@ class KnowledgeBase:
 
     def _content(self, document: str, version: int | None) -> integrity.StoredContent | None:
         """What a document (its path) holds, or None."""
-        values = {"path": document, "version": self.kept_version(version)}
-        cursor = self.connection.execute(f"SELECT d.* FROM documents d WHERE d.path = :path AND {schema.LIVE}", values)
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        return integrity.content(self.connection, integrity.check_document(cursor, row)["content_id"])
+        with self.snapshot() as connection:
+            live = condition(None, self.kept_version(version))
+            sql = f"SELECT d.* FROM documents d WHERE d.path = :path AND {live.sql}"
+            cursor = connection.execute(sql, {"path": document, **live.values})
+            row = cursor.fetchone()
+            if row is None:
+                return None
+            return integrity.content(connection, integrity.check_document(cursor, row)["content_id"])
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
@@ -407,13 +395,17 @@ class KnowledgeBase:
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """One state of the knowledge base for several statements, whatever is committed meanwhile."""
-        connection = self.connection
-        connection.execute("BEGIN")
-        try:
-            yield connection
-        finally:
-            connection.execute("ROLLBACK")
+        """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
+        with schema.storage_errors(self.folder):
+            connection = self.connection
+            if connection.in_transaction:  # inside of another snapshot, whose state this is
+                yield connection
+                return
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
 
     @contextmanager
     def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
@@ -429,18 +421,17 @@ class KnowledgeBase:
             schema.put_away(connection, self.folder)
 
     def check_tables(self, connection: sqlite3.Connection) -> None:
-        """Call this before you compare and change rows. The caller holds the write lock. Raises KnowledgeBaseDamaged."""
+        """Compare the small tables with their digests, before rows are compared and changed. Raises KnowledgeBaseDamaged."""
         with schema.storage_errors(self.folder):
             integrity.check(connection)
-            newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
-            schema.check_newest(self.folder, self.id, newest)
+            schema.check_newest(connection, self.folder, self.id)
 
     def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
-        if connection.execute("SELECT 1 FROM meta WHERE key = 'purging'").fetchone():
+        if "purging" in schema.meta(connection):
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
-            connection.execute("DELETE FROM meta WHERE key = 'purging'")
+            schema.remember(connection, purging=None)
 
     def forget(self, connection: sqlite3.Connection, timeout_s: float) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
@@ -448,7 +439,8 @@ class KnowledgeBase:
         Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
         self.refresh_indexes(connection, forget=True)
-        schema.compact(connection, self.folder, timeout_s)
+        connection.execute("VACUUM")  # writes the file anew without free pages
+        schema.empty_log(connection, self.folder, timeout_s)
 
     def source(self, connection: sqlite3.Connection) -> Source:
         """Where the derived indexes are made from."""
@@ -473,22 +465,15 @@ class KnowledgeBase:
         live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
         with self._viewing:
             if self._indexes is None or not np.isin(live, self._indexes.contents()).all():
-                self._indexes, self._views = Indexes.open(self.folder, self.source(connection), live), {}
+                source, every_byte = self.source(connection), not self._trusts_times
+                self._indexes, self._views = Indexes.open(self.folder, source, live, every_byte=every_byte), {}
             view = self._indexes.view(live)
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[-MOST_VIEWS:]), key: view}
             return view
 
-    def _distrust(self, connection: sqlite3.Connection) -> None:
-        """Use only segments whose every byte is what was written."""
-        contents = kept_contents(connection)
-        with self._viewing:
-            self._indexes = Indexes.open(self.folder, self.source(connection), contents, every_byte=True)
-            self._views = {}
-
     def _check_embedder_is_still(self, connection: sqlite3.Connection) -> None:
-        text = connection.execute("SELECT value FROM meta WHERE key = 'embedder'").fetchone()[0]
-        if _embedder_identity(text, self.folder) != self.embedder:
+        if _embedder_identity(schema.meta(connection)["embedder"], self.folder) != self.embedder:
             raise KnowledgeBaseInvalid(
                 f"The knowledge base in {self.folder} was given another embedder meanwhile. Open it again, with that one."
             )

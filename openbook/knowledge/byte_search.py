@@ -7,7 +7,6 @@ whole window. A file's windows are folded to 64 bits at every offset, filtered b
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ WINDOW = 16
 STRIDE = 64
 TELLING = 48  # bytes in a row that no two texts share by chance, as they share a phrase of one window
 _BLOCK = 4 << 20
-_MOST_PLACES = 64  # noted of one window besides its first
+_MOST_PLACES = 64  # of one window; at one of more it may belong to a run
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -53,14 +52,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 class Needles:
-    """16-byte windows of byte strings, each with its places in all of them, counted through."""
+    """16-byte windows of byte strings."""
 
     def __init__(self) -> None:
         self._sources: list[bytes] = []
-        self._starts: list[int] = []
-        self._bytes = 0  # of all sources
-        self._windows: dict[bytes, int] = {}  # its first place; numbers alone, for there may be millions
-        self._more: dict[bytes, list[int]] = {}  # its other places
+        self._windows: set[bytes] = set()
         self._table: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -75,29 +71,16 @@ class Needles:
         self._put(data, [len(data) - WINDOW])
 
     def _put(self, data: bytes, starts: Sequence[int]) -> None:
-        if len(data) < WINDOW:
-            return
-        for start in starts:
-            window = data[start : start + WINDOW]
-            if len(set(window)) <= 2:
-                continue
-            if window in self._windows:
-                more = self._more.setdefault(window, [])
-                if len(more) < _MOST_PLACES:
-                    more.append(self._bytes + start)
-            else:
-                self._windows[window] = self._bytes + start
-        self._sources.append(data)
-        self._starts.append(self._bytes)
-        self._bytes += len(data)
-        self._table = None
+        if len(data) >= WINDOW:
+            windows = (data[start : start + WINDOW] for start in starts)
+            self._windows.update(window for window in windows if len(set(window)) > 2)
+            self._sources.append(data)
+            self._table = None
 
     def drop_found_in(self, data: bytes) -> None:
         """Forget the windows that occur in `data`."""
-        found = {data[at : at + WINDOW] for at in self._offsets(data)}
-        for window in found:
-            del self._windows[window]
-            self._more.pop(window, None)
+        if found := {data[at : at + WINDOW] for at in self._offsets(data)}:
+            self._windows -= found
             self._table = None
 
     def find_in(self, path: Path, run: int = WINDOW) -> tuple[int | None, int]:
@@ -117,21 +100,16 @@ class Needles:
         return None, size
 
     def _is_in_run(self, data: bytes, at: int, run: int) -> bool:
-        window = data[at : at + WINDOW]
-        more = self._more.get(window, ())
-        if len(more) == _MOST_PLACES:  # it may belong to a run at a place that was not noted
-            return True
-        for place in (self._windows[window], *more):
-            number = bisect_right(self._starts, place) - 1
-            source, start = self._sources[number], place - self._starts[number]
-            left = right = 0
-            while left < min(run, start, at) and source[start - left - 1] == data[at - left - 1]:
-                left += 1
-            after, room = start + WINDOW, min(run, len(source) - start - WINDOW, len(data) - at - WINDOW)
-            while right < room and source[after + right] == data[at + WINDOW + right]:
-                right += 1
-            if left + WINDOW + right >= min(run, len(source)):
-                return True
+        window, places = data[at : at + WINDOW], 0
+        for source in self._sources:
+            start = source.find(window)
+            while start >= 0:
+                left = _alike(source[max(start - run, 0) : start][::-1], data[max(at - run, 0) : at][::-1])
+                right = _alike(source[start : start + run], data[at : at + run])
+                places += 1
+                if left + right >= min(run, len(source)) or places == _MOST_PLACES:
+                    return True
+                start = source.find(window, start + 1)
         return False
 
     def _offsets(self, data: bytes) -> Iterator[int]:
@@ -153,6 +131,12 @@ class Needles:
             self._table = np.zeros(1 << _BITS, dtype=np.bool_)
             self._table[_folded(words[:, 0], words[:, 1])] = True
         return self._table
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """How many bytes at their beginning are the same."""
+    differing = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
 
 def _folded(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:

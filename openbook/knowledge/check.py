@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageErro
 from openbook.knowledge import index_builder, index_store, integrity, schema
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.index_builder import Source
+from openbook.knowledge.indexes import contents_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +44,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
 
     Takes seconds for each 100,000 passages. Raises StorageError.
     """
-    with schema.storage_errors(base.folder), base.snapshot() as connection:
+    with base.snapshot() as connection:
         damaged = list(islice(_damage(base, connection), _MOST_FINDINGS + 1))
         if damaged:  # the indexes have nothing to be compared with
             damaged[_MOST_FINDINGS:] = ["and more"] * (len(damaged) > _MOST_FINDINGS)
@@ -51,14 +53,12 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
         problems = tuple(index_problems(base.folder, base.source(connection), contents))
-    repaired = bool(problems)
+    repaired = False
     if problems:
-        try:
-            with base.writing(lock_timeout_s) as connection:
-                shutil.rmtree(base.folder / "index", ignore_errors=True)
-                base.refresh_indexes(connection)
-        except (KnowledgeBaseBusy, StorageError):  # answers come from the truth
-            repaired = False
+        with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
+            shutil.rmtree(base.folder / "index", ignore_errors=True)
+            base.refresh_indexes(connection)
+            repaired = True
     return CheckResult(len(contents), passages, (), problems, repaired)
 
 
@@ -67,29 +67,24 @@ def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> I
     saved, problems = index_store.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
-        segment = each.segment
-        for content, rows in zip(
-            segment.contents.tolist(), map(slice, segment.starts[:-1], segment.starts[1:]), strict=True
-        ):
-            if segment.identities(rows) != index_builder.identities(source, content):
-                yield f"{each.name}: content {content} is not that of the truth"
-    held = np.concatenate([np.empty(0, np.int64), *(each.segment.contents for each in saved)])
-    if len(missing := np.setdiff1d(wanted, held)):
+        for at, content in enumerate(each.segment.contents.tolist()):
+            if each.segment.identities(at) != index_builder.identities(source, content):
+                yield f"{each.entry.name}: content {content} is not that of the truth"
+    if len(missing := np.setdiff1d(wanted, contents_of([each.segment for each in saved]))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"
-    if len(np.unique(held)) != len(held):
-        yield "a content is in two segments"
 
 
 def _damage(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
     """When a part cannot be read, that is said, and the next part is looked at."""
-    for part in (_file, _tables, _newest, _texts, _vectors):
+    newest = _newest(base, connection)
+    for part in (_file(connection), integrity.problems(connection), newest, _texts(connection), _vectors(connection)):
         try:
-            yield from part(base, connection)
+            yield from part
         except sqlite3.DatabaseError as error:
             yield schema.said_of(error)
 
 
-def _file(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
+def _file(connection: sqlite3.Connection) -> Iterator[str]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield f"SQLite says: {line}"
@@ -97,22 +92,14 @@ def _file(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
         yield f"row {row} of {table} refers to a row of {parent} that is not there"
 
 
-def _tables(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
-    return integrity.problems(connection)
-
-
 def _newest(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
-    (newest,) = connection.execute("SELECT max(version) FROM versions").fetchone()
-    if newest is None:
-        yield "there is no version"
-        return
     try:
-        schema.check_newest(base.folder, base.id, newest)
+        schema.check_newest(connection, base.folder, base.id)
     except KnowledgeBaseDamaged as error:
         yield str(error)
 
 
-def _texts(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
+def _texts(connection: sqlite3.Connection) -> Iterator[str]:
     for (content,) in connection.execute("SELECT id FROM contents ORDER BY id").fetchall():
         try:
             integrity.passages(connection, integrity.content(connection, content))
@@ -122,7 +109,7 @@ def _texts(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]
             yield f"{schema.said_of(error)}: it is the text of {paths or 'no document'}"
 
 
-def _vectors(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
+def _vectors(connection: sqlite3.Connection) -> Iterator[str]:
     (missing,) = connection.execute(
         "SELECT count(*) FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
         "WHERE e.vector IS NULL AND p.content_id IN (SELECT content_id FROM documents)"

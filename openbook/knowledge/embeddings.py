@@ -13,7 +13,7 @@ from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_dig
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
-from openbook.knowledge.versions import add_version, newest
+from openbook.knowledge.versions import add_version
 from openbook.records import Embedder
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
@@ -122,9 +122,8 @@ def reembed(
     def is_ours(
         connection: sqlite3.Connection,
     ) -> bool:  # a purge drops the table beside, and so does another embedder's run
-        row = connection.execute("SELECT value FROM meta WHERE key = 'reembedding'").fetchone()
         table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (NEXT_TABLE,)).fetchone()
-        return row == (identity,) and table is not None
+        return schema.meta(connection).get("reembedding") == identity and table is not None
 
     def work(run: SlicedRun) -> tuple[int, int]:
         with run.slice() as connection, schema.transaction(connection):
@@ -134,17 +133,16 @@ def reembed(
                 f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) "
                 "WITHOUT ROWID"
             )
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('reembedding', ?)", (identity,))
+            schema.remember(connection, reembedding=identity)
         contents = kept_contents(run.connection).tolist()
         embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
         with run.commit(contents, NEXT_TABLE, is_ours) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             with schema.transaction(connection):
-                version = newest(connection) + 1
+                version = schema.newest_version(connection) + 1
                 connection.execute(f"DROP TABLE {TABLE}")
                 connection.execute(f"ALTER TABLE {NEXT_TABLE} RENAME TO {TABLE}")
-                connection.execute("UPDATE meta SET value = ? WHERE key = 'embedder'", (identity,))
-                connection.execute("DELETE FROM meta WHERE key = 'reembedding'")
+                schema.remember(connection, embedder=identity, reembedding=None)
                 add_version(connection, version, f"embedded anew by {embedder.identity.name}")
         return version, embedded
 

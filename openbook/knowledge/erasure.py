@@ -17,7 +17,7 @@ from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.index_store import index_folder
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.updates import resolve
-from openbook.knowledge.versions import add_version, drop_unused_contents, newest
+from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
 
 BEYOND_REACH = (
@@ -89,7 +89,7 @@ def purge(
         files, scanned = _scan(base.folder, traces)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
-        connection.execute("DELETE FROM meta WHERE key IN ('purging', 'purging_elsewhere')")
+        schema.remember(connection, purging=None, purging_elsewhere=None)
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
     return PurgeResult(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
@@ -133,8 +133,7 @@ def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
 
 def interrupted(base: KnowledgeBase) -> bool:
     """Whether a purge is under way, or was interrupted after the documents had left all versions."""
-    marks = "SELECT 1 FROM meta WHERE key IN ('purging', 'purging_elsewhere')"
-    return base.connection.execute(marks).fetchone() is not None
+    return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
@@ -145,7 +144,7 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     if not interrupted(base):
         return False
     with base.writing(lock_timeout_s) as connection:
-        connection.execute("DELETE FROM meta WHERE key = 'purging_elsewhere'")
+        schema.remember(connection, purging_elsewhere=None)
     return True
 
 
@@ -166,7 +165,7 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
     """Of `paths` everything, of `others` what had one of `contents`."""
     connection.execute("PRAGMA synchronous = FULL")
     with schema.transaction(connection):
-        version = newest(connection) + 1
+        version = schema.newest_version(connection) + 1
         for path in sorted(paths):
             connection.execute("DELETE FROM documents WHERE path = ?", (path,))
             connection.execute("DELETE FROM verdicts WHERE path = ?", (path,))
@@ -176,8 +175,7 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
         drop_unused_contents(connection)
         # If this process is killed before it is done, the next writer finishes the work here, and the next purge finishes it
         # elsewhere. Runs that have read one of these texts must not store it any more.
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purging', ''), ('purging_elsewhere', '')")
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('purged_in', ?)", (str(version),))
+        schema.remember(connection, purging="", purging_elsewhere="", purged_in=str(version))
         add_version(connection, version, f"{len(paths | others)} purged")
     return version
 
@@ -209,20 +207,14 @@ def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iter
 
 def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'contents'"
     for sql in (
-        "SELECT title || char(0) || key || char(0) || metadata FROM contents",
-        "SELECT passage_id || char(0) || headings FROM passages",
-        "SELECT value FROM meta UNION ALL SELECT summary FROM versions UNION ALL SELECT name FROM tags",
-        "SELECT path || metadata FROM documents",
-        "SELECT path FROM identities",
-        "SELECT path || reason FROM verdicts",
-        "SELECT folder || char(0) || rules FROM sources",
-        "SELECT embedding_key FROM embeddings",
-        "SELECT vector FROM embeddings",
+        "SELECT key, code, title, media_type, metadata FROM contents",
+        *(f"SELECT * FROM {table}" for (table,) in connection.execute(tables).fetchall()),
     ):
         cursor = connection.execute(sql)
         while rows := cursor.fetchmany(1024):
-            values = [v if isinstance(v, bytes) else str(v).encode() for (v,) in rows]
+            values = [v if isinstance(v, bytes) else str(v).encode() for row in rows for v in row]
             needles.drop_found_in(_BETWEEN.join(values))
     for (text,) in connection.execute("SELECT text FROM contents"):
         for form in _forms(text):

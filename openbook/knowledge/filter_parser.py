@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn, TypeAlias
@@ -38,7 +38,7 @@ MAX_TERMS = 256
 
 _EXAMPLE = """for instance: --where "date >= 2025-01-01 and type = 'pdf'\""""
 _WORDS = frozenset({"and", "or", "not", "in", "contains", "matches", "exists", "true", "false"})
-_COMPARISON = "a comparison (= != < <= > >= in contains matches exists)"
+_PATTERNS = ("contains", "matches")
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
     |(?P<date>[0-9]{4}-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?
@@ -49,12 +49,7 @@ _TOKEN = re.compile(
     |(?P<mark>[(),])""",
     re.VERBOSE,
 )
-_DATE_GLOBS = (
-    "[0-9][0-9][0-9][0-9]",
-    "[0-9][0-9][0-9][0-9]-[0-9][0-9]",
-    "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]",
-    "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*",
-)
+_DATES = ("####", "####-##", "####-##-##", "####-##-##T*")  # a date as it is stored, # for a digit
 
 
 class _Date(str):
@@ -117,16 +112,16 @@ class _Parser:
         return sql
 
     def _any(self) -> str:
-        parts = [self._all()]
-        while self._take("or"):
-            parts.append(self._all())
-        return f"({' OR '.join(parts)})" if len(parts) > 1 else parts[0]
+        return self._joined("or", self._all)
 
     def _all(self) -> str:
-        parts = [self._not()]
-        while self._take("and"):
-            parts.append(self._not())
-        return f"({' AND '.join(parts)})" if len(parts) > 1 else parts[0]
+        return self._joined("and", self._not)
+
+    def _joined(self, word: str, part: Callable[[], str]) -> str:
+        parts = [part()]
+        while self._take(word):
+            parts.append(part())
+        return f"({f' {word.upper()} '.join(parts)})" if len(parts) > 1 else parts[0]
 
     def _not(self) -> str:
         self._depth += 1
@@ -145,16 +140,15 @@ class _Parser:
 
     def _term(self) -> str:
         self._count_term()
-        if self._take("exists"):
-            return self._exists(self._key())
+        exists = self._take("exists")
         key = self._key()
-        if self._take("exists"):
-            return self._exists(key)
+        if exists or self._take("exists"):
+            return f"(json_type(d.metadata, {self._path(key)}) IS NOT NULL)"
         if self._take("in"):
             return self._in(key)
         token = self._next
-        if token.kind != "sign" and token.text not in ("contains", "matches"):
-            self._expected(_COMPARISON)
+        if token.kind != "sign" and token.text not in _PATTERNS:
+            self._expected("a comparison (= != < <= > >= in contains matches exists)")
         self._at += 1
         return self._compare(key, token.text, self._value(token.text))
 
@@ -179,32 +173,34 @@ class _Parser:
 
     def _value(self, comparison: str) -> _Value:
         token = self._next
+        value: _Value
         if token.kind == "word":
             self._expected(f"a value (a text needs quotes: '{token.text}')")
-        if comparison in ("contains", "matches") and token.kind != "text":
+        if comparison in _PATTERNS and token.kind != "text":
             self._expected("a text in quotes")
-        if token.text in ("true", "false") and comparison not in ("=", "!="):
-            self._fail("true and false have no order; use = or !=", token.start)
-        if token.kind not in ("text", "number", "date") and token.text not in ("true", "false"):
+        if token.kind == "text":
+            value = self._text_in(token)
+        elif token.kind == "number":
+            value = self._number(token)
+        elif token.kind == "date":
+            value = self._date(token)
+        elif token.text in ("true", "false"):
+            value = token.text == "true"
+            if comparison not in ("=", "!="):
+                self._fail("true and false have no order; use = or !=", token.start)
+        else:
             self._expected("a value")
-        value = self._literal(token)
-        if value == "" and comparison in ("contains", "matches"):
+        if value == "" and comparison in _PATTERNS:
             self._expected("a text that is not empty")
         self._at += 1
         return value
 
-    def _literal(self, token: _Token) -> _Value:
-        if token.kind == "text":
-            quote = token.text[0]
-            text = unicodedata.normalize("NFC", token.text[1:-1].replace(quote * 2, quote))
-            if len(text) > MAX_VALUE_CHARS:
-                self._fail(f"a text of {len(text):,} characters; no value is over {MAX_VALUE_CHARS:,}", token.start)
-            return text
-        if token.kind == "number":
-            return self._number(token)
-        if token.kind == "date":
-            return self._date(token)
-        return token.text == "true"
+    def _text_in(self, token: _Token) -> str:
+        quote = token.text[0]
+        text = unicodedata.normalize("NFC", token.text[1:-1].replace(quote * 2, quote))
+        if len(text) > MAX_VALUE_CHARS:
+            self._fail(f"a text of {len(text):,} characters; no value is over {MAX_VALUE_CHARS:,}", token.start)
+        return text
 
     def _number(self, token: _Token) -> int | float:
         number = float(token.text)
@@ -227,13 +223,10 @@ class _Parser:
 
     # --- SQL
 
-    def _exists(self, key: str) -> str:
-        return f"(json_type(d.metadata, {self._path(key)}) IS NOT NULL)"
-
     def _compare(self, key: str, sign: str, asked: _Value) -> str:
         path = self._path(key)
         kind, value = f"json_type(d.metadata, {path})", f"json_extract(d.metadata, {path})"
-        if sign in ("contains", "matches"):
+        if sign in _PATTERNS:
             inner, whole = (self._bind(_glob(sign, str(asked), part=part)) for part in (True, False))
             item = f"SELECT 1 FROM json_each(d.metadata, {path}) i WHERE i.type = 'text' AND i.value GLOB {whole}"
             found = [f"CASE {kind} WHEN 'text' THEN {value} GLOB {inner} WHEN 'array' THEN EXISTS ({item}) END"]
@@ -244,7 +237,7 @@ class _Parser:
             if isinstance(asked, _Date) or (isinstance(asked, int) and 1000 <= asked <= 9999):  # a number can be a year
                 day = self._bind(str(asked))
                 both = f"min(length({value}), length({day}))"
-                is_date = " OR ".join(f"{value} GLOB '{glob}'" for glob in _DATE_GLOBS)
+                is_date = " OR ".join(f"{value} GLOB '{form.replace('#', '[0-9]')}'" for form in _DATES)
                 compared = f"substr({value}, 1, {both}) {sign} substr({day}, 1, {both})"
                 found.append(f"{kind} = 'text' AND ({is_date}) AND {compared}")
             if not isinstance(asked, _Date):
@@ -272,7 +265,7 @@ class _Parser:
                 continue
             found = _TOKEN.match(self._text, at)
             if found is None:
-                self._unreadable(at)
+                self._fail(self._unreadable(at), at)
             kind, word = str(found.lastgroup), found[0]
             if kind == "word" and word.lower() in _WORDS:
                 kind, word = "keyword", word.lower()
@@ -281,13 +274,13 @@ class _Parser:
             at = found.end()
         yield _Token("end", "", len(self._text.rstrip()), len(self._text))
 
-    def _unreadable(self, at: int) -> NoReturn:
+    def _unreadable(self, at: int) -> str:
         character = self._text[at]
         if character in "'\"":
-            self._fail(f"the quote {character} is not closed", at)
+            return f"the quote {character} is not closed"
         if character in "0123456789+-.":
-            self._fail(f"{self._text[at:].split()[0][:40]!r} is neither a number nor a date like 2025-01-31", at)
-        self._fail(f"{character!r} cannot stand there; a text needs quotes", at)
+            return f"{self._text[at:].split()[0][:40]!r} is neither a number nor a date like 2025-01-31"
+        return f"{character!r} cannot stand there; a text needs quotes"
 
     @property
     def _next(self) -> _Token:
@@ -306,10 +299,9 @@ class _Parser:
             self._fail(f"more than {MAX_TERMS} terms", self._next.start)
 
     def _expected(self, what: str) -> NoReturn:
-        before = (
-            self._text[self._tokens[max(self._at - 3, 0)].start : self._tokens[self._at - 1].end] if self._at else ""
-        )
-        self._fail(f"expected {what}" + (f" after {_shown(before)!r}" if before else ""), self._next.start)
+        before = self._tokens[max(self._at - 3, 0) : self._at]
+        after = f" after {_shown(self._text[before[0].start : before[-1].end])!r}" if before else ""
+        self._fail(f"expected {what}{after}", self._next.start)
 
     def _fail(self, what: str, at: int) -> NoReturn:
         shown = self._text if len(self._text) <= 60 else f"...{self._text[max(at - 30, 0) : at + 30]}..."
@@ -323,12 +315,9 @@ def _shown(text: str) -> str:
 def _glob(comparison: str, text: str, *, part: bool) -> str:
     if comparison == "matches":
         return text.replace("[", "[[]")
-    forms = ((c, _cases(c)) for c in text)
-    body = "".join(f"[{''.join(cases)}]" if len(cases) > 1 or c in "*?[" else c for c, cases in forms)
+    body = ""
+    for character in text:
+        both = {form for c in (character, character.lower(), character.upper()) for form in (c, c.lower(), c.upper())}
+        cases = sorted(form for form in both if len(form) == 1)  # capital and small, where that is one character
+        body += f"[{''.join(cases)}]" if len(cases) > 1 or character in "*?[" else character
     return f"*{body}*" if part else body
-
-
-def _cases(character: str) -> list[str]:
-    """A character in capitals and small: those forms of it that are one character."""
-    forms = {form for c in (character, character.lower(), character.upper()) for form in (c, c.lower(), c.upper())}
-    return sorted(form for form in forms if len(form) == 1)

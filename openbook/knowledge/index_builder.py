@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 ROWS = 32_768  # passages in memory at a time
 _WORDS = 8_000_000  # words, likewise
-_PASSAGES = (
-    f"SELECT {integrity.PASSAGE_COLUMNS}, e.vector, e.digest FROM passages p "
-    "LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id = ? ORDER BY p.id"
+_VECTORS = (
+    "SELECT e.embedding_key, e.vector, e.digest FROM passages p JOIN embeddings e ON e.embedding_key = p.embedding_key "
+    "WHERE p.content_id = ?"
 )
 
 
@@ -48,8 +49,17 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
     """
     builder = SegmentBuilder(source.dimensions)
     for content in contents:
-        _read(source, content, builder)
-        if len(builder.passages) >= ROWS or builder.word_count >= _WORDS:
+        stored = integrity.content(source.connection, content)
+        vectors = {key: rest for key, *rest in source.connection.execute(_VECTORS, (content,))}
+        builder.begin(content)
+        for row in _searched(source, stored):
+            vector, digest = vectors.get(row[7], (None, None))
+            if vector is None or len(vector) != 2 * source.dimensions:
+                raise sqlite3.DatabaseError(f"passage {row[0]} has no vector of {source.dimensions} numbers")
+            if digest != row_digest(row[7], vector):
+                raise sqlite3.DatabaseError(f"the vector of passage {row[0]} is not what was stored")
+            builder.add(*_identity(row, stored), _text(row, stored), vector)
+        if len(builder) >= ROWS or builder.word_count >= _WORDS:
             yield builder.segment()
             builder = SegmentBuilder(source.dimensions)
     if builder.contents:
@@ -64,26 +74,32 @@ def identities(source: Source, content: int) -> list[tuple[int, int, int]] | Non
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)
-    return [(row[0], _key(row[2]), _variant(stored.title, row[6])) for row in _searched(source, stored)]
+    return [_identity(row, stored) for row in _searched(source, stored)]
 
 
-def _searched(source: Source, of: StoredContent) -> Iterator[Sequence[Any]]:
-    rows = list(integrity.whole(source.connection.execute(_PASSAGES, (of.id,)), of))
+def _searched(source: Source, of: StoredContent) -> list[Sequence[Any]]:
+    """The rows of passages that a search looks at."""
+    rows = integrity.passages(source.connection, of)
     spans = [PassageSpan(start, end, page, schema.headings(path)) for _, _, _, start, end, page, path, *_ in rows]
-    return (row for row, wanted in zip(rows, with_content(of.text, of.title, spans), strict=True) if wanted)
+    return list(compress(rows, with_content(of.text, of.title, spans)))
 
 
-def _read(source: Source, content: int, builder: SegmentBuilder) -> None:
-    stored = integrity.content(source.connection, content)
-    builder.begin(content)
-    for passage, _, name, start, end, _, headings, key, _, vector, digest in _searched(source, stored):
-        if vector is None or len(vector) != 2 * source.dimensions:
-            raise sqlite3.DatabaseError(f"passage {passage} has no vector of {source.dimensions} numbers")
-        if digest != row_digest(key, vector):
-            raise sqlite3.DatabaseError(f"the vector of passage {passage} is not what was stored")
-        path = " \n".join(dict.fromkeys(part for part in (stored.title, *schema.headings(headings)) if part))
-        text = f"{path}\n{table_header(stored.text, start)}\n{stored.text[start:end]}"
-        builder.add(passage, _key(name), _variant(stored.title, headings), text, vector)
+def _identity(row: Sequence[Any], of: StoredContent) -> tuple[int, int, int]:
+    """(row id, key, variant) of a passage. The key begins its text's identity; the variant tells its headings apart."""
+    passage, _, name, _, _, _, headings, *_ = row
+    try:
+        key = int(name[1:17], 16)
+    except (ValueError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"a passage's id is {str(name)[:40]!r}") from error
+    data = f"{of.title}\0{headings}".encode("utf-8", "surrogatepass")
+    return passage, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _text(row: Sequence[Any], of: StoredContent) -> str:
+    """What a search by words looks at: where the passage stands, the header of its table, then what it says."""
+    _, _, _, start, end, _, headings, *_ = row
+    path = " \n".join(dict.fromkeys(part for part in (of.title, *schema.headings(headings)) if part))
+    return f"{path}\n{table_header(of.text, start)}\n{of.text[start:end]}"
 
 
 class SegmentBuilder:
@@ -93,39 +109,39 @@ class SegmentBuilder:
         self._dimensions, self._vocabulary = dimensions, Vocabulary()
         self.contents: list[int] = []
         self._starts: list[int] = []
-        self.passages: list[int] = []
-        self._keys: list[int] = []
-        self._variants: list[int] = []
+        self._rows: list[tuple[int, int, int]] = []  # passage, key, variant
         self._words: list[NDArray[np.uint32]] = []
         self._vectors: list[bytes] = []
         self.word_count = 0
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def begin(self, content: int) -> None:
         self.contents.append(content)
-        self._starts.append(len(self.passages))
+        self._starts.append(len(self._rows))
 
     def add(self, passage: int, key: int, variant: int, text: str, vector: bytes) -> None:
         words = np.array(self._vocabulary.numbers(text), dtype=np.uint32)
-        self.passages.append(passage)
-        self._keys.append(key)
-        self._variants.append(variant)
+        self._rows.append((passage, key, variant))
         self._words.append(words)
         self._vectors.append(vector)
         self.word_count += len(words)
 
     def segment(self) -> Segment:
-        vectors = np.frombuffer(b"".join(self._vectors), dtype="<f2").reshape(len(self._vectors), self._dimensions)
+        passages, keys, variants = np.array(self._rows, dtype=np.uint64).reshape(-1, 3).T.copy()
+        vectors = np.frombuffer(b"".join(self._vectors), dtype="<f2").reshape(len(self), self._dimensions)
         if not (finite := np.isfinite(vectors).all(axis=1)).all():
-            bad = self.passages[int(np.argmin(finite))]
+            bad = passages[int(np.argmin(finite))]
             raise sqlite3.DatabaseError(f"passage {bad} has a vector with numbers that are not finite")
         signs, turned = sign_words(widened(vectors))
         terms, offsets, ordinals, counts = self._inverted()
         return Segment(
             contents=np.array(self.contents, dtype=np.int64),
-            starts=np.array([*self._starts, len(self.passages)], dtype=np.int64),
-            passages=np.array(self.passages, dtype=np.int64),
-            keys=np.array(self._keys, dtype=np.uint64),
-            variants=np.array(self._variants, dtype=np.uint64),
+            starts=np.array([*self._starts, len(self)], dtype=np.int64),
+            passages=passages.astype(np.int64),
+            keys=keys,
+            variants=variants,
             lengths=np.array([min(len(words), 0xFFFF) for words in self._words], dtype=np.uint16),
             terms=terms,
             offsets=offsets,
@@ -147,15 +163,3 @@ class SegmentBuilder:
         offsets = np.concatenate([np.zeros(1, np.int64), sizes.cumsum()])
         ordinals = (pairs & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
         return terms, offsets, ordinals, np.minimum(counts, 255).astype(np.uint8)
-
-
-def _key(passage_id: str) -> int:
-    try:
-        return int(passage_id[1:17], 16)
-    except (ValueError, TypeError) as error:
-        raise sqlite3.DatabaseError(f"a passage's id is {str(passage_id)[:40]!r}") from error
-
-
-def _variant(title: str, headings: str) -> int:
-    data = f"{title}\0{headings}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,37 +1,49 @@
-"""The folder of the derived indexes: which segments are whole, what is written, what is deleted.
+"""The folder of the derived indexes: which segments are whole, what is written, what is deleted. Nobody else opens its files.
 
 `state.json` is written last and names every file with its size, digest and time. A file that does not fit counts as absent.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from openbook.codec import convert, parse_json
 from openbook.errors import KnowledgeBaseInvalid, StorageError
 from openbook.files import replace_file, sync_folder
-from openbook.knowledge import index_builder, segments, words
+from openbook.knowledge import index_builder, words
 from openbook.knowledge.index_builder import Source
-from openbook.knowledge.segments import FileRecord, Segment, Selection
+from openbook.knowledge.segments import LAYOUT, Segment, Selection, merge
 from openbook.records import canonical_json, sha256_hex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew
 # Nothing else in the folder is ever deleted. The last two are of format 1.
 _OURS = re.compile(r"segment-\d+|\.state\.json\.[0-9a-f-]+|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+")
 _NUMBER = re.compile(r"segment-(\d+)")
 _READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests whenever it is opened
+_MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
 _TRIES = 3  # when another process switches to new segments while this one opens the old ones
+
+FileRecord: TypeAlias = tuple[int, str, int]  # size in bytes, SHA-256, when it was written (nanoseconds)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """A segment in `state.json`: its folder, and its files by array."""
+
     name: str
     files: dict[str, FileRecord]
 
@@ -39,13 +51,12 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class _State:
     about: list[int | str]
-    segments: list[_Entry]
+    segments: list[Entry]
 
 
 @dataclass(frozen=True, slots=True)
 class SavedSegment:
-    name: str
-    files: dict[str, FileRecord]
+    entry: Entry
     segment: Segment
 
 
@@ -59,8 +70,11 @@ def index_folder(folder: Path) -> Path:
     return index
 
 
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
 def read(folder: Path, source: Source, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
-    """(the whole segments of `source`, what is wrong with the others).
+    """(the whole segments of `source`, what is wrong with the others). No content is in two of them.
 
     Every byte is compared with its digest. In an index of more than `_READ_UP_TO` bytes this is done only where a time differs,
     unless `every_byte` is asked for.
@@ -84,6 +98,7 @@ def _state_text(folder: Path) -> bytes:
 def _read(index: Path, source: Source, text: bytes, *, every_byte: bool) -> tuple[list[SavedSegment], list[str]]:
     found: list[SavedSegment] = []
     problems: list[str] = []
+    held = np.empty(0, np.int64)
     try:
         entries = _entries(text, source) if text else []
     except ValueError as error:
@@ -91,13 +106,17 @@ def _read(index: Path, source: Source, text: bytes, *, every_byte: bool) -> tupl
     every_byte |= sum(size for entry in entries for size, _, _ in entry.files.values()) <= _READ_UP_TO
     for entry in entries:
         try:
-            found.append(_open(index / entry.name, entry, source, every_byte=every_byte))
+            saved = _open(index / entry.name, entry, source, every_byte=every_byte)
+            if np.isin(saved.segment.contents, held).any():
+                raise ValueError("a content is in two segments")
+            found.append(saved)
+            held = np.concatenate([held, saved.segment.contents])
         except (ValueError, OSError, EOFError, KeyError) as error:
             problems.append(f"{entry.name}: {error}")
     return found, problems
 
 
-def _entries(text: bytes, source: Source) -> list[_Entry]:
+def _entries(text: bytes, source: Source) -> list[Entry]:
     value = parse_json(text, "it", ValueError)
     digest = value.pop("digest", "") if isinstance(value, dict) else ""
     if digest != sha256_hex(canonical_json(value)):
@@ -114,18 +133,45 @@ def _about(source: Source) -> list[int | str]:
     return [FORMAT, source.base_id, source.embedder_digest, source.dimensions, words.version()]
 
 
-def _open(folder: Path, entry: _Entry, source: Source, *, every_byte: bool) -> SavedSegment:
+def _open(folder: Path, entry: Entry, source: Source, *, every_byte: bool) -> SavedSegment:
     if folder.is_symlink():
         raise ValueError("it is a link")
-    times = {name: (folder / f"{name}.npy").stat().st_mtime_ns for name in entry.files}
-    suspect = every_byte or any(times[name] != written for name, (_, _, written) in entry.files.items())
-    if suspect and (damaged := segments.damaged_files(folder, entry.files)):
+    files: dict[str, FileRecord] = {}
+    damaged: list[str] = []
+    for name in LAYOUT:
+        size, digest, written = entry.files[name]
+        time = (folder / f"{name}.npy").stat().st_mtime_ns
+        if (every_byte or time != written) and _digest(folder / f"{name}.npy") != digest:
+            damaged.append(name)
+        files[name] = (size, digest, time)
+    if damaged:
         raise ValueError(f"{', '.join(damaged)}: not the bytes that were written")
-    segment = segments.load(folder, entry.files, source.dimensions)
+    segment = _load(folder, files, source.dimensions)
     if not _is_of(segment, source):
         raise ValueError("it is of another past of this knowledge base")
-    files = {name: (size, digest, times[name]) for name, (size, digest, _) in entry.files.items()}
-    return SavedSegment(entry.name, files, segment)
+    return SavedSegment(Entry(entry.name, files), segment)
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():  # a named pipe would wait for ever
+        return ""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
+    """Map a saved segment read-only. Raises ValueError or OSError when its files are not of the size they had."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name in LAYOUT:
+        path = folder / f"{name}.npy"
+        size = files[name][0]
+        if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
+            raise ValueError(f"{path} is not the file that was written")
+        mode: Any = "r" if size >= _MAPPED_FROM else None
+        arrays[name] = np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+    segment = Segment(**arrays)
+    segment.check(dimensions)
+    return segment
 
 
 def _is_of(segment: Segment, source: Source) -> bool:
@@ -133,15 +179,14 @@ def _is_of(segment: Segment, source: Source) -> bool:
 
     A database that was restored from a backup may give an id a second time. Then the newest contents differ, for ids ascend.
     """
-    for at in np.argsort(segment.contents)[::-1]:
-        rows = slice(int(segment.starts[at]), int(segment.starts[at + 1]))
+    for at in np.argsort(segment.contents)[::-1].tolist():
+        saved = segment.identities(at)
         try:
             found = index_builder.identities(source, int(segment.contents[at]))
         except sqlite3.DatabaseError:  # reading that content will say so; the index is still of it
             continue
-        if found is None or (not found and rows.start == rows.stop):
-            continue
-        return segment.identities(rows) == found
+        if found is not None and (found or saved):
+            return saved == found
     return True
 
 
@@ -158,14 +203,27 @@ class Writer:
         self._next = max(numbers, default=0) + 1
 
     def write(self, parts: Sequence[Selection]) -> SavedSegment:
+        """The segment that these make, synced to disk."""
         name = f"segment-{self._next}"
         self._next += 1
-        files = segments.merge(self._index / name, parts)
-        return SavedSegment(name, files, segments.load(self._index / name, files, self._source.dimensions))
+        folder, files = self._index / name, dict[str, FileRecord]()
+        folder.mkdir()
+
+        def save(shapes: Mapping[str, tuple[int, ...]], blocks: Iterable[tuple[NDArray[Any], ...]]) -> None:
+            with ExitStack() as stack:
+                saving = [stack.enter_context(_ArrayFile(folder, *each)) for each in shapes.items()]
+                for block in blocks:
+                    for file, array in zip(saving, block, strict=True):
+                        file.append(array)
+            files.update((each, file.record()) for each, file in zip(shapes, saving, strict=True))
+
+        merge(parts, save)
+        sync_folder(folder)
+        return SavedSegment(Entry(name, files), _load(folder, files, self._source.dimensions))
 
     def switch(self, saved: Sequence[SavedSegment]) -> None:
         """Make `saved` what the folder holds, in one step."""
-        state = asdict(_State(_about(self._source), [_Entry(each.name, each.files) for each in saved]))
+        state = asdict(_State(_about(self._source), [each.entry for each in saved]))
         sync_folder(self._index)
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
@@ -182,6 +240,35 @@ class Writer:
 
 def leftovers(index: Path, keep: Sequence[SavedSegment]) -> Iterator[Path]:
     """What OpenBook wrote into the folder and `keep` does not name."""
-    names = {saved.name for saved in keep}
+    names = {saved.entry.name for saved in keep}
     if index.is_dir():
         yield from (p for p in sorted(index.iterdir()) if _OURS.fullmatch(p.name) and p.name not in names)
+
+
+class _ArrayFile:
+    """A .npy file that is written from start to end; its digest is taken on the way."""
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, ...]) -> None:
+        self._path, self._type = folder / f"{name}.npy", LAYOUT[name][0]
+        self._sha256, self._stream = hashlib.sha256(), self._path.open("xb")
+        shape = tuple(map(int, shape))
+        np.lib.format.write_array_header_1_0(self, {"descr": self._type, "fortran_order": False, "shape": shape})
+
+    def append(self, block: NDArray[Any]) -> None:
+        self.write(np.ascontiguousarray(block, dtype=np.dtype(self._type)).tobytes())
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._sha256.update(data)
+
+    def record(self) -> FileRecord:
+        status = self._path.stat()
+        return status.st_size, self._sha256.hexdigest(), status.st_mtime_ns
+
+    def __enter__(self) -> _ArrayFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._stream:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,9 +53,9 @@ class Indexes:
     """Immutable once opened; safe to share between threads."""
 
     def __init__(self, segments: Sequence[Segment], dimensions: int) -> None:
+        """No content is in two of the segments."""
         self._segments, self._dimensions = tuple(segments), dimensions
-        self._first = _first_of_each([s.contents for s in segments])
-        self._twins: list[NDArray[np.intp]] | None = None
+        self._bases = np.cumsum([0, *map(len, segments)]).tolist()
 
     @classmethod
     def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64], *, every_byte: bool = False) -> Indexes:
@@ -63,7 +64,7 @@ class Indexes:
         Never writes. `every_byte` as in `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
         """
         found = [each.segment for each in index_store.read(folder, source, every_byte=every_byte)[0]]
-        missing = np.setdiff1d(wanted, _contents_of(found))
+        missing = np.setdiff1d(wanted, contents_of(found))
         return cls([*found, *index_builder.build(source, map(int, missing))], source.dimensions)
 
     @classmethod
@@ -75,66 +76,74 @@ class Indexes:
         sqlite3.DatabaseError.
         """
         saved, problems = index_store.read(folder, source)
-        old = [each.segment for each in saved]
-        firsts = _first_of_each([s.contents for s in old])
-        kept = [Selection(s, first & np.isin(s.contents, keep)) for s, first in zip(old, firsts, strict=True)]
-        most_dropped = 0.0 if forget else MOST_DROPPED
-        stale = {i for i, k in enumerate(kept) if not k.contents.all() and _dropped(k) >= most_dropped}
-        missing = np.setdiff1d(keep, _contents_of(old))
-        changed = len(missing) or stale or problems or len(kept) > MOST_SEGMENTS
+        missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
+        kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
+        stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
+        changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
         if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
             writer = Writer(folder, source)
             writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
             if changed:
-                saved = _merged(writer, list(zip(saved, kept, strict=True)), stale, _fresh(writer, source, missing))
+                saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
                 writer.switch(saved)
                 writer.clean(saved, strict=forget)
         return cls([each.segment for each in saved], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
         """Ids of the indexed contents, ascending."""
-        return np.unique(_contents_of(self._segments))
+        return np.unique(contents_of(self._segments))
 
     def view(self, live: NDArray[np.int64]) -> View:
         """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
-        live = np.unique(live)
-        pairs = list(zip(self._segments, self._first, strict=True))
-        rows = [segment.rows_of(first & np.isin(segment.contents, live)) for segment, first in pairs]
-        if len(lacking := np.setdiff1d(live, _contents_of(self._segments))):
+        if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
-        twins = self._drop_twins(rows)
+        masks = [segment.rows_of(np.isin(segment.contents, live)) for segment in self._segments]
+        seen = np.concatenate([np.empty(0, np.bool_), *masks])
+        twins = self._twins.of(seen)
+        seen[twins.rows[1:][twins.keys[1:] == twins.keys[:-1]]] = False
         parts: list[Live] = []
-        base = 0
-        for segment, mask in zip(self._segments, rows, strict=True):
+        for segment, start in zip(self._segments, self._bases[:-1], strict=True):
+            mask = seen[start : start + len(segment)]
             if mask.any():
-                parts.append(Live(segment, None if mask.all() else mask, base))
-                base += len(segment)
+                parts.append(Live(segment, None if mask.all() else mask, start))
         return View(parts, self._dimensions, twins)
 
-    def _drop_twins(self, rows: Sequence[NDArray[np.bool_]]) -> _Twins:
-        """Of live passages with one text, leave one: the same one, whatever the order in which they came."""
-        if self._twins is None:
-            self._twins = _twins(self._segments)
-        pairs = [(number, twins[rows[number][twins]]) for number, twins in enumerate(self._twins)]
-        owner = np.repeat([number for number, _ in pairs], [len(r) for _, r in pairs]).astype(np.intp)
-        if not len(owner):
-            return np.empty(0, np.uint64), np.empty(0, np.int64)
-        local = np.concatenate([r for _, r in pairs])
-        columns = [
-            np.concatenate([getattr(self._segments[number], name)[r] for number, r in pairs])
-            for name in ("passages", "variants", "keys")
-        ]
-        order = np.lexsort(columns)
-        again = np.concatenate([[False], columns[2][order][1:] == columns[2][order][:-1]])
-        for number, mask in enumerate(rows):
-            gone = order[again & (owner[order] == number)]
-            mask[local[gone]] = False
-        contents = np.concatenate([self._segments[number].contents_of(r) for number, r in pairs])
-        return columns[2][order], contents[order]
+    @cached_property
+    def _twins(self) -> _Twins:
+        keys, variants, passages = (
+            np.concatenate([np.empty(0, kind), *(getattr(segment, name) for segment in self._segments)])
+            for name, kind in (("keys", np.uint64), ("variants", np.uint64), ("passages", np.int64))
+        )
+        ordered = np.sort(keys)
+        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        rows = np.flatnonzero(np.isin(keys, twice)) if len(twice) else np.empty(0, np.intp)
+        rows = rows[np.lexsort((passages[rows], variants[rows], keys[rows]))]
+        contents = np.empty(len(rows), np.int64)
+        for segment, start in zip(self._segments, self._bases[:-1], strict=True):
+            here = (rows >= start) & (rows < start + len(segment))
+            contents[here] = segment.contents_of(rows[here] - start)
+        return _Twins(rows, keys[rows], contents)
 
 
-# The live passages whose text stands in the index more than once: their keys, ascending, and their contents.
-_Twins: TypeAlias = "tuple[NDArray[np.uint64], NDArray[np.int64]]"
+@dataclass(frozen=True, slots=True)
+class _Twins:
+    """Rows of all segments, counted through, whose text stands in the index more than once, with their keys and contents.
+
+    Ascending by key; of each key the first comes first whatever the order in which contents came. Of those that are live, a
+    view has that one alone.
+    """
+
+    rows: NDArray[np.intp]
+    keys: NDArray[np.uint64]
+    contents: NDArray[np.int64]
+
+    def of(self, seen: NDArray[np.bool_]) -> _Twins:
+        live = seen[self.rows]
+        return _Twins(self.rows[live], self.keys[live], self.contents[live])
+
+    def holding(self, key: np.uint64) -> NDArray[np.int64]:
+        low, high = (np.searchsorted(self.keys, key, side=side) for side in ("left", "right"))
+        return self.contents[low:high]
 
 
 class View:
@@ -169,10 +178,8 @@ class View:
         """Ids of the contents that hold the text of a row."""
         part = next(each for each in self._parts if row < each.base + len(each.segment))
         local = np.array([row - part.base])
-        key = part.segment.keys[local[0]]
-        low, high = (np.searchsorted(self._twins[0], key, side=side) for side in ("left", "right"))
-        found = self._twins[1][low:high] if low < high else part.segment.contents_of(local)
-        return tuple(np.unique(found).tolist())
+        found = self._twins.holding(part.segment.keys[local[0]])
+        return tuple(np.unique(found if len(found) else part.segment.contents_of(local)).tolist())
 
     def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
         """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""
@@ -217,67 +224,43 @@ def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: fl
 # --- what to keep and what to join ------------------------------------------------------------------------------------
 
 
-def _contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
+def contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
-
-
-def _first_of_each(contents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.bool_]]:
-    """Where a content stands for the first time. Segments share none, unless something went wrong."""
-    flags: list[NDArray[np.bool_]] = []
-    seen = np.empty(0, dtype=np.int64)
-    for ids in contents:
-        first = np.zeros(len(ids), dtype=np.bool_)
-        first[np.unique(ids, return_index=True)[1]] = True
-        flags.append(first & ~np.isin(ids, seen))
-        seen = np.union1d(seen, ids)
-    return flags
 
 
 def _dropped(kept: Selection) -> float:
     """The share of its rows that goes; of its contents, when it has no rows."""
-    flags = kept.rows if len(kept.segment) else kept.contents
-    return 1.0 - float(flags.mean()) if len(flags) else 0.0
-
-
-def _twins(segments: Sequence[Segment]) -> list[NDArray[np.intp]]:
-    """Rows of each segment whose text stands in the index more than once."""
-    keys = np.sort(np.concatenate([np.empty(0, np.uint64), *(s.keys for s in segments)]))
-    twice = np.unique(keys[1:][keys[1:] == keys[:-1]])
-    empty = np.empty(0, dtype=np.intp)
-    return [np.flatnonzero(np.isin(s.keys, twice)) if len(twice) else empty for s in segments]
-
-
-def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Segment]:
-    """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
-    found: list[Segment] = []
-    for segment in index_builder.build(source, map(int, missing)):
-        if found:
-            found[-1] = writer.write([_whole(found[-1])]).segment
-        found.append(segment)
-    return found
+    return 1.0 - float((kept.rows if len(kept.segment) else kept.contents).mean())
 
 
 def _whole(segment: Segment) -> Selection:
     return Selection(segment, np.ones(len(segment.contents), dtype=np.bool_))
 
 
+def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Selection]:
+    """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
+    found: list[Selection] = []
+    for segment in index_builder.build(source, map(int, missing)):
+        if found:
+            found[-1] = _whole(writer.write(found[-1:]).segment)
+        found.append(_whole(segment))
+    return found
+
+
 def _merged(
-    writer: Writer, old: Sequence[tuple[SavedSegment, Selection]], stale: set[int], fresh: Sequence[Segment]
+    writer: Writer, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
 ) -> list[SavedSegment]:
-    """The segments to switch to: the old ones, but stale ones written anew and small ones joined with `fresh`.
+    """The segments to switch to. One new one holds what is fresh, what is left of stale ones, and small ones.
 
     A segment is joined when what it is joined with has at least 1/RATIO of its rows: so each segment that stays alone
     is RATIO times as large as all smaller ones together, and a passage is copied a logarithmic number of times.
     """
-    pool = [_whole(segment) for segment in fresh]
-    sizes = {i: int(kept.rows.sum()) for i, (_, kept) in enumerate(old) if kept.contents.any()}
-    rows, count, alone = sum(map(len, fresh)), len(sizes) + bool(fresh), list[int]()
-    for i in sorted(sizes, key=lambda i: (sizes[i], i)):
-        if (pool and sizes[i] <= RATIO * max(rows, SMALL)) or count > MOST_SEGMENTS:
-            count -= bool(pool)
-            pool.append(old[i][1])
-            rows += sizes[i]
-        else:
-            alone.append(i)
-    result = [writer.write([old[i][1]]) if i in stale else old[i][0] for i in alone]
+    pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
+    rows = sum(int(kept.rows.sum()) for kept in pool)
+    alone = sorted((int(kept.rows.sum()), i) for i, (_, kept, is_stale) in enumerate(old) if not is_stale)
+    while alone and ((pool and alone[0][0] <= RATIO * max(rows, SMALL)) or len(alone) + bool(pool) > MOST_SEGMENTS):
+        size, smallest = alone.pop(0)
+        pool.append(old[smallest][1])
+        rows += size
+    result = [old[i][0] for _, i in alone]
     return [*result, writer.write(pool)] if pool else result

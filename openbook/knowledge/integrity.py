@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "versions")
@@ -20,7 +20,7 @@ TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "ver
 PASSAGE_COLUMNS = (
     "p.id, p.content_id, p.passage_id, p.start_char, p.end_char, p.page, p.headings, p.embedding_key, p.digest"
 )
-_CONTENT_COLUMNS = "id, key, code, text, title, media_type, source_chars, metadata"
+CONTENT_COLUMNS = "id, key, code, text, title, media_type, source_chars, metadata"
 
 
 def row_digest(*values: object) -> int:
@@ -43,7 +43,7 @@ class StoredContent(NamedTuple):
 
 def content(connection: sqlite3.Connection, content_id: int) -> StoredContent:
     """Raises sqlite3.DatabaseError when it is not there, or not what was stored."""
-    row = connection.execute(f"SELECT {_CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
+    row = connection.execute(f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
         raise sqlite3.DatabaseError(f"the content {content_id} is not there")
     if row[-1] != row_digest(*row[:-1]):
@@ -57,11 +57,13 @@ def check_passage(row: Sequence[Any], title: str, text: str) -> None:
         raise sqlite3.DatabaseError(f"the passage {row[0]} of content {row[1]} is not what was stored")
 
 
-def whole(rows: Iterable[Sequence[Any]], of: StoredContent) -> Iterator[Sequence[Any]]:
+def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence[Any]]:
     """The rows of all passages of a content, in text order, as `check_passage` takes them.
 
     Raises sqlite3.DatabaseError when one is not what was stored, or is missing: they cover the text.
     """
+    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
+    rows = connection.execute(sql, (of.id,)).fetchall()
     at = 0
     for row in rows:
         start, end = row[3], row[4]
@@ -69,15 +71,9 @@ def whole(rows: Iterable[Sequence[Any]], of: StoredContent) -> Iterator[Sequence
             raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
         check_passage(row, of.title, of.text[start:end])
         at = end
-        yield row
     if at != len(of.text):
         raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
-
-
-def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence[Any]]:
-    """`whole`, of all passages of a content that is stored."""
-    sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
-    return list(whole(connection.execute(sql, (of.id,)), of))
+    return rows
 
 
 def check_document(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:

@@ -83,7 +83,6 @@ CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) 
 """
 
 _TRIES = 3
-LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
 
 
 def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
@@ -116,52 +115,47 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
 
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises KnowledgeBaseDamaged when the file ends before its last page does.
+    """Raises KnowledgeBaseDamaged when pages are whole neither in the file nor in its log, https://www.sqlite.org/fileformat2.html.
 
     The file is not opened here: closing it would take away the locks that SQLite has on it in this process, and with them its
     log (https://www.sqlite.org/howtocorrupt.html, 2.2).
     """
+    log = path.with_name(path.name + "-wal")
     for _ in range(_TRIES):
-        if not (lacking := _lacking_pages(connection, path)):
+        page, told = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
+        size = path.stat().st_size
+        lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
+        logged = log.read_bytes() if lacking and log.is_file() else b""
+        for at in range(32, len(logged) - page - 23, page + 24):
+            if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round
+                lacking.discard(int.from_bytes(logged[at : at + 4]))
+        if not lacking:
             return
         time.sleep(0.05)  # another process may just be writing its log back
-    raise KnowledgeBaseDamaged(f"{path} is damaged: it was cut off, {lacking} of its pages are not whole. {_REBUILD}")
-
-
-def _lacking_pages(connection: sqlite3.Connection, path: Path) -> int:
-    """How many pages of a SQLite file are neither whole in it nor in its log, https://www.sqlite.org/fileformat2.html."""
-    page, told = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
-    size = path.stat().st_size
-    lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
-    log = path.with_name(path.name + "-wal")
-    logged = log.read_bytes() if lacking and log.is_file() else b""
-    for at in range(32, len(logged) - page - 23, page + 24):
-        if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round
-            lacking.discard(int.from_bytes(logged[at : at + 4]))
-    return len(lacking)
+    raise KnowledgeBaseDamaged(
+        f"{path} is damaged: it was cut off, {len(lacking)} of its pages are not whole. {_REBUILD}"
+    )
 
 
 def write_newest(connection: sqlite3.Connection, folder: Path) -> None:
     """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
-    base_id = connection.execute("SELECT value FROM meta WHERE key = 'id'").fetchone()[0]
-    version = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
-    line = f"{base_id} {version}\n".encode()
+    line = f"{meta(connection)['id']} {newest_version(connection)}\n".encode()
     path = folder / NEWEST_NAME
     if not path.is_file() or path.read_bytes() != line:
         replace_file(path, line)
 
 
-def check_newest(folder: Path, base_id: str, newest: int) -> None:
-    """Raises KnowledgeBaseDamaged when a later version than `newest` was committed."""
+def check_newest(connection: sqlite3.Connection, folder: Path, base_id: str) -> None:
+    """Raises KnowledgeBaseDamaged when a later version was committed than `connection` sees, sqlite3.DatabaseError for none."""
+    newest = newest_version(connection)
     try:
         found = (folder / NEWEST_NAME).read_text(encoding="ascii").split()
         known = int(found[1]) if found[0] == base_id else newest
     except (OSError, ValueError, IndexError):
         return
-    if known <= newest:
-        return
-    with closing(connect(folder, writable=False)) as connection:  # it may have been committed since `newest` was read
-        newest = connection.execute("SELECT max(version) FROM versions").fetchone()[0]
+    if known > newest:  # unless it was committed since
+        with closing(connect(folder, writable=False)) as other:
+            newest = newest_version(other)
     if known > newest:
         raise KnowledgeBaseDamaged(
             f"The knowledge base in {folder} is damaged: version {known} was committed, but its newest is {newest}; its log "
@@ -170,8 +164,16 @@ def check_newest(folder: Path, base_id: str, newest: int) -> None:
         )
 
 
-def create(folder: Path, meta: dict[str, str]) -> None:
-    """Write an empty knowledge base: complete under its final name, or not there at all."""
+def newest_version(connection: sqlite3.Connection) -> int:
+    """Raises sqlite3.DatabaseError when there is no version."""
+    (newest,) = connection.execute("SELECT max(version) FROM versions").fetchone()
+    if newest is None:
+        raise sqlite3.DatabaseError("there is no version")
+    return int(newest)
+
+
+def create(folder: Path, known: dict[str, str]) -> None:
+    """Write an empty knowledge base: complete under its final name, or not there at all. `known`: see `meta`."""
     temporary = folder / f".{FILE_NAME}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     connection = sqlite3.connect(temporary, isolation_level=None)
@@ -181,8 +183,8 @@ def create(folder: Path, meta: dict[str, str]) -> None:
         with transaction(connection):
             for statement in table_statements():
                 connection.execute(statement)
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
-        connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (meta["created_at"],))
+        remember(connection, **known)
+        connection.execute("INSERT INTO versions VALUES (0, ?, 'created')", (known["created_at"],))
         integrity.seal(connection)
         write_newest(connection, folder)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -206,6 +208,20 @@ def format_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def meta(connection: sqlite3.Connection) -> dict[str, str]:
+    """What is remembered of the knowledge base as a whole, by key."""
+    return dict(connection.execute("SELECT key, value FROM meta"))
+
+
+def remember(connection: sqlite3.Connection, **values: str | None) -> None:
+    """Write to what `meta` reads. None forgets a key."""
+    for key, value in values.items():
+        if value is None:
+            connection.execute("DELETE FROM meta WHERE key = ?", (key,))
+        else:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
 def is_ours(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
 
@@ -215,8 +231,7 @@ def check_format(connection: sqlite3.Connection, folder: Path) -> None:
         raise KnowledgeBaseInvalid(
             f"{folder / FILE_NAME} is not an OpenBook knowledge base. Choose another folder with --kb."
         )
-    found = format_of(connection)
-    if found != FORMAT:
+    if (found := format_of(connection)) != FORMAT:
         raise KnowledgeBaseInvalid(
             f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
             "Use a matching version of OpenBook, or add the documents to a new knowledge base."
@@ -244,17 +259,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def compact(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
-    """Write the file anew without free pages and empty the log. Raises KnowledgeBaseBusy while a reader holds old pages."""
-    connection.execute("VACUUM")
-    empty_log(connection, folder, timeout_s)
-
-
 def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
     """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
     with transaction(connection):  # after a change, a reader of the state before keeps the log from being emptied
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('touched', '')")
-        connection.execute("DELETE FROM meta WHERE key = 'touched'")
+        remember(connection, touched="")
+        remember(connection, touched=None)
     empty_log(connection, folder, timeout_s)
 
 
@@ -293,21 +302,20 @@ def storage_errors(folder: Path) -> Iterator[None]:
     """Turn what SQLite and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        text = said_of(error)
-        if "locked" in text or "busy" in text:
-            raise KnowledgeBaseBusy(
-                f"Another process holds the knowledge base in {folder}. Try again when it is done."
-            ) from error
-        if "full" in text:
-            raise StorageError(
-                f"No space left while writing to {folder}. Free some and run it again; nothing is lost."
-            ) from error
-        if "readonly" in text or "unable to open" in text or "disk I/O" in text:
-            raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
-        raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except sqlite3.DatabaseError as error:
-        raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {error}. {_REBUILD}") from error
+        text = said_of(error)
+        if isinstance(error, sqlite3.OperationalError):
+            if "locked" in text or "busy" in text:
+                raise KnowledgeBaseBusy(
+                    f"Another process holds the knowledge base in {folder}. Try again when it is done."
+                ) from error
+            if "full" in text:
+                raise StorageError(
+                    f"No space left while writing to {folder}. Free some and run it again; nothing is lost."
+                ) from error
+            if "readonly" in text or "unable to open" in text or "disk I/O" in text:
+                raise StorageError(f"Cannot read or write the knowledge base in {folder}: {text}.") from error
+        raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: {text}. {_REBUILD}") from error
     except OSError as error:
         raise StorageError(
             f"Cannot write to {error.filename or folder}: {error.strerror or error}. Nothing is lost."

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openbook.errors import QuestionError
-from openbook.knowledge import schema
 
+LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 
@@ -47,9 +47,11 @@ class Condition:
     values: dict[str, object]
 
 
-def condition(scope: Scope, version: int) -> Condition:
-    """The documents that `scope` sees in `version`. Raises QuestionError for a filter that is not one."""
-    sql, values = schema.LIVE, dict[str, object](version=version)
+def condition(scope: Scope | None, version: int) -> Condition:
+    """The documents that `scope` sees in `version`; None sees all. Raises QuestionError for a filter that is not one."""
+    sql, values = LIVE, dict[str, object](version=version)
+    if scope is None:
+        return Condition(sql, values)
     names = [f"label{i}" for i in range(len(scope.labels))]
     values.update(zip(names, sorted(scope.labels), strict=True))
     held = ", ".join(f":{name}" for name in names)

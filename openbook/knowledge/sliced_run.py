@@ -72,7 +72,7 @@ class SlicedRun:
         Raises Overtaken after a purge: what was read before it may be what was purged.
         """
         with self._locked() as connection:
-            if _last_purge(connection) != self._purged:
+            if schema.meta(connection).get("purged_in") != self._purged:
                 raise Overtaken
             yield connection
 
@@ -106,16 +106,20 @@ class SlicedRun:
     def begin(self) -> None:
         with self._locked() as connection:
             self._base.check_tables(connection)
-            self._compared, self._purged = _compared(connection), _last_purge(connection)
+            self._look(connection)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
         with self._locked() as connection:
-            self._compared, self._purged, self._keeps_lock = _compared(connection), _last_purge(connection), True
+            self._look(connection)
+            self._keeps_lock = True
             try:
                 yield
             finally:
                 self._keeps_lock = False
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        self._compared, self._purged = _compared(connection), schema.meta(connection).get("purged_in")
 
 
 def in_slices(
@@ -148,13 +152,9 @@ def in_slices(
             raise
 
 
-def _last_purge(connection: sqlite3.Connection) -> object:
-    return connection.execute("SELECT value FROM meta WHERE key = 'purged_in'").fetchone()
-
-
 def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:
     """What a run compares files with. Every change of a document's row makes a version."""
-    newest = connection.execute("SELECT max(version) FROM versions").fetchone()
+    newest = schema.newest_version(connection)
     known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
     return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()
 

@@ -9,13 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.identities import drop_unused_identities, write_identity
-from openbook.knowledge.scope import Condition, Scope, condition
+from openbook.knowledge.scope import Scope, condition
 from openbook.records import Outcome
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -103,10 +102,6 @@ class Change:
 # --- making one -------------------------------------------------------------------------------------------------------
 
 
-def newest(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT max(version) FROM versions").fetchone()[0])
-
-
 def add_version(connection: sqlite3.Connection, version: int, summary: str) -> None:
     """Times of versions never go back, even when the clock does: `--as-of TIME` needs an order."""
     before = connection.execute("SELECT max(created_at) FROM versions").fetchone()[0] or ""
@@ -119,20 +114,23 @@ def commit(
     removed: Collection[str],
     *,
     beside: Callable[[], None] = lambda: None,
+    summary: str = "",
 ) -> int:
     """Commit a version with `changes`, without the documents at the paths `removed`; the newest version's number.
 
-    Without a change no version is made. `beside` runs inside the transaction.
+    Without a change no version is made. `beside` runs inside the transaction. `summary`: by default how many documents came,
+    changed and went.
     """
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
     connection.execute("PRAGMA synchronous = FULL")
     with schema.transaction(connection):
-        version = newest(connection)
+        version = schema.newest_version(connection)
         if changes or removed:
             version += 1
             outcomes = Counter(change.outcome for change in changes)
             counts = ((outcomes["added"], "added"), (outcomes["updated"], "updated"), (len(removed), "removed"))
-            add_version(connection, version, ", ".join(f"{count} {outcome}" for count, outcome in counts if count))
+            counted = ", ".join(f"{count} {outcome}" for count, outcome in counts if count)
+            add_version(connection, version, summary or counted)
         for path in (*removed, *(change.path for change in changes)):
             connection.execute(
                 "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL", (version, path)
@@ -153,9 +151,8 @@ def commit(
 
 def history(base: KnowledgeBase) -> list[Version]:
     """The kept versions, newest first."""
-    with schema.storage_errors(base.folder):
+    with base.snapshot() as connection:
         base.kept_version()  # compares the tables with their digests
-        connection = base.connection
         tags: dict[int, list[str]] = {}
         for name, version in connection.execute("SELECT name, version FROM tags ORDER BY name"):
             tags.setdefault(version, []).append(name)
@@ -171,12 +168,12 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
 
     A time means the version that was the newest then; a date alone means the end of that day. Raises KnowledgeError.
     """
-    with schema.storage_errors(base.folder):
+    with base.snapshot() as connection:
         if text.isascii() and text.isdigit() and len(text) < 19:
             return base.kept_version(int(text))
         if _TIME.fullmatch(text):
-            return _version_at(base, text)
-        names = dict(base.connection.execute("SELECT name, version FROM tags").fetchall())
+            return _version_at(connection, text)
+        names = dict(connection.execute("SELECT name, version FROM tags").fetchall())
         if text not in names:
             raise KnowledgeError(
                 f"No version {text!r}: it is not a number, a tag or a time such as 2026-01-31T12:00.{did_you_mean(text, names)} See: openbook history"
@@ -184,7 +181,7 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
         return int(names[text])
 
 
-def _version_at(base: KnowledgeBase, text: str) -> int:
+def _version_at(connection: sqlite3.Connection, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
         if len(text) == len("2026-01-31"):
@@ -193,17 +190,18 @@ def _version_at(base: KnowledgeBase, text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise KnowledgeError(f"{text!r} is not a time: {error}. Write it like 2026-01-31T12:00.") from error
     until = moment.isoformat(timespec="seconds")
-    row = base.connection.execute("SELECT max(version) FROM versions WHERE created_at <= ?", (until,)).fetchone()
-    oldest, created = base.connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchone()
-    if row[0] is None:
-        raise KnowledgeError(f"No version is as old as {text}; the oldest kept, {oldest}, is from {created}.")
-    after = base.connection.execute("SELECT min(version) FROM versions WHERE version > ?", (row[0],)).fetchone()[0]
-    if after is not None and after > row[0] + 1:
+    kept = connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchall()
+    then = [version for version, created in kept if created <= until]
+    if not then:
+        raise KnowledgeError(f"No version is as old as {text}; the oldest kept, {kept[0][0]}, is from {kept[0][1]}.")
+    found = max(then)
+    after = next((version for version, _ in kept if version > found), found + 1)
+    if after > found + 1:
         raise KnowledgeError(
-            f"The version of {text} may be one of {spans(range(row[0] + 1, after))}, which are not kept any more. Kept is "
-            f"{row[0]}, the last before them: --as-of {row[0]}"
+            f"The version of {text} may be one of {spans(range(found + 1, after))}, which are not kept any more. Kept is "
+            f"{found}, the last before them: --as-of {found}"
         )
-    return int(row[0])
+    return int(found)
 
 
 def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_timeout_s: float = 30.0) -> int:
@@ -247,11 +245,9 @@ def diff(
 
     def rows(version: int) -> dict[str, tuple[int, str, str]]:
         """(content, metadata, labels) by path."""
-        version = base.kept_version(version)
-        live = Condition(schema.LIVE, {"version": version})
-        seen = condition(replace(scope, as_of=version), version) if scope else live
+        seen = condition(scope and replace(scope, as_of=version), base.kept_version(version))
         sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
-        return {path: tuple(row) for path, *row in base.connection.execute(sql, seen.values)}
+        return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
     def passages(documents: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
         """Each text once, whatever white space is around it, with the first document that holds it."""
@@ -259,8 +255,8 @@ def diff(
         for path, (content, *_) in documents.items():
             check()
             if content not in texts:
-                stored = integrity.content(base.connection, content)
-                spans = integrity.passages(base.connection, stored)
+                stored = integrity.content(connection, content)
+                spans = integrity.passages(connection, stored)
                 texts[content] = [stored.text[row[3] : row[4]] for row in spans]
             for text in texts[content]:
                 if name := text.strip():
@@ -268,6 +264,7 @@ def diff(
         return found
 
     with schema.storage_errors(base.folder):
+        connection = base.connection
         old, new = rows(before), rows(after)
         was, is_now = passages(old), passages(new)
     both = [path for path in old if path in new]
@@ -289,66 +286,47 @@ def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) 
     Access labels that a document has been given since stay: going back opens nothing.
     """
     with base.writing(lock_timeout_s) as connection:
-        base.kept_version(version)
-        with schema.transaction(connection):
-            number = newest(connection)
-            columns = "path, content_id, bytes, stat, metadata, labels, given_labels, identity"
-            old = _with_labels_of_now(
-                connection,
-                connection.execute(f"SELECT {columns} FROM documents d WHERE {schema.LIVE}", {"version": version}),
-            )
-            live = connection.execute(f"SELECT {columns} FROM documents WHERE removed_in IS NULL").fetchall()
-            was, is_now = _without_stat(old), _without_stat(live)
-            if was.keys() == is_now.keys():
-                return number
-            number += 1
-            add_version(connection, number, f"restored version {version}")
-            connection.executemany(
-                "UPDATE documents SET removed_in = ? WHERE path = ? AND removed_in IS NULL",
-                [(number, path) for path, *_ in is_now.keys() - was.keys()],
-            )
-            for row in (was[key] for key in sorted(was.keys() - is_now.keys())):
-                path, *_, labels, given, identity = row
-                write_identity(connection, identity, path, labels, given)
-                connection.execute(
-                    f"INSERT INTO documents ({columns}, added_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, number)
-                )
+        before, current = (_documents(connection, base.kept_version(each)) for each in (version, None))
+        is_now = {replace(each, stat="") for each in current.values()}  # a stat is of the disk and not of the document
+        changes = [each for each in before.values() if replace(each, stat="") not in is_now]
+        removed = [path for path in current if path not in before]
+        number = commit(connection, changes, removed, summary=f"restored version {version}")
         apply_retention(connection)
         base.refresh_indexes(connection)
         return number
 
 
-def _with_labels_of_now(connection: sqlite3.Connection, rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    current = {
-        i: (labels, given) for i, labels, given in connection.execute("SELECT id, labels, given FROM identities")
-    }
+def _documents(connection: sqlite3.Connection, version: int) -> dict[str, Change]:
+    """The documents of a version by path, as changes that bring them back, with the labels of then and of now."""
+    live = condition(None, version)
+    rows = connection.execute(
+        "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.identity, d.labels, i.labels, d.given_labels, i.given "
+        f"FROM documents d JOIN identities i ON i.id = d.identity WHERE {live.sql} ORDER BY d.path",
+        live.values,
+    )
+    found: dict[str, Change] = {}
+    for path, content, size, stat, about, identity, labels, labels_now, given, given_now in rows:
+        labels, given = _union(labels, labels_now), _union(given, given_now)
+        found[path] = Change(path, content, size, stat, about, labels, given, identity, "updated")
+    return found
 
-    def both(one: str, other: str) -> str:
-        return json.dumps(sorted({*json.loads(one), *json.loads(other)}))
 
-    return [
-        (*rest, *(both(a, b) for a, b in zip((labels, given), current[identity], strict=True)), identity)
-        for *rest, labels, given, identity in rows
-    ]
-
-
-def _without_stat(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[str, ...], tuple[Any, ...]]:
-    """Rows by all but their `stat`, which is of the disk and not of the document."""
-    return {tuple(str(value) for at, value in enumerate(row) if at != 3): row for row in rows}
+def _union(one: str, other: str) -> str:
+    """Of two lists as JSON."""
+    return json.dumps(sorted({*json.loads(one), *json.loads(other)}))
 
 
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
 def retention(connection: sqlite3.Connection) -> Retention:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'retention'").fetchone()
-    return Retention(**json.loads(row[0])) if row else Retention()
+    return Retention(**json.loads(schema.meta(connection).get("retention", "{}")))
 
 
 def set_retention(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> None:
     """Remember a policy; it is applied after every commit."""
     with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('retention', ?)", (json.dumps(asdict(policy)),))
+        schema.remember(connection, retention=json.dumps(asdict(policy)))
 
 
 def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> PruneResult:
@@ -370,40 +348,33 @@ def _prune(connection: sqlite3.Connection, policy: Retention) -> PruneResult:
     with schema.transaction(connection):
         # The finished work of a run that was interrupted belongs to no version yet, and stays.
         committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
-        versions = [v for (v,) in connection.execute("SELECT version FROM versions ORDER BY version")]
-        kept = sorted(_kept(connection, versions, policy))
-        gone = sorted(set(versions) - set(kept))
+        versions = connection.execute("SELECT version, created_at FROM versions ORDER BY version").fetchall()
+        tagged = {version for (version,) in connection.execute("SELECT version FROM tags")}
+        kept = sorted(_kept(versions, policy) | tagged)
+        gone = [version for version, _ in versions if version not in kept]
         connection.executemany("DELETE FROM versions WHERE version = ?", [(version,) for version in gone])
-        drop_unseen_documents(connection)
+        connection.execute(
+            "DELETE FROM documents WHERE removed_in IS NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
+        )
+        drop_unused_identities(connection)
         return PruneResult(len(gone), drop_unused_contents(connection, committed), tuple(kept))
 
 
-def _kept(connection: sqlite3.Connection, versions: list[int], policy: Retention) -> set[int]:
-    kept = {versions[-1], *(v for (v,) in connection.execute("SELECT version FROM tags"))}
+def _kept(versions: Sequence[tuple[int, str]], policy: Retention) -> set[int]:
+    """Those of `versions` (number, time; ascending) that a policy keeps, tagged ones apart."""
+    numbers = [version for version, _ in versions]
     if policy == Retention():
-        return set(versions)
+        return set(numbers)
+    kept = {numbers[-1]}
     if policy.versions is not None:
-        kept.update(versions[-max(policy.versions, 1) :])
+        kept.update(numbers[-policy.versions :])
     if policy.days is not None:
         since = (datetime.now(UTC) - timedelta(days=policy.days)).isoformat(timespec="seconds")
-        kept.update(v for (v,) in connection.execute("SELECT version FROM versions WHERE created_at >= ?", (since,)))
         # The version that was the newest at the beginning of that time was what readers saw then.
-        kept.update(
-            v
-            for (v,) in connection.execute("SELECT max(version) FROM versions WHERE created_at < ?", (since,))
-            if v is not None
-        )
+        before = sum(created < since for _, created in versions)
+        kept.update(numbers[max(before - 1, 0) :])
     return kept
-
-
-def drop_unseen_documents(connection: sqlite3.Connection) -> None:
-    """Delete the rows of documents that no kept version sees."""
-    unseen = (
-        "removed_in IS NOT NULL AND NOT EXISTS "
-        "(SELECT 1 FROM versions v WHERE v.version >= added_in AND v.version < removed_in)"
-    )
-    connection.execute(f"DELETE FROM documents WHERE {unseen}")
-    drop_unused_identities(connection)
 
 
 def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:
@@ -412,7 +383,6 @@ def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | 
     rows = [(content,) for content in sorted(unused if among is None else unused & set(among))]
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
     connection.executemany("DELETE FROM contents WHERE id = ?", rows)
-    count = len(rows)
-    if count:
+    if rows:
         connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
-    return count
+    return len(rows)

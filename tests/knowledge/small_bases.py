@@ -20,7 +20,7 @@ from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import Indexes, Ranked
-from openbook.knowledge.integrity import PASSAGE_COLUMNS, row_digest
+from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import PassageSpan, sha256_hex
 from openbook.testing import HashEmbedder
@@ -37,17 +37,21 @@ class Text:
     passages: tuple[tuple[tuple[str, ...], str], ...]
 
 
-def reseal(connection: sqlite3.Connection) -> None:
-    """Take the digests of contents, passages and vectors anew, as if what stands there now had been stored."""
-    contents = "SELECT id, key, code, text, title, media_type, source_chars, metadata FROM contents"
-    for row in connection.execute(contents).fetchall():
+def reseal(connection: sqlite3.Connection, content: int | None = None) -> None:
+    """Take the digests of contents, passages and vectors anew, as if what stands there now had been stored.
+
+    With `content` only those of that one, and of vectors that have none.
+    """
+    only = {"content": content}
+    contents = f"SELECT {CONTENT_COLUMNS} FROM contents WHERE :content IS NULL OR id = :content"
+    for row in connection.execute(contents, only).fetchall():
         connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (row_digest(*row), row[0]))
-        for passage in connection.execute(
-            f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE content_id = ?", (row[0],)
-        ).fetchall():
+        passages = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE content_id = ?"
+        for passage in connection.execute(passages, (row[0],)).fetchall():
             digest = row_digest(*passage[:8], row[4], row[3][passage[3] : passage[4]])
             connection.execute("UPDATE passages SET digest = ? WHERE id = ?", (digest, passage[0]))
-    for key, vector in connection.execute("SELECT embedding_key, vector FROM embeddings").fetchall():
+    vectors = "SELECT embedding_key, vector FROM embeddings WHERE :content IS NULL OR digest IS NULL"
+    for key, vector in connection.execute(vectors, only).fetchall():
         connection.execute("UPDATE embeddings SET digest = ? WHERE embedding_key = ?", (row_digest(key, vector), key))
 
 
@@ -81,7 +85,7 @@ class Base:
                 (content, name, at, at + len(passage), json.dumps(headings), key),
             )
             at += len(passage)
-        reseal(self.connection)
+        reseal(self.connection, content)
         return content
 
     def remove(self, content: int) -> None:

@@ -51,15 +51,6 @@ def docs(tmp_path: Path, embedder: HashEmbedder) -> Docs:
     return Docs(KnowledgeBase.ensure(tmp_path / "kb", embedder.identity), tmp_path / "docs", embedder)
 
 
-def test_a_label_closes_the_versions_of_before_a_rename(docs: Docs) -> None:
-    docs.write(a=SECRET)
-    docs.move("a", "z")
-    assert docs.seen(1) == {SECRET}
-    docs.label("z", "hr")
-    assert [docs.seen(version) for version in (1, 2, 3, None)] == [set()] * 4
-    assert [docs.seen(version, "hr") for version in (1, 2, 3, None)] == [{SECRET}] * 4
-
-
 def test_a_label_closes_older_versions_when_the_one_that_carried_it_is_pruned(docs: Docs) -> None:
     docs.write(a=SECRET)
     tag(docs.base, "first")

@@ -40,13 +40,11 @@ def test_format_1_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbe
     assert base.documents() == ["/old/docs/bees.txt", "/old/docs/ferry.md"]
     assert [v.version for v in history(base)] == [2, 1, 0]
     assert base.id == "f" * 32
-    assert base.search("When does the ferry leave?", embedder)[1][0].passage.text.startswith(
-        "# Ferry\n\nThe ferry leaves at ten."
-    )
-    old = base.text("/old/docs/ferry.md", version=1)
-    assert old is not None
-    assert "at nine" in old
+    found = base.search("When does the ferry leave?", embedder)[1][0].passage.text
+    assert found.startswith("# Ferry\n\nThe ferry leaves at ten.")
+    assert "at nine" in (base.text("/old/docs/ferry.md", version=1) or "")
     assert [(v.path, v.outcome) for v in base.status().not_in] == [("/old/docs/broken.pdf", "failed")]
+    assert check(base).damaged == ()
 
 
 def test_format_2_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbedder) -> None:
@@ -59,7 +57,6 @@ def test_format_2_opens_with_all_that_it_held(tmp_path: Path, embedder: HashEmbe
     hits = base.search(question, embedder, scope=Scope(labels=frozenset({"hr"})))[1]
     assert "four thousand euros" in hits[0].passage.text
     assert "at nine" in (base.text("/old/docs/ferry.md", version=1) or "")
-    assert [(v.path, v.outcome) for v in base.status().not_in] == [("/old/docs/broken.pdf", "failed")]
     assert check(base).damaged == ()
 
 
@@ -131,12 +128,3 @@ def test_an_upgrade_that_fails_leaves_the_old_one_whole(tmp_path: Path) -> None:
     with pytest.raises(KnowledgeBaseInvalid):
         KnowledgeBase.open(folder)
     assert [row for row in shape(folder) if row[0] != "old_passages"] == before
-
-
-def test_a_newer_format_is_refused_untouched(tmp_path: Path) -> None:
-    folder = restore_dump(tmp_path / "kb", 1)
-    connection = sqlite3.connect(folder / schema.FILE_NAME)
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(KnowledgeBaseInvalid, match="has format 99"):
-        KnowledgeBase.open(folder)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,48 +100,8 @@ def test_nobody_waits_for_a_text_to_be_read_or_embedded(
     assert names(base) == ["bridge.txt", "safe.txt", "long.txt", "short.txt"]
 
 
-def test_a_purge_between_two_batches_is_done_at_once_and_the_run_ends_right(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path
-) -> None:
-    seen: list[bool] = []
-
-    def purged() -> None:
-        purge(other, ["safe.txt"], lock_timeout_s=SOON_S)
-        seen.append(is_on_disk(base.folder, "canary-7341"))
-
-    docs = written(tmp_path / "more", long=long_text("The ferry"))
-    report = add(base, [docs], Interrupted(lambda: None, purged))
-    assert seen == [False]
-    assert names(base) == ["bridge.txt", "long.txt"]
-    assert [verdict.outcome for verdict in report.verdicts] == ["added"]
-    assert not is_on_disk(base.folder, "canary-7341")
-    assert check(base).damaged == ()
-    assert base.search("ferry part 7", HashEmbedder())[1]
-
-
-def test_a_purge_of_the_text_that_comes_in_leaves_none_of_it_until_the_run_brings_it_anew(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path
-) -> None:
-    seen: list[bool] = []
-
-    def purged() -> None:
-        assert is_on_disk(base.folder, "canary-7341")
-        purge(other, ["safe.txt"], lock_timeout_s=SOON_S)
-        seen.append(is_on_disk(base.folder, "canary-7341"))
-
-    docs = written(tmp_path / "more", copy=SECRET, long=f"{SECRET}\n\n{long_text('The ferry')}")
-    add(base, [docs], Interrupted(lambda: None, purged))
-    assert seen == [False]
-    assert names(base) == ["bridge.txt", "copy.txt", "long.txt"]
-    assert check(base).damaged == ()
-    purge(other, ["copy.txt", "long.txt"])
-    assert not is_on_disk(base.folder, "canary-7341")
-    assert names(base) == ["bridge.txt"]
-
-
-@pytest.mark.parametrize("verb", ["sync", "add"])
 def test_a_text_that_was_read_before_a_purge_is_not_stored_after_it(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder, verb: str
+    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
 ) -> None:
     safe = tmp_path / "docs" / "safe.txt"
     safe.write_text(f"{SECRET} It was changed in May.")
@@ -151,10 +112,7 @@ def test_a_text_that_was_read_before_a_purge_is_not_stored_after_it(
             acts.pop(0)()
 
     options = RunOptions(progress=progress)
-    if verb == "sync":
-        sync(base, safe.parent, embedder, options=options)
-    else:
-        add(base, [safe.parent], embedder, options)
+    sync(base, safe.parent, embedder, options=options)
     assert not acts
     assert names(base) == ["bridge.txt"]
     assert not is_on_disk(base.folder, "canary-7341")
@@ -385,16 +343,20 @@ def test_what_comes_while_vectors_are_made_anew_gets_them_too(
     assert again.search("lighthouse", Large())[1][0].passage.text == "The lighthouse is red."
 
 
+@pytest.mark.parametrize("verb", ["add", "reembed"])
 def test_vectors_of_two_embedders_never_meet(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder, verb: str
 ) -> None:
     docs = written(tmp_path / "more", long=long_text("The ferry"))
-    add(base, [docs], embedder)
-    another = HashEmbedder(16, "another")
+    meanwhile = partial(reembed, other, Small())
+    run = (
+        partial(add, base, [docs], Interrupted(meanwhile))
+        if verb == "add"
+        else partial(reembed, base, Large(meanwhile))
+    )
     with pytest.raises(KnowledgeBaseInvalid, match="another embedder meanwhile"):
-        reembed(base, Large(lambda: reembed(other, another)))
-    again = KnowledgeBase.open(base.folder, another.identity)
-    assert check(again).damaged == ()
+        run()
+    assert check(KnowledgeBase.open(base.folder, Small().identity)).damaged == ()
 
 
 def test_no_vector_goes_into_the_table_of_another_embedder(
@@ -411,15 +373,6 @@ def test_no_vector_goes_into_the_table_of_another_embedder(
     with pytest.raises(KeyboardInterrupt):
         reembed(base, Large(begun_and_killed, killed))
     reembed(other, Small())
-    assert check(KnowledgeBase.open(base.folder)).damaged == ()
-
-
-def test_a_run_of_the_embedder_of_before_commits_nothing(
-    base: KnowledgeBase, other: KnowledgeBase, tmp_path: Path
-) -> None:
-    docs = written(tmp_path / "more", long=long_text("The ferry"))
-    with pytest.raises(KnowledgeBaseInvalid, match="another embedder meanwhile"):
-        add(base, [docs], Interrupted(lambda: reembed(other, Large())))
     assert check(KnowledgeBase.open(base.folder)).damaged == ()
 
 

@@ -109,12 +109,6 @@ def test_signs_do_not_depend_on_company(start: int, size: int) -> None:
         assert np.array_equal(whole[start : start + size], part)
 
 
-def test_equal_vectors_have_equal_similarities() -> None:
-    rows = np.repeat(rows_of(3), 5, axis=0)
-    cosines = parted(rows, 4).search(QUERY, 15)[1]
-    assert len(set(cosines.tolist())) == 3
-
-
 @pytest.mark.parametrize("query", [np.ones(3, np.float32), np.full(DIMENSIONS, np.nan, np.float32)])
 def test_a_vector_that_is_none_is_refused(query: NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match="70 finite numbers"):

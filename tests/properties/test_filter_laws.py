@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import fnmatch
 import operator
-import sqlite3
 import unicodedata
 from typing import Any
 
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from openbook.errors import QuestionError
 from openbook.knowledge.filter_parser import parse_filter
-from openbook.parsers.metadata import normalised, rounded, to_json
+from openbook.parsers.metadata import normalised, rounded
+from tests.knowledge.test_filter_parser import row
 
 KEYS = ["a", "b", "date", "größe", "c"]
 WORDS = [
@@ -93,17 +93,6 @@ FILTERS = st.recursive(
 )
 
 
-def selected(text: str, said: dict[str, object]) -> bool:
-    asked = parse_filter(text)
-    connection = sqlite3.connect(":memory:")
-    try:
-        statement = f"SELECT count(*) FROM (SELECT :document AS metadata) d WHERE {asked.sql}"
-        document = to_json(tuple(sorted(dict(normalised(said)).items())))
-        return bool(connection.execute(statement, {"document": document, **asked.values}).fetchone()[0])
-    finally:
-        connection.close()
-
-
 PLAIN = st.one_of(TEXTS.filter(lambda text: text[:1] not in "012"), NUMBERS, st.booleans())
 
 
@@ -120,7 +109,7 @@ def test_values_of_one_kind_compare_as_in_python_and_others_never(
     assume(kept is not None)
     kinds = [bool if isinstance(v, bool) else str if isinstance(v, str) else float for v in (kept, asked)]
     try:
-        found = selected(f"a {order} {spelled(asked)}", {"a": stored})
+        found = row(f"a {order} {spelled(asked)}", {"a": stored})
     except QuestionError:  # true and false have no order
         return
     value = rounded(asked) if isinstance(asked, float) else asked
@@ -138,7 +127,7 @@ def test_a_pattern_is_found_in_itself_and_matches_like_a_glob(
 ) -> None:
     said: dict[str, object] = {"a": pattern if same else stored}
     kept = dict(normalised(said)).get("a", "")
-    found = selected(f"a {word} {quoted(pattern)}", said)
+    found = row(f"a {word} {quoted(pattern)}", said)
     if word == "matches" and not same:
         items = (kept,) if isinstance(kept, str) else kept
         globbed = unicodedata.normalize("NFC", pattern).replace("[", "[[]")
@@ -151,12 +140,12 @@ def test_a_pattern_is_found_in_itself_and_matches_like_a_glob(
 @settings(deadline=None, max_examples=200)
 def test_not_and_or_mean_what_they_say(one: str, other: str, said: dict[str, object]) -> None:
     try:
-        a, b = selected(one, said), selected(other, said)
+        a, b = row(one, said), row(other, said)
     except QuestionError:
         return
-    assert selected(f"not ({one})", said) != a
-    assert selected(f"({one}) and ({other})", said) == (a and b)
-    assert selected(f"({one}) or ({other})", said) == (a or b)
+    assert row(f"not ({one})", said) != a
+    assert row(f"({one}) and ({other})", said) == (a and b)
+    assert row(f"({one}) or ({other})", said) == (a or b)
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(
@@ -174,5 +163,5 @@ def test_any_text_is_a_filter_that_runs_or_an_error_of_one_line(text: str) -> No
         assert "at character" in complaint
         assert complaint.isprintable()
     else:
-        assert selected(text, {}) in (True, False)
+        assert row(text, {}) in (True, False)
         assert asked.keys
