@@ -1,4 +1,4 @@
-"""Presentations to text: a page for each slide, its title as heading, then shapes, tables, diagrams, notes and comments.
+"""Presentations to text: a page for each slide, its title as heading, then shapes, tables, charts, diagrams, notes and comments.
 
 Shapes come in the order of the file, which is the order a screen reader reads them in. ECMA-376 part 1, 19 and 21.1.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from openbook.errors import UnreadableFile
 from openbook.parsers.blocks import Blocks
-from openbook.parsers.docx import formula
+from openbook.parsers.docx import formula, write_charts
 from openbook.parsers.packages import (
     Package,
     attribute,
@@ -59,6 +59,7 @@ def _slide(package: Package, part: str, root: Any, out: Blocks) -> None:
         if _placeholder(shape) not in _TITLES | _FURNITURE:
             _write_shape(shape, out)
     out.chars += text_chars(root)
+    write_charts(package, part, out)
     for diagram in package.related(part, "diagramData"):  # SmartArt
         out.lines(" ".join(_text(paragraph).split()) for paragraph in descendants(diagram, "p"))
         out.chars += text_chars(diagram)

@@ -59,18 +59,26 @@ def test_damaged_and_missing_slides_cost_only_themselves() -> None:
     assert page_texts(parse_pptx(data, "a.pptx")) == ["", "two"]
 
 
-def test_notes_comments_and_diagrams() -> None:
+def test_notes_comments_charts_and_diagrams() -> None:
     spaces = 'xmlns:a="a" xmlns:p="p"'
+    cached = "<pt><v>{}</v></pt>"
+    chart = (
+        f"<s><chart><title><t>Ducks</t></title><ser><tx>{cached.format('Saltwater')}</tx>"
+        f"<cat>{cached.format(2019)}{cached.format(2020)}</cat>"
+        f"<val>{cached.format('4.4000000000000004')}{cached.format(95)}</val></ser></chart></s>"
+    )
     more: dict[str, str | bytes] = {
         "ppt/slides/_rels/slide1.xml.rels": relations(
-            ("notesSlide", "../n.xml"), ("comments", "../k.xml"), ("diagramData", "/d.xml")
+            ("notesSlide", "../n.xml"), ("comments", "../k.xml"), ("diagramData", "/d.xml"), ("chart", "/c.xml")
         ),
         "ppt/n.xml": f"<p:notes {spaces}>{shape('Say hello.', kind='body')}{shape('3', kind='sldNum')}</p:notes>",
         "ppt/k.xml": '<p:cmLst xmlns:p="p"><p:cm><p:text>Really?</p:text></p:cm></p:cmLst>',
+        "c.xml": chart,
         "d.xml": f"<d {spaces}>{paragraph('plan')}{paragraph('build')}</d>",
     }
     content = parse_pptx(deck(shape("T", kind="title"), more=more), "a.pptx")
-    assert content.text == "T\n\nplan\nbuild\n\nNotes\n\nSay hello.\n\nComments\n\nReally?"
+    ducks = "Ducks\n\n | Saltwater\n2019 | 4.4\n2020 | 95"
+    assert content.text == f"T\n\n{ducks}\n\nplan\nbuild\n\nNotes\n\nSay hello.\n\nComments\n\nReally?"
     assert titles(content) == [(1, "T"), (2, "Notes"), (2, "Comments")]
     assert content.pages[0].end == len(content.text)
 
