@@ -32,9 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # No deadline: a time limit on a shared machine fails for reasons that are not in the code.
-    examples = EXAMPLES_OF_ALL if config.getoption("--all") else EXAMPLES
-    checks = [HealthCheck.too_slow]
-    settings.register_profile("openbook", deadline=None, suppress_health_check=checks, max_examples=examples)
+    # The same examples each time, so that a failure belongs to the change before it; --all draws new ones.
+    explore = bool(config.getoption("--all"))
+    settings.register_profile(
+        "openbook",
+        deadline=None,
+        derandomize=not explore,
+        suppress_health_check=[HealthCheck.too_slow],
+        max_examples=EXAMPLES_OF_ALL if explore else EXAMPLES,
+    )
     settings.load_profile("openbook")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker and hasattr(os, "sched_setaffinity"):
