@@ -1,4 +1,4 @@
-"""Every command in the README and in the pages of `docs/` works: those in `sh` blocks are run here, the two long ones by hand and by CI."""
+"""Every command in the README and in the pages of `docs/` works: those in `sh` blocks are run here (those of `docs/` with --all), the two long ones by hand and by CI."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.conftest import MODEL_HOME, ROOT
 
 README = ROOT / "README.md"
 JOURNEYS = (  # the pages of each are followed one after the other, as by one user
-    ("README",),
-    ("docs/knowledge-base", "docs/asking", "docs/diagnosis"),
-    ("docs/training", "docs/models"),
+    pytest.param(("README",), id="README"),
+    pytest.param(("docs/knowledge-base", "docs/asking", "docs/diagnosis"), id="asking", marks=pytest.mark.slow),
+    pytest.param(("docs/training", "docs/models"), id="training", marks=pytest.mark.slow),
 )
 LONG = ("python3 -m venv",)  # set up an environment: the second is what CI runs, and this test runs inside it
 
@@ -56,7 +56,7 @@ def test_the_readme_opens_with_the_two_commands_of_one_line_each() -> None:
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("pages", JOURNEYS, ids=lambda pages: pages[0])
+@pytest.mark.parametrize("pages", JOURNEYS)
 def test_every_command_does_what_it_says(
     pages: tuple[str, ...],
     tmp_path: Path,

@@ -396,7 +396,7 @@ def test_check_names_everything(folder: Path, docs: Path) -> None:
 @pytest.mark.parametrize("log", [False, True])
 def test_random_damage_is_never_answered_otherwise(tmp_path: Path, embedder: HashEmbedder, log: bool) -> None:
     copy = build(tmp_path / "work", None, embedder, log=log)
-    found = list(trials(copy, tmp_path / "work" / "docs", embedder, 20, 10, random.Random(11 + log), tmp_path))
+    found = list(trials(copy, tmp_path / "work" / "docs", embedder, 8, 4, random.Random(11 + log), tmp_path))
     assert [each for each in found if each[2] not in ("same", "sentence")] == []
     assert {each[2] for each in found} == {"same", "sentence"}
 

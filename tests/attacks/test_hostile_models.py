@@ -23,7 +23,7 @@ from tests.models.gguf_files import Recipe, llama
 from tests.models.mutations import TEMPLATES, mutated
 from tests.serving.conftest import eventually
 
-WITH_A_PROCESS = 12  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
+WITH_A_PROCESS = 6  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
 
 
 @pytest.fixture

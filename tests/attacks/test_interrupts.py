@@ -71,7 +71,7 @@ def test_interrupted_at_any_moment_it_is_whole_and_the_next_run_completes(
 ) -> None:
     chance = random.Random(2)
     kb = tmp_path / "kb"
-    for _ in range(3):
+    for _ in range(2):
         process = adding(docs, kb)
         time.sleep(chance.uniform(0.02, 2.5))
         process.send_signal(signal.SIGINT)

@@ -147,7 +147,7 @@ def folder(tmp_path: Path, embedder: HashEmbedder) -> Path:
 
 def killed(folder: Path, scenario: str) -> Iterator[Path]:
     """The home folder that each killed process left, one for each step, and that of one that came to its end."""
-    stride = {"docs": 6, "upload": 2}.get(scenario, 1)  # those that start processes of their own
+    stride = {"docs": 12, "upload": 5}.get(scenario, 1)  # those that start processes of their own
     command = [sys.executable, "-c", PROGRAM, str(folder), SECRET, NUMBERS.hex(), SCENARIOS[scenario], str(stride)]
     done = subprocess.run(command, capture_output=True, check=True, env=ENVIRONMENT)
     steps = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]

@@ -15,7 +15,7 @@ from openbook.prompts import closed_book_prompt, open_book_prompt
 from openbook.records import Decoding, Passage, Prompt, sha256_hex
 
 THREADS = 4
-CODES = [f"{sha256_hex(f'locker {number}'.encode())[:10].upper()}" for number in range(6)]
+CODES = [f"{sha256_hex(f'locker {number}'.encode())[:10].upper()}" for number in range(4)]
 QUESTIONS = ["What is the capital of France?", "Who opened the bridge?", "When does the ferry leave?"]
 DECODING = Decoding(max_tokens=24, stop=("\n",))
 

@@ -66,6 +66,7 @@ def test_windows_give_the_same_bits_cold_warm_and_restarted(
     assert cold.engine.logits_digest(replace(prompts[0], passages=prompts[0].passages[1:]), 4) != digests[0][0]
 
 
+@pytest.mark.slow  # as the README asks it, test_readme does
 def test_the_leave_policy_in_force_answers_in_a_sentence_and_the_answer_replays(
     opened: Callable[[KVCache], FrozenModel], base: KnowledgeBase, real_embedder: Embedder
 ) -> None:

@@ -164,7 +164,7 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp
     chance = random.Random(7)
     requests = [
         (chance.sample(PASSAGES, chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
-        for _ in range(4)
+        for _ in range(2)
     ]
     requests += [([PASSAGES[2], LONG], QUESTIONS[1], together) for together in (False, True)]
     requests += [(PASSAGES[:1], QUESTIONS[2], False)]

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.knowledge.check import index_problems
@@ -26,7 +26,6 @@ QUERY = st.one_of(SENTENCE, st.sampled_from(["who are you", "", "zebra", "水曜
 
 
 @given(TEXTS, QUERY, st.data())
-@settings(max_examples=60)
 def test_neither_segments_nor_order_nor_other_contents_matter(
     texts: list[Text], query: str, data: st.DataObject
 ) -> None:
@@ -57,7 +56,6 @@ def test_neither_segments_nor_order_nor_other_contents_matter(
 
 
 @given(TEXTS, QUERY, st.integers(1, 12))
-@settings(max_examples=150)
 def test_scores_are_those_of_a_plain_computation(texts: list[Text], query: str, limit: int) -> None:
     base = Base()
     contents = [base.add(text) for text in texts]
@@ -73,7 +71,6 @@ def test_scores_are_those_of_a_plain_computation(texts: list[Text], query: str, 
 
 
 @given(TEXTS, st.data())
-@settings(max_examples=40)
 def test_damage_to_any_file_changes_no_answer(texts: list[Text], data: st.DataObject) -> None:
     base = Base()
     contents = [base.add(text) for text in texts]

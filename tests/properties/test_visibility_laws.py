@@ -67,7 +67,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.lists(STEPS, min_size=4, max_size=14))
 def test_a_text_is_seen_by_who_may_see_a_document_that_holds_it(sequence: list[tuple[object, ...]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
