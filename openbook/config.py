@@ -138,7 +138,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if kind == Path | None:
         return _path(str(value), source=source)
     try:
-        # Only a variable's text may stand for a number.
+        # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {error}.") from error

@@ -129,7 +129,7 @@ def run_questions(
 class FailureStreak:
     """How many questions in a row the model failed on. Those that lie apart in the file are not in a row.
 
-    So questions that can never be answered do not stop a run that asks nothing but them again.
+    A second run asks only what failed before, which lies apart. So a few questions that always fail do not stop it.
     """
 
     model: str
@@ -139,7 +139,8 @@ class FailureStreak:
     def add(self, place: int, failures: Sequence[str]) -> None:
         """`failures`: for each request of a question why it failed, or an empty text. Raises EngineError if they are too many."""
         if failures:
-            self.questions = self.questions * (place == self._last + 1) + 1 if all(failures) else 0
+            before = self.questions if place == self._last + 1 else 0
+            self.questions = before + 1 if all(failures) else 0
         self._last = place
         if self.questions >= MOST_FAILED:
             raise EngineError(
