@@ -49,10 +49,10 @@ CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
 RECEIPT_FORMAT = 3
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
-FOUND = 12  # passages or windows among which an older document is told from the one that took its place
+FOUND = 12  # that are searched for at least, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
-# How likely the model's "yes" is, when it is asked whether the excerpts state the answer (docs/log.md). From this on an answer
-# with a quote is called supported; below the other, which is of the default model, by its digest, it declines.
+# How likely the model's "yes" must be when it is asked whether the excerpts state the answer (docs/log.md). From the first on, an
+# answer with a quote is called supported. Below the second, the model of that digest declines; it is the default model.
 SURELY_STATED = 0.75
 HARDLY_STATED = {"d7cc5a47f504073649c3d9ccff350ae36d087e55dcd9c044bfec1b6b3afc5741": 0.5}
 
@@ -89,9 +89,9 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model read and wrote. `hits`: what was read; `sources`: those of it that the answer may be cited from.
+    """What a model read and wrote. `hits`: what was read; `sources`: the part of it that the answer may be cited from.
 
-    `stated`: how likely the model holds it that the hits state the answer, where it was asked.
+    `stated`: how likely the model says that the hits state the answer; None if it was not asked.
     """
 
     strategy: str
@@ -211,7 +211,7 @@ def retrieve(
 ) -> tuple[int, Editions[Hit]]:
     """(version, best first): passages for a model that reads each alone, the windows around them for one that reads all.
 
-    Documents that a newer one took the place of are told apart.
+    Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
     """
     limit = max(options.passages or PASSAGES, at_least)
     search = base.search if strategy == "each" else base.search_windows
@@ -245,19 +245,30 @@ def read_hits(
         parts, prompt = take_notes(strategy, question, hits, model, progress, cancelled)
         completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text)
         return Reading(strategy, hits, combined([*parts, completion]), hits, (), timings)
-    if strategy != "each":
-        kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
-        checked, stated, check_s = None, None, 0.0
-        if strategy == "checked":
-            started = time.perf_counter()
-            check = replace(prompt, question=whether_stated(question))
-            checked = model.complete(check, Decoding(max_tokens=1), cancelled)
-            stated, check_s = _says_yes(checked), time.perf_counter() - started
-        if checked and stated is not None and stated < HARDLY_STATED.get(model.identity.digest, 0.0):
-            declined = replace(checked, text="", finish_reason="end")
+    if strategy == "each":
+        return _read_each(question, hits, model, decoding, on_text, cancelled)
+    kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
+    stated, check_s = None, 0.0
+    if strategy == "checked":
+        started = time.perf_counter()
+        check = model.complete(replace(prompt, question=whether_stated(question)), Decoding(max_tokens=1), cancelled)
+        stated, check_s = _says_yes(check), time.perf_counter() - started
+        if stated < HARDLY_STATED.get(model.identity.digest, 0.0):
+            declined = replace(check, text="", finish_reason="end")
             return Reading(strategy, kept, declined, kept, notes, Timings(read_s=check_s), stated)
-        completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text, check_s)
-        return Reading(strategy, kept, completion, kept, notes, timings, stated)
+    completion, timings = _streamed(model.stream(prompt, decoding, cancelled), on_text, check_s)
+    return Reading(strategy, kept, completion, kept, notes, timings, stated)
+
+
+def _read_each(
+    question: str,
+    hits: Sequence[Hit],
+    model: FrozenModel,
+    decoding: Decoding,
+    on_text: Callable[[str], None],
+    cancelled: Cancelled,
+) -> Reading:
+    """Passages one by one until one surely holds the answer. Raises ContextOverflow when none of them fits, EngineError."""
     prompts = [open_book_prompt(question, [hit.passage], model.reader) for hit in hits]
     sizes = [model.count_prompt_tokens(prompt) for prompt in prompts]
     fits = [i for i, tokens in enumerate(sizes) if tokens + decoding.max_tokens <= model.context_tokens]
@@ -266,8 +277,7 @@ def read_hits(
     kept = [hits[i] for i in fits]
     read, timings = _streamed(model.stream_each([prompts[i] for i in fits], decoding, cancelled), on_text)
     sources = [] if read.chosen is None else [kept[read.chosen]]
-    notes = _left_out(hits, kept, model)
-    return Reading(strategy, kept[: read.read], read.completion, sources, notes, timings)
+    return Reading("each", kept[: read.read], read.completion, sources, _left_out(hits, kept, model), timings)
 
 
 def _says_yes(completion: Completion) -> float:
@@ -355,7 +365,7 @@ def strategy_of(
         return "parallel" if model.reads_parallel else "each" if model.reads_each else "together"
     if wanted == "each" and not model.reads_each:
         raise QuestionError(
-            f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is none. "
+            f"The strategy each needs a trained reader in the local engine, and {model.identity.name} is not one. "
             "Use --strategy together, or --model reader."
         )
     if wanted == "parallel" and not model.reads_parallel:
@@ -371,7 +381,7 @@ def checked_question(question: str) -> str:
     if len(question) > MAX_QUESTION_CHARS:
         raise QuestionError(
             f"The question has {len(question):,} characters; at most {MAX_QUESTION_CHARS:,} are allowed. Long texts belong "
-            "into the knowledge base: openbook add FILE."
+            "in the knowledge base: openbook add FILE."
         )
     # Lone surrogates (undecodable bytes of a command line) and NULs have no meaning in a question.
     question = question.encode("utf-8", "replace").decode().replace("\0", " ").strip()

@@ -61,7 +61,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _in_our_words(reason: str, value: Any) -> str:
-    """``Expected `int`, got `str` - at `$.p.a` `` as ````"""
+    """What msgspec says, such as ``Expected `int`, got `str` - at `$.p.a` ``, as `.p.a must be an integer, not 'x'.`"""
     what, _, place = reason.partition(" - at `$")
     place = place.rstrip("`")
     if lacking := re.fullmatch(r"Object missing required field `(.*)`", what):

@@ -109,7 +109,7 @@ def load_settings(environ: Mapping[str, str] | None = None, flags: Mapping[str, 
         for variable, text in environ.items()
         if variable.startswith(ENV_PREFIX) and variable != ENV_PREFIX + "HOME"
     ]
-    given += [(key, value, f"--{key}") for key, value in (flags or {}).items() if value is not None]
+    given += [(key, value, "--" + key.replace("_", "-")) for key, value in (flags or {}).items() if value is not None]
     kinds = {key: kind for key, kind in get_type_hints(Settings).items() if key != "home"}
     values: dict[str, Any] = {}
     for key, value, source in given:
@@ -138,7 +138,7 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if kind == Path | None:
         return _path(str(value), source=source)
     try:
-        # Only a variable's text may stand for a number.
+        # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {value!r} is not a valid value for {key!r}: {error}.") from error

@@ -116,7 +116,10 @@ class PurgedEverywhere:
 
 @dataclass(slots=True)
 class _Derived:
-    """What stands elsewhere. `passages` whose states go; None: all states. The numbers say how much is deleted so far."""
+    """What was derived from the documents. `passages`: those whose states are deleted; None: all states are.
+
+    `states` and `unfinished` count what is deleted so far.
+    """
 
     texts: list[str]
     passages: set[Digest] | None
@@ -143,12 +146,12 @@ def purge_everywhere(
     derived: list[_Derived] = []
 
     def elsewhere() -> None:
-        found = _derived(base, documents, places)
+        found = _find_derived(base, documents, places)
         derived.append(found)
-        _delete(found, places, lock_timeout_s)
+        _delete_derived(found, places, lock_timeout_s)
 
     def afterwards(needles: Needles) -> None:
-        _forget(derived[0], places, lock_timeout_s)  # what was read of them in between
+        _forget_states(derived[0], places, lock_timeout_s)  # what models read of them in between
         _look_at_all(derived[0], places, base.folder, needles)
 
     try:
@@ -157,7 +160,7 @@ def purge_everywhere(
         )
     except BaseException:
         for each in derived:
-            _forget(each, places, lock_timeout_s)
+            _forget_states(each, places, lock_timeout_s)
         raise
     (found,) = derived
     deleted = DeletedCounts(
@@ -219,8 +222,8 @@ def finish(base: KnowledgeBase, places: Places, *, lock_timeout_s: float = 30.0)
 # --- what was derived -------------------------------------------------------------------------------------------------
 
 
-def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _Derived:
-    """Look for it, and whether it can be deleted. Raises KnowledgeBaseBusy, StorageError."""
+def _find_derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _Derived:
+    """Look for what was derived, and check that it can be deleted. Raises KnowledgeBaseBusy, StorageError."""
     at = places.settings
     for lock in (*at.runs_dir.glob(f"*/{LOCK}"), *at.diagnoses_dir.glob("*/*.lock")):
         if is_held(lock):
@@ -248,9 +251,9 @@ def _derived(base: KnowledgeBase, documents: Sequence[str], places: Places) -> _
     return found
 
 
-def _delete(found: _Derived, places: Places, lock_timeout_s: float) -> None:
-    """Delete it: states first, because the caches tell which those are. Raises StorageError."""
-    _forget(found, places, lock_timeout_s)
+def _delete_derived(found: _Derived, places: Places, lock_timeout_s: float) -> None:
+    """Delete what was found: states first, because the caches tell which those are. Raises StorageError."""
+    _forget_states(found, places, lock_timeout_s)
     with storage_errors(f"delete knowledge bases in {places.settings.cache_dir}"):
         drop(places.settings.cache_dir, found.caches)
     for path in found.documents:  # without them the run cannot go on, and its checkpoints have learned from them
@@ -264,16 +267,16 @@ def _delete(found: _Derived, places: Places, lock_timeout_s: float) -> None:
     found.unfinished += _clear_unfinished(places)
 
 
-def _forget(found: _Derived, places: Places, lock_timeout_s: float) -> None:
+def _forget_states(found: _Derived, places: Places, lock_timeout_s: float) -> None:
     with storage_errors(f"delete what models computed of these documents in {places.states.folder}"):
         found.states += places.states.forget(found.passages, lock_timeout_s)
 
 
 def _clear_unfinished(places: Places) -> int:
-    """Delete what killed processes left half written or half deleted; how many files and folders they were writing.
+    """Delete what killed processes left half written or half deleted. Returns how many files and folders they were writing.
 
-    Who writes in a folder holds its lock, so there is nobody where it is free. What a living one writes is met again by
-    `_look_at_all`. Raises StorageError.
+    A process that writes in a folder holds its lock, so nobody writes where it is free. `_look_at_all` reports what a
+    living process is writing. Raises StorageError.
     """
     clear_leftovers(places.store.root)
     at, cleared = places.settings, 0
@@ -296,7 +299,7 @@ def _clear_unfinished(places: Places) -> int:
 
 
 def _cut_off(path: Path) -> bool:
-    """What follows the last line feed: a killed process left it of a line. Whether there was something."""
+    """Cut off what follows the last line feed: a part of a line, left by a killed process. Returns whether there was any."""
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
         start, tail = end, b""
@@ -366,7 +369,7 @@ def _looked_at(path: Path, place: str, places: Places, needles: Needles) -> int 
         if not stat.S_ISREG(path.stat().st_mode):  # a named pipe or a socket keeps no bytes
             return None
         if path.suffix in _WEIGHTS and place in ("models", "runs"):
-            advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is said apart."
+            advice = "it holds a model's numbers, in which no text can be found. Whether it has learned from them is reported apart."
             return OutOfReach("weights", path, advice)
         if path.suffix == ".state" and place == "states":
             if places.states.is_known(path):

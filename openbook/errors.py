@@ -16,7 +16,9 @@
     + KnowledgeBaseInvalid a folder that is not a knowledge base, or one of another format or embedder
       - KnowledgeBaseDamaged  what is read from it is not what was stored
     - KnowledgeBaseBusy    another process writes to it
-    - UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+    + UnreadableFile       a file that cannot become a document (the others go in; this one gets a verdict)
+      - NotReadNow         the machine could not read it this time; the next run tries again
+      - NoSuchPage         it can be read and has no page of that number
     - NoPicture            a page of a document of which no picture can be shown
   - ReceiptError           what should be a receipt, or a log of them, is none, or was altered
   - ProofError             a signed document that is none, was altered, or is of another key

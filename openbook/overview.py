@@ -49,7 +49,7 @@ class Overview:
 
 
 def overview_of(question: str, documents: Callable[[], Iterable[str]]) -> Overview | None:
-    """What is asked about whole documents; None for any other question, also where a name is that of no or several documents."""
+    """What is asked about whole documents. None for any other question, and where a name fits no document or several."""
     kind: Kind = "summary"
     match = _SUMMARY.fullmatch(question.strip())
     if match is None:
@@ -77,7 +77,7 @@ def _plain(name: str) -> str:
 
 
 def windows_of(passages: Sequence[Sequence[Passage]]) -> tuple[list[Hit], list[str]]:
-    """(the windows to read of documents with these passages, spread over each; a note when those are not all)."""
+    """(the windows to read, spread over each document, whose passages are given; a note when those are not all)."""
     room = MOST_WINDOWS // max(len(passages), 1)
     hits: list[Hit] = []
     left_out = 0

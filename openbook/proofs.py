@@ -1,6 +1,7 @@
 """Signed documents, which somebody else can check with a public key alone: format in docs/formats/proof.md.
 
-A signature says who states something, and that no byte of it was changed since. It does not say that it is true.
+A signature says who states something, and that no byte of it was changed since. It does not say that it is true: that nothing
+of a purged document is left is found out by `deletion`, and only stated here.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class DeletedCounts:
 
 @dataclass(frozen=True, slots=True)
 class ScannedFiles:
-    """Files of one place that hold no trace of the documents. Of a state that is what its writer named its passages."""
+    """Files of one place that hold no trace of the documents. A file with a model's state is judged by the passages it names."""
 
     place: str
     files: int

@@ -1,6 +1,6 @@
 """Receipts as JSON, and logs of them that can only grow: format in docs/formats/receipt.md.
 
-A log is a folder with one file, `receipts.jsonl`. Every line names the digest of the line before it, so that no line can
+`answer.ask` makes a receipt; what it holds is written down here. A log is a folder with one file, `receipts.jsonl`. Every line names the digest of the line before it, so that no line can
 be changed, taken out or put in without changing all that follow.
 """
 
@@ -88,7 +88,7 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
             line = canonical_json(
                 {"format": LOG_FORMAT, "number": number, "previous": previous, "receipt": dataclasses.asdict(receipt)}
             )
-            with open(path, "r+b", opener=_own) as stream:
+            with open(path, "r+b", opener=_open_private) as stream:
                 stream.truncate(end)  # what a crash left of a line that nobody was told of
                 stream.seek(end)
                 stream.write(line + b"\n")
@@ -97,8 +97,8 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
     return sha256_hex(line)
 
 
-def _own(path: str, flags: int) -> int:
-    """Opened, and made where it is not there: it holds what everybody asked, so nobody else may read it."""
+def _open_private(path: str, flags: int) -> int:
+    """Open the file, or make it for its owner alone: it holds what everybody asked."""
     return os.open(path, flags | os.O_CREAT, 0o600)
 
 
@@ -164,7 +164,7 @@ def _lines(folder: Path) -> Iterator[tuple[Digest, Receipt]]:
         for number, line in enumerate(stream):
             where = f"Line {number + 1} of {stream.name}"
             if not line.endswith(b"\n"):
-                raise ReceiptError(f"{where} ends in the middle; a crash or a hand cut it off.")
+                raise ReceiptError(f"{where} ends in the middle; a crash or a person cut it off.")
             entry = decode(line, _Entry, where, ReceiptError)
             if entry.previous != previous or entry.number != number:
                 raise ReceiptError(

@@ -47,7 +47,11 @@ def replay(
     differences: list[str] = []
     if is_altered(receipt):
         differences.append("The receipt was altered after it was written.")
-    if model.identity.digest != receipt.model.digest or not receipt.model.digest:
+    if not receipt.model.digest:
+        differences.append(
+            f"The receipt has no digest of {receipt.model.name}, so no model can be shown to be the same."
+        )
+    elif model.identity.digest != receipt.model.digest:
         differences.append(f"The model is {model.identity.digest or 'of unknown digest'}, not {receipt.model.digest}.")
     hits, gone, altered = _found(receipt, base, receipt.labels if labels is None else labels)
     if gone or altered:

@@ -1,6 +1,7 @@
 """The folder of a training run, as files: what `openbook train` writes and `openbook runs` shows.
 
     <home>/runs/<name>-<recipe digest>/recipe.json     the recipe with its digest
+                                       knowledge-base.jsonl  the documents of --from-kb, until the run is done
                                        metrics.jsonl   a line for each step and each evaluation
                                        samples.json    questions of the dev data with the answers before and after
                                        checkpoints/    see openbook.training.checkpoints

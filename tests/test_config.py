@@ -44,3 +44,8 @@ def test_what_is_no_setting_is_named_with_its_source(toml: str, variable: str, s
         load_settings({"OPENBOOK_HOME": str(tmp_path), "OPENBOOK_PASSAGES": variable})
     assert says in str(raised.value)
     assert str(tmp_path / "config.toml") in str(raised.value) or not toml
+
+
+def test_an_error_names_the_flag_as_it_is_typed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--max-tokens: max_tokens must be from 1 to"):
+        load_settings({"OPENBOOK_HOME": str(tmp_path)}, {"max_tokens": 0})

@@ -116,6 +116,12 @@ def test_what_differs_is_said_and_the_new_answer_given(base: KnowledgeBase, answ
     assert found.differences[1] == "The answer differs."
 
 
+def test_a_receipt_of_a_model_without_a_digest_says_so(base: KnowledgeBase, answer: Answer) -> None:
+    server = replace(answer.receipt.model, name="qwen3:8b", digest="", evidence="claimed")
+    found = replay(replace(answer.receipt, model=server).sealed(), MODEL, base)
+    assert found.differences == ("The receipt has no digest of qwen3:8b, so no model can be shown to be the same.",)
+
+
 def test_altered_receipts_are_said_to_be(base: KnowledgeBase, answer: Answer) -> None:
     altered = replace(answer.receipt, labels=("board",))
     assert replay(altered, MODEL, base).differences == ("The receipt was altered after it was written.",)

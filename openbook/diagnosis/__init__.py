@@ -1,1 +1,22 @@
-"""Diagnosis: closed-book, open-book and oracle answers side by side."""
+"""Diagnosis: closed-book, open-book and oracle answers side by side.
+
+* `runner`           asks every question three ways; start reading here
+* `run_log`          the file of what was answered
+* `verdicts`         from what was answered to one verdict for each question
+* `scoring`          which answer is right; intervals and tests
+* `gold_passages`    which passages hold the answer
+* `questions`        the file of questions
+* `importers`        SQuAD and RAGAS files as questions
+* `question_drafts`  questions that a model proposes
+* `question_review`  a person's decisions about them
+* `probes`           the passage altered, withheld, or put among others
+* `perturb`          other values of the same kind, for altered passages
+* `llm_judge`        a second opinion by another model
+* `summary`          shares of verdicts
+* `advice`           what to do about the misses
+* `comparison`       two diagnoses on the same questions
+* `report`           one HTML page
+* `results`          the folder of a diagnosis
+* `gate`             whether a trained model may take a name
+* `eval_sets`        the questions of the gate
+"""

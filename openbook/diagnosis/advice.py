@@ -96,6 +96,8 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
     limit = f"its similarity to the question is below {header.min_similarity:g}"
     if header.strategy != "each":
         limit += f", or it did not fit into {header.context_tokens:,} tokens"
+    if header.strategy == "parallel":
+        limit += ", or the reader did not learn to read so many side by side"
     where = [
         f"in {deeper} it stands at a rank from {given + 1} to {depth}" if deeper else "",
         f"in {cut_off} it stands among the first {given}, but {limit}" if cut_off else "",
@@ -125,7 +127,7 @@ def _notes(summary: ModelSummary, misses: int) -> Iterator[Finding]:
     if missing:
         yield Finding(
             f"Questions with an answer that was not found in any passage: {missing}.",
-            "Where no document has it, add one that does: training on single facts is the dearer way. Where one has it in other "
+            "Where no document has it, add one that does: training on single facts costs more. Where one has it in other "
             "words, name the place in the questions (gold), or accept those words.",
         )
     if nowhere and summary.abstained.count:

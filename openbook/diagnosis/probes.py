@@ -380,7 +380,7 @@ class Noise(Result):
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-        """In each strategy that the model has, each way in which all passages fit into the context."""
+        """By `together`, and by `each` if the model can: each rank and number of distractors that fits into the context."""
         question, seen = case.question, list[NoiseReading]()
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
         strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)

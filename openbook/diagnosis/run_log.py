@@ -88,7 +88,7 @@ class ShownPassage:
 class Wording:
     """One wording, three answers. `found`: ids of the passages given to the reader, best first.
 
-    `rank`: of the first passage found that holds an answer, from 1; 0: none among the first `DEPTH`. `cited`: (passage id,
+    `rank`: of the first passage found that holds an answer, from 1; 0: none among the first `runner.DEPTH`. `cited`: (passage id,
     start, end) in the passage's text.
     """
 

@@ -13,6 +13,7 @@ from openbook.answer import (
     PASSAGES,
     Options,
     Reading,
+    cite,
     decoding_for,
     near_enough,
     read_hits,
@@ -28,7 +29,6 @@ from openbook.errors import ContextOverflow, EngineError
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase
-from openbook.knowledge.quotes import quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.prompts import closed_book_prompt
 from openbook.records import Completion, Decoding, Embedder, Hit, Passage
@@ -129,7 +129,7 @@ def run_questions(
 class FailureStreak:
     """How many questions in a row the model failed on. Those that lie apart in the file are not in a row.
 
-    So questions that can never be answered do not stop a run that asks nothing but them again.
+    A second run asks only what failed before, which lies apart. So a few questions that always fail do not stop it.
     """
 
     model: str
@@ -139,7 +139,8 @@ class FailureStreak:
     def add(self, place: int, failures: Sequence[str]) -> None:
         """`failures`: for each request of a question why it failed, or an empty text. Raises EngineError if they are too many."""
         if failures:
-            self.questions = self.questions * (place == self._last + 1) + 1 if all(failures) else 0
+            before = self.questions if place == self._last + 1 else 0
+            self.questions = before + 1 if all(failures) else 0
         self._last = place
         if self.questions >= MOST_FAILED:
             raise EngineError(
@@ -200,11 +201,11 @@ def ask_with(bench: Bench, wording: str, hits: Sequence[Hit], cancelled: Cancell
         return *said(readings[0], bench.model), readings[0].completion
 
     reply = _reply(request, cancelled)
-    # In one prompt, what did not fit was not given. Read each on its own, those after a sure one were there to be read.
-    given = readings[0].hits if readings and bench.strategy in ("checked", "together") else hits
+    # Read together, a passage that did not fit was not given. Read one by one, those after a sure one could have been read.
+    given = readings[0].hits if readings and bench.strategy != "each" else hits
     if reply.abstained or reply.failure:
         return PassageReply(reply, (), given)
-    citations = quote(reply.text, wording, [hit.passage for hit in readings[0].sources]).citations
+    citations = cite(reply.text, wording, readings[0], bench.embedder, abstained=False)[0].citations
     starts = {hit.passage.id: hit.passage.start for hit in hits}
     cited = tuple((c.passage_id, c.start - starts[c.passage_id], c.end - starts[c.passage_id]) for c in citations)
     return PassageReply(reply, cited, given)

@@ -45,7 +45,7 @@ def share(count: int, of: int) -> Share:
     if not of:
         return Share(0, 0, None, None, None)
     found = interval([1.0] * count + [0.0] * (of - count))
-    return Share(count, of, found.mean, max(0.0, found.low), min(1.0, found.high))
+    return Share(count, of, found.mean, found.low, found.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,10 +141,11 @@ def sample_answers(network: Any, trees: Sequence[Tree], tokenizer: PromptTokeniz
         kind = "answer" if number % 2 == 0 else "abstention"
         branch = next((b for b in tree.branches if b.kind == kind), tree.branches[0])
         start = branch.answer_start or min(TEXT_PROMPT_TOKENS, len(branch.tokens) // 2)
-        asked = replace(branch, tokens=branch.tokens[:start], answer_start=start - 1)
+        asked = replace(branch, tokens=branch.tokens[:start], answer_start=start - 1, skipped=())
         answer = _greedy(network, tree.with_branches([asked]), model.ends_generation)
         question = _last_turn(asked.tokens, model.ends_generation)
-        expected = branch.tokens[start : start + SAMPLE_TOKENS]
+        end = branch.skipped[0][0] if branch.skipped else len(branch.tokens)  # of the first answer in a conversation
+        expected = branch.tokens[start : min(end, start + SAMPLE_TOKENS)]
         found.append({"question": text(question), "expected": text(expected), "answer": text(answer)})
     return found
 

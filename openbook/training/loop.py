@@ -1,4 +1,4 @@
-"""The loop: order, forward, backward, step. Read it from top to bottom.
+"""The loop: order, forward, backward, step. Read it from top to bottom. `run` evaluates and saves between the steps.
 
 What happens at a step is a function of the recipe, the data, and the number of the step. It depends neither on the clock
 nor on where a run was stopped, so a run that was killed and resumed ends with the same bytes as one that was not.

@@ -61,8 +61,8 @@ class RunInputs:
     tokenizer: PromptTokenizer
     trees: list[Tree]
     dev: list[Tree]
-    texts: list[str]
-    problems: list[str]
+    texts: list[str]  # all that is learned from
+    problems: list[str]  # a sentence for each example that does not fit
 
 
 def train(

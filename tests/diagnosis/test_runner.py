@@ -126,6 +126,34 @@ def test_open_book_is_what_ask_answers(tmp_path: Path, base: KnowledgeBase, read
         assert first.closed.text == ask(each.question.question, model).answer
 
 
+def test_passages_that_a_reader_did_not_learn_to_read_side_by_side_are_not_given(
+    tmp_path: Path, base: KnowledgeBase
+) -> None:
+    bench = bench_of(echo_model(reader=dataclasses.replace(READER, passages=2)), base, passages=4)
+    assert bench.strategy == "parallel"
+    for each in run(tmp_path / "o.jsonl", bench):
+        answer = ask(each.question.question, bench.model, base, bench.embedder, bench.options)
+        assert each.asked[0].found == tuple(hit.passage.id for hit in answer.passages)
+        assert len(each.asked[0].found) == 2
+
+
+def test_an_answer_is_cited_as_ask_cites_it(tmp_path: Path) -> None:
+    """Where several excerpts say it in the same words, from the one that the model names."""
+    base = made(tmp_path)
+    for name, end in (("hours.txt", "Dogs are welcome."), ("rules.txt", "Bags stay outside.")):
+        (tmp_path / name).write_text(f"The library is closed on Mondays. {end}")
+    add(base, [tmp_path / "hours.txt", tmp_path / "rules.txt"], HashEmbedder())
+    cited = []
+    for number in (1, 2, 3):
+        says = f"The library is closed on Mondays. [{number}]"
+        bench = bench_of(FrozenModel(TableEngine(lambda prompt, says=says: says, f"table {number}")), base)  # type: ignore[misc]
+        (found,) = run(tmp_path / f"{number}.jsonl", bench, [LIBRARY])
+        (citation,) = ask(LIBRARY.question, bench.model, base, bench.embedder, bench.options).citations
+        cited.append([id_ for id_, _, _ in found.asked[0].cited])
+        assert cited[-1] == [citation.passage_id]
+    assert len({ids[0] for ids in cited}) > 1
+
+
 def test_gold_is_found_by_span_quote_and_answers(tmp_path: Path, base: KnowledgeBase) -> None:
     start = TEXTS["bridge.txt"].index("mayor")
     golds = {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,10 @@ from openbook.training.evaluation import (
     abstention_threshold,
     branch_scores,
     reader_numbers,
+    sample_answers,
 )
 from openbook.training.trees import Branch, Tree, row_of
-from tests.training.networks import small_network
+from tests.training.networks import Letters, small_network
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
@@ -72,3 +75,13 @@ def test_scores_tell_what_greedy_decoding_would_say() -> None:
     rows = [row_of(Tree(beginning, (Branch((sequence[3], second), 1, "answer", "0"),), "line 1"))]
     assert not branch_scores(network, rows)[0].exact
     assert branch_scores(network, rows, sequence[4])[0].exact
+
+
+def test_a_sample_of_a_conversation_is_its_first_answer() -> None:
+    """The tokens spell: why, end; so, end; and, end; no, end."""
+    tokens = (23, 8, 25, 27, 19, 15, 27, 1, 14, 4, 27, 14, 15, 27)
+    conversation = Branch(tokens, 4, skipped=((7, 11),))
+    tokenizer = SimpleNamespace(model=Letters())
+    (sample,) = sample_answers(small_network(), [Tree((), (conversation,))], tokenizer)  # type: ignore[arg-type]
+    assert sample["expected"].startswith("so")
+    assert "and" not in sample["expected"]
