@@ -25,6 +25,7 @@ from openbook.knowledge.quotes import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
 from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
+from openbook.receipts import FORMATS
 from openbook.records import (
     Answer,
     Citation,
@@ -47,7 +48,6 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 CLOSED = "closed-book"
 MAX_QUESTION_CHARS = 8_000
-RECEIPT_FORMAT = 3
 PASSAGES = 4  # that are read; for all strategies but "each" they are windows
 FOUND = 12  # that are searched for at least, so that an older document is seen beside the one that replaced it
 READER_TOKENS = 160  # a trained reader answers in one line
@@ -295,7 +295,9 @@ def pack(
     even one passage fits.
     """
     most = model.reader.passages if parallel and model.reader else len(hits)
-    notes = [f"{most} of {len(hits)} passages read: so many the reader learned to read."] if most < len(hits) else []
+    notes = (
+        [f"{most} of {len(hits)} passages read: the reader learned to read at most {most}."] if most < len(hits) else []
+    )
     hits = hits[:most]
     citing = model.identity.evidence == "claimed"  # a server's model; the models that run here are small
     for count in range(len(hits), 0, -1):
@@ -444,7 +446,7 @@ def _receipt(
 ) -> Receipt:
     completion = reading.completion
     return Receipt(
-        format=RECEIPT_FORMAT,
+        format=FORMATS[-1],
         openbook_version=__version__,
         model=model.identity,
         numeric_class=completion.numeric_class if completion else "",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from openbook.errors import StorageError
-from openbook.locks import beginning
+from openbook.locks import atomic_file
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and try again",
@@ -84,7 +84,7 @@ def replacing(path: Path, *, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    with beginning(temporary, path, mode) as stream:
+    with atomic_file(temporary, path, mode) as stream:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())

@@ -19,7 +19,7 @@ _POLL_S = 0.01
 
 
 @contextmanager
-def beginning(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+def atomic_file(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """A stream to the new file `temporary`, which takes the place of `path` at the end. Nothing changes when the block raises.
 
     Until then this process holds it, so that `delete_abandoned` lets it be. Raises OSError.
@@ -38,7 +38,7 @@ def beginning(temporary: Path, path: Path, mode: int = 0o666) -> Iterator[IO[byt
 
 
 def delete_abandoned(path: Path) -> bool:
-    """Delete what a killed process left of `beginning` or `hold_new_folder`; False: its writer lives, or may. Raises OSError."""
+    """Delete what a killed process left of `atomic_file` or `hold_new_folder`; False: its writer lives, or may. Raises OSError."""
     if not _POSIX:
         try:
             path.unlink(missing_ok=True)  # Windows deletes no open file
@@ -111,14 +111,14 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def among(lock_file: Path) -> Iterator[bool]:
-    """Hold the lock together with others of `among`; False while one of `alone` holds it. Raises OSError."""
+def shared_lock(lock_file: Path) -> Iterator[bool]:
+    """Hold the lock together with others of `shared_lock`; False while one of `exclusive_lock` holds it. Raises OSError."""
     with _held(lock_file, exclusive=not _POSIX, timeout_s=0.0) as held:
         yield held
 
 
 @contextmanager
-def alone(lock_file: Path, timeout_s: float) -> Iterator[bool]:
+def exclusive_lock(lock_file: Path, timeout_s: float) -> Iterator[bool]:
     """Hold the lock while nobody else does; False: after that time somebody still did. Raises OSError."""
     with _held(lock_file, exclusive=True, timeout_s=timeout_s) as held:
         yield held

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from openbook.codec import convert, decode
 from openbook.errors import ConfigError, ProofError, ReceiptError, StorageError
 from openbook.files import make_folder, replace_file, storage_errors
-from openbook.locks import alone
+from openbook.locks import exclusive_lock
 from openbook.receipts import is_altered, receipt_of
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
@@ -258,7 +258,7 @@ def _make_key(path: Path) -> None:
 
     make_folder(path.parent)
     path.parent.chmod(0o700)
-    with alone(path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:
+    with exclusive_lock(path.with_name(".lock"), _LOCK_TIMEOUT_S) as held:
         if not held:
             raise StorageError(f"Another process is making the signing key in {path}. Wait, then try again.")
         if path.exists():

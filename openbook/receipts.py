@@ -18,10 +18,10 @@ from typing import Any
 from openbook.codec import convert, decode, parse_json
 from openbook.errors import ReceiptError, StorageError
 from openbook.files import storage_errors
-from openbook.locks import alone
+from openbook.locks import exclusive_lock
 from openbook.records import Digest, Receipt, canonical_json, sha256_hex
 
-FORMATS = (1, 2, 3)
+FORMATS = (1, 2, 3)  # that are read; the last is written
 MAX_RECEIPT_BYTES = 1 << 24
 LOG_FORMAT = 1
 LOG_FILE = "receipts.jsonl"
@@ -81,7 +81,7 @@ def append(folder: Path, receipt: Receipt, *, timeout_s: float = 30.0) -> Digest
     path = folder / LOG_FILE
     with storage_errors(f"use the log in {folder}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with alone(folder / ".lock", timeout_s) as held:
+        with exclusive_lock(folder / ".lock", timeout_s) as held:
             if not held:
                 raise StorageError(f"Another process writes to the log in {folder}. Wait for it, then ask again.")
             previous, number, end = _end_of(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openbook import locks
-from openbook.locks import alone, among, beginning, delete_abandoned, is_held
+from openbook.locks import atomic_file, delete_abandoned, exclusive_lock, is_held, shared_lock
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that a dead process gives back so")
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no lock 
 WRITER = """
 import sys
 from pathlib import Path
-from openbook.locks import among, beginning
+from openbook.locks import shared_lock, atomic_file
 folder = Path(sys.argv[1])
-with among(folder / "lock"), beginning(folder / "new", folder / "whole") as stream:
+with shared_lock(folder / "lock"), atomic_file(folder / "new", folder / "whole") as stream:
     stream.write(b"half")
     stream.flush()
     print("written", flush=True)
@@ -38,9 +38,9 @@ def test_what_a_living_process_writes_stays_and_what_a_killed_one_left_goes(tmp_
         os.utime(tmp_path / "new", (0, 0))  # its age tells nothing
         assert not delete_abandoned(tmp_path / "new")
         assert is_held(tmp_path / "lock")
-        with alone(tmp_path / "lock", 0.0) as held:
+        with exclusive_lock(tmp_path / "lock", 0.0) as held:
             assert not held
-        with among(tmp_path / "lock") as held:
+        with shared_lock(tmp_path / "lock") as held:
             assert held
         writer.send_signal(signal.SIGKILL)
         writer.wait()
@@ -64,7 +64,7 @@ def test_a_writer_whose_file_was_taken_before_it_was_locked_begins_anew(
         return real(descriptor, exclusive=exclusive, wait=wait)
 
     monkeypatch.setattr(locks, "_lock", lock)
-    with beginning(tmp_path / "new", tmp_path / "whole") as stream:
+    with atomic_file(tmp_path / "new", tmp_path / "whole") as stream:
         stream.write(b"all of it")
     assert (tmp_path / "whole").read_bytes() == b"all of it"
     assert locked == 2
@@ -77,7 +77,7 @@ def test_on_a_disk_without_locks_files_are_replaced_and_nothing_is_taken_for_a_l
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(locks, "_lock", refused)
-    with beginning(tmp_path / "new", tmp_path / "whole") as stream:
+    with atomic_file(tmp_path / "new", tmp_path / "whole") as stream:
         stream.write(b"all of it")
     assert (tmp_path / "whole").read_bytes() == b"all of it"
     assert not delete_abandoned(tmp_path / "whole")
@@ -86,7 +86,7 @@ def test_on_a_disk_without_locks_files_are_replaced_and_nothing_is_taken_for_a_l
 
 def test_an_exception_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "whole").write_bytes(b"before")
-    with pytest.raises(ValueError, match="no"), beginning(tmp_path / "new", tmp_path / "whole"):
+    with pytest.raises(ValueError, match="no"), atomic_file(tmp_path / "new", tmp_path / "whole"):
         raise ValueError("no")
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
     assert (tmp_path / "whole").read_bytes() == b"before"

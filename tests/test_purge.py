@@ -23,7 +23,7 @@ from openbook.knowledge.docs_cache import for_documents
 from openbook.knowledge.erasure import interrupted
 from openbook.knowledge.versions import Retention, prune, tag
 from openbook.knowledge.write_lock import file_lock
-from openbook.locks import alone, among
+from openbook.locks import exclusive_lock, shared_lock
 from openbook.models import ModelStore
 from openbook.runs import DOCUMENTS
 from openbook.testing import HashEmbedder
@@ -335,7 +335,7 @@ def test_a_stopped_run_loses_what_it_learned_from_and_with_it_its_checkpoints(ho
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> None:
-    with among(home.folder / "states" / "writing") as held:
+    with shared_lock(home.folder / "states" / "writing") as held:
         assert held
         with pytest.raises(StorageError, match=r"has been writing to .*states for 0.2 s"):
             home.purge()
@@ -347,7 +347,7 @@ def test_a_purge_waits_for_whoever_writes_a_state_and_is_refused(home: Home) -> 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no lock that is shared")
 def test_a_state_is_not_kept_while_a_purge_deletes_states(home: Home) -> None:
     states = KVCache(home.folder / "states", memory_bytes=0)
-    with alone(home.folder / "states" / "writing", 0.0):
+    with exclusive_lock(home.folder / "states" / "writing", 0.0):
         states.put(b"m" * 32, b"numbers", ["a"], states.begin())
     assert states.get(b"m" * 32) is None
     assert not states.problem
@@ -375,7 +375,7 @@ def test_a_purge_is_refused_while_a_run_or_diagnosis_is_under_way(home: Home, pl
 def test_a_purge_is_refused_while_documents_are_read_for_docs(home: Home) -> None:
     folder = home.folder / "cache" / "docs" / "new"
     folder.mkdir()
-    with among(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
+    with shared_lock(folder / ".building"), pytest.raises(KnowledgeBaseBusy, match="for --docs"):
         home.purge()
     assert home.state_is_kept()
     assert home.purge().proved

@@ -114,8 +114,8 @@ def _missed(summary: ModelSummary, misses: int) -> Finding:
         )
     else:
         likely = "Another embedder" if cut_off >= nowhere else "Another embedder, smaller passages"
-        do = f"{likely} or the documents' own words in the questions may help; more passages will not"
-        do += f", but in {deeper} of {misses}." if deeper else "."
+        do = f"{likely} or the documents' own words in the questions may help; "
+        do += f"more passages help in only {deeper} of {misses}." if deeper else "more passages will not."
     return Finding(what, do)
 
 

@@ -18,7 +18,7 @@ from openbook.codec import decode
 from openbook.diagnosis.questions import Question
 from openbook.errors import ConfigError, StorageError
 from openbook.files import make_folder, storage_errors
-from openbook.locks import alone
+from openbook.locks import exclusive_lock
 from openbook.records import Decoding, Digest, EmbedderIdentity, ModelIdentity, canonical_json
 
 FORMAT = 1
@@ -254,7 +254,7 @@ def open_run_log(path: Path, header: Header, kind: type[_Record]) -> Iterator[Ru
     """
     with storage_errors(f"write {path}"):
         make_folder(path.parent)
-    with alone(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:
+    with exclusive_lock(path.with_name(f".{path.name}.lock"), timeout_s=0.0) as free:
         if not free:
             raise StorageError(f"Another process writes {path}. Wait for it, or choose another folder with --out.")
         with storage_errors(f"write {path}"):

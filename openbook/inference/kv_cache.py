@@ -28,7 +28,7 @@ from typing import BinaryIO
 from openbook.codec import decode
 from openbook.errors import StorageError
 from openbook.files import make_folder
-from openbook.locks import alone, among, beginning, delete_abandoned
+from openbook.locks import atomic_file, delete_abandoned, exclusive_lock, shared_lock
 from openbook.records import Digest, canonical_json
 
 _MAGIC = b"OBSTATE2"  # 1 had no tokens
@@ -130,12 +130,12 @@ class KVCache:
             make_folder(path.parent)
             # A purge first names its passages, then waits until nobody writes, then deletes. So either it meets this file, whole
             # or not, or this process meets the names, whenever either is killed.
-            with among(self.folder / _WRITING) as alive:
+            with shared_lock(self.folder / _WRITING) as alive:
                 if not alive or _meets(tags, self._purged_since(begun)[0]):
                     return
                 self._make_room(len(content))
                 # Not yet on the platter: a file that a power cut tore is found out by its digest.
-                with beginning(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
+                with atomic_file(path.with_name(f"{secrets.token_hex(8)}{_NEW}"), path, 0o600) as stream:
                     stream.write(content)
         except OSError as error:
             self._trouble(error)
@@ -170,7 +170,7 @@ class KVCache:
             stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
             stream.flush()
             os.fsync(stream.fileno())
-        with alone(self.place / _WRITING, timeout_s) as held:
+        with exclusive_lock(self.place / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
                     f"Another process has been writing to {self.place} for {timeout_s:g} s. End it, then run this again."

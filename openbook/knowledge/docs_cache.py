@@ -19,7 +19,7 @@ from openbook.knowledge.discovery import FoundFile, discover
 from openbook.knowledge.erasure import contents_of, named
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
-from openbook.locks import among, is_held
+from openbook.locks import is_held, shared_lock
 from openbook.parsers.ocr import available
 from openbook.records import Embedder, EmbedderIdentity, canonical_json, sha256_hex
 
@@ -78,7 +78,7 @@ def _building(folder: Path) -> Iterator[None]:
     with ExitStack() as lock:
         with schema.storage_errors(folder):
             make_folder(folder)
-            held = lock.enter_context(among(folder / _BUILDING))
+            held = lock.enter_context(shared_lock(folder / _BUILDING))
         if not held:
             raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
         yield

@@ -22,7 +22,7 @@ from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, storage_errors
 from openbook.inference.tokenizer import PromptTokenizer, open_tokenizer
 from openbook.inference.trial import try_model
-from openbook.locks import alone
+from openbook.locks import exclusive_lock
 from openbook.models import KnowledgeCutoff, ModelReference, ModelStore, read_gguf
 from openbook.models.gguf_writer import write_merged
 from openbook.models.importer import store_trained
@@ -420,7 +420,7 @@ def peak_memory_mib() -> float:
 @contextmanager
 def _locked(folder: Path, processes: Processes) -> Iterator[None]:
     """Only one run at a time in this folder. Raises TrainingError."""
-    with alone(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
+    with exclusive_lock(folder / runs.LOCK, 0.0) if processes.first else nullcontext(True) as held:
         if not held:
             raise TrainingError(
                 f"Another process trains in {folder}. Wait for it, or choose another folder with --run."

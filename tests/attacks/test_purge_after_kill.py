@@ -42,10 +42,10 @@ states.put(b"k" * 32, numbers, digests, states.begin())
 states.put(b"l" * 32, numbers * 2, digests, states.begin())
 """,
     "half a state": """
-from openbook.locks import beginning
+from openbook.locks import atomic_file
 place = home / "states" / "6b"
 place.mkdir(parents=True)
-with beginning(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
+with atomic_file(place / "00ff.new", place / ((b"k" * 32).hex() + ".state")) as stream:
     stream.write(numbers[:2000])
     stream.flush()
     sys.audit("openbook.test")

@@ -126,12 +126,12 @@ def test_advice_begins_with_the_most_frequent_cause_and_its_numbers() -> None:
     ("ranks", "strategy", "what", "do"),
     [
         ([9] + [0] * 50, "together", "Of these 51, in 1 it stands at a rank from 3 to 20; in 50 it is not",
-         "more passages will not, but in 1 of 51."),
+         "more passages help in only 1 of 51."),
         ([9] * 26 + [0] * 25, "together", "in 26 it stands at a rank from 3 to 20; in 25 it is not", "reach 26 of 51"),
         ([1], "each", "in 1 it stands among the first 2, but its similarity to the question is below 0.2.",
          "more passages will not."),
         ([1, 2, 9], "together", "in 2 it stands among the first 2, but its similarity to the question is below 0.2, or it",
-         "more passages will not, but in 1 of 3."),
+         "more passages help in only 1 of 3."),
         ([2], "together", "or it did not fit into 4,096 tokens.", "more passages will not."),
     ],
 )  # fmt: skip
