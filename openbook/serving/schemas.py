@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from openbook.answer import Strategy
 from openbook.codec import unique_keys
 from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
@@ -135,7 +136,7 @@ class AskOptions(ScopeOptions):
     """OpenBook's own options for an answer, under the key `openbook`."""
 
     passages: int | None = Field(default=None, ge=0)
-    strategy: Literal["auto", "each", "parallel", "checked", "together"] | None = None
+    strategy: Strategy | None = None
     quote: bool = False
 
 
