@@ -41,9 +41,10 @@ def listen(host: str, port: int) -> socket.socket:
         # it the body of an answer waits 40 ms until its head is acknowledged.
         door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return door
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --host and --port."
+            f"Cannot listen on {host}, port {port}: {why}. Choose another with --host and --port."
         ) from error
 
 
