@@ -41,6 +41,7 @@ _MOST_VERSIONS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STAGES = {
     "fetch": "Fetching",
+    "verify": "Verifying",
     "digest": "Comparing files",
     "read": "Reading files",
     "embed": "Embedding passages",
@@ -166,7 +167,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_bars(in_bytes=stage == "fetch"))
+            opened.append(_bars(in_bytes=stage in ("fetch", "verify")))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)

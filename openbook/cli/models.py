@@ -110,7 +110,7 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
             name=name,
             licence=licence,
             knowledge_cutoff=knowledge_cutoff,
-            progress=partial(progress, "fetch"),
+            progress=partial(progress, "verify"),
             try_out=try_model,
         )
     display.say(f"{reference.name} is here: {reference.digest}")
@@ -138,13 +138,14 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @models.command()
 @click.argument("name")
 def verify(name: str) -> None:
-    """Read every byte of NAME and compare it with its digest."""
+    """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
     store = _store()
     reference = store.resolve(name)
-    parts = [reference, *([reference.needed_base] if reference.manifest.kind == "adapter" else [])]
+    base = reference.needed_base if reference.manifest.kind == "adapter" else None
+    parts = [part for part in (reference, base, reference.merged) if part is not None]
     with display.progress() as progress:
         for part in parts:
-            if found := store.findings(part, partial(progress, "fetch")):
+            if found := store.findings(part, partial(progress, "verify")):
                 raise ModelNotVerified(f"{part.name} is not what its digest says: {'; '.join(found)}.")
     for part in parts:
         display.say(f"{part.name}: verified, {part.digest}")
