@@ -62,11 +62,6 @@ class ModelReference:
         return self.path / self.manifest.main_file
 
     @property
-    def vocabulary_file(self) -> Path:
-        """The GGUF file with the tokenizer: an adapter has its base's. Raises UnknownModel while that is missing."""
-        return self.main_file if self.manifest.kind != "adapter" else self.needed_base.main_file
-
-    @property
     def needed_base(self) -> ModelReference:
         """The base of an adapter. Raises UnknownModel while it is missing."""
         if self.base is None:
