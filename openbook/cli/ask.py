@@ -102,7 +102,7 @@ def ask(
 
 @contextmanager
 def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
-    """The weights are mapped on a thread, while the documents are looked at. Closed in the end."""
+    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)
         try:

@@ -101,7 +101,7 @@ def note(text: str, style: str = "") -> None:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a document must not be able to steer the terminal."""
+    """The text with a space for each control character: a document must not be able to steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
@@ -222,7 +222,7 @@ class Words:
             self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
 
     def end(self, answer: str) -> bool:
-        """Whether the answer stands on the terminal now. If the model's words were others, it stands below them."""
+        """Completes the answer on the terminal, below the model's words if those were others. False: nothing was printed."""
         if self._out is None or not self._printed:
             return False
         goes_on = answer.startswith(self._text[: self._printed])
@@ -321,7 +321,7 @@ def _quote_in_context(citation: Citation, hit: Hit | None) -> Text:
 
 
 def _flat(text: str) -> str:
-    """In one line, without what underlines headings and frames tables (the record keeps the verbatim text)."""
+    """The text in one line, without the rules that underline headings and frame tables. The record keeps it verbatim."""
     return re.sub(r"\s+", " ", printable(_RULE.sub("", text)))
 
 

@@ -180,7 +180,7 @@ def promote(
 ) -> None:
     """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder.
 
-    A name that is new is held by the model of that name that OpenBook ships, if there is one, or else by the base of DIGEST.
+    If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
     """
     from openbook.diagnosis.gate import compare, load_sets, target_checks
     from openbook.inference.trial import try_model
@@ -269,7 +269,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 def export(name: str, folder: Path) -> None:
     """Write NAME into the new FOLDER as safetensors, for vLLM, Transformers and PEFT (needs the extra train).
 
-    An adapter is written for the base that it was made on: export that as well, since other quantisations of it have other
+    An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
     numbers.
     """
     from openbook.cli.train import check_installed
