@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 @click.option("--passages", type=int, help="How many passages the model reads.")
 @click.option(
     "--strategy",
-    type=click.Choice(["auto", "each", "parallel", "together"]),
+    type=click.Choice(["auto", "each", "parallel", "checked", "together"]),
     help="How passages are read: each on its own, to answer from one; parallel, to answer from all; together, in one "
-    "prompt; or auto, as suits the model (the default).",
+    "prompt; checked, in one prompt after asking whether they state the answer; or auto, as suits the model (the default).",
 )
 @click.option("--max-tokens", type=int, help="Longest answer, in tokens.")
 @click.option(
@@ -102,7 +102,7 @@ def ask(
 
 @contextmanager
 def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[FrozenModel]]:
-    """The weights are mapped on a thread, while the documents are looked at. Closed in the end."""
+    """Opens the model on a thread, while the caller opens the documents. Closes it at the end."""
     with ThreadPoolExecutor(1) as opening:
         model = opening.submit(open_model)
         try:

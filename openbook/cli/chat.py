@@ -70,7 +70,7 @@ def chat(
         seen = scope.of(base)
 
         def answer(question: str, earlier: tuple[str, ...], *, stands: bool = False) -> None:
-            """`stands`: the question is in the transcript already. The sources are shown once the answer was written."""
+            """`stands`: the question is in the transcript already. The sources are shown after the answer was added to it."""
             question = checked_question(question)
             meant = understood(opened.result(), earlier, question)
             if meant.rewritten:
@@ -152,7 +152,7 @@ class Transcript:
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Of a file that is not there, an empty one. Raises ConversationError, naming the line that is wrong; StorageError."""
+    """The transcript in the file; empty if there is no file. Raises ConversationError, naming the wrong line; StorageError."""
     with storage_errors(f"read {path}"):
         return _parse(path.read_bytes() if path.exists() else b"", path)
 

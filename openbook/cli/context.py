@@ -44,7 +44,7 @@ def store(current: Settings) -> ModelStore:
 
 
 def states(current: Settings) -> KVCache:
-    """What models computed of passages, kept for later processes."""
+    """The cache of what models computed of passages, for later processes too."""
     from openbook.inference.kv_cache import KVCache
 
     return KVCache(current.states_dir, memory_bytes=current.kv_memory << 20, disk_bytes=current.kv_disk << 20)
@@ -61,7 +61,7 @@ def ready_model(current: Settings, name: str) -> ModelReference:
 
 
 def load(current: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
-    """Open a stored model, as the settings have it."""
+    """Open a stored model, with the context and threads of the settings."""
     from openbook.inference import load_model
 
     return load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
@@ -95,7 +95,7 @@ def opened_model(current: Settings) -> Iterator[FrozenModel]:
 
 
 def answer_options(current: Settings, decoding: Decoding | None = None) -> Options:
-    """How the settings have questions answered; without `decoding`, always the same."""
+    """How questions are answered, by the settings. Without `decoding`, equal questions get equal answers."""
     from openbook.answer import Options
     from openbook.records import Decoding
 
@@ -132,7 +132,7 @@ def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
 
 
 def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBase:
-    """An empty one in `folder`, as the settings have it; the one that is there, if another process made it meanwhile."""
+    """An empty knowledge base in `folder`; the one that is there, if another process made it meanwhile."""
     from openbook.knowledge import KnowledgeBase
 
     return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing_of(current))
@@ -152,7 +152,10 @@ def check_writable(file: Path | None) -> None:
 
 
 def open_asked(current: Settings, docs: tuple[Path, ...]) -> tuple[KnowledgeBase, Embedder]:
-    """The knowledge base of exactly these documents, or without any that of the settings; it holds something."""
+    """The knowledge base of exactly `docs`; without any, the one of the settings.
+
+    Raises KnowledgeBaseInvalid if it holds no document.
+    """
     from openbook.knowledge.docs_cache import for_documents
 
     if not docs:
@@ -190,7 +193,7 @@ def run_options(current: Settings) -> RunOptions:
 
 
 def remember_place(current: Settings, base: KnowledgeBase) -> None:
-    """Where the knowledge base of this id lies, for `openbook replay`: a receipt names the id alone."""
+    """Note in which folder this knowledge base is, for `openbook replay`: a receipt names its id alone."""
     note, place = current.bases_dir / base.id, os.fsencode(base.folder)
     with suppress(OSError):  # a home that cannot be written still answers
         if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):

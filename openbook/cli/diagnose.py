@@ -145,8 +145,8 @@ def _name(file: Path, digest: str, base: KnowledgeBase, scope: Scope, current: S
     from openbook.records import canonical_json, sha256_hex
 
     reading = [current.passages, current.strategy, current.max_tokens, current.context_tokens]
-    of = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
-    return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(of))[:12]}"
+    asked = [digest, base.id, base.kept_version(scope.as_of), scope.where, sorted(scope.labels), reading]
+    return f"{file.name.partition('.')[0][:40]}-{sha256_hex(canonical_json(asked))[:12]}"
 
 
 def _observe(asked: Sequence[Question], bench: Bench, digest: str, folder: Path) -> Path:

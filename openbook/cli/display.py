@@ -41,6 +41,7 @@ _MOST_VERSIONS = 20
 _RULE = re.compile(r"^[ \t]*[-=~^\"'`#*+:.|_ ]{4,}[ \t]*$", re.MULTILINE)
 _STAGES = {
     "fetch": "Fetching",
+    "verify": "Verifying",
     "digest": "Comparing files",
     "read": "Reading files",
     "embed": "Embedding passages",
@@ -100,7 +101,7 @@ def note(text: str, style: str = "") -> None:
 
 
 def printable(text: str) -> str:
-    """Without control characters: a document must not be able to steer the terminal."""
+    """The text with a space for each control character: a document must not be able to steer the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else " " for c in text)
 
 
@@ -166,7 +167,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if not sys.stderr.isatty():  # a log wants no bars, nor the empty lines they leave
             return
         if not opened:
-            opened.append(_bars(in_bytes=stage == "fetch"))
+            opened.append(_bars(in_bytes=stage in ("fetch", "verify")))
             opened[0].start()
         if stage not in tasks:
             tasks[stage] = opened[0].add_task(_STAGES[stage], total=total or None)
@@ -221,7 +222,7 @@ class Words:
             self._spinner.update(f"Reading part {min(done + 1, total)} of {total}...")
 
     def end(self, answer: str) -> bool:
-        """Whether the answer stands on the terminal now. If the model's words were others, it stands below them."""
+        """Completes the answer on the terminal, below the model's words if those were others. False: nothing was printed."""
         if self._out is None or not self._printed:
             return False
         goes_on = answer.startswith(self._text[: self._printed])
@@ -320,7 +321,7 @@ def _quote_in_context(citation: Citation, hit: Hit | None) -> Text:
 
 
 def _flat(text: str) -> str:
-    """In one line, without what underlines headings and frames tables (the record keeps the verbatim text)."""
+    """The text in one line, without the rules that underline headings and frame tables. The record keeps it verbatim."""
     return re.sub(r"\s+", " ", printable(_RULE.sub("", text)))
 
 

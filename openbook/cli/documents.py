@@ -119,8 +119,8 @@ def sync(
             options = replace(context.run_options(current), progress=progress)
             report = sync_folders(base, folders, embedder, options)
         _show(report, current.default_kb, as_json)
-        if closed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
-            raise KnowledgeError(f"{len(closed)} of {len(folders)} folders could not be synced: {closed[0].reason}.")
+        if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
+            raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
 
     if watch:
         with suppress(KeyboardInterrupt):  # how it is meant to end
@@ -130,7 +130,7 @@ def sync(
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:
-    """Run once, and again whenever something changed; what is refused now is tried again."""
+    """Run once, and again whenever something changed. A run that is refused is tried again; the first is not."""
     from openbook.knowledge.updates import folder_changes
 
     first = due = True

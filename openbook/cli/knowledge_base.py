@@ -40,15 +40,15 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
             f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
-    current, states = base.status(), context.states(settings).kept()
-    digest = model_digest_of(current.embedder, [each.digest for each in context.store(settings).everything()])
-    current = replace(current, embedder=replace(current.embedder, digest=digest))
+    found, states = base.status(), context.states(settings).kept()
+    digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
+    found = replace(found, embedder=replace(found.embedder, digest=digest))
     opened = private.open_folders([settings.home, folder])
     if as_json:
-        found = {**asdict(current), "kept_states": states, "open_folders": list(map(str, opened))}
-        display.print_json({"folder": folder, **found} | ({"check": checked} if checked else {}))
+        value = {**asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
+        display.print_json({"folder": folder, **value} | ({"check": checked} if checked else {}))
         return
-    display.print_status(folder, current, states, settings.kv_disk)
+    display.print_status(folder, found, states, settings.kv_disk)
     for advice in opened.values():
         display.say(advice)
     if checked is not None:
@@ -133,7 +133,8 @@ def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
     if save:
         versions.set_retention(base, policy)
     value = {"pruned": pruned.versions, "texts_dropped": pruned.contents, "kept": pruned.kept}
-    said = f"{pruned.versions} versions and {pruned.contents} texts deleted. Kept: {spans(pruned.kept)}."
+    deleted = f"{display.count(pruned.versions, 'version')} and {display.count(pruned.contents, 'text')} deleted"
+    said = f"{deleted}. Kept: {spans(pruned.kept)}."
     display.show(as_json, value, click.echo, said)
 
 
@@ -178,8 +179,8 @@ def warm(kb: Path | None, model: str | None, top: int | None) -> None:
     before = states.kept()
     reader = context.load(current, context.ready_model(current, current.model), states)
     in_order = map(base.passages, documents)
-    alone = reader.reads_each and not reader.reads_parallel  # and else windows are read
-    passages = [each for found in in_order for each in (found if alone else in_windows(found))][:top]
+    reads_passages = reader.reads_each and not reader.reads_parallel  # otherwise it reads windows
+    passages = [each for found in in_order for each in (found if reads_passages else in_windows(found))][:top]
     read = tokens = too_long = 0
     with closing(reader), display.progress() as show:
         progress = partial(show, "warm")

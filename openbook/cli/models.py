@@ -110,7 +110,7 @@ def import_file(file: Path, name: str | None, licence: str | None, knowledge_cut
             name=name,
             licence=licence,
             knowledge_cutoff=knowledge_cutoff,
-            progress=partial(progress, "fetch"),
+            progress=partial(progress, "verify"),
             try_out=try_model,
         )
     display.say(f"{reference.name} is here: {reference.digest}")
@@ -138,13 +138,14 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
 @models.command()
 @click.argument("name")
 def verify(name: str) -> None:
-    """Read every byte of NAME and compare it with its digest."""
+    """Read every byte of NAME and compare it with its digest; of an adapter also its base, and what both were merged into."""
     store = _store()
     reference = store.resolve(name)
-    parts = [reference, *([reference.needed_base] if reference.manifest.kind == "adapter" else [])]
+    base = reference.needed_base if reference.manifest.kind == "adapter" else None
+    parts = [part for part in (reference, base, reference.merged) if part is not None]
     with display.progress() as progress:
         for part in parts:
-            if found := store.findings(part, partial(progress, "fetch")):
+            if found := store.findings(part, partial(progress, "verify")):
                 raise ModelNotVerified(f"{part.name} is not what its digest says: {'; '.join(found)}.")
     for part in parts:
         display.say(f"{part.name}: verified, {part.digest}")
@@ -179,7 +180,7 @@ def promote(
 ) -> None:
     """Make NAME mean the model DIGEST, if it reads and knows no worse than the present holder.
 
-    A name that is new is held by the model of that name that OpenBook ships, if there is one, or else by the base of DIGEST.
+    If NAME is new, its holder is the model of that name in the catalogue, if there is one, or else the base of DIGEST.
     """
     from openbook.diagnosis.gate import compare, load_sets, target_checks
     from openbook.inference.trial import try_model
@@ -268,7 +269,7 @@ def merge(model: str, name: str, quantisation: str, as_json: bool) -> None:
 def export(name: str, folder: Path) -> None:
     """Write NAME into the new FOLDER as safetensors, for vLLM, Transformers and PEFT (needs the extra train).
 
-    An adapter is written for the base that it was made on: export that as well, since other quantisations of it have other
+    An adapter fits only the base that it was trained on: export that as well, since other quantisations of it have other
     numbers.
     """
     from openbook.cli.train import check_installed

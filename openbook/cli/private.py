@@ -36,7 +36,7 @@ def share_as(folders: Iterable[Path]) -> None:
 
 
 def open_folders(folders: Iterable[Path]) -> dict[Path, str]:
-    """Those into which others than their owner may look, each with what to tell its owner."""
+    """The folders that others than their owner can read, each with advice to the owner."""
     return {
         folder: f"Others can read {folder} (mode {stat.S_IMODE(folder.stat().st_mode):o}) and new files in it. To close it: "
         f"chmod -R go= {folder}"

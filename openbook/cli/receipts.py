@@ -40,8 +40,8 @@ def _read(path: Path, most: int) -> bytes:
 def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
     """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
 
-    `-` is standard input. Of a folder with a log (`openbook ask --log`) every answer is compared. Exits with 0 if all
-    answers are identical, else with 1, and says what differs.
+    `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
+    0 if all answers are identical, else with 1, and says what differs.
     """
     from openbook.receipts import MAX_RECEIPT_BYTES, parse_receipt, receipts_in
 
@@ -95,7 +95,7 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
 
 
 def candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
-    """The knowledge bases that may be the receipt's: `kb`; or one's own, that of --docs, and the one last asked with this id."""
+    """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
@@ -199,7 +199,7 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
 
 
 def check_signing(file: Path, home: Path) -> None:
-    """Before work is done that shall be signed. Raises ConfigError, StorageError where that, or writing it, is not possible."""
+    """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
     from openbook.proofs import public_key
 
     context.check_writable(file)

@@ -75,14 +75,14 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
     for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
-    with listen(configuration.host, configuration.port) as door:
-        configuration = dataclasses.replace(configuration, port=door.getsockname()[1])
+    with listen(configuration.host, configuration.port) as listener:
+        configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
         with _application(configuration, folders) as app:
             _log_to_standard_error()
             _first_key(configuration)
             _announce(configuration, folders)
             try:
-                make_server(app).run(sockets=[door])
+                make_server(app).run(sockets=[listener])
             except KeyboardInterrupt:  # raised again by the server, after it ended in order
                 click.echo("Ended.", err=True)
 

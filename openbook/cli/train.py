@@ -75,7 +75,7 @@ def train(
             )
         with storage_errors(f"write to {folder}"):
             make_folder(documents.parent)
-            if not documents.is_file():  # of a run that goes on: what it began with
+            if not documents.is_file():  # a run that goes on keeps those that it began with
                 replace_file(documents.with_suffix(".version"), version.encode())
                 replace_file(documents, content)
             version = documents.with_suffix(".version").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def train(
 
 
 def ended_by(number: int) -> str:
-    """What became of a training process, and what to do, when the signal says more than that."""
+    """Which signal ended a training process and, where the signal tells, what to do."""
     memory = (
         " If nobody killed it, it ran out of memory: lower loop.call_tokens in the recipe, or close other programs."
     )
@@ -117,7 +117,7 @@ def check_installed() -> None:
 
 
 def _fetch_base(current: Settings, recipe: Path) -> None:
-    """Pull the base that a recipe names, when only the catalogue has it. What is wrong with a recipe, training says."""
+    """Pull the base that a recipe names, if only the catalogue has it. A recipe that is wrong is left for training to report."""
     from openbook.models import CATALOGUE
 
     try:
@@ -252,7 +252,7 @@ def _numbers(evaluation: Any) -> dict[str, float]:
 
 
 def _best(run: RunSummary) -> dict[str, float]:
-    """The numbers of the model, or while there is none of the last evaluation."""
+    """The numbers of the finished model; until there is one, those of the last evaluation."""
     if run.result:
         return dict(run.result["numbers"])
     return _numbers(run.evaluations[-1]) if run.evaluations else {}

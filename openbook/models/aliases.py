@@ -1,4 +1,4 @@
-"""Aliases: names that point to models. One small file a name, with every digest that it ever meant.
+"""Aliases: names that point to models. Each name has one small file with every digest that it ever meant.
 
 <root>/names/<name>.json   {"format": 1, "history": [<oldest digest>, ..., <the one it means>], "name": <name>}
 <root>/names/.lock         held by whoever changes a name or deletes a model; readers never touch it
@@ -70,7 +70,10 @@ def name_path(root: Path, name: str) -> Path:
 
 
 def read_history(root: Path, name: str) -> tuple[Digest, ...]:
-    """Oldest first, the one it means last; empty if there is no such name. Raises ModelNotVerified if damaged."""
+    """The digests that `name` has meant, oldest first; the last is what it means now. Empty if there is no such name.
+
+    Raises ModelNotVerified if its file is damaged.
+    """
     path = name_path(root, name)
     with storage_errors(f"read {path}"):
         try:
@@ -117,7 +120,7 @@ def append_history(root: Path, name: str, digest: Digest) -> None:
 
 
 def forget_in_histories(root: Path, digest: Digest) -> None:
-    """Names that meant `digest` once lose it from their history. Only inside `changing`, and if none means it now."""
+    """Drop `digest` from the history of every name. Only inside `changing`, and only if no name means it now."""
     for name in all_names(root):
         history = read_history(root, name)
         if digest in history:

@@ -19,7 +19,7 @@ MAX_RANK = 1 << 14
 MAX_READER_CHARS = 1 << 12
 MAX_READER_PASSAGES = 8
 
-# Without the architecture's name, by (least, most). Ten times and more what the largest known models have.
+# Keys without the architecture's name, by (least, most). The bounds allow ten times what the largest known models have.
 _NUMBERS = {
     (1, MAX_BLOCKS): ("block_count",),
     (1, 1 << 27): ("context_length",),
@@ -37,7 +37,7 @@ _NUMBERS = {
         "ssm.inner_size",
     ),
 }
-# Of these a file may give one for all blocks or an array with one for each.
+# Of these a file may state one number for all blocks, or an array with one for each block.
 _BY_BLOCK = ("feed_forward_length", "attention.head_count", "attention.head_count_kv")
 _BY_TOKEN = {"tokenizer.ggml.scores": ValueType.FLOAT32, "tokenizer.ggml.token_type": ValueType.INT32}
 _MAX_CHARS = {
@@ -56,7 +56,7 @@ def check_model(header: GgufHeader) -> None:
 
 
 def check_lora(header: GgufHeader) -> None:
-    """The same for an adapter, by itself."""
+    """As `check_model`, for an adapter by itself."""
     alpha = header.metadata.get("adapter.lora.alpha")
     _check_number("adapter.lora.alpha", alpha.value if alpha else "absent", 0.0, 1e6)
     _check_reader(header)
@@ -68,7 +68,7 @@ def check_lora(header: GgufHeader) -> None:
 
 
 def check_lora_fits(adapter: GgufHeader, base: GgufHeader) -> None:
-    """The same for an adapter on the model that it belongs to."""
+    """Raises InvalidModelFile for an adapter that changes what `base` does not have."""
     shapes = {tensor.name: tensor.shape for tensor in base.tensors}
     for name, (a, b) in _pairs(adapter).items():
         if shapes.get(name) != (a[0], b[1]):
@@ -108,7 +108,7 @@ def _check_numbers(header: GgufHeader) -> None:
 
 
 def _check_stated(header: GgufHeader, key: str, blocks: int | None, least: int, most: int) -> None:
-    """A number that the header may state; with `blocks` also an array with one number for each."""
+    """Checks a number that the header may state. With `blocks` it may also be an array with one number for each."""
     found = header.metadata.get(key)
     if found is None:
         return

@@ -32,9 +32,9 @@ class CatalogueFile:
 class CatalogueEntry:
     """`knowledge_cutoff` is YYYY-MM-DD or None, and `cutoff_claimed_by` says on whose word.
 
-    Of an adapter, `base` is the name and `merged_sha256` is of the file that both make as one model for reading.
-    `memory_mb` is what a process takes that answers with it, with 4,096 tokens of context: measured where `tried`, otherwise
-    the file, its key/value cache and 300 MB. What is not `tried` goes through a trial, as any other file does.
+    Of an adapter, `base` names the model that it belongs to, and `merged_sha256` is that of the file that both are merged into.
+    `memory_mb` is the memory of a process that answers with it, with 4,096 tokens of context: measured where `tried`,
+    otherwise the file, its key/value cache and 300 MB. What is not `tried` goes through a trial, as any other file does.
     """
 
     name: str

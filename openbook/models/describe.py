@@ -75,9 +75,9 @@ def describe(
 ) -> Manifest:
     """The manifest of the model in `folder`, from every byte of the files that `source` names.
 
-    A tokenizer or chat template that is absent is recorded as absent. `licence` None takes what the file says. An adapter's
+    A tokenizer or chat template that is absent is recorded as absent. `licence` None: the one that the file states. An adapter's
     lineage is the base that it names. `embedding`, `architecture` and `quantisation` are those of an embedder, whose ONNX file
-    is not examined. Raises InvalidModelFile, also for a GGUF file that is called as the other kind is.
+    is not examined. Raises InvalidModelFile, also for a GGUF file that has the name of the other kind's.
     """
     for file in source.origins:
         if file.endswith(".gguf"):

@@ -69,7 +69,7 @@ def write_gguf(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """These tensors with the metadata of `header`: every key but those of its layout, and of how it is asked as a reader.
+    """Writes these tensors with the metadata of `header`, but for the keys of its layout and those of a reader.
 
     Matrices are stored in `quantisation`, vectors in F32. Raises InvalidModelFile.
     """
@@ -152,7 +152,7 @@ def write_merged(
     quantisation: Quantisation,
     reader: ReaderFormat | None,
 ) -> None:
-    """The model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added to its matrices, as a GGUF of its own.
+    """Writes the model of `base_file` with `updates` (by GGUF names, float32 [out, in]) added to its matrices.
 
     Raises InvalidModelFile.
     """

@@ -307,6 +307,11 @@ def _pull_hub(
             f"The name {name!r} already means the model from {origin}. Remove that one first "
             f"(openbook models remove {name}), or download this one and import it under another name."
         )
+    if name in CATALOGUE:  # nor for the file that the catalogue names
+        raise PullError(
+            f"{name!r} is a model of the catalogue. Pull that one (openbook models pull {name}), or download this file and "
+            "import it under another name: openbook models import FILE --name NAME."
+        )
     source, total_bytes = find_on_hub(wanted)
     announce(
         f"Fetching {name}: {total_bytes / 1e6:.1f} MB from {source.place}, licence as stated there. Its digest is not known "

@@ -113,9 +113,11 @@ def _learned(digest: Digest, reference: ModelReference | None, wanted: set[str])
     try:
         if record := record_beside(reference):
             return Learned(digest, name, len(wanted & set(record.texts)), len(wanted), record.recipe_digest)
-        note = "unknown. Nobody recorded its training data; see its knowledge cutoff."
-        if reference is None:
-            note = "it is not in the store any more; unknown."
+        note = (
+            "unknown. Nobody recorded its training data; see its knowledge cutoff."
+            if reference
+            else "it is not in the store any more; unknown."
+        )
     except OpenBookError as error:
         note = f"unknown, because its record cannot be read ({error})"
     return Learned(digest, name, None, len(wanted), note=note)

@@ -171,7 +171,7 @@ def checked_date(text: str) -> str:
 
 
 def _problem(manifest: Manifest, version: int) -> str:
-    """What the kinds and fields demand of each other, where they do not; or an empty string."""
+    """How its kind and its fields contradict each other; or an empty string."""
     is_gguf, kind = manifest.is_gguf, manifest.kind
     if manifest.format != version:
         return f"it has format {version}, and what it holds is of format {manifest.format}"

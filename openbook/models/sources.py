@@ -252,7 +252,7 @@ def find_on_hub(source: HubSource) -> tuple[HubSource, int]:
 
     with _hub_errors(source):
         url = hf_hub_url(source.repository, source.path, revision=source.revision, endpoint=HUB_ENDPOINT)
-        # In a thread, because the library's own limit holds for each address of the hub anew.
+        # In a thread, because the library begins its time limit anew for each address of the hub.
         threading.Thread(target=ask, args=(url,), name="openbook-hub", daemon=True).start()
         try:
             found = answers.get(timeout=HUB_ANSWER_S)

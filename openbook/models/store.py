@@ -62,11 +62,6 @@ class ModelReference:
         return self.path / self.manifest.main_file
 
     @property
-    def vocabulary_file(self) -> Path:
-        """The GGUF file with the tokenizer: an adapter has its base's. Raises UnknownModel while that is missing."""
-        return self.main_file if self.manifest.kind != "adapter" else self.needed_base.main_file
-
-    @property
     def needed_base(self) -> ModelReference:
         """The base of an adapter. Raises UnknownModel while it is missing."""
         if self.base is None:
@@ -117,21 +112,21 @@ class ModelStore:
         """Makes `name` mean what it meant before; again, and it goes back further. Raises UnknownModel if there is nothing."""
         with changing(self.root):
             history = read_history(self.root, name)
-            before: list[Digest] = []  # what was left by going forward and not by going back
+            kept: list[Digest] = []  # the history without the steps that a rollback took back
             for digest in history:
-                before = before[:-1] if before[-2:-1] == [digest] else [*before, digest]
-            if len(before) < 2:
+                kept = kept[:-1] if kept[-2:-1] == [digest] else [*kept, digest]
+            if len(kept) < 2:
                 raise UnknownModel(
                     f"There is nothing before what {name[:120]!r} means now."
                     if history
                     else f"No model is called {name[:120]!r}."
                 )
-            reference = self._reference(name, before[-2])
+            reference = self._reference(name, kept[-2])
             append_history(self.root, name, reference.digest)
         return reference
 
     def history(self, name: str) -> tuple[Digest, ...]:
-        """All that the name meant, oldest first; empty for a name that is not one."""
+        """All that the name meant, oldest first; empty for an unknown name."""
         return read_history(self.root, name) if not name_problem(name) else ()
 
     def everything(self) -> tuple[ModelReference, ...]:
@@ -226,7 +221,9 @@ class ModelStore:
         raise UnknownModel(f"No model is called {text[:120]!r}.{hint}")
 
     def _only_meant_by(self, name: str, candidates: tuple[Digest, ...], *, past: bool) -> tuple[Digest, ...]:
-        """Those that no other name means (`past`: or has meant) and no adapter needs; none while another name is damaged."""
+        """The candidates that no other name means (`past`: or has meant) and no adapter needs. None of them while another
+        name is damaged.
+        """
         others = [other for other in all_names(self.root) if other != name]
         try:
             histories = [read_history(self.root, other) for other in others]
@@ -267,7 +264,7 @@ class ModelStore:
         return replace(adapter, merged=self._merged_of(adapter.digest))
 
     def _merged_of(self, adapter: Digest) -> ModelReference | None:
-        """None also for what is not that: then it is made again."""
+        """The model that an adapter and its base were merged into. None also if it is damaged: then it is made again."""
         try:
             digest = (self.root / "merged" / adapter).read_text("ascii")[:MAX_DIGEST_CHARS]
             manifest = checked_manifest(self.root / digest, digest) if is_digest(digest) else None
@@ -288,7 +285,7 @@ class ModelStore:
         return ModelReference(manifest.name, digest, self.root / digest, manifest)
 
     def _delete(self, digest: Digest) -> None:
-        """In one step out of sight; a crash after that leaves only a leftover, which the next writer clears."""
+        """Takes the model out of sight in one step, then deletes it. What a crash leaves, the next writer clears."""
         with storage_errors(f"delete the model {digest[:12]}"):
             for path in (stamp_path(self.root, digest), trial_path(self.root, digest), self.root / "merged" / digest):
                 path.unlink(missing_ok=True)

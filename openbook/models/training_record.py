@@ -30,7 +30,7 @@ _DIGEST_HEX = 32  # of each text's digest are kept: enough that no two texts mee
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """`recipe` as it was used, `data` the SHA-256 of its files, `metrics` numbers as text; no `parent`: from nothing.
+    """`recipe`: as it was used. `data`: the SHA-256 of its files. `metrics`: numbers as text. `parent` None: from nothing.
 
     `knowledge_base` is "id@version" where documents of one were learned. `texts`: digests of all that was learned from,
     so that it can be said of a document whether it was; see `text_digests`.

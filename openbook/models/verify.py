@@ -24,7 +24,7 @@ _SECTION_DIFFERS = {
     "weights": "weights differ",
     "embedding": "embedding settings differ",
 }
-# What the digest does not cover.
+# What may differ in a file though no section does: the digest does not cover it.
 _LAYOUT = {
     "model.gguf": "descriptive keys or padding",
     "adapter.gguf": "descriptive keys or padding",

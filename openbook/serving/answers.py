@@ -49,7 +49,7 @@ class Conversation:
 
     @classmethod
     def of(cls, messages: Sequence[Message], param: str, instructions: str | None = None) -> Conversation:
-        """The last message is the question. `param`: where they stand; `instructions`: a system message beside them.
+        """The last message is the question. `param` names the messages in an error. `instructions`: one more system message.
 
         Raises ApiError when the last message is not the user's.
         """
@@ -64,7 +64,7 @@ class Conversation:
         return cls(last.text, turns, instruction, earlier)
 
     def warnings(self, *, closed_book: bool, trained: bool, rewritten: bool) -> list[str]:
-        """What is ignored: by a reader `trained` on one instruction, or without passages."""
+        """What is ignored of it, because the reader was `trained` on one instruction, or because it gets no passages."""
         found, length = [], len(self.instruction)
         if length and trained:
             found.append(
@@ -109,7 +109,10 @@ class Shape(Protocol):
 
 
 async def respond(call: Call, body: AnswerBody, conversation: Conversation, shape: Shape) -> Reply | Response:
-    """Raises ApiError, QuestionError before anything is computed."""
+    """The answer as one response or, if the body asks for that, as events.
+
+    Raises ApiError, QuestionError before anything is computed.
+    """
     service, own = call.service, body.openbook
     question = checked_question(conversation.question)
     book = book_of(body.model, call.model.identity.name, service.bases)
@@ -142,7 +145,7 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
         return shape.whole(await call.read(work))
     events = _events(call, work, shape)
     first = await anext(events)  # an error until then is a response with its own status
-    return StreamingResponse(_told(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
+    return StreamingResponse(_ending_with_error(first, events), headers=_STREAM_HEADERS, media_type="text/event-stream")
 
 
 def answered(
@@ -154,7 +157,7 @@ def answered(
     stop: Stop,
     show: Callable[[str], None] = lambda piece: None,
 ) -> Answer:
-    """On a thread: the answer, its receipt in the log if one is kept. Without `base` it is closed-book.
+    """The answer, with its receipt in the log if one is kept; to be called on a thread. Without `base` it is closed-book.
 
     Raises as `ask` and `Stop.check` do.
     """
@@ -250,8 +253,8 @@ async def _events(
         task.cancel()
 
 
-async def _told(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """All events; the last one is the error where there is one."""
+async def _ending_with_error(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """All events. If the answer fails, the last one is the error."""
     async with aclosing(events):
         yield first
         try:

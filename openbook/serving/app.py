@@ -42,10 +42,10 @@ def create_app(
     tracers: TracerProvider | None = None,
     source: Source | None = None,
 ) -> FastAPI:
-    """An ASGI application. The first of `bases` (by name) is asked when a request names none; all share `embedder`.
+    """An ASGI application. `bases`: by their names; a request that names none asks the first. All share `embedder`.
 
-    `tracers`: who is told what answers take; None: OpenTelemetry's own of this process, which is none unless one was set.
-    `source`: where other models come from that take the place of `model`; None: it stays.
+    `tracers`: where traces of answers go; None: to the provider that this process has set for OpenTelemetry, if any.
+    `source`: where a model that replaces `model` comes from; None: it is never replaced.
 
     Raises ConfigError, KnowledgeBaseInvalid for a knowledge base of another embedder.
     """
@@ -99,7 +99,7 @@ def create_app(
     app.state.mcp = mcp.make_manager(service)
 
     def openapi() -> dict[str, Any]:
-        """When it is first asked for: it takes a third of a second."""
+        """Made when it is first asked for, since that takes a third of a second."""
         if app.openapi_schema is None:
             found = FastAPI.openapi(app)
             key = {"type": "http", "scheme": "bearer", "description": "Make one with: openbook keys new"}

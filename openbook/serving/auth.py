@@ -1,4 +1,4 @@
-"""Who asks, and under which name: keys and rights, the Host and Origin headers."""
+"""Who is calling, and whether the request is meant for this server: keys and rights; the Host and Origin headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`id`: of the key. `labels`: all that any search, list or count for this caller may see."""
+    """`id`: that of the key. `labels`: the access labels of all that any search, list or count for this caller may see."""
 
     id: str
     right: Right

@@ -24,10 +24,11 @@ _T = TypeVar("_T")
 
 
 class Gate:
-    """At most `running` requests at a time, `each` of one caller; at most `waiting` wait, three quarters of them of one caller.
+    """Lets `running` requests through at a time, at most `each` of one caller.
 
-    Callers take turns: at most `each` requests of one caller stand in the common queue. Its other requests wait for those,
-    so that the next caller comes before them. For one event loop.
+    At most `waiting` others wait, at most three quarters of them of one caller. Callers take turns: at most `each` requests of
+    one caller are in the common queue. Its other requests wait for those, so the next caller comes before them. For one
+    event loop.
     """
 
     def __init__(self, running: int, waiting: int, each: int | None = None) -> None:

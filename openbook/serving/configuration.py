@@ -76,7 +76,7 @@ def is_loopback(host: str) -> bool:
 
 
 def address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None for a name."""
+    """The IP address that `host` is; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -304,7 +304,7 @@ async def difference(call: CallOf, query: Annotated[DifferenceQuery, Query()]) -
     return await call.read(work)
 
 
-# --- taking out -------------------------------------------------------------------------------------------------------
+# --- removing and purging ---------------------------------------------------------------------------------------------
 
 
 class DocumentsBody(Body):
@@ -338,7 +338,7 @@ class PurgeBody(DocumentsBody):
 
 
 class Purged(Reply):
-    """`proved`: no file out of reach may hold a trace of the documents. `out_of_reach`: the number of files, by reason."""
+    """`out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace."""
 
     object: Literal["purged"] = "purged"
     knowledge_base: str
@@ -386,6 +386,6 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
 
 
 def _no_document(path: str, param: str) -> ApiError:
-    """The same for a missing document and for one that the caller may not see."""
+    """The same error for a missing document and for one that the caller may not see."""
     message = f"There is no document {path[:200]!r}; GET /v1/documents lists them."
     return ApiError(404, message, code="document_not_found", param=param)

@@ -42,7 +42,7 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 class ApiKey:
     """What is kept of a key. `labels`: the access labels that its holder may see.
 
-    `created_at` is when its secret was made, `expires_at` from when on it opens nothing; None: it does not end.
+    `created_at` is when its secret was made. From `expires_at` on the key is refused; None: it never expires.
     """
 
     id: str
@@ -84,24 +84,24 @@ class KeyFile:
             return self._keys
 
     def find(self, token: str) -> ApiKey | None:
-        """The key that `token` is, compared in constant time, or None. It may have expired: see `days_left`."""
+        """The key whose id and secret are `token`'s, compared in constant time, or None. It may have expired: see `days_left`."""
         match = _KEY.fullmatch(token[:MAX_KEY_CHARS])
-        name, digest = (match[1] if match else ""), sha256_hex(token.encode("utf-8", "surrogatepass"))
+        key_id, digest = (match[1] if match else ""), sha256_hex(token.encode("utf-8", "surrogatepass"))
         found = None
         for key in self.keys():  # all of them, so that the time does not tell which ids there are
-            if hmac.compare_digest(key.hash, digest) and key.id == name:
+            if hmac.compare_digest(key.hash, digest) and key.id == key_id:
                 found = key
         return found
 
     def days_left(self, key: ApiKey) -> int | None:
-        """How many days it opens something yet, the last one begun included; 0: it has expired, None: it does not end."""
+        """In how many days the key expires, rounded up; 0: it has expired, None: it never expires."""
         if key.expires_at is None:
             return None
         left = datetime.fromisoformat(key.expires_at) - self._clock()
         return max(0, math.ceil(left / timedelta(days=1)))
 
     def new(self, name: str, right: str, labels: Iterable[str] = (), *, days: int | None = None) -> tuple[ApiKey, str]:
-        """(what is kept, the key itself, which is nowhere else). `days`: how long it lasts; None: it does not end.
+        """(the record that is kept, the token itself, which is kept nowhere). `days`: how long it lasts; None: for ever.
 
         Raises ConfigError, QuestionError, StorageError.
         """
@@ -116,23 +116,25 @@ class KeyFile:
             while (key_id := secrets.token_hex(4)) in keys:
                 pass
             lasts = None if days is None else timedelta(days=days)
-            nothing = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "")
-            keys[key_id], token = self._with_secret(nothing, lasts)
+            blank = ApiKey(key_id, name, "", RIGHTS[RIGHTS.index(right)], held, "")
+            keys[key_id], token = self._with_secret(blank, lasts)
         return keys[key_id], token
 
     def rotate(self, key_id: str) -> tuple[ApiKey, str]:
-        """The same key with a new secret, as in `new`. The old secret opens nothing from here on.
+        """The same key with a new secret, as `new` returns it. The old secret is refused from here on.
 
-        One that was made for so many days lasts as many again. Raises ConfigError when there is none of that id.
+        A key that expires gets the same lifetime again. Raises ConfigError when there is no key of that id.
         """
         with self._changing() as keys:
             old = _named(key_id, keys)
-            lasts = old.expires_at and datetime.fromisoformat(old.expires_at) - datetime.fromisoformat(old.created_at)
-            keys[key_id], token = self._with_secret(old, lasts or None)
+            lasts: timedelta | None = None
+            if old.expires_at is not None:
+                lasts = datetime.fromisoformat(old.expires_at) - datetime.fromisoformat(old.created_at)
+            keys[key_id], token = self._with_secret(old, lasts)
         return keys[key_id], token
 
     def revoke(self, key_id: str) -> ApiKey:
-        """Raises ConfigError when there is none of that id."""
+        """Deletes the key. Raises ConfigError when there is none of that id."""
         with self._changing() as keys:
             return keys.pop(_named(key_id, keys).id)
 

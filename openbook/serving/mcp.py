@@ -1,7 +1,7 @@
 """A Model Context Protocol server: three tools with which another program searches, asks and reads the knowledge base.
 
-`openbook mcp` offers them to one user over standard input and output, `POST /mcp` of a server to whoever the key says is
-calling, within the bounds of the server. Nothing is kept between two calls, and no tool changes anything. The text of a
+`openbook mcp` offers them to one user over standard input and output, and `POST /mcp` to the holder of a key, within the
+bounds of the server. Nothing is kept between two calls, and no tool changes anything. The text of a
 document is data: it comes in fields of the results, and no instruction in it is followed.
 """
 
@@ -129,10 +129,10 @@ class Use(Protocol):
 
 def tools_over(use: Use) -> MCPServer:
     # The SDK sets up the log of the whole program where nobody has, which is for the program to do.
-    root, somebody = logging.getLogger(), logging.NullHandler()
-    root.addHandler(somebody)
+    root, placeholder = logging.getLogger(), logging.NullHandler()
+    root.addHandler(placeholder)
     server = MCPServer("openbook", version=__version__, instructions=INSTRUCTIONS)
-    root.removeHandler(somebody)
+    root.removeHandler(placeholder)
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 
     @server.tool(annotations=reads)

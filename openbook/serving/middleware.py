@@ -1,4 +1,4 @@
-"""Before every route: the names in the head, bounds on size and time, one line in the log.
+"""Before every route: the check of Host and Origin, bounds on size and time, one line in the log.
 
 The line has the method, the route (not the address, which may name a document), the status, the time and the id of the
 key. It never has a question, a text or a path of a document.

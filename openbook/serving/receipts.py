@@ -97,7 +97,7 @@ def _no_such_receipt() -> ApiError:
 
 
 def _may_see(base: KnowledgeBase, caller: Caller, found: Receipt) -> bool:
-    """Every document that the receipt names."""
+    """Whether the caller may see every document that the receipt names."""
     if not found.passages:
         return True
     try:

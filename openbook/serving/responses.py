@@ -123,7 +123,7 @@ async def responses(call: CallOf, body: ResponseBody) -> Any:
 
 @dataclass(slots=True)
 class ResponseShape:
-    """For one answer, since it counts the events. `text` was shown."""
+    """For one answer, since it counts the events. `text`: what was sent so far."""
 
     id: str
     created: int

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from openbook.answer import Strategy
 from openbook.codec import unique_keys
 from openbook.errors import did_you_mean
 from openbook.records import Answer, Outcome
@@ -60,7 +61,7 @@ def _not_json(why: str) -> Exception:
 
 
 async def parse_form(headers: Headers, stream: AsyncGenerator[bytes, None], most_files: int) -> FormData:
-    """The parts of a form. Raises ApiError for what is none."""
+    """The parts of a form. Raises ApiError for a body that is not one."""
     try:
         parser = _FormParser(headers, stream, max_files=most_files, max_fields=64, max_part_size=10_000)
         form = await parser.parse()
@@ -77,13 +78,13 @@ class _FormParser(MultiPartParser):
     """Starlette's, but a form that is cut off is refused. Starlette returns what came before and keeps a file open."""
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int) -> None:
-        super().__init__(headers, self._whole(stream), **limits)
+        super().__init__(headers, self._until_end(stream), **limits)
         self._ended = False
 
     def on_end(self) -> None:
         self._ended = True
 
-    async def _whole(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async def _until_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         async for chunk in stream:
             yield chunk
         if not self._ended:
@@ -124,7 +125,7 @@ class StreamOptions(LenientBody):
 
 
 class ScopeOptions(Body):
-    """Which of the documents that its key allows a request sees. Empty: the server's default."""
+    """Which documents a request asks, of those that its key allows. An option that is left out has the server's default."""
 
     knowledge_base: str | None = None
     as_of: str | int | None = None
@@ -135,7 +136,7 @@ class AskOptions(ScopeOptions):
     """OpenBook's own options for an answer, under the key `openbook`."""
 
     passages: int | None = Field(default=None, ge=0)
-    strategy: Literal["auto", "each", "parallel", "checked", "together"] | None = None
+    strategy: Strategy | None = None
     quote: bool = False
 
 
@@ -207,15 +208,15 @@ class PlainFormat(Body):
 # --- parameters of addresses ------------------------------------------------------------------------------------------
 
 
-def _whole(value: object) -> object:
+def _whole_number(value: object) -> object:
     """Digits as a number. Signs, spaces and more digits than any bound has are refused."""
     if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 14):
         raise PydanticCustomError("whole_number", "it must be a whole number")
     return int(value)
 
 
-Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
-Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole)]
+Count: TypeAlias = Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]
+Offset: TypeAlias = Annotated[int, Field(ge=0, le=1 << 40), BeforeValidator(_whole_number)]
 Filled: TypeAlias = Annotated[str, Field(min_length=1)]
 
 

@@ -36,14 +36,15 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that takes connections. `port` 0: any free one. Raises ConfigError when the address cannot be had."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        door = socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
+        listener = socket.create_server(found[4][:2], family=found[0], backlog=_BACKLOG)
         # Connections inherit it. asyncio sets it only on those whose socket names its protocol, which these do not; without
         # it the body of an answer waits 40 ms until its head is acknowledged.
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return door
-    except OSError as error:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is empty or too long
+        why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"Cannot listen on {host}, port {port}: {error.strerror or error}. Choose another with --host and --port."
+            f"Cannot listen on {host}, port {port}: {why}. Choose another with --host and --port."
         ) from error
 
 
@@ -67,11 +68,11 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
 
 
 class BoundedProtocol(H11Protocol):
-    """Ends a connection whose next request's head is not complete `head_s` after it began, or which holds what its
-    client has not taken `write_s` after it was written.
+    """Ends a connection whose next request's head is not complete `head_s` after it began, and one whose client has not
+    taken all that was written to it within `write_s`.
 
-    The second is cut off: closing waits, without an end, until everything is taken. Connections without a whole request
-    are counted: one too many ends the one that was heard of longest ago.
+    The latter is aborted: a close would wait without end until everything is taken. Connections without a whole request
+    are counted. If there is one too many, the one that was heard from longest ago is ended.
     """
 
     def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
@@ -80,8 +81,8 @@ class BoundedProtocol(H11Protocol):
         state = config.loaded_app.state
         self._bounds: Bounds = state.bounds
         self._unfinished: dict[BoundedProtocol, None] = state.unfinished
-        self._late: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -121,19 +122,19 @@ class BoundedProtocol(H11Protocol):
             self._count_as_unfinished()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """None: anybody could fill the log with it."""
+        """No warning: anybody could fill the log with it."""
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(self._bounds.write_s, self.transport.abort)
+        self._write_timer = self.loop.call_later(self._bounds.write_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._all_is_taken()
+        self._stop_write_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_expecting()
-        self._all_is_taken()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def _count_as_unfinished(self) -> None:
@@ -141,27 +142,27 @@ class BoundedProtocol(H11Protocol):
         if len(self._unfinished) >= self._bounds.connections:
             oldest = next(iter(self._unfinished))
             del self._unfinished[oldest]
-            if oldest._stuck is None:
+            if oldest._write_timer is None:
                 oldest.transport.close()
             else:  # without waiting for what is not taken
                 oldest.transport.abort()
         self._unfinished[self] = None
 
     def _expect_head(self) -> None:
-        if self._late is None:
-            self._late = self.loop.call_later(self._bounds.head_s, self.transport.close)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._bounds.head_s, self.transport.close)
             self._count_as_unfinished()
 
     def _stop_expecting(self) -> None:
         self._unfinished.pop(self, None)
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
-    def _all_is_taken(self) -> None:
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
 
 class StrictLines(ReceiveBuffer):
@@ -180,7 +181,7 @@ class StrictLines(ReceiveBuffer):
         self._most_bytes = most_bytes
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        start = self._multiple_lines_search  # before it, all was looked at already, except for two bytes
+        start = self._multiple_lines_search  # all before it was searched already, except for its last two bytes
         if not self._data.startswith(b"\r\n"):
             self._check(start, self._data.find(_END, max(0, start - 1)), len(_END))
         lines = super().maybe_extract_lines()
@@ -197,7 +198,10 @@ class StrictLines(ReceiveBuffer):
         return line
 
     def _check(self, start: int, found: int, length: int) -> None:
-        """Raises for what is wrong from `start` to the end of the lines, which was `found`, or is not there yet: -1."""
+        """Raises for what is wrong between `start` and the end of the lines.
+
+        `found`: where the `length` bytes that end the lines begin; -1 if they have not come yet.
+        """
         is_open = found < 0
         end = len(self._data) - self._data.endswith(b"\r") if is_open else found + length
         if wrong := _WRONG.search(self._data, start, end):
@@ -208,13 +212,13 @@ class StrictLines(ReceiveBuffer):
 
 
 def _check_framing(lines: list[bytearray]) -> None:
-    """Of a head or a trailer. Raises h11.LocalProtocolError."""
+    """Of a head: a valid version, and at most one length of the body; of a trailer, the latter. Raises h11.LocalProtocolError."""
     framing = [line for line in lines if _FRAMING.match(line)]
     if len(framing) > 1 or any(b"," in line for line in framing):
         raise LocalProtocolError("send exactly one Content-Length or Transfer-Encoding header")
     words = bytes(lines[0]).split(b" ")
     version = words[-1]
-    if b":" in words[0]:  # of a trailer
+    if b":" in words[0]:  # a trailer, which has no request line
         return
     if version not in (b"HTTP/1.0", b"HTTP/1.1"):
         raise LocalProtocolError("the first line does not end with HTTP/1.1 or HTTP/1.0")

@@ -38,7 +38,7 @@ ROUTE, CALLER = "openbook.route", "openbook.caller"
 
 
 class ServedEmbedder(Embedder, Protocol):
-    """`model_digest`: by which the model store names the model, as GET /v1/models tells."""
+    """`model_digest`: the digest of the model in the model store, which GET /v1/models shows."""
 
     @property
     def model_digest(self) -> Digest: ...
@@ -50,7 +50,10 @@ class ServedEmbedder(Embedder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Nothing here belongs to a request."""
+    """What all requests share: nothing here belongs to one of them.
+
+    `reading`, `uploading` and `deleting` are the gates at which work waits for its turn. `ends` is set when the server stops.
+    """
 
     configuration: Configuration
     model: CurrentModel
@@ -99,7 +102,7 @@ class Call:
 
 
 async def _call(request: Request) -> AsyncIterator[Call]:
-    """Ends after the response was sent."""
+    """The call of this request. Its model stays open until the response was sent."""
     service: Service = request.app.state.service
     with service.model.lease() as model:
         yield Call(service, model, request, request.state.caller)
@@ -168,7 +171,7 @@ class _StrictRequest(Request):
 
 
 def scope_of(base: KnowledgeBase, caller: Caller, options: ScopeOptions, param: str = "as_of") -> Scope:
-    """What the caller may see of what was chosen; `param` is where the version stood.
+    """The documents that `options` choose and the caller may see. `param` names the version's parameter in an error.
 
     Raises ApiError, and QuestionError for an invalid filter.
     """

@@ -30,7 +30,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Metrics:
-    """One registry a server, so that two in one process do not meet."""
+    """Each server has a registry of its own, so that two in one process are counted apart."""
 
     def __init__(self) -> None:
         own = self._registry = CollectorRegistry()
@@ -120,7 +120,7 @@ def _ns(seconds: float) -> int:
 
 
 def provider_of(environment: Mapping[str, str] = os.environ) -> SdkProvider | None:
-    """Sends spans where OpenTelemetry's own variables say; None when they name no address. Shut it down at the end.
+    """Sends spans where OpenTelemetry's environment variables say; None if they name no address. The caller shuts it down.
 
     Raises ConfigError when the extra is missing.
     """

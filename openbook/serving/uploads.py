@@ -1,4 +1,4 @@
-"""POST /v1/documents: files of a form, read into the knowledge base and gone."""
+"""POST /v1/documents: the files of a form are read into the knowledge base and then deleted."""
 
 from __future__ import annotations
 
@@ -108,11 +108,11 @@ def add_uploads(
                 with suppress(AttributeError, OSError, TypeError):  # another C library than glibc
                     ctypes.CDLL(None).malloc_trim(0)  # the heaps of threads keep what was freed
     found = {verdict.path: verdict for verdict in report.verdicts}
-    return report.version, [_told(found[display_path(folder / name)]) for name in files]
+    return report.version, [_without_others(found[display_path(folder / name)]) for name in files]
 
 
-def _told(verdict: Verdict) -> Verdict:
-    """Without what it says about other documents: the caller may not see the one with the same text."""
+def _without_others(verdict: Verdict) -> Verdict:
+    """The verdict without what it says of other documents: the caller may not see the one with the same text."""
     if verdict.outcome in ("failed", "skipped"):
         return verdict
     return Verdict(verdict.path, "added" if verdict.outcome == "duplicate" else verdict.outcome)

@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 from openbook.cli.display import Words, _flat, _joined, print_problems, with_advice
@@ -38,6 +39,13 @@ def test_all_words_are_printed_once_and_no_line_is_too_long(pieces: list[str]) -
         text = printed(out)
         assert text.split() == "".join(c if c.isprintable() or c == "\n" else " " for c in answer).split()
         assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_a_wide_character_takes_two_columns() -> None:
+    out = terminal()
+    words = Words(out, None)
+    words.show("다리는 시장이 열었다. 모두 네 개의 차선이 있다. ")
+    assert max(map(cell_len, printed(out).splitlines())) <= WIDTH
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,9 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, _, error = out("serve", "--port", taken.getsockname()[1])
     assert (code, "Choose another with --host and --port" in error) == (2, True)
+    for name in ("two..dots", "x" * 64):
+        code, _, error = out("serve", "--host", name, "--port", 0)
+        assert (code, f"Cannot listen on {name}, port 0" in error) == (2, True)
     monkeypatch.setattr(context, "open_embedder", lambda *_, **__: HashEmbedder())
     code, _, error = out("serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert (code, "named 'kb'" in error, (tmp_path / "a").exists()) == (2, True, False)

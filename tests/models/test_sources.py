@@ -196,7 +196,7 @@ def test_a_hub_out_of_reach_is_not_waited_for(hub: Hub, monkeypatch: pytest.Monk
     monkeypatch.setattr(sources, "HUB_ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent_hub:
         monkeypatch.setattr(sources, "HUB_ENDPOINT", f"http://127.0.0.1:{silent_hub.getsockname()[1]}")
-        with pytest.raises(PullError, match=r"the hub did not answer within 0\.2 s"):
+        with pytest.raises(PullError, match=r"the hub did not answer within 0\.2 s|timed out"):
             find_on_hub(HubSource("o/r", "x.gguf"))
 
 
@@ -213,6 +213,12 @@ def test_what_the_hub_sends_first_is_what_the_name_means(hub: Hub, store: ModelS
     for other in (f"hf://evil/r/{PATH}", f"hf://o/r/{PATH}@v2"):
         with pytest.raises(PullError, match="already means the model from hf://o/r"):
             pull(store, other)
+
+
+def test_a_file_of_the_hub_takes_no_name_of_the_catalogue(hub: Hub, store: ModelStore) -> None:
+    with pytest.raises(PullError, match=r"'reader' is a model of the catalogue.*import FILE --name NAME"):
+        pull(store, "hf://o/r/Reader.gguf")
+    assert (hub.requests, store.names()) == ([], {})
 
 
 def test_what_is_no_gguf_is_refused(hub: Hub, store: ModelStore) -> None:
