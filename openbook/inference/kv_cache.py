@@ -93,6 +93,7 @@ class KVCache:
     def get(self, key: bytes) -> bytes | None:
         """The state of that key. A file that is not exactly what was put there is deleted."""
         with self._lock:
+            begun = self._seen
             if found := self._memory.get(key):
                 self._memory.move_to_end(key)
                 return found[0]
@@ -113,7 +114,7 @@ class KVCache:
             if time.time() - path.stat().st_mtime > _TOUCH_AFTER_S:
                 os.utime(path)
         state, passages = whole
-        self._remember(key, state, passages)
+        self._remember(key, state, passages, begun)
         return state
 
     def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
@@ -121,7 +122,7 @@ class KVCache:
         tags = tuple(sorted(set(passages)))
         if _meets(tags, self._purged_since(begun)[0]):
             return
-        self._remember(key, state, tags)
+        self._remember(key, state, tags, begun)
         content = _content(key, state, tags, tokens)
         if self.folder is None or len(content) > self._disk_bytes:
             return
@@ -166,10 +167,7 @@ class KVCache:
             if not self.place.exists():  # and nobody can make it
                 return 0
             raise
-        with self._list.open("a", encoding="ascii") as stream:
-            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._announce(self._list, names)
         with alone(self.place / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
@@ -183,6 +181,8 @@ class KVCache:
                 if unwanted and path.suffix in (_NEW, ".state"):
                     path.unlink(missing_ok=True)
                     deleted += 1
+            if deleted:  # a process that had seen the names may have read one of these files into its memory since
+                self._announce(self._list, names)
             return deleted
 
     def forget_again(self, timeout_s: float = 30.0) -> int:
@@ -212,10 +212,21 @@ class KVCache:
             len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header)
         )
 
-    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...]) -> None:
+    def _announce(self, path: Path, names: Collection[Digest]) -> None:
+        """Tell every process, by the list of purged passages, to forget these."""
+        with path.open("a", encoding="ascii") as stream:
+            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...], begun: int) -> None:
+        """Keep it in memory, unless one of its passages was purged since `begun`."""
         if len(state) > self._memory_bytes:
             return
         with self._lock:
+            # Under the lock, so that `begin` in another thread either drops this state or makes the purge visible here.
+            if _meets(tags, self._purged_since(begun)[0]):
+                return
             if old := self._memory.pop(key, None):
                 self._used -= len(old[0])
             self._memory[key] = (state, tags)
