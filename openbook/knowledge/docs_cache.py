@@ -132,8 +132,9 @@ def _borrow_embeddings(base: KnowledgeBase, roots: str, lock_timeout_s: float) -
     others = [folder for folder in _by_use(base.folder.parent) if folder != base.folder and _roots(folder) == roots]
     with suppress(OpenBookError):
         for other in others[-1:]:
-            if KnowledgeBase.open(other).embedder.digest != base.embedder.digest:
-                return
+            with closing(KnowledgeBase.open(other)) as opened:
+                if opened.embedder.digest != base.embedder.digest:
+                    return
             with base.writing(lock_timeout_s) as connection:
                 connection.execute("ATTACH DATABASE ? AS other", (str(other / schema.FILE_NAME),))
                 connection.execute(
