@@ -469,7 +469,7 @@ class KnowledgeBase:
                 self._indexes, self._views = Indexes.open(self.folder, source, live, every_byte=every_byte), {}
             view = self._indexes.view(live)
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
-            self._views = {**dict(list(kept.items())[-MOST_VIEWS:]), key: view}
+            self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view
 
     def _check_embedder_is_still(self, connection: sqlite3.Connection) -> None:

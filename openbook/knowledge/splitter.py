@@ -79,7 +79,7 @@ class Sizing:
         return convert(value, cls, where, KnowledgeBaseInvalid)
 
 
-def split(content: Content, *, passage_chars: int = 900, overlap_chars: int = 0) -> list[PassageSpan]:
+def split(content: Content, *, passage_chars: int = PASSAGE_CHARS, overlap_chars: int = 0) -> list[PassageSpan]:
     """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
     A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only

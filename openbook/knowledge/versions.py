@@ -225,9 +225,9 @@ def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) ->
     """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
     with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
-        connection.execute("DELETE FROM tags WHERE name = ?", (name if name in names else "",))
         if name not in names:
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
+        connection.execute("DELETE FROM tags WHERE name = ?", (name,))
 
 
 def diff(
@@ -243,29 +243,29 @@ def diff(
     """
     texts: dict[int, list[str]] = {}
 
-    def rows(version: int) -> dict[str, tuple[int, str, str]]:
+    def documents(version: int) -> dict[str, tuple[int, str, str]]:
         """(content, metadata, labels) by path."""
         seen = condition(scope and replace(scope, as_of=version), base.kept_version(version))
         sql = f"SELECT d.path, d.content_id, d.metadata, d.labels FROM documents d WHERE {seen.sql} ORDER BY d.path"
         return {path: tuple(row) for path, *row in connection.execute(sql, seen.values)}
 
-    def passages(documents: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
+    def passages(held: dict[str, tuple[int, str, str]]) -> dict[str, PassageChange]:
         """Each text once, whatever white space is around it, with the first document that holds it."""
         found: dict[str, PassageChange] = {}
-        for path, (content, *_) in documents.items():
+        for path, (content, *_) in held.items():
             check()
             if content not in texts:
                 stored = integrity.content(connection, content)
-                spans = integrity.passages(connection, stored)
-                texts[content] = [stored.text[row[3] : row[4]] for row in spans]
+                rows = integrity.passages(connection, stored)
+                texts[content] = [stored.text[start:end] for _, _, _, start, end, *_ in rows]
             for text in texts[content]:
-                if name := text.strip():
-                    found.setdefault(name, PassageChange(path, text))
+                if stripped := text.strip():
+                    found.setdefault(stripped, PassageChange(path, text))
         return found
 
     with schema.storage_errors(base.folder):
         connection = base.connection
-        old, new = rows(before), rows(after)
+        old, new = documents(before), documents(after)
         was, is_now = passages(old), passages(new)
     both = [path for path in old if path in new]
     return Difference(
@@ -275,8 +275,8 @@ def diff(
         changed=tuple(path for path in both if old[path][0] != new[path][0]),
         removed=tuple(path for path in old if path not in new),
         described=tuple(path for path in both if old[path][0] == new[path][0] and old[path] != new[path]),
-        passages_added=tuple(each for name, each in is_now.items() if name not in was),
-        passages_removed=tuple(each for name, each in was.items() if name not in is_now),
+        passages_added=tuple(each for text, each in is_now.items() if text not in was),
+        passages_removed=tuple(each for text, each in was.items() if text not in is_now),
     )
 
 

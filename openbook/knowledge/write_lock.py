@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
 
 LOCK, TURN = ".lock", ".turn"  # files beside what they guard
 
-_LOOK_S = 0.01  # how often who waits looks again
-_ASK_S = 0.1  # and how often it asks whether to go on
+_LOOK_S = 0.01  # how often a waiting writer tries again
+_ASK_S = 0.1  # and how often it calls `go_on`
 
 
 @contextmanager
@@ -54,7 +53,7 @@ def _held(folder: Path, name: str, until: float, go_on: Callable[[], None] = lam
             break
         except filelock.Timeout as error:
             go_on()
-            if left <= _ASK_S and not math.isinf(left):
+            if left <= _ASK_S:
                 raise KnowledgeBaseBusy(
                     f"Another process is writing to the knowledge base in {folder}. Wait for it, then run this again."
                 ) from error
