@@ -227,7 +227,7 @@ class Ingest:
         return self._code + _WITH_OCR if self._part.ocr and may_need_ocr(path) else self._code
 
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
-        """Store a text with its passages once; the id of its row."""
+        """Store a text with its passages, unless it is stored. Returns the id of its row."""
         code = self._code_of(path)
         key = content_key(path, digest, code)
         if (known := _content_of(self._connection, key)) is not None:
