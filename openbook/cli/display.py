@@ -234,15 +234,17 @@ class Words:
         return True
 
     def _print(self, out: Console, text: str) -> None:
-        """What of the text is not printed yet; a word that does not fit into the line begins the next."""
+        """Print what is new in `text`. A word that does not fit into the line begins the next."""
+        from rich.cells import cell_len
+
         for part in re.findall(r"\n|[^\S\n]+|\S+", printable(text[self._printed :])):
-            if part == "\n" or (self._column + len(part) > out.width and self._column):
+            if part == "\n" or (self._column + cell_len(part) > out.width and self._column):
                 out.print()
                 self._column = 0
                 if part.isspace():
                     continue
             out.print(part, style="bold", end="", markup=False, soft_wrap=True)
-            self._column += len(part)
+            self._column += cell_len(part)
         self._printed = len(text)
 
 

@@ -1,4 +1,6 @@
-"""From logits to the text of an answer: a token, greedy or by chance; its bytes; whole characters; and where it ends.
+"""From logits to the text of an answer: choose a token, greedily or by sampling, and decode bytes to whole characters.
+
+Also where an answer ends, and constrained decoding: an answer that can only be a quote.
 
 Shape legend: V vocabulary size.
 """
@@ -92,7 +94,7 @@ class Vocabulary(Protocol):
 
 
 class Spans:
-    """The spans of a text, as what an answer may become: with `AnswerDecoder`, a quote that cannot be invented."""
+    """The constraint that an answer is a span of a text: `AnswerDecoder` then writes quotes and cannot invent one."""
 
     def __init__(self, text: str) -> None:
         self._text = text.encode()
@@ -117,7 +119,10 @@ class Spans:
 
 
 class AnswerDecoder:
-    """`take` the logits after what was written so far, until `finish` says why it ends; `token` is the last one chosen."""
+    """Call `take` with the logits of the next token, until `finish` is set, which says why the answer ends.
+
+    `token` is the last one chosen.
+    """
 
     def __init__(self, vocabulary: Vocabulary, decoding: Decoding, request: Digest, spans: Spans | None = None) -> None:
         self._vocabulary, self._decoding, self._request = vocabulary, decoding, request
@@ -140,7 +145,7 @@ class AnswerDecoder:
         return sum(self._log_probs) / len(self._log_probs) if self._log_probs else None
 
     def take(self, logits: NDArray[np.float32]) -> str:
-        """Choose the next token by `logits`, float32 [vocabulary]. The text that is decided by it, which may be none."""
+        """Choose the next token by `logits`, float32 [V]. Returns the text that is now certain, perhaps none."""
         if self._spans is not None:
             possible = self._within_spans(logits, self._spans)
             if possible is None:  # the text ends here
@@ -189,5 +194,5 @@ class AnswerDecoder:
         return None
 
     def cancel(self) -> None:
-        """Text that was held back, because it could have become a stop string, is lost."""
+        """End the answer here. Text that was held back, because it could have become a stop string, is lost."""
         self.finish = "cancelled"

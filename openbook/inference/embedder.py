@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from openbook.models import EmbeddingSpec
 
-# The default embedder is computed in int8: its own weights, in a graph that `scripts/int8_graph.py` wrote for them. Its file
-# says how to multiply them out to float32, which takes three times as long.
+# The default embedder is computed in int8: its own weights, in a graph that `scripts/int8_graph.py` wrote for them. The graph
+# in its file dequantizes them to float32, which takes three times as long.
 INT8_MODEL = "e7a8e75e735a4140b532d66f7d51a41977508c30a65f165bd125de86701d5479"
 COMPUTATION = "int8 bert 1"
 """What the graphs compute. Changes whenever the vectors do."""
@@ -47,7 +47,7 @@ class OnnxEmbedder:
     """
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
-        """`digest`: by which the store names the model. The identity's covers the computation too, where that is our own."""
+        """`digest` names the model in the store. The digest in `identity` also covers the computation, where that is our own."""
         self._folder, self._name, self._spec, self._dimensions = folder, name, spec, spec.dimensions
         self.model_digest: Final = digest
         self._uses_int8 = digest == INT8_MODEL
@@ -130,7 +130,7 @@ class OnnxEmbedder:
 
 
 def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
-    """A session of the graph at `path`: with the `tensors` that are brought to it as it is, otherwise optimised."""
+    """A session of the graph at `path`. With `tensors`, its initializers, it runs as it is; without, it is optimised first."""
     # Set before its library is loaded: it would write records of what is run into the user's home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime

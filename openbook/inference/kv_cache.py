@@ -1,4 +1,4 @@
-"""What a model computed when it read: the key/value states of blocks, kept in memory and on disk.
+"""The key/value cache: what a model computed when it read blocks, kept in memory and on disk.
 
 The key of a state holds all that it is a function of: the model, the numeric class and the exact tokens from the beginning
 of the prompt. So a kept state stands only for the computation that would give the same bits. The key also holds the access
@@ -39,12 +39,12 @@ _PURGED = "purged"  # the digests of purged passages, one a line, in order, or `
 ALL = "all"
 _TOUCH_AFTER_S = 60.0  # how exact the time of the last use is
 _WRITING = "writing"  # held by all who write a state, and by whoever purges alone
-_KEEP_SHARE = 0.9  # of the budget is kept, once it was exceeded
-_COUNT_SHARE = 0.05  # of the budget a process may write before it counts again what others wrote beside it
+_KEEP_SHARE = 0.9  # of the budget: when it is exceeded, files are deleted until so much is left
+_COUNT_SHARE = 0.05  # of the budget: when a process has written so much, it counts again, since others write too
 
 
 def root_key(*parts: str) -> bytes:
-    """The key before any token: of the model, of how it computes, and of the labels under which its texts are seen."""
+    """The key before any block: it names the model, how it computes, and the labels under which its texts are seen."""
     return hashlib.sha256(canonical_json(list(parts))).digest()
 
 
@@ -72,7 +72,7 @@ class KVCache:
     def __init__(self, folder: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 1 << 30) -> None:
         self.folder = folder if disk_bytes > 0 else None
         self.place = folder  # where states may lie that were written under another budget
-        self._list = folder / _PURGED if folder else None  # looked at also where nothing is written
+        self._purge_list = folder / _PURGED if folder else None  # looked at also where nothing is written
         self.problem = ""
         self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
@@ -93,6 +93,7 @@ class KVCache:
     def get(self, key: bytes) -> bytes | None:
         """The state of that key. A file that is not exactly what was put there is deleted."""
         with self._lock:
+            begun = self._seen
             if found := self._memory.get(key):
                 self._memory.move_to_end(key)
                 return found[0]
@@ -113,15 +114,15 @@ class KVCache:
             if time.time() - path.stat().st_mtime > _TOUCH_AFTER_S:
                 os.utime(path)
         state, passages = whole
-        self._remember(key, state, passages)
+        self._remember(key, state, passages, begun)
         return state
 
     def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
         """Keep the state of so many tokens, which was read from `passages` by a request that called `begin` for `begun`."""
         tags = tuple(sorted(set(passages)))
-        if _meets(tags, self._purged_since(begun)[0]):
+        if _any_purged(tags, self._purged_since(begun)[0]):
             return
-        self._remember(key, state, tags)
+        self._remember(key, state, tags, begun)
         content = _content(key, state, tags, tokens)
         if self.folder is None or len(content) > self._disk_bytes:
             return
@@ -131,7 +132,7 @@ class KVCache:
             # A purge first names its passages, then waits until nobody writes, then deletes. So either it meets this file, whole
             # or not, or this process meets the names, whenever either is killed.
             with shared_lock(self.folder / _WRITING) as alive:
-                if not alive or _meets(tags, self._purged_since(begun)[0]):
+                if not alive or _any_purged(tags, self._purged_since(begun)[0]):
                     return
                 self._make_room(len(content))
                 # Not yet on the platter: a file that a power cut tore is found out by its digest.
@@ -158,7 +159,7 @@ class KVCache:
         names = {ALL} if passages is None else set(passages)
         with self._lock:
             self._drop_from_memory(names)
-        if self._list is None or self.place is None or not names:
+        if self._purge_list is None or self.place is None or not names:
             return 0
         try:
             make_folder(self.place)
@@ -166,10 +167,7 @@ class KVCache:
             if not self.place.exists():  # and nobody can make it
                 return 0
             raise
-        with self._list.open("a", encoding="ascii") as stream:
-            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._announce(self._purge_list, names)
         with exclusive_lock(self.place / _WRITING, timeout_s) as held:
             if not held:
                 raise StorageError(
@@ -179,10 +177,12 @@ class KVCache:
             for path in _entries_below(self.place):
                 # Nobody else is here, so whoever left something unfinished is dead. What a damaged file holds nobody knows.
                 header = _header_of(path) if path.suffix == ".state" else None
-                unwanted = header is None or _meets(header.passages, names)
+                unwanted = header is None or _any_purged(header.passages, names)
                 if unwanted and path.suffix in (_NEW, ".state"):
                     path.unlink(missing_ok=True)
                     deleted += 1
+            if deleted:  # a process that had seen the names may have read one of these files into its memory since
+                self._announce(self._purge_list, names)
             return deleted
 
     def forget_again(self, timeout_s: float = 30.0) -> int:
@@ -212,10 +212,21 @@ class KVCache:
             len(files), sum(size for size, _ in files), sum(header.tokens for _, header in files if header)
         )
 
-    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...]) -> None:
+    def _announce(self, path: Path, names: Collection[Digest]) -> None:
+        """Tell every process, by the list of purged passages, to forget these."""
+        with path.open("a", encoding="ascii") as stream:
+            stream.write("".join(f"\n{name}" for name in sorted(names)) + "\n")  # a line that was cut off spoils none
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _remember(self, key: bytes, state: bytes, tags: tuple[Digest, ...], begun: int) -> None:
+        """Keep it in memory, unless one of its passages was purged since `begun`."""
         if len(state) > self._memory_bytes:
             return
         with self._lock:
+            # Under the lock, so that `begin` in another thread either drops this state or makes the purge visible here.
+            if _any_purged(tags, self._purged_since(begun)[0]):
+                return
             if old := self._memory.pop(key, None):
                 self._used -= len(old[0])
             self._memory[key] = (state, tags)
@@ -225,17 +236,17 @@ class KVCache:
                 self._used -= len(oldest)
 
     def _drop_from_memory(self, passages: Collection[Digest]) -> None:
-        for key in [k for k, (_, tags) in self._memory.items() if _meets(tags, passages)]:
+        for key in [k for k, (_, tags) in self._memory.items() if _any_purged(tags, passages)]:
             self._used -= len(self._memory.pop(key)[0])
 
     def _purged_since(self, place: int) -> tuple[set[Digest], int]:
         """The passages purged after the first `place` bytes of the list, and how long the list is now."""
-        if self._list is None:
+        if self._purge_list is None:
             return set(), 0
         try:
-            if self._list.stat().st_size <= place:
+            if self._purge_list.stat().st_size <= place:
                 return set(), place
-            with self._list.open("rb") as stream:
+            with self._purge_list.open("rb") as stream:
                 stream.seek(place)
                 content = stream.read()
         except OSError:
@@ -277,7 +288,7 @@ class KVCache:
         self.problem = f"{self.folder}: {error.strerror or error}"
 
 
-def _meets(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
+def _any_purged(tags: Collection[Digest], purged: Collection[Digest]) -> bool:
     return ALL in purged or not set(tags).isdisjoint(purged)
 
 

@@ -179,7 +179,10 @@ class LlamaCppEngine:
             return ReadEach(read, chosen, self._completion(requests[:read], chosen or 0, each=True))
 
     def read_ahead(self, prompt: Prompt) -> int:
-        """Evaluate all of `prompt` but its question, unless that is kept, so that later requests find it. Its tokens."""
+        """Evaluate all of `prompt` but its question, so that later requests find it. What is kept already is not evaluated.
+
+        Returns how many tokens that is.
+        """
         if (base := self._base_for(prompt)) is not None:
             return base.read_ahead(prompt)
         with self._in_use():
@@ -191,9 +194,9 @@ class LlamaCppEngine:
             return sum(map(len, request.blocks[:-1]))
 
     def _read(self, context: Context, group: Sequence[_Request]) -> list[NDArray[np.float32]]:
-        """Read prompts side by side, each from a sequence of its own; or one prompt whose question sees all its passages.
+        """Read prompts side by side, each in a sequence of its own; or one prompt whose question sees all its passages.
 
-        The logits after each question, which its sequence then holds.
+        Returns the logits after each question. Each sequence then holds its prompt.
         """
         context.adapt(self._adapts(group[0].prompt))
         prefixes = [prefix for request in group for prefix in request.prefixes]
@@ -206,7 +209,7 @@ class LlamaCppEngine:
         return context.evaluate([(sequence, request.blocks[-1]) for sequence, request in enumerate(group)])
 
     def _state_of(self, context: Context, prefix: _Prefix) -> bytes:
-        """What is computed of the prefix: as it is kept, or evaluated as far as it is not, and kept after each block."""
+        """The state after the prefix, from the cache. Blocks whose state it lacks are evaluated, and their states kept."""
         state, blocks = b"", len(prefix.blocks)
         while blocks and not (state := self._states.get(prefix.keys[blocks - 1]) or b""):
             blocks -= 1

@@ -1,4 +1,4 @@
-"""Which of several passages, each read on its own, is answered from: the one whose reading is surest that it holds the answer.
+"""Chooses which of several passages, each read on its own, to answer from: the one that most surely holds the answer.
 
 A trained reader says with its first token whether a passage holds the answer. How much likelier than not it answers, as
 log-odds, less a price for each rank of the retriever, orders the passages. Once one is sure enough, the passages found
@@ -33,7 +33,7 @@ class AbstentionScore:
 
 @dataclass(frozen=True, slots=True)
 class PassageSelection:
-    """`choose`: of scores, best found passage first, the number of the one to answer, or None.
+    """`choose`: from the scores, best found passage first, to the number of the passage to answer from, or None.
 
     `enough`: whether those read so far will do; by default all are read.
     """
@@ -43,7 +43,7 @@ class PassageSelection:
 
 
 def choose(scores: Sequence[AbstentionScore]) -> int | None:
-    """The number of the passage to answer from, which are given best found first; None when all do not hold the answer."""
+    """The number of the passage to answer from; None when none holds the answer. The scores come best found passage first."""
     score, number = _best(scores)
     return number if score >= LEAST else None
 

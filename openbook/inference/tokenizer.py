@@ -1,4 +1,4 @@
-"""From a `Prompt` to the token ids that a model reads: the one place that knows, for answering and for training alike.
+"""From a `Prompt` to the token ids that a model reads, for answering and for training alike.
 
 A model's chat template is rendered once, with placeholders where the texts belong, and cut at the placeholders. So the
 template's own words, and only they, may become control tokens; text from documents and users is tokenised as plain

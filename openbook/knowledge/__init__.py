@@ -1,4 +1,6 @@
-"""The living side: documents in, passages out, in a folder whose truth is one SQLite file.
+"""The living side: knowledge bases, into which documents go and in which passages are found.
+
+A knowledge base is a folder. One SQLite file in it is the source of truth.
 
 `KnowledgeBase.ensure` and `.open` give a knowledge base. `add` puts files into it, `sync` makes it equal to a folder,
 `remove` takes documents out: each makes one new version, and `.search` finds passages of any version that is kept, by

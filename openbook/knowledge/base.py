@@ -1,4 +1,4 @@
-"""`KnowledgeBase`: a folder with the truth in SQLite and derived indexes beside it."""
+"""`KnowledgeBase`: a folder that holds one SQLite file, the source of truth, and indexes derived from it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
 
 
 @dataclass(frozen=True, slots=True)
-class _List:
+class _PostingList:
     """The postings of one term in one segment."""
 
     weight: float
@@ -53,7 +53,7 @@ class Bm25:
         floor = np.float32(0.0)
         found: list[tuple[int, NDArray[np.uint32], NDArray[np.float32]]] = []
         for number in sorted(range(len(self._parts)), key=lambda i: -len(self._parts[i].segment)):
-            lists = _lists(self._parts[number], weights)
+            lists = _posting_lists(self._parts[number], weights)
             rows, scores, floor = _best(lists, self._norm(number), limit, floor)
             found.append((self._parts[number].base, rows, scores))
         kept = [base + rows[scores >= floor * _MARGIN].astype(np.int64) for base, rows, scores in found]
@@ -70,13 +70,13 @@ class Bm25:
                 continue
             lengths = part.segment.lengths[local].astype(np.float64)
             norms = K1 * (1.0 - B + B * lengths / self.average)
-            for each in _lists(part, weights):
+            for each in _posting_lists(part, weights):
                 count = _counts_at(each, local).astype(np.float64)
                 total[place] += each.weight * (count / (count + norms))
         return total
 
     def ceiling(self, query: str) -> float:
-        """What no row's score for `query` reaches: all of its words, without end."""
+        """An upper bound of every row's score for `query`: that of a row that holds each term without end."""
         return math.fsum(self._weights(query).values())
 
     def _weights(self, query: str) -> dict[int, float]:
@@ -121,17 +121,17 @@ def _live_postings(part: Live, term: int) -> int:
     return int(np.count_nonzero(part.mask[part.segment.ordinals[where]]))
 
 
-def _lists(part: Live, weights: dict[int, float]) -> list[_List]:
+def _posting_lists(part: Live, weights: dict[int, float]) -> list[_PostingList]:
     """The postings of the terms that the segment has, in the order of `weights`."""
-    found: list[_List] = []
+    found: list[_PostingList] = []
     for term, weight in weights.items():
         where = part.segment.postings(term)
         if where.stop > where.start:
-            found.append(_List(weight, part.segment.ordinals[where], part.segment.counts[where]))
+            found.append(_PostingList(weight, part.segment.ordinals[where], part.segment.counts[where]))
     return found
 
 
-def _counts_at(each: _List, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+def _counts_at(each: _PostingList, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """How often each of `rows`, which ascend, holds the term."""
     places = np.searchsorted(each.ordinals, rows)
     places[places == len(each.ordinals)] = 0
@@ -139,11 +139,15 @@ def _counts_at(each: _List, rows: NDArray[np.uint32]) -> NDArray[np.uint8]:
 
 
 def _best(
-    lists: Sequence[_List], norm: NDArray[np.float32], limit: int, floor: np.float32
+    lists: Sequence[_PostingList], norm: NDArray[np.float32], limit: int, floor: np.float32
 ) -> tuple[NDArray[np.uint32], NDArray[np.float32], np.float32]:
-    """(rows, approximate scores, floor): all rows that may be among the `limit` best, whose scores reach `floor`."""
+    """(rows, approximate scores, floor): all rows that may be among the `limit` best.
+
+    `floor` is a score that the `limit` best are known to reach, as of the segments before; then as of this one too.
+    """
     order = sorted(lists, key=lambda each: (-each.weight, len(each.ordinals)))
-    rest = np.cumsum([0.0, *(each.weight for each in reversed(order))])[::-1].astype(np.float32)  # of lists from i on
+    # What the lists from each on can add.
+    rest = np.cumsum([0.0, *(each.weight for each in reversed(order))])[::-1].astype(np.float32)
     sums = np.zeros(len(norm), dtype=np.float32)
     done = 0
     for each in order:

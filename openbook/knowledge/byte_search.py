@@ -26,15 +26,14 @@ _MOST_PLACES = 64  # of one window; at one of more it may belong to a run
 _BITS = 22  # size of the filter table
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
-
-# Descriptors by device and inode; one is read at a time.
+# Descriptors of SQLite's files, by device and inode. One is read at a time.
 _DATABASES: dict[tuple[int, int], int] = {}
 _READING = Lock()
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """To be read. A file of a SQLite database stays open: to close it would take away the locks that SQLite has on it in this
+    """A file to be read. One of a SQLite database stays open: to close it would take away the locks that SQLite has on it in this
     process (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process would delete the log that is in use.
     """
     if ".sqlite3" not in path.name:
@@ -63,7 +62,7 @@ class Needles:
         return len(self._windows)
 
     def add(self, data: bytes) -> None:
-        """Windows of `data` at every 64th byte and at its end. Windows of one byte repeated say nothing and are left out."""
+        """Windows of `data` at every 64th byte and at its end. Windows of one or two different bytes say nothing and are left out."""
         self._put(data, [*range(0, len(data) - WINDOW + 1, STRIDE), len(data) - WINDOW])
 
     def add_end(self, data: bytes) -> None:

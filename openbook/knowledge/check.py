@@ -27,7 +27,7 @@ _MOST_FINDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the truth; only a backup or the documents mend that.
+    """`damaged`: what is wrong with the SQLite file, which only a backup, or the documents themselves, can repair.
 
     `index_problems`: what was wrong with the derived indexes; `repaired` when they were built anew from the truth.
     """

@@ -221,8 +221,8 @@ def _put_after(path: str, hits: list[Found], found: Editions[Found], asked: froz
     """Swap hits of the older document `path` and of the newer ones among their own places: first the newer, then the older.
 
     A newer passage takes the rank of the older one that is most like it, so that it is read when the older one was found first.
-    Where only names and dates tell which is older, passages that speak of two matters stay where they are. The ids of the older
-    passages on whose matter there is a newer one.
+    Where only names and dates tell which is older, passages that speak of two matters stay where they are. Returns the
+    ids of the older passages on whose matter there is a newer one.
     """
     mark = found.marks[path]
     newer_words = {

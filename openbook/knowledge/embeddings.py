@@ -23,10 +23,10 @@ BATCH = 64  # passages embedded between two slices
 
 
 def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, end: int) -> tuple[str, ...]:
-    """What is embedded for `text[start:end]`: where it stands, the header if it goes on with a table, then what it says.
+    """The text that is embedded for `text[start:end]`, then one that an older version may have embedded instead.
 
-    After it what may have been embedded instead, by versions that knew no headers. Of `text` no more is looked at than
-    `table_header` does.
+    It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
+    Older versions left out the header. No more of `text` is looked at than `table_header` looks at.
     """
     place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
@@ -48,7 +48,7 @@ def embed_missing(
     table: str = TABLE,
     is_ours: IsOurs = always,
 ) -> int:
-    """Embed what has no vector in `table` yet, as long as that `is_ours`; how many different texts that were.
+    """Embed what has no vector in `table` yet, as long as that `is_ours`. Returns how many different texts that were.
 
     Nothing is stored for a passage that a purge deleted meanwhile. Raises Overtaken.
     """
@@ -112,16 +112,16 @@ def reembed(
     lock_timeout_s: float = 30.0,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[int, int]:
-    """Change the embedder: (new version, texts embedded now). All vectors are made beside the old ones, then one transaction switches.
+    """Change the embedder. Returns (new version, texts embedded now).
 
-    Until then readers use the old embedder, and others write. Interrupted, the next call with the same embedder goes on. `base`
-    must be opened again afterwards. Raises KnowledgeBaseBusy, StorageError.
+    All vectors are made beside the old ones, then one transaction switches to them. Until then readers use the old embedder,
+    and others may write. When a call is interrupted, the next one with the same embedder goes on where it was. `base` must be
+    opened again afterwards. Raises KnowledgeBaseBusy, StorageError.
     """
     identity = embedder_json(embedder.identity)
 
-    def is_ours(
-        connection: sqlite3.Connection,
-    ) -> bool:  # a purge drops the table beside, and so does another embedder's run
+    def is_ours(connection: sqlite3.Connection) -> bool:
+        """Whether the table of new vectors is for this run: a purge drops it, and so does a run with another embedder."""
         table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (NEXT_TABLE,)).fetchone()
         return schema.meta(connection).get("reembedding") == identity and table is not None
 

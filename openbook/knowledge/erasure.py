@@ -137,7 +137,7 @@ def interrupted(base: KnowledgeBase) -> bool:
 
 
 def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
-    """Finish an interrupted purge in the knowledge base; whether there was one. The next writer finishes it too.
+    """Finish an interrupted purge in the knowledge base. Returns whether there was one. The next writer would finish it too.
 
     Call it when everything elsewhere is deleted, because this forgets that there was something to delete.
     """

@@ -44,7 +44,7 @@ def identities(connection: sqlite3.Connection) -> list[Identity]:
 
 
 def write_identity(connection: sqlite3.Connection, identity: int | None, path: str, labels: str, given: str) -> int:
-    """Say where a document is now and what closes it (labels as JSON); None makes a new one. Its id."""
+    """Say where a document is now and what closes it (labels as JSON); None makes a new one. Returns its id."""
     values = (path, labels, given)
     if identity is None:
         return int(
@@ -84,8 +84,8 @@ def follow_renames(
 
     It left in this run when its path is `removed`, has another text now, or is of a `synced` folder and its file is gone.
     Otherwise it may have left a path in a `synced` folder in an earlier run. Labels given by name go with the text, so that
-    neither its old path nor the text opens. What carries fewer labels than a document did is not that document: it would open
-    the past.
+    neither its old path nor the text opens. What carries fewer labels than a document did is not that document: it would show
+    older versions to more people.
     """
     texts = {change.path: change.content_id for change in changes}
     wanted = set(texts.values())

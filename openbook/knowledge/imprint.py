@@ -147,7 +147,10 @@ class Imprint:
 
     @property
     def is_record(self) -> bool:
-        """By the last word of its name, title or folder, a name that begins with a date, or `minutes`, which stand first too."""
+        """Whether it records a time of its own, as a report does.
+
+        The last word of its name, title or folder says so, or a name that begins with a date, or `minutes` anywhere in the name.
+        """
         folder = tuple(self.folder[-1].split()) if self.folder else ()
         last = {word for words in (self.name, self.subject, folder) for word in words[-1:]}
         dated = re.match(r"\d{4}-?\d\d-?\d\d(?!\d)", PurePosixPath(self.path).name)

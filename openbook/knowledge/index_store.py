@@ -228,7 +228,10 @@ class Writer:
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment], *, strict: bool) -> None:
-        """Delete what is ours and not in `keep`; readers that have it open keep it. Raises StorageError if `strict`."""
+        """Delete our files that are not in `keep`. Readers that have one open can still read it.
+
+        Raises StorageError if `strict` and one cannot be deleted.
+        """
         for path in leftovers(self._index, keep):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Indexes", "Ranked", "Source", "View"]
 
-RATIO = 4  # a segment joins a new one that has at least this share of its rows
+RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
 MOST_SEGMENTS = 8
 MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
@@ -99,17 +99,17 @@ class Indexes:
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
         masks = [segment.rows_of(np.isin(segment.contents, live)) for segment in self._segments]
         seen = np.concatenate([np.empty(0, np.bool_), *masks])
-        twins = self._twins.of(seen)
-        seen[twins.rows[1:][twins.keys[1:] == twins.keys[:-1]]] = False
+        duplicates = self._duplicates.of(seen)
+        seen[duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]] = False
         parts: list[Live] = []
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
             mask = seen[start : start + len(segment)]
             if mask.any():
                 parts.append(Live(segment, None if mask.all() else mask, start))
-        return View(parts, self._dimensions, twins)
+        return View(parts, self._dimensions, duplicates)
 
     @cached_property
-    def _twins(self) -> _Twins:
+    def _duplicates(self) -> _Duplicates:
         keys, variants, passages = (
             np.concatenate([np.empty(0, kind), *(getattr(segment, name) for segment in self._segments)])
             for name, kind in (("keys", np.uint64), ("variants", np.uint64), ("passages", np.int64))
@@ -122,12 +122,12 @@ class Indexes:
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
             here = (rows >= start) & (rows < start + len(segment))
             contents[here] = segment.contents_of(rows[here] - start)
-        return _Twins(rows, keys[rows], contents)
+        return _Duplicates(rows, keys[rows], contents)
 
 
 @dataclass(frozen=True, slots=True)
-class _Twins:
-    """Rows of all segments, counted through, whose text stands in the index more than once, with their keys and contents.
+class _Duplicates:
+    """Rows, numbered through all segments, whose text stands in the index more than once, with their keys and contents.
 
     Ascending by key; of each key the first comes first whatever the order in which contents came. Of those that are live, a
     view has that one alone.
@@ -137,9 +137,9 @@ class _Twins:
     keys: NDArray[np.uint64]
     contents: NDArray[np.int64]
 
-    def of(self, seen: NDArray[np.bool_]) -> _Twins:
+    def of(self, seen: NDArray[np.bool_]) -> _Duplicates:
         live = seen[self.rows]
-        return _Twins(self.rows[live], self.keys[live], self.contents[live])
+        return _Duplicates(self.rows[live], self.keys[live], self.contents[live])
 
     def holding(self, key: np.uint64) -> NDArray[np.int64]:
         low, high = (np.searchsorted(self.keys, key, side=side) for side in ("left", "right"))
@@ -149,8 +149,8 @@ class _Twins:
 class View:
     """One set of contents: a version, perhaps filtered. Safe to share between threads."""
 
-    def __init__(self, parts: Sequence[Live], dimensions: int, twins: _Twins) -> None:
-        self._parts, self._twins = parts, twins
+    def __init__(self, parts: Sequence[Live], dimensions: int, duplicates: _Duplicates) -> None:
+        self._parts, self._duplicates = parts, duplicates
         self._bm25, self._vectors = Bm25(parts), VectorSearch(parts, dimensions)
         self.passages = self._bm25.rows
 
@@ -178,7 +178,7 @@ class View:
         """Ids of the contents that hold the text of a row."""
         part = next(each for each in self._parts if row < each.base + len(each.segment))
         local = np.array([row - part.base])
-        found = self._twins.holding(part.segment.keys[local[0]])
+        found = self._duplicates.holding(part.segment.keys[local[0]])
         return tuple(np.unique(found if len(found) else part.segment.contents_of(local)).tolist())
 
     def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:

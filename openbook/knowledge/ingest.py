@@ -1,5 +1,5 @@
-"""Files to stored contents: what is unchanged costs a look at the file system, what is known costs a digest, and only
-the rest is read, in worker processes.
+"""Files to stored contents. Of an unchanged file only size and times are looked at, of one with known bytes only the digest
+is taken, and all others are parsed, in worker processes.
 
 Nothing here makes a version. What is stored is seen by nobody until a version refers to it, and the next run finds it.
 """
@@ -146,7 +146,7 @@ class Ingest:
                 continue
             path, tried = item.displayed, f"{item.stat} {by}"
             self.tried[path] = tried
-            self.verdicts[path] = Verdict(path, "unchanged")  # or holds the place
+            self.verdicts[path] = Verdict(path, "unchanged")  # until more is known
             if not self._is_unchanged(path, item):
                 before = self._before.get(path)
                 if before is not None and before[0] == tried and not self._options.retry:
@@ -227,7 +227,7 @@ class Ingest:
         return self._code + _WITH_OCR if self._part.ocr and may_need_ocr(path) else self._code
 
     def _store(self, path: Path, content: Content, digest: Digest) -> int:
-        """Store a text with its passages once; the id of its row."""
+        """Store a text with its passages, unless it is stored. Returns the id of its row."""
         code = self._code_of(path)
         key = content_key(path, digest, code)
         if (known := _content_of(self._connection, key)) is not None:

@@ -24,9 +24,9 @@ from openbook.knowledge.tables import table_header
 from openbook.records import Hit, Passage, PassageSpan, sha256_hex
 
 WINDOW_CHARS = 900  # about 220 tokens; chosen by measurement (docs/benchmarks.md)
-MORE = (
-    0.3  # what a further passage that was found counts in its window's score, of its own score above the last one found
-)
+# How much a further passage that was found adds to the score of its window: this share of what its own score is above
+# the lowest score found.
+MORE = 0.3
 
 _ID = re.compile(r"(?P<first>.+?)(?:\+(?P<more>[1-9][0-9]{0,3}))?")
 PASSAGE = (
@@ -40,6 +40,7 @@ def passage_id(text_digest: str, start: int, end: int) -> str:
 
 
 def fewest(labels: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    """A key by which `min` finds the fewest labels, and of as many the first."""
     return len(labels), labels
 
 
@@ -244,7 +245,7 @@ def in_windows(passages: Sequence[Passage]) -> list[Passage]:
 
 
 def _windows(passages: Sequence[Passage], runs: Iterable[range]) -> list[Passage]:
-    """Those of these runs, each with the header row of a table in which it begins. `passages`: all of the document."""
+    """The windows of these runs, each with the header of the table that it begins in. `passages`: all of the document."""
     text = _text(passages) if passages else ""
     windows = [joined(passages[run.start : run.stop]) for run in runs]
     return [replace(window, header=table_header(text, window.start)) for window in windows]
@@ -269,15 +270,15 @@ def windows_around(connection: sqlite3.Connection, ranked: Sequence[Ranked], see
         found.setdefault(chosen, []).append((each, held_by))
     floor = min((each.score for each in ranked), default=0.0)
     hits = []
-    for content, members in found.items():
-        passages = passages_in(connection, integrity.content(connection, content), members[0][1])
+    for content, holding_it in found.items():
+        passages = passages_in(connection, integrity.content(connection, content), holding_it[0][1])
         at = {passage.id: number for number, passage in enumerate(passages)}
-        if any(names[each.passage] not in at for each, _ in members):
+        if any(names[each.passage] not in at for each, _ in holding_it):
             raise sqlite3.DatabaseError(f"a passage of content {content} is not there")
-        inside = [(run, [e for e, _ in members if at[names[e.passage]] in run]) for run in partition(passages)]
+        inside = [(run, [e for e, _ in holding_it if at[names[e.passage]] in run]) for run in partition(passages)]
         inside = [each for each in inside if each[1]]
         windows = _windows(passages, [run for run, _ in inside])
-        hits += [_hit(window, ranked, floor) for window, (_, ranked) in zip(windows, inside, strict=True)]
+        hits += [_hit(window, members, floor) for window, (_, members) in zip(windows, inside, strict=True)]
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 

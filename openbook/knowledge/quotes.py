@@ -1,4 +1,4 @@
-"""Finding the words that support a statement: a verbatim span of a passage, or the finding that there is none.
+"""Finds the words that support a statement: a verbatim span of a passage, or none.
 
 A quote supports a sentence when nothing in it speaks against the sentence (`claims`), all values, names and code of the
 sentence stand there, and words and meaning are near enough (`_likeness`).

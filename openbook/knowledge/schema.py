@@ -146,7 +146,7 @@ def write_newest(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 def check_newest(connection: sqlite3.Connection, folder: Path, base_id: str) -> None:
-    """Raises KnowledgeBaseDamaged when a later version was committed than `connection` sees, sqlite3.DatabaseError for none."""
+    """Raises KnowledgeBaseDamaged when a later version was committed than `connection` sees, sqlite3.DatabaseError without any."""
     newest = newest_version(connection)
     try:
         found = (folder / NEWEST_NAME).read_text(encoding="ascii").split()
@@ -268,7 +268,7 @@ def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: fl
 
 
 def put_away(connection: sqlite3.Connection, folder: Path) -> None:
-    """What a writer does last. A log that is empty cannot be damaged, so it is written back, unless a reader needs it."""
+    """What a writer does last: write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
     with suppress(OSError):  # what is committed is done; the next writer tries again
         write_newest(connection, folder)
     connection.execute("PRAGMA busy_timeout = 0")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from openbook.errors import QuestionError
+from openbook.parsers.metadata import LABEL
 
 LIVE = "d.added_in <= :version AND (d.removed_in IS NULL OR d.removed_in > :version)"
-_LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def checked_labels(labels: Iterable[str]) -> frozenset[str]:
     """Raises QuestionError for what is not a label."""
     found = frozenset(labels)
     for label in sorted(found):
-        if not _LABEL.fullmatch(label):
+        if not LABEL.fullmatch(label):
             raise QuestionError(
                 f"{label!r} is not an access label. A label is 1 to 64 of a-z, 0-9, '_', '.', ':' and '-', and begins with a letter or digit."
             )

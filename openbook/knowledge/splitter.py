@@ -82,9 +82,9 @@ class Sizing:
 def split(content: Content, *, passage_chars: int = PASSAGE_CHARS, overlap_chars: int = 0) -> list[PassageSpan]:
     """Spans that cover the text, in order, each of 1 to `passage_chars` characters. Takes time linear in the text.
 
-    A passage never begins inside a paragraph that would fit into a passage whole. A span is white space alone only
-    inside a run of it that is at least `passage_chars` long, or one less before the text's last visible character, where
-    that must keep the white space after it.
+    A passage never begins inside a paragraph that would fit into one passage. A span holds nothing but white space only
+    where a run of white space is at least `passage_chars` long; one character less is enough before the last visible
+    character of the text, which keeps the white space after it.
 
     Without overlap the spans cover the text exactly. With `overlap_chars` (below `passage_chars`) a span begins up to that
     much earlier, at a sentence of the same page and section, and still keeps the limit; starts still rise strictly.
@@ -199,7 +199,8 @@ class _Packer:
         """Whether a small passage of the section `first` goes on into `section`: a sibling or descendant of that."""
         if first >= 0 and self.headings[section].level < self.headings[first].level:
             return False
-        section_end = self.visible_end(end, [*self.heading_starts[section + 1 : section + 2], len(self.text)][0])
+        is_last = section + 1 == len(self.headings)
+        section_end = self.visible_end(end, len(self.text) if is_last else self.heading_starts[section + 1])
         # Or it is not much more than the headings in it, each perhaps with lines over and under it.
         inside = self.headings[bisect_right(self.heading_starts, start - 1) : section]
         only_headings = end - start <= sum(3 * len(mark.title) + 12 for mark in inside)

@@ -2,8 +2,9 @@
 
 Up to `EXACT_UP_TO` live rows, every row is compared: exact. Above, two passes over signs choose the rows that are
 compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
-more). Nothing is trained and rows at the cut come all or none, so the result is a function of the live rows, whatever
-segments they lie in. A similarity is always that of the stored float16 row, in float64, computed row by row.
+more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. So the result is a
+function of the live rows, whatever segments they lie in. A similarity is always that of the stored float16 row, in
+float64, computed row by row.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def commit(
     beside: Callable[[], None] = lambda: None,
     summary: str = "",
 ) -> int:
-    """Commit a version with `changes`, without the documents at the paths `removed`; the newest version's number.
+    """Commit a version with `changes` and without the documents at the paths `removed`. Returns the newest version's number.
 
     Without a change no version is made. `beside` runs inside the transaction. `summary`: by default how many documents came,
     changed and went.
@@ -137,6 +137,7 @@ def commit(
             )
         for change in changes:
             identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
+            # All of the change but its own identity and outcome, in the order of the columns.
             connection.execute(
                 "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -281,9 +282,9 @@ def diff(
 
 
 def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
-    """Make a new version that holds exactly the documents of a kept one; its number (the newest's, if nothing differs).
+    """Make a new version that holds exactly the documents of a kept one. Returns its number, or the newest's if nothing differs.
 
-    Access labels that a document has been given since stay: going back opens nothing.
+    A document keeps the access labels that it has been given since, so that restoring shows nobody more than before.
     """
     with base.writing(lock_timeout_s) as connection:
         before, current = (_documents(connection, base.kept_version(each)) for each in (version, None))
@@ -378,7 +379,7 @@ def _kept(versions: Sequence[tuple[int, str]], policy: Retention) -> set[int]:
 
 
 def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:
-    """Delete contents (of `among`; default: all) that no document has, with their passages and vectors; how many."""
+    """Delete contents (of `among`; default: all) that no document has, with their passages and vectors. Returns how many."""
     unused = {c for (c,) in connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents")}
     rows = [(content,) for content in sorted(unused if among is None else unused & set(among))]
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)

@@ -26,7 +26,7 @@ _UNSPACED = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
     r"\U00020000-\U0003ffff]+"
 )
-# Question words carry no topic; in a small collection their document frequency is too low for BM25 to see that.
+# Stop words carry no topic; in a small collection their document frequency is too low for BM25 to see that.
 _STOP = frozenset(
     "a about am an and any are as at be been but by can could did do does for from had has have how i if in into is it its "
     "many may me much my no not of on or our shall she he should so some than that the their them then there these they "
@@ -40,7 +40,7 @@ def is_function_word(word: str) -> bool:
 
 
 def query_words(query: str) -> Sequence[str]:
-    """Lower-case words of `query` without question words, unless nothing else is there. Plain words, no operators."""
+    """Lower-case words of `query` without stop words, unless nothing else is there. Plain words, no operators."""
     words = [_APOSTROPHE.sub("", w) for w in _WORD.findall(_plain(query, pairs_only=True))]
     topical = [w for w in words if w not in _STOP]
     return (topical or words)[:MAX_QUERY_WORDS]

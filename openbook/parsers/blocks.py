@@ -28,7 +28,7 @@ class Text:
         self.gap = max(self.gap, gap)
 
     def put(self, body: str) -> int:
-        """Write `body`; the offset where it begins."""
+        """Write `body`. Returns the offset where it begins."""
         before = (" " if self.gap < 0 else "\n" * self.gap) if self.length else ""
         self.parts += (before, body)
         start = self.length + len(before)
@@ -37,7 +37,7 @@ class Text:
         return start
 
     def put_marked(self, text: str, headings: Iterable[HeadingMark], deeper: int = 0) -> int:
-        """Write a text of several blocks with its headings; the offset where it begins."""
+        """Write a text of several blocks with its headings. Returns the offset where it begins."""
         start = self.put(text)
         self.headings += [replace(mark, start=start + mark.start, level=mark.level + deeper) for mark in headings]
         return start

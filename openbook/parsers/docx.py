@@ -88,7 +88,7 @@ class _Style:
     numbering: str = ""
 
     def with_properties(self, properties: Any) -> _Style:
-        """The style of a paragraph that has these properties (`w:pPr`) of its own, or None for none."""
+        """This style with the properties (`w:pPr`) that a paragraph has of its own; None: it has none."""
         style = self
         outline = _value(properties, "outlineLvl")
         if outline.isdigit() and not style.is_title:

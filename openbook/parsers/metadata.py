@@ -31,9 +31,9 @@ MAX_KEY_CHARS = 64
 MAX_SIDECAR_BYTES = 64_000
 SYSTEM_KEYS = frozenset({"path", "name", "type", "bytes", "modified"})
 LABEL_KEY = "access_labels"
+LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 
 _SIDECAR_ENDS = (".meta.toml", ".meta.json")
-_LABEL = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 _DATE_KEY = re.compile(r"(?:.*_)?(?:date|created|modified|updated|published)")
 _PDF_DATE = re.compile(r"D:(\d{8})(\d{6})")  # `D:20240105103000+01'00'`
 _PARTIAL_DATE = re.compile(r"\d{4}(?:-\d\d)?")
@@ -232,7 +232,7 @@ def _labels(raw: object) -> tuple[str, ...]:
     words: Iterable[object] = (raw,) if isinstance(raw, str) else raw if isinstance(raw, list | tuple | set) else (raw,)
     labels = set()
     for word in words:
-        if not isinstance(word, str) or not _LABEL.fullmatch(word):
+        if not isinstance(word, str) or not LABEL.fullmatch(word):
             raise UnreadableFile(
                 f"the label {str(word)[:40]!r} is none: use up to 64 of a-z, 0-9 and _ . : -, beginning with a letter or digit"
             )

@@ -33,7 +33,8 @@ def ocr_pdf(data: bytes, name: str, languages: str) -> Content:
     """As `parse_pdf`, with the text in the pictures of its scanned pages. `languages`: Tesseract's, such as `eng+deu`.
 
     Raises:
-        UnreadableFile: no page has text and Tesseract is missing, has no data for a language, or found nothing.
+        UnreadableFile: a page is a scan, and Tesseract is missing, has no data for a language, or fails; or no page has
+            text and Tesseract found none.
 
     """
 
@@ -67,7 +68,10 @@ def ocr_image(data: bytes, name: str, languages: str) -> Content:
 
 
 def available(languages: str) -> str:
-    """What OCR in `languages` depends on besides the file: they, and which of them Tesseract has data for here; empty without."""
+    """What OCR depends on besides the file: the `languages`, and for which of them Tesseract has data here.
+
+    Empty without languages.
+    """
     if not languages:
         return ""
     try:

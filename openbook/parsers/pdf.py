@@ -34,7 +34,7 @@ ONE_AT_A_TIME = threading.Lock()  # PDFium is not safe to call from two threads
 
 
 Recognise = Callable[[Any], str]
-"""From a page of PDFium to the text in its picture; empty where there is none or it took too long."""
+"""Gets a page of PDFium. Returns the text in its picture, empty where there is none or it took too long."""
 
 
 def parse_pdf(data: bytes, name: str, recognise: Recognise | None = None) -> Content:
@@ -65,6 +65,7 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
 
     out = Blocks()
     scans = recognised = damaged = 0
+    has_text = False
     for number in range(len(document)):
         text, is_scan, found = "", False, ""
         try:
@@ -76,14 +77,14 @@ def _content(document: Any, name: str, recognise: Recognise | None) -> Content:
             damaged += 1  # one broken page must not hide the others
         scans += is_scan and not found
         recognised += bool(found)
-        out.chars += len(text) if not is_scan else 0
+        has_text = has_text or (bool(text) and not is_scan)
         out.paragraph(found or text)
         out.end_page()
     if not out.pages:
         raise UnreadableFile("a PDF without pages")
     if damaged == len(out.pages):
         raise UnreadableFile("a damaged PDF")
-    if not out.chars and not recognised:
+    if not has_text and not recognised:
         why = ": needs OCR" if recognise is None else ", in which OCR found no text"
         raise UnreadableFile(f"no text, only images{why}")
     out.chars = out.length

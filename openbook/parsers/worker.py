@@ -29,11 +29,8 @@ NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
 PIXELS = b"\1"  # begins an answer that is a picture
 PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
-KINDS = {
-    "not now": NotReadNow,
-    "no such page": NoSuchPage,
-    "unreadable": UnreadableFile,
-}  # of refusals; the last is any
+# Kinds of refusals. The last is the base of the others, so it is looked for last.
+KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
 _LONGEST_REASON_CHARS = 300
 
 

@@ -281,6 +281,17 @@ def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
     assert set(threading.enumerate()) <= before
 
 
+def test_a_worker_may_wait_longer_than_a_file_may_take(tmp_path: Path) -> None:
+    path, *_ = files(tmp_path / "docs", "a.txt")
+    with ParserPool(Limits(timeout_s=1.9), workers=1) as pool:
+        list(pool.parse_all([path]))
+        (worker,) = pool._workers
+        time.sleep(4.5)  # the alarm of the file would come after four
+        assert worker.process.poll() is None
+        list(pool.parse_all([path]))
+        assert pool._workers == {worker}
+
+
 def test_a_paths_bytes_arrive_as_they_are(tmp_path: Path) -> None:
     names = [b"caf\xe9.txt", b"line\nbreak.txt", b"-option.txt", "Fähre 🚢.txt".encode()]
     paths = [Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in names]

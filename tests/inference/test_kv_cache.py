@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openbook.inference import kv_cache
 from openbook.inference.kv_cache import KVCache, next_key, root_key
+from openbook.locks import exclusive_lock
 
 KEYS = [root_key(str(i)) for i in range(40)]
 BLOCKS = st.lists(st.lists(st.integers(0, 5), max_size=3), max_size=4)
@@ -143,6 +147,35 @@ def test_a_request_that_began_before_a_purge_keeps_nothing_of_it(tmp_path: Path)
     assert [states.get(key) is not None for key in KEYS[:2]] == [False, True]
     states.put(KEYS[0], state_of(0), ["a"], states.begin())  # added again since
     assert states.get(KEYS[0]) == state_of(0)
+
+
+def test_a_purge_while_another_thread_puts_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, purger = KVCache(tmp_path), KVCache(tmp_path)
+    remember = states._remember
+
+    def purge_first(*given: Any) -> None:
+        purger.forget({"a"})
+        states.begin()  # of another request
+        remember(*given)
+
+    monkeypatch.setattr(states, "_remember", purge_first)
+    states.put(KEYS[0], state_of(0), ["a"], states.begin())
+    assert states.get(KEYS[0]) is None
+
+
+def test_a_file_read_while_it_is_purged_is_forgotten_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, purger = KVCache(tmp_path), KVCache(tmp_path)
+    purger.put(KEYS[0], state_of(0), ["a"], purger.begin())
+
+    def read_first(lock_file: Path, timeout_s: float) -> AbstractContextManager[bool]:
+        states.begin()  # it sees the names, but the file is still there
+        assert states.get(KEYS[0]) == state_of(0)
+        return exclusive_lock(lock_file, timeout_s)
+
+    monkeypatch.setattr(kv_cache, "exclusive_lock", read_first)
+    assert purger.forget({"a"}) == 1
+    states.begin()
+    assert states.get(KEYS[0]) is None
 
 
 def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp_path: Path) -> None:
