@@ -303,17 +303,22 @@ class LlamaCppEngine:
         with self._opening:
             self._check_open()
             if self._base is None:
-                self._base = self._open_base()
+                base = self._open_base()
+                with self._state:
+                    self._base = base
+                    closed = self._closed
+                if closed:  # meanwhile
+                    base.close()
             return self._base
 
     def close(self) -> None:
-        with self._opening:
-            with self._state:
-                self._closed = True
-                self._state.notify_all()  # requests that wait for a context end now
-                self._free_if_unused()
-            if self._base is not None:
-                self._base.close()
+        with self._state:
+            self._closed = True
+            self._state.notify_all()  # requests that wait for a context end now
+            base = self._base
+            self._free_if_unused()
+        if base is not None:
+            base.close()
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from openbook.errors import KnowledgeError
+from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import Needles
@@ -62,8 +62,8 @@ def purge(
     deleted, and nobody else writes until it is done. `afterwards` looks for traces of them outside of the knowledge base,
     when none is left in it. After an interruption, `finish_purge` does what was left to do.
 
-    Raises KnowledgeError when one of them is in no version, when a copy would keep the text (without `copies`), or when
-    the scan finds something; KnowledgeBaseBusy, before anything is deleted, while a reader holds on to old pages.
+    Raises KnowledgeError when one of them is in no version, or when the scan finds something. Before anything is deleted:
+    TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
         index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
@@ -74,7 +74,7 @@ def purge(
         holders = _for_each(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
         if others and not copies:
-            raise KnowledgeError(
+            raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
         traces = _traces(connection, paths | others, contents)

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
@@ -137,11 +137,10 @@ def commit(
             )
         for change in changes:
             identity = write_identity(connection, change.identity, change.path, change.labels, change.given_labels)
-            # All of the change but its own identity and outcome, in the order of the columns.
             connection.execute(
-                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*astuple(change)[:-2], version, identity),
+                "INSERT INTO documents (path, content_id, bytes, stat, metadata, labels, given_labels, added_in, identity) VALUES "
+                "(:path, :content_id, :bytes, :stat, :metadata, :labels, :given_labels, :added_in, :identity)",
+                {**asdict(change), "added_in": version, "identity": identity},
             )
         beside()
     return version

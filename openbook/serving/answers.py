@@ -25,7 +25,7 @@ from openbook.receipts import append
 from openbook.records import Answer, Decoding, canonical_json, sha256_hex
 from openbook.serving.concurrency import Stop
 from openbook.serving.errors import ApiError, ClientGone, api_error, check_at_most, invalid, server_stops
-from openbook.serving.schemas import AnswerBody, Message, Reply, ServedAnswer
+from openbook.serving.schemas import AnswerBody, Message, Reply, ScopeOptions, ServedAnswer
 from openbook.serving.service import Call, Service, scope_of
 
 CLOSED_BOOK = "closed-book"
@@ -117,7 +117,11 @@ async def respond(call: Call, body: AnswerBody, conversation: Conversation, shap
     question = checked_question(conversation.question)
     book = book_of(body.model, call.model.identity.name, service.bases)
     base = None
-    if book != CLOSED_BOOK:
+    if book == CLOSED_BOOK:
+        for name in ScopeOptions.model_fields:
+            if getattr(own, name) not in (None, ""):
+                raise invalid(f"{body.model} reads no documents; leave openbook.{name} out.", f"openbook.{name}")
+    else:
         if not service.bases:
             message = f"No knowledge base: ask {body.model}:{CLOSED_BOOK}."
             raise ApiError(404, message, code="no_knowledge_base", param="model")

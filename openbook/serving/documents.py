@@ -17,7 +17,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from openbook.deletion import Places, finish, purge_everywhere
-from openbook.errors import KnowledgeError, NoPicture
+from openbook.errors import NoPicture, TextIsElsewhere
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, pictures, remove
 from openbook.knowledge.discovery import display_path
@@ -365,9 +365,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
         body.check_visible(seen)
         try:
             done = purge_everywhere(base, body.documents, places, copies=body.copies)
-        except KnowledgeError as error:
-            if "--copies" not in str(error) or body.copies:
-                raise
+        except TextIsElsewhere as error:
             # Without its message, which names the other documents with the text: the caller may not see them.
             message = "Another document holds the same text. To purge every copy, send copies: true."
             raise ApiError(409, message, code="text_is_elsewhere", param="copies") from error

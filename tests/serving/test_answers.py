@@ -128,6 +128,8 @@ def test_without_documents_that_say_it_an_answer_abstains(server: Running) -> No
     assert "canary" not in response.text
     closed = answer_of(post(server, CHAT, QUESTION, model="echo:closed-book"))
     assert (closed["passages"], closed["receipt"]["strategy"]) == ([], "closed-book")
+    refused = post(server, CHAT, QUESTION, model="echo:closed-book", openbook={"as_of": 0})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "openbook.as_of")
 
 
 def test_labels_open_documents_and_only_who_sees_all_gets_the_times(server: Running) -> None:
