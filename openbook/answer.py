@@ -24,14 +24,7 @@ from openbook.knowledge.editions import Editions, editions
 from openbook.knowledge.quotes import Quoted, closest, is_sure, quote
 from openbook.knowledge.scope import EVERYTHING, Scope
 from openbook.overview import KINDS, combined, overview_of, take_notes, windows_of
-from openbook.prompts import (
-    ABSTENTION,
-    asks_yes_or_no,
-    closed_book_prompt,
-    open_book_prompt,
-    whether_stated,
-    with_instruction,
-)
+from openbook.prompts import ABSTENTION, closed_book_prompt, open_book_prompt, whether_stated, with_instruction
 from openbook.receipts import FORMATS
 from openbook.records import (
     Answer,
@@ -256,7 +249,7 @@ def read_hits(
         return _read_each(question, hits, model, decoding, on_text, cancelled)
     kept, prompt, notes = pack(question, hits, model, decoding, parallel=strategy == "parallel")
     stated, check_s = None, 0.0
-    if strategy == "checked" and not asks_yes_or_no(question):  # the model would answer that instead
+    if strategy == "checked":
         started = time.perf_counter()
         check = model.complete(replace(prompt, question=whether_stated(question)), Decoding(max_tokens=1), cancelled)
         stated, check_s = _says_yes(check), time.perf_counter() - started

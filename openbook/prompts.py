@@ -79,11 +79,8 @@ def excerpt_block(number: int, place: str, text: str) -> str:
 
 def question_about_excerpts(question: str) -> str:
     """The question behind numbered excerpts, with the shape of its answer."""
-    return f"{_YES_OR_NO if asks_yes_or_no(question) else _SENTENCES}{question.strip()}"
-
-
-def asks_yes_or_no(question: str) -> bool:
-    return _ASKS_YES_OR_NO.match(question.strip()) is not None
+    shape = _YES_OR_NO if _ASKS_YES_OR_NO.match(question.strip()) else _SENTENCES
+    return f"{shape}{question.strip()}"
 
 
 def whether_stated(question: str) -> str:

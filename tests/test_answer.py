@@ -135,12 +135,6 @@ def test_the_default_model_declines_what_it_finds_hardly_stated(
     assert not forced.abstained
 
 
-def test_a_question_for_yes_or_no_is_answered_unchecked_and_never_called_supported(asked: partial[Answer]) -> None:
-    engine = Says("Yes, mayor Lila Ortega opened the bridge.", "No", 0.9)
-    answer = asked("Was the bridge opened by mayor Lila Ortega?", FrozenModel(engine), options=ALL)
-    assert (answer.supported, answer.confidence, len(engine.prompts)) == (True, "check it", 1)
-
-
 def test_nothing_near_the_question_is_an_abstention_without_reading(asked: partial[Answer]) -> None:
     answer = asked(
         "xylophone zeppelin", FrozenModel(Says("I would invent something.")), options=Options(min_similarity=0.99)
