@@ -337,7 +337,7 @@ class PurgeBody(DocumentsBody):
     copies: bool = False
 
 
-class Purged(Reply):
+class PurgeReply(Reply):
     """`out_of_reach`: how many files were not scanned, by reason. `proved`: none of them, weights aside, may hold a trace."""
 
     object: Literal["purged"] = "purged"
@@ -352,11 +352,11 @@ class Purged(Reply):
 
 
 @router.post("/v1/documents/purge", **needs("admin"))
-async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
+async def purge_documents(call: CallOf, body: PurgeBody) -> PurgeReply:
     """Delete documents from all versions, indexes and caches, and prove it by a scan of all bytes."""
     base, settings = call.service.base(body.knowledge_base), call.service.configuration.settings
 
-    def work(stop: Stop) -> Purged:
+    def work(stop: Stop) -> PurgeReply:
         states = KVCache(settings.states_dir, memory_bytes=settings.kv_memory << 20, disk_bytes=settings.kv_disk << 20)
         places = Places(settings, states, ModelStore(settings.models_dir))
         finish(base, places)
@@ -369,7 +369,7 @@ async def purge_documents(call: CallOf, body: PurgeBody) -> Purged:
             # Without its message, which names the other documents with the text: the caller may not see them.
             message = "Another document holds the same text. To purge every copy, send copies: true."
             raise ApiError(409, message, code="text_is_elsewhere", param="copies") from error
-        return Purged(
+        return PurgeReply(
             knowledge_base=base.id,
             version=done.purged.version,
             documents=[path for path in done.purged.documents if path in seen],
