@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
 
 
@@ -40,3 +41,13 @@ def new_postgres_url(postgres_url: str, request: pytest.FixtureRequest) -> Itera
             yield postgres_url.replace("/openbook?", f"/{name}?")
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty bucket. Each test has a prefix of its own in it."""
+    folder = tmp_path_factory.mktemp("object-store")
+    try:
+        yield start_object_store(folder)
+    finally:
+        stop_object_store(folder)

@@ -1,0 +1,155 @@
+"""Blobs in an S3 bucket, or in any store that speaks its protocol, through obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.files import replacing
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+CONNECT_S, REQUEST_S, RETRY_S = 3.0, 30.0, 10.0
+_TRIES = 3  # after the first, while `RETRY_S` are not over
+_PIECE = 8 << 20  # bytes of one request, so that `REQUEST_S` bounds how slow a store may be and not how large an object
+_PARAMETERS = ("endpoint", "region")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_WHY = {
+    "NoSuchBucket": "there is no such bucket",
+    "SignatureDoesNotMatch": "the secret access key is wrong",
+    "InvalidAccessKeyId": "the store does not know this access key",
+    "AccessDenied": "the store denies access; give credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY that may read and write it",
+}
+_SIGNED = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
+
+
+def open_s3(url: str) -> S3Blobs:
+    """The objects below `s3://[KEY:SECRET@]BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`. Nothing is asked of the store yet.
+
+    Without a key in the URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their like are used; where there are none and an endpoint
+    is given, requests are not signed. Raises ConfigError, whose text never holds the credentials.
+    """
+    parts = urlsplit(url)
+    shown = _without_credentials(parts)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in options:
+        if name not in _PARAMETERS:
+            raise ConfigError(f"{shown}: there is no parameter {name!r}.{did_you_mean(name, _PARAMETERS)}")
+    endpoint = options.get("endpoint", "")
+    if not parts.hostname:
+        raise ConfigError(f"{shown} names no bucket. Write s3://BUCKET/PREFIX")
+    if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or "@" in endpoint):
+        raise ConfigError(f"{shown}: the endpoint must be http://HOST:PORT or https://HOST, without credentials.")
+    if bool(parts.username) != bool(parts.password):
+        raise ConfigError(f"{shown}: credentials are KEY:SECRET@ before the bucket, both of them.")
+    try:
+        from obstore.store import S3Store
+    except ImportError as error:
+        raise ConfigError(
+            f"{shown} needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
+        ) from error
+    config: dict[str, Any] = {name: value for name, value in options.items() if value}
+    if parts.username:
+        config |= {"access_key_id": unquote(parts.username), "secret_access_key": unquote(parts.password or "")}
+    elif endpoint and not any(os.environ.get(name) for name in _SIGNED):
+        config["skip_signature"] = True
+    bucket = parts.netloc.rpartition("@")[2]
+    store = S3Store(
+        bucket,
+        prefix=unquote(parts.path).strip("/") or None,
+        client_options={
+            "allow_http": endpoint.startswith("http:"),
+            "connect_timeout": timedelta(seconds=CONNECT_S),
+            "timeout": timedelta(seconds=REQUEST_S),
+        },
+        retry_config={"max_retries": _TRIES, "retry_timeout": timedelta(seconds=RETRY_S)},
+        **config,
+    )
+    return S3Blobs(store, shown)
+
+
+def _without_credentials(parts: SplitResult) -> str:
+    """The URL with its known parameters alone."""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class S3Blobs:
+    """`Blobs` in a bucket. Safe to share between threads."""
+
+    def __init__(self, store: S3Store, url: str) -> None:
+        self.url, self._store = url, store
+
+    def __repr__(self) -> str:
+        return f"S3Blobs({self.url!r})"
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        with self._errors(key):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError
+
+        with self._errors(key):
+            try:
+                obstore.put(self._store, key, data, mode="create" if if_absent else "overwrite")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def delete(self, key: str) -> None:
+        import obstore
+
+        with suppress(KeyError), self._errors(key):
+            obstore.delete(self._store, key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """A listing goes by whole names between `/`, so what follows the last of them is compared here."""
+        import obstore
+
+        folder = prefix.rpartition("/")[0]
+        with self._errors(prefix):
+            found = [each["path"] for chunk in obstore.list(self._store, folder or None) for each in chunk]
+        yield from sorted(key for key in found if key.startswith(prefix))
+
+    def modified(self, key: str) -> float:
+        import obstore
+
+        with self._errors(key):
+            return float(obstore.head(self._store, key)["last_modified"].timestamp())
+
+    def fetch(self, key: str, path: Path) -> None:
+        import obstore
+
+        with self._errors(key):
+            size = int(obstore.head(self._store, key)["size"])
+        with replacing(path) as stream:
+            for start in range(0, size, _PIECE):
+                with self._errors(key):
+                    piece = obstore.get_range(self._store, key, start=start, end=min(start + _PIECE, size))
+                stream.write(piece)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            code = found[1] if (found := _CODE.search(str(error))) else ""
+            if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+                raise KeyError(key) from None
+            why = _WHY.get(code) or (
+                f"it answers {code}" if code else "it cannot be reached, or does not answer in time"
+            )
+            raise StorageError(f"Cannot use {self.url}: {why}.") from None
