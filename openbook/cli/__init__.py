@@ -47,6 +47,7 @@ VERBS = {
     "runs": "train:runs",
     "serve": "serve:serve",
     "keys": "serve:keys",
+    "cluster": "cluster:cluster",
     "completion": "completion:completion",
 }
 

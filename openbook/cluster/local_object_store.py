@@ -95,6 +95,12 @@ def stop_object_store(folder: Path) -> None:
                 socket_file.unlink()
 
 
+def object_store_process(folder: Path) -> int | None:
+    """The number of the store's process; None when none runs. Raises StorageError."""
+    server = _last(folder.absolute())
+    return server.pid if server is not None and is_held(_lock(folder.absolute())) else None
+
+
 def _lock(folder: Path) -> Path:
     """The server holds the lock on this file as long as it lives, so a number of a process is never mistaken for it."""
     return folder / ".running"

