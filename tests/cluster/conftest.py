@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from openbook.cluster.connection import ray_module
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,24 @@ def new_postgres_url(postgres_url: str, request: pytest.FixtureRequest) -> Itera
             yield postgres_url.replace("/openbook?", f"/{name}?")
         finally:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small Ray on this machine for all tests; `connect` finds it joined."""
+    ray = ray_module()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else the first start writes a token into the user's home
+        patch.setenv("PYTHONPATH", str(ROOT))
+        ray.init(
+            num_cpus=2,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
