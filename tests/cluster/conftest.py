@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from openbook.cluster.connection import ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +54,24 @@ def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield start_object_store(folder)
     finally:
         stop_object_store(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small Ray on this machine for all tests; `connect` finds it joined."""
+    ray = ray_module()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else the first start writes a token into the user's home
+        patch.setenv("PYTHONPATH", str(ROOT))
+        ray.init(
+            num_cpus=2,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
