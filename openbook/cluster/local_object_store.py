@@ -179,8 +179,8 @@ def _await(folder: Path, server: _Server, blobs: Blobs) -> None:
             reply = httpx.post(bucket, trust_env=False)  # the filer's way to make a folder, which a bucket is
             if reply.status_code != httpx.codes.CONFLICT:  # it is there
                 reply.raise_for_status()
-            blobs.put(".started", b"volumes are made for the first byte")
-            blobs.delete(".started")
+            blobs.put("started", b"volumes are made for the first byte", if_absent=True)
+            blobs.delete("started")
             return
         except (httpx.HTTPError, StorageError) as error:
             if not is_held(_lock(folder)) or time.monotonic() > until:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -13,13 +14,15 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
 from openbook.files import replacing
+from openbook.knowledge.blobs import Entry, check_key
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-CONNECT_S, REQUEST_S, RETRY_S = 3.0, 30.0, 10.0
-_TRIES = 3  # after the first, while `RETRY_S` are not over
-_PIECE = 8 << 20  # bytes of one request, so that `REQUEST_S` bounds how slow a store may be and not how large an object
+_CONNECT_S, _REQUEST_S, _RETRY_S = 3.0, 20.0, 10.0
+_TRIES = 3  # after the first, while `_RETRY_S` are not over
+_PIECE = 8 << 20  # bytes of one request: `_REQUEST_S` bounds how slow a store may be, and not how large an object
+_PIECES = 4  # at a time
 _PARAMETERS = ("endpoint", "region")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _WHY = {
@@ -67,10 +70,10 @@ def open_s3(url: str) -> S3Blobs:
         prefix=unquote(parts.path).strip("/") or None,
         client_options={
             "allow_http": endpoint.startswith("http:"),
-            "connect_timeout": timedelta(seconds=CONNECT_S),
-            "timeout": timedelta(seconds=REQUEST_S),
+            "connect_timeout": timedelta(seconds=_CONNECT_S),
+            "timeout": timedelta(seconds=_REQUEST_S),
         },
-        retry_config={"max_retries": _TRIES, "retry_timeout": timedelta(seconds=RETRY_S)},
+        retry_config={"max_retries": _TRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
         **config,
     )
     return S3Blobs(store, shown)
@@ -94,15 +97,34 @@ class S3Blobs:
         import obstore
 
         with self._errors(key):
-            return bytes(obstore.get(self._store, key).bytes())
+            return bytes(obstore.get(self._store, check_key(key)).bytes())
+
+    def fetch(self, key: str, path: Path) -> None:
+        import obstore
+
+        with self._errors(key):
+            size = int(obstore.head(self._store, check_key(key))["size"])
+        with replacing(path) as stream:
+            for start in range(0, size, _PIECE):
+                with self._errors(key):
+                    piece = obstore.get_range(self._store, key, start=start, end=min(start + _PIECE, size))
+                stream.write(piece)
 
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError
 
-        with self._errors(key):
+        check_key(key)
+        with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source, self._errors(key):
             try:
-                obstore.put(self._store, key, data, mode="create" if if_absent else "overwrite")
+                obstore.put(
+                    self._store,
+                    key,
+                    source,
+                    mode="create" if if_absent else "overwrite",
+                    chunk_size=_PIECE,
+                    max_concurrency=_PIECES,
+                )
             except AlreadyExistsError:
                 return False
         return True
@@ -111,33 +133,21 @@ class S3Blobs:
         import obstore
 
         with suppress(KeyError), self._errors(key):
-            obstore.delete(self._store, key)
+            obstore.delete(self._store, check_key(key))
 
     def list(self, prefix: str) -> Iterator[str]:
-        """A listing goes by whole names between `/`, so what follows the last of them is compared here."""
+        return (each.key for each in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
         import obstore
 
-        folder = prefix.rpartition("/")[0]
+        folder = prefix.rpartition("/")[0]  # obstore lists by whole names; what follows the last `/` is compared here
         with self._errors(prefix):
-            found = [each["path"] for chunk in obstore.list(self._store, folder or None) for each in chunk]
-        yield from sorted(key for key in found if key.startswith(prefix))
-
-    def modified(self, key: str) -> float:
-        import obstore
-
-        with self._errors(key):
-            return float(obstore.head(self._store, key)["last_modified"].timestamp())
-
-    def fetch(self, key: str, path: Path) -> None:
-        import obstore
-
-        with self._errors(key):
-            size = int(obstore.head(self._store, key)["size"])
-        with replacing(path) as stream:
-            for start in range(0, size, _PIECE):
-                with self._errors(key):
-                    piece = obstore.get_range(self._store, key, start=start, end=min(start + _PIECE, size))
-                stream.write(piece)
+            found = [each for chunk in obstore.list(self._store, folder or None) for each in chunk]
+        found.sort(key=lambda each: each["path"])
+        for each in found:
+            if each["path"].startswith(prefix):
+                yield Entry(each["path"], each["size"], each["last_modified"].timestamp())
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

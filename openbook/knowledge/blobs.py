@@ -1,28 +1,64 @@
-"""Named objects that several machines share: a folder, or an S3 bucket. What is in them is derived and can be made anew."""
+"""Named objects that several machines share: in a folder that all of them mount, or in an S3 bucket."""
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+from urllib.parse import unquote, urlsplit
+
+from openbook.errors import ConfigError, StorageError, did_you_mean
+from openbook.files import make_folder, replacing, storage_errors, sync_folder
+
+_BACK_ENDS = {
+    "file": "openbook.knowledge.blobs:open_folder",
+    "s3": "openbook.cluster.object_store:open_s3",
+}
+_KEY = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object in a list. `modified`: when it was put, in seconds since 1970 by the store's clock."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class Blobs(Protocol):
-    """Objects by key. A key is one or more names with `/` between them; a name has letters, digits and `-_.`, no dot first.
+    """Objects by key. A key is names with `/` between them; a name has letters of ASCII, digits and `_-.`, and no dot first.
 
-    Every method raises StorageError when the store cannot be reached, refuses, or takes too long: within seconds, so that
-    whoever can do without it does. An object is whole or absent.
+    An object is whole or absent. What is put is seen by every later call, of whatever machine. Safe to share between threads.
+    Every method raises StorageError when the store cannot be reached, refuses, or does not answer for some seconds, and ValueError
+    for what is no key.
     """
 
     url: str
-    """Where it is, without credentials."""
+    """Where the objects are. It holds no credentials."""
 
     def get(self, key: str) -> bytes:
         """Raises KeyError when it is not there."""
         ...
 
+    def fetch(self, key: str, path: Path) -> None:
+        """Write the object to a file, which is whole or absent. Raises KeyError when it is not there, OSError of the disk."""
+        ...
+
     def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
-        """Store bytes, or those of a file. With `if_absent`, False and no change when the key is there, whoever else puts it."""
+        """Store bytes, or those of a file.
+
+        With `if_absent`, False and no change where the key is there: of many that put it at once, one gets True. Should the
+        connection break meanwhile, that one may get False too. Raises OSError when the file cannot be read.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -33,10 +69,128 @@ class Blobs(Protocol):
         """The keys that begin with `prefix`, ascending."""
         ...
 
-    def modified(self, key: str) -> float:
-        """When the object was put, in seconds since 1970 by the store's clock. Raises KeyError when it is not there."""
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """As `list`, with sizes and times."""
         ...
 
+
+def open_blobs(url: str) -> Blobs:
+    """The objects at `url`: the path of a folder, `file:///PATH`, or `s3://BUCKET/PREFIX`. Nothing is asked of a store yet.
+
+    Raises ConfigError. No message shows credentials.
+    """
+    scheme = urlsplit(url).scheme.lower()
+    if len(scheme) < 2:  # none, or the letter of a drive
+        return FolderBlobs(Path(url))
+    if scheme not in _BACK_ENDS:
+        hint = did_you_mean(scheme, _BACK_ENDS)
+        raise ConfigError(
+            f"There is no storage of the kind {scheme}://.{hint} Give the path of a folder, or s3://BUCKET/PREFIX"
+        )
+    module, _, name = _BACK_ENDS[scheme].partition(":")
+    blobs: Blobs = getattr(import_module(module), name)(url)
+    return blobs
+
+
+def open_folder(url: str) -> FolderBlobs:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise ConfigError("The URL of a folder is file:///PATH, with three slashes.")
+    return FolderBlobs(Path(unquote(parts.path)))
+
+
+def check_key(key: str) -> str:
+    """`key`. Raises ValueError when it is none."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"{key[:200]!r} is no key of an object")
+    return key
+
+
+class FolderBlobs:
+    """`Blobs` as files below a folder, which is made by the first `put`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self.url = self._folder.as_uri()
+
+    def __repr__(self) -> str:
+        return f"FolderBlobs({str(self._folder)!r})"
+
+    def get(self, key: str) -> bytes:
+        with self._reading(key) as path:
+            return path.read_bytes()
+
     def fetch(self, key: str, path: Path) -> None:
-        """Write the object to a new file, which is whole or absent. Raises KeyError when the object is not there."""
-        ...
+        with self._reading(key) as stored:
+            source = stored.open("rb")
+        with source, replacing(path) as stream:
+            shutil.copyfileobj(source, stream)
+
+    def put(self, key: str, data: bytes | Path, *, if_absent: bool = False) -> bool:
+        path = self._path(key)
+        with (
+            io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as source,
+            storage_errors(f"write to {path}"),
+        ):
+            if if_absent:
+                return _create(path, source)
+            with replacing(path) as stream:
+                shutil.copyfileobj(source, stream)
+            return True
+
+    def delete(self, key: str) -> None:
+        with storage_errors(f"delete from {self._folder}"):
+            self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        return (each.key for each in self.entries(prefix))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        found: list[Entry] = []
+        top = self._folder / prefix.rpartition("/")[0]
+        with storage_errors(f"read {self._folder}"):
+            for folder, _, names in os.walk(top, onerror=_raise_unless_absent):
+                for name in names:
+                    path = Path(folder, name)
+                    key = path.relative_to(self._folder).as_posix()
+                    if key.startswith(prefix) and _KEY.fullmatch(key):
+                        with suppress(FileNotFoundError):  # deleted meanwhile
+                            status = path.stat()
+                            found.append(Entry(key, status.st_size, status.st_mtime))
+        return iter(sorted(found, key=lambda each: each.key))
+
+    def _path(self, key: str) -> Path:
+        return self._folder / check_key(key)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[Path]:
+        try:
+            yield self._path(key)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise KeyError(key) from None
+        except OSError as error:
+            raise StorageError(f"Cannot read {self._folder}: {error.strerror or error}.") from error
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _create(path: Path, source: IO[bytes]) -> bool:
+    """Make the file whole unless one is there. A second name is given to what is written, for that never replaces a file."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as stream:
+            shutil.copyfileobj(source, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
