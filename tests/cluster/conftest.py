@@ -12,6 +12,9 @@ import pytest
 from openbook.cluster.connection import ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from tests.cli.conftest import fakes, out
+
+__all__ = ["fakes", "out"]
 
 ROOT = Path(__file__).parents[2]
 

