@@ -1,4 +1,9 @@
-"""The service unit and the image start the program with arguments that it knows, as nobody in particular."""
+"""The service unit, the image and the manifests start the program with arguments that it knows, as nobody in particular.
+
+Kubernetes' own objects, and the pods in those of KubeRay, are compared with its schemas, which `kubernetes-validate` ships. No
+package on PyPI ships those of KubeRay, CloudNativePG or Compose: of these the fields that are relied on are compared with the
+schemas below.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,13 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
+import jsonschema
+import kubernetes_validate
 import pytest
+import yaml
 
 from openbook.cli import command
 from tests.conftest import ROOT
@@ -61,3 +70,278 @@ def test_the_image_starts_a_server_for_others_as_a_user_of_its_own() -> None:
 @pytest.mark.parametrize("line", re.findall(r"openbook (serve [^\n]+)", (ROOT / "docs" / "operations.md").read_text()))
 def test_servers_in_the_documentation_can_be_started(line: str) -> None:
     assert started(shlex.split(line))
+
+
+# --- Compose ----------------------------------------------------------------------------------------------------------
+
+TEXTS = {"type": "array", "items": {"type": "string"}}
+COMPOSE = {  # https://github.com/compose-spec/compose-spec
+    "type": "object",
+    "required": ["services", "volumes"],
+    "additionalProperties": False,
+    "patternProperties": {"^x-": {}},
+    "properties": {
+        "name": {"type": "string"},
+        "volumes": {"additionalProperties": {"type": "null"}},
+        "services": {
+            "additionalProperties": {
+                "type": "object",
+                "required": ["image", "restart"],
+                "additionalProperties": False,
+                "properties": {
+                    "image": {"type": "string"},
+                    "build": {
+                        "additionalProperties": False,
+                        "properties": {
+                            "context": {},
+                            "dockerfile": {},
+                            "args": {"additionalProperties": {"type": "string"}},
+                        },
+                    },
+                    "environment": {"additionalProperties": {"type": "string"}},
+                    "entrypoint": TEXTS,
+                    "command": TEXTS,
+                    "ports": {"type": "array", "items": {"pattern": r"^127\.0\.0\.1:\d+:\d+$"}},
+                    "volumes": TEXTS,
+                    "tmpfs": TEXTS,
+                    "cap_drop": TEXTS,
+                    "security_opt": TEXTS,
+                    "restart": {"const": "unless-stopped"},
+                    "init": {"type": "boolean"},
+                    "read_only": {"type": "boolean"},
+                    "shm_size": {"pattern": r"^\d+m$"},
+                    "mem_limit": {"pattern": r"^\d+g$"},
+                    "cpus": {"type": "number"},
+                    "stop_grace_period": {"pattern": r"^\d+[ms]$"},
+                    "healthcheck": {
+                        "additionalProperties": False,
+                        "properties": {
+                            "test": TEXTS,
+                            "disable": {},
+                            "interval": {},
+                            "timeout": {},
+                            "retries": {"type": "integer"},
+                        },
+                    },
+                    "depends_on": {"additionalProperties": {"properties": {"condition": {"const": "service_healthy"}}}},
+                },
+            }
+        },
+    },
+}
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return found
+
+
+def test_the_compose_file_is_one_and_needs_what_it_has() -> None:
+    found = compose()
+    jsonschema.validate(found, COMPOSE)
+    services = found["services"]
+    for name, service in services.items():
+        assert service.get("depends_on", {}).keys() <= services.keys() - {name}
+        assert all("healthcheck" in services[each] for each in service.get("depends_on", {}))
+        named = {each.partition(":")[0] for each in service.get("volumes", []) if not each.startswith("/")}
+        assert named <= found["volumes"].keys()
+    assert (DEPLOY / services["ray"]["build"]["context"] / services["ray"]["build"]["dockerfile"]).is_file()
+    (extras,) = re.findall(r"^ARG EXTRAS=(\w+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert extras in services["ray"]["build"]["args"]["EXTRAS"].split(",")
+
+
+def test_only_the_server_of_the_compose_file_can_be_reached_and_from_this_machine_alone() -> None:
+    assert [name for name, service in compose()["services"].items() if "ports" in service] == ["server"]
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+VERSION = "1.34"  # of Kubernetes
+NAMED = {
+    "type": "object",
+    "required": ["name", "key"],
+    "additionalProperties": False,
+    "properties": {"name": {}, "key": {}},
+}
+GROUP = {"rayStartParams": {"additionalProperties": {"type": "string"}}, "template": {"type": "object"}}
+PLUGIN = {"const": "barman-cloud.cloudnative-pg.io"}
+SPECS: dict[str, dict[str, Any]] = {
+    "ray.io/v1 RayCluster": {
+        "required": ["rayVersion", "headGroupSpec", "workerGroupSpecs"],
+        "additionalProperties": False,
+        "properties": {
+            "rayVersion": {"type": "string"},
+            "headGroupSpec": {"required": list(GROUP), "additionalProperties": False, "properties": GROUP},
+            "workerGroupSpecs": {
+                "items": {
+                    "required": ["groupName", *GROUP],
+                    "additionalProperties": False,
+                    "properties": {
+                        "groupName": {"type": "string"},
+                        **{key: {"type": "integer"} for key in ("replicas", "minReplicas", "maxReplicas")},
+                        **GROUP,
+                    },
+                }
+            },
+        },
+    },
+    "postgresql.cnpg.io/v1 Cluster": {
+        "required": ["instances", "storage"],
+        "additionalProperties": False,
+        "properties": {
+            "instances": {"type": "integer", "minimum": 1},
+            "imageName": {"type": "string"},
+            "postgresql": {
+                "additionalProperties": False,
+                "properties": {
+                    "parameters": {"additionalProperties": {"type": "string"}},
+                    "synchronous": {
+                        "additionalProperties": False,
+                        "properties": {"method": {"enum": ["any", "first"]}, "number": {"type": "integer"}},
+                    },
+                },
+            },
+            "bootstrap": {
+                "additionalProperties": False,
+                "properties": {
+                    "initdb": {
+                        "additionalProperties": False,
+                        "properties": {
+                            **{
+                                key: {"type": "string"}
+                                for key in ("database", "owner", "encoding", "localeCollate", "localeCType")
+                            },
+                            "postInitApplicationSQL": TEXTS,
+                        },
+                    }
+                },
+            },
+            **{
+                key: {"required": ["size"], "properties": {"size": {"pattern": r"^\d+Gi$"}}}
+                for key in ("storage", "walStorage")
+            },
+            "resources": {"type": "object"},
+            "plugins": {
+                "items": {
+                    "required": ["name", "isWALArchiver"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "name": PLUGIN,
+                        "isWALArchiver": {"const": True},
+                        "parameters": {"required": ["barmanObjectName"]},
+                    },
+                }
+            },
+        },
+    },
+    "barmancloud.cnpg.io/v1 ObjectStore": {
+        "required": ["configuration"],
+        "additionalProperties": False,
+        "properties": {
+            "retentionPolicy": {"pattern": r"^\d+[dwm]$"},
+            "configuration": {
+                "required": ["destinationPath"],
+                "additionalProperties": False,
+                "properties": {
+                    "destinationPath": {"pattern": "^s3://"},
+                    "endpointURL": {"pattern": "^https://"},
+                    "s3Credentials": {
+                        "additionalProperties": False,
+                        "properties": {"accessKeyId": NAMED, "secretAccessKey": NAMED},
+                    },
+                    "wal": {"properties": {"compression": {"const": "gzip"}}},
+                    "data": {"properties": {"compression": {"const": "gzip"}}},
+                },
+            },
+        },
+    },
+    "postgresql.cnpg.io/v1 ScheduledBackup": {
+        "required": ["schedule", "cluster"],
+        "additionalProperties": False,
+        "properties": {
+            "schedule": {"pattern": r"^(\S+ ){5}\S+$"},  # with seconds
+            "backupOwnerReference": {"enum": ["none", "self", "cluster"]},
+            "cluster": {"required": ["name"]},
+            "method": {"const": "plugin"},
+            "pluginConfiguration": {"properties": {"name": PLUGIN}},
+        },
+    },
+}
+
+
+def manifests() -> list[dict[str, Any]]:
+    folder = DEPLOY / "kubernetes"
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    files = {each.name for each in folder.iterdir()} - {"kustomization.yaml"}
+    assert set(kustomization["resources"]) == files
+    return [found for name in kustomization["resources"] for found in yaml.safe_load_all((folder / name).read_text())]
+
+
+def pods(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = manifest.get("spec", {})
+    groups = [spec, spec.get("headGroupSpec", {}), *spec.get("workerGroupSpecs", [])]
+    return [group["template"] for group in groups if "template" in group]
+
+
+def test_every_manifest_fits_its_schema() -> None:
+    for found in manifests():
+        kind = f"{found['apiVersion']} {found['kind']}"
+        if kind in SPECS:
+            assert found.keys() == {"apiVersion", "kind", "metadata", "spec"}
+            jsonschema.validate(found["spec"], SPECS[kind])
+        else:
+            kubernetes_validate.validate(found, VERSION, strict=True)
+        for template in pods(found):
+            pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}
+            kubernetes_validate.validate(pod, VERSION, strict=True)
+
+
+def test_what_a_manifest_names_is_there() -> None:
+    found = manifests()
+    made_by_hand = {"openbook-objects", "openbook-ray"}  # secrets, docs/cluster.md
+    made_by_operator = {"openbook-database-app", "openbook-database-rw", "openbook-head-svc"}
+    names = {each["metadata"]["name"] for each in found} | made_by_hand | made_by_operator
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    assert all(f"kubectl -n openbook create secret generic {each}" in page for each in made_by_hand)
+    text = "\n".join(json.dumps(each) for each in found)
+    for key in ("secretKeyRef", "configMapRef", "secretRef", "accessKeyId", "cluster"):
+        assert set(re.findall(rf'"{key}": {{"name": "([^"]+)"', text)) <= names, key
+    for key in ("barmanObjectName", "claimName"):
+        assert set(re.findall(rf'"{key}": "([^"]+)"', text)) <= names, key
+    assert set(re.findall(r"openbook-[\w-]+-(?:rw|svc)", text)) <= names
+
+
+def test_no_secret_stands_in_a_file_and_no_pod_is_root() -> None:
+    found = manifests()
+    assert not [each for each in found if each["kind"] == "Secret"]
+    containers = [container for each in found for pod in pods(each) for container in pod["spec"]["containers"]]
+    settings = [value for each in found if each["kind"] == "ConfigMap" for value in each["data"].items()]
+    values = [(each["name"], each.get("value")) for container in containers for each in container["env"]]
+    values += settings + [
+        pair for service in compose()["services"].values() for pair in service.get("environment", {}).items()
+    ]
+    for name, value in values:
+        if re.search(r"(PASSWORD|SECRET|TOKEN|KEY_ID)", name):
+            assert value is None or re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), name
+        assert not re.search(r"://[^/@]+:[^/@]+@", value or ""), name
+    for each in containers:
+        security = each["securityContext"]
+        assert (security["runAsUser"], security["runAsNonRoot"]) == (10001, True)
+        assert (security["allowPrivilegeEscalation"], security["capabilities"]) == (False, {"drop": ["ALL"]})
+
+
+def shell_commands() -> list[str]:
+    """What the server's container is told to run."""
+    server = next(each for each in manifests() if each["kind"] == "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    return [server["args"][0], compose()["services"]["server"]["command"][0]]
+
+
+@pytest.mark.parametrize("line", shell_commands())
+def test_servers_of_a_cluster_can_be_started(line: str) -> None:
+    ray, openbook = line.split(" && ")
+    assert shlex.split(ray)[:2] == ["ray", "start"]
+    program, *words = shlex.split(openbook.removeprefix("exec "))
+    assert program == "openbook"
+    assert started(words)["host"] == "0.0.0.0"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, YES
-from openbook.errors import ConfigError
+from openbook.cli.options import JSON, KB, YES
+from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.cluster.local import Running, State
+    from openbook.cluster.status import BaseStatus, RayStatus
+    from openbook.config import Settings
 
+T = TypeVar("T")
 ENVIRONMENT = 'eval "$(openbook cluster env)"'
 
 
@@ -34,6 +41,89 @@ def up(workers: int, as_json: bool) -> None:
     whole = was is not None and local.running(was).whole and was.workers == workers
     found = local.start(home, workers, display.note)
     display.show(as_json, _as_value(found), _print_started, found, whole)
+
+
+@cluster.command()
+@KB
+@click.option("--cluster", "address", help="The address of Ray's head node, or auto (default: that of `up`).")
+@JSON
+def status(kb: Path | None, address: str | None, as_json: bool) -> None:
+    """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind."""
+    from openbook.cluster import local
+
+    current = context.settings(kb=kb)
+    state = local.read_state(current.home)
+    running = local.running(state) if state else None
+    if state and current.kb is None:
+        current = context.settings(kb=state.kb)
+    base, of_base = _try(lambda: _base_status(current))
+    if state and address in (None, state.ray):
+        address = state.ray
+        os.environ.update({name: value for name, value in state.environment.items() if name.startswith("RAY_")})
+    ray, of_ray = _try(lambda: _ray_status(address)) if address else (None, "")
+    problems = [each for each in (of_base, of_ray) if each]
+    problems += [f"{each.name} does not run." for each in running.services if not each.processes] if running else []
+    if state and running and len(running.workers) < state.workers:
+        missing = display.count(state.workers - len(running.workers), "worker")
+        problems.append(f"{missing} missing. To start again: openbook cluster up --local {state.workers}")
+    problems += base.behind if base else ()
+    value = {
+        "local": running,
+        "knowledge_base": str(current.default_kb),
+        "base": base,
+        "ray": ray,
+        "problems": problems,
+    }
+    display.show(as_json, value, _print_status, running, "" if of_base else str(current.default_kb), base, ray)
+    if problems:
+        raise ClusterError(" ".join(problems))
+
+
+def _try(find: Callable[[], T]) -> tuple[T | None, str]:
+    """What it finds, or why it could not."""
+    try:
+        return find(), ""
+    except OpenBookError as error:
+        return None, str(error)
+
+
+def _base_status(current: Settings) -> BaseStatus | None:
+    """None: there is none yet."""
+    from openbook.cluster.status import status_of_base
+
+    try:
+        with closing(context.open_base(current)) as base:
+            return status_of_base(base)
+    except KnowledgeBaseMissing:
+        return None
+
+
+def _ray_status(address: str) -> RayStatus:
+    from openbook.cluster.connection import disconnect
+    from openbook.cluster.status import status_of_ray
+
+    try:
+        return status_of_ray(address)
+    finally:
+        disconnect()
+
+
+def _print_status(running: Running | None, place: str, base: BaseStatus | None, ray: RayStatus | None) -> None:
+    if running:
+        _print_running(running)
+    if base:
+        held = f"{display.count(base.documents, 'document')}, {display.count(base.passages, 'passage')}"
+        display.say(f"{'documents':<13} version {base.version}, {held}")
+        display.say(place, "dim", indent=14)
+        display.say(f"{'behind':<13} {' '.join(base.behind) or 'nothing'}", "red" if base.behind else "")
+    elif place:
+        display.say(f"{'documents':<13} none: there is no knowledge base yet")
+        display.say(place, "dim", indent=14)
+    if ray:
+        actors = ", ".join(f"{number} {name}" for name, number in ray.actors.items()) or "no actors"
+        display.say(f"{'Ray nodes':<13} {ray.nodes} alive with {ray.cpus:g} CPUs, {ray.dead_nodes} died; {actors}")
+        if ray.lost_actors:
+            display.say(f"{display.count(ray.lost_actors, 'actor')} died with a process or a node", indent=14)
 
 
 @cluster.command()
@@ -106,6 +196,3 @@ def _print_running(found: Running) -> None:
             display.say(line, "dim", indent=14)
     for number, process in enumerate(found.workers, start=1):
         display.say(f"{f'worker {number}':<13} process {process} (to see what happens without it: kill -9 {process})")
-    if missing := found.state.workers - len(found.workers):
-        again = f"openbook cluster up --local {found.state.workers}"
-        display.say(f"{display.count(missing, 'worker')} missing. To start again: {again}", "red")

@@ -133,7 +133,12 @@ def test_a_start_that_fails_leaves_nothing(
 ) -> None:
     written: list[local.State] = []
     write = local._write
-    monkeypatch.setattr(local, "_write", lambda home, state: (written.append(state), write(home, state)))
+
+    def note_and_write(home: Path, state: local.State) -> None:
+        written.append(state)
+        write(home, state)
+
+    monkeypatch.setattr(local, "_write", note_and_write)
     ray_start.write_text(RAY_FAILS)
     code, _, err = out("cluster", "up", "--local", 1)
     assert (code, err.splitlines()[-1]) == (ClusterError.exit_code, "Error: Ray does not start: The address is in use.")

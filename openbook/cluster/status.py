@@ -1,0 +1,97 @@
+"""What is behind in a cluster: derived indexes, vectors, a purge, and what of Ray has died."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openbook.cluster.connection import connect, ray_module
+from openbook.knowledge import schema
+from openbook.knowledge.base import kept_contents
+from openbook.knowledge.indexes import Indexes
+
+if TYPE_CHECKING:
+    from openbook.knowledge import KnowledgeBase
+
+_LOST = ("WORKER_DIED", "NODE_DIED")  # why an actor is no more, where nobody wanted that
+
+_KEPT = "SELECT DISTINCT content_id FROM documents"
+_WITHOUT_VECTOR = (
+    f"SELECT count(*) FROM passages p LEFT JOIN embeddings e ON e.embedding_key = p.embedding_key WHERE p.content_id IN ({_KEPT}) "
+    "AND e.embedding_key IS NULL"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseStatus:
+    """A knowledge base, and what is not done.
+
+    `unindexed`: texts of kept versions that no saved segment holds; each process that searches indexes them for itself.
+    `without_vectors`: passages that only words find. `unfinished`: what the next writer goes on with.
+    """
+
+    version: int
+    documents: int
+    passages: int
+    unindexed: int
+    without_vectors: int
+    unfinished: tuple[str, ...]
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """A sentence each; empty when nothing is behind."""
+        found = [
+            (
+                self.unindexed,
+                f"{self.unindexed:,} texts are in no saved segment. The next sync, or any other change, saves them.",
+            ),
+            (self.without_vectors, f"{self.without_vectors:,} passages have no vector. Run: openbook reembed"),
+        ]
+        unfinished = tuple(f"A {what} was interrupted. Run it again." for what in self.unfinished)
+        return tuple(sentence for number, sentence in found if number) + unfinished
+
+
+@dataclass(frozen=True, slots=True)
+class RayStatus:
+    """`actors`: the living ones by class. `lost_actors`: those that died with their process or node."""
+
+    nodes: int
+    dead_nodes: int
+    cpus: float
+    actors: dict[str, int]
+    lost_actors: int
+
+
+def status_of_base(base: KnowledgeBase) -> BaseStatus:
+    """Raises KnowledgeError, StorageError."""
+    with base.snapshot() as connection:
+        kept = kept_contents(connection)
+        saved = Indexes.open(base.folder, base.source(connection), np.empty(0, np.int64))
+        (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
+        meta = schema.meta(connection)
+        found = base.status()
+    unfinished = [what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta]
+    unindexed = len(np.setdiff1d(kept, saved.contents()))
+    return BaseStatus(found.version, found.documents, found.passages, unindexed, without_vectors, tuple(unfinished))
+
+
+def status_of_ray(address: str) -> RayStatus:
+    """Of the cluster at `address`, which this process joins. Raises ClusterError, ConfigError."""
+    connect(address)
+    nodes = ray_module().nodes()
+    from ray._private.state import actors  # the public list of actors needs Ray's dashboard
+
+    alive: Counter[str] = Counter()
+    lost = 0
+    for actor in actors().values():
+        if actor["State"] != "DEAD":
+            alive[actor["ActorClassName"].rpartition(".")[2]] += 1
+        else:
+            died = actor["DeathCause"].actor_died_error_context
+            lost += died.Reason.Name(died.reason) in _LOST
+    living = [node for node in nodes if node["Alive"]]
+    cpus = sum(node["Resources"].get("CPU", 0.0) for node in living)
+    return RayStatus(len(living), len(nodes) - len(living), cpus, dict(sorted(alive.items())), lost)

@@ -1,0 +1,86 @@
+"""What is behind is named, of each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from openbook.cluster.connection import ray_module
+from openbook.cluster.status import status_of_base, status_of_ray
+from openbook.errors import ClusterError
+from openbook.knowledge import KnowledgeBase
+from tests.cli.conftest import Out
+
+
+@pytest.fixture
+def folder(own_home: Path, tmp_path: Path, fakes: None, out: Out) -> Path:
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(3):
+        (files / f"{number}.txt").write_text(f"Pump {number} holds {number + 2} litres of oil.\n")
+    assert out("sync", files)[0] == 0
+    return own_home / "kb"
+
+
+def test_nothing_is_behind_after_a_sync(folder: Path, out: Out) -> None:
+    code, text, err = out("cluster", "status", "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    assert (found["base"]["version"], found["base"]["documents"], found["problems"]) == (1, 3, [])
+    assert "behind        nothing" in out("cluster", "status")[1]
+
+
+def test_what_is_behind_is_named(folder: Path, out: Out) -> None:
+    shutil.rmtree(folder / "index")
+    with closing(KnowledgeBase.open(folder)) as base, base.writing(1.0) as connection:
+        connection.execute(
+            "DELETE FROM embeddings WHERE embedding_key IN (SELECT embedding_key FROM embeddings LIMIT 2)"
+        )
+        connection.execute("INSERT INTO meta VALUES ('purging', '')")
+    with closing(KnowledgeBase.open(folder)) as base:
+        found = status_of_base(base)
+    assert (found.unindexed, found.without_vectors, found.unfinished) == (3, 2, ("purge",))
+    code, text, err = out("cluster", "status", "--json")
+    assert code == ClusterError.exit_code
+    assert json.loads(text)["problems"] == list(found.behind)
+    assert len(found.behind) == 3
+    assert all(each in err for each in found.behind)
+
+
+def test_there_may_be_no_knowledge_base_yet(own_home: Path, out: Out) -> None:
+    code, text, _ = out("cluster", "status")
+    assert (code, "there is no knowledge base yet" in text) == (0, True)
+
+
+def test_nobody_at_the_address(own_home: Path, out: Out) -> None:
+    code, _, err = out("cluster", "status", "--cluster", "127.0.0.1:1")
+    assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in err) == (ClusterError.exit_code, True)
+
+
+def test_actors_that_died_with_their_process_are_counted(ray_session: None) -> None:
+    ray = ray_module()
+
+    class Counter:
+        def pid(self) -> int:
+            return os.getpid()
+
+    before = status_of_ray("auto")
+    remote = ray.remote(num_cpus=0)(Counter)
+    killed, living, ended = (remote.remote() for _ in range(3))
+    pid = ray.get(killed.pid.remote())
+    ray.get([living.pid.remote(), ended.pid.remote()])
+    os.kill(pid, signal.SIGKILL)
+    ray.kill(ended)
+    deadline = time.monotonic() + 30
+    while (found := status_of_ray("auto")).lost_actors == before.lost_actors and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (found.nodes, found.dead_nodes) == (1, 0)
+    assert found.lost_actors == before.lost_actors + 1
+    assert found.actors["Counter"] == 1
