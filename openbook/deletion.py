@@ -172,13 +172,15 @@ def purge_everywhere(
         diagnoses=len(found.diagnoses),
         unfinished=found.unfinished,
     )
-    here = ScannedFiles("knowledge base", purged.files, purged.bytes)
+    here = [ScannedFiles("knowledge base", purged.files, purged.bytes)]
+    if purged.objects:
+        here.append(ScannedFiles("object storage", purged.objects, purged.object_bytes))
     return PurgedEverywhere(
         purged,
         tuple(sorted({sha256_hex(text.encode()) for text in found.texts})),
         deleted,
         tuple(found.carried),
-        (here, *(found.scanned[place] for place in sorted(found.scanned))),
+        (*here, *(found.scanned[place] for place in sorted(found.scanned))),
         tuple(found.out_of_reach),
     )
 

@@ -520,7 +520,8 @@ def print_purged(done: PurgedEverywhere) -> None:
                 f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
                 f"without these documents, or remove it: openbook models remove {model.name}"
             )
-    say(BEYOND_REACH, "dim")
+    for sentence in (*purged.remains, BEYOND_REACH):
+        say(sentence, "dim")
 
 
 # --- diagnoses --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from openbook.codec import decode
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
 from openbook.files import make_folder
 from openbook.knowledge import integrity, schema
+from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Ranked, Source, View
 from openbook.knowledge.migrations import upgrade
@@ -88,7 +89,9 @@ class KnowledgeBase:
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self.blobs: Blobs | None = None  # where machines share segments; None: this folder alone has some
         self._indexes: Indexes | None = None
+        self._indexes_at = -1  # the newest version when they were opened
         self._views: dict[_ViewKey, View] = {}
         self._viewing = threading.Lock()
         self._trusts_times = True  # of the indexes' files; False when one was changed under its old time
@@ -446,10 +449,13 @@ class KnowledgeBase:
         """Where the derived indexes are made from."""
         return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
 
-    def refresh_indexes(self, connection: sqlite3.Connection, *, forget: bool = False) -> None:
-        """Bring the derived indexes to all that any kept version holds. The caller holds the write lock."""
-        contents = kept_contents(connection)
-        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget)
+    def refresh_indexes(self, connection: sqlite3.Connection, *, forget: bool = False, anew: bool = False) -> None:
+        """Bring the derived indexes to all that any kept version holds. The caller holds the write lock.
+
+        `anew`: use nothing of the segments that machines share, and replace them.
+        """
+        source, contents = self.source(connection), kept_contents(connection)
+        indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
         with self._viewing:
             self._indexes, self._views = indexes, {}
 
@@ -464,9 +470,11 @@ class KnowledgeBase:
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
         with self._viewing:
-            if self._indexes is None or not np.isin(live, self._indexes.contents()).all():
+            outdated = self.blobs is not None and self._indexes_at != newest  # another machine may have purged
+            if self._indexes is None or outdated or not np.isin(live, self._indexes.contents()).all():
                 source, every_byte = self.source(connection), not self._trusts_times
-                self._indexes, self._views = Indexes.open(self.folder, source, live, every_byte=every_byte), {}
+                indexes = Indexes.open(self.folder, source, live, every_byte=every_byte, blobs=self.blobs)
+                self._indexes, self._indexes_at, self._views = indexes, newest, {}
             view = self._indexes.view(live)
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
-from openbook.knowledge import index_builder, index_store, integrity, schema
+from openbook.knowledge import index_builder, index_store, integrity, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import contents_of
@@ -52,14 +52,21 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
         contents = kept_contents(connection)
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
-        problems = tuple(index_problems(base.folder, base.source(connection), contents))
+        problems = tuple(_index_problems(base, connection, contents))
     repaired = False
     if problems:
         with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
             shutil.rmtree(base.folder / "index", ignore_errors=True)
-            base.refresh_indexes(connection)
+            base.refresh_indexes(connection, anew=True)
             repaired = True
     return CheckResult(len(contents), passages, (), problems, repaired)
+
+
+def _index_problems(base: KnowledgeBase, connection: sqlite3.Connection, wanted: NDArray[np.int64]) -> Iterator[str]:
+    source = base.source(connection)
+    if base.blobs is not None:
+        yield from islice(shared_segments.problems(base.blobs, base.folder, source), _MOST_FINDINGS)
+    yield from index_problems(base.folder, source, wanted)
 
 
 def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> Iterator[str]:

@@ -148,6 +148,7 @@ def reembed(
 
     version, embedded = in_slices(base, work, lock_timeout_s)
     changed = KnowledgeBase.open(base.folder, embedder.identity)
+    changed.blobs = base.blobs
     with changed.writing(lock_timeout_s) as connection:
         changed.refresh_indexes(connection)
     changed.close()

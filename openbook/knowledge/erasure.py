@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
-from openbook.knowledge import schema
+from openbook.knowledge import index_store, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
-from openbook.knowledge.index_store import index_folder
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
@@ -34,7 +33,8 @@ class PurgeResult:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
     `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
-    what was given by name to those among them, which went with the documents.
+    what was given by name to those among them, which went with the documents. `objects` and `object_bytes` are in the storage that
+    machines share: each has the bytes of a file that was scanned. `remains`: a sentence for each place that OpenBook cannot reach.
     """
 
     version: int
@@ -44,6 +44,9 @@ class PurgeResult:
     bytes: int
     on_disk: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    objects: int = 0
+    object_bytes: int = 0
+    remains: tuple[str, ...] = ()
 
 
 def purge(
@@ -66,7 +69,9 @@ def purge(
     TextIsElsewhere when a copy would keep the text (without `copies`), KnowledgeBaseBusy while a reader holds on to old pages.
     """
     with base.writing(lock_timeout_s) as connection:
-        index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
+        index_store.index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
+        if base.blobs is not None:
+            shared_segments.check_reachable(base.blobs, base.id)
         schema.wait_for_readers(connection, base.folder, lock_timeout_s)
         paths = set(named(base, documents))
         contents = contents_of(connection, paths)
@@ -87,12 +92,24 @@ def purge(
         base.forget(connection, lock_timeout_s)
         _drop_what_stays(connection, traces)
         files, scanned = _scan(base.folder, traces)
+        objects, object_bytes, remains = _shared(base, connection)
         afterwards(traces)
         # Only now: a purge that is killed before this has proved nothing.
         schema.remember(connection, purging=None, purging_elsewhere=None)
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
-    return PurgeResult(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
+    return PurgeResult(
+        version,
+        tuple(sorted(paths)),
+        passages,
+        files,
+        scanned,
+        on_disk,
+        tuple(sorted(labels)),
+        objects,
+        object_bytes,
+        remains,
+    )
 
 
 def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
@@ -241,3 +258,29 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
             )
         files, scanned = files + 1, scanned + size
     return files, scanned
+
+
+def _shared(base: KnowledgeBase, connection: sqlite3.Connection) -> tuple[int, int, tuple[str, ...]]:
+    """(objects, their bytes, what remains out of reach) in the storage that machines share.
+
+    An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
+    """
+    if base.blobs is None:
+        return 0, 0, ()
+    source = base.source(connection)
+    saved = index_store.read(base.folder, source, every_byte=True)[0]
+    objects, size, strangers = shared_segments.SharedSegments(base.blobs, base.folder, source).objects(saved)
+    if strangers:
+        raise KnowledgeError(
+            f"The documents are purged, but {base.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
+            f"name, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
+        )
+    store = (
+        f"{base.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
+        "beyond OpenBook's reach: older versions in a bucket with versioning, replicas, backups, and blocks that it has not "
+        f"compacted yet. Let these expire under {base.id}/."
+    )
+    others = (
+        "Other machines that search this knowledge base replace their copies of its segments with their next search."
+    )
+    return objects, size, (store, others)

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 FORMAT = 3  # raise it when a segment holds something else than before: old ones are then made anew
 # Nothing else in the folder is ever deleted. The last two are of format 1.
-_OURS = re.compile(r"segment-\d+|\.state\.json\.[0-9a-f-]+|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+")
+_OURS = re.compile(
+    r"segment-\d+|\.(?:state\.json|shared\.json|checking)\.[0-9a-f-]+|\.checking|(?:bm25|vectors)-\d+|\.(?:vectors-\d+|state)\.\d+"
+)
 _NUMBER = re.compile(r"segment-(\d+)")
 _READ_UP_TO = 256 << 20  # bytes of an index that are compared with their digests whenever it is opened
 _MAPPED_FROM = 65_536  # bytes; smaller files are read, which is faster and holds no file open
@@ -122,14 +124,14 @@ def _entries(text: bytes, source: Source) -> list[Entry]:
     if digest != sha256_hex(canonical_json(value)):
         raise ValueError("it was changed")
     state = convert(value, _State, "it", ValueError)
-    if state.about != _about(source):
+    if state.about != about(source):
         raise ValueError("it is of another format, knowledge base or embedder")
     if not all(_NUMBER.fullmatch(entry.name) for entry in state.segments):
         raise ValueError("it names other folders")
     return state.segments
 
 
-def _about(source: Source) -> list[int | str]:
+def about(source: Source) -> list[int | str]:
     return [FORMAT, source.base_id, source.embedder_digest, source.dimensions, words.version()]
 
 
@@ -221,9 +223,30 @@ class Writer:
         sync_folder(folder)
         return SavedSegment(Entry(name, files), _load(folder, files, self._source.dimensions))
 
+    def adopt(
+        self, files: Mapping[str, tuple[int, str]], fetch: Callable[[Iterable[tuple[str, Path]]], None]
+    ) -> SavedSegment:
+        """The segment of these files (size and digest by array), which `fetch` writes: each by its digest to a path.
+
+        Raises ValueError when one is not of its digest or the segment is not of the source, and what `fetch` raises.
+        """
+        name = f"segment-{self._next}"
+        self._next += 1
+        folder = self._index / name
+        folder.mkdir()
+        try:
+            paths = {array: folder / f"{array}.npy" for array in files}
+            fetch([(digest, paths[array]) for array, (_, digest) in files.items()])
+            sync_folder(folder)
+            written = {array: (*file, paths[array].stat().st_mtime_ns) for array, file in files.items()}
+            return _open(folder, Entry(name, written), self._source, every_byte=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def switch(self, saved: Sequence[SavedSegment]) -> None:
         """Make `saved` what the folder holds, in one step."""
-        state = asdict(_State(_about(self._source), [each.entry for each in saved]))
+        state = asdict(_State(about(self._source), [each.entry for each in saved]))
         sync_folder(self._index)
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 

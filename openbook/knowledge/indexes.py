@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.knowledge import index_builder, index_store
+from openbook.knowledge import index_builder, index_store, shared_segments
+from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.index_store import SavedSegment, Writer
@@ -58,35 +59,53 @@ class Indexes:
         self._bases = np.cumsum([0, *map(len, segments)]).tolist()
 
     @classmethod
-    def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64], *, every_byte: bool = False) -> Indexes:
+    def open(
+        cls,
+        folder: Path,
+        source: Source,
+        wanted: NDArray[np.int64],
+        *,
+        every_byte: bool = False,
+        blobs: Blobs | None = None,
+    ) -> Indexes:
         """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
 
-        Never writes. `every_byte` as in `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
+        Never writes, but for what it fetches from `blobs`, where machines share their segments. `every_byte` as in
+        `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
         """
-        found = [each.segment for each in index_store.read(folder, source, every_byte=every_byte)[0]]
+        if blobs is not None:
+            shared_segments.pull(blobs, folder, source)
+        saved, problems = index_store.read(folder, source, every_byte=every_byte)
+        if problems and blobs is not None:
+            shared_segments.pull(blobs, folder, source, again=True)
+            saved = index_store.read(folder, source, every_byte=every_byte)[0]
+        found = [each.segment for each in saved]
         missing = np.setdiff1d(wanted, contents_of(found))
         return cls([*found, *index_builder.build(source, map(int, missing))], source.dimensions)
 
     @classmethod
-    def refresh(cls, folder: Path, source: Source, keep: NDArray[np.int64], *, forget: bool = False) -> Indexes:
+    def refresh(
+        cls,
+        folder: Path,
+        source: Source,
+        keep: NDArray[np.int64],
+        *,
+        forget: bool = False,
+        blobs: Blobs | None = None,
+        anew: bool = False,
+    ) -> Indexes:
         """Save the contents of `keep` that are missing, and drop others where much of a segment is not in it.
 
         With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
-        meet the old state or the new one. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid,
-        sqlite3.DatabaseError.
+        meet the old state or the new one. With `blobs`, the same happens there; `anew` then uses nothing of what is there.
+        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, sqlite3.DatabaseError.
         """
-        saved, problems = index_store.read(folder, source)
-        missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
-        kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
-        stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
-        changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
-        if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
-            writer = Writer(folder, source)
-            writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
-            if changed:
-                saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
-                writer.switch(saved)
-                writer.clean(saved, strict=forget)
+        renew = partial(_renewed, folder, source, keep, forget=forget)
+        saved = (
+            renew()
+            if blobs is None
+            else shared_segments.refresh(blobs, folder, source, renew, forget=forget, anew=anew)
+        )
         return cls([each.segment for each in saved], source.dimensions)
 
     def contents(self) -> NDArray[np.int64]:
@@ -226,6 +245,23 @@ def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: fl
 
 def contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
+
+
+def _renewed(folder: Path, source: Source, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
+    """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
+    saved, problems = index_store.read(folder, source)
+    missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
+    kept = [Selection(each.segment, np.isin(each.segment.contents, keep)) for each in saved]
+    stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
+    changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
+    if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
+        writer = Writer(folder, source)
+        writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
+        if changed:
+            saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
+            writer.switch(saved)
+            writer.clean(saved, strict=forget)
+    return saved
 
 
 def _dropped(kept: Selection) -> float:

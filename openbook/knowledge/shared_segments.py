@@ -1,0 +1,379 @@
+"""Segments that machines share: objects named by their bytes, and manifests that say which of them make up the index.
+
+`<base id>/segments/<SHA-256>.npy` holds an array, `<base id>/manifests/<number>.json` names all arrays of all segments, and the
+highest number is in force. A manifest is created and never changed, so of two writers that give the same number one is refused:
+it looks at the other's and goes on from there. Each machine copies what is in force into its own index folder, where
+`index_store.read` compares and maps it as ever.
+
+The index is derived: what cannot be fetched is built from the rows. Whoever may write to the store can change what a search finds
+first, but no text that is shown, for texts come from the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from openbook.codec import decode
+from openbook.errors import KnowledgeBaseBusy, KnowledgeError, StorageError
+from openbook.files import make_folder, replace_file
+from openbook.knowledge import index_store
+from openbook.knowledge.blobs import Blobs
+from openbook.knowledge.index_builder import Source
+from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.segments import LAYOUT
+from openbook.locks import exclusive_lock
+from openbook.records import Digest, canonical_json
+
+LOG = logging.getLogger("openbook.knowledge")
+GRACE_S = 3600  # an object that no manifest names any more stays as long, for those who fetch it
+TRIES = 8  # to commit, while others commit
+_AT_A_TIME = 4  # objects that are fetched or put
+_WAIT_S = 600.0  # for another process of this machine that fetches or writes
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
+
+Files: TypeAlias = dict[str, tuple[int, Digest]]  # of one segment: size and SHA-256 by array
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`about`: what the segments are of, as in `state.json`. `retired`: since when (seconds since 1970, by the writer's clock) no
+    segment names a file, by its digest. `token` tells a writer whether a manifest is its own.
+    """
+
+    about: list[int | str]
+    segments: list[Files]
+    retired: dict[Digest, int]
+    token: str
+
+    def __post_init__(self) -> None:
+        for files in self.segments:
+            if files.keys() != LAYOUT.keys():
+                raise ValueError("it names other arrays than a segment has")
+            if not all(size > 0 and _SHA256.fullmatch(digest) for size, digest in files.values()):
+                raise ValueError("it names a file that cannot be one")
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Which manifest of which store the index folder was brought to."""
+
+    url: str
+    number: int
+
+
+_NOTHING = Manifest([], [], {}, "")
+
+
+def pull(blobs: Blobs, folder: Path, source: Source, *, again: bool = False) -> None:
+    """Bring the index folder below `folder` to the manifest in force, so that a reader finds its segments there.
+
+    It asks for one list when nothing has changed. `again`: compare the files here, too. It never raises for the store or the disk,
+    but says in the log what did not work. Then a reader builds from the rows what is not here.
+    """
+    try:
+        with _locked(folder):
+            SharedSegments(blobs, folder, source).pull(again=again)
+    except (KnowledgeError, StorageError, OSError) as error:
+        _say(
+            blobs,
+            f"{_sentence(error)} What is not on this machine is built from the rows, which takes longer and finds the same.",
+        )
+
+
+def check_reachable(blobs: Blobs, base_id: str) -> None:
+    """Raises StorageError when nothing can be listed there."""
+    next(blobs.list(_manifests(base_id)), None)
+
+
+def problems(blobs: Blobs, folder: Path, source: Source) -> Iterator[str]:
+    """What of the manifest in force is not in the store, or not what it names. Fetches every byte, and brings the index folder to it.
+
+    Raises KnowledgeBaseBusy, StorageError, OSError.
+    """
+    with _locked(folder):
+        shared = SharedSegments(blobs, folder, source)
+        shared.pull(again=True)
+        yield from shared.problems()
+
+
+def refresh(
+    blobs: Blobs,
+    folder: Path,
+    source: Source,
+    renew: Callable[[], list[SavedSegment]],
+    *,
+    forget: bool = False,
+    anew: bool = False,
+) -> list[SavedSegment]:
+    """What `renew` makes of the index folder once that has all that the store has; then the store has it, too.
+
+    When the store cannot be reached the log says so, and the next refresh goes on; but with `forget` StorageError is raised,
+    since then something in the store is to be deleted. `anew`: nothing of the store is used, and all in it is replaced.
+    The caller holds the write lock. Raises as `renew` does, and KnowledgeBaseBusy, OSError.
+    """
+    with _locked(folder):
+        shared, saved = SharedSegments(blobs, folder, source), None
+        failure = f"Cannot use {blobs.url}: other writers change it all the time."
+        for _ in range(TRIES):
+            try:
+                shared.pull(own=True, anew=anew)
+            except StorageError as error:
+                failure = str(error)
+                break
+            saved = renew()
+            try:
+                if shared.publish(saved, forget=forget, anew=anew):
+                    return saved
+            except StorageError as error:
+                failure = str(error)
+                break
+        saved = renew() if saved is None else saved
+    if forget:
+        raise StorageError(
+            f"{failure} No version has the documents any more, but bytes of them may still be in {blobs.url}. When it can be used "
+            "again, add or sync something: that deletes them there. Then purge again, for the proof."
+        )
+    _say(blobs, f"{failure} New segments are on this machine alone until the next add or sync can put them there.")
+    return saved
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time changes the folder."""
+    index = index_store.index_folder(folder)
+    make_folder(index)
+    with exclusive_lock(index / _LOCK, _WAIT_S) as held:
+        if not held:
+            raise KnowledgeBaseBusy(f"Another process fetches segments into {index}. Wait for it, then run this again.")
+        yield
+
+
+def _say(blobs: Blobs, what: str) -> None:
+    LOG.warning("The index in %s: %s", blobs.url, what)
+
+
+def _sentence(error: Exception) -> str:
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return text if text.endswith(".") else f"{text}."
+
+
+class SharedSegments:
+    """The shared index of one knowledge base. The caller holds the lock on the folder."""
+
+    def __init__(self, blobs: Blobs, folder: Path, source: Source) -> None:
+        self._blobs, self._folder, self._source = blobs, folder, source
+        self._number, self._manifest = 0, _NOTHING
+        self._bad: set[Digest] = set()  # objects that are not there, or not what their name says
+
+    def pull(self, *, own: bool = False, again: bool = False, anew: bool = False) -> None:
+        """Bring the index folder to the manifest in force.
+
+        `own` is for writers: segments that the manifest does not name stay, unless it has their contents. A segment whose files
+        are not there, or not of their digests, is left out. With `anew` the folder stays as it is.
+        Raises StorageError when the store refuses, OSError of the disk; the folder then has what it had, or more.
+        """
+        if not own and not again and self._recorded() == max(self._numbers(), default=0):
+            return
+        self._number, self._manifest = self._newest()
+        if anew or not self._number:
+            return
+        local, problems = index_store.read(self._folder, self._source, every_byte=again)
+        left = {_key(_files(each)): each for each in local}
+        writer, found, failure = Writer(self._folder, self._source), list[SavedSegment](), None
+        for files in self._named():
+            if (here := left.pop(_key(files), None)) is not None:
+                found.append(here)
+                continue
+            try:
+                found.append(writer.adopt(files, self._fetch))
+            except StorageError as error:
+                failure = error
+                break
+            except (KeyError, ValueError, EOFError) as error:
+                self._bad.update(digest for _, digest in files.values())
+                _say(
+                    self._blobs,
+                    f"A segment is left out, for it is not what was put there ({error}). The next add or sync repairs it.",
+                )
+        if own or failure or self._bad or not self._is_ours(self._manifest):
+            held = np.concatenate([np.empty(0, np.int64), *(each.segment.contents for each in found)])
+            found += [each for each in left.values() if not np.isin(each.segment.contents, held).any()]
+        if problems or [each.entry.name for each in found] != [each.entry.name for each in local]:
+            writer.switch(found)
+        writer.clean(found, strict=False)
+        if failure:
+            raise failure
+        self._record()
+
+    def publish(self, saved: Sequence[SavedSegment], *, forget: bool = False, anew: bool = False) -> bool:
+        """Put what the store lacks, and commit a manifest that names `saved`. False: another writer was first; pull and try again.
+
+        With `forget`, every object that it does not name is deleted at once, otherwise `GRACE_S` later. With `anew`, every file is
+        put. Call `pull` first. Raises StorageError.
+        """
+        sizes = {each.key: each.size for each in self._blobs.entries(self._segment_key())}
+        lacking: dict[str, Path] = {}
+        for each in saved:
+            for array, (size, digest, _) in each.entry.files.items():
+                key = self._segment_key(digest)
+                if anew or sizes.get(key) != size or digest in self._bad:
+                    lacking[key] = self._folder / "index" / each.entry.name / f"{array}.npy"
+        _at_once(self._blobs.put, lacking.items())
+        segments = [_files(each) for each in saved]
+        as_before = self._is_ours(self._manifest) and self._manifest.segments == segments
+        if as_before and not forget:
+            return True
+        if not as_before and not self._commit(segments, forget=forget):
+            return False
+        self._sweep(segments, forget=forget)
+        return True
+
+    def _commit(self, segments: list[Files], *, forget: bool) -> bool:
+        now, retired = int(time.time()), dict[Digest, int]()
+        if not forget:
+            lately = {digest: since for digest, since in self._manifest.retired.items() if since > now - GRACE_S}
+            retired = lately | dict.fromkeys(_digests(self._manifest.segments) - lately.keys(), now)
+            retired = {digest: since for digest, since in retired.items() if digest not in _digests(segments)}
+        manifest = Manifest(index_store.about(self._source), segments, retired, secrets.token_hex(8))
+        number, data = self._number + 1, canonical_json(asdict(manifest))
+        key = self._manifest_key(number)
+        try:  # one whose reply was lost, so that it was sent again, finds what it put
+            won = self._blobs.put(key, data, if_absent=True) or self._blobs.get(key) == data
+        except KeyError:
+            won = False
+        if not won or max(self._numbers(), default=0) != number:  # a number is also free when it was given long ago
+            return False
+        self._number, self._manifest = number, manifest
+        self._record()
+        return True
+
+    def _sweep(self, segments: list[Files], *, forget: bool) -> None:
+        """Delete older manifests, and objects that are not needed: with `forget` at once, else when nobody can be fetching them."""
+        for number in self._numbers():
+            if number < self._number:
+                self._blobs.delete(self._manifest_key(number))
+        needed = _digests(segments) | (set() if forget else set(self._manifest.retired))
+        keys, until = {self._segment_key(digest) for digest in needed}, time.time() - GRACE_S
+        for each in list(self._blobs.entries(self._segment_key())):
+            if each.key not in keys and (forget or each.modified < until):
+                self._blobs.delete(each.key)
+
+    def _fetch(self, files: Iterable[tuple[Digest, Path]]) -> None:
+        _at_once(self._blobs.fetch, [(self._segment_key(digest), path) for digest, path in files])
+
+    # --- looking at all of it -----------------------------------------------------------------------------------------
+
+    def problems(self) -> Iterator[str]:
+        """As the function `problems`."""
+        copy = self._folder / "index" / ".checking"
+        for size, digest in sorted({file for files in self._named() for file in files.values()}):
+            key = self._segment_key(digest)
+            try:
+                self._blobs.fetch(key, copy)
+                with copy.open("rb") as stream:
+                    if copy.stat().st_size != size or hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                        yield f"{self._blobs.url}: {key} is not what was put there"
+            except KeyError:
+                yield f"{self._blobs.url}: {key} is not there"
+            finally:
+                copy.unlink(missing_ok=True)
+
+    def objects(self, saved: Sequence[SavedSegment]) -> tuple[int, int, list[str]]:
+        """(how many there are of this knowledge base, their bytes, the keys of those that are no manifest and no file of `saved`)."""
+        ours = {self._segment_key(digest) for each in saved for _, digest, _ in each.entry.files.values()}
+        ours |= {self._manifest_key(number) for number in self._numbers()}
+        found = list(self._blobs.entries(f"{self._source.base_id}/"))
+        return len(found), sum(each.size for each in found), [each.key for each in found if each.key not in ours]
+
+    # --- manifests ----------------------------------------------------------------------------------------------------
+
+    def _newest(self) -> tuple[int, Manifest]:
+        """The manifest in force and its number; one of nothing where there is none that can be read."""
+        for _ in range(TRIES):
+            if not (numbers := self._numbers()):
+                return 0, _NOTHING
+            number = max(numbers)
+            key = self._manifest_key(number)
+            try:
+                manifest = decode(self._blobs.get(key), Manifest, key, ValueError)
+            except KeyError:  # a newer one came, and it was deleted
+                continue
+            except ValueError as error:
+                _say(self._blobs, f"{error} The next add or sync makes it anew.")
+                return number, _NOTHING
+            return number, manifest
+        raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
+
+    def _numbers(self) -> list[int]:
+        prefix = _manifests(self._source.base_id)
+        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._blobs.list(prefix))
+        return [int(name) for name in names if name.isdecimal()]
+
+    def _is_ours(self, manifest: Manifest) -> bool:
+        """Whether it is of this format and embedder."""
+        return manifest.about == index_store.about(self._source)
+
+    def _named(self) -> list[Files]:
+        return self._manifest.segments if self._is_ours(self._manifest) else []
+
+    def _manifest_key(self, number: int) -> str:
+        return f"{_manifests(self._source.base_id)}{number:010}.json"
+
+    def _segment_key(self, digest: Digest | None = None) -> str:
+        """The key of a file; without a digest, how all of them begin."""
+        return f"{self._source.base_id}/segments/" + (f"{digest}.npy" if digest else "")
+
+    # --- what the index folder was brought to ---------------------------------------------------------------------------
+
+    def _recorded(self) -> int | None:
+        """The number of the manifest, when it was of this store and the folder still has what it had then."""
+        index = self._folder / "index"
+        try:
+            record = decode((index / _RECORD).read_bytes(), _Record, _RECORD, ValueError)
+        except (OSError, ValueError):
+            return None
+        return record.number if record.url == self._blobs.url and (index / "state.json").is_file() else None
+
+    def _record(self) -> None:
+        record = _Record(self._blobs.url, self._number)
+        replace_file(self._folder / "index" / _RECORD, canonical_json(asdict(record)))
+
+
+def _manifests(base_id: str) -> str:
+    return f"{base_id}/manifests/"
+
+
+def _files(saved: SavedSegment) -> Files:
+    return {array: (size, digest) for array, (size, digest, _) in saved.entry.files.items()}
+
+
+def _key(files: Files) -> tuple[tuple[str, tuple[int, Digest]], ...]:
+    return tuple(sorted(files.items()))
+
+
+def _digests(segments: Iterable[Files]) -> set[Digest]:
+    return {digest for files in segments for _, digest in files.values()}
+
+
+def _at_once(work: Callable[[str, Path], object], each: Iterable[tuple[str, Path]]) -> None:
+    """Do the work on some at a time. After the first error nothing more is begun; it is raised."""
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        going = [pool.submit(work, key, path) for key, path in each]
+        try:
+            for done in going:
+                done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
