@@ -25,6 +25,7 @@
   - ProofError             a signed document that is none, was altered, or is of another key
   - TrainingError          a training run that cannot go on
   - StorageError           the disk refused: full, read-only, no permission
+  - ClusterError           machines of a cluster cannot be reached, or do not fit together
 
 The command line prints them as one sentence without a traceback and exits with `exit_code`.
 """
@@ -140,6 +141,10 @@ class TrainingError(OpenBookError):
 
 class StorageError(OpenBookError):
     exit_code = 5
+
+
+class ClusterError(OpenBookError):
+    exit_code = 7
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
