@@ -85,7 +85,7 @@ def command() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 to 6 an error (see `openbook.errors`), 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 to 7 an error (see `openbook.errors`), 130 interrupted."""
     private.begin()
     interrupted = threading.Event()
 

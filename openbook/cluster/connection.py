@@ -1,0 +1,108 @@
+"""This process and Ray: joining a cluster, starting one on this machine, leaving it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from openbook.config import available_cores
+from openbook.errors import ClusterError, ConfigError
+
+LOCAL, AUTO, CLIENT = "local", "auto", "ray://"
+CONNECT_S = 5.0  # for the first answer of the machine at an address; Ray itself would wait for minutes
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})")
+
+_has_joined = False  # by `connect`, so that `disconnect` leaves what others began alone
+
+
+def connect(address: str) -> None:
+    """Join the Ray cluster at `address`; nothing when this process is in one.
+
+    `auto`: the one in RAY_ADDRESS, or one that runs on this machine; `local`: a new one on this machine, with the cores that
+    this process may use, which ends with it; `host:port`: its head node; `ray://host:port`: its server for clients.
+
+    Raises ConfigError for another form or without Ray, ClusterError when there is no cluster that lets this process in.
+    """
+    global _has_joined
+    ray = ray_module()
+    if ray.is_initialized():
+        return
+    address = (os.environ.get("RAY_ADDRESS") or address) if address == AUTO else address
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        options |= {"num_cpus": available_cores(), "include_dashboard": False}
+    elif address != AUTO:
+        _check_somebody_listens(address)
+    with _own_signals():
+        try:
+            ray.init(address, **options)
+        # Ray's client gives up with a bare UserWarning where warnings are errors, and auto-discovery with an AssertionError.
+        except (OSError, RuntimeError, ValueError, AssertionError, Warning, ray.exceptions.RayError) as error:
+            raise ClusterError(_sentence(address, error)) from error
+    _has_joined = True
+
+
+def disconnect() -> None:
+    """Leave the cluster that `connect` joined, and end it when it was `local`."""
+    global _has_joined
+    if _has_joined:
+        _has_joined = False
+        ray_module().shutdown()
+
+
+def ray_module() -> ModuleType:
+    """Ray, imported when first needed. Raises ConfigError without it."""
+    # Read when Ray is imported: without it, workers without a GPU warn of what a later version will do.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            f"Work on many machines needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
+        ) from error
+    module: ModuleType = ray
+    return module
+
+
+def _check_somebody_listens(address: str) -> None:
+    """Raises ConfigError, ClusterError."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None or not 0 < int(found["port"]) < 65_536:
+        raise ConfigError(f"{address!r} is no address of a cluster. Give host:port, ray://host:port, auto or local.")
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_S).close()
+    except OSError as error:
+        raise ClusterError(_sentence(address, error)) from error
+
+
+def _sentence(address: str, error: BaseException) -> str:
+    if address == AUTO:
+        return "No Ray cluster runs on this machine. Start one (ray start --head), or name one: --cluster HOST:PORT"
+    if address == LOCAL:
+        return f"Ray cannot be started on this machine: {_first_line(error)}."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+    return f"The Ray cluster at {address} cannot be reached: {reason}. See there: ray status"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM over; what this process does with it stays."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,66 @@
+"""Servers on this machine, one of each a session."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openbook.cluster.connection import ray_module
+from openbook.cluster.local_postgres import start_postgres, stop_postgres
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="openbook-postgres-"))  # pytest's folders are closed to other users
+    try:
+        yield folder
+    finally:
+        stop_postgres(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_folder: Path) -> str:
+    """A database for the whole session."""
+    return start_postgres(postgres_folder)
+
+
+@pytest.fixture
+def new_postgres_url(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database for one test."""
+    import psycopg
+
+    name = f"test_{abs(hash(request.node.nodeid)):x}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            yield postgres_url.replace("/openbook?", f"/{name}?")
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small Ray on this machine for all tests; `connect` finds it joined."""
+    ray = ray_module()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else the first start writes a token into the user's home
+        patch.setenv("PYTHONPATH", str(ROOT))
+        ray.init(
+            num_cpus=2,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            ignore_reinit_error=True,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
