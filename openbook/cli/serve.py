@@ -128,9 +128,8 @@ def _computing(
 
         def open_model() -> FrozenModel:
             reference = context.ready_model(current, current.model)
-            named = {"name": reference.name, "digest": reference.digest}
-            sized = {"context_tokens": current.context_tokens, "threads": replicas.threads}
-            opener = partial(context.open_on_node, **named, **sized)
+            sizes = (current.context_tokens, replicas.threads)
+            opener = partial(context.open_on_node, reference.name, reference.digest, *sizes)
             return replicas.open(opener, prompt_counter(reference), reference.digest)
 
         yield open_model

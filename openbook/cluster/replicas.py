@@ -356,9 +356,9 @@ class Replicas:
             handle = serve.run(replica.bind(open_model), name=name, route_prefix=None)
             about: About = handle.about.remote("").result()
         except (RuntimeError, RayError, RayServeException) as error:
-            with suppress(RayError, RayServeException):
-                serve.delete(name, _blocking=False)
-            raise ClusterError(f"The replicas cannot start: {_reason(error)}") from error
+            reason = _reason(error, name)
+            _end(name)
+            raise ClusterError(f"The replicas cannot start: {reason}") from error
         return FrozenModel(ReplicatedEngine(handle, about, count, partial(_end, name)), about.reader)
 
 
@@ -367,8 +367,12 @@ def _end(name: str) -> None:
         serve.delete(name, _blocking=False)
 
 
-def _reason(error: Exception) -> str:
-    """The last line that names an error, of what may be the tracebacks of several processes."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def _reason(error: Exception, name: str) -> str:
+    """The last line that names an error of ours, in what Ray says of the replicas; otherwise that of `error`."""
+    said = str(error)
+    with suppress(RayError, RayServeException):
+        application = serve.status().applications.get(name)
+        said += "".join(f"\n{each.message}" for each in application.deployments.values()) if application else ""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     named = [line.partition(": ")[2] for line in lines if line.startswith("openbook.errors.")]
     return (named or lines or [type(error).__name__])[-1]
