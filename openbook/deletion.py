@@ -40,10 +40,10 @@ from openbook.locks import delete_abandoned, is_held
 from openbook.models import ModelStore
 from openbook.models.lineage import Learned, carrying
 from openbook.models.staging import PREFIX, clear_leftovers
-from openbook.proofs import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 from openbook.receipts import LOG_FILE
 from openbook.records import Digest, sha256_hex
 from openbook.runs import CHECKPOINTS, LOCK, documents_holding
+from openbook.signatures import DeletedCounts, PurgeProof, ScannedFiles, UnreachedPaths
 
 _NUMBERS = "diagnosis.json"
 _OPINIONS = "opinions-"  # of the names of files with what a judge said of a diagnosis's answers

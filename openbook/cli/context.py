@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, RunOptions
     from openbook.knowledge.splitter import Sizing
     from openbook.models import ModelReference, ModelStore
-    from openbook.records import Decoding, Embedder
+    from openbook.records import Decoding, Digest, Embedder
 
 API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `base_url`; it is never stored
 
@@ -86,6 +87,28 @@ def model_opener(current: Settings) -> Callable[[], FrozenModel]:
         return partial(connect_model, current.model, **at, context_tokens=current.context_tokens)
     reference = ready_model(current, current.model)
     return partial(load, current, reference, states(current))
+
+
+def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -> FrozenModel:
+    """For a process on another machine: the model of that digest, from the home there; pulled first if the catalogue has it.
+
+    Raises as `ready_model` and `load` do, and ModelNotVerified when `name` means another model there.
+    """
+    from openbook.errors import ModelNotVerified, UnknownModel
+    from openbook.inference.trial import try_model
+    from openbook.models import ensure
+
+    own = load_settings(flags={"context_tokens": context_tokens, "threads": threads})
+    try:
+        reference = ensure(store(own), digest, try_out=try_model)
+    except UnknownModel:
+        reference = ensure(store(own), name, try_out=try_model)
+    if reference.digest != digest:
+        raise ModelNotVerified(
+            f"{name!r} means {reference.digest[:12]} on {platform.node()}, and {digest[:12]} at the server. Import the model "
+            "there, or share the home folder."
+        )
+    return load(own, replace(reference, name=name), states(own))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,25 @@ class _ExistingPath(click.Path):
         return path
 
 
+class _Replicas(click.ParamType[tuple[int, int]]):
+    name = "N|MIN-MAX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?", str(value))
+        least, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if least > most:
+            self.fail(f"{value!r} is neither a number from 1 to 9999 nor two, such as 1-4.", param, ctx)
+        return least, most
+
+
 EXISTING = _ExistingPath(path_type=Path)
 KB = click.option("--kb", type=PATH, help="The knowledge base (default: your own).")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 DOCS = click.option("--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead (repeatable).")
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")
+REPLICAS = _Replicas()
 BASE_URL = click.option("--base-url", help="Use an OpenAI-compatible server instead of a local model.")
 LABEL = click.option("--label", "labels", multiple=True, help="An access label that you hold (repeatable).")
 LOG = click.option("--log", type=PATH, help="Add each receipt to the log in this folder.")

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from openbook.config import Settings
     from openbook.inference import FrozenModel
     from openbook.knowledge import KnowledgeBase
-    from openbook.proofs import Content, PurgeProof
     from openbook.records import Receipt
     from openbook.replay import ReplayResult
+    from openbook.signatures import Content, PurgeProof
 
 _FILE = click.Path(path_type=Path, allow_dash=True)
 
@@ -144,19 +144,19 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
     `-` is standard input. Nothing else is needed, and nothing is written. Exits with 0 only when the holder of that key signed
     it and no byte was changed since.
     """
-    from openbook import proofs
+    from openbook import signatures
 
     if show_key == (file is not None):
         raise ConfigError("Give a FILE to verify, or --show-key.")
     if file is None:
-        own = proofs.public_key(context.settings().home)
-        value = {"public_key": own, "fingerprint": proofs.fingerprint_of(own)}
+        own = signatures.public_key(context.settings().home)
+        value = {"public_key": own, "fingerprint": signatures.fingerprint_of(own)}
         display.show(
             as_json, value, display.say, "Public key   {public_key}\nFingerprint  {fingerprint}".format(**value)
         )
         return
-    key = proofs.checked_key(key) if key else ""
-    signed = proofs.verify(_read(file, proofs.MAX_BYTES), key)
+    key = signatures.checked_key(key) if key else ""
+    signed = signatures.verify(_read(file, signatures.MAX_BYTES), key)
     if not key:
         raise ProofError(
             f"{file} is intact, but the signer is unknown: it only matches the key inside the file (fingerprint "
@@ -165,7 +165,7 @@ def verify(file: Path | None, key: str, show_key: bool, as_json: bool) -> None:
         )
     content = signed.content
     about = {"verified": True, "public_key": signed.public_key, "fingerprint": signed.fingerprint, "content": content}
-    stated = _purge_lines(content) if isinstance(content, proofs.PurgeProof) else _receipt_lines(content)
+    stated = _purge_lines(content) if isinstance(content, signatures.PurgeProof) else _receipt_lines(content)
     lines = [" ".join(line.split()) for line in stated]  # what was signed cannot write a line of its own
     signer = f"Verified: signed by the key of fingerprint {signed.fingerprint}. Its holder states:"
     display.show(as_json, about, display.say_each, [signer, *lines])
@@ -200,7 +200,7 @@ def _receipt_lines(receipt: Receipt) -> list[str]:
 
 def check_signing(file: Path, home: Path) -> None:
     """For before the work whose result is signed. Raises ConfigError where it cannot be signed, StorageError where not written."""
-    from openbook.proofs import public_key
+    from openbook.signatures import public_key
 
     context.check_writable(file)
     public_key(home)
@@ -208,7 +208,7 @@ def check_signing(file: Path, home: Path) -> None:
 
 def write_signed(file: Path, home: Path, content: Content) -> None:
     """Raises ConfigError, StorageError."""
-    from openbook.proofs import sign
+    from openbook.signatures import sign
 
     with storage_errors(f"write {file}"):
         replace_file(file, sign(home, content), mode=0o600)

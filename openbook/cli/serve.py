@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from openbook.cli import context, display, private
-from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, REPLICAS
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,24 +60,40 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-def serve(folders: tuple[Path, ...], **options: Any) -> None:
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Let replicas on this Ray cluster compute the answers: HOST:PORT of its head, `auto`, or `local` for a new one here.",
+)
+@click.option("--replicas", type=REPLICAS, help="So many replicas on the cluster, or from MIN-MAX as load demands (1).")
+def serve(folders: tuple[Path, ...], cluster: str | None, replicas: tuple[int, int] | None, **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
-    from openbook.serving.configuration import Configuration
+    from openbook.serving.configuration import Bounds, Configuration
     from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
     folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
     private.share_as([current.home, *folders])
     labels = checked_labels(options.pop("labels"))
-    configuration = Configuration(settings=current, labels=labels, **options)
+    if replicas and cluster is None:
+        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
+    if cluster is not None and current.base_url:
+        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
+    least, most = replicas or (1, 1)
+    bounds = Bounds()
+    bounds = dataclasses.replace(bounds, running=bounds.running * most)
+    configuration = Configuration(settings=current, labels=labels, bounds=bounds, **options)
     for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as listener:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
-        with _application(configuration, folders) as app:
+        with (
+            _computing(configuration, cluster, least, most) as open_model,
+            _application(configuration, folders, open_model) as app,
+        ):
             _log_to_standard_error()
             _first_key(configuration)
             _announce(configuration, folders)
@@ -88,7 +104,43 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
 
 
 @contextmanager
-def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Iterator[FastAPI]:
+def _computing(
+    configuration: Configuration, cluster: str | None, least: int, most: int
+) -> Iterator[Callable[[], FrozenModel]]:
+    """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster."""
+    current = configuration.settings
+    if cluster is None:
+        yield lambda: context.model_opener(current)()
+        return
+    from openbook.cluster.connection import connect, disconnect
+    from openbook.inference import prompt_counter
+
+    if cluster.startswith("ray://"):
+        raise ConfigError(
+            f"{cluster}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
+            "--cluster auto."
+        )
+    connect(cluster)
+    try:
+        from openbook.cluster.replicas import Replicas
+
+        replicas = Replicas.on_cluster(least, most, current.threads, configuration.port)
+
+        def open_model() -> FrozenModel:
+            reference = context.ready_model(current, current.model)
+            sizes = (current.context_tokens, replicas.threads)
+            opener = partial(context.open_on_node, reference.name, reference.digest, *sizes)
+            return replicas.open(opener, prompt_counter(reference), reference.digest)
+
+        yield open_model
+    finally:
+        disconnect()
+
+
+@contextmanager
+def _application(
+    configuration: Configuration, folders: tuple[Path, ...], open_model: Callable[[], FrozenModel]
+) -> Iterator[FastAPI]:
     from openbook.serving.app import create_app
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
@@ -97,9 +149,6 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
     bases, embedder = _open_bases(current, folders)
     configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
-
-    def open_model() -> FrozenModel:
-        return context.model_opener(current)()
 
     model = open_model()
     # The name of a model may come to mean another one: in the store, and not at another server.

@@ -380,10 +380,15 @@ class Noise(Result):
 
     @staticmethod
     def trial(case: Case, bench: Bench, cancelled: Cancelled) -> NoiseTrial:
-        """By `together`, and by `each` if the model can: each rank and number of distractors that fits into the context."""
+        """By each strategy that the model can read by: each rank and number of distractors that fits into the context."""
         question, seen = case.question, list[NoiseReading]()
         others = [hit for hit in case.rest if hit.passage.id != case.gold.passage.id]
-        strategies: tuple[Strategy, ...] = ("each", "together") if bench.model.reads_each else ("together",)
+        can: dict[Strategy, bool] = {
+            "each": bench.model.reads_each,
+            "parallel": bench.model.reads_parallel,
+            "together": True,
+        }
+        strategies = [strategy for strategy, possible in can.items() if possible]
         for strategy, distractors in product(strategies, DISTRACTORS):
             to_read = replace(bench, options=replace(bench.options, strategy=strategy))
             own = own_rank(question.id, distractors)
@@ -448,10 +453,13 @@ def own_rank(key: str, distractors: int) -> int:
 
 def _fits(bench: Bench, question: str, hits: Sequence[Hit]) -> bool:
     """Whether all of these passages can be read: none would be left out for want of room."""
-    model, passages = bench.model, [hit.passage for hit in hits]
-    prompts = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
+    model, passages, parallel = bench.model, [hit.passage for hit in hits], bench.strategy == "parallel"
+    if parallel and model.reader is not None and len(hits) > model.reader.passages:
+        return False
+    groups = [[passage] for passage in passages] if bench.strategy == "each" else [passages]
+    prompts = (replace(open_book_prompt(question, each, model.reader), side_by_side=parallel) for each in groups)
     room = model.context_tokens - bench.decoding.max_tokens
-    return all(model.count_prompt_tokens(open_book_prompt(question, each, model.reader)) <= room for each in prompts)
+    return all(model.count_prompt_tokens(prompt) <= room for prompt in prompts)
 
 
 def _difference(trials: Sequence[NoiseTrial], one: Place, other: Place) -> Interval | None:

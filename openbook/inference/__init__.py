@@ -7,6 +7,6 @@ too.
 
 from __future__ import annotations
 
-from openbook.inference.frozen import Engine, FrozenModel, connect_model, load_embedder, load_model
+from openbook.inference.frozen import Engine, FrozenModel, connect_model, load_embedder, load_model, prompt_counter
 
-__all__ = ["Engine", "FrozenModel", "connect_model", "load_embedder", "load_model"]
+__all__ = ["Engine", "FrozenModel", "connect_model", "load_embedder", "load_model", "prompt_counter"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -209,6 +210,28 @@ def load_model(
         note = f"adapter merged as {adapter.merged.digest[:12]}"
         engine = opened(adapter.merged.main_file, note=note, trial=tried(adapter.merged), open_base=open_base)
     return FrozenModel(engine, engine.reader_format)
+
+
+def prompt_counter(reference: ModelReference) -> Callable[[Prompt], int]:
+    """`count_prompt_tokens` of a stored model, from its vocabulary alone: for a process that lets others compute.
+
+    Raises EngineError, UnknownModel if the base of an adapter is missing.
+    """
+    from openbook.inference.llamacpp import cells_of
+    from openbook.inference.llamalib import Model
+    from openbook.inference.tokenizer import PromptTokenizer
+    from openbook.inference.trial import tried
+
+    adapter = reference if reference.manifest.kind == "adapter" else None
+    part = reference if adapter is None else adapter.merged or adapter.needed_base
+    model = Model(part.main_file, vocabulary_only=True)
+    tokenizer = PromptTokenizer(model, tried(part, None if adapter is None or adapter.merged else adapter))
+
+    def count(prompt: Prompt) -> int:
+        return cells_of(prompt, tokenizer.blocks(prompt))
+
+    weakref.finalize(count, model.close)
+    return count
 
 
 def connect_model(name: str, *, base_url: str, api_key: str = "", context_tokens: int = 4096) -> FrozenModel:

@@ -117,7 +117,7 @@ class ModelStore:
                 kept = kept[:-1] if kept[-2:-1] == [digest] else [*kept, digest]
             if len(kept) < 2:
                 raise UnknownModel(
-                    f"There is nothing before what {name[:120]!r} means now."
+                    f"There is nothing before what {name[:120]!r} means now. To give it to another model: openbook models promote"
                     if history
                     else f"No model is called {name[:120]!r}."
                 )

@@ -123,6 +123,9 @@ class _Writer:
         goes_on = attribute(element, "continue-numbering") == "true" or attribute(element, "continue-list")
         count = self._counts.get((style, depth), 0) if goes_on else 0
         for item in element:
+            if local(item) == "list-header":  # stands before the list and has no number
+                self.blocks(item)
+                continue
             count = number(attribute(item, "start-value"), count + 1, 1_000_000)
             self._counts[style, depth] = count
             for part in item:

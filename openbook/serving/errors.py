@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import Request
 
 from openbook.errors import (
+    ClusterError,
     ContextOverflow,
     EngineError,
     KnowledgeBaseBusy,
@@ -92,6 +93,10 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, KnowledgeBaseBusy):
         message = "Something else is writing to the knowledge base. Try again."
         return ApiError(503, message, code="knowledge_base_busy", retry_after_s=5)
+    if isinstance(error, ClusterError):
+        LOG.error("failed: %s", error)
+        message = "The machines that answer cannot be reached now. Try again."
+        return ApiError(503, message, code="cluster_unavailable", retry_after_s=5)
     known = isinstance(error, OpenBookError) and not isinstance(error, EngineError | KnowledgeError | ReceiptError)
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))

@@ -9,7 +9,7 @@ import pytest
 
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference
-from openbook.proofs import public_key
+from openbook.signatures import public_key
 from openbook.testing import HashEmbedder
 from tests.cli.conftest import Out
 from tests.conftest import MODEL_HOME

@@ -313,11 +313,14 @@ def test_a_model_that_many_passages_confuse_pays_for_noise(base: KnowledgeBase) 
     assert "Fewer passages" not in helped.meaning()
 
 
-def test_a_trained_reader_is_measured_in_both_strategies(base: KnowledgeBase) -> None:
+def test_a_trained_reader_is_measured_in_every_strategy_that_it_can_read_by(base: KnowledgeBase) -> None:
     reader = ReaderFormat("Answer from the passage.", SILENT)
     result = noise(base, echo_model(reader=reader, context_tokens=100_000))
     assert {cell.strategy for cell in result.cells} == set(result.noise_costs) == {"each", "together"}
     assert "Read each," in result.meaning()
+    parallel = noise(base, echo_model(reader=replace(reader, passages=4), context_tokens=100_000))
+    ranks = {(cell.strategy, cell.distractors) for cell in parallel.cells}
+    assert {n for strategy, n in ranks if strategy == "parallel"} == {0, 1, 3}  # it reads four passages at most
 
 
 def test_what_does_not_fit_into_the_context_is_not_measured(base: KnowledgeBase) -> None:

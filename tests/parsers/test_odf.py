@@ -41,10 +41,10 @@ def test_lists_nest_count_and_continue() -> None:
 
     inner = f"<text:list>{items(p('deep'))}</text:list>"
     body = (
-        f'<text:list text:style-name="L1">{items(p("one"), p("two") + inner)}</text:list>{p("between")}'
+        f'<text:list text:style-name="L1"><text:list-header>{p("Steps")}</text:list-header>{items(p("one"), p("two") + inner)}</text:list>{p("between")}'
         f'<text:list text:style-name="L1" text:continue-numbering="true">{items(p("three"))}</text:list>'
     )
-    assert read(body, styles=styles).text == "1. one\n2. two\n  - deep\n\nbetween\n\n3. three"
+    assert read(body, styles=styles).text == "Steps\n\n1. one\n2. two\n  - deep\n\nbetween\n\n3. three"
 
 
 def table(*rows: str) -> str:

@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openbook.errors import ConfigError, ProofError
-from openbook.proofs import (
+from openbook.receipts import parse_receipt
+from openbook.records import canonical_json
+from openbook.signatures import (
     FORMAT,
     MAX_BYTES,
     Content,
@@ -30,8 +32,6 @@ from openbook.proofs import (
     sign,
     verify,
 )
-from openbook.receipts import parse_receipt
-from openbook.records import canonical_json
 from tests.conftest import ROOT
 from tests.test_receipts import RECEIPTS
 
@@ -140,7 +140,7 @@ def test_what_is_no_document_is_refused_in_a_sentence(data: bytes, said: str) ->
 
 def _signed_anew(home: Path, **changes: object) -> bytes:
     """By the right key, though it is none that `sign` would write."""
-    from openbook.proofs import _private_key
+    from openbook.signatures import _private_key
 
     value = {name: each for name, each in json.loads(sign(home, PROOF)).items() if name != "signature"}
     value |= changes
@@ -255,7 +255,7 @@ def test_who_does_not_sign_loads_no_cryptography(tmp_path: Path) -> None:
         "from openbook.cli import VERBS, run\n"
         "for verb in VERBS.values():\n"
         "    importlib.import_module('openbook.cli.' + verb.partition(':')[0])\n"
-        "import openbook.deletion, openbook.proofs, openbook.answer\n"
+        "import openbook.deletion, openbook.signatures, openbook.answer\n"
         "run(['ask', 'What?', '--kb', sys.argv[1]])\n"
         "run(['purge', 'a.txt', '--kb', sys.argv[1]])\n"
         "print('cryptography' in sys.modules)"

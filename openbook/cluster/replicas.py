@@ -1,0 +1,378 @@
+"""Replicas of one frozen model on a Ray cluster, and the engine that asks them.
+
+The server stays one ordinary process: who may ask, how much, what is retrieved, cited and put into the receipt is decided
+there, as without a cluster. Only what an `Engine` computes is computed by Ray Serve replicas, which Ray starts, watches and
+replaces. The engine knows what a prompt reads, so the question goes to the replica that has read it before: rendezvous
+hashing of the first passage. A replica that is full passes its next request on to the next in that order.
+
+Equal requests have equal bits. So a request whose replica dies begins again at another one, and what was shown is not shown
+twice. Requests that compute in another numeric class than the first replica did are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any, Final, TypeAlias, final
+
+from ray import nodes, serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+
+from openbook.errors import ClusterError, ConfigError, EngineError
+from openbook.inference.frozen import Cancelled, FrozenModel, ReadEach, never
+from openbook.inference.passage_selection import PassageSelection
+from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
+
+LOG = logging.getLogger("openbook.cluster")
+
+RUNNING = 3  # requests at one replica: the engine computes two, and the next waits there
+_POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
+_BEGIN_S = 60.0  # within which a replica takes a request; one that died is replaced sooner
+_ATTEMPTS = 4
+_GRACE_S = 20.0  # for requests under way when replicas end
+_NAME = "engine"
+
+OpenModel: TypeAlias = Callable[[], FrozenModel]
+Work: TypeAlias = "Callable[[Cancelled], Generator[str, None, Any]]"
+
+
+# --- which replica ----------------------------------------------------------------------------------------------------
+
+
+def ranked(key: str, nodes: Iterable[str]) -> list[str]:
+    """Rendezvous hashing (Thaler and Ravishankar, 1998): the nodes in the order in which they are to have `key`.
+
+    Law: without one of the nodes, the others stay in their order. So only its keys move.
+    """
+    return sorted(nodes, key=lambda node: sha256(f"{key}\n{node}".encode()).digest())
+
+
+def affinity_key(prompts: Sequence[Prompt]) -> str:
+    """Equal for prompts that begin with the same passage: what was computed of that serves all of them."""
+    first = prompts[0] if prompts else Prompt("", (), "")
+    return sha256("\n".join((first.system, *first.passages[:1])).encode()).hexdigest()
+
+
+class AffinityRouter(RequestRouter):  # type: ignore[misc]  # Ray has no types
+    """Sends a request to the replicas in the order of `ranked`; its first argument is the key."""
+
+    async def choose_replicas(
+        self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
+    ) -> list[list[RunningReplica]]:
+        if pending_request is None:
+            return [candidate_replicas]
+        pending_request.routing_context.should_backoff = True  # when all were full
+        by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
+        return [[by_id[each]] for each in ranked(pending_request.args[0], by_id)]
+
+
+# --- in the process of a replica --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the model of a replica is, and how it computes. `node`: the machine's name."""
+
+    identity: ModelIdentity
+    reader: ReaderFormat | None
+    numeric_class: str
+    context_tokens: int
+    node: str
+
+
+class EngineReplica:
+    """One open model. All methods begin with the key by which the request came here."""
+
+    def __init__(self, open_model: OpenModel) -> None:
+        self._model = open_model()
+        self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
+
+    async def about(self, key: str) -> About:
+        model = self._model
+        engine = model.engine
+        return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
+
+    async def generate(self, key: str, prompt: Prompt, decoding: Decoding) -> AsyncGenerator[Any, None]:
+        async for each in self._shown(partial(self._model.stream, prompt, decoding)):
+            yield each
+
+    async def generate_each(
+        self, key: str, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding
+    ) -> AsyncGenerator[Any, None]:
+        work = partial(self._model.stream_each, prompts, decoding, selection=selection)
+        async for each in self._shown(lambda cancelled: work(cancelled=cancelled)):
+            yield each
+
+    async def read_ahead(self, key: str, prompt: Prompt) -> AsyncGenerator[Any, None]:
+        def work(cancelled: Cancelled) -> Generator[str, None, int]:
+            yield from ()
+            return self._model.read_ahead(prompt)
+
+        async for each in self._shown(work):
+            yield each
+
+    async def _shown(self, work: Work) -> AsyncGenerator[Any, None]:
+        """An empty piece when the request is here; then the pieces of `work` as they come; last what it returned or raised.
+
+        It is cancelled when nobody waits for it any more.
+        """
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+        items: asyncio.Queue[Any] = asyncio.Queue()
+
+        def run() -> None:
+            def show(item: Any) -> None:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(items.put_nowait, item)
+
+            try:
+                with closing(work(cancelled.is_set)) as pieces:
+                    while True:
+                        show(next(pieces))
+            except StopIteration as done:
+                show(done.value)
+            except Exception as error:  # noqa: BLE001  raised where somebody waits for it
+                show(error)
+
+        yield ""
+        running = loop.run_in_executor(self._threads, run)
+        try:
+            while isinstance(item := await items.get(), str):
+                yield item
+            yield item
+        finally:
+            cancelled.set()
+            running.cancel()  # if it has not begun
+
+
+# --- in the server ----------------------------------------------------------------------------------------------------
+
+
+@final
+class ReplicatedEngine:
+    """An engine whose requests are computed by the replicas behind `handle`.
+
+    Raises, besides what the engines there raise, ClusterError when no replica can answer.
+    """
+
+    def __init__(
+        self, handle: Any, about: About, count: Callable[[Prompt], int], end: Callable[[], None] = lambda: None
+    ) -> None:
+        """`count`: the tokens of a prompt, known here. `end`: called once, by `close`."""
+        self._handle, self._about, self._count, self._end = handle, about, count, end
+        self.identity: Final = about.identity
+        self.numeric_class: Final = about.numeric_class
+        self.context_tokens: Final = about.context_tokens
+        self._is_open = True
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        self._check_open()
+        return self._count(prompt)
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        shown: list[str] = []
+        found = yield from self._answer("generate", [prompt], (prompt, decoding), cancelled, shown)
+        return self._cancelled(shown) if found is None else self._checked(found)
+
+    def generate_each(
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, ReadEach]:
+        shown: list[str] = []
+        arguments = (tuple(prompts), selection, decoding)
+        found = yield from self._answer("generate_each", prompts, arguments, cancelled, shown)
+        if found is None:
+            return ReadEach(1, 0 if shown else None, self._cancelled(shown))
+        self._checked(found.completion)
+        return found  # type: ignore[no-any-return]  # by the method's name
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        answer = self._answer("read_ahead", [prompt], (prompt,), never, [])
+        while True:
+            try:
+                next(answer)
+            except StopIteration as done:
+                return int(done.value)
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._end()
+
+    def _answer(
+        self, method: str, prompts: Sequence[Prompt], arguments: tuple[Any, ...], cancelled: Cancelled, shown: list[str]
+    ) -> Generator[str, None, Any]:
+        """Yields what is shown, and adds it to `shown`. Returns what the method at a replica returned; None if it was cancelled."""
+        key = affinity_key(prompts)
+        for _ in range(_ATTEMPTS):
+            self._check_open()
+            if cancelled():
+                return None
+            response = self._handle.options(method_name=method, stream=True).remote(key, *arguments)
+            before, said = "".join(shown), ""
+            try:
+                for item in _items(response, cancelled):
+                    if not isinstance(item, str):
+                        return item
+                    said += item
+                    if not (before.startswith(said) or said.startswith(before)):
+                        raise EngineError(
+                            "Two replicas answered one request in two ways; see whether their machines are of one kind."
+                        )
+                    if new := said[max(len(before), len(said) - len(item)) :]:
+                        shown.append(new)
+                        yield new
+                return None
+            except RayTaskError:  # an error in the program
+                raise
+            except (RayError, RayServeException) as error:
+                LOG.warning("a replica is gone (%s); the request begins again at another", type(error).__name__)
+            finally:
+                response.cancel()
+        raise ClusterError(f"{_ATTEMPTS} replicas were lost while they answered this request. Try again in a moment.")
+
+    def _checked(self, completion: Completion) -> Completion:
+        if completion.numeric_class != self.numeric_class:
+            raise EngineError(
+                f"A replica computes as {completion.numeric_class!r}, and the first one, on {self._about.node}, as "
+                f"{self.numeric_class!r}. Run replicas on machines of one kind, with one version of OpenBook."
+            )
+        return completion
+
+    def _cancelled(self, shown: Sequence[str]) -> Completion:
+        return Completion("".join(shown), "cancelled", None, None, "", self.numeric_class)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
+
+
+_END = object()
+
+
+def _items(response: Any, cancelled: Cancelled) -> Iterator[Any]:
+    """What comes from a replica, until the end or until it is `cancelled`. Raises what came as an error, ClusterError."""
+    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def receive() -> None:
+        try:
+            for item in response:
+                items.put(item)
+            items.put(_END)
+        except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+            items.put(error)
+
+    threading.Thread(target=receive, name="openbook-replica", daemon=True).start()
+    until, has_begun = time.monotonic() + _BEGIN_S, False
+    while not cancelled():
+        try:
+            item = items.get(timeout=_POLL_S)
+        except queue.Empty:
+            if not has_begun and time.monotonic() > until:
+                raise ClusterError(
+                    f"No replica took the request within {_BEGIN_S:g} s. See on the cluster: serve status"
+                ) from None
+            continue
+        if item is _END:
+            raise EngineError("A replica ended a request without an answer.")
+        if isinstance(item, BaseException):
+            raise item
+        has_begun = True
+        yield item
+
+
+# --- starting and ending them -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """So many replicas: `least`, and up to `most` while many ask. Each computes with `threads` threads.
+
+    `server`: begins the names of what this server runs on the cluster.
+    """
+
+    least: int
+    most: int
+    threads: int
+    server: str
+
+    @classmethod
+    def on_cluster(cls, least: int, most: int, threads: int, port: int) -> Replicas:
+        """For the cluster that this process is in, and the server at `port`. `threads` 0: all its cores, shared out.
+
+        Ends what an earlier server at this port left there when it was killed. Raises ConfigError.
+        """
+        cores = [float(each["Resources"].get("CPU", 0)) for each in nodes() if each["Alive"]]
+        usable = [each for each in cores if each >= 1]
+        if not usable:
+            raise ConfigError("No machine of the Ray cluster has a core for work. See there: ray status")
+        if threads > max(usable):
+            raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
+        shared = int(min(min(usable), sum(usable) // most))
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        quiet = {"log_level": "WARNING", "enable_access_log": False}
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+        server = f"openbook-{socket.gethostname()}-{port}-"
+        for name in serve.status().applications:
+            if name.startswith(server):
+                serve.delete(name)
+        return cls(least, most, threads or max(1, shared), server)
+
+    def open(self, open_model: OpenModel, count: Callable[[Prompt], int], digest: str) -> FrozenModel:
+        """A model that is opened by `open_model` in each replica. `count`: the tokens of a prompt.
+
+        Closing it ends the replicas. Raises ClusterError when they cannot start.
+        """
+        scaling: dict[str, Any] = {"num_replicas": self.least}
+        if self.most > self.least:
+            bounds = {"min_replicas": self.least, "max_replicas": self.most, "target_ongoing_requests": RUNNING - 1}
+            scaling = {"autoscaling_config": bounds}
+        replica = serve.deployment(EngineReplica).options(
+            name=_NAME,
+            max_ongoing_requests=RUNNING,
+            # Half of what they use, so that the next model's replicas find room beside them.
+            ray_actor_options={"num_cpus": self.threads / 2},
+            request_router_config=RequestRouterConfig(request_router_class=AffinityRouter, max_backoff_s=0.1),
+            graceful_shutdown_timeout_s=_GRACE_S,
+            max_constructor_retry_count=2,
+            **scaling,
+        )
+        name = f"{self.server}{digest[:12]}-{secrets.token_hex(3)}"
+        try:
+            handle = serve.run(replica.bind(open_model), name=name, route_prefix=None)
+            about: About = handle.about.remote("").result()
+        except (RuntimeError, RayError, RayServeException) as error:
+            reason = _reason(error, name)
+            _end(name)
+            raise ClusterError(f"The replicas cannot start: {reason}") from error
+        return FrozenModel(ReplicatedEngine(handle, about, count, partial(_end, name)), about.reader)
+
+
+def _end(name: str) -> None:
+    with suppress(RayError, RayServeException):  # of a cluster that is gone
+        serve.delete(name, _blocking=False)
+
+
+def _reason(error: Exception, name: str) -> str:
+    """The last line that names an error of ours, in what Ray says of the replicas; otherwise that of `error`."""
+    said = str(error)
+    with suppress(RayError, RayServeException):
+        application = serve.status().applications.get(name)
+        said += "".join(f"\n{each.message}" for each in application.deployments.values()) if application else ""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    named = [line.partition(": ")[2] for line in lines if line.startswith("openbook.errors.")]
+    return (named or lines or [type(error).__name__])[-1]

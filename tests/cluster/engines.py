@@ -1,0 +1,55 @@
+"""Models for replicas, which import this module in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from openbook.errors import ModelNotVerified
+from openbook.inference import FrozenModel, load_model
+from openbook.inference.frozen import Cancelled, never
+from openbook.inference.kv_cache import KVCache
+from openbook.models import ModelStore
+from openbook.prompts import IS_STATED
+from openbook.records import Completion, Decoding, ModelIdentity, Prompt
+from openbook.testing import EchoEngine
+
+WHO = "Who answers?"  # asks for the number of the replica's process
+WAIT = "Wait for me."
+
+
+class ToldEngine(EchoEngine):
+    """Says which process it is in when asked. On `WAIT` it says so, and waits until it is cancelled; then there is a file."""
+
+    def __init__(self, folder: Path, number: int = 1) -> None:
+        super().__init__()
+        self.identity = ModelIdentity("echo", f"{number:064x}", "verified")
+        self._folder = folder
+
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        if prompt.question.endswith(IS_STATED) or not (WHO in prompt.question or WAIT in prompt.question):
+            return (yield from super().generate(prompt, decoding, cancelled))
+        text = f"{os.getpid()} "
+        yield text
+        while WAIT in prompt.question and not cancelled():
+            time.sleep(0.01)
+        if WAIT in prompt.question:
+            (self._folder / f"cancelled-{os.getpid()}-{time.monotonic_ns()}").touch()
+        return Completion(text, "end", 1, 1, "0" * 64, self.numeric_class)
+
+
+def told_model(folder: Path, number: int = 1) -> FrozenModel:
+    return FrozenModel(ToldEngine(folder, number))
+
+
+def no_model() -> FrozenModel:
+    raise ModelNotVerified("A byte of it is another one.")
+
+
+def stored_model(root: Path, digest: str, states: Path) -> FrozenModel:
+    """With one thread."""
+    return load_model(ModelStore(root).resolve(digest), context_tokens=1024, threads=1, states=KVCache(states))

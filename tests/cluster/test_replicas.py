@@ -1,0 +1,446 @@
+"""Replicas on a small Ray of this machine: the conformance suite of engines, and the server's promises over them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openbook.cli import run
+from openbook.config import Settings
+from openbook.errors import ClusterError, ConfigError, EngineError
+from openbook.inference import FrozenModel, prompt_counter
+from openbook.inference.frozen import Engine
+from openbook.knowledge import KnowledgeBase, add
+from openbook.models import ModelReference, ModelStore
+from openbook.records import Digest, Prompt
+from openbook.serving.configuration import Bounds, Configuration
+from openbook.serving.model_reload import Source
+from openbook.testing import EchoEngine, EngineSuite, HashEmbedder
+from tests.cluster.engines import WAIT, WHO, no_model, stored_model, told_model
+from tests.serving.conftest import LONG_S, Running, eventually, running
+from tests.serving.test_stateless import answer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of Ray Serve's own code
+    from ray import serve
+
+    from openbook.cluster import replicas
+    from openbook.cluster.replicas import Replicas, ReplicatedEngine, affinity_key, ranked
+
+pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+DOCS = {f"{name}.txt": f"The {name} of the harbour opens at {hour} and closes at dusk." for hour, name in enumerate(
+    "bridge ferry office market library museum station theatre".split(), 6)}  # fmt: skip
+
+
+# --- which replica ----------------------------------------------------------------------------------------------------
+
+
+@given(st.sets(st.text(max_size=9), min_size=2, max_size=9), st.text(max_size=9), st.data())
+def test_without_a_node_the_others_keep_their_order(nodes: set[str], key: str, data: st.DataObject) -> None:
+    lost = data.draw(st.sampled_from(sorted(nodes)))
+    order = ranked(key, nodes)
+    assert ranked(key, nodes - {lost}) == [node for node in order if node != lost]
+    assert order == ranked(key, sorted(nodes, reverse=True))
+
+
+def test_keys_are_spread_evenly_and_only_those_of_a_lost_node_move() -> None:
+    nodes, keys = [f"node {i}" for i in range(5)], [f"key {i}" for i in range(5000)]
+    owner = {key: ranked(key, nodes)[0] for key in keys}
+    counts = Counter(owner.values())
+    assert min(counts.values()) > 850
+    assert max(counts.values()) < 1150
+    for key in keys:
+        assert (ranked(key, nodes[1:])[0] == owner[key]) == (owner[key] != nodes[0])
+
+
+def test_the_key_is_that_of_the_first_passage_whatever_is_asked() -> None:
+    first = Prompt("Answer.", ("a", "b"), "Who?")
+    assert affinity_key([first]) == affinity_key([replace(first, passages=("a", "c"), question="When?")])
+    assert affinity_key([first]) == affinity_key([replace(first, passages=("a",)), replace(first, passages=("b",))])
+    assert affinity_key([first]) != affinity_key([replace(first, passages=("b", "a"))])
+    assert affinity_key([]) == affinity_key([Prompt("", (), "Who?")])
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replicas")
+
+
+@pytest.fixture(scope="module")
+def two(ray_session: None) -> Replicas:
+    return Replicas.on_cluster(2, 2, 1, 8000)
+
+
+@pytest.fixture(scope="module")
+def model(two: Replicas, folder: Path) -> Iterator[FrozenModel]:
+    """Two replicas."""
+    found = two.open(partial(told_model, folder), EchoEngine().count_prompt_tokens, "1" * 64)
+    yield found
+    found.close()
+
+
+def engine_of(model: FrozenModel) -> ReplicatedEngine:
+    assert isinstance(model.engine, ReplicatedEngine)
+    return model.engine
+
+
+def beside(model: FrozenModel, numeric_class: str = "echo") -> ReplicatedEngine:
+    """Another engine that asks the same replicas, and leaves them alone when it is closed."""
+    engine = engine_of(model)
+    about = replace(engine._about, numeric_class=numeric_class)
+    return ReplicatedEngine(engine._handle, about, EchoEngine().count_prompt_tokens)
+
+
+class TestReplicated(EngineSuite):
+    @pytest.fixture(autouse=True)
+    def _model(self, model: FrozenModel) -> None:
+        self.model_beside = model
+
+    def make_engine(self) -> Engine:
+        return beside(self.model_beside)
+
+
+def process_of(model: FrozenModel, passage: str) -> int:
+    return int(model.complete(Prompt("Answer.", (passage,), WHO)).text)
+
+
+def processes(model: FrozenModel, passages: int = 24) -> dict[str, int]:
+    return {passage: process_of(model, passage) for passage in map("passage {}".format, range(passages))}
+
+
+def test_a_passage_is_read_by_one_replica_and_passages_are_spread(model: FrozenModel) -> None:
+    first = processes(model)
+    assert min(Counter(first.values()).values()) > 4
+    assert len(set(first.values())) == 2
+    assert processes(model) == first
+
+
+def test_what_a_full_replica_cannot_take_goes_to_the_other(model: FrozenModel) -> None:
+    place = process_of(model, "a")
+    with ThreadPoolExecutor(replicas.RUNNING) as pool:
+        streams = [model.stream(Prompt("Answer.", ("a",), WAIT)) for _ in range(replicas.RUNNING)]
+        assert [int(text) for text in pool.map(next, streams)] == [place] * replicas.RUNNING
+        assert process_of(model, "a") != place
+        list(pool.map(lambda stream: stream.close(), streams))
+    eventually(lambda: process_of(model, "a") == place)
+
+
+def test_no_free_replica_is_an_error_after_a_while(model: FrozenModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = 2 * replicas.RUNNING
+    streams = [model.stream(Prompt("Answer.", ("a",), WAIT)) for _ in range(places)]
+    with ThreadPoolExecutor(places) as pool:
+        list(pool.map(next, streams))
+        monkeypatch.setattr(replicas, "_BEGIN_S", 0.2)
+        with pytest.raises(ClusterError, match=r"^No replica took the request within 0\.2 s"):
+            process_of(model, "a")
+        list(pool.map(lambda stream: stream.close(), streams))
+    monkeypatch.setattr(replicas, "_BEGIN_S", float(LONG_S))
+    process_of(model, "a")
+
+
+def test_another_numeric_class_is_refused(model: FrozenModel) -> None:
+    engine = beside(model, "eight threads")
+    with pytest.raises(EngineError, match=r"computes as 'echo', and the first one, on .*, as 'eight threads'\. Run"):
+        FrozenModel(engine).complete(Prompt("Answer.", ("A b c.",), "a b?"))
+
+
+def test_a_replica_that_dies_is_replaced_and_its_requests_begin_again_without_a_word_twice(model: FrozenModel) -> None:
+    before = processes(model)
+    lost = before["passage 0"]
+    with ThreadPoolExecutor(1) as pool:
+        stream = model.stream(Prompt("Answer.", ("passage 0",), WAIT))
+        assert int(next(stream)) == lost
+        echoed = model.stream(Prompt("Answer.", ("passage 0",), "passage 0?"))
+        rest = pool.submit(lambda: next(echoed))
+        os.kill(lost, signal.SIGKILL)
+        rest.result(LONG_S)
+        with pytest.raises(EngineError, match="answered one request in two ways"):  # the other says another number
+            next(stream)
+    after = processes(model)
+    assert {passage: after[passage] for passage, place in before.items() if place != lost} == {
+        passage: place for passage, place in before.items() if place != lost
+    }
+    eventually(lambda: len(set(processes(model).values())) == 2)
+
+
+def test_replicas_that_cannot_start_say_why_in_a_sentence(two: Replicas) -> None:
+    with pytest.raises(ClusterError, match=r"^The replicas cannot start: A byte of it is another one\.$"):
+        two.open(no_model, EchoEngine().count_prompt_tokens, "2" * 64)
+
+
+def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:
+    with pytest.raises(ConfigError, match="No machine of the Ray cluster has 3 cores; set OPENBOOK_THREADS to fewer"):
+        Replicas.on_cluster(1, 1, 3, 8000)
+    assert Replicas.on_cluster(1, 4, 0, 8001).threads == 1
+    assert Replicas.on_cluster(1, 1, 0, 8001).threads == 2
+
+
+def applications() -> list[str]:
+    return list(serve.status().applications)
+
+
+def test_what_a_killed_server_left_is_ended_by_the_next_at_its_port(two: Replicas, folder: Path) -> None:
+    left = replace(two, least=1, most=1, server=two.server.replace("-8000-", "-8002-"))
+    engine = engine_of(left.open(partial(told_model, folder), EchoEngine().count_prompt_tokens, "3" * 64))
+    again = Replicas.on_cluster(1, 1, 1, 8002)
+    assert again.server == left.server
+    assert not [name for name in applications() if name.startswith(again.server)]
+    engine.close()
+
+
+# --- the server over it -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base(tmp_path: Path, embedder: HashEmbedder) -> Iterator[KnowledgeBase]:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name, text in DOCS.items():
+        (docs / name).write_text(text)
+    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, base_id="0" * 32)
+    add(base, [docs], embedder)
+    yield base
+    base.close()
+
+
+@pytest.fixture
+def configuration(own_home: Path) -> Configuration:
+    return Configuration(Settings(home=own_home), bounds=replace(Bounds(), running=8))
+
+
+@pytest.fixture
+def server(configuration: Configuration, base: KnowledgeBase, model: FrozenModel) -> Iterator[Running]:
+    with running(configuration, FrozenModel(beside(model)), {"kb": base}) as found:
+        yield found
+
+
+def bodies(name: str = "echo") -> list[dict[str, Any]]:
+    return [
+        {"model": name, "messages": [{"role": "user", "content": f"When does the {thing} open?"}], "stream": stream}
+        for thing in [path.partition(".")[0] for path in DOCS]
+        for stream in (False, True)
+    ]
+
+
+def under_load(
+    server: Running, asked: list[dict[str, Any]], wanted: list[bytes], seconds: float, meanwhile: Callable[[], object]
+) -> Counter[int]:
+    """16 clients ask, and `meanwhile` something happens; their statuses. What is answered must be what is wanted."""
+    until = time.monotonic() + seconds
+
+    def client(number: int) -> Counter[int]:
+        statuses: Counter[int] = Counter()
+        while time.monotonic() < until:
+            i = (number + statuses.total()) % len(asked)
+            response = server.client.post("/v1/chat/completions", json=asked[i])
+            statuses[response.status_code] += 1
+            if response.status_code == 200:
+                assert essence_of(response, asked[i]) == wanted[i]
+            else:
+                assert response.headers["retry-after"]
+                time.sleep(0.1)
+        return statuses
+
+    with ThreadPoolExecutor(17) as pool:
+        clients = [pool.submit(client, number) for number in range(16)]
+        pool.submit(meanwhile).result()
+        return sum((each.result() for each in clients), Counter())
+
+
+def essence_of(response: httpx.Response, body: dict[str, Any]) -> bytes:
+    """As `answer` has it, of a response that is there."""
+
+    class There:
+        client = type("Client", (), {"post": staticmethod(lambda *_, **__: response)})
+
+    return answer(There, body)  # type: ignore[arg-type]
+
+
+def test_equal_requests_give_the_bytes_of_the_one_process_server(
+    server: Running, configuration: Configuration, base: KnowledgeBase, folder: Path
+) -> None:
+    asked = bodies()
+    with running(configuration, told_model(folder), {"kb": base}) as alone:
+        wanted = [answer(alone, body) for body in asked]
+    with ThreadPoolExecutor(4) as clients:
+        assert list(clients.map(lambda body: answer(server, body), asked)) == wanted
+
+
+def test_a_replica_killed_under_load_costs_nobody_an_answer(server: Running, model: FrozenModel) -> None:
+    asked = bodies()
+    wanted = [answer(server, body) for body in asked]
+
+    def kill() -> None:
+        time.sleep(1)
+        os.kill(process_of(model, "a"), signal.SIGKILL)
+
+    statuses = under_load(server, asked, wanted, 6, kill)
+    assert statuses.keys() <= {200, 429}
+    assert statuses[200] > 16
+    eventually(lambda: len(set(processes(model).values())) == 2)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_place_and_ends_the_work_at_the_replica(
+    server: Running, folder: Path, stream: bool
+) -> None:
+    question = f"{WAIT} The bridge of the harbour opens when?"
+    body = json.dumps({"model": "echo", "stream": stream, "messages": [{"role": "user", "content": question}]}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    before = set(folder.glob("cancelled-*"))
+    connections = []
+    for _ in range(8):
+        connections.append(connection := socket.create_connection(("127.0.0.1", server.port), timeout=LONG_S))
+        connection.sendall(head.encode() + body)
+    eventually(lambda: server.service.reading.running == 8)
+    time.sleep(0.5)
+    for connection in connections:
+        connection.close()
+    eventually(lambda: server.service.reading.running == 0)
+    eventually(lambda: bool(set(folder.glob("cancelled-*")) - before))
+    assert server.ask("When does the bridge open?").status_code == 200
+
+
+def test_no_replica_is_a_503_that_says_to_try_again(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_BEGIN_S", -1.0)
+    monkeypatch.setattr(replicas, "_POLL_S", 0.0)
+    response = server.ask("When does the bridge open?")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "cluster_unavailable")
+    assert response.headers["retry-after"] == "5"
+
+
+def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_end(
+    configuration: Configuration, base: KnowledgeBase, two: Replicas, folder: Path
+) -> None:
+    one = replace(two, least=1, most=1)
+    now = 1
+
+    def opened(number: int) -> FrozenModel:
+        count = EchoEngine().count_prompt_tokens
+        return one.open(partial(told_model, folder, number), count, f"{number:064x}")
+
+    def renewed(digest: Digest) -> FrozenModel | None:
+        return None if digest == f"{now:064x}" else opened(now)
+
+    def digest_of(server: Running) -> str:
+        digest: str = server.ask("When does the bridge open?").json()["openbook"]["receipt"]["model"]["digest"]
+        return digest
+
+    def running_apps() -> list[str]:
+        return [name for name in applications() if f"{0:010x}" in name]
+
+    with running(configuration, opened(1), {"kb": base}, source=Source(lambda: now, renewed)) as server:
+        assert digest_of(server) == f"{1:064x}"
+        now = 2
+        found = {digest_of(server)}
+        eventually(lambda: found.add(digest_of(server)) or f"{2:064x}" in found)  # type: ignore[func-returns-value]
+        assert found <= {f"{1:064x}", f"{2:064x}"}
+        eventually(lambda: len(running_apps()) == 1)
+    eventually(lambda: not running_apps())
+
+
+@pytest.mark.model
+def test_with_the_real_reader_16_clients_get_the_bytes_of_the_one_process_server(
+    configuration: Configuration,
+    base: KnowledgeBase,
+    two: Replicas,
+    reader_reference: ModelReference,
+    model_store: ModelStore,
+    tmp_path: Path,
+) -> None:
+    """Each replica has states of its own, in the memory of its process and in a folder that both share."""
+    asked = [{**body, "max_tokens": 8} for body in bodies("reader")]
+    opened = partial(stored_model, model_store.root, reader_reference.digest)
+    alone_model = opened(tmp_path / "alone")
+    with running(configuration, alone_model, {"kb": base}) as alone:
+        wanted = [answer(alone, body) for body in asked]
+    alone_model.close()
+    count = prompt_counter(reader_reference)
+    model = two.open(partial(opened, tmp_path / "replicas"), count, reader_reference.digest)
+    try:
+        assert model.engine.numeric_class == alone_model.engine.numeric_class
+        with running(configuration, model, {"kb": base}) as server:
+            statuses = under_load(server, asked, wanted, 20, lambda: None)
+    finally:
+        model.close()
+    assert statuses.keys() <= {200, 429}
+    assert statuses[200] >= 16
+
+
+@pytest.mark.model
+def test_tokens_are_counted_without_the_weights(
+    reader_reference: ModelReference, model_reference: ModelReference
+) -> None:
+    for reference in (reader_reference, model_reference):
+        model, count = stored_model(reference.path.parent, reference.digest, Path()), prompt_counter(reference)
+        prompt = Prompt("Answer.", ("The ferry leaves at nine.", "A ticket costs 4 crowns."), "When?")
+        for each in (prompt, replace(prompt, side_by_side=True), replace(prompt, passages=())):
+            assert count(each) == model.count_prompt_tokens(each)
+        model.close()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_where_nobody_listens_is_said_in_a_sentence() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [
+            sys.executable,
+            "-m",
+            "openbook",
+            "serve",
+            "--port",
+            "0",
+            "--cluster",
+            address,
+        ]  # not in Ray, as we are
+        result = subprocess.run(command, capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert result.returncode == 7
+    assert f"The Ray cluster at {address} cannot be reached: Connection refused" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("--cluster ray://head:10001", "answers cannot be streamed through Ray's client"),
+        ("--cluster local --base-url http://127.0.0.1:1/v1", "--cluster and --base-url exclude each other"),
+        ("--replicas 2", "--replicas needs --cluster"),
+        ("--cluster local --replicas 0", "'0' is neither a number from 1 to 9999 nor two, such as 1-4"),
+        ("--cluster local --replicas 4-2", "'4-2' is neither a number"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--port", "0", *arguments.split()]) == 2
+    assert wanted in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_that_is_taken_shows_before_a_cluster_is_joined(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code = run(["serve", "--cluster", "ray://head:1", "--port", str(taken.getsockname()[1])])
+    assert code == 2
+    assert "Cannot listen on 127.0.0.1" in capsys.readouterr().err
