@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from openbook.cluster.connection import connect, ray_module
+from openbook.errors import StorageError
 from openbook.knowledge import schema
 from openbook.knowledge.base import kept_contents
 from openbook.knowledge.indexes import Indexes
@@ -31,6 +32,7 @@ class BaseStatus:
 
     `unindexed`: texts of kept versions that no saved segment holds; each process that searches indexes them for itself.
     `without_vectors`: passages that only words find. `unfinished`: what the next writer goes on with.
+    `segments_unreachable`: why the store that machines share segments in says nothing; empty when it does, or there is none.
     """
 
     version: int
@@ -39,6 +41,7 @@ class BaseStatus:
     unindexed: int
     without_vectors: int
     unfinished: tuple[str, ...]
+    segments_unreachable: str
 
     @property
     def behind(self) -> tuple[str, ...]:
@@ -51,7 +54,8 @@ class BaseStatus:
             (self.without_vectors, f"{self.without_vectors:,} passages have no vector. Run: openbook reembed"),
         ]
         unfinished = tuple(f"A {what} was interrupted. Run it again." for what in self.unfinished)
-        return tuple(sentence for number, sentence in found if number) + unfinished
+        unreachable = (self.segments_unreachable,) if self.segments_unreachable else ()
+        return tuple(sentence for number, sentence in found if number) + unfinished + unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +73,21 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
     """Raises KnowledgeError, StorageError."""
     with base.snapshot() as connection:
         kept = kept_contents(connection)
-        saved = Indexes.open(base.folder, base.source(connection), np.empty(0, np.int64))
+        saved = Indexes.open(base.folder, base.source(connection), np.empty(0, np.int64), blobs=base.blobs)
         (without_vectors,) = connection.execute(_WITHOUT_VECTOR).fetchone()
         meta = schema.meta(connection)
         found = base.status()
     unfinished = [what for key, what in (("purging", "purge"), ("reembedding", "reembed")) if key in meta]
     unindexed = len(np.setdiff1d(kept, saved.contents()))
-    return BaseStatus(found.version, found.documents, found.passages, unindexed, without_vectors, tuple(unfinished))
+    unreachable = ""
+    if base.blobs is not None:
+        try:
+            next(base.blobs.list(f"{base.id}/manifests/"), None)
+        except StorageError as error:
+            unreachable = str(error)
+    return BaseStatus(
+        found.version, found.documents, found.passages, unindexed, without_vectors, tuple(unfinished), unreachable
+    )
 
 
 def status_of_ray(address: str) -> RayStatus:
