@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -121,6 +122,7 @@ def _computing(
             "--cluster auto."
         )
     connect(cluster)
+    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
     try:
         from openbook.cluster.replicas import Replicas
 
@@ -130,11 +132,22 @@ def _computing(
             reference = context.ready_model(current, current.model)
             sizes = (current.context_tokens, replicas.threads)
             opener = partial(context.open_on_node, reference.name, reference.digest, *sizes)
-            return replicas.open(opener, prompt_counter(reference), reference.digest)
+            return replicas.open(
+                opener,
+                context.follow_on_node,
+                digest=reference.digest,
+                count=prompt_counter(reference),
+                purge_list=context.states(current).purge_list,
+            )
 
         yield open_model
     finally:
         disconnect()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_in_order(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 @contextmanager
