@@ -1,17 +1,18 @@
 """What do replicas on a cluster keep of what the one-process server promises, and what does affinity save?
 
-    python -m benchmarks.cluster_serve [--replicas 2] [--clients 16] [--seconds 180] [--questions 40] [--rounds 2]
+    python -m benchmarks.cluster_serve [--replicas 2] [--clients 16] [--seconds 180] [--questions 40] [--rounds 5]
                                        [--model reader] [--only affinity | load] [--json FILE]
 
-Asked are example questions on the handbook, at most 16 tokens an answer. Every engine has one thread, so that all compute in
-one numeric class. All replicas run on this machine; each keeps what it read in its own memory alone, as on machines of
-their own.
+Asked are example questions on the handbook. All replicas run on this machine.
 
-  affinity  each question so many rounds, in shuffled order, four at a time: how many states of passages were computed,
-            over how many there are, when requests go where their first passage was read, and when they go anywhere
+  affinity  each of the 84 questions so many rounds, in shuffled order, four at a time, for each number of replicas: how many
+            states of passages are computed, over how many there are, when requests go where their first passage was read,
+            and when they go anywhere. The engine notes which states it would have computed and computes none; each
+            replica keeps its own, as on machines of their own
   load      so many clients ask without a pause, of the one-process server and of the one with replicas; one that is sent
-            away (429) waits as long as it is told. Answers a second, statuses, and whether every answer has the bytes
-            that the one-process server gave a single client
+            away (429) waits as long as it is told. At most 16 tokens an answer; every engine has one thread, so that all
+            compute in one numeric class. Answers a second, statuses, and whether every answer has the bytes that the
+            one-process server gave a single client
 
 The last line is one JSON document.
 """
@@ -20,13 +21,14 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import random
 import secrets
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -37,29 +39,29 @@ from unittest.mock import patch
 from benchmarks.contender_openbook import counted_embedder
 from benchmarks.examples_accuracy import EXAMPLES
 from benchmarks.serving import Ask, Server, questions, serving, show_load, under_load
-from openbook.answer import Options, ask
+from openbook.answer import ask
 from openbook.cluster import replicas
 from openbook.cluster.connection import connect, disconnect
-from openbook.config import available_cores, load_settings
-from openbook.inference import FrozenModel, load_model, prompt_counter
-from openbook.inference.kv_cache import KVCache
+from openbook.config import available_cores
+from openbook.inference import FrozenModel
+from openbook.inference.frozen import Cancelled, ReadEach, never
+from openbook.inference.passage_selection import PassageSelection
 from openbook.knowledge import KnowledgeBase, add
-from openbook.models import ModelStore, ensure
-from openbook.records import Decoding, Digest
+from openbook.records import Completion, Decoding, Prompt, ReaderFormat, sha256_hex
+from openbook.testing import EchoEngine
 
 MAX_TOKENS = 16
-CACHE_MB = 1024
 SIDE_BY_SIDE = 4  # questions at a time, to measure affinity
 CHANGES = ("created", "timings")  # all that may differ between two answers to one request
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--replicas", type=int, nargs="+", default=[2])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--questions", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="reader")
     parser.add_argument("--only", choices=["affinity", "load"])
     parser.add_argument("--json", type=Path)
@@ -83,57 +85,72 @@ def main() -> None:
 # --- affinity ---------------------------------------------------------------------------------------------------------
 
 
-class NotedStates(KVCache):
-    """In memory alone. Writes the key of each state that was computed into a file of this process."""
+class NotedEngine(EchoEngine):
+    """Computes nothing. Writes the key of each state that an engine would have computed into a file of this process."""
 
     def __init__(self, notes: Path) -> None:
-        super().__init__(None, memory_bytes=CACHE_MB << 20)
-        self._notes = notes / str(os.getpid())
+        super().__init__(context_tokens=1 << 20)
+        self._notes, self._kept = notes / str(os.getpid()), set[str]()
 
-    def put(self, key: bytes, state: bytes, passages: Sequence[Digest], begun: int, tokens: int = 0) -> None:
-        super().put(key, state, passages, begun, tokens)
-        with self._notes.open("a", encoding="ascii") as stream:
-            stream.write(f"{key.hex()}\n")
+    def generate(
+        self, prompt: Prompt, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, Completion]:
+        key = sha256_hex(prompt.system.encode())
+        for passage in prompt.passages:
+            key = sha256_hex((key + passage).encode())
+            if key not in self._kept:
+                self._kept.add(key)
+                with self._notes.open("a", encoding="ascii") as stream:
+                    stream.write(f"{key}\n")
+        return (yield from super().generate(prompt, decoding, cancelled))
+
+    def generate_each(
+        self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
+    ) -> Generator[str, None, ReadEach]:
+        found = yield from super().generate_each(prompts, selection, decoding, cancelled)
+        for prompt in prompts[: found.read]:
+            yield from self.generate(prompt, Decoding(max_tokens=1), lambda: True)  # notes it and writes nothing
+        return found
 
 
-def noted_model(root: Path, digest: Digest, notes: Path) -> FrozenModel:
-    return load_model(ModelStore(root).resolve(digest), threads=1, states=NotedStates(notes))
+def noted_model(notes: Path, reader: ReaderFormat | None) -> FrozenModel:
+    return FrozenModel(NotedEngine(notes), reader)
 
 
-def affinity(options: argparse.Namespace, kb: Path, folder: Path) -> dict[str, dict[str, float]]:
-    ways = {"by passage": replicas.affinity_key, "anywhere": lambda prompts: secrets.token_hex()}
-    asked = questions(options.questions) * options.rounds
+def affinity(options: argparse.Namespace, kb: Path, folder: Path) -> list[dict[str, Any]]:
+    routes = {"by passage": replicas.affinity_key, "anywhere": lambda prompts: secrets.token_hex()}
+    readers = {"checked": None, "each": ReaderFormat("Answer from the passage.", "The passages do not say.")}
+    asked = questions(0) * options.rounds
     random.Random(5).shuffle(asked)
-    found: dict[str, dict[str, float]] = {}
+    found = []
     connect("local")
     try:
-        cluster = replicas.Replicas.on_cluster(options.replicas, options.replicas, 1, 0)
-        for name, key in ways.items():
-            (notes := folder / name).mkdir()
-            with patch.object(replicas, "affinity_key", key):
-                answer_all(options.model, cluster, kb, notes, asked)
-            states = [path.read_text(encoding="ascii").split() for path in notes.iterdir()]
-            computed, distinct = sum(map(len, states)), len(set().union(*states))
-            found[name] = {"answers": len(asked), "computed": computed, "distinct": distinct}
-            found[name] |= {"times": computed / distinct, "fewest": min(map(len, states))}
-            print(f"affinity, {name:<11} " + "  ".join(f"{k} {v:.4g}" for k, v in found[name].items()), flush=True)
+        for count in options.replicas:
+            cluster = replicas.Replicas.on_cluster(count, count, 1, 0)
+            for (strategy, reader), (route, key) in itertools.product(readers.items(), routes.items()):
+                (notes := folder / f"{count} {strategy} {route}").mkdir()
+                with patch.object(replicas, "affinity_key", key):
+                    answer_all(cluster, partial(noted_model, notes, reader), kb, asked)
+                states = [path.read_text(encoding="ascii").split() for path in notes.iterdir()]
+                computed, distinct = sum(map(len, states)), len(set().union(*states))
+                row = {"replicas": count, "strategy": strategy, "route": route, "answers": len(asked)}
+                row |= {"computed": computed, "distinct": distinct, "times": round(computed / distinct, 2)}
+                row["largest_share"] = round(max(map(len, states)) / computed, 2)
+                found.append(row)
+                print("affinity  " + "  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     finally:
         disconnect()
     return found
 
 
-def answer_all(model_name: str, cluster: replicas.Replicas, kb: Path, notes: Path, asked: Sequence[str]) -> None:
-    store, embedder = ModelStore(load_settings().models_dir), counted_embedder()
-    reference = ensure(store, model_name)
-    opened = partial(noted_model, store.root, reference.digest, notes)
-    options = Options(decoding=Decoding(max_tokens=MAX_TOKENS))
-    count = prompt_counter(reference)
+def answer_all(cluster: replicas.Replicas, open_model: replicas.OpenModel, kb: Path, asked: Sequence[str]) -> None:
+    count, embedder = EchoEngine().count_prompt_tokens, counted_embedder()
     with (
-        closing(cluster.open(opened, len, digest=reference.digest, count=count, purge_list=bytes)) as model,
+        closing(cluster.open(open_model, len, digest="0" * 64, count=count, purge_list=bytes)) as model,
         closing(KnowledgeBase.open(kb)) as base,
         ThreadPoolExecutor(SIDE_BY_SIDE) as pool,
     ):
-        list(pool.map(lambda each: ask(each, model, base, embedder, options), asked))
+        list(pool.map(lambda each: ask(each, model, base, embedder), asked))
 
 
 # --- load -------------------------------------------------------------------------------------------------------------
@@ -142,10 +159,11 @@ def answer_all(model_name: str, cluster: replicas.Replicas, kb: Path, notes: Pat
 def load(options: argparse.Namespace, kb: Path) -> dict[str, Any]:
     asked = questions(options.questions)
     command = [sys.executable, "-m", "openbook", "serve", "--port", "0", "--kb", str(kb), "--model", options.model]
-    on_cluster = [*command, "--cluster", "local", "--replicas", str(options.replicas)]
+    count = str(options.replicas[0])
+    on_cluster = [*command, "--cluster", "local", "--replicas", count]
     wanted: dict[str, bytes] = {}
     found: dict[str, Any] = {}
-    for name, each in (("one process", command), (f"{options.replicas} replicas", on_cluster)):
+    for name, each in (("one process", command), (f"{count} replicas", on_cluster)):
         with serving(each, options.model) as server:
             others: list[str] = []
             first = checked_asker(server, wanted, others)

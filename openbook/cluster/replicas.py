@@ -399,8 +399,8 @@ def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: thread
     while not is_closed.is_set():
         try:
             content = purge_list()
-            followed = handle.broadcast("has_followed", sha256(content).digest()).results(timeout_s=_FOLLOW_S)
-            if content and not all(followed):
+            digest = sha256(content).digest()
+            if content and not all(handle.broadcast("has_followed", digest).results(timeout_s=_FOLLOW_S)):
                 handle.broadcast("follow", content).results(timeout_s=_FOLLOW_S)
         except (OSError, TimeoutError, OpenBookError, RayError, RayServeException) as error:
             LOG.warning("what was purged may still be at a replica, which is told again: %s", type(error).__name__)
