@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,12 +114,13 @@ def _computing(
     if cluster is None:
         yield lambda: context.model_opener(current)()
         return
-    from openbook.cluster.connection import connect, disconnect
+    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
     from openbook.inference import prompt_counter
 
-    if cluster.startswith("ray://"):
+    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
+    if address.startswith(CLIENT):
         raise ConfigError(
-            f"{cluster}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
+            f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
             "--cluster auto."
         )
     connect(cluster)
