@@ -111,6 +111,13 @@ def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -
     return load(own, replace(reference, name=name), states(own))
 
 
+def follow_on_node(purge_list: bytes) -> int:
+    """For a process on another machine: delete what models computed there of the passages on this list. Raises StorageError."""
+    cache = states(load_settings())
+    with storage_errors(f"delete what models computed of purged documents in {cache.place}"):
+        return cache.follow(purge_list)
+
+
 @contextmanager
 def opened_model(current: Settings) -> Iterator[FrozenModel]:
     with closing(model_opener(current)()) as model:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -112,15 +114,17 @@ def _computing(
     if cluster is None:
         yield lambda: context.model_opener(current)()
         return
-    from openbook.cluster.connection import connect, disconnect
+    from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
     from openbook.inference import prompt_counter
 
-    if cluster.startswith("ray://"):
+    address = os.environ.get("RAY_ADDRESS", cluster) if cluster == AUTO else cluster
+    if address.startswith(CLIENT):
         raise ConfigError(
-            f"{cluster}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
+            f"{address}: answers cannot be streamed through Ray's client. Run this on a machine of the cluster, with "
             "--cluster auto."
         )
     connect(cluster)
+    before = signal.signal(signal.SIGTERM, _end_in_order)  # else the replicas would stay
     try:
         from openbook.cluster.replicas import Replicas
 
@@ -130,11 +134,22 @@ def _computing(
             reference = context.ready_model(current, current.model)
             sizes = (current.context_tokens, replicas.threads)
             opener = partial(context.open_on_node, reference.name, reference.digest, *sizes)
-            return replicas.open(opener, prompt_counter(reference), reference.digest)
+            return replicas.open(
+                opener,
+                context.follow_on_node,
+                digest=reference.digest,
+                count=prompt_counter(reference),
+                purge_list=context.states(current).purge_list,
+            )
 
         yield open_model
     finally:
         disconnect()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_in_order(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

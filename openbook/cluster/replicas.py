@@ -32,10 +32,10 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.exceptions import RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
-from openbook.errors import ClusterError, ConfigError, EngineError
+from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
 from openbook.inference.frozen import Cancelled, FrozenModel, ReadEach, never
 from openbook.inference.passage_selection import PassageSelection
-from openbook.records import Completion, Decoding, ModelIdentity, Prompt, ReaderFormat
+from openbook.records import Completion, Decoding, Digest, ModelIdentity, Prompt, ReaderFormat
 
 LOG = logging.getLogger("openbook.cluster")
 
@@ -44,9 +44,13 @@ _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
 _BEGIN_S = 60.0  # within which a replica takes a request; one that died is replaced sooner
 _ATTEMPTS = 4
 _GRACE_S = 20.0  # for requests under way when replicas end
+_PURGE_S = 5.0  # between two looks at what was purged
+_FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
+Follow: TypeAlias = Callable[[bytes], object]
+"""Takes what was purged at the server (`KVCache.purge_list`), and deletes on its own machine what was computed of it."""
 Work: TypeAlias = "Callable[[Cancelled], Generator[str, None, Any]]"
 
 
@@ -95,16 +99,23 @@ class About:
 
 
 class EngineReplica:
-    """One open model. All methods begin with the key by which the request came here."""
+    """One open model. `key`: that by which the request came here."""
 
-    def __init__(self, open_model: OpenModel) -> None:
-        self._model = open_model()
+    def __init__(self, open_model: OpenModel, follow: Follow) -> None:
+        self._model, self._follow, self._followed = open_model(), follow, b""
         self._threads = ThreadPoolExecutor(RUNNING, "openbook-engine")
 
     async def about(self, key: str) -> About:
         model = self._model
         engine = model.engine
         return About(model.identity, model.reader, engine.numeric_class, model.context_tokens, socket.gethostname())
+
+    async def has_followed(self, purge_list_digest: bytes) -> bool:
+        return self._followed == purge_list_digest
+
+    async def follow(self, purge_list: bytes) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._follow, purge_list)
+        self._followed = sha256(purge_list).digest()
 
     async def generate(self, key: str, prompt: Prompt, decoding: Decoding) -> AsyncGenerator[Any, None]:
         async for each in self._shown(partial(self._model.stream, prompt, decoding)):
@@ -332,10 +343,19 @@ class Replicas:
                 serve.delete(name)
         return cls(least, most, threads or max(1, shared), server)
 
-    def open(self, open_model: OpenModel, count: Callable[[Prompt], int], digest: str) -> FrozenModel:
-        """A model that is opened by `open_model` in each replica. `count`: the tokens of a prompt.
+    def open(
+        self,
+        open_model: OpenModel,
+        follow: Follow,
+        *,
+        digest: Digest,
+        count: Callable[[Prompt], int],
+        purge_list: Callable[[], bytes],
+    ) -> FrozenModel:
+        """The model of that digest, which each replica opens by `open_model`. `count`: the tokens of a prompt.
 
-        Closing it ends the replicas. Raises ClusterError when they cannot start.
+        What is on the `purge_list` now or later, each replica gets for `follow` within seconds of its start or of the purge.
+        Closing the model ends the replicas. Raises ClusterError when they cannot start.
         """
         scaling: dict[str, Any] = {"num_replicas": self.least}
         if self.most > self.least:
@@ -353,13 +373,38 @@ class Replicas:
         )
         name = f"{self.server}{digest[:12]}-{secrets.token_hex(3)}"
         try:
-            handle = serve.run(replica.bind(open_model), name=name, route_prefix=None)
+            handle = serve.run(replica.bind(open_model, follow), name=name, route_prefix=None)
             about: About = handle.about.remote("").result()
+        except (KeyboardInterrupt, SystemExit):
+            _end(name)
+            raise
         except (RuntimeError, RayError, RayServeException) as error:
             reason = _reason(error, name)
             _end(name)
             raise ClusterError(f"The replicas cannot start: {reason}") from error
-        return FrozenModel(ReplicatedEngine(handle, about, count, partial(_end, name)), about.reader)
+        is_closed = threading.Event()
+
+        def end() -> None:
+            is_closed.set()
+            _end(name)
+
+        threading.Thread(
+            target=_keep_purged, args=(handle, purge_list, is_closed), name="openbook-purge", daemon=True
+        ).start()
+        return FrozenModel(ReplicatedEngine(handle, about, count, end), about.reader)
+
+
+def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: threading.Event) -> None:
+    """Until it is closed, see to it that every replica has followed the list, also one that starts later."""
+    while not is_closed.is_set():
+        try:
+            content = purge_list()
+            digest = sha256(content).digest()
+            if content and not all(handle.broadcast("has_followed", digest).results(timeout_s=_FOLLOW_S)):
+                handle.broadcast("follow", content).results(timeout_s=_FOLLOW_S)
+        except (OSError, TimeoutError, OpenBookError, RayError, RayServeException) as error:
+            LOG.warning("what was purged may still be at a replica, which is told again: %s", type(error).__name__)
+        is_closed.wait(_PURGE_S)
 
 
 def _end(name: str) -> None:

@@ -189,6 +189,24 @@ class KVCache:
         """`forget` all that was ever purged: it may have been read again before it was gone. Raises as `forget` does."""
         return self.forget(self._purged_since(0)[0], timeout_s)
 
+    def purge_list(self) -> bytes:
+        """The digests of all passages that were ever purged here, one a line, for `follow`. Raises OSError."""
+        try:
+            return self._purge_list.read_bytes() if self._purge_list else b""
+        except FileNotFoundError:
+            return b""
+
+    def follow(self, purge_list: bytes, timeout_s: float = 30.0) -> int:
+        """`forget` what is on the `purge_list` of a cache, which may be on another machine or have this folder.
+
+        Returns how many files were deleted. Raises as `forget` does.
+        """
+        if purge_list == self.purge_list():
+            return 0
+        names = set(purge_list.decode("ascii", "replace").split())
+        new = names if ALL in names else names - self._purged_since(0)[0]
+        return self.forget(None if ALL in new else new, timeout_s)
+
     def passages(self) -> set[Digest]:
         """All that went into the states on disk."""
         headers = (_header_of(path) for path in self._files())

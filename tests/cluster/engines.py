@@ -46,6 +46,10 @@ def told_model(folder: Path, number: int = 1) -> FrozenModel:
     return FrozenModel(ToldEngine(folder, number))
 
 
+def follow(folder: Path, purge_list: bytes) -> int:
+    return KVCache(folder).follow(purge_list)
+
+
 def no_model() -> FrozenModel:
     raise ModelNotVerified("A byte of it is another one.")
 

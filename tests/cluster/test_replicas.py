@@ -28,13 +28,14 @@ from openbook.config import Settings
 from openbook.errors import ClusterError, ConfigError, EngineError
 from openbook.inference import FrozenModel, prompt_counter
 from openbook.inference.frozen import Engine
+from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase, add
 from openbook.models import ModelReference, ModelStore
 from openbook.records import Digest, Prompt
 from openbook.serving.configuration import Bounds, Configuration
 from openbook.serving.model_reload import Source
 from openbook.testing import EchoEngine, EngineSuite, HashEmbedder
-from tests.cluster.engines import WAIT, WHO, no_model, stored_model, told_model
+from tests.cluster.engines import WAIT, WHO, follow, no_model, stored_model, told_model
 from tests.serving.conftest import LONG_S, Running, eventually, running
 from tests.serving.test_stateless import answer
 
@@ -43,7 +44,7 @@ with warnings.catch_warnings():
     from ray import serve
 
     from openbook.cluster import replicas
-    from openbook.cluster.replicas import Replicas, ReplicatedEngine, affinity_key, ranked
+    from openbook.cluster.replicas import OpenModel, Replicas, ReplicatedEngine, affinity_key, ranked
 
 pytestmark = [pytest.mark.filterwarnings("ignore:::ray"), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -96,9 +97,13 @@ def two(ray_session: None) -> Replicas:
 @pytest.fixture(scope="module")
 def model(two: Replicas, folder: Path) -> Iterator[FrozenModel]:
     """Two replicas."""
-    found = two.open(partial(told_model, folder), EchoEngine().count_prompt_tokens, "1" * 64)
+    found = opened(two, partial(told_model, folder))
     yield found
     found.close()
+
+
+def opened(cluster: Replicas, open_model: OpenModel, digest: Digest = "1" * 64) -> FrozenModel:
+    return cluster.open(open_model, len, digest=digest, count=EchoEngine().count_prompt_tokens, purge_list=bytes)
 
 
 def engine_of(model: FrozenModel) -> ReplicatedEngine:
@@ -187,7 +192,26 @@ def test_a_replica_that_dies_is_replaced_and_its_requests_begin_again_without_a_
 
 def test_replicas_that_cannot_start_say_why_in_a_sentence(two: Replicas) -> None:
     with pytest.raises(ClusterError, match=r"^The replicas cannot start: A byte of it is another one\.$"):
-        two.open(no_model, EchoEngine().count_prompt_tokens, "2" * 64)
+        opened(two, no_model)
+
+
+def test_what_is_purged_goes_from_the_states_of_other_machines(
+    two: Replicas, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = KVCache(tmp_path / "here"), KVCache(tmp_path / "there")
+    keys = {passage: passage * 32 for passage in "ab"}
+    for cache in (here, there):
+        for passage, key in keys.items():
+            cache.put(key.encode(), b"state", [passage * 64], cache.begin())
+    monkeypatch.setattr(replicas, "_PURGE_S", 0.1)
+    count = EchoEngine().count_prompt_tokens
+    model = replace(two, least=1, most=1).open(
+        partial(told_model, folder), partial(follow, tmp_path / "there"), digest="4" * 64, count=count, purge_list=here.purge_list
+    )  # fmt: skip
+    assert there.passages() == {"a" * 64, "b" * 64}
+    here.forget(["a" * 64])
+    eventually(lambda: there.passages() == {"b" * 64})
+    model.close()
 
 
 def test_more_threads_than_a_machine_has_cores_are_refused(ray_session: None) -> None:
@@ -203,7 +227,7 @@ def applications() -> list[str]:
 
 def test_what_a_killed_server_left_is_ended_by_the_next_at_its_port(two: Replicas, folder: Path) -> None:
     left = replace(two, least=1, most=1, server=two.server.replace("-8000-", "-8002-"))
-    engine = engine_of(left.open(partial(told_model, folder), EchoEngine().count_prompt_tokens, "3" * 64))
+    engine = engine_of(opened(left, partial(told_model, folder)))
     again = Replicas.on_cluster(1, 1, 1, 8002)
     assert again.server == left.server
     assert not [name for name in applications() if name.startswith(again.server)]
@@ -337,12 +361,11 @@ def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_
     one = replace(two, least=1, most=1)
     now = 1
 
-    def opened(number: int) -> FrozenModel:
-        count = EchoEngine().count_prompt_tokens
-        return one.open(partial(told_model, folder, number), count, f"{number:064x}")
+    def number(number: int) -> FrozenModel:
+        return opened(one, partial(told_model, folder, number), f"{number:064x}")
 
     def renewed(digest: Digest) -> FrozenModel | None:
-        return None if digest == f"{now:064x}" else opened(now)
+        return None if digest == f"{now:064x}" else number(now)
 
     def digest_of(server: Running) -> str:
         digest: str = server.ask("When does the bridge open?").json()["openbook"]["receipt"]["model"]["digest"]
@@ -351,7 +374,7 @@ def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_
     def running_apps() -> list[str]:
         return [name for name in applications() if f"{0:010x}" in name]
 
-    with running(configuration, opened(1), {"kb": base}, source=Source(lambda: now, renewed)) as server:
+    with running(configuration, number(1), {"kb": base}, source=Source(lambda: now, renewed)) as server:
         assert digest_of(server) == f"{1:064x}"
         now = 2
         found = {digest_of(server)}
@@ -372,13 +395,13 @@ def test_with_the_real_reader_16_clients_get_the_bytes_of_the_one_process_server
 ) -> None:
     """Each replica has states of its own, in the memory of its process and in a folder that both share."""
     asked = [{**body, "max_tokens": 8} for body in bodies("reader")]
-    opened = partial(stored_model, model_store.root, reader_reference.digest)
-    alone_model = opened(tmp_path / "alone")
+    open_model = partial(stored_model, model_store.root, reader_reference.digest)
+    alone_model = open_model(tmp_path / "alone")
     with running(configuration, alone_model, {"kb": base}) as alone:
         wanted = [answer(alone, body) for body in asked]
     alone_model.close()
-    count = prompt_counter(reader_reference)
-    model = two.open(partial(opened, tmp_path / "replicas"), count, reader_reference.digest)
+    count, digest = prompt_counter(reader_reference), reader_reference.digest
+    model = two.open(partial(open_model, tmp_path / "replicas"), len, digest=digest, count=count, purge_list=bytes)
     try:
         assert model.engine.numeric_class == alone_model.engine.numeric_class
         with running(configuration, model, {"kb": base}) as server:

@@ -178,6 +178,25 @@ def test_a_file_read_while_it_is_purged_is_forgotten_too(tmp_path: Path, monkeyp
     assert states.get(KEYS[0]) is None
 
 
+def test_a_cache_on_another_machine_follows_a_purge_list_once(tmp_path: Path) -> None:
+    here, there = KVCache(tmp_path / "here"), KVCache(tmp_path / "there")
+    assert here.purge_list() == KVCache(None).purge_list() == b""
+    for number, passage in enumerate("abc"):
+        there.put(bytes([number]) * 32, b"state", [passage * 64], there.begin())
+    here.forget(["a" * 64])
+    assert there.follow(here.purge_list()) == 1
+    listed = there.purge_list()
+    assert there.follow(here.purge_list()) == 0
+    assert there.purge_list() == listed
+    assert KVCache(tmp_path / "here").follow(here.purge_list()) == 0  # the same folder
+    here.forget(["b" * 64])
+    assert there.follow(here.purge_list()) == 1
+    assert there.passages() == {"c" * 64}
+    here.forget(None)
+    assert there.follow(here.purge_list()) == 1
+    assert there.passages() == set()
+
+
 def test_a_damaged_file_goes_with_any_purge_since_nobody_knows_what_it_holds(tmp_path: Path) -> None:
     states = KVCache(tmp_path)
     states.put(KEYS[0], state_of(0), ["a"], 0)
