@@ -14,6 +14,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, scope_options
 from openbook.cli.receipts import check_signing, write_signed
+from openbook.config import Place
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 def ask(
     question: str,
     docs: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     scope: ScopeOptions,
     closed_book: bool,
     temperature: float,
@@ -118,7 +119,7 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
 @scope_options
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
 @JSON
-def search(query: str, kb: Path | None, scope: ScopeOptions, limit: int, as_json: bool) -> None:
+def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""
     from openbook.answer import checked_question
 

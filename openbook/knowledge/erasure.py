@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,12 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
+from openbook.knowledge.store import Connection, Rows, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
 
-BEYOND_REACH = (
-    "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
-    "folder, and blocks that the file system or the disk has not overwritten yet."
-)
-
-
+_IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(?))"
 _BETWEEN = bytes(16)  # no window of text spans it
 
 
@@ -34,7 +29,7 @@ class PurgeResult:
 
     `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
     what was given by name to those among them, which went with the documents. `objects` and `object_bytes` are in the storage that
-    machines share: each has the bytes of a file that was scanned. `remains`: a sentence for each place that OpenBook cannot reach.
+    machines share: each has the bytes of a file that was scanned. `remains` and `beyond_reach`: where more may be, as sentences.
     """
 
     version: int
@@ -44,6 +39,7 @@ class PurgeResult:
     bytes: int
     on_disk: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    beyond_reach: str = ""
     objects: int = 0
     object_bytes: int = 0
     remains: tuple[str, ...] = ()
@@ -72,18 +68,18 @@ def purge(
         index_store.index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
         if base.blobs is not None:
             shared_segments.check_reachable(base.blobs, base.id)
-        schema.wait_for_readers(connection, base.folder, lock_timeout_s)
+        base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(named(base, documents))
         contents = contents_of(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
-        holders = _for_each(connection, sql, contents).fetchall()
+        holders = _for_ids(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
         if others and not copies:
             raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
         traces = _traces(connection, paths | others, contents)
-        (passages,) = _for_each(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
+        (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given for each in identities(connection)}
         elsewhere()
         there = paths | {path for path, is_live in holders if is_live}
@@ -106,6 +102,7 @@ def purge(
         scanned,
         on_disk,
         tuple(sorted(labels)),
+        base.store.beyond_reach,
         objects,
         object_bytes,
         remains,
@@ -123,7 +120,7 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
     contents = contents_of(base.connection, named(base, documents))
-    return [text for (text,) in _for_each(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
+    return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
@@ -142,7 +139,7 @@ def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
     return left
 
 
-def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
+def _digests_in(connection: Connection, content: int) -> set[Digest]:
     (text,) = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()
     spans = connection.execute("SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,))
     return {sha256_hex(text[start:end].encode()) for start, end in spans}
@@ -165,22 +162,23 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     return True
 
 
-def _for_each(connection: sqlite3.Connection, sql: str, values: Iterable[int | str]) -> sqlite3.Cursor:
-    """The rows of a query that ends in `IN`, for any number of values."""
-    return connection.execute(f"{sql} (SELECT value FROM json_each(?))", (json.dumps(sorted(values)),))
+def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
+    """The rows of a query that ends in `IN`, for any number of ids."""
+    return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
 
 
-def contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
+def contents_of(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
-    held = {c for (c,) in _for_each(connection, "SELECT content_id FROM documents WHERE path IN", paths)}
-    texts = "SELECT text FROM contents WHERE id IN (SELECT value FROM json_each(?))"
+    sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
+    held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}
+    texts = f"SELECT text FROM contents WHERE id IN {_IDS}"
     same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
     return {c for (c,) in same}
 
 
-def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
+def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
     """Of `paths` everything, of `others` what had one of `contents`."""
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.durable(True)
     with schema.transaction(connection):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
@@ -200,7 +198,7 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
-def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
+def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
     """What would give the documents away: text, names, keys, vectors."""
     needles = Needles()
     for path in paths:
@@ -222,12 +220,11 @@ def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iter
     return needles
 
 
-def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
+def _drop_what_stays(connection: Writer, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
-    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'contents'"
     for sql in (
         "SELECT key, code, title, media_type, metadata FROM contents",
-        *(f"SELECT * FROM {table}" for (table,) in connection.execute(tables).fetchall()),
+        *(f"SELECT * FROM {table}" for table in connection.tables() if table != "contents"),
     ):
         cursor = connection.execute(sql)
         while rows := cursor.fetchmany(1024):
@@ -260,7 +257,7 @@ def _scan(folder: Path, needles: Needles) -> tuple[int, int]:
     return files, scanned
 
 
-def _shared(base: KnowledgeBase, connection: sqlite3.Connection) -> tuple[int, int, tuple[str, ...]]:
+def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tuple[str, ...]]:
     """(objects, their bytes, what remains out of reach) in the storage that machines share.
 
     An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.

@@ -1,6 +1,6 @@
 """The derived index of a knowledge base: segments of contents, and views of them as some version saw them.
 
-SQLite is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
+The database is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
 versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
 finds is a function of that set alone, not of the segments, the order in which contents came, or what else is kept.
 """
@@ -71,7 +71,7 @@ class Indexes:
         """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
 
         Never writes, but for what it fetches from `blobs`, where machines share their segments. `every_byte` as in
-        `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
+        `index_store.read`. Raises Damage when the truth is damaged.
         """
         if blobs is not None:
             shared_segments.pull(blobs, folder, source)
@@ -98,7 +98,7 @@ class Indexes:
 
         With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
         meet the old state or the new one. With `blobs`, the same happens there; `anew` then uses nothing of what is there.
-        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, sqlite3.DatabaseError.
+        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
         """
         renew = partial(_renewed, folder, source, keep, forget=forget)
         saved = (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,16 @@ from tests.cli.conftest import fakes, out
 __all__ = ["fakes", "out"]
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty bucket. Each test has a prefix of its own in it."""
+    folder = tmp_path_factory.mktemp("object-store")
+    try:
+        yield start_object_store(folder)
+    finally:
+        stop_object_store(folder)
 
 
 @pytest.fixture(scope="session")
@@ -35,28 +47,26 @@ def postgres_url(postgres_folder: Path) -> str:
     return start_postgres(postgres_folder)
 
 
-@pytest.fixture
-def new_postgres_url(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty database for one test."""
+@contextmanager
+def new_database(url: str) -> Iterator[str]:
+    """The URL of a database of its own, empty, on the server of `url`."""
     import psycopg
 
-    name = f"test_{abs(hash(request.node.nodeid)):x}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-        try:
-            yield postgres_url.replace("/openbook?", f"/{name}?")
-        finally:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
-
-
-@pytest.fixture(scope="session")
-def object_store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty bucket. Each test has a prefix of its own in it."""
-    folder = tmp_path_factory.mktemp("object-store")
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
     try:
-        yield start_object_store(folder)
+        yield url.replace("/openbook?", f"/{name}?")
     finally:
-        stop_object_store(folder)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def new_postgres_url(postgres_url: str) -> Iterator[str]:
+    """An empty database for one test."""
+    with new_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
