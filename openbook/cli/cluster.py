@@ -6,19 +6,19 @@ import os
 import shlex
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, KB, YES
+from openbook.cli.options import JSON, KB, PLACE, YES
 from openbook.errors import ClusterError, ConfigError, KnowledgeBaseMissing, OpenBookError
 
 if TYPE_CHECKING:
     from openbook.cluster.local import Running, State
     from openbook.cluster.status import BaseStatus, RayStatus
-    from openbook.config import Settings
+    from openbook.config import Place, Settings
 
 T = TypeVar("T")
 ENVIRONMENT = 'eval "$(openbook cluster env)"'
@@ -47,7 +47,7 @@ def up(workers: int, as_json: bool) -> None:
 @KB
 @click.option("--cluster", "address", help="The address of Ray's head node, or auto (default: that of `up`).")
 @JSON
-def status(kb: Path | None, address: str | None, as_json: bool) -> None:
+def status(kb: Place | None, address: str | None, as_json: bool) -> None:
     """Show what runs, what can be reached, and what is behind. Exits with 7 when something is missing or behind."""
     from openbook.cluster import local
 
@@ -157,6 +157,31 @@ def down(delete: bool, yes: bool, as_json: bool) -> None:
     kept = "Its data are deleted." if delete else f"Its data stay in {state.postgres} and {state.folder}."
     value = {"stopped": True, "deleted": delete, "folders": [state.postgres, state.folder]}
     display.show(as_json, value, display.say, f"The cluster is stopped. {kept}")
+
+
+@cluster.command()
+@click.argument("source", type=PLACE)
+@click.argument("target", type=PLACE)
+@JSON
+def move(source: Place, target: Place, as_json: bool) -> None:
+    """Copy a knowledge base to another place, as the same knowledge base: a folder, or postgresql://host/name.
+
+    All versions, tags, labels and vectors come along, so receipts replay. The source stays; from then on, write to one of the two.
+    """
+    from openbook.cluster.move import move as move_base
+    from openbook.knowledge import KnowledgeBase
+
+    current = context.settings()
+    with display.progress() as progress:
+        moved = move_base(source, target, progress)
+    with closing(KnowledgeBase.open(target)) as base:
+        context.remember_place(current, base)
+    versions, documents = display.count(moved.versions, "version"), display.count(moved.documents, "document")
+    said = f"{versions}, {documents} and {display.count(moved.passages, 'passage')} are in {target}, equal row by row."
+    stays = f"{source} stays as it is. Write to one of the two only, and delete the other: a purge does not reach it."
+    display.show(
+        as_json, {"source": str(source), "target": str(target), **asdict(moved)}, display.say_each, [said, stays]
+    )
 
 
 def _known() -> State:

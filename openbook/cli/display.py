@@ -49,6 +49,8 @@ _STAGES = {
     "embed": "Embedding passages",
     "gate": "Comparing answers",
     "warm": "Reading ahead",
+    "copy": "Copying rows",
+    "compare": "Comparing rows",
     "diagnose": "Asking questions",
     "probe": "Probing answers",
     "judge": "Judging answers",

@@ -332,6 +332,14 @@ class PostgresConnection:
         sql = f"SELECT nextval('{table}_ids') FROM generate_series(1, ?)"
         return sorted(number for (number,) in self.execute(sql, (count,)))
 
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
+        marks = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table} ({', '.join(columns)}) OVERRIDING SYSTEM VALUE VALUES ({marks})"
+        self.executemany(sql, rows)
+        if "id" in columns:
+            own = f"'{table}_ids'" if table in ("contents", "passages") else f"pg_get_serial_sequence('{table}', 'id')"
+            self.execute(f"SELECT setval({own}, max(id)) FROM {table} HAVING max(id) > 0")
+
     def has_schema(self) -> bool:
         sql = "SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = ?"
         return self.execute(sql, (SCHEMA,)).fetchone() is not None

@@ -11,9 +11,10 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
 from openbook.files import replace_file
@@ -105,6 +106,10 @@ class SqliteConnection(sqlite3.Connection):
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         first = 1 + (row[0] if row else 0)
         return range(first, first + count)
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
+        marks = ", ".join("?" * len(columns))
+        self.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
 
     def tables(self) -> list[str]:
         return [name for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

@@ -70,6 +70,9 @@ class Writer(Connection, Protocol):
     def next_ids(self, table: str, count: int, /) -> Sequence[int]:
         """Ids for new rows of `contents` or `passages`, ascending. None is ever given twice, to any writer."""
 
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], /) -> None:
+        """Insert rows with ids of their own. Ids that are given later are higher."""
+
     def tables(self) -> list[str]:
         """The names of all tables of the knowledge base."""
 

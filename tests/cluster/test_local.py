@@ -42,15 +42,20 @@ RAY_FAILS = "raise SystemExit('The address is in use.')"
 RAY_HANGS = "import time; time.sleep(300)"
 
 
+def stand_in(folder: Path, script: str) -> Path:
+    """Write what `python -m ray.scripts.scripts` shall run, in a package below `folder`."""
+    file = folder / "stand-in" / "ray" / "scripts" / "scripts.py"
+    file.parent.mkdir(parents=True)
+    for package in (file.parent, file.parent.parent):
+        (package / "__init__.py").touch()
+    file.write_text(script)
+    return file
+
+
 @pytest.fixture
 def ray_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that `python -m ray.scripts.scripts` runs."""
-    file = tmp_path / "stand-in" / "ray" / "scripts" / "scripts.py"
-    file.parent.mkdir(parents=True)
-    for folder in (file.parent, file.parent.parent):
-        (folder / "__init__.py").touch()
-    file.write_text(RAY_START)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'stand-in'}{os.pathsep}{ROOT}")
+    file = stand_in(tmp_path, RAY_START)
+    monkeypatch.setenv("PYTHONPATH", f"{file.parents[2]}{os.pathsep}{ROOT}")
     return file
 
 

@@ -1,0 +1,224 @@
+"""A knowledge base is copied to another place, between a folder and a database, as the same knowledge base.
+
+Ids, versions, tags, labels, identities and metadata are the same there, so receipts replay and every kept version answers as it
+did. Vectors are copied. What no kept version refers to, work of interrupted runs, is left behind.
+
+Texts, passages and vectors go first. Nobody sees them, as during every ingest (docs/decisions/0002-facts-first-then-the-version.md).
+All that makes them visible is one transaction, which is rolled back unless the rows of both sides are equal. So a move that is
+interrupted leaves an empty knowledge base, and goes on when it is run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from openbook.config import Place
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid
+from openbook.knowledge import KnowledgeBase, schema
+from openbook.knowledge.store import Connection, Store, Writer, store_of
+from openbook.records import canonical_json
+
+Progress: TypeAlias = Callable[[str, int, int], None]  # stage, done, total
+Row: TypeAlias = tuple[Any, ...]
+
+MOVING = "moving"  # in `meta` of a target that is not complete: of which state of the source it holds a part
+BATCH = 500  # rows; a text may have megabytes
+WRITER_S = 30.0
+
+_REFERRED = "EXISTS (SELECT 1 FROM documents d WHERE d.content_id = {})"
+_FACTS = {"contents": _REFERRED.format("contents.id"), "passages": _REFERRED.format("passages.content_id")}
+_VISIBLE = {  # with their keys, in the order in which they refer to each other
+    "identities": "id",
+    "versions": "version",
+    "documents": "id",
+    "tags": "name",
+    "sources": "folder",
+    "verdicts": "path",
+}
+_OF_THE_PLACE = {"blobs", MOVING}  # keys of `meta` that are not copied
+_UNFINISHED = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": "reembed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """`digest`: SHA-256 over all rows that were copied, as they are in both places."""
+
+    id: str
+    version: int
+    versions: int
+    documents: int
+    texts: int
+    passages: int
+    digest: str
+
+
+def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> Moved:
+    """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
+
+    Raises KnowledgeError for a source that is none, is damaged or has something unfinished, and for a target that is not empty;
+    StorageError, KnowledgeBaseBusy.
+    """
+    store = store_of(target)
+    with closing(KnowledgeBase.open(source)) as base, base.snapshot() as reading:
+        meta = schema.meta(reading)
+        if unfinished := [what for key, what in _UNFINISHED.items() if key in meta]:
+            raise KnowledgeBaseInvalid(f"A {unfinished[0]} of {base.store} was interrupted. Run it again first.")
+        state = _state(reading)
+        with store.errors():
+            _prepare(store, meta, state)
+            with store.writer(WRITER_S) as writing:
+                if schema.meta(writing).get(MOVING) != state:
+                    _empty(writing)
+                    store.vacuum(writing, WRITER_S)  # the source may have purged what was copied
+                    schema.remember(writing, **{MOVING: state})
+                _copy_facts(reading, writing, progress)
+                with schema.transaction(writing):
+                    _copy_visible(reading, writing, meta)
+                    moved = _compared(reading, writing, store, progress)
+                store.put_away(writing)
+    with closing(KnowledgeBase.open(target)) as copy, copy.writing(WRITER_S) as connection:
+        copy.refresh_indexes(connection)
+    return moved
+
+
+def _state(reading: Connection) -> str:
+    """Changes when what is to be copied does."""
+    versions = [version for (version,) in reading.execute("SELECT version FROM versions ORDER BY version")]
+    rows = tuple(reading.execute("SELECT count(*), max(id) FROM documents").fetchone())
+    return hashlib.sha256(canonical_json([versions, *rows])).hexdigest()
+
+
+def _prepare(store: Store, meta: dict[str, str], state: str) -> None:
+    """Make the target, or find it as an earlier run left it. Raises KnowledgeBaseInvalid where there is another one."""
+    if store.exists():
+        found = store.open()
+        if MOVING not in found or found["id"] != meta["id"]:
+            raise KnowledgeBaseInvalid(f"{store} holds a knowledge base already. Choose an empty folder or database.")
+    else:
+        store.create({**_copied(meta), MOVING: state}, WRITER_S)
+
+
+def _empty(writing: Writer) -> None:
+    """Of what a run copied from another state of the source."""
+    with schema.transaction(writing):
+        for table in ("passages", "contents", "embeddings"):
+            writing.execute(f"DELETE FROM {table}")
+
+
+# --- copying ----------------------------------------------------------------------------------------------------------
+
+
+def _copy_facts(reading: Connection, writing: Writer, progress: Progress) -> None:
+    columns = {table: _columns(reading, writing, table) for table in (*_FACTS, "embeddings")}
+    total = sum(_count(reading, table) for table in _FACTS)
+    done = 0
+    for table in _FACTS:
+        (last,) = writing.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()
+        (before,) = writing.execute(f"SELECT count(*) FROM {table}").fetchone()
+        done += before
+        for rows in _batches(reading, table, columns[table], last):
+            with schema.transaction(writing):
+                writing.insert_rows(table, columns[table], rows)
+                if table == "passages":
+                    key = columns[table].index("embedding_key")
+                    vectors = _vectors(reading, columns["embeddings"], {row[key] for row in rows})
+                    there = set(_vectors(writing, ["embedding_key"], {row[0] for row in vectors}))
+                    new = [row for row in vectors if (row[0],) not in there]
+                    writing.insert_rows("embeddings", columns["embeddings"], new)
+            done += len(rows)
+            progress("copy", done, total)
+
+
+def _copy_visible(reading: Connection, writing: Writer, meta: dict[str, str]) -> None:
+    writing.execute("DELETE FROM versions")  # the one that every new knowledge base has
+    for table, key in _VISIBLE.items():
+        columns = _columns(reading, writing, table)
+        rows = iter(reading.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {key}"))
+        writing.insert_rows(table, columns, rows)
+    schema.remember(writing, **_copied(meta), **{MOVING: None})
+
+
+def _columns(reading: Connection, writing: Connection, table: str) -> list[str]:
+    """Those that both have, but for digests of documents: each side takes its own, if it needs any."""
+    here, there = (
+        [column[0] for column in each.execute(f"SELECT * FROM {table} LIMIT 0").description]
+        for each in (reading, writing)
+    )
+    return [name for name in here if name in there and (table, name) != ("documents", "digest")]
+
+
+def _count(connection: Connection, table: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {table} WHERE {_FACTS[table]}").fetchone()[0])
+
+
+def _batches(connection: Connection, table: str, columns: Sequence[str], last: int) -> Iterator[list[Row]]:
+    """The rows that a document refers to, after the id `last`, which is the first column."""
+    sql = f"SELECT {', '.join(columns)} FROM {table} WHERE id > ? AND {_FACTS[table]} ORDER BY id LIMIT {BATCH}"
+    while rows := [tuple(row) for row in connection.execute(sql, (last,))]:
+        yield rows
+        last = rows[-1][0]
+
+
+def _vectors(connection: Connection, columns: Sequence[str], keys: set[bytes]) -> list[Row]:
+    """The rows of these keys, ascending by key, which is the first column."""
+    if not keys:
+        return []
+    marks = ", ".join("?" * len(keys))
+    sql = f"SELECT {', '.join(columns)} FROM embeddings WHERE embedding_key IN ({marks}) ORDER BY embedding_key"
+    return [tuple(row) for row in connection.execute(sql, sorted(keys))]
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def _compared(reading: Connection, writing: Writer, store: Store, progress: Progress) -> Moved:
+    """Raises KnowledgeBaseDamaged unless every row is the same in both."""
+    digest = hashlib.sha256()
+    counts: Counter[str] = Counter()
+
+    def same(table: str, here: Sequence[Row], there: Sequence[Row]) -> None:
+        if here != there:
+            raise KnowledgeBaseDamaged(
+                f"Rows of {table} in {store} are not what was copied, so nothing of it is shown. Run this again."
+            )
+        counts[table] += len(here)
+        for row in here:
+            digest.update(canonical_json([table, *(each.hex() if isinstance(each, bytes) else each for each in row)]))
+
+    total, done = sum(_count(reading, table) for table in _FACTS), 0
+    for table in _FACTS:
+        columns = _columns(reading, writing, table)
+        vectors = _columns(reading, writing, "embeddings") if table == "passages" else []
+        there = _batches(writing, table, columns, 0)
+        for rows in _batches(reading, table, columns, 0):
+            sides = ((reading, rows), (writing, next(there, [])))
+            same(table, *(_with_vectors(each, columns, of_side, vectors) for each, of_side in sides))
+            done += len(rows)
+            progress("compare", done, total)
+        same(table, [], next(there, []))
+    for table, key in _VISIBLE.items():
+        sql = f"SELECT {', '.join(_columns(reading, writing, table))} FROM {table} ORDER BY {key}"
+        same(table, *([tuple(row) for row in each.execute(sql)] for each in (reading, writing)))
+    same("meta", *(sorted(_copied(schema.meta(each)).items()) for each in (reading, writing)))
+    newest = schema.newest_version(writing)
+    documents = int(writing.execute("SELECT count(*) FROM documents WHERE removed_in IS NULL").fetchone()[0])
+    of = schema.meta(writing)["id"]
+    return Moved(of, newest, counts["versions"], documents, counts["contents"], counts["passages"], digest.hexdigest())
+
+
+def _with_vectors(connection: Connection, columns: list[str], rows: list[Row], vectors: list[str]) -> list[Row]:
+    """The rows of passages, each followed by that of its vector, whose columns are `vectors`."""
+    if not vectors:
+        return rows
+    key = columns.index("embedding_key")
+    found = {row[0]: row for row in _vectors(connection, vectors, {row[key] for row in rows})}
+    return [(*row, *found.get(row[key], ())) for row in rows]
+
+
+def _copied(meta: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in meta.items() if key not in _OF_THE_PLACE}

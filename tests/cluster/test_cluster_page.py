@@ -1,0 +1,104 @@
+"""A newcomer follows docs/cluster.md: its commands, in one shell, one after the other.
+
+With --all as they stand there. In the ordinary suite Ray is the stand-in of `test_local.py`, which computes nothing: what would
+work on its workers is done by this process, or left out. PostgreSQL and the object store are real in both.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openbook.cluster import local
+from openbook.models import ModelReference
+from tests.cluster.test_local import RAY_START, stand_in
+from tests.conftest import MODEL_HOME, ROOT
+from tests.test_readme import commands, linked
+
+KILL = "kill -9 WORKER"
+A_WORKER = """kill -9 "$(openbook cluster up --local 2 --json | python -c 'import json, sys; print(json.load(sys.stdin)["workers"][0])')\""""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, embedder_reference: ModelReference, reader_reference: ModelReference) -> Iterator[Path]:
+    """A folder with the examples, a program `openbook`, and a home whose models are the session's."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(MODEL_HOME / "models", tmp_path / "home" / "models", copy_function=linked)
+    program = tmp_path / "bin" / "openbook"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openbook "$@"\n')
+    program.chmod(0o755)
+    try:
+        yield tmp_path
+    finally:
+        if local.read_state(tmp_path / "home"):
+            local.stop(tmp_path / "home")
+            local.delete(tmp_path / "home")
+
+
+def followed(lines: list[str], desk: Path, *path: Path) -> dict[str, list[str]]:
+    """What each of the commands printed, each time."""
+    marked = [f"echo '@@ {number}'\n{line.replace(KILL, A_WORKER)}" for number, line in enumerate(lines)]
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OPENBOOK_"))},
+        "PATH": f"{desk / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": ":".join(map(str, (*path, ROOT))),
+        "OPENBOOK_HOME": str(desk / "home"),
+        "OPENBOOK_MODEL": "reader",
+    }
+    script = "set -e\n" + "\n".join(marked)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=desk, env=environment)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    printed: dict[str, list[str]] = {}
+    for number, text in re.findall(r"@@ (\d+)\n(.*?)(?=@@ \d+\n|\Z)", done.stdout, re.DOTALL):
+        printed.setdefault(lines[int(number)], []).append(text)
+    return printed
+
+
+def page() -> list[str]:
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("python3 -m venv")]
+
+
+def check(printed: dict[str, list[str]], desk: Path) -> None:
+    for line, texts in printed.items():
+        if line.startswith("openbook ask"):
+            assert all("28 days" in text for text in texts), line
+            assert len({re.sub(r" · \d+\.\d s|version \d+", "", text) for text in texts}) == 1
+    assert sorted(each.name for each in (desk / "home").glob("cluster*")) == []
+    assert not (desk / "home-cluster").exists()
+
+
+def test_the_page_says_what_this_runs() -> None:
+    lines = page()
+    assert KILL in lines
+    assert all(line in commands("docs/cluster") for line in lines)
+    assert lines[0] == "openbook cluster up --local 2"
+    verbs = ("sync", "ask", "search", "cluster status", "purge", "cluster move", "cluster down")
+    assert all(any(line.startswith(f"openbook {verb}") for line in lines) for verb in verbs)
+
+
+@pytest.mark.model
+def test_what_needs_no_workers(desk: Path) -> None:
+    path = stand_in(desk, RAY_START).parents[2]
+    wants_workers = re.compile(r"search .* --cluster|cluster status|kill -9")
+    lines = [line.removesuffix(" --cluster auto") for line in page() if not wants_workers.search(line)]
+    check(followed(lines, desk, path), desk)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_all_of_it(desk: Path) -> None:
+    printed = followed(page(), desk)
+    check(printed, desk)
+    (before, after) = printed['openbook search "bow thruster serial number" --cluster auto']
+    assert before == after
+    assert "behind        nothing" in printed["openbook cluster status"][0]

@@ -1,0 +1,211 @@
+"""A knowledge base that was moved is the same knowledge base: it answers every version alike, and receipts replay."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openbook.cluster import move as moving
+from openbook.cluster.move import move
+from openbook.config import DatabaseUrl, Place
+from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.knowledge import KnowledgeBase, Scope, add, purge, remove, schema, sync, versions
+from openbook.knowledge.check import check
+from openbook.knowledge.ingest import RunOptions
+from openbook.testing import HashEmbedder
+from tests.cli.conftest import Out
+
+EMBEDDER = HashEmbedder()
+QUESTIONS = ("Which pump holds oil?", "Who signs the log?", "What weighs the anchor?")
+SECRET = Scope(labels=frozenset({"crew"}))
+
+
+def write(folder: Path, **texts: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six versions: one is pruned, one has a tag, a document was renamed, one was removed, one carries a label."""
+    folder = tmp_path_factory.mktemp("made")
+    files = folder / "files"
+    write(
+        files,
+        pump="# Pumps\n\nPump 1 holds 12 litres of oil.\n\nPump 2 holds 20.",
+        log="The mate signs the log.\n" * 40,
+    )
+    with closing(KnowledgeBase.ensure(folder / "kb", EMBEDDER.identity)) as base:
+        sync(base, files, EMBEDDER)
+        write(files, anchor="---\nauthor: Marr\n---\nThe anchor weighs 900 kg.", pump="Pump 1 holds 14 litres of oil.")
+        sync(base, files, EMBEDDER)
+        versions.tag(base, "spring")
+        (files / "log.md").rename(files / "journal.md")
+        sync(base, files, EMBEDDER)
+        write(folder / "more", wages="The mate earns 4,000 a month. Who signs the log?")
+        add(base, [folder / "more"], EMBEDDER, RunOptions(labels=SECRET.labels))
+        remove(base, [str(files / "anchor.md")])
+        versions.prune(base, versions.Retention(3))
+    return folder
+
+
+@pytest.fixture
+def source(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "kb", tmp_path / "kb"))
+
+
+@pytest.fixture
+def database(new_postgres_url: str) -> DatabaseUrl:
+    return DatabaseUrl(new_postgres_url)
+
+
+def seen(place: Place) -> dict[str, Any]:
+    """All that a caller can see of a knowledge base, version by version."""
+    with closing(KnowledgeBase.open(place)) as base:
+        history = versions.history(base)
+        found: dict[str, Any] = {
+            "id": base.id,
+            "history": history,
+            "labels": base.labels(),
+            "status": base.status().not_in,
+        }
+        for version in [each.version for each in history]:
+            for scope in (Scope(as_of=version), Scope(as_of=version, labels=SECRET.labels)):
+                documents = base.documents(scope)
+                found[f"{scope}"] = [
+                    documents,
+                    {path: (base.text(path, version), base.passages(path, version)) for path in documents},
+                    base.heads(documents, scope),
+                    [base.search(question, EMBEDDER, 5, scope) for question in QUESTIONS],
+                ]
+        return found
+
+
+def test_there_and_back_again_it_is_the_same(source: Path, database: DatabaseUrl, tmp_path: Path) -> None:
+    before = seen(source)
+    assert [each.version for each in before["history"]] == [5, 4, 3, 2]
+    there = move(source, database)
+    assert seen(database) == before
+    assert seen(source) == before
+    back = move(database, tmp_path / "back")
+    assert seen(tmp_path / "back") == before
+    assert there == back
+    assert (there.id, there.version, there.versions, there.documents) == (before["id"], 5, 4, 3)
+    with closing(KnowledgeBase.open(tmp_path / "back")) as base:
+        assert check(base).damaged == ()
+
+
+def test_both_go_on_alike(source: Path, made: Path, database: DatabaseUrl) -> None:
+    """Ids that are given after the move are the next ones, so that nothing new is taken for something old."""
+    move(source, database)
+    write(made / "files", valve="Valve 3 is red.", anchor="The anchor weighs 950 kg.")
+    for place in (source, database):
+        with closing(KnowledgeBase.open(place)) as base:
+            assert sync(base, made / "files", EMBEDDER).version == 6
+            versions.tag(base, "summer")
+    for name in ("valve", "anchor"):
+        (made / "files" / f"{name}.md").unlink()
+    there, here = seen(database), seen(source)
+    for each in (there, here):
+        del each["history"]  # whose times differ
+    assert there == here
+    with closing(KnowledgeBase.open(database)) as base:
+        purge(base, [str(made / "more" / "wages.md")])
+        assert base.documents(Scope(as_of=5, labels=SECRET.labels)) == base.documents(Scope(as_of=5))
+
+
+class Killed(BaseException):
+    """As a signal would."""
+
+
+@pytest.mark.parametrize(("at", "changes"), [(1, False), (2, True), (8, False)])  # the last while rows are compared
+def test_a_move_that_is_interrupted_shows_nothing_and_goes_on(
+    at: int,
+    changes: bool,
+    source: Path,
+    made: Path,
+    database: DatabaseUrl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = move(source, tmp_path / "whole")
+    monkeypatch.setattr(moving, "BATCH", 2)
+    stages: list[str] = []
+
+    def killed(stage: str, *_: int) -> None:
+        stages.append(stage)
+        if len(stages) > at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        move(source, database, killed)
+    assert stages[-1] == ("compare" if at == 8 else "copy")
+    with closing(KnowledgeBase.open(database)) as base:
+        assert (base.version, base.documents()) == (0, [])
+    if changes:
+        with closing(KnowledgeBase.open(source)) as base:
+            purge(base, [str(made / "files" / "journal.md")], copies=True)
+        assert move(source, database).digest != whole.digest
+    else:
+        assert move(source, database) == whole
+    assert seen(database) == seen(source)
+    with closing(KnowledgeBase.open(database)) as base, base.snapshot() as connection:
+        assert moving.MOVING not in schema.meta(connection)
+
+
+def test_rows_that_came_differently_are_not_shown(
+    source: Path, database: DatabaseUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = moving._copy_visible
+
+    def changed(reading: Any, writing: Any, meta: dict[str, str]) -> None:
+        copied(reading, writing, meta)
+        writing.execute("UPDATE tags SET version = 4")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "_copy_visible", changed)
+        with pytest.raises(KnowledgeBaseDamaged, match="Rows of tags in postgresql://"):
+            move(source, database)
+    with closing(KnowledgeBase.open(database)) as base:
+        assert base.documents() == []
+    move(source, database)
+    assert seen(database) == seen(source)
+
+
+def test_what_cannot_be_moved(source: Path, database: DatabaseUrl, tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeBaseMissing):
+        move(tmp_path / "nothing", database)
+    with closing(KnowledgeBase.ensure(tmp_path / "other", EMBEDDER.identity)):
+        pass
+    with pytest.raises(KnowledgeBaseInvalid, match="holds a knowledge base already"):
+        move(source, tmp_path / "other")
+    with pytest.raises(KnowledgeBaseInvalid, match="holds a knowledge base already"):
+        move(source, source)
+    with closing(KnowledgeBase.open(source)) as base, base.writing(1.0) as connection:
+        connection.execute("INSERT INTO meta VALUES ('purging', '')")
+    with pytest.raises(KnowledgeBaseInvalid, match=r"A purge of .* was interrupted"):
+        move(source, database)
+    with pytest.raises(KnowledgeBaseMissing):
+        KnowledgeBase.open(database)
+
+
+def test_receipts_replay_after_the_move(
+    database: DatabaseUrl, tmp_path: Path, fakes: None, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "files", pump="Pump 1 holds 12 litres of oil.", log="The mate signs the log.")
+    log = tmp_path / "receipts"
+    assert out("sync", tmp_path / "files")[0] == 0
+    assert out("ask", QUESTIONS[0], "--log", log)[0] == 0
+    code, text, err = out("cluster", "move", tmp_path / "openbook-home" / "kb", database.url, "--json")
+    assert code == 0, err
+    assert json.loads(text)["version"] == 1
+    monkeypatch.setenv("OPENBOOK_KB", database.url)
+    code, text, err = out("replay", log)
+    assert code == 0, err
+    assert "identical" in text
