@@ -434,11 +434,10 @@ class KnowledgeBase:
 
     def _saved_indexes(self, connection: Connection, contents: NDArray[np.int64], *, forget: bool = False) -> Indexes:
         """The saved indexes, brought to `contents`. What was purged by another machine is deleted here too."""
-        note, purged = self.folder / PURGED_NAME, schema.meta(connection).get("purged_in", "")
-        is_new = self.store.is_shared and purged != (note.read_text() if note.is_file() else "")
-        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget or is_new)
-        if is_new:
-            replace_file(note, purged.encode())
+        is_purged = self._is_purged(connection)
+        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget or is_purged)
+        if is_purged:
+            replace_file(self.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes
 
     def _opened_indexes(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
@@ -448,6 +447,12 @@ class KnowledgeBase:
                 if self._is_of_newest_purge(connection):
                     return self._saved_indexes(connection, kept_contents(connection))
         return Indexes.open(self.folder, self.source(connection), live, every_byte=not self._trusts_times)
+
+    def _is_purged(self, connection: Connection) -> bool:
+        """Whether another machine purged what the indexes of this one may still hold."""
+        note = self.folder / PURGED_NAME
+        purged = schema.meta(connection).get("purged_in", "") if self.store.is_shared else ""
+        return bool(purged) and purged != (note.read_text() if note.is_file() else "")
 
     def _is_of_newest_purge(self, connection: Connection) -> bool:
         """Whether this state is not one before a purge: what that deleted must not be saved again."""
@@ -465,7 +470,11 @@ class KnowledgeBase:
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
         with self._viewing:
-            if self._indexes is None or not np.isin(live, self._indexes.contents()).all():
+            if (
+                self._indexes is None
+                or not np.isin(live, self._indexes.contents()).all()
+                or self._is_purged(connection)
+            ):
                 self._indexes, self._views = self._opened_indexes(connection, live), {}
             view = self._indexes.view(live)
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
