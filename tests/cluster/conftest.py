@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ import pytest
 
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from tests.cli.conftest import fakes as fakes
+from tests.cli.conftest import out as out
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +53,7 @@ def new_database(url: str) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     try:
-        yield url.replace("/openbook?", f"/{name}?")
+        yield re.sub(r"/\w+\?", f"/{name}?", url)
     finally:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
