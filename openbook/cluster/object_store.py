@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from openbook.errors import ConfigError, StorageError, did_you_mean
 from openbook.files import replacing
@@ -31,6 +31,7 @@ _WHY = {
     "InvalidAccessKeyId": "the store does not know this access key",
     "AccessDenied": "the store denies access; give credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY that may read and write it",
 }
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,63}")
 _SIGNED = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
 
@@ -41,14 +42,20 @@ def open_s3(url: str) -> S3Blobs:
     is given, requests are not signed. Raises ConfigError, whose text never holds the credentials.
     """
     parts = urlsplit(url)
-    shown = _without_credentials(parts)
+    bucket = parts.netloc.rpartition("@")[2]
+    if not bucket:
+        raise ConfigError("The URL of the storage names no bucket. Write s3://BUCKET/PREFIX")
+    if not _BUCKET.fullmatch(bucket) or "@" in parts.path:  # a secret with a slash looks like this
+        raise ConfigError(
+            "The URL of the storage names no bucket that can be: 3 to 63 letters, digits, '.' and '-'. If it has credentials, set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
+        )
+    shown = f"s3://{bucket}{parts.path}"  # what follows may hold credentials, where it should not
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in options:
         if name not in _PARAMETERS:
             raise ConfigError(f"{shown}: there is no parameter {name!r}.{did_you_mean(name, _PARAMETERS)}")
     endpoint = options.get("endpoint", "")
-    if not parts.hostname:
-        raise ConfigError(f"{shown} names no bucket. Write s3://BUCKET/PREFIX")
     if endpoint and (urlsplit(endpoint).scheme not in ("http", "https") or "@" in endpoint):
         raise ConfigError(f"{shown}: the endpoint must be http://HOST:PORT or https://HOST, without credentials.")
     if bool(parts.username) != bool(parts.password):
@@ -64,7 +71,6 @@ def open_s3(url: str) -> S3Blobs:
         config |= {"access_key_id": unquote(parts.username), "secret_access_key": unquote(parts.password or "")}
     elif endpoint and not any(os.environ.get(name) for name in _SIGNED):
         config["skip_signature"] = True
-    bucket = parts.netloc.rpartition("@")[2]
     store = S3Store(
         bucket,
         prefix=unquote(parts.path).strip("/") or None,
@@ -76,12 +82,8 @@ def open_s3(url: str) -> S3Blobs:
         retry_config={"max_retries": _TRIES, "retry_timeout": timedelta(seconds=_RETRY_S)},
         **config,
     )
-    return S3Blobs(store, shown)
-
-
-def _without_credentials(parts: SplitResult) -> str:
-    """The URL with its known parameters alone."""
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    query = urlencode({name: options[name] for name in _PARAMETERS if options.get(name)}, safe="/:")
+    return S3Blobs(store, f"{shown}?{query}" if query else shown)
 
 
 class S3Blobs:

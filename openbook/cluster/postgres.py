@@ -83,11 +83,12 @@ class PostgresStore:
         self.blobs = next((value for key, value in pairs if key == "blobs"), "")
         try:
             given = conninfo_to_dict(url, **{key: value for key, value in pairs if key != "blobs"})
+            self._conninfo = make_conninfo("", **{**_DEFAULTS, **given})
         except psycopg.Error as error:
+            said = _first_line(error).partition(': "')[0]  # it may quote the URL, with its password
             raise ConfigError(
-                f"{place} is not a URL of a database: {_first_line(error)}. Write it like postgresql://user@host/name."
-            ) from error
-        self._conninfo = make_conninfo("", **{**_DEFAULTS, **given})
+                f"{place} is not a URL of a database: {said}. Write it like postgresql://user@host/name."
+            ) from None
         of = (given.get("host") or "local", given.get("port") or "5432", given.get("dbname") or given.get("user") or "")
         self._key = re.sub(r"[^\w.-]+", "_", "-".join(map(str, of)))
         self.folder = home_dir(os.environ) / "cache" / "postgresql" / self._key
@@ -104,6 +105,8 @@ class PostgresStore:
         tables = connection.tables()
         if not tables:
             return 0
+        if not connection.execute("SELECT has_schema_privilege(?, 'USAGE')", (SCHEMA,)).fetchone()[0]:
+            raise StorageError(f"The user of {self} may not use the schema {SCHEMA!r}. Ask its owner for the right.")
         if "migrations" not in tables or "meta" not in tables:
             raise KnowledgeBaseInvalid(
                 f"{self} has a schema {SCHEMA!r} that is not of OpenBook. Choose another database with --kb."

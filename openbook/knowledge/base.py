@@ -442,12 +442,11 @@ class KnowledgeBase:
         self, connection: Connection, contents: NDArray[np.int64], *, forget: bool = False, anew: bool = False
     ) -> Indexes:
         """The saved indexes, brought to `contents`. What was purged by another machine is deleted here too."""
-        note, purged = self.folder / PURGED_NAME, schema.meta(connection).get("purged_in", "")
-        is_new = self.store.is_shared and purged != (note.read_text() if note.is_file() else "")
-        source, forget = self.source(connection), forget or is_new
+        is_purged = self._is_purged(connection)
+        source, forget = self.source(connection), forget or is_purged
         indexes = Indexes.refresh(self.folder, source, contents, forget=forget, blobs=self.blobs, anew=anew)
-        if is_new:
-            replace_file(note, purged.encode())
+        if is_purged:
+            replace_file(self.folder / PURGED_NAME, schema.meta(connection)["purged_in"].encode())
         return indexes
 
     def _opened_indexes(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
@@ -461,6 +460,12 @@ class KnowledgeBase:
                     return self._saved_indexes(connection, kept_contents(connection))
         source, every_byte = self.source(connection), not self._trusts_times
         return Indexes.open(self.folder, source, live, every_byte=every_byte, blobs=self.blobs)
+
+    def _is_purged(self, connection: Connection) -> bool:
+        """Whether another machine purged what the indexes of this one may still hold."""
+        note = self.folder / PURGED_NAME
+        purged = schema.meta(connection).get("purged_in", "") if self.store.is_shared else ""
+        return bool(purged) and purged != (note.read_text() if note.is_file() else "")
 
     def _is_of_newest_purge(self, connection: Connection) -> bool:
         """Whether this state is not one before a purge: what that deleted must not be saved again."""
@@ -478,11 +483,15 @@ class KnowledgeBase:
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
         with self._viewing:
-            outdated = self.blobs is not None and self._indexes_at != newest  # another machine may have purged
-            if self._indexes is None or outdated or not np.isin(live, self._indexes.contents()).all():
-                indexes = self._opened_indexes(connection, live)
-                self._indexes, self._indexes_at, self._views = indexes, newest, {}
+            # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
+            is_outdated = self._is_purged(connection) if self.blobs is None else self._indexes_at != newest
+            if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
+                self._indexes, self._views = self._opened_indexes(connection, live), {}
+                self._indexes_at = newest
             view = self._indexes.view(live)
+            if self.blobs is not None and "purging" in schema.meta(connection):
+                self._indexes, self._views = None, {}  # what that takes out of `blobs` is still there
+                return view
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view

@@ -79,7 +79,10 @@ def open_blobs(url: str) -> Blobs:
 
     Raises ConfigError. No message shows credentials.
     """
-    scheme = urlsplit(url).scheme.lower()
+    try:
+        scheme = urlsplit(url).scheme.lower()
+    except ValueError as error:
+        raise ConfigError("The URL of the storage cannot be read. Write it like s3://BUCKET/PREFIX.") from error
     if len(scheme) < 2:  # none, or the letter of a drive
         return FolderBlobs(Path(url))
     if scheme not in _BACK_ENDS:

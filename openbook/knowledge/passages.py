@@ -102,7 +102,7 @@ def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condit
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
     rows = connection.execute(
         f"SELECT {PASSAGE} FROM passages p {lookup} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
-        (first,),
+        (first.encode(errors="replace").decode(),),  # half a character cannot be looked for
     ).fetchall()
     for row in rows:
         integrity.check_passage(row, *row[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import tempfile
@@ -14,9 +15,8 @@ import pytest
 from openbook.cluster.connection import ray_module
 from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.local_postgres import start_postgres, stop_postgres
-from tests.cli.conftest import fakes, out
-
-__all__ = ["fakes", "out"]
+from tests.cli.conftest import fakes as fakes
+from tests.cli.conftest import out as out
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def new_database(url: str) -> Iterator[str]:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     try:
-        yield url.replace("/openbook?", f"/{name}?")
+        yield re.sub(r"/\w+\?", f"/{name}?", url)
     finally:
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import logging
+import socket
 import uuid
+from pathlib import Path
 
 import pytest
 
+from openbook.cluster import object_store
+from openbook.cluster.local_object_store import start_object_store, stop_object_store
 from openbook.cluster.object_store import open_s3
-from openbook.knowledge.blobs import Blobs
+from openbook.errors import ConfigError, StorageError
+from openbook.knowledge.blobs import Blobs, open_blobs
+from openbook.knowledge.indexes import Indexes
 from openbook.testing import BlobsSuite
+from tests.knowledge.small_bases import Base, Text, ids, search
+
+QUERY = "When does the ferry leave?"
+
+
+def below(url: str, prefix: str = "") -> str:
+    """The URL of a place of its own in the bucket."""
+    return url.replace("?", f"/{prefix or uuid.uuid4().hex}?")
 
 
 class TestS3Blobs(BlobsSuite):
@@ -15,4 +30,119 @@ class TestS3Blobs(BlobsSuite):
         self.url = object_store_url
 
     def make_blobs(self) -> Blobs:
-        return open_s3(self.url.replace("?", f"/{uuid.uuid4().hex}?"))
+        return open_s3(below(self.url))
+
+
+def test_two_prefixes_of_a_bucket_stay_apart(object_store_url: str) -> None:
+    one, two, deep = (open_blobs(below(object_store_url, f"apart{part}")) for part in ("", "2", "/deep"))
+    one.put("a/key", b"one")
+    two.put("a/key", b"two")
+    deep.put("key", b"deep")
+    assert (one.get("a/key"), two.get("a/key")) == (b"one", b"two")
+    assert list(one.list("")) == ["a/key", "deep/key"]
+    assert list(two.list("")) == ["a/key"]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://?endpoint=http://127.0.0.1:1", "names no bucket"),
+        ("s3://bucket?endpont=http://127.0.0.1:1", r"no parameter 'endpont'\. Did you mean 'endpoint'"),
+        ("s3://bucket?endpoint=127.0.0.1:1", "must be http://HOST:PORT"),
+        ("s3://bucket?endpoint=http://key:hunter2@127.0.0.1:1", "without credentials"),
+        ("s3://key@bucket", "KEY:SECRET@ before the bucket, both"),
+        ("s3://key:hunter2@bucket?secret_access_key=hunter2", "no parameter 'secret_access_key'"),
+        ("s3://key:hunter2@?region=here", "names no bucket"),
+        ("s3://key:hunter2/more@bucket", "no bucket that can be"),
+        ("s3://key:hunter2#more@bucket", "no bucket that can be"),
+        ("s3://ab", "3 to 63 letters"),
+        ("s3://[hunter2", "cannot be read"),
+    ],
+)
+def test_a_url_that_is_none_is_said_without_its_credentials(url: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        open_blobs(url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_bucket_that_is_not_there_is_said(object_store_url: str) -> None:
+    blobs = open_s3(object_store_url.replace("//openbook", "//anotherone"))
+    for work in (
+        lambda: blobs.put("a", b""),
+        lambda: blobs.get("a"),
+        lambda: list(blobs.list("")),
+        lambda: blobs.delete("a"),
+    ):
+        with pytest.raises(StorageError, match=r"^Cannot use s3://anotherone\?endpoint=.*: there is no such bucket\.$"):
+            work()
+
+
+def test_credentials_are_asked_for_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theuser")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    try:
+        url = start_object_store(tmp_path)
+        open_s3(url).put("a", b"of the environment")
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        blobs = open_s3(url.replace("//", "//theuser:hunter2hunter2@", 1))
+        assert blobs.get("a") == b"of the environment"
+        assert blobs.url == url
+        said = [repr(blobs), str(vars(blobs))]
+        for user, why in (
+            ("theuser:hunter3hunter3@", "the secret access key is wrong"),
+            ("nobody:hunter3hunter3@", "the store does not know this access key"),
+            ("", "the store denies access"),
+        ):
+            wrong = open_s3(url.replace("//", f"//{user}", 1))
+            for work in (lambda: wrong.put("a", b""), lambda: wrong.get("a"), lambda: list(wrong.list(""))):  # noqa: B023
+                with pytest.raises(StorageError, match=why) as refused:
+                    work()
+                said.append(f"{refused.value} {refused.value.__cause__}")
+        assert "hunter" not in " ".join([*said, caplog.text, (tmp_path / "server.json").read_text()])
+    finally:
+        stop_object_store(tmp_path)
+
+
+def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "_REQUEST_S", 0.3)
+    monkeypatch.setattr(object_store, "_RETRY_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        blobs = open_s3(f"s3://bucket?endpoint=http://127.0.0.1:{silent.getsockname()[1]}")
+        for work in (lambda: blobs.put("a", b""), lambda: blobs.get("a"), lambda: list(blobs.list(""))):
+            with pytest.raises(StorageError, match="cannot be reached, or does not answer in time"):
+                work()
+
+
+def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_refresh(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = Base()
+    texts = [
+        Text(f"Part {n}", (((), f"The ferry number{n} leaves at {n} o'clock, says the timetable."),)) for n in range(6)
+    ]
+    contents = [base.add(text) for text in texts]
+    plain = search(base, Indexes.open(Path("absent"), base.source(), ids(*contents)), contents, QUERY)
+    store, one, two = tmp_path / "store", tmp_path / "one", tmp_path / "two"
+    try:
+        blobs = open_s3(start_object_store(store))
+        Indexes.refresh(one, base.source(), ids(*contents[:3]), blobs=blobs)
+        stop_object_store(store)
+        saved = Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
+        assert "New segments are on this machine alone" in caplog.text
+        opened = Indexes.open(two, base.source(), ids(*contents), blobs=blobs)
+        assert "is built from the rows" in caplog.text
+        assert search(base, saved, contents, QUERY) == search(base, opened, contents, QUERY) == plain
+        with pytest.raises(StorageError, match="bytes of them may still be in s3://openbook"):
+            Indexes.refresh(one, base.source(), ids(*contents[1:]), blobs=blobs, forget=True)
+        start_object_store(store)
+        caplog.clear()
+        Indexes.refresh(one, base.source(), ids(*contents), blobs=blobs)
+        opened = Indexes.open(two, base.source(), ids(), blobs=blobs)
+        assert search(base, opened, contents, QUERY) == plain
+        assert caplog.text == ""
+    finally:
+        stop_object_store(store)

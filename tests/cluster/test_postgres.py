@@ -1,14 +1,36 @@
-"""A knowledge base in PostgreSQL does what one in a folder does."""
+"""A knowledge base in PostgreSQL does what one in a folder does, and survives what happens to a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
 
+import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from openbook.cli import context, receipts
+from openbook.cluster import postgres
+from openbook.cluster.local_postgres import restart_postgres
+from openbook.cluster.postgres import PostgresConnection, PostgresStore
 from openbook.config import DatabaseUrl, Place
-from openbook.testing import StoreSuite
+from openbook.errors import (
+    ConfigError,
+    KnowledgeBaseBusy,
+    KnowledgeBaseInvalid,
+    KnowledgeBaseMissing,
+    OpenBookError,
+    StorageError,
+)
+from openbook.knowledge import KnowledgeBase, purge, sync
+from openbook.knowledge.check import check
+from openbook.receipts import parse_receipt
+from openbook.testing import HashEmbedder, StoreSuite
+from tests.cli.conftest import Out
 from tests.cluster.conftest import new_database
 
 
@@ -21,3 +43,302 @@ class TestPostgres(StoreSuite):
 
     def make_place(self) -> Place:
         return DatabaseUrl(self.databases.enter_context(new_database(self.url)))
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n}.txt").write_text(f"Pier {n} has {n + 3} lights. The ferry to island {n} leaves at {n + 6}.")
+    (folder / "copy.txt").write_text((folder / "0.txt").read_text())
+    return folder
+
+
+@pytest.fixture
+def base(new_postgres_url: str, docs: Path, embedder: HashEmbedder) -> KnowledgeBase:
+    base = KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), embedder.identity)
+    sync(base, docs, embedder)
+    return base
+
+
+def run_sql(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def with_password(url: str, password: str) -> str:
+    return url.split("?")[0].replace("openbook@", f"openbook:{password}@")
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_every_verb_takes_the_url_and_shows_no_password(
+    fakes: None, own_home: Path, new_postgres_url: str, docs: Path, out: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pgpass = Path(new_postgres_url.partition("passfile=")[2])
+    password = pgpass.read_text().strip().rpartition(":")[2]
+    url = with_password(new_postgres_url, password)
+    told: list[str] = []
+
+    def verb(*arguments: object) -> str:
+        code, stdout, stderr = out(*arguments)
+        assert code == 0, stderr
+        told.extend((stdout, stderr))
+        return stdout
+
+    verb("add", docs / "0.txt", "--kb", url)
+    monkeypatch.setenv("OPENBOOK_KB", url)
+    verb("sync", docs)
+    assert "island 3" in verb("search", "island 3")
+    receipt = parse_receipt(
+        json.dumps(json.loads(verb("ask", "When does the ferry to island 3 leave?", "--json"))["receipt"]).encode()
+    )
+    verb("tag", "spring")
+    (docs / "3.txt").unlink()
+    verb("sync")
+    assert "3.txt" in verb("diff", "spring")
+    assert len(json.loads(verb("history", "--json"))["versions"]) == 4
+    verb("restore", "spring")
+    verb("remove", "5.txt")
+    verb("prune", "--keep", "2")
+    shown = verb("status", "--check")
+    assert url.replace(f":{password}", "") in shown
+    verb("status", "--json", "--check")
+    verb("purge", "-y", "4.txt")
+    assert (
+        json.loads(verb("purge", "-y", "copy.txt", "--copies", "--json"))["beyond_reach"].count("write-ahead log") == 1
+    )
+    # Where a receipt's knowledge base is, is remembered without the password.
+    monkeypatch.delenv("OPENBOOK_KB")
+    monkeypatch.setenv("PGPASSFILE", str(pgpass))
+    found = receipts.candidates(context.settings(), receipt, None)
+    assert [base.id for base in found] == [receipt.knowledge_base]
+    assert not any(password in each for each in told)
+    assert not any(password.encode() in path.read_bytes() for path in own_home.rglob("*") if path.is_file())
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda url: "postgresql://u:canary@127.0.0.1:1/x", StorageError, "Check that the server runs there"),
+        (lambda url: "postgresql://u:canary@no-such-host.invalid/x", StorageError, "Check that the server runs there"),
+        (lambda url: with_password(url, "canary"), StorageError, "password authentication failed.*PGPASSWORD"),
+        (lambda url: url.replace("/test_", "/nothing_"), StorageError, "does not exist. Make the database first"),
+        (lambda url: url, KnowledgeBaseMissing, "No knowledge base in postgresql://openbook@127"),
+        (lambda url: "postgresql://u:canary@host/x?colour=red", ConfigError, "colour"),
+        (lambda url: "postgresql://u:canary@[host/x", ConfigError, "not a URL of a database"),
+        (lambda url: "postgresql://u:canary@host:port/x", (ConfigError, StorageError), "port"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_sentence_without_the_password(
+    change: Callable[[str], str], error: type[OpenBookError], said: str, new_postgres_url: str
+) -> None:
+    with pytest.raises(error, match=said) as raised:
+        KnowledgeBase.open(DatabaseUrl(change(new_postgres_url)))
+    assert "canary" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_tables_of_others_are_left_alone(new_postgres_url: str, embedder: HashEmbedder) -> None:
+    run_sql(new_postgres_url, "CREATE SCHEMA openbook", "CREATE TABLE openbook.books (title text)")
+    for work in (KnowledgeBase.open, lambda place: KnowledgeBase.ensure(place, embedder.identity)):
+        with pytest.raises(KnowledgeBaseInvalid, match="not of OpenBook"):
+            work(DatabaseUrl(new_postgres_url))
+
+
+def test_older_formats_are_brought_up_and_newer_ones_refused(
+    new_postgres_url: str, embedder: HashEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts, place = postgres._migrations(), DatabaseUrl(new_postgres_url)
+    with monkeypatch.context() as before:
+        before.setattr(postgres, "_migrations", lambda: scripts[:1])
+        PostgresStore(place).create({"id": "0" * 32, "embedder": "{}", "created_at": "2026"}, 1.0)
+    assert PostgresStore(place).open()["id"] == "0" * 32
+    with closing(PostgresStore(place).connect()) as connection:
+        assert connection.execute("SELECT value FROM json_each('[7]')").fetchall() == [("7",)]
+    run_sql(new_postgres_url, "INSERT INTO openbook.migrations VALUES (99)")
+    with pytest.raises(KnowledgeBaseInvalid, match=f"has format 99, but this OpenBook reads format {len(scripts)}"):
+        KnowledgeBase.open(place)
+
+
+def test_a_user_may_have_fewer_rights(
+    base: KnowledgeBase, new_postgres_url: str, docs: Path, embedder: HashEmbedder
+) -> None:
+    role = new_postgres_url.rpartition("/test_")[2].partition("?")[0]
+    theirs = DatabaseUrl(with_password(new_postgres_url, "letmein").replace("openbook:", f"r{role}:"))
+    run_sql(new_postgres_url, f"CREATE ROLE r{role} LOGIN PASSWORD 'letmein'")
+    try:
+        with pytest.raises(StorageError, match="may not use the schema 'openbook'"):
+            KnowledgeBase.open(theirs)
+        run_sql(
+            new_postgres_url,
+            f"GRANT USAGE ON SCHEMA openbook TO r{role}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA openbook TO r{role}",
+        )
+        with closing(KnowledgeBase.open(theirs)) as reader:
+            assert reader.search("island 3", embedder) == base.search("island 3", embedder)
+            (docs / "new.txt").write_text("New.")
+            with pytest.raises(StorageError, match="lacks a right"):
+                sync(reader, docs, embedder)
+    finally:
+        run_sql(new_postgres_url, f"DROP OWNED BY r{role}", f"DROP ROLE r{role}")
+
+
+def test_a_reader_that_holds_on_to_an_old_state_keeps_a_purge_from_starting(base: KnowledgeBase) -> None:
+    with closing(KnowledgeBase.open(base.store.place)) as reader, reader.snapshot() as connection:
+        connection.execute("SELECT count(*) FROM tags").fetchone()
+        with pytest.raises(KnowledgeBaseBusy, match="holds on to an older state"):
+            purge(base, ["3.txt"], lock_timeout_s=0.2)
+    assert len(base.documents()) == 7
+    assert purge(base, ["3.txt"]).version == 2
+
+
+# --- what happens to a server -----------------------------------------------------------------------------------------
+
+
+def test_a_reader_outlives_a_restart(base: KnowledgeBase, postgres_folder: Path, embedder: HashEmbedder) -> None:
+    before = base.search("island 3", embedder)
+
+    def crash_meanwhile() -> None:
+        with base.snapshot():
+            restart_postgres(postgres_folder)
+            base.documents()
+
+    with pytest.raises(StorageError, match=r"connection to postgresql://.* was lost"):
+        crash_meanwhile()
+    assert base.search("island 3", embedder) == before
+
+
+@pytest.mark.parametrize("share", [0.4, 0.97, *(pytest.param(n / 100, marks=pytest.mark.slow) for n in range(1, 101))])
+def test_a_run_that_lost_its_server_is_finished_by_running_it_again(
+    share: float,
+    base: KnowledgeBase,
+    docs: Path,
+    embedder: HashEmbedder,
+    postgres_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    statements = 0
+    crash_at = 10**9
+    run = PostgresConnection._run
+
+    def counted(self: PostgresConnection, sql: str, parameters: object) -> object:
+        nonlocal statements
+        if self._writes and (statements := statements + 1) == crash_at:
+            restart_postgres(postgres_folder)
+        return run(self, sql, parameters)
+
+    def change() -> None:
+        (docs / "1.txt").write_text("Pier 1 has closed.")
+        (docs / "2.txt").unlink()
+        (docs / "new.txt").write_text("Pier 9 is new.")
+
+    monkeypatch.setattr(PostgresConnection, "_run", counted)
+    assert isinstance(base.store.place, DatabaseUrl)
+    with new_database(base.store.place.url) as url:  # how many statements a run has
+        other = KnowledgeBase.ensure(DatabaseUrl(url), embedder.identity)
+        sync(other, docs, embedder)
+        change()
+        statements = 0
+        sync(other, docs, embedder)
+        wanted = [(path, other.text(path)) for path in other.documents()]
+        other.close()
+    statements, crash_at = 0, max(int(statements * share), 1)
+    with pytest.raises(StorageError, match="was lost"):
+        sync(base, docs, embedder)
+    crash_at = 10**9
+    report = sync(base, docs, embedder)
+    assert report.version == base.version == 2
+    assert [(path, base.text(path)) for path in base.documents()] == wanted
+    (twice,) = base.connection.execute("SELECT count(*) - count(DISTINCT key) FROM contents").fetchone()
+    assert twice == 0
+    assert check(base).damaged == ()
+
+
+# --- purge ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_server_keeps_no_byte_of_what_was_purged_but_in_its_log(
+    base: KnowledgeBase, docs: Path, embedder: HashEmbedder, postgres_folder: Path, postgres_url: str
+) -> None:
+    def holding(canary: str) -> list[Path]:
+        run_sql(postgres_url, "CHECKPOINT")
+        files = (path for path in (postgres_folder / "data").rglob("*") if path.is_file())
+        return [path for path in files if "pg_wal" not in path.parts and canary.encode() in path.read_bytes()]
+
+    # A row is compressed when it is long; what is looked for stands at its beginning, and in a path.
+    (docs / "zeppelin-7341.txt").write_text(
+        "Zeppelin-7341 is the code. " + "And many more words follow it here. " * 400
+    )
+    sync(base, docs, embedder)
+    (docs / "zeppelin-7341.txt").write_text("Zeppelin-7341 was the code.")
+    sync(base, docs, embedder)
+    base.store.vacuum(base.store.connect_to_write(), 10.0)  # with statistics
+    assert holding("zeppelin-7341")
+    assert holding("Zeppelin-7341")
+    purge(base, ["zeppelin-7341.txt"])
+    assert holding("zeppelin-7341") == []
+    assert holding("Zeppelin-7341") == []
+
+
+def test_what_one_machine_purges_leaves_the_indexes_of_another(
+    base: KnowledgeBase, embedder: HashEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBOOK_HOME", str(tmp_path / "other-home"))
+    other = KnowledgeBase.open(base.store.place)
+    assert other.folder != base.folder
+    assert other.search("island 3", embedder) == base.search("island 3", embedder)
+    saved = {path.name for path in (other.folder / "index").iterdir()}
+    assert "state.json" in saved  # nobody else writes them here
+    (vector,) = base.connection.execute(
+        "SELECT e.vector FROM embeddings e JOIN passages p USING (embedding_key) JOIN contents c ON c.id = p.content_id "
+        "WHERE c.text LIKE 'Pier 3%'"
+    ).fetchone()
+
+    def holds(folder: Path) -> bool:
+        return any(vector in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+    assert holds(other.folder)
+    assert holds(base.folder)
+    with other.snapshot() as connection:
+        assert connection.execute("SELECT count(*) FROM documents").fetchone() == (7,)
+        contents = [content for (content,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
+    purge(base, ["3.txt"])
+    assert not holds(base.folder)
+    assert all("Pier 3" not in hit.passage.text for hit in other.search("island 3", embedder)[1])
+    assert not holds(other.folder)
+    assert len(contents) == 6
+
+
+# --- SQL that SQLite has and PostgreSQL has not -----------------------------------------------------------------------
+
+_LETTERS = st.text(st.sampled_from("ab*?[]^$.\\|(){}-+ \n'éÜß船%:"), max_size=6)
+_PATTERNS = st.lists(
+    st.one_of(
+        _LETTERS.map(lambda text: text.replace("[", "[[]")), st.sampled_from(["*", "?", "[Aa]", "[0-9]", "[*]", "[?]"])
+    ),
+    max_size=4,
+)
+
+
+def test_patterns_match_as_in_sqlite(postgres_url: str) -> None:
+    with new_database(postgres_url) as url:
+        store = PostgresStore(DatabaseUrl(url))
+        store.create({"id": "0" * 32, "embedder": "{}", "created_at": "2026"}, 1.0)
+        lite = sqlite3.connect(":memory:")
+
+        @given(_PATTERNS.map("".join), _LETTERS)
+        def matches(pattern: str, text: str) -> None:
+            found = connection.execute("SELECT glob(?, ?)", (pattern, text)).fetchone()
+            assert found == (bool(lite.execute("SELECT glob(?, ?)", (pattern, text)).fetchone()[0]),)
+
+        with closing(store.connect()) as connection:
+            matches()
+        lite.close()
