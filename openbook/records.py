@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 Digest: TypeAlias = str
 Vectors: TypeAlias = Any  # numpy float32 array [n, dimensions]; records stay free of numpy
@@ -171,6 +171,15 @@ class Embedder(Protocol):
 
     def embed_query(self, text: str) -> Vectors:
         """Float32 [dimensions], of length 1."""
+        ...
+
+
+@runtime_checkable
+class BatchEmbedder(Embedder, Protocol):
+    """An embedder that works on several batches at a time."""
+
+    def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
+        """What `embed_passages` returns for each batch, in their order. Batches are taken ahead of what is given."""
         ...
 
 

@@ -222,6 +222,33 @@ def run_options(current: Settings) -> RunOptions:
     return RunOptions(limits, ocr=current.ocr)
 
 
+@contextmanager
+def joined(cluster: str | None) -> Iterator[None]:
+    """This process in the Ray cluster at that address, if there is one. Raises ConfigError, ClusterError."""
+    if cluster is None:
+        yield
+        return
+    from openbook.cluster.connection import connect, disconnect
+
+    connect(cluster)
+    try:
+        yield
+    finally:
+        disconnect()
+
+
+@contextmanager
+def workers(cluster: str | None, embedder: Embedder, options: RunOptions) -> Iterator[tuple[Embedder, RunOptions]]:
+    """Both as they are; with a cluster, which this process has joined, for work on all its machines."""
+    if cluster is None:
+        yield embedder, options
+        return
+    from openbook.cluster.workers import Workers
+
+    with Workers(embedder) as there:
+        yield there.embedder, replace(options, parsers=there.parsers)
+
+
 def remember_place(current: Settings, base: KnowledgeBase) -> None:
     """Note where this knowledge base is, without a password, for `openbook replay`: a receipt names its id alone."""
     note, where = current.bases_dir / base.id, os.fsencode(str(base.store.place))

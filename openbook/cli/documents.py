@@ -26,6 +26,11 @@ RETRY_S = 5.0  # after another writer, or a disk, refused a run
 
 _LABEL = click.option("--label", "labels", multiple=True, help="Who may see them: holders of this label (repeatable).")
 _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these languages, such as eng+deu.")
+_CLUSTER = click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Parse and embed on all machines of this Ray cluster: host:port, ray://host:port, auto or local.",
+)
 
 
 @click.command()
@@ -34,6 +39,7 @@ _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these la
 @_LABEL
 @click.option("--unlabel", multiple=True, help="Take this access label away from them (repeatable).")
 @_OCR
+@_CLUSTER
 @JSON
 def add(
     paths: tuple[Path, ...],
@@ -41,6 +47,7 @@ def add(
     labels: tuple[str, ...],
     unlabel: tuple[str, ...],
     ocr: str | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Put PATHS (files, and all files below folders) into the knowledge base as one new version."""
@@ -50,7 +57,11 @@ def add(
     current = context.settings(kb=kb, ocr=ocr)
     base, embedder = context.ensure_base(current)
     options = replace(context.run_options(current), labels=checked_labels(labels), unlabel=checked_labels(unlabel))
-    with display.progress() as progress:
+    with (
+        context.joined(cluster),
+        context.workers(cluster, embedder, options) as (embedder, options),
+        display.progress() as progress,
+    ):
         report = add_files(base, paths, embedder, replace(options, retry=True, progress=progress))
     _show(report, current.default_kb, as_json)
     if not any(each.outcome in ("added", "updated", "unchanged", "duplicate") for each in report.verdicts):
@@ -68,6 +79,7 @@ def _show(report: Report, place: Place, as_json: bool) -> None:
 @click.option("--exclude", multiple=True, help="No files that match this glob (repeatable).")
 @_LABEL
 @_OCR
+@_CLUSTER
 @click.option("--reset", is_flag=True, help="Forget the globs and labels that FOLDER had before.")
 @click.option("--forget", is_flag=True, help="Stop syncing FOLDER. Its documents stay.")
 @click.option("--watch", is_flag=True, help="Keep running and follow changes until interrupted.")
@@ -79,6 +91,7 @@ def sync(
     exclude: tuple[str, ...],
     labels: tuple[str, ...],
     ocr: str | None,
+    cluster: str | None,
     reset: bool,
     forget: bool,
     watch: bool,
@@ -116,18 +129,19 @@ def sync(
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
-        with display.progress() as progress:
-            options = replace(context.run_options(current), progress=progress)
-            report = sync_folders(base, folders, embedder, options)
+        options = context.run_options(current)
+        with context.workers(cluster, embedder, options) as (at_work, options), display.progress() as progress:
+            report = sync_folders(base, folders, at_work, replace(options, progress=progress))
         _show(report, current.default_kb, as_json)
         if failed := [each for each in report.verdicts if each.outcome == "failed" and each.path in roots]:
             raise KnowledgeError(f"{len(failed)} of {len(folders)} folders could not be synced: {failed[0].reason}.")
 
-    if watch:
-        with suppress(KeyboardInterrupt):  # how it is meant to end
-            _watch([each.folder for each in folders], run)
-    else:
-        run()
+    with context.joined(cluster):
+        if watch:
+            with suppress(KeyboardInterrupt):  # how it is meant to end
+                _watch([each.folder for each in folders], run)
+        else:
+            run()
 
 
 def _watch(folders: list[Path], run: Callable[[], None]) -> None:

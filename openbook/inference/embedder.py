@@ -33,6 +33,7 @@ INT8_MODEL = "e7a8e75e735a4140b532d66f7d51a41977508c30a65f165bd125de86701d5479"
 COMPUTATION = "int8 bert 1"
 """What the graphs compute. Changes whenever the vectors do."""
 
+MODEL, TOKENIZER = "model.onnx", "tokenizer.json"
 DATA = Path(__file__).parent / "data"
 GRAPHS = {True: "minilm_int8.onnx", False: "minilm_uint8.onnx"}  # for signed weights, and for those shifted by 128
 TENSORS = "minilm_tensors.json"  # for each tensor of the graphs its parts in the model's file, which lie side by side
@@ -43,7 +44,7 @@ PROBE_SIZE = 64  # its product is of [N, 64] and [64, 64]
 class OnnxEmbedder:
     """A sentence encoder with mean pooling, from `model.onnx` and `tokenizer.json` in `folder`.
 
-    The default embedder is computed in int8. Other models run as they are.
+    The default embedder is computed in int8. Other models run as they are. A pickled embedder holds its files.
     """
 
     def __init__(self, folder: Path, *, name: str, digest: Digest, spec: EmbeddingSpec, threads: int = 0) -> None:
@@ -54,6 +55,19 @@ class OnnxEmbedder:
         self.identity: Final = EmbedderIdentity(name, _in_int8(digest) if self._uses_int8 else digest, spec.dimensions)
         self._workers = threads or available_cores()
         self._opening = threading.Lock()  # cached_property alone would let two threads open a session twice
+        self._held: Mapping[str, bytes] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With its files, so that a machine without the model computes the same. There it has one thread."""
+        files = {name: self._file(name) for name in (MODEL, TOKENIZER)}
+        return {"name": self._name, "digest": self.model_digest, "spec": self._spec, "files": files}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(Path(), name=state["name"], digest=state["digest"], spec=state["spec"], threads=1)  # type: ignore[misc]
+        self._held = state["files"]
+
+    def _file(self, name: str) -> bytes:
+        return self._held.get(name) or (self._folder / name).read_bytes()
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         return self._embed(self._spec.query_prefix + text)
@@ -110,7 +124,7 @@ class OnnxEmbedder:
         from tokenizers import Tokenizer
 
         try:
-            tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+            tokenizer = Tokenizer.from_buffer(self._file(TOKENIZER))
             tokenizer.no_padding()
             tokenizer.enable_truncation(self._spec.max_tokens)
         except Exception as error:
@@ -121,16 +135,16 @@ class OnnxEmbedder:
     def _session(self) -> Any:
         try:
             if not self._uses_int8:
-                return opened_graph(self._folder / "model.onnx")
-            signed = int8_is_exact(opened_graph(DATA / PROBE, {}))
-            tensors = int8_tensors((self._folder / "model.onnx").read_bytes(), signed=signed)
-            return opened_graph(DATA / GRAPHS[signed], tensors)
+                return opened_graph(self._file(MODEL))
+            signed = int8_is_exact(opened_graph((DATA / PROBE).read_bytes(), {}))
+            tensors = int8_tensors(self._file(MODEL), signed=signed)
+            return opened_graph((DATA / GRAPHS[signed]).read_bytes(), tensors)
         except Exception as error:
             raise EngineError(f"The embedder {self._name!r} cannot be loaded: {error}.") from error
 
 
-def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
-    """A session of the graph at `path`. With `tensors`, its initializers, it runs as it is; without, it is optimised first."""
+def opened_graph(graph: bytes, tensors: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """A session of `graph`. With `tensors`, its initializers, it runs as it is; without, it is optimised first."""
     # Set before its library is loaded: it would write records of what is run into the user's home.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -142,7 +156,7 @@ def opened_graph(path: Path, tensors: Mapping[str, NDArray[Any]] | None = None) 
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
         options.add_external_initializers(list(tensors), values)
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def int8_tensors(model: bytes, *, signed: bool) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
@@ -14,7 +14,7 @@ from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, a
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
-from openbook.records import Embedder
+from openbook.records import BatchEmbedder, Embedder, Vectors
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -67,11 +67,14 @@ def embed_missing(
         return 0
     run.begin_long_work()
     keys, passages = list(missing), list(missing.values())
-    for start in range(0, len(keys), BATCH):
+    starts = range(0, len(keys), BATCH)
+    texts = ([_text_of(run.connection, each) for each in passages[start : start + BATCH]] for start in starts)
+    embedded = _embed_batches(embedder, texts)
+    for start in starts:
         progress("embed", start, len(keys))
         run.go_on()
         batch = passages[start : start + BATCH]
-        vectors = embedder.embed_passages([_text_of(run.connection, passage) for passage in batch]).astype("<f2")
+        vectors = next(embedded).astype("<f2")
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
             sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
             if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
@@ -85,6 +88,12 @@ def embed_missing(
             )
     progress("embed", len(keys), len(keys))
     return len(keys)
+
+
+def _embed_batches(embedder: Embedder, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
+    if isinstance(embedder, BatchEmbedder):
+        return embedder.embed_batches(batches)
+    return map(embedder.embed_passages, batches)
 
 
 def _text_of(connection: Connection, passage: int) -> str:

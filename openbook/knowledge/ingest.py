@@ -28,7 +28,7 @@ from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, o
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
 from openbook.parsers.ocr import available
-from openbook.parsers.sandbox import Limits, ParserPool
+from openbook.parsers.sandbox import Limits, OpenParsers, local_parsers
 from openbook.records import Content, Digest, Outcome, PassageSpan, Verdict, sha256_hex
 
 _STAYS = "; the text read before stays"
@@ -41,8 +41,9 @@ class RunOptions:
     """How a run reads files.
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again,
-    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `go_on` is called between two pieces of
-    the work and while it waits; when it raises, the run ends with that, without a version, and what it had stored is deleted.
+    though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this machine
+    or others. `go_on` is called between two pieces of the work and while it waits; when it raises, the run ends with that, without a
+    version, and what it had stored is deleted.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -50,6 +51,7 @@ class RunOptions:
     unlabel: frozenset[str] = frozenset()
     retry: bool = False
     ocr: str = ""
+    parsers: OpenParsers = local_parsers
     lock_timeout_s: float = 30.0
     progress: Progress = lambda stage, done, total: None
     go_on: Callable[[], None] = lambda: None
@@ -202,7 +204,7 @@ class Ingest:
         if not unknown:
             return
         self._run.begin_long_work()
-        with ParserPool(self._options.limits, ocr=self._part.ocr) as pool:
+        with self._options.parsers(self._options.limits, self._part.ocr) as pool:
             for done, result in enumerate(pool.parse_all(list(unknown))):
                 progress("read", done, len(unknown))
                 item = unknown[result.path]

@@ -18,17 +18,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.parsers.characters import LONGEST_TITLE_CHARS, clean, one_line
 from openbook.parsers.metadata import normalised
-from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, read_frame
+from openbook.parsers.worker import HELLO, KINDS, NAME_BYTES, SIZE_BYTES, read_frame
 from openbook.records import Content, Digest
 
 MOST_ANSWER_BYTES = 512_000_000
@@ -59,16 +60,35 @@ class ParsedFile:
     outcome: Outcome
 
 
+class Parsers(Protocol):
+    """Parses many files at a time: a ParserPool, or what does the same on other machines."""
+
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+        """One `ParsedFile` for each of `paths`, in their order; at most a few files are parsed ahead."""
+        ...
+
+
+# Given the limits and Tesseract's languages.
+OpenParsers: TypeAlias = Callable[[Limits, str], AbstractContextManager[Parsers]]
+
+
+def local_parsers(limits: Limits, ocr: str) -> ParserPool:
+    return ParserPool(limits, ocr=ocr)
+
+
 class ParserPool:
     """Use it in a `with`. `ocr` names Tesseract's languages, such as `eng+deu`; empty: images are not read.
 
-    `command` starts another worker than the program's own.
+    `by_value`: files are given with their bytes, to `parse`. `command` starts another worker than the program's own.
     """
 
-    def __init__(self, limits: Limits, *, workers: int = 2, ocr: str = "", command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, limits: Limits, *, workers: int = 2, ocr: str = "", by_value: bool = False, command: Sequence[str] = ()
+    ) -> None:
         self._limits = limits
         self._count = max(workers, 1)
-        self._command = [*(command or worker_command()), json.dumps({**asdict(limits), "ocr": ocr})]
+        settings = {**asdict(limits), "ocr": ocr, "by_value": by_value}
+        self._command = [*(command or worker_command()), json.dumps(settings)]
         self._threads = ThreadPoolExecutor(self._count, "openbook-parse")
         self._mine = threading.local()  # the worker of each thread
         self._workers: set[Worker] = set()  # of all threads
@@ -81,12 +101,11 @@ class ParserPool:
         self.close()
 
     def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
-        """One `ParsedFile` for each of `paths`, in their order; at most a few files are parsed ahead."""
         if self._is_closed:
             raise ValueError("the pool is closed")
         waiting: deque[tuple[Path, Future[Outcome]]] = deque()
         for path in paths:
-            waiting.append((path, self._threads.submit(self._parse, path)))
+            waiting.append((path, self._threads.submit(self.parse, path)))
             if len(waiting) > _AHEAD * self._count:
                 first, outcome = waiting.popleft()
                 yield ParsedFile(first, outcome.result())
@@ -102,15 +121,16 @@ class ParserPool:
         for worker in list(self._workers):
             worker.reap()
 
-    def _parse(self, path: Path) -> Outcome:
+    def parse(self, path: Path, data: bytes | None = None) -> Outcome:
+        """What becomes of one file, in a worker of the calling thread. `data`: its bytes, where the pool is `by_value`."""
         try:
             worker = self._worker()
             was_fresh = worker.files == 0
-            outcome = self._ask(worker, path)
+            outcome = self._ask(worker, path, data)
             if outcome is None and not was_fresh and not worker.is_late:
                 # What broke it may be the file before; this one deserves a fresh worker.
                 worker = self._worker()
-                outcome = self._ask(worker, path)
+                outcome = self._ask(worker, path, data)
             return outcome or worker.last_words(self._limits)
         except OSError as error:
             return NotReadNow(f"the parser could not be started ({(error.strerror or str(error)).lower()})")
@@ -125,10 +145,13 @@ class ParserPool:
                 worker.kill()
         return worker
 
-    def _ask(self, worker: Worker, path: Path) -> Outcome | None:
+    def _ask(self, worker: Worker, path: Path, data: bytes | None) -> Outcome | None:
         """What `worker` answers; None when it ended instead, and is reaped."""
+        question, rest = [os.fsencode(path)], b""
+        if data is not None:
+            question, rest = [len(data).to_bytes(SIZE_BYTES, "big"), *question], data
         try:
-            answer = worker.ask([os.fsencode(path)], self._limits.timeout_s)
+            answer = worker.ask(question, self._limits.timeout_s, rest=rest)
             outcome = None if answer is None else decode_answer(answer)
         except ValueError:  # taken over, or broken: not to be asked again
             outcome, worker.files = UnreadableFile(NONSENSE), MOST_FILES_A_WORKER
@@ -163,9 +186,11 @@ class Worker:
         timeout_s: float,
         most_bytes: int = MOST_ANSWER_BYTES,
         stop: Callable[[], bool] = lambda: False,
+        rest: bytes = b"",
     ) -> bytes | None:
         """The body of its answer to a question, which comes in parts; None when it ended or was killed.
 
+        `rest`: what follows the question's frame.
         It is killed when it is late, and within a moment after `stop` says so. Raises ValueError for an answer to
         something else.
         """
@@ -176,7 +201,9 @@ class Worker:
                 return None
         name = secrets.token_bytes(NAME_BYTES)
         size = len(name) + sum(map(len, question))
-        frame = self._exchange([size.to_bytes(4, "big"), name, *question], timeout_s, NAME_BYTES + most_bytes, stop)
+        frame = self._exchange(
+            [size.to_bytes(4, "big"), name, *question, rest], timeout_s, NAME_BYTES + most_bytes, stop
+        )
         if frame and frame[:NAME_BYTES] != name:
             raise ValueError(NONSENSE)
         return frame[NAME_BYTES:] if frame else None

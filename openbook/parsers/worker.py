@@ -3,6 +3,8 @@
 It reads one path at a time from standard input and answers on standard output, each in a frame: four bytes of length
 (big-endian), eight bytes that name the request, and the path or a JSON object. It ends when its input ends.
 
+With `by_value` in its settings the frame holds the file's size, in eight bytes, and its name; the file's bytes follow the frame.
+
 With `--page-image` before its settings it draws one page of one PDF and ends (see `page_image`): it reads the page's
 number, in eight bytes, and the bytes of the file, and answers PIXELS, width and height in four bytes each, and red, green
 and blue of each pixel; or a JSON object that says why not.
@@ -22,13 +24,15 @@ from typing import Any, BinaryIO
 import msgspec
 
 from openbook.errors import NoSuchPage, NotReadNow, UnreadableFile
-from openbook.parsers import parse_file
+from openbook.parsers import parse_bytes, parse_file
+from openbook.records import sha256_hex
 
 HELLO = b"openbook"
 NAME_BYTES = len(HELLO)
 PAGE_IMAGE = "--page-image"
 PIXELS = b"\1"  # begins an answer that is a picture
 PAGE_BYTES, SIDE_BYTES = 8, 4  # of a page's number, of a width or height
+SIZE_BYTES = 8  # of a file's size
 # Kinds of refusals. The last is the base of the others, so it is looked for last.
 KINDS = {"not now": NotReadNow, "no such page": NoSuchPage, "unreadable": UnreadableFile}
 _LONGEST_REASON_CHARS = 300
@@ -42,9 +46,12 @@ def main(arguments: list[str]) -> None:
     draws = arguments[0] == PAGE_IMAGE
     _write_frame(answers, HELLO, b"")
     while frame := read_frame(questions, NAME_BYTES + PAGE_BYTES + settings["max_file_bytes"] if draws else 1_000_000):
+        data = None
+        if settings.get("by_value"):
+            data = _exactly(questions, int.from_bytes(frame[NAME_BYTES : NAME_BYTES + SIZE_BYTES], "big"))
         if hasattr(signal, "alarm"):  # a little more than the parent's patience, so that the parent's clock speaks
             signal.alarm(int(settings["timeout_s"]) + 3)
-        answer = _answer(frame[NAME_BYTES:], settings, draws)
+        answer = _answer(frame[NAME_BYTES:], data, settings, draws)
         _write_frame(answers, frame[:NAME_BYTES], answer)
         if draws:
             return
@@ -74,14 +81,17 @@ def _write_frame(stream: BinaryIO, name: bytes, body: bytes) -> None:
     stream.flush()
 
 
-def _answer(question: bytes, settings: Mapping[str, Any], draws: bool) -> bytes:
-    """A content as JSON, or a picture; else as JSON why there is none."""
+def _answer(question: bytes, data: bytes | None, settings: Mapping[str, Any], draws: bool) -> bytes:
+    """A content as JSON, or a picture; else as JSON why there is none. `data`: the file's bytes, where they were sent."""
     kind = "unreadable"
     try:
         if draws:
             return _drawing(question)
-        path, ocr = Path(os.fsdecode(question)), settings["ocr"]
-        content, digest = parse_file(path, max_bytes=settings["max_file_bytes"], ocr=ocr)
+        ocr = settings["ocr"]
+        if data is None:
+            content, digest = parse_file(Path(os.fsdecode(question)), max_bytes=settings["max_file_bytes"], ocr=ocr)
+        else:
+            content, digest = parse_bytes(data, os.fsdecode(question[SIZE_BYTES:]), ocr=ocr), sha256_hex(data)
         return msgspec.json.encode({"content": content, "digest": digest})
     except UnreadableFile as error:
         kind = next(word for word, refusal in KINDS.items() if isinstance(error, refusal))

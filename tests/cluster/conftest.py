@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +77,7 @@ def ray_session() -> Iterator[None]:
     ray = ray_module()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else the first start writes a token into the user's home
+        patch.setenv("RAY_worker_niceness", "0")  # its 15 starves the workers beside other tests
         patch.setenv("PYTHONPATH", str(ROOT))
         ray.init(
             num_cpus=2,
@@ -87,4 +90,7 @@ def ray_session() -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # Ray does not wait for the processes that it ends
+                ray.shutdown()
+                gc.collect()

@@ -133,15 +133,17 @@ def test_int8_vectors_are_near_those_of_the_file_as_it_is(embedder_reference: Mo
     """Signed and unsigned weights give the same bits where int8 is exact. Elsewhere the embedder takes the unsigned ones."""
     file = embedder_reference.main_file
     rows = load_embedder(embedder_reference).embed_passages(TEXTS)
-    plain = vectors_of(opened_graph(file), embedder_reference)
+    plain = vectors_of(opened_graph(file.read_bytes()), embedder_reference)
     similarities = [float(row @ vector) for row, vector in zip(rows, plain, strict=True)]
     assert min(similarities) > 0.99, similarities
     assert max(similarities) < 0.99999, "the file was run as it is"
-    exact = onnx.int8_is_exact(opened_graph(onnx.DATA / onnx.PROBE, {}))
+    exact = onnx.int8_is_exact(opened_graph((onnx.DATA / onnx.PROBE).read_bytes(), {}))
     found = []
     for signed in (False, True)[: 1 + exact]:
         tensors = onnx.int8_tensors(file.read_bytes(), signed=signed)
-        found.append(vectors_of(opened_graph(onnx.DATA / onnx.GRAPHS[signed], tensors), embedder_reference))
+        found.append(
+            vectors_of(opened_graph((onnx.DATA / onnx.GRAPHS[signed]).read_bytes(), tensors), embedder_reference)
+        )
     assert np.array_equal(found[0], found[-1])
     assert np.allclose(found[0], rows, atol=1e-6)
 

@@ -1,0 +1,419 @@
+"""Parsing and embedding on the machines of a Ray cluster, with the results of one machine.
+
+This process finds files, stores and commits, as without a cluster. `Workers` holds an actor for each core, and two adapters
+stand for what does the work here: `ClusterParsers` for a ParserPool, `ClusterEmbedder` for an Embedder. A file's bytes travel
+with its name, since machines share no disk; an embedder travels with its files. Nothing is written to a worker's disk.
+
+Results come in the order of the tasks, each once. A task whose actor dies is given to another. An actor that would give other
+results, by its software or by its vectors of PROBE, is refused before it works.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from openbook import __version__
+from openbook.cluster.connection import ray_module
+from openbook.errors import ClusterError, NotReadNow, OpenBookError, UnreadableFile
+from openbook.parsers import PARSER_VERSION, file_bytes, unsupported
+from openbook.parsers.ocr import available
+from openbook.parsers.sandbox import Limits, Outcome, ParsedFile, ParserPool
+from openbook.records import Embedder, EmbedderIdentity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PROBE = ("A ferry leaves at nine.", "Überraschung, 東京, naïve: " * 100, "")
+LIBRARIES = ("charset-normalizer", "lxml", "olefile", "pypdfium2", "python-calamine", "PyYAML", "striprtf")
+
+MOST_DEATHS = 3  # of actors with the same task, or of an actor's successors before one works
+AHEAD = 8  # tasks begun and not yet given back, for each actor
+MOST_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
+EMBEDDED_AT_ONCE = 64  # texts
+START_S = 120.0  # for the first actor to be there
+_AT_AN_ACTOR = 2  # so that it never waits for its next task
+_LOOK_S = 1.0
+
+
+def software() -> dict[str, str]:
+    """What the text of a document depends on besides its file."""
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"openbook": __version__, "openbook's parsers": PARSER_VERSION, **libraries}
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a machine says of itself. `vectors`: the bytes of those of PROBE."""
+
+    host: str
+    software: dict[str, str]
+    embedder: EmbedderIdentity
+    vectors: bytes
+
+
+def introduction(embedder: Embedder) -> Introduction:
+    return Introduction(platform.node(), software(), embedder.identity, embedder.embed_passages(PROBE).tobytes())
+
+
+def difference(here: Introduction, there: Introduction) -> str:
+    """Why the machine there would give other results than the one here; empty if it would not."""
+    for name, version in here.software.items():
+        if (other := there.software.get(name)) != version:
+            return f"The worker on {there.host} has {name} {other}, this machine {version}. Install the same on both."
+    if there.embedder != here.embedder:
+        return (
+            f"The worker on {there.host} has the embedder {there.embedder.name!r} ({there.embedder.digest[:12]}), the knowledge "
+            f"base needs {here.embedder.name!r} ({here.embedder.digest[:12]})."
+        )
+    if there.vectors != here.vectors:
+        return (
+            f"The worker on {there.host} computes other vectors than this machine, which comes of another processor or another "
+            "onnxruntime. Use machines that agree."
+        )
+    return ""
+
+
+# --- in the actor -----------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """One core of a cluster. A Ray actor: it does one thing at a time."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._parsers: ParserPool | None = None
+        self._set_to: tuple[Limits, str] | None = None
+
+    def introduce(self) -> Introduction:
+        return introduction(self._embedder)
+
+    def parse(self, name: bytes, data: bytes, limits: Limits, ocr: str, tesseract: str) -> Outcome:
+        """What becomes of the file, in this machine's sandbox. `tesseract`: what `available` says where the run was begun."""
+        if self._parsers is None or self._set_to != (limits, ocr):
+            if (here := available(ocr)) != tesseract:
+                raise ClusterError(
+                    f"The worker on {platform.node()} can read scanned pages in {here!r}, this machine in {tesseract!r}. "
+                    "Install the same languages of Tesseract on both."
+                )
+            if self._parsers is not None:
+                self._parsers.close()
+            self._parsers, self._set_to = ParserPool(limits, workers=1, ocr=ocr, by_value=True), (limits, ocr)
+        return self._parsers.parse(Path(os.fsdecode(name)), data)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = self._embedder.embed_passages(texts)
+        return vectors
+
+
+# --- in this process --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Task:
+    """A call of an actor's method, or a result that is known without one. `bytes`: of the file that travels."""
+
+    arguments: tuple[object, ...] = ()
+    bytes: int = 0
+    result: object = None  # never the value None
+    deaths: int = 0
+    number: int = 0
+
+
+class _Order:
+    """Tasks on their way: taken ahead within bounds, again where an actor died, and given back in their order."""
+
+    def __init__(self, source: Iterator[Task]) -> None:
+        self._source, self._again, self._done = source, deque[Task](), dict[int, Task]()
+        self._taken = self._given = self._bytes = 0
+        self._is_at_end = False
+
+    def take(self, most: int) -> Task | None:
+        """The next one for an actor; None at the end, and while `most` are on their way."""
+        if self._again:
+            return self._again.popleft()
+        while self._taken == self._given or (self._taken - self._given < most and self._bytes < MOST_BYTES_AHEAD):
+            task = None if self._is_at_end else next(self._source, None)
+            if task is None:
+                self._is_at_end = True
+                return None
+            task.number, self._taken, self._bytes = self._taken, self._taken + 1, self._bytes + task.bytes
+            if task.result is None:
+                return task
+            self._done[task.number] = task
+        return None
+
+    def put(self, task: Task) -> None:
+        """A task that ended, without a result where it is to be done again."""
+        if task.result is None:
+            self._again.append(task)
+        else:
+            self._done[task.number] = task
+
+    def give_back(self) -> Task | None:
+        task = self._done.pop(self._given, None)
+        if task is not None:
+            self._given, self._bytes = self._given + 1, self._bytes - task.bytes
+        return task
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_at_end and self._given == self._taken
+
+
+class Lost:
+    """The result of a task whose actor died MOST_DEATHS times."""
+
+
+@dataclass(slots=True, eq=False)
+class _Actor:
+    handle: Any
+    introduced: Any  # the reference to its introduction; None when it was heard
+    host: str = ""
+    deaths: int = 0  # of those before it, since one worked
+
+
+_Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by the reference to the result
+
+
+class Workers:
+    """The actors of one run. Use it in a `with`, in a process that has joined a cluster. They start with the first task.
+
+    `most`: at most so many actors; without it one for each core of the cluster.
+    """
+
+    def __init__(self, embedder: Embedder, *, most: int = 0) -> None:
+        self.embedder = ClusterEmbedder(self, embedder)
+        self.deaths = 0  # of actors
+        self._ray = ray_module()
+        self._local, self._most = embedder, most
+        self._actors: list[_Actor] = []
+        self._expected: Introduction | None = None
+        self._shared: Any = None  # the reference to the embedder
+        self._heard_at = 0.0  # when an actor was last known to be there
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the actors, also those that are at work."""
+        for actor in self._actors:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(actor.handle)
+        self._actors, self._shared = [], None
+
+    @contextmanager
+    def parsers(self, limits: Limits, ocr: str) -> Iterator[ClusterParsers]:
+        yield ClusterParsers(self, limits, ocr)
+
+    def results(self, method: str, tasks: Iterable[Task]) -> Iterator[object]:
+        """What `method` gives for each task, in their order; an instance of Lost where no actor lived through it.
+
+        Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. Raises ClusterError when an actor is refused or fails, or none
+        is there; OpenBookError as the method raises it.
+        """
+        source = iter(tasks)
+        first = next(source, None)
+        if first is None:
+            return
+        self._start()
+        order = _Order(chain([first], source))
+        running: _Running = {}
+        while True:
+            while (actor := self._free(running)) and (task := order.take(AHEAD * len(self._actors))):
+                with self._refusals():
+                    reference = getattr(actor.handle, method).remote(*task.arguments)
+                running[reference] = (task, actor)
+            if (task := order.give_back()) is not None:
+                yield task.result
+            elif order.is_over:
+                return
+            for ended in self._ended(running, _LOOK_S if task is None else 0.0):
+                order.put(ended)
+
+    # --- actors -------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._actors:
+            return
+        self._expected = introduction(self._local)
+        with self._refusals():
+            self._shared = self._ray.put(self._local)
+            cores = int(self._ray.cluster_resources().get("CPU", 1)) or 1
+            self._actors = [self._new_actor() for _ in range(min(cores, self._most or cores))]
+        self._heard_at = time.monotonic()
+
+    def _new_actor(self, deaths: int = 0) -> _Actor:
+        handle = self._ray.remote(num_cpus=1)(Worker).remote(self._shared)
+        return _Actor(handle, handle.introduce.remote(), deaths=deaths)
+
+    def _free(self, running: _Running) -> _Actor | None:
+        """The one that has least to do, if it can take another task."""
+        tasks = Counter(actor for _, actor in running.values())
+        here = [each for each in self._actors if each.introduced is None]
+        least = min(here, key=tasks.__getitem__, default=None)
+        return least if least is not None and tasks[least] < _AT_AN_ACTOR else None
+
+    def _ended(self, running: _Running, timeout_s: float) -> list[Task]:
+        """The tasks that ended within `timeout_s`; without a result where their actor died."""
+        ray = self._ray
+        starting = {actor.introduced: actor for actor in self._actors if actor.introduced is not None}
+        if not (references := [*running, *starting]):
+            return []
+        with self._refusals():
+            ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+            if len(references) > 1 and ready:
+                ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        if len(starting) < len(self._actors):
+            self._heard_at = time.monotonic()
+        elif time.monotonic() - self._heard_at > START_S:
+            raise ClusterError(f"No worker of the cluster was there within {START_S:g} s. See: ray status")
+        ended: list[Task] = []
+        for reference in ready:
+            if reference in starting:
+                self._meet(starting[reference])
+            elif reference in running:  # else its actor died with another of its tasks
+                ended += self._finish(reference, running)
+        return ended
+
+    def _meet(self, actor: _Actor) -> None:
+        """Take an actor that has introduced itself. Raises ClusterError: it would give other results."""
+        try:
+            said: Introduction = self._value(actor.introduced, actor)
+        except _ActorDied as death:
+            self._bury(actor, death)
+            return
+        assert self._expected is not None
+        if refusal := difference(self._expected, said):
+            raise ClusterError(refusal)
+        actor.introduced, actor.host = None, said.host
+
+    def _finish(self, reference: Any, running: _Running) -> list[Task]:
+        task, actor = running[reference]
+        try:
+            task.result = self._value(reference, actor)
+        except _ActorDied as death:
+            lost = {at: each for at, (each, its) in running.items() if its is actor}
+            for at, each in lost.items():
+                del running[at]
+                each.deaths += 1
+                each.result = Lost() if each.deaths >= MOST_DEATHS else None
+            self._bury(actor, death)
+            return list(lost.values())
+        del running[reference]
+        actor.deaths = 0
+        return [task]
+
+    def _bury(self, actor: _Actor, death: Exception) -> None:
+        """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
+        if actor not in self._actors:
+            return
+        self.deaths += 1
+        with suppress(self._ray.exceptions.RayError):  # it may only have been unreachable
+            self._ray.kill(actor.handle)
+        self._actors.remove(actor)
+        if actor.deaths + 1 < MOST_DEATHS:
+            self._actors.append(self._new_actor(actor.deaths + 1))
+        elif not self._actors:
+            raise ClusterError(
+                f"{MOST_DEATHS} workers in a row died before one of them did anything: {death}. Their logs say more: ray logs"
+            )
+
+    def _value(self, reference: Any, actor: _Actor) -> Any:
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, MemoryError):
+                raise _ActorDied("out of memory") from error
+            if isinstance(cause, OpenBookError):
+                raise cause from None
+            raise ClusterError(
+                f"A worker{f' on {actor.host}' if actor.host else ''} failed: {type(cause).__name__}: {cause}."
+            ) from error
+        except exceptions.RayError as error:
+            raise _ActorDied(str(error).strip().splitlines()[-1]) from error
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(f"Ray refused: {str(error).strip().splitlines()[0]}") from error
+
+
+class _ActorDied(Exception):
+    pass
+
+
+class ClusterParsers:
+    """Stands for a ParserPool. Files are opened here, so what the disk refuses is said as on one machine."""
+
+    def __init__(self, workers: Workers, limits: Limits, ocr: str) -> None:
+        self._workers, self._limits, self._ocr = workers, limits, ocr
+
+    def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+        paths = list(paths)
+        tesseract = available(self._ocr)
+        outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths))
+        for path, outcome in zip(paths, outcomes, strict=True):
+            if isinstance(outcome, Lost):
+                outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")
+            yield ParsedFile(path, outcome)  # type: ignore[arg-type]  # what Worker.parse returns
+
+    def _task(self, path: Path, tesseract: str) -> Task:
+        try:
+            if reason := unsupported(path, ocr=bool(self._ocr)):
+                raise UnreadableFile(reason)
+            data = file_bytes(path, self._limits.max_file_bytes)
+        except UnreadableFile as error:
+            return Task(result=error)
+        return Task((os.fsencode(path.name), data, self._limits, self._ocr, tesseract), len(data))
+
+
+class ClusterEmbedder:
+    """Stands for the embedder of this process, which embeds questions."""
+
+    def __init__(self, workers: Workers, embedder: Embedder) -> None:
+        self._workers, self._embedder = workers, embedder
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        return self._embedder.identity
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        vector: NDArray[np.float32] = self._embedder.embed_query(text)
+        return vector
+
+    def embed_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Raises ClusterError, EngineError."""
+        import numpy as np
+
+        rest = iter(texts)
+        parts = list(self.embed_batches(iter(lambda: list(islice(rest, EMBEDDED_AT_ONCE)), [])))
+        empty = np.empty((0, self.identity.dimensions), np.float32)
+        joined: NDArray[np.float32] = np.concatenate([empty, *parts])
+        return joined
+
+    def embed_batches(self, batches: Iterable[Sequence[str]]) -> Iterator[NDArray[np.float32]]:
+        """As BatchEmbedder says. Raises ClusterError, EngineError."""
+        for vectors in self._workers.results("embed", (Task((list(batch),)) for batch in batches)):
+            if isinstance(vectors, Lost):
+                raise ClusterError(
+                    f"{MOST_DEATHS} workers died while they embedded the same passages. Their logs say why: ray logs"
+                )
+            yield vectors  # type: ignore[misc]  # what Worker.embed returns
