@@ -34,7 +34,6 @@ def test_it_asks_for_the_password(postgres_url: str, tmp_path: Path) -> None:
 
 def test_a_port_that_is_taken_is_an_error_with_the_servers_words(postgres_folder: Path, postgres_url: str) -> None:
     stop_postgres(postgres_folder)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(StorageError, match="in use"):
-            start_postgres(postgres_folder, port=taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StorageError, match="in use"):
+        start_postgres(postgres_folder, port=taken.getsockname()[1])
     assert start_postgres(postgres_folder) == postgres_url
