@@ -218,7 +218,7 @@ def main() -> None:
                 result["build_s"] = timed(lambda: build(base, options.passages))
             asked = queries(base, options.queries)
             connect("local")
-            groups = {f"{count} shards": RayShards(str(folder), count) for count in options.shards}
+            groups = {f"{count} shards": RayShards(folder, count) for count in options.shards}
             for scope, (version, step) in {"newest": (2, 1), "version 1": (1, 1), "half": (2, 2)}.items():
                 live = contents(base, version, step)
                 views = {"embedded": View(base.part(live, 0, 1))}

@@ -6,11 +6,13 @@ An unknown key is an error, so a typing mistake never passes for a setting.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -32,12 +34,63 @@ _BOUNDS: dict[str, tuple[float, float]] = {  # both inclusive
 }
 
 
+_SECRET = re.compile("pass(?!file)|secret|token|key", re.IGNORECASE)  # in the name of a parameter of a URL
+
+
+class DatabaseUrl:
+    """A knowledge base in a database, such as `postgresql://user@host/name`. `str` and `repr` of it show no password.
+
+    It is no dataclass, so that nothing writes it out field by field.
+    """
+
+    __slots__ = ("url",)
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DatabaseUrl) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    @property
+    def scheme(self) -> str:
+        return self.url.partition("://")[0].lower()
+
+    @property
+    def name(self) -> str:
+        """The database's name, or an empty text."""
+        return urlsplit(self.url).path.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return _without_secrets(self.url)
+
+    def __repr__(self) -> str:
+        return f"DatabaseUrl({str(self)!r})"
+
+
+Place: TypeAlias = Path | DatabaseUrl  # of a knowledge base
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a host in one bracket
+        return f"{url.partition('://')[0]}://..."
+    user, at, host = parts.netloc.rpartition("@")
+    values = parse_qsl(parts.query, keep_blank_values=True)
+    shown = [(key, _without_secrets(value)) for key, value in values if not _SECRET.search(key)]
+    query = urlencode(shown, safe="/:", quote_via=quote)
+    return urlunsplit((parts.scheme, f"{user.partition(':')[0]}{at}{host}", parts.path, query, ""))
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting, with its default. Each is also a key of `config.toml` and, in upper case, `OPENBOOK_<KEY>`."""
 
     home: Path
-    kb: Path | None = None  # default: <home>/kb
+    kb: Place | None = None  # default: <home>/kb
     model: str = "qwen2.5-coder-1.5b-instruct"
     embedder: str = "minilm-l6-int8"
     passages: int = 0  # passages given to the model; 0: as many as suit the way they are read
@@ -85,7 +138,7 @@ class Settings:
         return self.home / "bases"
 
     @property
-    def default_kb(self) -> Path:
+    def default_kb(self) -> Place:
         return self.kb if self.kb is not None else self.home / "kb"
 
 
@@ -135,8 +188,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _checked(key: str, value: object, kind: Any, source: str) -> object:
-    if kind == Path | None:
-        return _path(str(value), source=source)
+    if kind == Path | DatabaseUrl | None:
+        return value if isinstance(value, DatabaseUrl) else place(str(value), source=source)
     try:
         # Text may stand for a number, as it does in a variable.
         found = msgspec.convert(value, kind, strict=not isinstance(value, str))
@@ -146,6 +199,11 @@ def _checked(key: str, value: object, kind: Any, source: str) -> object:
     if key in _BOUNDS and not low <= found <= high:
         raise ConfigError(f"{source}: {key} must be from {low} to {high:,}, not {found}.")
     return found
+
+
+def place(text: str, *, source: str) -> Place:
+    """Where a knowledge base is: a folder, or what begins with `name://`. Raises ConfigError."""
+    return DatabaseUrl(text) if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text) else _path(text, source=source)
 
 
 def _path(text: str, *, source: str) -> Path:

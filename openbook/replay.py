@@ -123,5 +123,5 @@ def knowledge_base_of(receipt: Receipt, candidates: Sequence[KnowledgeBase]) -> 
             return base
     raise KnowledgeError(
         f"The answer is from the knowledge base {receipt.knowledge_base}, which was not "
-        "found. Give its folder with --kb."
+        "found. Give its place with --kb."
     )

@@ -14,6 +14,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import BASE_URL, DOCS, JSON, KB, LOG, MODEL, PATH, ScopeOptions, scope_options
 from openbook.cli.receipts import check_signing, write_signed
+from openbook.config import Place
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 def ask(
     question: str,
     docs: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     scope: ScopeOptions,
     closed_book: bool,
     temperature: float,
@@ -123,7 +124,7 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
     help="Search in shards on this Ray cluster: HOST:PORT of its head, `auto`, or `local` for a new one here.",
 )
 @JSON
-def search(query: str, kb: Path | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
+def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""
     from openbook.answer import checked_question
 

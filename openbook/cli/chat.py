@@ -21,6 +21,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import DOCS, KB, LOG, MODEL, ScopeOptions, scope_options
 from openbook.codec import convert, parse_json
+from openbook.config import Place
 from openbook.errors import ContextOverflow, ConversationError, QuestionError
 from openbook.files import replace_file, storage_errors
 
@@ -44,7 +45,7 @@ _BEGINS = f"a transcript begins with the line {json.dumps(_HEAD)}."
 def chat(
     transcript: Path | None,
     docs: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     scope: ScopeOptions,
     model: str | None,
     log: Path | None,

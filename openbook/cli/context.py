@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openbook.cli import display, private
-from openbook.config import Settings, load_settings
+from openbook.config import Place, Settings, load_settings, place
 from openbook.errors import ConfigError, KnowledgeBaseInvalid
 from openbook.files import check_replaceable, make_folder, replace_file, storage_errors
 
@@ -30,7 +30,7 @@ API_KEY = "OPENAI_API_KEY"  # the variable that holds the key of the server at `
 
 def settings(**flags: object) -> Settings:
     current = load_settings(flags=flags)
-    private.share_as([current.home, current.default_kb])
+    private.share_as([current.home, *([kb] if isinstance(kb := current.default_kb, Path) else [])])
     return current
 
 
@@ -131,14 +131,14 @@ def ensure_base(current: Settings) -> tuple[KnowledgeBase, Embedder]:
         return new_base(current, current.default_kb, embedder), embedder
 
 
-def new_base(current: Settings, folder: Path, embedder: Embedder) -> KnowledgeBase:
-    """An empty knowledge base in `folder`; the one that is there, if another process made it meanwhile."""
+def new_base(current: Settings, place: Place, embedder: Embedder) -> KnowledgeBase:
+    """An empty knowledge base in `place`; the one that is there, if another process made it meanwhile."""
     from openbook.knowledge import KnowledgeBase
 
-    return KnowledgeBase.ensure(folder, embedder.identity, sizing=sizing_of(current))
+    return KnowledgeBase.ensure(place, embedder.identity, sizing=sizing_of(current))
 
 
-def check_one_place(docs: Sequence[Path], kb: Path | None) -> None:
+def check_one_place(docs: Sequence[Path], kb: Place | None) -> None:
     """Raises ConfigError for documents and a knowledge base at once."""
     if docs and kb is not None:
         raise ConfigError("--docs and --kb exclude each other; give one of them.")
@@ -193,16 +193,17 @@ def run_options(current: Settings) -> RunOptions:
 
 
 def remember_place(current: Settings, base: KnowledgeBase) -> None:
-    """Note in which folder this knowledge base is, for `openbook replay`: a receipt names its id alone."""
-    note, place = current.bases_dir / base.id, os.fsencode(base.folder)
+    """Note where this knowledge base is, without a password, for `openbook replay`: a receipt names its id alone."""
+    note, where = current.bases_dir / base.id, os.fsencode(str(base.store.place))
     with suppress(OSError):  # a home that cannot be written still answers
-        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == place):
+        if base.id.isalnum() and not (note.is_file() and note.read_bytes() == where):
             make_folder(current.bases_dir)
-            replace_file(note, place)
+            replace_file(note, where)
 
 
-def remembered_place(current: Settings, base_id: str) -> Path | None:
+def remembered_place(current: Settings, base_id: str) -> Place | None:
+    note = current.bases_dir / base_id
     try:
-        return Path(os.fsdecode((current.bases_dir / base_id).read_bytes())) if base_id.isalnum() else None
+        return place(os.fsdecode(note.read_bytes()), source=str(note)) if base_id.isalnum() else None
     except OSError:
         return None

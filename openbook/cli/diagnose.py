@@ -17,6 +17,7 @@ import click
 
 from openbook.cli import INTERRUPTED, context, display
 from openbook.cli.options import DOCS, EXISTING, JSON, KB, MODEL, PATH, ScopeOptions, scope_options
+from openbook.config import Place
 from openbook.errors import ConfigError, EngineError, OpenBookError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def diagnose() -> None:
 def run(
     questions: Path,
     docs: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     scope: ScopeOptions,
     models: tuple[str, ...],
     probes: bool,
@@ -245,7 +246,7 @@ def compare(files: tuple[Path, ...], as_json: bool) -> None:
 def probe(
     questions: Path,
     docs: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     model: str | None,
     probes: tuple[str, ...],
     limit: int,

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from openbook.config import DatabaseUrl, Place
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -120,15 +122,17 @@ def show(as_json: bool, value: object, in_words: Callable[..., None], *of: Any) 
 def _plain(value: Any) -> object:
     if dataclasses.is_dataclass(value):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    return str(value) if isinstance(value, Path) else dict(value)
+    return str(value) if isinstance(value, Path | DatabaseUrl) else dict(value)
 
 
 def count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def short_path(path: str | Path) -> str:
+def short_path(path: str | Place) -> str:
     """Relative to the working folder when it is below it, else as it is."""
+    if isinstance(path, DatabaseUrl):
+        return str(path)
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -378,7 +382,7 @@ def with_advice(reason: str) -> str:
     return reason.replace(": needs OCR", ": needs OCR (openbook add --ocr eng)")
 
 
-def print_report(report: Report, folder: Path) -> None:
+def print_report(report: Report, place: Place) -> None:
     from openbook.records import Outcome
 
     print_problems(report.verdicts)
@@ -386,7 +390,7 @@ def print_report(report: Report, folder: Path) -> None:
     told = [f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome) if counts[outcome]]
     tally = ", ".join(told) or "no files found"
     read = f"{_characters(report.characters, report.source_characters)}. " if report.source_characters else ""
-    say(f"{tally}. {read}{short_path(folder)} is at version {report.version}.")
+    say(f"{tally}. {read}{short_path(place)} is at version {report.version}.")
     if report.left_labelled:
         say(
             f"{short_paths(report.left_labelled)} had access labels and went, while new documents came without. If one is "
@@ -405,10 +409,10 @@ def _characters(read: int, held: int) -> str:
     return f"{read:,} characters of text" + (f" ({held:,} with markup)" if held != read else "")
 
 
-def print_status(folder: Path, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
+def print_status(place: Place, status: BaseStatus, states: CacheStats, most_mb: int) -> None:
     copies = f" ({status.texts:,} different)" if status.texts != status.documents else ""
     rows = {
-        "Knowledge base": short_path(folder),
+        "Knowledge base": short_path(place),
         "Version": f"{status.version} ({status.versions_kept} kept)",
         "Documents": f"{status.documents:,}{copies}",
         "Passages": f"{status.passages:,}",
@@ -485,8 +489,6 @@ def print_difference(found: Difference) -> None:
 
 
 def print_purged(done: PurgedEverywhere) -> None:
-    from openbook.knowledge.erasure import BEYOND_REACH
-
     purged, deleted = done.purged, done.deleted
     documents, passages = count(deleted.documents, "document"), count(deleted.passages, "passage")
     say(f"{documents} and {passages} purged from every version; version {purged.version} begins.")
@@ -520,7 +522,7 @@ def print_purged(done: PurgedEverywhere) -> None:
                 f"The model {model.name} ({model.model[:12]}) has learned from it, and a model cannot forget. Train it again "
                 f"without these documents, or remove it: openbook models remove {model.name}"
             )
-    say(BEYOND_REACH, "dim")
+    say(purged.beyond_reach, "dim")
 
 
 # --- diagnoses --------------------------------------------------------------------------------------------------------

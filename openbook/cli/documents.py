@@ -16,6 +16,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH, YES
 from openbook.cli.receipts import check_signing, write_signed
+from openbook.config import Place
 from openbook.errors import ConfigError, KnowledgeError, StorageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _OCR = click.option("--ocr", help="Read scanned pages with Tesseract in these la
 @JSON
 def add(
     paths: tuple[Path, ...],
-    kb: Path | None,
+    kb: Place | None,
     labels: tuple[str, ...],
     unlabel: tuple[str, ...],
     ocr: str | None,
@@ -56,8 +57,8 @@ def add(
         raise KnowledgeError(f"Nothing readable in {', '.join(map(str, paths))}: no document went in.")
 
 
-def _show(report: Report, folder: Path, as_json: bool) -> None:
-    display.show(as_json, {"knowledge_base": str(folder), **asdict(report)}, display.print_report, report, folder)
+def _show(report: Report, place: Place, as_json: bool) -> None:
+    display.show(as_json, {"knowledge_base": str(place), **asdict(report)}, display.print_report, report, place)
 
 
 @click.command()
@@ -73,7 +74,7 @@ def _show(report: Report, folder: Path, as_json: bool) -> None:
 @JSON
 def sync(
     folder: Path | None,
-    kb: Path | None,
+    kb: Place | None,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     labels: tuple[str, ...],
@@ -111,7 +112,7 @@ def sync(
         held = checked_labels(labels) or before.labels
         folders = [SyncedFolder(folder, rules, held, current.ocr or before.ocr)]
     elif not folders:
-        raise KnowledgeError(f"No folder was synced into {base.folder} yet. Name one: openbook sync FOLDER")
+        raise KnowledgeError(f"No folder was synced into {base.store} yet. Name one: openbook sync FOLDER")
     roots = {display_path(each.folder) for each in folders}
 
     def run() -> None:
@@ -158,7 +159,7 @@ def _watch(folders: list[Path], run: Callable[[], None]) -> None:
 @click.argument("documents", nargs=-1, required=True)
 @KB
 @JSON
-def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
+def remove(documents: tuple[str, ...], kb: Place | None, as_json: bool) -> None:
     """Take DOCUMENTS (paths, or folders for all below) out as one new version. Older versions keep them; see purge."""
     from openbook.knowledge import remove as remove_documents
     from openbook.knowledge.discovery import display_path
@@ -185,7 +186,7 @@ def remove(documents: tuple[str, ...], kb: Path | None, as_json: bool) -> None:
 @click.option("--proof", type=PATH, help="Write a signed proof, without names and text. See: openbook verify")
 @JSON
 def purge(
-    documents: tuple[str, ...], kb: Path | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
+    documents: tuple[str, ...], kb: Place | None, copies: bool, yes: bool, proof: Path | None, as_json: bool
 ) -> None:
     """Delete DOCUMENTS (paths, or folders for all below) from all versions, indexes and caches, and prove it by a scan.
 

@@ -11,6 +11,7 @@ import click
 
 from openbook.cli import context, display, private
 from openbook.cli.options import JSON, KB, MODEL
+from openbook.config import Place
 from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 
 
@@ -19,36 +20,36 @@ from openbook.errors import ConfigError, ContextOverflow, KnowledgeBaseDamaged
 @click.option("--documents", is_flag=True, help="List the documents instead, with their access labels.")
 @click.option("--check", is_flag=True, help="Also compare all texts and indexes with their digests.")
 @JSON
-def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None:
+def status(kb: Place | None, documents: bool, check: bool, as_json: bool) -> None:
     """Show the knowledge base's version and size, its embedder, and the files that were not added."""
     from openbook.inference.embedder import model_digest_of
     from openbook.knowledge import KnowledgeBase
     from openbook.knowledge.check import check as check_base
 
     settings = context.settings(kb=kb)
-    folder = settings.default_kb
-    base = KnowledgeBase.open(folder, damaged=check)
+    place = settings.default_kb
+    base = KnowledgeBase.open(place, damaged=check)
     if documents:
         paths, labels = base.documents(), base.labels()
-        value = {"folder": folder, "documents": paths, "labels": labels}
-        display.show(as_json, value, display.print_documents, paths, labels)
+        listed = {"folder": str(place), "documents": paths, "labels": labels}
+        display.show(as_json, listed, display.print_documents, paths, labels)
         return
     checked = check_base(base) if check else None
     if checked is not None and checked.damaged:
-        display.show(as_json, {"folder": folder, "check": checked}, display.print_check, checked)
+        display.show(as_json, {"folder": str(place), "check": checked}, display.print_check, checked)
         raise KnowledgeBaseDamaged(
-            f"The knowledge base in {folder} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
+            f"The knowledge base in {place} is damaged: {checked.damaged[0]}. Restore it from a backup, or move it away "
             "and add the documents again."
         )
     found, states = base.status(), context.states(settings).kept()
     digest = model_digest_of(found.embedder, [each.digest for each in context.store(settings).everything()])
     found = replace(found, embedder=replace(found.embedder, digest=digest))
-    opened = private.open_folders([settings.home, folder])
+    opened = private.open_folders([settings.home, *([place] if isinstance(place, Path) else [])])
     if as_json:
-        value = {**asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
-        display.print_json({"folder": folder, **value} | ({"check": checked} if checked else {}))
+        value: dict[str, object] = {**asdict(found), "kept_states": states, "open_folders": list(map(str, opened))}
+        display.print_json({"folder": str(place), **value} | ({"check": checked} if checked else {}))
         return
-    display.print_status(folder, found, states, settings.kv_disk)
+    display.print_status(place, found, states, settings.kv_disk)
     for advice in opened.values():
         display.say(advice)
     if checked is not None:
@@ -58,7 +59,7 @@ def status(kb: Path | None, documents: bool, check: bool, as_json: bool) -> None
 @click.command()
 @KB
 @JSON
-def history(kb: Path | None, as_json: bool) -> None:
+def history(kb: Place | None, as_json: bool) -> None:
     """List the kept versions, newest first: when, what changed, how many documents, tags."""
     from openbook.knowledge.versions import history as versions_of
 
@@ -71,7 +72,7 @@ def history(kb: Path | None, as_json: bool) -> None:
 @click.argument("after", required=False)
 @KB
 @JSON
-def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None:
+def diff(before: str, after: str | None, kb: Place | None, as_json: bool) -> None:
     """Show which documents and passages changed from version BEFORE to AFTER (default: the newest).
 
     A version is its number, a tag or a time such as 2026-01-31T12:00.
@@ -89,7 +90,7 @@ def diff(before: str, after: str | None, kb: Path | None, as_json: bool) -> None
 @click.argument("version", required=False)
 @KB
 @click.option("--drop", is_flag=True, help="Delete the tag instead.")
-def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
+def tag(name: str, version: str | None, kb: Place | None, drop: bool) -> None:
     """Give VERSION (default: the newest) a NAME. A tagged version is never pruned."""
     from openbook.knowledge import versions
 
@@ -105,7 +106,7 @@ def tag(name: str, version: str | None, kb: Path | None, drop: bool) -> None:
 @click.command()
 @click.argument("version")
 @KB
-def restore(version: str, kb: Path | None) -> None:
+def restore(version: str, kb: Place | None) -> None:
     """Make a new version that holds exactly the documents of VERSION (a number, a tag or a time)."""
     from openbook.knowledge import versions
 
@@ -120,7 +121,7 @@ def restore(version: str, kb: Path | None) -> None:
 @click.option("--keep", type=click.IntRange(1), help="Keep the N newest versions.")
 @click.option("--save", is_flag=True, help="Apply this after every later change too.")
 @JSON
-def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
+def prune(kb: Place | None, keep: int | None, save: bool, as_json: bool) -> None:
     """Delete old versions and what only they hold. The newest and tagged versions always stay."""
     from openbook.knowledge import versions
     from openbook.knowledge.base import spans
@@ -141,7 +142,7 @@ def prune(kb: Path | None, keep: int | None, save: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("embedder")
 @KB
-def reembed(embedder: str, kb: Path | None) -> None:
+def reembed(embedder: str, kb: Place | None) -> None:
     """Embed all passages with another EMBEDDER, beside the old vectors, then switch at once."""
     from openbook.knowledge.embeddings import reembed as embed_anew
 
@@ -160,7 +161,7 @@ def reembed(embedder: str, kb: Path | None) -> None:
 @KB
 @MODEL
 @click.option("--top", type=click.IntRange(1), help="Read at most N passages, of the newest documents first.")
-def warm(kb: Path | None, model: str | None, top: int | None) -> None:
+def warm(kb: Place | None, model: str | None, top: int | None) -> None:
     """Let the model read passages ahead, so that the first question on them is answered as fast as the second.
 
     What was read is kept on disk, up to the setting kv_disk; passages beyond it are not read. After an interruption, run the

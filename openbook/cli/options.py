@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from openbook.cli import display
+from openbook.config import place
 
 if TYPE_CHECKING:
     from openbook.knowledge import KnowledgeBase, Scope
@@ -31,7 +32,23 @@ class _ExistingPath(click.Path):
 
 
 EXISTING = _ExistingPath(path_type=Path)
-KB = click.option("--kb", type=PATH, help="The knowledge base (default: your own).")
+
+
+class _Place(click.Path):
+    """A folder, or the URL of a database."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return (
+            place(value, source="--kb")
+            if isinstance(value, str) and "://" in value
+            else super().convert(value, param, ctx)
+        )
+
+
+PLACE = _Place(path_type=Path)
+KB = click.option(
+    "--kb", type=PLACE, help="The knowledge base: a folder, or postgresql://host/name (default: your own)."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 DOCS = click.option("--docs", multiple=True, type=EXISTING, help="Ask these files or folders instead (repeatable).")
 MODEL = click.option("--model", help="The name of a model. To see them: openbook models list --available")

@@ -12,6 +12,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, KB, MODEL, PATH
+from openbook.config import Place
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _check_new(output: Path) -> None:
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many at most.")
 @MODEL
 @_OUTPUT
-def draft(kb: Path | None, count: int, model: str | None, output: Path) -> None:
+def draft(kb: Place | None, count: int, model: str | None, output: Path) -> None:
     """Let a model write questions whose answers stand in a knowledge base. They are drafts: review them before you use them.
 
     A run that was stopped goes on with the same command.
@@ -72,7 +73,7 @@ def draft(kb: Path | None, count: int, model: str | None, output: Path) -> None:
 @questions.command()
 @click.argument("file", type=PATH)
 @KB
-def review(file: Path, kb: Path | None) -> None:
+def review(file: Path, kb: Place | None) -> None:
     """Go through the drafts in FILE: accept, edit or reject each. Saved after every decision; run it again to go on."""
     from openbook.diagnosis.question_review import Review
     from openbook.errors import KnowledgeBaseMissing

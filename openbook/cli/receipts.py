@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from openbook.cli import context, display
-from openbook.cli.options import JSON, PATH
+from openbook.cli.options import JSON, PATH, PLACE
+from openbook.config import Place
 from openbook.errors import ConfigError, ProofError, ReceiptError
 from openbook.files import replace_file, storage_errors
 
@@ -35,9 +36,9 @@ def _read(path: Path, most: int) -> bytes:
 
 @click.command()
 @click.argument("receipt", type=_FILE)
-@click.option("--kb", type=PATH, help="The knowledge base that was asked (default: it is looked for).")
+@click.option("--kb", type=PLACE, help="The knowledge base that was asked (default: it is looked for).")
 @JSON
-def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
+def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
     """Answer again from RECEIPT and compare byte for byte: the file of `openbook ask --json`, or the receipt in it.
 
     `-` is standard input. If RECEIPT is the folder of a log (`openbook ask --log`), every answer in it is compared. Exits with
@@ -65,7 +66,7 @@ def replay(receipt: Path, kb: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
+def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
@@ -94,7 +95,7 @@ def _replayer(current: Settings, kb: Path | None, to_close: ExitStack) -> Callab
     return again
 
 
-def candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[KnowledgeBase]:
+def candidates(current: Settings, receipt: Receipt, kb: Place | None) -> list[KnowledgeBase]:
     """The knowledge bases that may be the receipt's: `kb`, or else the user's own, that of --docs, and the one remembered by id."""
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
@@ -105,10 +106,10 @@ def candidates(current: Settings, receipt: Receipt, kb: Path | None) -> list[Kno
         return [KnowledgeBase.open(kb)]
     of_docs = current.cache_dir / "docs" / name if name.isalnum() else None
     found = []
-    for folder in (current.default_kb, of_docs, context.remembered_place(current, name)):
+    for place in (current.default_kb, of_docs, context.remembered_place(current, name)):
         with suppress(KnowledgeBaseMissing):
-            if folder is not None:
-                found.append(KnowledgeBase.open(folder))
+            if place is not None:
+                found.append(KnowledgeBase.open(place))
     return found
 
 

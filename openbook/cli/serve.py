@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from openbook.cli import context, display, private
-from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH
+from openbook.cli.options import BASE_URL, JSON, KB, LABEL, MODEL, PATH, PLACE
+from openbook.config import Place
 from openbook.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--kb",
-    "folders",
+    "places",
     multiple=True,
-    type=PATH,
+    type=PLACE,
     help="A knowledge base (repeatable; default: your own). One that is not there yet is made.",
 )
 @MODEL
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Show this report of a diagnosis at /report, with all the passages in it, to callers with the right admin.",
 )
-def serve(folders: tuple[Path, ...], **options: Any) -> None:
+def serve(places: tuple[Place, ...], **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
@@ -68,19 +69,20 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
     from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
-    folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
-    private.share_as([current.home, *folders])
+    places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
+    folders = [current.home, *(each for each in places if isinstance(each, Path))]
+    private.share_as(folders)
     labels = checked_labels(options.pop("labels"))
     configuration = Configuration(settings=current, labels=labels, **options)
-    for advice in private.open_folders([current.home, *folders]).values():
+    for advice in private.open_folders(folders).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as listener:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
-        with _application(configuration, folders) as app:
+        with _application(configuration, places) as app:
             _log_to_standard_error()
             _first_key(configuration)
-            _announce(configuration, folders)
+            _announce(configuration, places)
             try:
                 make_server(app).run(sockets=[listener])
             except KeyboardInterrupt:  # raised again by the server, after it ended in order
@@ -88,13 +90,13 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
 
 
 @contextmanager
-def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Iterator[FastAPI]:
+def _application(configuration: Configuration, places: tuple[Place, ...]) -> Iterator[FastAPI]:
     from openbook.serving.app import create_app
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
 
     current = configuration.settings
-    bases, embedder = _open_bases(current, folders)
+    bases, embedder = _open_bases(current, places)
     configuration = dataclasses.replace(configuration, reading=dict.fromkeys(bases, context.run_options(current)))
     tracers = provider_of()
 
@@ -112,9 +114,9 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
             tracers.shutdown()
 
 
-def _announce(configuration: Configuration, folders: tuple[Path, ...]) -> None:
+def _announce(configuration: Configuration, places: tuple[Place, ...]) -> None:
     shown = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
-    click.echo(f"Knowledge base: {', '.join(f'{folder.name} ({folder})' for folder in folders)}", err=True)
+    click.echo(f"Knowledge base: {', '.join(f'{place.name} ({place})' for place in places)}", err=True)
     click.echo(f"Web page: http://{shown}:{configuration.port}/", err=True)
     if not configuration.needs_key:
         click.echo(
@@ -138,35 +140,35 @@ def _check_extra(*modules: str) -> None:
         ) from error
 
 
-def _open_bases(current: Settings, folders: tuple[Path, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
-    """By the names of their folders, all with one embedder. One that is not there yet is made."""
+def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str, KnowledgeBase], OnnxEmbedder]:
+    """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
 
     there: dict[str, KnowledgeBase | None] = {}
-    for folder in folders:
-        if folder.name in there:
+    for place in places:
+        if place.name in there:
             raise ConfigError(
-                f"Two knowledge bases are named {folder.name!r}, after their folders; rename the folder of one."
+                f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."
             )
         try:
-            there[folder.name] = KnowledgeBase.open(folder)
+            there[place.name] = KnowledgeBase.open(place)
         except KnowledgeBaseMissing:
-            there[folder.name] = None
+            there[place.name] = None
     made_with = next((base.embedder.name for base in there.values() if base), "")
     embedder = context.open_embedder(current, made_with)
     bases: dict[str, KnowledgeBase] = {}
-    for folder in folders:
-        base = there[folder.name]
+    for place in places:
+        base = there[place.name]
         if base is None:
-            base = context.new_base(current, folder, embedder)
+            base = context.new_base(current, place, embedder)
             click.echo(
-                f"There was no knowledge base in {folder}; an empty one was made. Put documents into it on the web page, or "
-                f"with: openbook add FILES --kb {folder}",
+                f"There was no knowledge base in {place}; an empty one was made. Put documents into it on the web page, or "
+                f"with: openbook add FILES --kb {place}",
                 err=True,
             )
         context.remember_place(current, base)
-        bases[folder.name] = base
+        bases[place.name] = base
     return bases, embedder
 
 
@@ -194,7 +196,7 @@ def _log_to_standard_error() -> None:
 @KB
 @MODEL
 @LABEL
-def mcp(kb: Path | None, model: str | None, labels: tuple[str, ...]) -> None:
+def mcp(kb: Place | None, model: str | None, labels: tuple[str, ...]) -> None:
     """Offer the knowledge base to another program over the Model Context Protocol: search, ask, read_document.
 
     It talks over standard input and output. `openbook serve` offers the same tools over HTTP, at /mcp.

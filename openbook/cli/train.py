@@ -16,6 +16,7 @@ import click
 
 from openbook.cli import context, display
 from openbook.cli.options import EXISTING, JSON, KB, PATH
+from openbook.config import Place
 from openbook.errors import ConfigError, TrainingError
 from openbook.files import make_folder, replace_file, storage_errors
 from openbook.records import sha256_hex
@@ -43,7 +44,7 @@ def train(
     recipe: Path,
     run: Path | None,
     from_kb: bool,
-    kb: Path | None,
+    kb: Place | None,
     device: str,
     resume: bool,
     dry_run: bool,

@@ -12,13 +12,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from openbook import __version__
 from openbook.cluster.connection import connect, disconnect, ray_module
+from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import MOST_VIEWS, KnowledgeBase
 from openbook.knowledge.indexes import Part, PartRounds
@@ -47,9 +47,9 @@ class Asked:
 class SearchShard:
     """Shard `number` (from 0) of `of`. Not for several threads at once."""
 
-    def __init__(self, location: str, number: int, of: int) -> None:
-        """`location`: where the knowledge base is. It is opened with the first view."""
-        self._location, self._number, self._of = location, number, of
+    def __init__(self, place: Place, number: int, of: int) -> None:
+        """`place`: where the knowledge base is. It is opened with the first view."""
+        self._place, self._number, self._of = place, number, of
         self._base: KnowledgeBase | None = None
         self._state = ("", -1)
         self._parts: dict[str, Part] = {}
@@ -63,10 +63,10 @@ class SearchShard:
         """
         if self._base is None or (base_id, newest) != self._state:
             self.close()
-            self._base, self._state = KnowledgeBase.open(Path(self._location)), (base_id, newest)
+            self._base, self._state = KnowledgeBase.open(self._place), (base_id, newest)
         if self._base.id != base_id:
             raise KnowledgeBaseInvalid(
-                f"A search shard finds another knowledge base in {self._location} than the one that was asked. Its machine must "
+                f"A search shard finds another knowledge base in {self._place} than the one that was asked. Its machine must "
                 "see the same folder there."
             )
         part = self._base.part(live, self._number, self._of)
@@ -172,9 +172,9 @@ class _Rounds:
 class LocalShards:
     """Shards in this process, asked one after the other."""
 
-    def __init__(self, location: str, count: int) -> None:
-        self.location, self.count = location, count
-        self.shards = [SearchShard(location, number, count) for number in range(count)]
+    def __init__(self, place: Place, count: int) -> None:
+        self.place, self.count = place, count
+        self.shards = [SearchShard(place, number, count) for number in range(count)]
         self._asking = threading.Lock()
 
     def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
@@ -193,11 +193,11 @@ class RayShards:
     An actor that dies starts again, and what it was asked is asked again.
     """
 
-    def __init__(self, location: str, count: int | None = None) -> None:
-        """`location`: a place that every worker can open. `count`: by default one for each CPU of the cluster."""
+    def __init__(self, place: Place, count: int | None = None) -> None:
+        """`place`: a folder that every worker sees at the same path, or a database. `count`: by default one for each CPU of the cluster."""
         ray = ray_module()
         self.count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._location = location
+        self._place = place
         self._remote = ray.remote(SearchShard)
         self.actors = [self._start(number) for number in range(self.count)]
 
@@ -234,7 +234,7 @@ class RayShards:
 
     def _start(self, number: int) -> Any:
         """The actor of that name, wherever it is; a new one when there is none."""
-        what = sha256_hex(f"{__version__} {self._location}".encode())[:12]
+        what = sha256_hex(f"{__version__} {self._place}".encode())[:12]
         return self._remote.options(
             name=f"search {what} {number + 1} of {self.count}",
             namespace="openbook",
@@ -244,7 +244,7 @@ class RayShards:
             max_task_retries=-1,
             num_cpus=0,  # so that it never waits for work that fills the cluster
             scheduling_strategy="SPREAD",
-        ).remote(self._location, number, self.count)
+        ).remote(self._place, number, self.count)
 
     def _name_of(self, number: int) -> str:
         return f"Search shard {number + 1} of {self.count}"
@@ -252,13 +252,13 @@ class RayShards:
 
 @contextmanager
 def in_shards(base: KnowledgeBase, address: str, count: int | None = None) -> Iterator[None]:
-    """Search `base` on the Ray cluster at `address`: see `connect`. Every worker must be able to open its folder at the same path.
+    """Search `base` on the Ray cluster at `address`: see `connect` and `RayShards`.
 
     Raises ConfigError, ClusterError.
     """
     connect(address)
     try:
-        base.shards = ShardedSearch(RayShards(str(base.folder), count))
+        base.shards = ShardedSearch(RayShards(base.store.place, count))
         yield
     finally:
         base.shards = None

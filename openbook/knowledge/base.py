@@ -1,14 +1,12 @@
-"""`KnowledgeBase`: a folder that holds one SQLite file, the source of truth, and indexes derived from it."""
+"""`KnowledgeBase`: the source of truth, a SQLite file in a folder or a database, and indexes derived from it."""
 
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +15,18 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from openbook.codec import decode
-from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing, KnowledgeError
-from openbook.files import make_folder
+from openbook.config import Place
+from openbook.errors import (
+    KnowledgeBaseBusy,
+    KnowledgeBaseDamaged,
+    KnowledgeBaseInvalid,
+    KnowledgeError,
+    StorageError,
+)
+from openbook.files import replace_file
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
 from openbook.knowledge.indexes import Indexes, Part, Source
-from openbook.knowledge.migrations import upgrade
 from openbook.knowledge.passages import (
     beginning_of,
     documents_holding,
@@ -34,7 +38,7 @@ from openbook.knowledge.passages import (
 from openbook.knowledge.ranking import Overtaken, Ranked, Searcher, View
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.splitter import Sizing
-from openbook.knowledge.write_lock import file_lock, write_lock
+from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.parsers import metadata
 from openbook.records import Digest, Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
 
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
 MOST_VIEWS = 16  # scopes whose part of the indexes is remembered
 RERANKED = 20  # hits that a reranker reads
 SEARCHED = 40  # passages from which windows are made
+PURGED_NAME = ".purged"  # the version of the last purge that the indexes of this machine know
+INDEX_LOCK_S = 60.0  # another process of this machine writes its indexes no longer than this
 
 # The newest version, the version, filter, labels, and where it is searched.
 _ViewKey: TypeAlias = "tuple[int, int, str, frozenset[str], Searcher | None]"
@@ -83,14 +89,15 @@ def now() -> str:
 class KnowledgeBase:
     """Read by any number of threads and processes, written by one at a time. Each commit is a new version."""
 
-    def __init__(self, folder: Path, meta: dict[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, store: Store, meta: dict[str, str]) -> None:
+        store.opened(meta)
+        self.store, self.folder = store, store.folder
         self.id = meta["id"]
-        self.embedder = _embedder_identity(meta["embedder"], folder)
+        self.embedder = _embedder_identity(meta["embedder"], store)
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
         self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[Connection] = []
         self._indexes: Indexes | None = None
         self._views: dict[_ViewKey, View] = {}
         self._viewing = threading.Lock()
@@ -101,64 +108,42 @@ class KnowledgeBase:
     @classmethod
     def ensure(
         cls,
-        folder: Path,
+        place: Place,
         embedder: EmbedderIdentity,
         *,
         base_id: str = "",
         sizing: Sizing = Sizing(),
         lock_timeout_s: float = 30.0,
     ) -> KnowledgeBase:
-        """Open the knowledge base in `folder`, or make an empty one if the folder is empty or new.
+        """Open the knowledge base in `place`, a folder or a database, or make an empty one if that is empty or new.
 
         `base_id` (default: random) names it in receipts. `sizing` is for a new one: how large its passages are.
 
-        Raises StorageError, or KnowledgeBaseInvalid when other files are there or it was made with another embedder.
+        Raises StorageError, or KnowledgeBaseInvalid when other things are there or it was made with another embedder.
         """
-        folder = folder.absolute()
-        if (folder / schema.FILE_NAME).exists():
-            return cls.open(folder, embedder)
-        if folder.exists() and not folder.is_dir():
-            raise KnowledgeBaseInvalid(f"{folder} is a file, not a folder. Choose another place with --kb.")
-        strangers = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
-        if strangers:
-            raise KnowledgeBaseInvalid(
-                f"{folder} holds other files ({', '.join(strangers[:3])}) and no knowledge base. Choose an empty or new folder with --kb."
-            )
-        meta = {
-            "id": base_id or uuid.uuid4().hex,
-            "embedder": embedder_json(embedder),
-            "sizing": sizing.to_json(),
-            "created_at": now(),
-        }
-        with schema.storage_errors(folder):
-            make_folder(folder)
-            with file_lock(folder, lock_timeout_s):
-                if not (folder / schema.FILE_NAME).exists():
-                    schema.create(folder, meta)
-        return cls.open(folder, embedder)
+        store = store_of(place)
+        if not store.exists():
+            meta = {
+                "id": base_id or uuid.uuid4().hex,
+                "embedder": embedder_json(embedder),
+                "sizing": sizing.to_json(),
+                "created_at": now(),
+            }
+            store.create(meta, lock_timeout_s)
+        return cls.open(place, embedder)
 
     @classmethod
-    def open(cls, folder: Path, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
+    def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
         """Open an existing one; with `embedder`, only if it was made with exactly that one.
 
         With `damaged` it opens even if its tables are damaged, for `check`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid,
         StorageError.
         """
-        folder = folder.absolute()
-        if folder.exists() and not folder.is_dir():
-            raise KnowledgeBaseInvalid(f"{folder} is a file, not a knowledge base. Choose another place with --kb.")
-        if not (folder / schema.FILE_NAME).exists():
-            raise KnowledgeBaseMissing(
-                f"No knowledge base in {folder}. Make one with: openbook add FILES --kb {folder}"
-            )
-        with schema.storage_errors(folder):
-            _upgraded(folder)
-            with closing(schema.connect(folder, writable=False)) as connection:
-                schema.check_format(connection, folder)
-                meta = schema.meta(connection)
+        store = store_of(place)
+        meta = store.open()
         if missing := {"id", "embedder"} - set(meta):
-            raise KnowledgeBaseDamaged(f"The knowledge base in {folder} is damaged: no {sorted(missing)[0]} recorded.")
-        base = cls(folder, meta)
+            raise KnowledgeBaseDamaged(f"The knowledge base in {store} is damaged: no {sorted(missing)[0]} recorded.")
+        base = cls(store, meta)
         if not damaged:
             base.kept_version()
         if embedder is not None:
@@ -169,7 +154,7 @@ class KnowledgeBase:
         """Vectors of two embedders must never meet. Raises KnowledgeBaseInvalid."""
         if (embedder.digest, embedder.dimensions) != (self.embedder.digest, self.embedder.dimensions):
             raise KnowledgeBaseInvalid(
-                f"The knowledge base in {self.folder} was made with the embedder {self.embedder.name!r} "
+                f"The knowledge base in {self.store} was made with the embedder {self.embedder.name!r} "
                 f"({self.embedder.digest[:12]}, {self.embedder.dimensions} dimensions), not with {embedder.name!r} "
                 f"({embedder.digest[:12]}, {embedder.dimensions} dimensions). To change its embedder: openbook reembed --embedder "
                 f"{embedder.name}"
@@ -217,7 +202,7 @@ class KnowledgeBase:
         limit: int,
         scope: Scope,
         reranker: Reranker | None,
-        read: Callable[[sqlite3.Connection, Sequence[Ranked], Condition], list[Hit]],
+        read: Callable[[Connection, Sequence[Ranked], Condition], list[Hit]],
     ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -257,7 +242,7 @@ class KnowledgeBase:
             return kept[-1]
         if version not in kept:
             raise KnowledgeError(
-                f"Version {version} is not kept in {self.folder}; there are {spans(kept)}. See: openbook history"
+                f"Version {version} is not kept in {self.store}; there are {spans(kept)}. See: openbook history"
             )
         return version
 
@@ -268,7 +253,8 @@ class KnowledgeBase:
         not kept.
         """
         with self.snapshot() as connection:
-            return passage_of_id(connection, passage_id, condition(scope, self.kept_version(scope.as_of)), prefer)
+            seen = condition(scope, self.kept_version(scope.as_of))
+            return passage_of_id(connection, self.store.lookups, passage_id, seen, prefer)
 
     def passages(self, document: str, version: int | None = None) -> list[Passage]:
         """All passages of a document (its path) in `version` (default: the newest), in text order."""
@@ -353,7 +339,7 @@ class KnowledgeBase:
             live = condition(None, self.version)
             documents, texts, read, source = connection.execute(
                 "SELECT count(*), count(DISTINCT d.content_id), coalesce(sum(length(c.text)), 0), "
-                "coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) "
+                "CAST(coalesce(sum(coalesce(c.source_chars, length(c.text))), 0) AS BIGINT) "
                 f"FROM documents d JOIN contents c ON c.id = d.content_id WHERE {live.sql}",
                 live.values,
             ).fetchone()
@@ -364,6 +350,7 @@ class KnowledgeBase:
             ).fetchone()
             rows = connection.execute("SELECT path, outcome, reason FROM verdicts ORDER BY path").fetchall()
             newest, versions = connection.execute("SELECT max(version), count(*) FROM versions").fetchone()
+            size = self.store.bytes_on_disk(connection)
             sources = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
         return Status(
             id=self.id,
@@ -375,7 +362,7 @@ class KnowledgeBase:
             passages=passages,
             characters=read,
             source_characters=source,
-            bytes_on_disk=sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file()),
+            bytes_on_disk=size,
             sources=tuple(sources),
             not_in=tuple(Verdict(path, outcome, reason) for path, outcome, reason in rows),
         )
@@ -394,75 +381,89 @@ class KnowledgeBase:
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 
     @property
-    def connection(self) -> sqlite3.Connection:
+    def connection(self) -> Connection:
         """This thread's own read-only connection."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = schema.connect(self.folder, writable=False)
+            connection = self._local.connection = self.store.connect()
             self._connections.append(connection)
         return connection
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[Connection]:
         """One state of the knowledge base for several statements, whatever is committed meanwhile. Raises StorageError."""
-        with schema.storage_errors(self.folder):
+        with self.store.errors():
             connection = self.connection
             if connection.in_transaction:  # inside of another snapshot, whose state this is
                 yield connection
                 return
-            connection.execute("BEGIN")
-            try:
+            with self.store.snapshot(connection):
                 yield connection
-            finally:
-                connection.execute("ROLLBACK")
 
     @contextmanager
-    def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
+    def writing(self, timeout_s: float) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
-        with (
-            schema.storage_errors(self.folder),
-            write_lock(self.folder, timeout_s),
-            closing(schema.connect(self.folder, writable=True)) as connection,
-        ):
+        with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.check_tables(connection)
             self.begin_writing(connection, timeout_s)
             yield connection
-            schema.put_away(connection, self.folder)
+            self.store.put_away(connection)
 
-    def check_tables(self, connection: sqlite3.Connection) -> None:
+    def check_tables(self, connection: Connection) -> None:
         """Compare the small tables with their digests, before rows are compared and changed. Raises KnowledgeBaseDamaged."""
-        with schema.storage_errors(self.folder):
-            integrity.check(connection)
-            schema.check_newest(connection, self.folder, self.id)
+        with self.store.errors():
+            self.store.check_tables(connection, self.id)
 
-    def begin_writing(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+    def begin_writing(self, connection: Writer, timeout_s: float) -> None:
         """Call this first when the write lock is taken. Raises KnowledgeBaseInvalid, KnowledgeBaseBusy."""
         self._check_embedder_is_still(connection)  # it may have changed while this one waited
         if "purging" in schema.meta(connection):
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
             schema.remember(connection, purging=None)
 
-    def forget(self, connection: sqlite3.Connection, timeout_s: float) -> None:
+    def forget(self, connection: Writer, timeout_s: float) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
 
         Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.
         """
         self.refresh_indexes(connection, forget=True)
-        connection.execute("VACUUM")  # writes the file anew without free pages
-        schema.empty_log(connection, self.folder, timeout_s)
+        self.store.vacuum(connection, timeout_s)
 
-    def source(self, connection: sqlite3.Connection) -> Source:
+    def source(self, connection: Connection) -> Source:
         """Where the derived indexes are made from."""
         return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
 
-    def refresh_indexes(self, connection: sqlite3.Connection, *, forget: bool = False) -> None:
+    def refresh_indexes(self, connection: Connection, *, forget: bool = False) -> None:
         """Bring the derived indexes to all that any kept version holds. The caller holds the write lock."""
         contents = kept_contents(connection)
-        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget)
+        with self.store.index_lock(INDEX_LOCK_S):
+            indexes = self._saved_indexes(connection, contents, forget=forget)
         with self._viewing:
             self._indexes, self._views = indexes, {}
 
-    def _view(self, connection: sqlite3.Connection, scope: Scope, version: int, seen: Condition) -> View:
+    def _saved_indexes(self, connection: Connection, contents: NDArray[np.int64], *, forget: bool = False) -> Indexes:
+        """The saved indexes, brought to `contents`. What was purged by another machine is deleted here too."""
+        note, purged = self.folder / PURGED_NAME, schema.meta(connection).get("purged_in", "")
+        is_new = self.store.is_shared and purged != (note.read_text() if note.is_file() else "")
+        indexes = Indexes.refresh(self.folder, self.source(connection), contents, forget=forget or is_new)
+        if is_new:
+            replace_file(note, purged.encode())
+        return indexes
+
+    def _opened_indexes(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
+        """Indexes that hold `live`. Nobody else writes those of a shared knowledge base on this machine, so they are saved."""
+        if self.store.is_shared and self._trusts_times:
+            with suppress(KnowledgeBaseBusy, StorageError, OSError), self.store.index_lock(0.0):
+                if self._is_of_newest_purge(connection):
+                    return self._saved_indexes(connection, kept_contents(connection))
+        return Indexes.open(self.folder, self.source(connection), live, every_byte=not self._trusts_times)
+
+    def _is_of_newest_purge(self, connection: Connection) -> bool:
+        """Whether this state is not one before a purge: what that deleted must not be saved again."""
+        note = self.folder / PURGED_NAME
+        return int(schema.meta(connection).get("purged_in", 0)) >= int(note.read_text() if note.is_file() else 0)
+
+    def _view(self, connection: Connection, scope: Scope, version: int, seen: Condition) -> View:
         """The part of the indexes that `scope` sees. Contents that no saved index has are indexed in memory."""
         newest = self.version
         self._check_embedder_is_still(connection)
@@ -488,7 +489,7 @@ class KnowledgeBase:
             self._check_embedder_is_still(connection)
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
-                raise Overtaken(f"The knowledge base in {self.folder} changed while it was searched. Ask again.")
+                raise Overtaken(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
             with self._viewing:
                 return self._covering(connection, live).part(live, number, of)
 
@@ -497,17 +498,16 @@ class KnowledgeBase:
         with self._viewing:
             self._indexes, self._views, self._trusts_times = None, {}, False
 
-    def _covering(self, connection: sqlite3.Connection, live: NDArray[np.int64]) -> Indexes:
+    def _covering(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
         """Indexes that hold the contents `live`. The caller holds `_viewing`."""
         if self._indexes is None or not np.isin(live, self._indexes.contents()).all():
-            source, every_byte = self.source(connection), not self._trusts_times
-            self._indexes, self._views = Indexes.open(self.folder, source, live, every_byte=every_byte), {}
+            self._indexes, self._views = self._opened_indexes(connection, live), {}
         return self._indexes
 
-    def _check_embedder_is_still(self, connection: sqlite3.Connection) -> None:
-        if _embedder_identity(schema.meta(connection)["embedder"], self.folder) != self.embedder:
+    def _check_embedder_is_still(self, connection: Connection) -> None:
+        if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
-                f"The knowledge base in {self.folder} was given another embedder meanwhile. Open it again, with that one."
+                f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with that one."
             )
 
     def close(self) -> None:
@@ -524,7 +524,7 @@ def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:
     return [replace(hits[i], score=float(scores[i])) for i in order]
 
 
-def kept_contents(connection: sqlite3.Connection) -> NDArray[np.int64]:
+def kept_contents(connection: Connection) -> NDArray[np.int64]:
     """Ids of the contents of all kept versions, sorted."""
     rows = connection.execute("SELECT DISTINCT content_id FROM documents ORDER BY content_id")
     return np.fromiter((content for (content,) in rows), dtype=np.int64)
@@ -541,20 +541,11 @@ def spans(versions: Sequence[int]) -> str:
     return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
-def _upgraded(folder: Path) -> None:
-    """Bring an older format to this one. On a disk that cannot be written, the check of the format will say so."""
-    with closing(schema.connect(folder, writable=False)) as connection:
-        old = schema.is_ours(connection) and 0 < schema.format_of(connection) < schema.FORMAT
-    if old and os.access(folder, os.W_OK) and os.access(folder / schema.FILE_NAME, os.W_OK):
-        with file_lock(folder, timeout_s=30.0), closing(schema.connect(folder, writable=True)) as connection:
-            upgrade(connection)
-
-
 def embedder_json(identity: EmbedderIdentity) -> str:
     return json.dumps(asdict(identity))
 
 
-def _embedder_identity(text: str, folder: Path) -> EmbedderIdentity:
+def _embedder_identity(text: str, store: Store) -> EmbedderIdentity:
     return decode(
-        text, EmbedderIdentity, f"The knowledge base in {folder} is damaged: its embedder", KnowledgeBaseInvalid
+        text, EmbedderIdentity, f"The knowledge base in {store} is damaged: its embedder", KnowledgeBaseInvalid
     )

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, StorageError
+from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge import index_builder, index_store, integrity, schema
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import contents_of
+from openbook.knowledge.store import Connection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,7 @@ _MOST_FINDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the SQLite file, which only a backup, or the documents themselves, can repair.
+    """`damaged`: what is wrong with the database, which only a backup, or the documents themselves, can repair.
 
     `index_problems`: what was wrong with the derived indexes; `repaired` when they were built anew from the truth.
     """
@@ -63,7 +64,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
 
 
 def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> Iterator[str]:
-    """What of the saved index is damaged, missing or stale. Reads every byte. Raises sqlite3.DatabaseError."""
+    """What of the saved index is damaged, missing or stale. Reads every byte. Raises Damage."""
     saved, problems = index_store.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
@@ -74,32 +75,16 @@ def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> I
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"
 
 
-def _damage(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
+def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
     """When a part cannot be read, that is said, and the next part is looked at."""
-    newest = _newest(base, connection)
-    for part in (_file(connection), integrity.problems(connection), newest, _texts(connection), _vectors(connection)):
+    for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(connection)):
         try:
             yield from part
         except sqlite3.DatabaseError as error:
             yield schema.said_of(error)
 
 
-def _file(connection: sqlite3.Connection) -> Iterator[str]:
-    for (line,) in connection.execute("PRAGMA integrity_check"):
-        if line != "ok":
-            yield f"SQLite says: {line}"
-    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check"):
-        yield f"row {row} of {table} refers to a row of {parent} that is not there"
-
-
-def _newest(base: KnowledgeBase, connection: sqlite3.Connection) -> Iterator[str]:
-    try:
-        schema.check_newest(connection, base.folder, base.id)
-    except KnowledgeBaseDamaged as error:
-        yield str(error)
-
-
-def _texts(connection: sqlite3.Connection) -> Iterator[str]:
+def _texts(connection: Connection) -> Iterator[str]:
     for (content,) in connection.execute("SELECT id FROM contents ORDER BY id").fetchall():
         try:
             integrity.passages(connection, integrity.content(connection, content))
@@ -109,7 +94,7 @@ def _texts(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"{schema.said_of(error)}: it is the text of {paths or 'no document'}"
 
 
-def _vectors(connection: sqlite3.Connection) -> Iterator[str]:
+def _vectors(connection: Connection) -> Iterator[str]:
     (missing,) = connection.execute(
         "SELECT count(*) FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
         "WHERE e.vector IS NULL AND p.content_id IN (SELECT content_id FROM documents)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
@@ -12,6 +11,7 @@ from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
+from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
 from openbook.records import Embedder
@@ -72,22 +72,22 @@ def embed_missing(
         run.go_on()
         batch = passages[start : start + BATCH]
         vectors = embedder.embed_passages([_text_of(run.connection, passage) for passage in batch]).astype("<f2")
-        with run.slice() as connection, schema.transaction(connection):
+        with run.slice(facts_only=True) as connection, schema.transaction(connection):
             sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
             if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
                 raise Overtaken
             connection.executemany(  # another run may have embedded the same text meanwhile
-                f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)",
-                [
+                f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                sorted(  # in one order, so that two runs never wait for each other
                     (key, vector.tobytes(), row_digest(key, vector.tobytes()))
                     for key, vector in zip(keys[start : start + BATCH], vectors, strict=True)
-                ],
+                ),
             )
     progress("embed", len(keys), len(keys))
     return len(keys)
 
 
-def _text_of(connection: sqlite3.Connection, passage: int) -> str:
+def _text_of(connection: Connection, passage: int) -> str:
     """The text that the passage's key names. Of a long document no more is read than that takes."""
     row = connection.execute(
         f"SELECT {PASSAGE_COLUMNS}, c.title, substr(c.text, max(p.start_char - :before, 0) + 1, "
@@ -120,34 +120,33 @@ def reembed(
     """
     identity = embedder_json(embedder.identity)
 
-    def is_ours(connection: sqlite3.Connection) -> bool:
+    def is_ours(connection: Writer) -> bool:
         """Whether the table of new vectors is for this run: a purge drops it, and so does a run with another embedder."""
-        table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (NEXT_TABLE,)).fetchone()
-        return schema.meta(connection).get("reembedding") == identity and table is not None
+        return schema.meta(connection).get("reembedding") == identity and NEXT_TABLE in connection.tables()
 
     def work(run: SlicedRun) -> tuple[int, int]:
         with run.slice() as connection, schema.transaction(connection):
             if not is_ours(connection):
                 connection.execute(f"DROP TABLE IF EXISTS {NEXT_TABLE}")
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS {NEXT_TABLE} (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) "
-                "WITHOUT ROWID"
-            )
+            connection.make_embeddings(NEXT_TABLE)
             schema.remember(connection, reembedding=identity)
         contents = kept_contents(run.connection).tolist()
         embedded = embed_missing(run, contents, embedder, progress, table=NEXT_TABLE, is_ours=is_ours)
         with run.commit(contents, NEXT_TABLE, is_ours) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.durable(True)
             with schema.transaction(connection):
                 version = schema.newest_version(connection) + 1
-                connection.execute(f"DROP TABLE {TABLE}")
-                connection.execute(f"ALTER TABLE {NEXT_TABLE} RENAME TO {TABLE}")
+                connection.execute(
+                    f"DELETE FROM {TABLE}"
+                )  # row by row, so that whoever reads the state before sees them
+                connection.execute(f"INSERT INTO {TABLE} SELECT * FROM {NEXT_TABLE}")
+                connection.execute(f"DROP TABLE {NEXT_TABLE}")
                 schema.remember(connection, embedder=identity, reembedding=None)
                 add_version(connection, version, f"embedded anew by {embedder.identity.name}")
         return version, embedded
 
     version, embedded = in_slices(base, work, lock_timeout_s)
-    changed = KnowledgeBase.open(base.folder, embedder.identity)
+    changed = KnowledgeBase.open(base.store.place, embedder.identity)
     with changed.writing(lock_timeout_s) as connection:
         changed.refresh_indexes(connection)
     changed.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,12 @@ from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.index_store import index_folder
 from openbook.knowledge.schema import NEXT_TABLE
+from openbook.knowledge.store import Connection, Rows, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
 
-BEYOND_REACH = (
-    "What OpenBook cannot reach: models trained on it, answers and receipts saved elsewhere, backups and copies of the "
-    "folder, and blocks that the file system or the disk has not overwritten yet."
-)
-
-
+_IDS = "(SELECT CAST(value AS BIGINT) FROM json_each(?))"
 _BETWEEN = bytes(16)  # no window of text spans it
 
 
@@ -34,7 +29,7 @@ class PurgeResult:
     """`files` and `bytes` were scanned afterwards for the documents' text, names, vectors and keys; none was found.
 
     `on_disk`: files of that path that are still there, so that the next run over them takes them in again; `labels`:
-    what was given by name to those among them, which went with the documents.
+    what was given by name to those among them, which went with the documents. `beyond_reach`: where more may be, as a sentence.
     """
 
     version: int
@@ -44,6 +39,7 @@ class PurgeResult:
     bytes: int
     on_disk: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    beyond_reach: str = ""
 
 
 def purge(
@@ -67,18 +63,18 @@ def purge(
     """
     with base.writing(lock_timeout_s) as connection:
         index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
-        schema.wait_for_readers(connection, base.folder, lock_timeout_s)
+        base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(named(base, documents))
         contents = contents_of(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
-        holders = _for_each(connection, sql, contents).fetchall()
+        holders = _for_ids(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
         if others and not copies:
             raise TextIsElsewhere(
                 f"The same text is also in {', '.join(sorted(others)[:3])}. To purge every copy of it: --copies"
             )
         traces = _traces(connection, paths | others, contents)
-        (passages,) = _for_each(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
+        (passages,) = _for_ids(connection, "SELECT count(*) FROM passages WHERE content_id IN", contents).fetchone()
         given = {each.path: each.given for each in identities(connection)}
         elsewhere()
         there = paths | {path for path, is_live in holders if is_live}
@@ -92,7 +88,9 @@ def purge(
         schema.remember(connection, purging=None, purging_elsewhere=None)
     on_disk = tuple(path for path in sorted(there) if os.path.lexists(path))
     labels = {label for path in on_disk for label in given.get(path, ())}
-    return PurgeResult(version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)))
+    return PurgeResult(
+        version, tuple(sorted(paths)), passages, files, scanned, on_disk, tuple(sorted(labels)), base.store.beyond_reach
+    )
 
 
 def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
@@ -106,7 +104,7 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
     contents = contents_of(base.connection, named(base, documents))
-    return [text for (text,) in _for_each(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
+    return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
@@ -125,7 +123,7 @@ def in_no_version(base: KnowledgeBase, passages: Set[Digest]) -> set[Digest]:
     return left
 
 
-def _digests_in(connection: sqlite3.Connection, content: int) -> set[Digest]:
+def _digests_in(connection: Connection, content: int) -> set[Digest]:
     (text,) = connection.execute("SELECT text FROM contents WHERE id = ?", (content,)).fetchone()
     spans = connection.execute("SELECT start_char, end_char FROM passages WHERE content_id = ?", (content,))
     return {sha256_hex(text[start:end].encode()) for start, end in spans}
@@ -148,22 +146,23 @@ def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
     return True
 
 
-def _for_each(connection: sqlite3.Connection, sql: str, values: Iterable[int | str]) -> sqlite3.Cursor:
-    """The rows of a query that ends in `IN`, for any number of values."""
-    return connection.execute(f"{sql} (SELECT value FROM json_each(?))", (json.dumps(sorted(values)),))
+def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
+    """The rows of a query that ends in `IN`, for any number of ids."""
+    return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
 
 
-def contents_of(connection: sqlite3.Connection, paths: Iterable[str]) -> set[int]:
+def contents_of(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
-    held = {c for (c,) in _for_each(connection, "SELECT content_id FROM documents WHERE path IN", paths)}
-    texts = "SELECT text FROM contents WHERE id IN (SELECT value FROM json_each(?))"
+    sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
+    held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}
+    texts = f"SELECT text FROM contents WHERE id IN {_IDS}"
     same = connection.execute(f"SELECT id FROM contents WHERE text IN ({texts})", (json.dumps(sorted(held)),))
     return {c for (c,) in same}
 
 
-def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
+def _delete(connection: Writer, paths: Set[str], others: Set[str], contents: Iterable[int]) -> int:
     """Of `paths` everything, of `others` what had one of `contents`."""
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.durable(True)
     with schema.transaction(connection):
         version = schema.newest_version(connection) + 1
         for path in sorted(paths):
@@ -183,7 +182,7 @@ def _delete(connection: sqlite3.Connection, paths: Set[str], others: Set[str], c
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
-def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
+def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int]) -> Needles:
     """What would give the documents away: text, names, keys, vectors."""
     needles = Needles()
     for path in paths:
@@ -205,12 +204,11 @@ def _traces(connection: sqlite3.Connection, paths: Iterable[str], contents: Iter
     return needles
 
 
-def _drop_what_stays(connection: sqlite3.Connection, needles: Needles) -> None:
+def _drop_what_stays(connection: Writer, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
-    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'contents'"
     for sql in (
         "SELECT key, code, title, media_type, metadata FROM contents",
-        *(f"SELECT * FROM {table}" for (table,) in connection.execute(tables).fetchall()),
+        *(f"SELECT * FROM {table}" for table in connection.tables() if table != "contents"),
     ):
         cursor = connection.execute(sql)
         while rows := cursor.fetchmany(1024):

@@ -228,21 +228,23 @@ class _Parser:
         kind, value = f"json_type(d.metadata, {path})", f"json_extract(d.metadata, {path})"
         if sign in _PATTERNS:
             inner, whole = (self._bind(_glob(sign, str(asked), part=part)) for part in (True, False))
-            item = f"SELECT 1 FROM json_each(d.metadata, {path}) i WHERE i.type = 'text' AND i.value GLOB {whole}"
-            found = [f"CASE {kind} WHEN 'text' THEN {value} GLOB {inner} WHEN 'array' THEN EXISTS ({item}) END"]
+            item = f"SELECT 1 FROM json_each(d.metadata, {path}) i WHERE i.type = 'text' AND glob({whole}, i.value)"
+            found = [f"CASE {kind} WHEN 'text' THEN glob({inner}, {value}) WHEN 'array' THEN EXISTS ({item}) END"]
         elif isinstance(asked, bool):
-            found = [f"{kind} IN ('true', 'false') AND {value} {sign} {self._bind(int(asked))}"]
+            found = [f"{kind} IN ('true', 'false') AND {kind} {sign} '{str(asked).lower()}'"]
         else:
             found = []
             if isinstance(asked, _Date) or (isinstance(asked, int) and 1000 <= asked <= 9999):  # a number can be a year
                 day = self._bind(str(asked))
                 both = f"min(length({value}), length({day}))"
-                is_date = " OR ".join(f"{value} GLOB '{form.replace('#', '[0-9]')}'" for form in _DATES)
+                is_date = " OR ".join(f"glob('{form.replace('#', '[0-9]')}', {value})" for form in _DATES)
                 compared = f"substr({value}, 1, {both}) {sign} substr({day}, 1, {both})"
                 found.append(f"{kind} = 'text' AND ({is_date}) AND {compared}")
-            if not isinstance(asked, _Date):
-                kinds = "('text')" if isinstance(asked, str) else "('integer', 'real')"
-                found.append(f"{kind} IN {kinds} AND {value} {sign} {self._bind(asked)}")
+            if isinstance(asked, str) and not isinstance(asked, _Date):
+                found.append(f"{kind} = 'text' AND {value} {sign} {self._bind(asked)}")
+            elif not isinstance(asked, str):
+                number = f"CASE WHEN {kind} IN ('integer', 'real') THEN CAST({value} AS NUMERIC) END"
+                found.append(f"{number} {sign} {self._bind(asked)}")
         return f"(({' OR '.join(found)}) IS TRUE)"  # a missing key gives NULL
 
     def _path(self, key: str) -> str:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from openbook.knowledge.store import Connection
+
 if TYPE_CHECKING:
     from openbook.knowledge.versions import Change
+
+_UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Identity:
     is_live: bool
 
 
-def identities(connection: sqlite3.Connection) -> list[Identity]:
+def identities(connection: Connection) -> list[Identity]:
     """All documents, those that left their path last at the end; a live one after all that were at its path before."""
     rows = connection.execute(
         "SELECT i.id, i.path, i.labels, i.given, d.content_id, d.id IS NOT NULL AND d.removed_in IS NULL FROM identities i "
@@ -43,30 +46,27 @@ def identities(connection: sqlite3.Connection) -> list[Identity]:
     ]
 
 
-def write_identity(connection: sqlite3.Connection, identity: int | None, path: str, labels: str, given: str) -> int:
+def write_identity(connection: Connection, identity: int | None, path: str, labels: str, given: str) -> int:
     """Say where a document is now and what closes it (labels as JSON); None makes a new one. Returns its id."""
     values = (path, labels, given)
     if identity is None:
-        return int(
-            connection.execute("INSERT INTO identities (path, labels, given) VALUES (?, ?, ?)", values).lastrowid or 0
-        )
+        sql = "INSERT INTO identities (path, labels, given) VALUES (?, ?, ?) RETURNING id"
+        return int(connection.execute(sql, values).fetchone()[0])
     connection.execute("UPDATE identities SET path = ?, labels = ?, given = ? WHERE id = ?", (*values, identity))
     return identity
 
 
-def drop_unused_identities(connection: sqlite3.Connection) -> None:
+def drop_unused_identities(connection: Connection) -> None:
     """Forget documents of which no version is kept, but for those whose labels wait for them to come back."""
-    connection.execute("DELETE FROM identities WHERE given = '[]' AND id NOT IN (SELECT identity FROM documents)")
+    connection.execute(f"DELETE FROM identities WHERE given = '[]' AND id IN ({_UNUSED})")
 
 
-def purge_identities(connection: sqlite3.Connection, paths: Iterable[str]) -> None:
+def purge_identities(connection: Connection, paths: Iterable[str]) -> None:
     """Forget documents that were at `paths`, whose rows are deleted. What is left under an older name keeps its labels."""
     for path in paths:
+        connection.execute(f"DELETE FROM identities WHERE path = ? AND id IN ({_UNUSED})", (path,))
         connection.execute(
-            "DELETE FROM identities WHERE path = ? AND id NOT IN (SELECT identity FROM documents)", (path,)
-        )
-        connection.execute(
-            "UPDATE identities SET path = (SELECT path FROM documents d WHERE d.identity = identities.id ORDER BY d.id DESC) "
+            "UPDATE identities SET path = (SELECT path FROM documents d WHERE d.identity = identities.id ORDER BY d.id DESC LIMIT 1) "
             "WHERE path = ?",
             (path,),
         )
@@ -74,7 +74,7 @@ def purge_identities(connection: sqlite3.Connection, paths: Iterable[str]) -> No
 
 
 def follow_renames(
-    connection: sqlite3.Connection,
+    connection: Connection,
     changes: Sequence[Change],
     removed: Collection[str],
     synced: tuple[str, ...],

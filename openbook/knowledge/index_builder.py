@@ -1,9 +1,8 @@
-"""From the truth in SQLite to segments: the passages of contents with their words and vectors."""
+"""From the truth to segments: the passages of contents with their words and vectors."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -15,6 +14,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.integrity import StoredContent, row_digest
 from openbook.knowledge.segments import Segment
+from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.knowledge.vectors import sign_words, widened
 from openbook.knowledge.words import Vocabulary
@@ -35,7 +35,7 @@ _VECTORS = (
 class Source:
     """Where the truth is. `base_id` names the knowledge base; indexes made with another embedder are ignored."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     base_id: str
     embedder_digest: str
     dimensions: int
@@ -44,7 +44,7 @@ class Source:
 def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
     """Segments of bounded size for `contents`; each content is whole in one of them.
 
-    Passages of white space and boilerplate alone are left out. Raises sqlite3.DatabaseError for a content that is not there and
+    Passages of white space and boilerplate alone are left out. Raises Damage for a content that is not there and
     a passage without a valid vector.
     """
     builder = SegmentBuilder(source.dimensions)
@@ -55,9 +55,9 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
         for row in _searched(source, stored):
             vector, digest = vectors.get(row[7], (None, None))
             if vector is None or len(vector) != 2 * source.dimensions:
-                raise sqlite3.DatabaseError(f"passage {row[0]} has no vector of {source.dimensions} numbers")
+                raise Damage(f"passage {row[0]} has no vector of {source.dimensions} numbers")
             if digest != row_digest(row[7], vector):
-                raise sqlite3.DatabaseError(f"the vector of passage {row[0]} is not what was stored")
+                raise Damage(f"the vector of passage {row[0]} is not what was stored")
             builder.add(*_identity(row, stored), _text(row, stored), vector)
         if len(builder) >= ROWS or builder.word_count >= _WORDS:
             yield builder.segment()
@@ -69,7 +69,7 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
 def identities(source: Source, content: int) -> list[tuple[int, int, int]] | None:
     """(passage row, key, variant) of the rows that a segment must hold for `content`; None without such a content.
 
-    Raises sqlite3.DatabaseError when it is not what was stored.
+    Raises Damage when it is not what was stored.
     """
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
@@ -90,7 +90,7 @@ def _identity(row: Sequence[Any], of: StoredContent) -> tuple[int, int, int]:
     try:
         key = int(name[1:17], 16)
     except (ValueError, TypeError) as error:
-        raise sqlite3.DatabaseError(f"a passage's id is {str(name)[:40]!r}") from error
+        raise Damage(f"a passage's id is {str(name)[:40]!r}") from error
     data = f"{of.title}\0{headings}".encode("utf-8", "surrogatepass")
     return passage, key, int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
@@ -133,7 +133,7 @@ class SegmentBuilder:
         vectors = np.frombuffer(b"".join(self._vectors), dtype="<f2").reshape(len(self), self._dimensions)
         if not (finite := np.isfinite(vectors).all(axis=1)).all():
             bad = passages[int(np.argmin(finite))]
-            raise sqlite3.DatabaseError(f"passage {bad} has a vector with numbers that are not finite")
+            raise Damage(f"passage {bad} has a vector with numbers that are not finite")
         signs, turned = sign_words(widened(vectors))
         terms, offsets, ordinals, counts = self._inverted()
         return Segment(

@@ -1,6 +1,6 @@
 """The derived index of a knowledge base: segments of contents, and the parts of them that a search as of some version reads.
 
-SQLite is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
+The database is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
 versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
 finds is a function of that set alone, not of the segments, the order in which contents came, or what else is kept.
 """
@@ -46,7 +46,7 @@ class Indexes:
     def open(cls, folder: Path, source: Source, wanted: NDArray[np.int64], *, every_byte: bool = False) -> Indexes:
         """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
 
-        Never writes. `every_byte` as in `index_store.read`. Raises sqlite3.DatabaseError when the truth is damaged.
+        Never writes. `every_byte` as in `index_store.read`. Raises Damage when the truth is damaged.
         """
         found = [each.segment for each in index_store.read(folder, source, every_byte=every_byte)[0]]
         missing = np.setdiff1d(wanted, contents_of(found))
@@ -58,7 +58,7 @@ class Indexes:
 
         With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
         meet the old state or the new one. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid,
-        sqlite3.DatabaseError.
+        Damage.
         """
         saved, problems = index_store.read(folder, source)
         missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from openbook.knowledge.identities import identities
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import Overtaken, SlicedRun
 from openbook.knowledge.splitter import Sizing
+from openbook.knowledge.store import Connection
 from openbook.knowledge.versions import Change
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
@@ -96,7 +96,7 @@ class LiveDocument(NamedTuple):
     code: str
 
 
-def live_documents(connection: sqlite3.Connection) -> dict[str, LiveDocument]:
+def live_documents(connection: Connection) -> dict[str, LiveDocument]:
     """What the newest version holds: by path, in their order."""
     rows = connection.execute(
         "SELECT d.path, d.content_id, d.bytes, d.stat, d.metadata, d.labels, d.given_labels, d.identity, "
@@ -234,23 +234,25 @@ class Ingest:
             return known
         text_digest = sha256_hex(content.text.encode())
         spans = self._sizing.split(content)
-        with self._run.slice() as connection, schema.transaction(connection):
+        with self._run.slice(facts_only=True) as connection, schema.transaction(connection):
             if (known := _content_of(connection, key)) is not None:  # another run stored it meanwhile
                 return known
-            content_id, first = (_next_id(connection, table) for table in ("contents", "passages"))
+            (content_id,), ids = connection.next_ids("contents", 1), connection.next_ids("passages", len(spans))
             of_file = (content.text, content.title, content.media_type, content.source_chars)
             row = (content_id, key, code, *of_file, to_json(content.metadata))
-            connection.execute(
+            stored = connection.execute(
                 "INSERT INTO contents (id, key, code, text, title, media_type, source_chars, metadata, digest) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                 (*row, integrity.row_digest(*row)),
             )
+            if not stored.rowcount and (known := _content_of(connection, key)) is not None:
+                return known  # another run stored it at the same time
             connection.executemany(
                 "INSERT INTO passages (id, content_id, passage_id, start_char, end_char, page, headings, embedding_key, digest) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     _passage_row(number, content_id, text_digest, content, span)
-                    for number, span in enumerate(spans, first)
+                    for number, span in zip(ids, spans, strict=True)
                 ),
             )
         self._run.stored.append(content_id)
@@ -302,15 +304,9 @@ class Ingest:
         return to_json(tuple(whole.items())), json.dumps(sorted(labels | given)), json.dumps(sorted(given))
 
 
-def _content_of(connection: sqlite3.Connection, key: Digest) -> int | None:
+def _content_of(connection: Connection, key: Digest) -> int | None:
     row = connection.execute("SELECT id FROM contents WHERE key = ?", (key,)).fetchone()
     return None if row is None else int(row[0])
-
-
-def _next_id(connection: sqlite3.Connection, table: str) -> int:
-    """What AUTOINCREMENT would give: the digest of a row is over its id too."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
-    return 1 + (row[0] if row else 0)
 
 
 def _passage_row(

@@ -14,6 +14,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from openbook.knowledge.store import Connection, Damage, Rows
+
 TABLES = ("documents", "identities", "meta", "sources", "tags", "verdicts", "versions")
 
 # What the digest of a passage is taken over, before the title of its content and its own text; then the digest.
@@ -41,26 +43,26 @@ class StoredContent(NamedTuple):
     metadata: str
 
 
-def content(connection: sqlite3.Connection, content_id: int) -> StoredContent:
-    """Raises sqlite3.DatabaseError when it is not there, or not what was stored."""
+def content(connection: Connection, content_id: int) -> StoredContent:
+    """Raises Damage when it is not there, or not what was stored."""
     row = connection.execute(f"SELECT {CONTENT_COLUMNS}, digest FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
-        raise sqlite3.DatabaseError(f"the content {content_id} is not there")
+        raise Damage(f"the content {content_id} is not there")
     if row[-1] != row_digest(*row[:-1]):
-        raise sqlite3.DatabaseError(f"the content {content_id} is not what was stored")
+        raise Damage(f"the content {content_id} is not what was stored")
     return StoredContent(*row[:-1])
 
 
 def check_passage(row: Sequence[Any], title: str, text: str) -> None:
-    """`row` begins with `PASSAGE_COLUMNS`. Raises sqlite3.DatabaseError when it is not what was stored."""
+    """`row` begins with `PASSAGE_COLUMNS`. Raises Damage when it is not what was stored."""
     if row[8] != row_digest(*row[:8], title, text):
-        raise sqlite3.DatabaseError(f"the passage {row[0]} of content {row[1]} is not what was stored")
+        raise Damage(f"the passage {row[0]} of content {row[1]} is not what was stored")
 
 
-def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence[Any]]:
+def passages(connection: Connection, of: StoredContent) -> list[Sequence[Any]]:
     """The rows of all passages of a content, in text order, as `check_passage` takes them.
 
-    Raises sqlite3.DatabaseError when one is not what was stored, or is missing: they cover the text.
+    Raises Damage when one is not what was stored, or is missing: they cover the text.
     """
     sql = f"SELECT {PASSAGE_COLUMNS} FROM passages p WHERE p.content_id = ? ORDER BY p.start_char, p.end_char"
     rows = connection.execute(sql, (of.id,)).fetchall()
@@ -68,34 +70,34 @@ def passages(connection: sqlite3.Connection, of: StoredContent) -> list[Sequence
     for row in rows:
         start, end = row[3], row[4]
         if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= at < end):
-            raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
+            raise Damage(f"the passages of content {of.id} do not cover its text")
         check_passage(row, of.title, of.text[start:end])
         at = end
     if at != len(of.text):
-        raise sqlite3.DatabaseError(f"the passages of content {of.id} do not cover its text")
+        raise Damage(f"the passages of content {of.id} do not cover its text")
     return rows
 
 
-def check_document(cursor: sqlite3.Cursor, row: Sequence[Any]) -> dict[str, Any]:
-    """A row of `SELECT d.*`, by column. Raises sqlite3.DatabaseError when it is not what was stored."""
+def check_document(cursor: Rows, row: Sequence[Any]) -> dict[str, Any]:
+    """A row of `SELECT d.*`, by column. Raises Damage when it is not what was stored, where such rows have digests."""
     values = dict(zip((column[0] for column in cursor.description), row, strict=True))
-    if values.pop("digest") != row_digest(*values.values()):
-        raise sqlite3.DatabaseError(f"the document {values['id']} is not what was stored")
+    if "digest" in values and values.pop("digest") != row_digest(*values.values()):
+        raise Damage(f"the document {values['id']} is not what was stored")
     return values
 
 
 # --- the small tables as a whole --------------------------------------------------------------------------------------
 
 
-def check(connection: sqlite3.Connection) -> None:
-    """Raises sqlite3.DatabaseError when one of `TABLES` is not what was written. The caller reads one state."""
+def check(connection: Connection) -> None:
+    """Raises Damage when one of `TABLES` is not what was written. The caller reads one state."""
     for problem in problems(connection):
-        raise sqlite3.DatabaseError(problem)
+        raise Damage(problem)
 
 
-def problems(connection: sqlite3.Connection) -> Iterator[str]:
+def problems(connection: Connection) -> Iterator[str]:
     """What is wrong with `TABLES`, a phrase each."""
-    sums = dict(connection.execute("SELECT name, value FROM sums"))
+    sums = dict(iter(connection.execute("SELECT name, value FROM sums")))
     for table in TABLES:
         wrong, total = [], 0
         for values, digest in _rows(connection, table):
@@ -111,7 +113,7 @@ def problems(connection: sqlite3.Connection) -> Iterator[str]:
                 yield f"SQLite says: {line}"
 
 
-def _rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[tuple[Any, ...], int | None]]:
+def _rows(connection: Connection, table: str) -> Iterator[tuple[tuple[Any, ...], int | None]]:
     """(what the digest is taken over, the stored digest) of each row."""
     cursor = connection.execute(f"SELECT * FROM {table}")
     names = [column[0] for column in cursor.description]
@@ -128,7 +130,8 @@ def seal(connection: sqlite3.Connection) -> None:
         total = 0
         for values, _ in _rows(connection, table):
             total ^= row_digest(*values)
-        connection.execute("INSERT OR REPLACE INTO sums VALUES (?, ?)", (table, total))
+        sql = "INSERT INTO sums VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        connection.execute(sql, (table, total))
 
 
 def watch(connection: sqlite3.Connection) -> None:

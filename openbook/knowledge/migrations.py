@@ -8,7 +8,7 @@ import sqlite3
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.identities import write_identity
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.schema import NEXT_TABLE
+from openbook.knowledge.schema import NEXT_TABLE, SqliteConnection
 from openbook.records import sha256_hex
 
 # What format 1 has in the tables that are made anew, since SQLite cannot change a primary key. An empty stat fits no file, so each
@@ -26,7 +26,7 @@ INSERT INTO verdicts (path, outcome, reason, tried_at, stat)
 _REMADE = ("contents", "passages", "documents", "verdicts")
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
+def upgrade(connection: SqliteConnection) -> None:
     """Bring a knowledge base of an older format to this one. The caller holds the write lock.
 
     Raises sqlite3.DatabaseError when it has tables of a later format: then the number of its format is damaged.

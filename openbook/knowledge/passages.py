@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,6 +19,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.integrity import StoredContent
 from openbook.knowledge.ranking import Ranked
 from openbook.knowledge.scope import Condition
+from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.records import Hit, Passage, PassageSpan, sha256_hex
 
@@ -56,12 +56,12 @@ def passage_of(row: Sequence[Any], title: str, text: str, documents: Mapping[str
     return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
 
 
-def hits_of(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
+def hits_of(connection: Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
     """What was found, each with the documents in scope that hold it: the first path, then the others.
 
-    Raises sqlite3.DatabaseError when something of it is not there, or not what was stored.
+    Raises Damage when something of it is not there, or not what was stored.
     """
-    marks = ", ".join(str(each.passage) for each in ranked)
+    marks = ", ".join(str(each.passage) for each in ranked) or "NULL"
     sql = f"SELECT {PASSAGE} FROM passages p JOIN contents c ON c.id = p.content_id WHERE p.id IN ({marks})"
     rows = {row[0]: row for row in connection.execute(sql)}
     # By what the passage says and not by its content: the same text may have been read from other bytes.
@@ -71,21 +71,23 @@ def hits_of(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Cond
         row = rows.get(each.passage)
         held_by = dict(sorted(held for content in each.contents for held in documents.get(content, {}).items()))
         if row is None or row[1] not in each.contents or not held_by:
-            raise sqlite3.DatabaseError(f"the passage {each.passage}, or its document, is not there")
+            raise Damage(f"the passage {each.passage}, or its document, is not there")
         integrity.check_passage(row, *row[-2:])
         passage = passage_of(row, row[-2], row[-1], held_by)
         found.append(Hit(passage, each.score, each.dense_rank, each.bm25_rank, each.similarity))
     return found
 
 
-def passage_of_id(connection: sqlite3.Connection, name: str, seen: Condition, prefer: str = "") -> Passage | None:
+def passage_of_id(
+    connection: Connection, lookups: Sequence[str], name: str, seen: Condition, prefer: str = ""
+) -> Passage | None:
     """The passage or window of that id as a document that is `seen` holds it: the document `prefer`, or the first path.
 
-    No other document adds anything to it, not even its name.
+    No other document adds anything to it, not even its name. `lookups`: see `Store`.
     """
     found: list[Passage] = []
-    for hint in ("INDEXED BY passages_by_passage_id", "NOT INDEXED"):  # either may be damaged
-        found += _passages_of_id(connection, hint, name, seen)
+    for lookup in lookups:
+        found += _passages_of_id(connection, lookup, name, seen)
         if any(prefer in ("", each.document) for each in found):
             break
     if not found:
@@ -94,12 +96,12 @@ def passage_of_id(connection: sqlite3.Connection, name: str, seen: Condition, pr
     return replace(next((each for each in found if each.document == prefer), found[0]), labels=labels)
 
 
-def _passages_of_id(connection: sqlite3.Connection, hint: str, name: str, seen: Condition) -> list[Passage]:
-    """One for each document that is `seen` and holds it, ordered by path. `hint`: how SQLite is to look for it."""
+def _passages_of_id(connection: Connection, lookup: str, name: str, seen: Condition) -> list[Passage]:
+    """One for each document that is `seen` and holds it, ordered by path."""
     match = _ID.fullmatch(name)
     first, more = (match["first"], int(match["more"] or 0)) if match else (name, 0)
     rows = connection.execute(
-        f"SELECT {PASSAGE} FROM passages p {hint} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
+        f"SELECT {PASSAGE} FROM passages p {lookup} LEFT JOIN contents c ON c.id = p.content_id WHERE p.passage_id = ?",
         (first,),
     ).fetchall()
     for row in rows:
@@ -118,7 +120,7 @@ def _passages_of_id(connection: sqlite3.Connection, hint: str, name: str, seen: 
     return sorted(found, key=lambda each: each.document)
 
 
-def beginning_of(connection: sqlite3.Connection, content: int, chars: int) -> tuple[str, str]:
+def beginning_of(connection: Connection, content: int, chars: int) -> tuple[str, str]:
     """(title, text) of a content up to `chars` characters or a little more: as far as whole passages go."""
     title = text = ""
     for row in connection.execute(
@@ -132,19 +134,19 @@ def beginning_of(connection: sqlite3.Connection, content: int, chars: int) -> tu
 
 
 def documents_holding(
-    connection: sqlite3.Connection, contents: Collection[int], seen: Condition
+    connection: Connection, contents: Collection[int], seen: Condition
 ) -> dict[int, dict[str, tuple[str, ...]]]:
     """The documents that are `seen`, by the content that they hold, with the labels that it takes to see each.
 
     Those are what it carries in this version, and what it carries now, or carried last.
     """
     cursor = connection.execute(
-        f"SELECT d.* FROM documents d WHERE d.content_id IN (SELECT value FROM json_each(:contents)) AND {seen.sql}",
+        f"SELECT d.* FROM documents d WHERE d.content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(:contents)) AND {seen.sql}",
         {"contents": json.dumps(sorted(contents)), **seen.values},
     )
     rows = [integrity.check_document(cursor, row) for row in cursor]
     ids = json.dumps([row["identity"] for row in rows])
-    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT value FROM json_each(?))"
+    sql = "SELECT id, labels FROM identities WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
     now = dict(connection.execute(sql, (ids,)).fetchall())
     documents: dict[int, dict[str, tuple[str, ...]]] = {}
     for row in rows:
@@ -153,10 +155,8 @@ def documents_holding(
     return documents
 
 
-def passages_in(
-    connection: sqlite3.Connection, stored: StoredContent, held_by: Mapping[str, tuple[str, ...]]
-) -> list[Passage]:
-    """All passages of a content, in text order. Raises sqlite3.DatabaseError when one is not what was stored."""
+def passages_in(connection: Connection, stored: StoredContent, held_by: Mapping[str, tuple[str, ...]]) -> list[Passage]:
+    """All passages of a content, in text order. Raises Damage when one is not what was stored."""
     rows = integrity.passages(connection, stored)
     return [passage_of(row, stored.title, stored.text[row[3] : row[4]], held_by) for row in rows]
 
@@ -251,20 +251,20 @@ def _windows(passages: Sequence[Passage], runs: Iterable[range]) -> list[Passage
     return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
-def windows_around(connection: sqlite3.Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
+def windows_around(connection: Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
     """The windows of the passages that were found, best first, each once, with the documents that are `seen` and hold it.
 
-    Raises sqlite3.DatabaseError when something is not there, or not what was stored.
+    Raises Damage when something is not there, or not what was stored.
     """
     holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
-    marks = ", ".join(str(each.passage) for each in ranked)
-    names = dict(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})"))
+    marks = ", ".join(str(each.passage) for each in ranked) or "NULL"
+    names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})")))
     found: dict[int, list[tuple[Ranked, dict[str, tuple[str, ...]]]]] = {}
     for each in ranked:
         # Contents of one text may differ in their headings: the one is taken whose document is the first by its path.
         holding = [content for content in each.contents if holders.get(content)]
         if not holding or each.passage not in names:
-            raise sqlite3.DatabaseError(f"the passage {each.passage}, or its document, is not there")
+            raise Damage(f"the passage {each.passage}, or its document, is not there")
         chosen = min(holding, key=lambda content: min(holders[content]))
         held_by = dict(sorted(held for content in holding for held in holders[content].items()))
         found.setdefault(chosen, []).append((each, held_by))
@@ -274,7 +274,7 @@ def windows_around(connection: sqlite3.Connection, ranked: Sequence[Ranked], see
         passages = passages_in(connection, integrity.content(connection, content), holding_it[0][1])
         at = {passage.id: number for number, passage in enumerate(passages)}
         if any(names[each.passage] not in at for each, _ in holding_it):
-            raise sqlite3.DatabaseError(f"a passage of content {content} is not there")
+            raise Damage(f"a passage of content {content} is not there")
         inside = [(run, [e for e, _ in holding_it if at[names[e.passage]] in run]) for run in partition(passages)]
         inside = [each for each in inside if each[1]]
         windows = _windows(passages, [run for run, _ in inside])

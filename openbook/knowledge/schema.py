@@ -11,13 +11,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from openbook.errors import KnowledgeBaseBusy, KnowledgeBaseDamaged, KnowledgeBaseInvalid, StorageError
 from openbook.files import replace_file
 from openbook.knowledge import integrity
+from openbook.knowledge.store import Connection, Damage, Writer
 
 FORMAT = 3
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
@@ -26,7 +27,9 @@ NEWEST_NAME = ".newest"  # names the knowledge base and its newest version
 NEXT_TABLE = "embeddings_next"  # another embedder's vectors, until they are complete
 BUSY_MS = 30_000  # how long a statement waits for another process that writes
 
-_TABLES = """
+_EMBEDDINGS = "(embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) WITHOUT ROWID"
+
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- One committed change of the knowledge base. The newest row is what readers see; pruned versions have none.
@@ -53,7 +56,7 @@ CREATE INDEX IF NOT EXISTS passages_by_content ON passages (content_id);
 CREATE INDEX IF NOT EXISTS passages_by_passage_id ON passages (passage_id);
 
 -- Vectors by the SHA-256 of the text that was embedded, float16 little-endian: no text is embedded twice.
-CREATE TABLE IF NOT EXISTS embeddings (embedding_key BLOB PRIMARY KEY, vector BLOB NOT NULL, digest INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS embeddings {_EMBEDDINGS};
 
 -- A document, whatever its names and texts were: where it is, or was last, and the access labels that it carries now, or
 -- carried last. See openbook/knowledge/identities.py.
@@ -85,7 +88,32 @@ CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) 
 _TRIES = 3
 
 
-def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
+class SqliteConnection(sqlite3.Connection):
+    """What `openbook.knowledge.store.Writer` asks for."""
+
+    def begin(self) -> None:
+        self.execute("BEGIN IMMEDIATE")
+
+    def durable(self, durable: bool, /) -> None:
+        self.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+    def forbid_writes(self, forbidden: bool, /) -> None:
+        self.execute(f"PRAGMA query_only = {'ON' if forbidden else 'OFF'}")
+
+    def next_ids(self, table: str, count: int, /) -> Sequence[int]:
+        """What AUTOINCREMENT would give."""
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        first = 1 + (row[0] if row else 0)
+        return range(first, first + count)
+
+    def tables(self) -> list[str]:
+        return [name for (name,) in self.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+    def make_embeddings(self, table: str, /) -> None:
+        self.execute(f"CREATE TABLE IF NOT EXISTS {table} {_EMBEDDINGS}")
+
+
+def connect(folder: Path, *, writable: bool) -> SqliteConnection:
     """Open the SQLite file in `folder`. On a disk that cannot be written, readers still work."""
     path = folder / FILE_NAME
     uri = path.absolute().as_uri()
@@ -95,7 +123,14 @@ def connect(folder: Path, *, writable: bool) -> sqlite3.Connection:
         uri += "?mode=rw"  # write-ahead logging needs to write beside the file even to read it
     else:
         uri += "?mode=ro" if (folder / (FILE_NAME + "-wal")).exists() else "?mode=ro&immutable=1"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_MS / 1000,
+        check_same_thread=False,
+        factory=SqliteConnection,
+    )
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
@@ -137,7 +172,7 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     )
 
 
-def write_newest(connection: sqlite3.Connection, folder: Path) -> None:
+def write_newest(connection: Connection, folder: Path) -> None:
     """Remember beside the SQLite file which version is the newest: a log that is lost or damaged takes versions with it."""
     line = f"{meta(connection)['id']} {newest_version(connection)}\n".encode()
     path = folder / NEWEST_NAME
@@ -145,7 +180,7 @@ def write_newest(connection: sqlite3.Connection, folder: Path) -> None:
         replace_file(path, line)
 
 
-def check_newest(connection: sqlite3.Connection, folder: Path, base_id: str) -> None:
+def check_newest(connection: Connection, folder: Path, base_id: str) -> None:
     """Raises KnowledgeBaseDamaged when a later version was committed than `connection` sees, sqlite3.DatabaseError without any."""
     newest = newest_version(connection)
     try:
@@ -164,11 +199,11 @@ def check_newest(connection: sqlite3.Connection, folder: Path, base_id: str) -> 
         )
 
 
-def newest_version(connection: sqlite3.Connection) -> int:
+def newest_version(connection: Connection) -> int:
     """Raises sqlite3.DatabaseError when there is no version."""
     (newest,) = connection.execute("SELECT max(version) FROM versions").fetchone()
     if newest is None:
-        raise sqlite3.DatabaseError("there is no version")
+        raise Damage("there is no version")
     return int(newest)
 
 
@@ -176,7 +211,7 @@ def create(folder: Path, known: dict[str, str]) -> None:
     """Write an empty knowledge base: complete under its final name, or not there at all. `known`: see `meta`."""
     temporary = folder / f".{FILE_NAME}.{os.getpid()}"
     temporary.unlink(missing_ok=True)
-    connection = sqlite3.connect(temporary, isolation_level=None)
+    connection = sqlite3.connect(temporary, isolation_level=None, factory=SqliteConnection)
     try:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -208,18 +243,20 @@ def format_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def meta(connection: sqlite3.Connection) -> dict[str, str]:
+def meta(connection: Connection) -> dict[str, str]:
     """What is remembered of the knowledge base as a whole, by key."""
-    return dict(connection.execute("SELECT key, value FROM meta"))
+    return dict(iter(connection.execute("SELECT key, value FROM meta")))
 
 
-def remember(connection: sqlite3.Connection, **values: str | None) -> None:
+def remember(connection: Connection, **values: str | None) -> None:
     """Write to what `meta` reads. None forgets a key."""
     for key, value in values.items():
         if value is None:
             connection.execute("DELETE FROM meta WHERE key = ?", (key,))
         else:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+            connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
 
 
 def is_ours(connection: sqlite3.Connection) -> bool:
@@ -243,13 +280,13 @@ def headings(text: str) -> tuple[str, ...]:
     try:
         return tuple(map(str, json.loads(text)))
     except (ValueError, TypeError) as error:
-        raise sqlite3.DatabaseError(f"a passage's headings are {text[:40]!r}") from error
+        raise Damage(f"a passage's headings are {text[:40]!r}") from error
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: Writer) -> Iterator[None]:
     """All of it or none of it."""
-    connection.execute("BEGIN IMMEDIATE")
+    connection.begin()
     try:
         yield
     except BaseException:
@@ -259,7 +296,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+def wait_for_readers(connection: Writer, folder: Path, timeout_s: float) -> None:
     """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
     with transaction(connection):  # after a change, a reader of the state before keeps the log from being emptied
         remember(connection, touched="")
@@ -267,7 +304,7 @@ def wait_for_readers(connection: sqlite3.Connection, folder: Path, timeout_s: fl
     empty_log(connection, folder, timeout_s)
 
 
-def put_away(connection: sqlite3.Connection, folder: Path) -> None:
+def put_away(connection: Connection, folder: Path) -> None:
     """What a writer does last: write the log back into the file, unless a reader needs it. An empty log cannot be damaged."""
     with suppress(OSError):  # what is committed is done; the next writer tries again
         write_newest(connection, folder)
@@ -275,7 +312,7 @@ def put_away(connection: sqlite3.Connection, folder: Path) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def empty_log(connection: sqlite3.Connection, folder: Path, timeout_s: float) -> None:
+def empty_log(connection: Connection, folder: Path, timeout_s: float) -> None:
     """Write the log back into the file and empty it. Raises KnowledgeBaseBusy while a reader holds old pages."""
     deadline = time.monotonic() + timeout_s
     connection.execute("PRAGMA busy_timeout = 0")  # SQLite would wait for readers as long as for writers

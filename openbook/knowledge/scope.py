@@ -53,7 +53,7 @@ def condition(scope: Scope | None, version: int) -> Condition:
         return Condition(sql, values)
     names = [f"label{i}" for i in range(len(scope.labels))]
     values.update(zip(names, sorted(scope.labels), strict=True))
-    held = ", ".join(f":{name}" for name in names)
+    held = ", ".join(["''", *(f":{name}" for name in names)])  # no label is empty
     sql += f" AND (d.labels = '[]' OR NOT EXISTS (SELECT 1 FROM json_each(d.labels) WHERE value NOT IN ({held})))"
     if scope.as_of is not None:  # a label given later closes the older versions too
         sql += (

@@ -9,7 +9,6 @@ was lost. After MOST_TRIES it keeps the lock while it compares and commits; if i
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TypeAlias, TypeVar
@@ -17,13 +16,13 @@ from typing import TypeAlias, TypeVar
 from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
-from openbook.knowledge.write_lock import write_lock
+from openbook.knowledge.store import Connection, Writer
 
 MOST_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
 
 # Whether a table is still for this run.
-IsOurs: TypeAlias = Callable[[sqlite3.Connection], bool]
+IsOurs: TypeAlias = Callable[[Writer], bool]
 
 _T = TypeVar("_T")
 
@@ -32,16 +31,14 @@ class Overtaken(Exception):
     """Another writer changed what a run compared with or refers to. The run does that part again."""
 
 
-def always(connection: sqlite3.Connection) -> bool:
+def always(connection: Writer) -> bool:
     return True
 
 
 class SlicedRun:
     """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
 
-    def __init__(
-        self, base: KnowledgeBase, connection: sqlite3.Connection, timeout_s: float, go_on: Callable[[], None]
-    ) -> None:
+    def __init__(self, base: KnowledgeBase, connection: Writer, timeout_s: float, go_on: Callable[[], None]) -> None:
         self.connection = connection
         self.stored: list[int] = []
         self.was_stopped = False
@@ -66,42 +63,43 @@ class SlicedRun:
             )
 
     @contextmanager
-    def slice(self) -> Iterator[sqlite3.Connection]:
+    def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
         """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
 
-        Raises Overtaken after a purge: what was read before it may be what was purged.
+        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises Overtaken after a purge:
+        what was read before it may be what was purged.
         """
-        with self._locked() as connection:
+        with self._locked(facts_only=facts_only) as connection:
             if schema.meta(connection).get("purged_in") != self._purged:
                 raise Overtaken
             yield connection
 
     @contextmanager
-    def _locked(self) -> Iterator[sqlite3.Connection]:
+    def _locked(self, *, facts_only: bool = False) -> Iterator[Writer]:
         self.go_on()
         if self._keeps_lock:
             yield self.connection
             return
-        with write_lock(self._base.folder, self._timeout_s, self.go_on):
-            self.connection.execute("PRAGMA query_only = OFF")
+        with self._base.store.write_lock(self.connection, self._timeout_s, self.go_on, shared=facts_only):
+            self.connection.forbid_writes(False)
             try:
+                if facts_only and "purging" in schema.meta(self.connection):
+                    raise Overtaken  # to finish a purge takes the whole lock
                 self._base.begin_writing(self.connection, schema.BUSY_MS / 1000)
                 self._timeout_s = math.inf
                 yield self.connection
             finally:
-                self.connection.execute("PRAGMA query_only = ON")
+                self.connection.forbid_writes(True)
 
     @contextmanager
-    def commit(
-        self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always
-    ) -> Iterator[sqlite3.Connection]:
+    def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always) -> Iterator[Writer]:
         """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises Overtaken."""
         with self.slice() as connection:
             as_before = _compared(connection) == self._compared and is_ours(connection)
             if not as_before or not _all_there(connection, contents, table):
                 raise Overtaken
             yield connection
-            schema.put_away(connection, self._base.folder)
+            self._base.store.put_away(connection)
 
     def begin(self) -> None:
         with self._locked() as connection:
@@ -118,7 +116,7 @@ class SlicedRun:
             finally:
                 self._keeps_lock = False
 
-    def _look(self, connection: sqlite3.Connection) -> None:
+    def _look(self, connection: Connection) -> None:
         self._compared, self._purged = _compared(connection), schema.meta(connection).get("purged_in")
 
 
@@ -127,7 +125,7 @@ def in_slices(
     work: Callable[[SlicedRun], _T],
     timeout_s: float,
     go_on: Callable[[], None] = lambda: None,
-    drop: Callable[[sqlite3.Connection, list[int]], object] = lambda connection, contents: None,
+    drop: Callable[[Writer, list[int]], object] = lambda connection, contents: None,
 ) -> _T:
     """What `work` returns; it is called again when it was overtaken.
 
@@ -135,8 +133,8 @@ def in_slices(
     the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
     before the first slice, or deletes MOST_TRIES times what the run needs.
     """
-    with schema.storage_errors(base.folder), closing(schema.connect(base.folder, writable=True)) as connection:
-        connection.execute("PRAGMA query_only = ON")
+    with base.store.errors(), closing(base.store.connect_to_write()) as connection:
+        connection.forbid_writes(True)
         run = SlicedRun(base, connection, timeout_s, go_on)
         try:
             for _ in range(MOST_TRIES):
@@ -152,14 +150,14 @@ def in_slices(
             raise
 
 
-def _compared(connection: sqlite3.Connection) -> tuple[object, ...]:
+def _compared(connection: Connection) -> tuple[object, ...]:
     """What a run compares files with. Every change of a document's row makes a version."""
     newest = schema.newest_version(connection)
     known = connection.execute("SELECT count(*), sum(id) FROM identities").fetchone()  # pruning makes no version
     return newest, known, connection.execute("SELECT folder, rules FROM sources ORDER BY folder").fetchall()
 
 
-def _all_there(connection: sqlite3.Connection, contents: Iterable[int], table: str) -> bool:
+def _all_there(connection: Connection, contents: Iterable[int], table: str) -> bool:
     """Whether the contents are stored, and each of their passages has a vector."""
     lacks_vector = (
         f"SELECT 1 FROM passages p LEFT JOIN {table} e USING (embedding_key) "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from openbook.knowledge.embeddings import embed_missing
 from openbook.knowledge.identities import follow_renames
 from openbook.knowledge.ingest import Ingest, LiveDocument, Part, RunOptions, live_documents, prefix
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
+from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.versions import Change, apply_retention, commit, drop_unused_contents
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
@@ -262,7 +262,7 @@ def _run(
     base: KnowledgeBase, run: SlicedRun, embedder: Embedder, options: RunOptions, parts: Sequence[Part], live: Live
 ) -> Report:
     connection = run.connection
-    connection.execute("PRAGMA synchronous = NORMAL")  # what is stored ahead may be lost with the power, never damaged
+    connection.durable(False)  # what is stored ahead may be lost with the power, never damaged
     taken = Ingest(run, base.sizing, options, live)
     for part in parts:
         taken.take(part)
@@ -285,7 +285,9 @@ def _run(
                 "path": str(source.folder),
             }
             row = (display_path(source.folder), json.dumps(value))
-            connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", row)
+            connection.execute(
+                "INSERT INTO sources VALUES (?, ?) ON CONFLICT (folder) DO UPDATE SET rules = excluded.rules", row
+            )
 
     with run.commit(contents):
         version = commit(connection, changes, removed, beside=beside)
@@ -293,13 +295,13 @@ def _run(
         base.refresh_indexes(connection)
         ids = (json.dumps(sorted(contents)),)
         characters, source_characters = connection.execute(
-            "SELECT coalesce(sum(length(text)), 0), coalesce(sum(coalesce(source_chars, length(text))), 0) FROM contents "
-            "WHERE id IN (SELECT value FROM json_each(?))",
+            "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "
+            "WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))",
             ids,
         ).fetchone()
         open_copies = connection.execute(
             "SELECT path FROM documents WHERE removed_in IS NULL AND labels = '[]' AND content_id IN (SELECT content_id "
-            "FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN (SELECT value FROM json_each(?))) "
+            "FROM documents WHERE removed_in IS NULL AND labels <> '[]' AND content_id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))) "
             "ORDER BY path",
             ids,
         ).fetchall()
@@ -307,7 +309,7 @@ def _run(
     return Report(version, verdicts, embedded, characters, source_characters, left_labelled, copies)
 
 
-def _synced(connection: sqlite3.Connection, parts: Sequence[Part]) -> tuple[str, ...]:
+def _synced(connection: Connection, parts: Sequence[Part]) -> tuple[str, ...]:
     """What the paths of documents in synced folders begin with, if this run syncs."""
     folders = [prefix(part.source.folder) for part in parts if part.source]
     known = [f"{folder}/" for (folder,) in connection.execute("SELECT folder FROM sources")]
@@ -374,7 +376,7 @@ def _finished(
 
 
 def _write_verdicts(
-    connection: sqlite3.Connection, parts: Sequence[Part], tried: Mapping[str, str], verdicts: Iterable[Verdict]
+    connection: Writer, parts: Sequence[Part], tried: Mapping[str, str], verdicts: Iterable[Verdict]
 ) -> None:
     """Remember what did not go in and why, and forget the rest, also files of a synced folder that this run did not meet."""
     old = [path for (path,) in connection.execute("SELECT path FROM verdicts")]

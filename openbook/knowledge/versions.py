@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
 from openbook.knowledge.identities import drop_unused_identities, write_identity
 from openbook.knowledge.scope import Scope, condition
+from openbook.knowledge.store import Connection, Writer
 from openbook.records import Outcome
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -102,14 +102,14 @@ class Change:
 # --- making one -------------------------------------------------------------------------------------------------------
 
 
-def add_version(connection: sqlite3.Connection, version: int, summary: str) -> None:
+def add_version(connection: Connection, version: int, summary: str) -> None:
     """Times of versions never go back, even when the clock does: `--as-of TIME` needs an order."""
     before = connection.execute("SELECT max(created_at) FROM versions").fetchone()[0] or ""
     connection.execute("INSERT INTO versions VALUES (?, ?, ?)", (version, max(now(), before), summary))
 
 
 def commit(
-    connection: sqlite3.Connection,
+    connection: Writer,
     changes: Sequence[Change],
     removed: Collection[str],
     *,
@@ -122,7 +122,7 @@ def commit(
     changed and went.
     """
     # Losing power must not lose a version that was reported. The facts before it may be lost: they are made again.
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.durable(True)
     with schema.transaction(connection):
         version = schema.newest_version(connection)
         if changes or removed:
@@ -181,7 +181,7 @@ def resolve_version(base: KnowledgeBase, text: str) -> int:
         return int(names[text])
 
 
-def _version_at(connection: sqlite3.Connection, text: str) -> int:
+def _version_at(connection: Connection, text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
         if len(text) == len("2026-01-31"):
@@ -217,7 +217,7 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_time
             raise KnowledgeError(
                 f"The tag {name!r} already names version {row[0]}. Drop it first: openbook tag --drop {name}"
             )
-        connection.execute("INSERT OR IGNORE INTO tags VALUES (?, ?, ?)", (name, version, now()))
+        connection.execute("INSERT INTO tags VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, version, now()))
         return version
 
 
@@ -263,7 +263,7 @@ def diff(
                     found.setdefault(stripped, PassageChange(path, text))
         return found
 
-    with schema.storage_errors(base.folder):
+    with base.store.errors():
         connection = base.connection
         old, new = documents(before), documents(after)
         was, is_now = passages(old), passages(new)
@@ -296,7 +296,7 @@ def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) 
         return number
 
 
-def _documents(connection: sqlite3.Connection, version: int) -> dict[str, Change]:
+def _documents(connection: Connection, version: int) -> dict[str, Change]:
     """The documents of a version by path, as changes that bring them back, with the labels of then and of now."""
     live = condition(None, version)
     rows = connection.execute(
@@ -319,7 +319,7 @@ def _union(one: str, other: str) -> str:
 # --- letting go -------------------------------------------------------------------------------------------------------
 
 
-def retention(connection: sqlite3.Connection) -> Retention:
+def retention(connection: Connection) -> Retention:
     return Retention(**json.loads(schema.meta(connection).get("retention", "{}")))
 
 
@@ -337,14 +337,14 @@ def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.
         return pruned
 
 
-def apply_retention(connection: sqlite3.Connection) -> None:
+def apply_retention(connection: Writer) -> None:
     """Prune by the remembered policy, if there is one. The caller holds the write lock."""
     policy = retention(connection)
     if policy != Retention():
         _prune(connection, policy)
 
 
-def _prune(connection: sqlite3.Connection, policy: Retention) -> PruneResult:
+def _prune(connection: Writer, policy: Retention) -> PruneResult:
     with schema.transaction(connection):
         # The finished work of a run that was interrupted belongs to no version yet, and stays.
         committed = [c for (c,) in connection.execute("SELECT DISTINCT content_id FROM documents")]
@@ -377,12 +377,15 @@ def _kept(versions: Sequence[tuple[int, str]], policy: Retention) -> set[int]:
     return kept
 
 
-def drop_unused_contents(connection: sqlite3.Connection, among: Iterable[int] | None = None) -> int:
+def drop_unused_contents(connection: Writer, among: Iterable[int] | None = None) -> int:
     """Delete contents (of `among`; default: all) that no document has, with their passages and vectors. Returns how many."""
     unused = {c for (c,) in connection.execute("SELECT id FROM contents EXCEPT SELECT content_id FROM documents")}
     rows = [(content,) for content in sorted(unused if among is None else unused & set(among))]
     connection.executemany("DELETE FROM passages WHERE content_id = ?", rows)
     connection.executemany("DELETE FROM contents WHERE id = ?", rows)
     if rows:
-        connection.execute("DELETE FROM embeddings WHERE embedding_key NOT IN (SELECT embedding_key FROM passages)")
+        connection.execute(
+            "DELETE FROM embeddings WHERE embedding_key IN "
+            "(SELECT embedding_key FROM embeddings EXCEPT SELECT embedding_key FROM passages)"
+        )
     return len(rows)

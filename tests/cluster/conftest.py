@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,18 +33,26 @@ def postgres_url(postgres_folder: Path) -> str:
     return start_postgres(postgres_folder)
 
 
-@pytest.fixture
-def new_postgres_url(postgres_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty database for one test."""
+@contextmanager
+def new_database(url: str) -> Iterator[str]:
+    """The URL of a database of its own, empty, on the server of `url`."""
     import psycopg
 
-    name = f"test_{abs(hash(request.node.nodeid)):x}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"'.encode())
-        try:
-            yield postgres_url.replace("/openbook?", f"/{name}?")
-        finally:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    try:
+        yield url.replace("/openbook?", f"/{name}?")
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def new_postgres_url(postgres_url: str) -> Iterator[str]:
+    """An empty database for one test."""
+    with new_database(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

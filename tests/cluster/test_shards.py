@@ -20,6 +20,7 @@ from openbook.cli import context, run
 from openbook.cluster import shards as shards_module
 from openbook.cluster.connection import ray_module
 from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
+from openbook.config import DatabaseUrl
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
 from openbook.knowledge.erasure import purge
@@ -160,18 +161,22 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
-    """Four versions of some of the documentation; a document that two paths hold, one that is labelled, one that left."""
     folder = tmp_path_factory.mktemp("real")
     texts = folder / "texts"
     shutil.copytree(ROOT / "docs", texts, ignore=lambda at, names: [n for n in names if n not in KEPT])
-    base = KnowledgeBase.ensure(folder / "kb", EMBED.identity)
-    add(base, [texts / "asking.md", texts / "models.md"], EMBED)
     shutil.copy(texts / "asking.md", texts / "a copy.md")
+    base = KnowledgeBase.ensure(folder / "kb", EMBED.identity)
+    fill(base, texts)
+    yield base
+    base.close()
+
+
+def fill(base: KnowledgeBase, texts: Path) -> None:
+    """Four versions of some of the documentation; a document that two paths hold, one that is labelled, one that left."""
+    add(base, [texts / "asking.md", texts / "models.md"], EMBED)
     add(base, [texts / "a copy.md", texts / "knowledge-base.md"], EMBED)
     add(base, [texts / "operations.md"], EMBED, RunOptions(labels=frozenset({"staff"})))
     remove(base, [str(texts / "models.md")])
-    yield base
-    base.close()
 
 
 KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
@@ -195,9 +200,20 @@ def test_real_text_in_shards(real: KnowledgeBase) -> None:
     expected = said(real, None)
     assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
     for count in COUNTS:
-        shards = LocalShards(str(real.folder), count)
+        shards = LocalShards(real.folder, count)
         assert said(real, ShardedSearch(shards)) == expected
         shards.close()
+
+
+def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
+    expected = said(real, None)
+    base = KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)
+    fill(base, real.folder.parent / "texts")
+    assert said(base, None) == expected
+    shards = LocalShards(base.store.place, 3)
+    assert said(base, ShardedSearch(shards)) == expected
+    shards.close()
+    base.close()
 
 
 class Restarting(LocalShards):
@@ -210,7 +226,7 @@ class Restarting(LocalShards):
         if self.calls % 3 == 0:
             number = self.calls // 3 % self.count
             self.shards[number].close()
-            self.shards[number] = SearchShard(self.location, number, self.count)
+            self.shards[number] = SearchShard(self.place, number, self.count)
         return super().call(numbers, method, *arguments)
 
 
@@ -220,7 +236,7 @@ def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
     for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
         monkeypatch.setattr(vectors, cut, rows)
     expected = said(real, None)
-    shards = Restarting(str(real.folder), 3)
+    shards = Restarting(real.folder, 3)
     assert said(real, ShardedSearch(shards)) == expected
     assert shards.calls > 100
     shards.close()
@@ -244,7 +260,7 @@ def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypa
             opened += len(numbers) if method == "open" else 0
             return super().call(numbers, method, *arguments)
 
-    shards = Counting(str(base.folder), 2)
+    shards = Counting(base.folder, 2)
     base.shards = ShardedSearch(shards)
     base.distrust_indexes()
     assert base.search("When does the ferry leave?", EMBED) == expected
@@ -258,7 +274,7 @@ def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path
         (tmp_path / f"{name}.txt").write_text(f"The {name} is open until nine.", encoding="utf-8")
     base = KnowledgeBase.ensure(tmp_path / "kb", EMBED.identity)
     add(base, [tmp_path / "ferry.txt", tmp_path / "bridge.txt"], EMBED)
-    shards = LocalShards(str(base.folder), 2)
+    shards = LocalShards(base.folder, 2)
     with base.snapshot() as connection:
         live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
     purge(base, [str(tmp_path / "ferry.txt")])
@@ -291,9 +307,9 @@ def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
 
 def test_a_shard_of_another_base_or_of_none_says_so(real: KnowledgeBase, tmp_path: Path) -> None:
     with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
-        SearchShard(str(real.folder), 0, 1).open("v", "0" * 32, 1, ids())
+        SearchShard(real.folder, 0, 1).open("v", "0" * 32, 1, ids())
     with pytest.raises(KnowledgeBaseMissing, match="No knowledge base"):
-        SearchShard(str(tmp_path / "absent"), 0, 1).open("v", "", 1, ids())
+        SearchShard(tmp_path / "absent", 0, 1).open("v", "", 1, ids())
 
 
 # --- as Ray actors ----------------------------------------------------------------------------------------------------
@@ -308,7 +324,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ray_session", "patience")
 def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, tmp_path: Path) -> None:
     expected = said(real, None, QUESTIONS[:1])
-    shards = RayShards(str(real.folder), 2)
+    shards = RayShards(real.folder, 2)
     real.shards = ShardedSearch(shards)
     try:
         before = real.search(QUESTIONS[0], EMBED)
@@ -316,12 +332,12 @@ def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase,
             ray_module().kill(shards.actors[number], no_restart=is_ended)
             assert real.search(QUESTIONS[0], EMBED) == before
         assert said(real, real.shards, QUESTIONS[:1]) == expected
-        again = RayShards(str(real.folder), 2)
+        again = RayShards(real.folder, 2)
         assert [each._actor_id for each in again.actors] == [each._actor_id for each in shards.actors]
     finally:
         real.shards = None
         shards.close()
-    absent = RayShards(str(tmp_path / "absent"), 1)
+    absent = RayShards(tmp_path / "absent", 1)
     with pytest.raises(KnowledgeBaseMissing, match="No knowledge base"):
         ShardedSearch(absent).view("", 1, ids())
     absent.close()
@@ -337,4 +353,4 @@ def test_the_command_line_searches_in_shards(
     expected = capsys.readouterr().out
     assert run([*asked, "--cluster", "auto"]) == 0
     assert capsys.readouterr().out == expected
-    RayShards(str(real.folder)).close()
+    RayShards(real.folder).close()

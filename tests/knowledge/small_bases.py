@@ -22,6 +22,7 @@ from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
 from openbook.knowledge.ranking import Ranked
+from openbook.knowledge.store import Connection
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import PassageSpan, sha256_hex
 from openbook.testing import HashEmbedder
@@ -38,7 +39,7 @@ class Text:
     passages: tuple[tuple[tuple[str, ...], str], ...]
 
 
-def reseal(connection: sqlite3.Connection, content: int | None = None) -> None:
+def reseal(connection: Connection, content: int | None = None) -> None:
     """Take the digests of contents, passages and vectors anew, as if what stands there now had been stored.
 
     With `content` only those of that one, and of vectors that have none.

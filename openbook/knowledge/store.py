@@ -1,0 +1,188 @@
+"""Where the truth of a knowledge base lies: a SQLite file in a folder, or a database of a server.
+
+Everything that differs between the two is here or behind `Store`; all other modules of `knowledge` speak SQL that both
+understand. `openbook.testing.StoreSuite` says what a store must do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from openbook.config import Place
+from openbook.errors import ConfigError, did_you_mean
+
+# Databases by the scheme of their URL. Their clients are in the extra `cluster`.
+_DATABASES = {
+    "postgresql": "openbook.cluster.postgres:PostgresStore",
+    "postgres": "openbook.cluster.postgres:PostgresStore",
+}
+
+
+class Damage(sqlite3.DatabaseError):
+    """What is read is not what was stored."""
+
+
+class Rows(Protocol):
+    """What a statement gives. `description` begins each column with its name."""
+
+    @property
+    def description(self) -> Any: ...
+    @property
+    def rowcount(self) -> int: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def fetchmany(self, size: int, /) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """Reads. Placeholders are `?` or `:name`. Outside of a transaction each statement is one of its own.
+
+    Both databases have as functions: `json_each`, `json_extract`, `json_type` of a text, `glob`, and `min` and `max` of two
+    numbers. Texts compare by code points. `IN` needs at least one value.
+    """
+
+    @property
+    def in_transaction(self) -> bool: ...
+    def execute(self, sql: str, parameters: Any = (), /) -> Rows: ...
+    def close(self) -> None: ...
+
+
+class Writer(Connection, Protocol):
+    """Writes too."""
+
+    def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows: ...
+
+    def begin(self) -> None:
+        """Begin a transaction that will write."""
+
+    def durable(self, durable: bool, /) -> None:
+        """Whether what is committed from here on must outlast a loss of power. If not, it may be lost, and is never damaged."""
+
+    def forbid_writes(self, forbidden: bool, /) -> None:
+        """Whether statements that write are refused from here on."""
+
+    def next_ids(self, table: str, count: int, /) -> Sequence[int]:
+        """Ids for new rows of `contents` or `passages`, ascending. None is ever given twice, to any writer."""
+
+    def tables(self) -> list[str]:
+        """The names of all tables of the knowledge base."""
+
+    def make_embeddings(self, table: str, /) -> None:
+        """Make a table like `embeddings`, unless it is there."""
+
+
+class Store(Protocol):
+    """One knowledge base's truth. `str` of it is what a user is shown, without a password.
+
+    `place` opens it again. `folder` is where this machine keeps what is derived from it. `is_shared`: other machines, which have
+    folders of their own, write to it too. `lookups`: how passages are looked up
+    by their name, clauses of SQL that are tried one after the other, because an index may be damaged. `beyond_reach`: where
+    this kind of store may keep what was purged, as a sentence.
+    """
+
+    @property
+    def place(self) -> Place: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def is_shared(self) -> bool: ...
+    @property
+    def lookups(self) -> Sequence[str]: ...
+    @property
+    def beyond_reach(self) -> str: ...
+
+    def exists(self) -> bool:
+        """Raises KnowledgeBaseInvalid, StorageError."""
+
+    def create(self, meta: Mapping[str, str], timeout_s: float) -> None:
+        """Make an empty knowledge base, whole or not at all; nothing when there is one. `meta`: see `schema.meta`.
+
+        Raises KnowledgeBaseInvalid where something else is in its place, KnowledgeBaseBusy, StorageError.
+        """
+
+    def open(self) -> dict[str, str]:
+        """Bring it to this format, if it is older, and read its `meta`.
+
+        Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError.
+        """
+
+    def opened(self, meta: Mapping[str, str]) -> None:
+        """Settle what depends on `meta`: `folder`, for a store that is not in one."""
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Turn what the database and the disk say into sentences. Raises StorageError, KnowledgeBaseBusy, KnowledgeBaseInvalid."""
+
+    # --- connections and locks
+
+    def connect(self) -> Connection:
+        """A connection that only reads."""
+
+    def connect_to_write(self) -> Writer: ...
+
+    def snapshot(self, connection: Connection) -> AbstractContextManager[None]:
+        """A transaction that reads one state, whatever is committed meanwhile."""
+
+    def writer(self, timeout_s: float) -> AbstractContextManager[Writer]:
+        """A connection that holds the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
+
+    def write_lock(
+        self, connection: Connection, timeout_s: float, go_on: Callable[[], None], *, shared: bool = False
+    ) -> AbstractContextManager[None]:
+        """Hold the write lock, through `connection`. Whoever waits for it gets its turn.
+
+        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `go_on` is called
+        now and then while it waits; what it raises ends the waiting. Raises KnowledgeBaseBusy after `timeout_s`.
+        """
+
+    def index_lock(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Needed to write to `folder`, besides the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
+
+    # --- whether it is whole
+
+    def check_tables(self, connection: Connection, base_id: str) -> None:
+        """Compare the small tables with what was written. Raises KnowledgeBaseDamaged, Damage."""
+
+    def problems(self, connection: Connection, base_id: str) -> Sequence[Iterator[str]]:
+        """What is wrong with the database itself, a phrase each, in parts that can be read one by one."""
+
+    # --- deleting for good
+
+    def put_away(self, connection: Connection) -> None:
+        """What a writer does last."""
+
+    def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:
+        """Until nobody reads an older state. Raises KnowledgeBaseBusy."""
+
+    def vacuum(self, connection: Writer, timeout_s: float) -> None:
+        """Leave no byte of deleted rows in the database. Raises KnowledgeBaseBusy while a reader holds on to them."""
+
+    def bytes_on_disk(self, connection: Connection) -> int: ...
+
+
+def store_of(place: Place) -> Store:
+    """The store of a folder or a URL; nothing is opened. Raises ConfigError for a URL that is none, or without its client."""
+    if isinstance(place, Path):
+        from openbook.knowledge.sqlite_store import SqliteStore
+
+        return SqliteStore(place)
+    if place.scheme not in _DATABASES:
+        raise ConfigError(
+            f"{place} is not a place for a knowledge base: {place.scheme!r} is no database that OpenBook knows."
+            f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
+        )
+    module, _, name = _DATABASES[place.scheme].partition(":")
+    try:
+        found: Store = getattr(importlib.import_module(module), name)(place)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("openbook"):
+            raise
+        raise ConfigError(
+            f"{place} needs the extra 'cluster' ({error.name} is not installed): pip install 'openbook[cluster]'"
+        ) from error
+    return found
