@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from openbook.config import load_settings
 from openbook.inference import load_embedder
-from openbook.knowledge import bm25
-from openbook.knowledge import indexes as search_index
+from openbook.knowledge import bm25, ranking
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.indexes import Indexes, Source
 from openbook.knowledge.segments import Live
+from openbook.knowledge.words import query_terms
 from openbook.models import ModelStore, ensure
 from openbook.records import Embedder, sha256_hex
 
@@ -132,7 +132,7 @@ WAYS: dict[str, Way] = {
     "reciprocal ranks": reciprocal,
     "sum of standardised": lambda cosine, words_, ceiling: standardised(cosine) + standardised(words_),
     "sum of min-max": lambda cosine, words_, ceiling: stretched(cosine) + stretched(words_),
-    "chosen: shares of the possible": search_index.fuse,
+    "chosen: shares of the possible": ranking.fuse,
 }
 
 
@@ -159,9 +159,11 @@ class Scored:
 def scored(task: Task, index: Bm25, documents: NDArray[np.float32], asked: NDArray[np.float32]) -> list[Scored]:
     every, found = np.arange(len(documents)), []
     for (query, relevant), vector in zip(task.queries, asked, strict=True):
-        cosine, words_ = (documents @ vector).astype(np.float64), index.scores(query, every)
+        terms = query_terms(query)
+        weights = index.statistics(terms).weights(terms)
+        cosine, words_ = (documents @ vector).astype(np.float64), index.scores(weights, every)
         rows = np.union1d(*(np.argsort(-v, kind="stable")[:CANDIDATES] for v in (cosine, words_)))
-        found.append(Scored(rows, cosine[rows], words_[rows], index.ceiling(query), relevant))
+        found.append(Scored(rows, cosine[rows], words_[rows], weights.ceiling, relevant))
     return found
 
 
@@ -191,11 +193,11 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{m:.3f} ({a:.3f} to {b:.3f})" for m, a, b in result[name].values()) + " |")
     print("\nWeight of the words, training queries only:\n")
     for weight in (0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7):
-        search_index.WORDS_WEIGHT = weight
+        ranking.WORDS_WEIGHT = weight
         print(
             f"- {weight}: "
             + ", ".join(
-                f"{t.name} {np.mean([q.ndcg(search_index.fuse) for q in a]):.4f}"
+                f"{t.name} {np.mean([q.ndcg(ranking.fuse) for q in a]):.4f}"
                 for t, a in zip(tasks[:2], queries, strict=False)
             )
         )

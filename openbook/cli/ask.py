@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,13 +118,23 @@ def opened_beside(open_model: Callable[[], FrozenModel]) -> Iterator[Future[Froz
 @KB
 @scope_options
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many passages.")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Search in shards on this Ray cluster: HOST:PORT of its head, `auto`, or `local` for a new one here.",
+)
 @JSON
-def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, as_json: bool) -> None:
+def search(query: str, kb: Place | None, scope: ScopeOptions, limit: int, cluster: str | None, as_json: bool) -> None:
     """Find the passages that match QUERY best, by meaning and by words, without a language model."""
     from openbook.answer import checked_question
 
     query = checked_question(query)
     base, embedder = context.open_searchable(context.settings(kb=kb))
-    version, hits = base.search(query, embedder, limit, scope.of(base))
+    with ExitStack() as stack:
+        if cluster is not None:
+            from openbook.cluster.shards import in_shards
+
+            stack.enter_context(in_shards(base, cluster))
+        version, hits = base.search(query, embedder, limit, scope.of(base))
     found = {"query": query, "knowledge_base": base.id, "version": version, "hits": hits}
     display.show(as_json, found, display.print_hits, query, hits)

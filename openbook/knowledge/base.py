@@ -27,7 +27,7 @@ from openbook.files import replace_file
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
-from openbook.knowledge.indexes import Indexes, Ranked, Source, View
+from openbook.knowledge.indexes import Indexes, Part, Source
 from openbook.knowledge.passages import (
     beginning_of,
     documents_holding,
@@ -36,6 +36,7 @@ from openbook.knowledge.passages import (
     passages_in,
     windows_around,
 )
+from openbook.knowledge.ranking import Overtaken, Ranked, Searcher, View
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
@@ -51,7 +52,8 @@ SEARCHED = 40  # passages from which windows are made
 PURGED_NAME = ".purged"  # the version of the last purge that the indexes of this machine know
 INDEX_LOCK_S = 60.0  # another process of this machine writes its indexes no longer than this
 
-_ViewKey: TypeAlias = tuple[int, int, str, frozenset[str]]  # newest version, version, filter, labels
+# The newest version, the version, filter, labels, and where it is searched.
+_ViewKey: TypeAlias = "tuple[int, int, str, frozenset[str], Searcher | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class KnowledgeBase:
         self.id = meta["id"]
         self.embedder = _embedder_identity(meta["embedder"], store)
         self.sizing = Sizing.from_json(meta["sizing"]) if "sizing" in meta else Sizing()
+        self.shards: Searcher | None = None  # searches the segments in other processes: `openbook.cluster.shards`
         self._local = threading.local()
         self._connections: list[Connection] = []
         self.blobs = _blobs(store, meta)
@@ -206,16 +209,22 @@ class KnowledgeBase:
     ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-        with self.snapshot() as connection:
-            version = self.kept_version(scope.as_of)
-            seen = condition(scope, version)
-            try:
-                ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-            except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
-                with self._viewing:
-                    self._indexes, self._views, self._trusts_times = None, {}, False
-                ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
-            hits = read(connection, ranked, seen)
+
+        def found() -> tuple[int, list[Hit]]:
+            with self.snapshot() as connection:
+                version = self.kept_version(scope.as_of)
+                seen = condition(scope, version)
+                try:
+                    ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
+                except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
+                    self.distrust_indexes()
+                    ranked = self._view(connection, scope, version, seen).search(query, vector, wanted)
+                return version, read(connection, ranked, seen)
+
+        try:
+            version, hits = found()
+        except Overtaken:
+            version, hits = found()
         if reranker is not None:
             hits = _reranked(query, hits[:RERANKED], reranker)
         return version, hits[:limit]
@@ -476,25 +485,49 @@ class KnowledgeBase:
         """The part of the indexes that `scope` sees. Contents that no saved index has are indexed in memory."""
         newest = self.version
         self._check_embedder_is_still(connection)
-        key = (newest, version, scope.where, scope.labels)
+        key = (newest, version, scope.where, scope.labels, self.shards)
         with self._viewing:
             if key in self._views:
                 return self._views[key]
         rows = connection.execute(f"SELECT DISTINCT d.content_id FROM documents d WHERE {seen.sql}", seen.values)
         live = np.sort(np.fromiter((content for (content,) in rows), dtype=np.int64))
+        in_shards = None if self.shards is None else self.shards.view(self.id, newest, live)
         with self._viewing:
-            # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
-            is_outdated = self._is_purged(connection) if self.blobs is None else self._indexes_at != newest
-            if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
-                self._indexes, self._views = self._opened_indexes(connection, live), {}
-                self._indexes_at = newest
-            view = self._indexes.view(live)
+            view = self._covering(connection, live).view(live) if in_shards is None else in_shards
             if self.blobs is not None and "purging" in schema.meta(connection):
                 self._indexes, self._views = None, {}  # what that takes out of `blobs` is still there
                 return view
             kept = {k: v for k, v in self._views.items() if k[0] == newest}  # a purge is a new version too
             self._views = {**dict(list(kept.items())[1 - MOST_VIEWS :]), key: view}
             return view
+
+    def part(self, live: NDArray[np.int64], number: int, of: int) -> Part:
+        """What shard `number` of `of` searches of the contents `live`: see `Indexes.part`.
+
+        Raises Overtaken when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
+        """
+        with self.snapshot() as connection:
+            self._check_embedder_is_still(connection)
+            known = connection.execute("SELECT id FROM contents")
+            if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
+                raise Overtaken(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
+            with self._viewing:
+                return self._covering(connection, live).part(live, number, of)
+
+    def distrust_indexes(self) -> None:
+        """Close the indexes. When they are opened again, every byte is compared with its digest."""
+        with self._viewing:
+            self._indexes, self._views, self._trusts_times = None, {}, False
+
+    def _covering(self, connection: Connection, live: NDArray[np.int64]) -> Indexes:
+        """Indexes that hold the contents `live`. The caller holds `_viewing`."""
+        newest = self.version
+        # Another machine may have purged: then it took segments out of `blobs`, or the row `purged_in` says so.
+        is_outdated = self._is_purged(connection) if self.blobs is None else self._indexes_at != newest
+        if self._indexes is None or is_outdated or not np.isin(live, self._indexes.contents()).all():
+            self._indexes, self._views = self._opened_indexes(connection, live), {}
+            self._indexes_at = newest
+        return self._indexes
 
     def _check_embedder_is_still(self, connection: Connection) -> None:
         if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:

@@ -2,27 +2,66 @@
 
 Scores follow Lucene: idf = log(1 + (N - df + 0.5) / (df + 0.5)), times tf / (tf + k1 * (1 - b + b * length / average)).
 N, document frequencies and the average length count live rows only, so a version scores as if nothing else were there.
-The best are found by MaxScore (Turtle and Flood, 1995): rows that only hold common words are never looked at when they
+These statistics are whole numbers, summed over all parts of a base before any of them scores. The best are found by MaxScore (Turtle and Flood, 1995): rows that only hold common words are never looked at when they
 cannot reach the best. That pass is in float32 with a margin; what it finds is scored again in float64, in a fixed order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from openbook.knowledge.segments import Live
-from openbook.knowledge.words import query_terms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 K1, B = 1.2, 0.75  # the usual values; on training queries others gave the same within 0.004 nDCG (benchmarks/fusion.py)
 _MARGIN = np.float32(1.0 - 1e-4)  # float32 sums of 256 terms err by less
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of live rows: how many there are, how many words they hold, and how many hold each term that was asked for.
+
+    Whole numbers, so those of parts add up to those of the whole, exactly and in any order.
+    """
+
+    rows: int
+    words: int
+    frequencies: dict[int, int]
+
+    def __add__(self, other: Statistics) -> Statistics:
+        frequencies = {term: count + other.frequencies[term] for term, count in self.frequencies.items()}
+        return Statistics(self.rows + other.rows, self.words + other.words, frequencies)
+
+    def weights(self, terms: dict[int, int]) -> Weights:
+        """`terms`: how often the query asks for each. Terms of no live row have no weight."""
+        found: dict[int, float] = {}
+        for term, times in terms.items():
+            if frequency := self.frequencies[term]:
+                found[term] = times * math.log(1.0 + (self.rows - frequency + 0.5) / (frequency + 0.5))
+        return Weights(self.words / self.rows if self.words else 1.0, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All that scores a row beside the row itself: the average length in words, and for each term idf times its count in the query.
+
+    Sums go in the order of `terms`.
+    """
+
+    average: float
+    terms: dict[int, float]
+
+    @property
+    def ceiling(self) -> float:
+        """An upper bound of every row's score: that of a row that holds each term without end."""
+        return math.fsum(self.terms.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,58 +74,45 @@ class _PostingList:
 
 
 class Bm25:
-    """Safe to share between threads: what it remembers is a function of the segments."""
+    """Safe to share between threads: what it remembers is a function of the segments, and of the average length asked for last."""
 
     def __init__(self, parts: Sequence[Live]) -> None:
         self._parts = parts
         self._frequencies: dict[int, int] = {}
         self.rows = sum(part.count for part in parts)
-        words = sum(int(_lengths(part).sum(dtype=np.int64)) for part in parts)
-        self.average = words / self.rows if words else 1.0
-        self._norms: dict[int, NDArray[np.float32]] = {}
+        self.words = sum(int(_lengths(part).sum(dtype=np.int64)) for part in parts)
+        self._norms: dict[int, tuple[float, NDArray[np.float32]]] = {}
 
-    def search(self, query: str, limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def statistics(self, terms: Iterable[int]) -> Statistics:
+        return Statistics(self.rows, self.words, {term: self._frequency(term) for term in terms})
+
+    def search(self, weights: Weights, limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(rows, scores) of at least the `limit` best with a score above 0, and of all that equal the last. Unordered."""
-        weights = self._weights(query)
-        if not weights or limit < 1:
+        if not weights.terms or limit < 1:
             return np.empty(0, np.int64), np.empty(0, np.float64)
         floor = np.float32(0.0)
         found: list[tuple[int, NDArray[np.uint32], NDArray[np.float32]]] = []
         for number in sorted(range(len(self._parts)), key=lambda i: -len(self._parts[i].segment)):
             lists = _posting_lists(self._parts[number], weights)
-            rows, scores, floor = _best(lists, self._norm(number), limit, floor)
+            rows, scores, floor = _best(lists, self._norm(number, weights.average), limit, floor)
             found.append((self._parts[number].base, rows, scores))
         kept = [base + rows[scores >= floor * _MARGIN].astype(np.int64) for base, rows, scores in found]
         chosen = np.sort(np.concatenate(kept)) if kept else np.empty(0, np.int64)
-        return chosen, self.scores(query, chosen)
+        return chosen, self.scores(weights, chosen)
 
-    def scores(self, query: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def scores(self, weights: Weights, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The exact score of each of `rows`, which ascend: float64 [len(rows)]."""
         total = np.zeros(len(rows), dtype=np.float64)
-        weights = self._weights(query)
         for part in self._parts:
             place, local = part.local(rows)
             if not len(local):
                 continue
             lengths = part.segment.lengths[local].astype(np.float64)
-            norms = K1 * (1.0 - B + B * lengths / self.average)
+            norms = K1 * (1.0 - B + B * lengths / weights.average)
             for each in _posting_lists(part, weights):
                 count = _counts_at(each, local).astype(np.float64)
                 total[place] += each.weight * (count / (count + norms))
         return total
-
-    def ceiling(self, query: str) -> float:
-        """An upper bound of every row's score for `query`: that of a row that holds each term without end."""
-        return math.fsum(self._weights(query).values())
-
-    def _weights(self, query: str) -> dict[int, float]:
-        """For each term, idf times how often the query asks for it; terms of no live row are left out."""
-        found: dict[int, float] = {}
-        for term, times in query_terms(query).items():
-            frequency = self._frequency(term)
-            if frequency:
-                found[term] = times * math.log(1.0 + (self.rows - frequency + 0.5) / (frequency + 0.5))
-        return found
 
     def _frequency(self, term: int) -> int:
         found = self._frequencies.get(term)
@@ -96,17 +122,17 @@ class Bm25:
                 self._frequencies[term] = found
         return found
 
-    def _norm(self, number: int) -> NDArray[np.float32]:
+    def _norm(self, number: int, average: float) -> NDArray[np.float32]:
         """k1 * (1 - b + b * length / average) of each row; infinite, which gives a score of 0, where it is not live."""
-        norm = self._norms.get(number)
-        if norm is None:
+        known, norm = self._norms.get(number, (0.0, None))
+        if norm is None or known != average:
             part = self._parts[number]
             norm = part.segment.lengths.astype(np.float32)
-            norm *= np.float32(K1 * B / self.average)
+            norm *= np.float32(K1 * B / average)
             norm += np.float32(K1 * (1.0 - B))
             if part.mask is not None:
                 norm[~part.mask] = np.inf
-            self._norms[number] = norm
+            self._norms[number] = average, norm
         return norm
 
 
@@ -115,19 +141,17 @@ def _lengths(part: Live) -> NDArray[np.uint16]:
 
 
 def _live_postings(part: Live, term: int) -> int:
-    where = part.segment.postings(term)
-    if part.mask is None:
-        return int(where.stop - where.start)
-    return int(np.count_nonzero(part.mask[part.segment.ordinals[where]]))
+    rows = part.segment.postings(term)[0]
+    return len(rows) if part.mask is None else int(np.count_nonzero(part.mask[rows]))
 
 
-def _posting_lists(part: Live, weights: dict[int, float]) -> list[_PostingList]:
+def _posting_lists(part: Live, weights: Weights) -> list[_PostingList]:
     """The postings of the terms that the segment has, in the order of `weights`."""
     found: list[_PostingList] = []
-    for term, weight in weights.items():
-        where = part.segment.postings(term)
-        if where.stop > where.start:
-            found.append(_PostingList(weight, part.segment.ordinals[where], part.segment.counts[where]))
+    for term, weight in weights.terms.items():
+        ordinals, counts = part.segment.postings(term)
+        if len(ordinals):
+            found.append(_PostingList(weight, ordinals, counts))
     return found
 
 

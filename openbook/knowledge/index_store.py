@@ -163,7 +163,7 @@ def _digest(path: Path) -> str:
 
 def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Segment:
     """Map a saved segment read-only. Raises ValueError or OSError when its files are not of the size they had."""
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Any] = {}
     for name in LAYOUT:
         path = folder / f"{name}.npy"
         size = files[name][0]

@@ -1,4 +1,4 @@
-"""The derived index of a knowledge base: segments of contents, and views of them as some version saw them.
+"""The derived index of a knowledge base: segments of contents, and the parts of them that a search as of some version reads.
 
 The database is the truth; the index is a cache of what a search reads. It knows contents, which never change, and nothing of
 versions: a version is a set of contents, so a search in any of them is the same search over fewer rows. What a search
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,34 +20,19 @@ from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.ranking import Candidates, Counts, Question, Scoring, View, best
 from openbook.knowledge.segments import Live, Segment, Selection
-from openbook.knowledge.vectors import VectorSearch
+from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Indexes", "Ranked", "Source", "View"]
+__all__ = ["Indexes", "Part", "Source"]
 
 RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
 MOST_SEGMENTS = 8
 MOST_DROPPED = 0.25  # of a segment's rows, before it is written anew without them
-WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them.
-
-    `contents`: all that hold its text, ascending.
-    """
-
-    passage: int
-    contents: tuple[int, ...]
-    score: float
-    dense_rank: int | None
-    bm25_rank: int | None
-    similarity: float | None
 
 
 class Indexes:
@@ -114,18 +99,40 @@ class Indexes:
 
     def view(self, live: NDArray[np.int64]) -> View:
         """A search over the contents `live` and no others. Raises ValueError when one of them is not indexed."""
+        return View(self.part(live))
+
+    def part(self, live: NDArray[np.int64], number: int = 0, of: int = 1) -> Part:
+        """The share of shard `number` in a search over the contents `live`: all of it when there is one.
+
+        Contents are dealt out by id, in runs of nearly equal numbers of rows. Which rows are in which share is a function of `live`
+        alone, so shards whose segments differ miss no row and have none twice. Raises ValueError when one of them is not indexed.
+        """
         if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
-        masks = [segment.rows_of(np.isin(segment.contents, live)) for segment in self._segments]
-        seen = np.concatenate([np.empty(0, np.bool_), *masks])
-        duplicates = self._duplicates.of(seen)
-        seen[duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]] = False
+        duplicates = self._duplicates.among(live)
+        unseen = duplicates.rows[1:][duplicates.keys[1:] == duplicates.keys[:-1]]
+        share = live if of == 1 else self._share(live, number, of)
         parts: list[Live] = []
-        for segment, start in zip(self._segments, self._bases[:-1], strict=True):
-            mask = seen[start : start + len(segment)]
+        for segment, base in zip(self._segments, self._bases[:-1], strict=True):
+            wanted = np.isin(segment.contents, share)
+            if not wanted.any():
+                continue
+            first, last = int(wanted.argmax()), len(wanted) - int(wanted[::-1].argmax())
+            run, base = segment.part(first, last), base + int(segment.starts[first])
+            mask = run.rows_of(wanted[first:last])
+            mask[unseen[(unseen >= base) & (unseen < base + len(run))] - base] = False
             if mask.any():
-                parts.append(Live(segment, None if mask.all() else mask, start))
-        return View(parts, self._dimensions, duplicates)
+                parts.append(Live(run, None if mask.all() else mask, base))
+        return Part(parts, self._dimensions, duplicates)
+
+    def _share(self, live: NDArray[np.int64], number: int, of: int) -> NDArray[np.int64]:
+        contents = contents_of(self._segments)
+        sizes = np.concatenate([np.empty(0, np.int64), *(np.diff(segment.starts) for segment in self._segments)])
+        order = np.argsort(contents)
+        sizes = sizes[order][np.searchsorted(contents, live, sorter=order)]
+        ends = np.cumsum(sizes)
+        share: NDArray[np.int64] = live[(ends - sizes) * of // max(int(sizes.sum()), 1) == number]
+        return share
 
     @cached_property
     def _duplicates(self) -> _Duplicates:
@@ -156,88 +163,93 @@ class _Duplicates:
     keys: NDArray[np.uint64]
     contents: NDArray[np.int64]
 
-    def of(self, seen: NDArray[np.bool_]) -> _Duplicates:
-        live = seen[self.rows]
-        return _Duplicates(self.rows[live], self.keys[live], self.contents[live])
+    def among(self, live: NDArray[np.int64]) -> _Duplicates:
+        """Those of the contents `live`."""
+        chosen = np.isin(self.contents, live)
+        return _Duplicates(self.rows[chosen], self.keys[chosen], self.contents[chosen])
 
-    def holding(self, key: np.uint64) -> NDArray[np.int64]:
-        low, high = (np.searchsorted(self.keys, key, side=side) for side in ("left", "right"))
-        return self.contents[low:high]
+    def holding(self, keys: NDArray[np.uint64]) -> dict[int, tuple[int, ...]]:
+        """The contents that hold each of `keys`, by its number; only of those that stand here."""
+        low, high = (np.searchsorted(self.keys, keys, side=side) for side in ("left", "right"))
+        return {
+            int(at): tuple(np.unique(self.contents[low[at] : high[at]]).tolist()) for at in np.flatnonzero(low < high)
+        }
 
 
-class View:
-    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+class Part:
+    """The live rows that one shard searches. Safe to share between threads."""
 
     def __init__(self, parts: Sequence[Live], dimensions: int, duplicates: _Duplicates) -> None:
+        """Of texts that are live more than once, one row is live in one of the shards; `duplicates` are those of all shards."""
         self._parts, self._duplicates = parts, duplicates
-        self._bm25, self._vectors = Bm25(parts), VectorSearch(parts, dimensions)
-        self.passages = self._bm25.rows
+        self.bm25, self.vectors = Bm25(parts), VectorSearch(parts, dimensions)
 
-    def search(self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100) -> list[Ranked]:
-        """The best passages by both, best first. `vector` is the query's unit vector, float32 [D].
+    @property
+    def rows(self) -> int:
+        return self.bm25.rows
 
-        The `candidates` nearest by vector and the `candidates` best by words are scored by both, exactly, and fused.
-        """
-        if limit < 1:
-            return []
-        count = max(candidates, limit)
-        dense = self._top(*self._vectors.search(vector, count), count)[0]
-        words = self._top(*self._bm25.search(query, count), count)[0]
-        rows = np.union1d(dense, words)
-        similarity, bm25 = self._vectors.cosines(vector, rows), self._bm25.scores(query, rows)
-        order, scores = self._top(rows, fuse(similarity, bm25, self._bm25.ceiling(query)), limit)
-        dense_ranks, word_ranks = ({int(r): n for n, r in enumerate(found, start=1)} for found in (dense, words))
-        cosines = dict(zip(rows.tolist(), similarity.tolist(), strict=True))
-        return [
-            Ranked(passage, self._contents(row), score, dense_ranks.get(row), word_ranks.get(row), cosines[row])
-            for passage, score, row in zip(self._passages(order), scores.tolist(), order.tolist(), strict=True)
-        ]
+    def ask(self, question: Question) -> PartRounds:
+        return PartRounds(self, question)
 
-    def _contents(self, row: int) -> tuple[int, ...]:
-        """Ids of the contents that hold the text of a row."""
-        part = next(each for each in self._parts if row < each.base + len(each.segment))
-        local = np.array([row - part.base])
-        found = self._duplicates.holding(part.segment.keys[local[0]])
-        return tuple(np.unique(found if len(found) else part.segment.contents_of(local)).tolist())
+    def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+        """The `limit` best of ascending `rows`, ascending."""
+        if len(rows) <= limit:
+            return rows
+        return np.sort(rows[best(scores, self._column("keys", rows), limit)])
 
-    def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
-        """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""
-        rows, scores = self._top(*self._vectors.search(vector, limit, exact=exact), limit)
-        return list(zip(self._passages(rows), scores.tolist(), strict=True))
+    def candidates(
+        self,
+        rows: NDArray[np.int64],
+        similarity: NDArray[np.float64],
+        bm25: NDArray[np.float64],
+        *kinds: NDArray[np.int64],
+    ) -> Candidates:
+        """Ascending `rows` with their scores; `kinds` are those of them that are near, and those that have words."""
+        keys = self._column("keys", rows)
+        contents = np.empty(len(rows), dtype=np.int64)
+        for part in self._parts:
+            place, local = part.local(rows)
+            contents[place] = part.segment.contents_of(local)
+        held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
+        for at, several in self._duplicates.holding(keys).items():
+            held[at] = several
+        near, words = (np.isin(rows, kind) for kind in kinds)
+        return Candidates(self._column("passages", rows), keys, held, similarity, bm25, near, words)
 
-    def bm25(self, query: str, limit: int) -> list[tuple[int, float]]:
-        """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
-        rows, scores = self._top(*self._bm25.search(query, limit), limit)
-        return list(zip(self._passages(rows), scores.tolist(), strict=True))
-
-    def _top(
-        self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The `limit` highest of ascending `rows`, highest first; equal scores by the identity of their texts."""
-        order = np.lexsort((self._column("keys", rows), -scores))[: max(limit, 0)]
-        return rows[order], scores[order]
-
-    def _passages(self, rows: NDArray[np.int64]) -> list[int]:
-        order = np.argsort(rows)
-        found = np.empty(len(rows), dtype=np.int64)
-        found[order] = self._column("passages", rows[order])
-        return [int(passage) for passage in found]
-
-    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.int64 | np.uint64]:
+    def _column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """A segment's array at ascending `rows`."""
         found = [getattr(part.segment, name)[part.local(rows)[1]] for part in self._parts]
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
-    """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
+class PartRounds:
+    """One question in one part. A round keeps what it computed for the next one, which computes what it does not find."""
 
-    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
-    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). A passage's score depends on
-    its own two scores alone, whatever else is a candidate, and never falls when one of them rises.
-    """
-    words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
-    return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words
+    def __init__(self, part: Part, question: Question) -> None:
+        self._part, self._question = part, question
+
+    @cached_property
+    def _signs(self) -> SignSearch:
+        assert self._question.vector is not None
+        return self._part.vectors.signs(self._question.vector)
+
+    def counts(self) -> list[Counts]:
+        statistics = self._part.bm25.statistics(self._question.terms)
+        return [Counts(statistics, self._signs.counts() if self._question.by_signs else None)]
+
+    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
+        return [self._signs.turned_counts(cut)]
+
+    def candidates(self, scoring: Scoring) -> list[Candidates]:
+        asked, part = self._question, self._part
+        near = np.empty(0, np.int64)
+        if asked.vector is not None:
+            among = self._signs.chosen(*scoring.cuts) if scoring.cuts else None
+            near = part.best(*part.vectors.search(asked.vector, asked.limit, among), asked.limit)
+        words = part.best(*part.bm25.search(scoring.weights, asked.limit), asked.limit)
+        rows = np.union1d(near, words)
+        similarity = np.zeros(len(rows)) if asked.vector is None else part.vectors.cosines(asked.vector, rows)
+        return [part.candidates(rows, similarity, part.bm25.scores(scoring.weights, rows), near, words)]
 
 
 # --- what to keep and what to join ------------------------------------------------------------------------------------
@@ -298,5 +310,8 @@ def _merged(
         size, smallest = alone.pop(0)
         pool.append(old[smallest][1])
         rows += size
+    pool.sort(
+        key=lambda each: int(each.segment.contents[each.contents][0])
+    )  # so that a shard's share is one run of rows
     result = [old[i][0] for _, i in alone]
     return [*result, writer.write(pool)] if pool else result

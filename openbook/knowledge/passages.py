@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.indexes import Ranked
 from openbook.knowledge.integrity import StoredContent
+from openbook.knowledge.ranking import Ranked
 from openbook.knowledge.scope import Condition
 from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header

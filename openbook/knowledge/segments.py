@@ -1,13 +1,13 @@
 """A segment: what a search reads of some contents, as arrays that are written once and then only mapped.
 
-A segment knows nothing of versions. Segments are merged by copying; contents that nobody keeps are left out then. Where the
-arrays lie, `index_store` knows.
+A segment knows nothing of versions. Segments are merged by copying; contents that nobody keeps are left out then. A run of a
+segment's contents can be searched as a segment of its own, without copying. Where the arrays lie, `index_store` knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -58,6 +58,7 @@ class Segment:
     vectors: NDArray[np.float16]
     signs: NDArray[np.uint64]  # of the vectors, one word of all rows after the other
     turned: NDArray[np.uint64]  # signs of the turned vectors
+    run: slice | None = None  # of a part: its rows in the whole segment, whose rows `ordinals` number
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -66,7 +67,7 @@ class Segment:
         """For each row, whether its content is `chosen` [C]: bool [N]."""
         return np.repeat(chosen, np.diff(self.starts))
 
-    def contents_of(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+    def contents_of(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
         """The content of each of `rows`."""
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
 
@@ -76,11 +77,32 @@ class Segment:
         columns = (self.passages[rows], self.keys[rows], self.variants[rows])
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    def postings(self, term: int) -> slice:
+    def postings(self, term: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+        """(rows that hold the term, ascending; how often each does)."""
         at = int(np.searchsorted(self.terms, np.uint64(term)))
         if at == len(self.terms) or int(self.terms[at]) != term:
-            return slice(0, 0)
-        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+            return self.ordinals[:0], self.counts[:0]
+        where = slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+        if self.run is None:
+            return self.ordinals[where], self.counts[where]
+        low, high = np.searchsorted(self.ordinals[where], np.array([self.run.start, self.run.stop], dtype=np.uint32))
+        where = slice(where.start + int(low), where.start + int(high))
+        return self.ordinals[where] - np.uint32(self.run.start), self.counts[where]
+
+    def part(self, first: int, last: int) -> Segment:
+        """The contents from number `first` to before number `last` of a whole segment, as a segment that shares its memory."""
+        if (first, last) == (0, len(self.contents)):
+            return self
+        run = slice(int(self.starts[first]), int(self.starts[last]))
+        of_rows = {name: getattr(self, name)[run] for name, (_, letters) in LAYOUT.items() if letters[0] == "N"}
+        return replace(
+            self,
+            contents=self.contents[first:last],
+            starts=self.starts[first : last + 1] - run.start,
+            signs=self.signs[:, run],
+            run=run,
+            **of_rows,
+        )
 
     def check(self, dimensions: int) -> None:
         """Raises ValueError when the types or shapes of the arrays do not fit each other."""

@@ -2,16 +2,17 @@
 
 Up to `EXACT_UP_TO` live rows, every row is compared: exact. Above, two passes over signs choose the rows that are
 compared: signs of the vector (D bits a row, all rows), then also signs of the vector turned by a fixed matrix (D bits
-more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. So the result is a
-function of the live rows, whatever segments they lie in. A similarity is always that of the stored float16 row, in
-float64, computed row by row.
+more), a random projection as in SimHash. Nothing is trained, and rows at the cut come all or none. Where a pass cuts follows
+from how many rows lie at each distance: whole numbers, which add up over the parts of a base. So the result is a function of
+the live rows, whatever segments or parts they lie in. A similarity is always that of the stored float16 row, in float64,
+computed row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -28,22 +29,26 @@ _ROWS = 512  # float32 rows at a time: they stay in the cache
 _SCAN = 32_768  # words of signs at a time
 _DEAD = np.iinfo(np.uint16).max
 
+Chosen: TypeAlias = "tuple[Live, NDArray[np.intp]]"  # rows of one segment
+
 
 class VectorSearch:
     def __init__(self, parts: Sequence[Live], dimensions: int) -> None:
         self._parts, self._dimensions = parts, dimensions
-        self.rows = sum(part.count for part in parts)
+
+    def signs(self, vector: NDArray[np.float32]) -> SignSearch:
+        return SignSearch(self._parts, self._checked(vector))
 
     def search(
-        self, vector: NDArray[np.float32], limit: int, *, exact: bool = False
+        self, vector: NDArray[np.float32], limit: int, among: Sequence[Chosen] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(rows, cosines) of at least the `limit` nearest. `vector` is a float32 unit vector [D]. Unordered."""
+        """(rows, cosines) of at least the `limit` nearest `among` these, or all. `vector` is a float32 unit vector [D]. Unordered."""
         vector = self._checked(vector)
-        if not self.rows or limit < 1:
+        chosen = self._all() if among is None else among
+        if not chosen or limit < 1:
             return np.empty(0, np.int64), np.empty(0, np.float64)
-        near = self._all() if exact or self.rows <= EXACT_UP_TO else self._near(vector, limit)
-        rough = np.concatenate([_rough(part, local, vector) for part, local in near])
-        rows = np.concatenate([part.base + local.astype(np.int64) for part, local in near])
+        rough = np.concatenate([_rough(part, local, vector) for part, local in chosen])
+        rows = np.concatenate([part.base + local.astype(np.int64) for part, local in chosen])
         if len(rows) > limit:
             last = np.partition(rough, len(rough) - limit)[len(rough) - limit]
             rows = rows[rough >= last - self._margin]
@@ -70,30 +75,63 @@ class VectorSearch:
             raise ValueError(f"a query vector must hold {self._dimensions} finite numbers, not {vector.shape}")
         return vector
 
-    def _all(self) -> list[tuple[Live, NDArray[np.uint32] | NDArray[np.intp]]]:
+    def _all(self) -> list[Chosen]:
         return [
             (part, np.arange(len(part.segment)) if part.mask is None else np.flatnonzero(part.mask))
             for part in self._parts
         ]
 
-    def _near(self, vector: NDArray[np.float32], limit: int) -> list[tuple[Live, NDArray[np.intp]]]:
-        """Rows that two passes over signs leave."""
-        signs, turned = (s[0] for s in sign_words(vector[np.newaxis]))
-        distances = [_distances(part, signs) for part in self._parts]
-        cut = _cut(distances, self._dimensions, max(NEAR, 8 * limit))
-        chosen = [np.flatnonzero(d <= cut) for d in distances]
-        both = [
-            d[rows] + np.bitwise_count(part.segment.turned[rows] ^ turned).sum(axis=1, dtype=np.uint16)
-            for part, d, rows in zip(self._parts, distances, chosen, strict=True)
-        ]
-        cut = _cut(both, 2 * self._dimensions, max(NEARER, 4 * limit))
-        return [(part, rows[b <= cut]) for part, rows, b in zip(self._parts, chosen, both, strict=True)]
+
+class SignSearch:
+    """Two passes over signs for one vector. The rows at each distance are counted; where to cut, `near` and `nearer` say."""
+
+    def __init__(self, parts: Sequence[Live], vector: NDArray[np.float32]) -> None:
+        self._parts, self._dimensions = parts, len(vector)
+        signs, self._turned = (s[0] for s in sign_words(vector[np.newaxis]))
+        self._distances = [_distances(part, signs) for part in parts]
+        self._near: tuple[int, list[tuple[Live, NDArray[np.intp], NDArray[np.uint16]]]] | None = None
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many rows differ in 0, 1 ... D signs."""
+        return _counted(self._distances, self._dimensions)
+
+    def turned_counts(self, cut: int) -> NDArray[np.int64]:
+        """How many of those within `cut` differ in 0, 1 ... 2D signs, those of the turned vectors included."""
+        return _counted([both for _, _, both in self._within(cut)], 2 * self._dimensions)
+
+    def chosen(self, cut: int, turned_cut: int) -> list[Chosen]:
+        """The rows within `cut` by signs and within `turned_cut` by both."""
+        return [(part, rows[both <= turned_cut]) for part, rows, both in self._within(cut)]
+
+    def _within(self, cut: int) -> list[tuple[Live, NDArray[np.intp], NDArray[np.uint16]]]:
+        if self._near is None or self._near[0] != cut:
+            found = []
+            for part, distances in zip(self._parts, self._distances, strict=True):
+                rows = np.flatnonzero(distances <= cut)
+                turned = np.bitwise_count(part.segment.turned[rows] ^ self._turned).sum(axis=1, dtype=np.uint16)
+                found.append((part, rows, distances[rows] + turned))
+            self._near = cut, found
+        return self._near[1]
 
 
-def _cut(distances: Sequence[NDArray[np.uint16]], most: int, wanted: int) -> int:
-    """The smallest distance within which `wanted` rows lie; `most` when there are fewer."""
-    counts = sum((np.bincount(d, minlength=_DEAD + 1)[: most + 1] for d in distances), np.zeros(most + 1, np.int64))
-    return min(int(np.searchsorted(counts.cumsum(), wanted)), most)
+def near(counts: NDArray[np.int64], limit: int) -> int:
+    """Where the first pass cuts, by the counts of all live rows of a base."""
+    return _cut(counts, max(NEAR, 8 * limit))
+
+
+def nearer(counts: NDArray[np.int64], limit: int) -> int:
+    """Where the second pass cuts, by the counts of all rows that the first left."""
+    return _cut(counts, max(NEARER, 4 * limit))
+
+
+def _cut(counts: NDArray[np.int64], wanted: int) -> int:
+    """The smallest distance within which `wanted` rows lie; the greatest when there are fewer."""
+    return min(int(np.searchsorted(counts.cumsum(), wanted)), len(counts) - 1)
+
+
+def _counted(distances: Sequence[NDArray[np.uint16]], most: int) -> NDArray[np.int64]:
+    counts = (np.bincount(d, minlength=_DEAD + 1)[: most + 1] for d in distances)
+    return sum(counts, np.zeros(most + 1, np.int64))
 
 
 def _distances(part: Live, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
@@ -113,7 +151,7 @@ def _distances(part: Live, signs: NDArray[np.uint64]) -> NDArray[np.uint16]:
     return found
 
 
-def _rough(part: Live, rows: NDArray[np.intp] | NDArray[np.uint32], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def _rough(part: Live, rows: NDArray[np.intp], vector: NDArray[np.float32]) -> NDArray[np.float32]:
     """Cosines in float32: fast, and within `_margin` of what they are."""
     found = np.empty(len(rows), dtype=np.float32)
     whole = len(rows) == len(part.segment)

@@ -75,7 +75,7 @@ def test_a_restore_to_a_point_in_time(folder: Path, tmp_path: Path) -> None:
     (files / "pump.md").write_text("Pump 1 holds 12 litres of oil.")
     with closing(KnowledgeBase.ensure(DatabaseUrl(url), EMBEDDER.identity)) as base:
         sync(base, files, EMBEDDER)
-        program = str(local_postgres._binaries() / "pg_basebackup")
+        program = str(local_postgres._binaries(server) / "pg_basebackup")
         subprocess.run([program, "-d", url, "-D", str(folder / "base"), "-c", "fast", "-X", "none"], check=True)
         (files / "pump.md").write_text("Pump 1 holds 14 litres of oil.")
         sync(base, files, EMBEDDER)

@@ -19,8 +19,9 @@ from openbook.knowledge import schema
 from openbook.knowledge.bm25 import K1, B
 from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.index_builder import Source
-from openbook.knowledge.indexes import Indexes, Ranked
+from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
+from openbook.knowledge.ranking import Ranked
 from openbook.knowledge.store import Connection
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import PassageSpan, sha256_hex

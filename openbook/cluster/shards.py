@@ -1,0 +1,265 @@
+"""Search in shards: processes that each search a part of a knowledge base, and one that asks them all and merges.
+
+`openbook.knowledge.ranking` says in which rounds and why the result is the same from any number of shards. A shard opens the
+knowledge base itself, maps its segments, and keeps nothing that it could not make again. The asker decides which contents a
+question may see, in its own snapshot of the truth, and tells the shards; so filters, labels and versions are judged in one place.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from openbook import __version__
+from openbook.cluster.connection import connect, disconnect, ray_module
+from openbook.config import Place
+from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
+from openbook.knowledge.base import MOST_VIEWS, KnowledgeBase
+from openbook.knowledge.indexes import Part, PartRounds
+from openbook.knowledge.ranking import Candidates, Counts, Question, Scoring, View
+from openbook.records import sha256_hex
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 bytes a row each
+TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
+TIMEOUT_S = 120.0  # for a round; a shard that starts again maps its segments first
+
+Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`view`: the digest of what is searched. `token`: the same in all rounds of a question, and in no other."""
+
+    view: str
+    token: str
+    question: Question
+
+
+class SearchShard:
+    """Shard `number` (from 0) of `of`. Not for several threads at once."""
+
+    def __init__(self, place: Place, number: int, of: int) -> None:
+        """`place`: where the knowledge base is. It is opened with the first view."""
+        self._place, self._number, self._of = place, number, of
+        self._base: KnowledgeBase | None = None
+        self._state = ("", -1)
+        self._parts: dict[str, Part] = {}
+        self._rounds: dict[str, PartRounds] = {}
+
+    def open(self, view: str, base_id: str, newest: int, live: NDArray[np.int64]) -> int:
+        """Get ready to search the contents `live` under the name `view`. Returns how many of their passages are in this shard.
+
+        `newest`: the newest version that the asker sees. When it is another than before, all segments are let go of: a purge may
+        have deleted some. Raises KnowledgeError, StorageError.
+        """
+        if self._base is None or (base_id, newest) != self._state:
+            self.close()
+            self._base, self._state = KnowledgeBase.open(self._place), (base_id, newest)
+        if self._base.id != base_id:
+            raise KnowledgeBaseInvalid(
+                f"A search shard finds another knowledge base in {self._place} than the one that was asked. Its machine must "
+                "see the same folder there."
+            )
+        part = self._base.part(live, self._number, self._of)
+        self._parts = {**dict(list(self._parts.items())[1 - MOST_VIEWS :]), view: part}
+        return part.rows
+
+    def reply(self, asked: Asked, step: Step, *given: Any) -> list[Any] | None:
+        """What this shard says in one round; None when the view must be opened first. Rounds may come in any order."""
+        rounds = self._rounds.pop(asked.token, None)
+        if rounds is None:
+            if asked.view not in self._parts:
+                return None
+            rounds = self._parts[asked.view].ask(asked.question)
+        try:
+            said: list[Any] = getattr(rounds, step)(*given)
+        except (IndexError, ValueError, OverflowError):  # bytes of a segment changed under an old date
+            if self._base is not None:
+                self._base.distrust_indexes()
+            self._parts, self._rounds = {}, {}
+            return None
+        if step != "candidates":  # the last one
+            self._rounds = {**dict(list(self._rounds.items())[1 - MOST_QUESTIONS :]), asked.token: rounds}
+        return said
+
+    def close(self) -> None:
+        self._parts, self._rounds = {}, {}
+        if self._base is not None:
+            self._base.close()
+            self._base = None
+
+
+# --- asking them ------------------------------------------------------------------------------------------------------
+
+
+class Shards(Protocol):
+    """Where the `count` shards are."""
+
+    count: int
+
+    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        """What `SearchShard.method` returns in each of the shards `numbers`, which work at the same time. Raises OpenBookError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ShardedSearch:
+    """Set this as `KnowledgeBase.shards`, and that knowledge base is searched by these shards. Safe to share between threads."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
+        """A search over the contents `live`. Raises KnowledgeError, StorageError, ClusterError."""
+        return View(_OpenedShards(self._shards, base_id, newest, live))
+
+
+class _OpenedShards:
+    """All shards, for one set of contents."""
+
+    def __init__(self, shards: Shards, base_id: str, newest: int, live: NDArray[np.int64]) -> None:
+        self.shards = shards
+        self.name = sha256_hex(f"{base_id} {newest} ".encode() + live.tobytes())
+        self._opening = (self.name, base_id, newest, live)
+        self.rows = sum(self.open(range(shards.count)))
+
+    def open(self, numbers: Sequence[int]) -> list[int]:
+        return self.shards.call(numbers, "open", *self._opening)
+
+    def ask(self, question: Question) -> _Rounds:
+        return _Rounds(self, Asked(self.name, uuid.uuid4().hex, question))
+
+
+class _Rounds:
+    def __init__(self, opened: _OpenedShards, asked: Asked) -> None:
+        self._opened, self._asked = opened, asked
+
+    def counts(self) -> list[Counts]:
+        return self._replies("counts")
+
+    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
+        return self._replies("turned_counts", cut)
+
+    def candidates(self, scoring: Scoring) -> list[Candidates]:
+        return self._replies("candidates", scoring)
+
+    def _replies(self, step: Step, *given: Any) -> list[Any]:
+        found: dict[int, list[Any]] = {}
+        shards = self._opened.shards
+        for _ in range(TRIES):
+            due = [number for number in range(shards.count) if number not in found]
+            replies = shards.call(due, "reply", self._asked, step, *given)
+            found.update((number, reply) for number, reply in zip(due, replies, strict=True) if reply is not None)
+            if len(found) == shards.count:
+                return [each for number in sorted(found) for each in found[number]]
+            self._opened.open([number for number in due if number not in found])  # it started again, or let go of it
+        raise ClusterError(f"A search shard lost its segments {TRIES} times in one question. Look at its log.")
+
+
+# --- where they are ---------------------------------------------------------------------------------------------------
+
+
+class LocalShards:
+    """Shards in this process, asked one after the other."""
+
+    def __init__(self, place: Place, count: int) -> None:
+        self.place, self.count = place, count
+        self.shards = [SearchShard(place, number, count) for number in range(count)]
+        self._asking = threading.Lock()
+
+    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        with self._asking:
+            return [getattr(self.shards[number], method)(*arguments) for number in numbers]
+
+    def close(self) -> None:
+        for shard in self.shards:
+            shard.close()
+
+
+class RayShards:
+    """Shards as Ray actors, spread over the workers. Ray must be connected to: `openbook.cluster.connection`.
+
+    Whoever asks for the same knowledge base with the same number of shards gets the same actors: they stay when this process ends.
+    An actor that dies starts again, and what it was asked is asked again.
+    """
+
+    def __init__(self, place: Place, count: int | None = None) -> None:
+        """`place`: a folder that every worker sees at the same path, or a database. `count`: by default one for each CPU of the cluster."""
+        ray = ray_module()
+        self.count = count or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self._place = place
+        self._remote = ray.remote(SearchShard)
+        self.actors = [self._start(number) for number in range(self.count)]
+
+    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        ray = ray_module()
+        due, replies = list(numbers), dict[int, Any]()
+        for _ in range(TRIES):
+            asked = [getattr(self.actors[number], method).remote(*arguments) for number in due]
+            for number, reference in zip(due, asked, strict=True):
+                try:
+                    replies[number] = ray.get(reference, timeout=TIMEOUT_S)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, OpenBookError):
+                        raise error.cause from None
+                    raise ClusterError(f"{self._name_of(number)} failed: {error.cause!r}. See its log.") from None
+                except ray.exceptions.GetTimeoutError:
+                    raise ClusterError(
+                        f"{self._name_of(number)} did not answer within {TIMEOUT_S:g} seconds. See: ray status"
+                    ) from None
+                except (
+                    ray.exceptions.RayActorError
+                ):  # it does not start again by itself, for instance because somebody ended it
+                    self.actors[number] = self._start(number)
+            due = [number for number in due if number not in replies]
+            if not due:
+                return [replies[number] for number in numbers]
+        raise ClusterError(f"{self._name_of(due[0])} ended {TRIES} times while it was asked. See: ray status")
+
+    def close(self) -> None:
+        """End the actors, for all who use them."""
+        ray = ray_module()
+        for actor in self.actors:
+            ray.kill(actor)
+
+    def _start(self, number: int) -> Any:
+        """The actor of that name, wherever it is; a new one when there is none."""
+        what = sha256_hex(f"{__version__} {self._place}".encode())[:12]
+        return self._remote.options(
+            name=f"search {what} {number + 1} of {self.count}",
+            namespace="openbook",
+            get_if_exists=True,
+            lifetime="detached",
+            max_restarts=-1,
+            max_task_retries=-1,
+            num_cpus=0,  # so that it never waits for work that fills the cluster
+            scheduling_strategy="SPREAD",
+        ).remote(self._place, number, self.count)
+
+    def _name_of(self, number: int) -> str:
+        return f"Search shard {number + 1} of {self.count}"
+
+
+@contextmanager
+def in_shards(base: KnowledgeBase, address: str, count: int | None = None) -> Iterator[None]:
+    """Search `base` on the Ray cluster at `address`: see `connect` and `RayShards`.
+
+    Raises ConfigError, ClusterError.
+    """
+    connect(address)
+    try:
+        base.shards = ShardedSearch(RayShards(base.store.place, count))
+        yield
+    finally:
+        base.shards = None
+        disconnect()

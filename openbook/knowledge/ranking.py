@@ -1,0 +1,225 @@
+"""The search itself, in rounds over shards, each of which holds a part of what is searched.
+
+1. Each shard counts: its live rows, their words, how many hold each term; above `vectors.EXACT_UP_TO` rows also how many lie
+   at each distance by signs, and then at each distance by more signs. Counts are whole numbers. Their sums are those of the whole.
+2. Each shard scores its best by words and by vectors with the weights that follow from the sums, row by row. The best of all
+   are among the best of each.
+
+Nothing else passes between shards. So the same passages get the same scores, bit for bit, from any number of shards. A
+knowledge base in one process is one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from openbook.errors import KnowledgeError
+from openbook.knowledge import vectors
+from openbook.knowledge.bm25 import Statistics, Weights
+from openbook.knowledge.words import query_terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/fusion.py), and flat from 0.45 to 0.55
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them.
+
+    `contents`: all that hold its text, ascending.
+    """
+
+    passage: int
+    contents: tuple[int, ...]
+    score: float
+    dense_rank: int | None
+    bm25_rank: int | None
+    similarity: float | None
+
+
+class Overtaken(KnowledgeError):
+    """A purge deleted meanwhile what was to be searched."""
+
+
+# --- what passes between the search and the shards --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`terms`: how often the query asks for each; empty to search by the vector alone. `vector`: float32 unit vector [D], or None.
+
+    `limit`: how many are wanted of each kind. `by_signs`: whether signs choose the rows that the vector is compared with.
+    """
+
+    terms: dict[int, int]
+    vector: NDArray[np.float32] | None
+    limit: int
+    by_signs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The first round. `signs`: the rows at each distance, int64 [D + 1], when the question asks for it."""
+
+    statistics: Statistics
+    signs: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What the counts of all shards say. `cuts`: the distances within which rows are compared, by the first pass and by both."""
+
+    weights: Weights
+    cuts: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Columns of equal length, one entry a passage: at least the best of each kind, each scored by both."""
+
+    passages: NDArray[np.int64]
+    keys: NDArray[np.uint64]  # of their texts; no two are equal
+    contents: list[tuple[int, ...]]
+    similarity: NDArray[np.float64]
+    bm25: NDArray[np.float64]
+    is_near: NDArray[np.bool_]  # among the nearest by vector
+    has_words: NDArray[np.bool_]  # among the best by words
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        if len(parts) == 1:
+            return parts[0]
+        columns = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("passages", "keys", "similarity", "bm25", "is_near", "has_words")
+        )
+        passages, keys, similarity, bm25, is_near, has_words = columns
+        contents = [each for part in parts for each in part.contents]
+        return cls(passages, keys, contents, similarity, bm25, is_near, has_words)
+
+    def nearest(self, limit: int) -> NDArray[np.intp]:
+        """Numbers of the `limit` nearest by vector, nearest first."""
+        among = np.flatnonzero(self.is_near)
+        return among[best(self.similarity[among], self.keys[among], limit)]
+
+    def best_by_words(self, limit: int) -> NDArray[np.intp]:
+        among = np.flatnonzero(self.has_words)
+        return among[best(self.bm25[among], self.keys[among], limit)]
+
+
+def best(scores: NDArray[np.float64], keys: NDArray[np.uint64], limit: int) -> NDArray[np.intp]:
+    """Where the `limit` highest scores are, highest first; equal scores by the identity of their texts."""
+    return np.lexsort((keys, -scores))[: max(limit, 0)]
+
+
+class Rounds(Protocol):
+    """One question, asked of all shards at once in each round. The replies are in the order of the shards."""
+
+    def counts(self) -> Sequence[Counts]: ...
+
+    def turned_counts(self, cut: int) -> Sequence[NDArray[np.int64]]: ...
+
+    def candidates(self, scoring: Scoring) -> Sequence[Candidates]: ...
+
+
+class Shards(Protocol):
+    """One set of contents, each of which is in one shard. Safe to share between threads."""
+
+    @property
+    def rows(self) -> int:
+        """How many passages are searched."""
+        ...
+
+    def ask(self, question: Question) -> Rounds: ...
+
+
+class Searcher(Protocol):
+    """Where the segments of a knowledge base are searched."""
+
+    def view(self, base_id: str, newest: int, live: NDArray[np.int64]) -> View:
+        """A search over the contents `live`, ascending, of the knowledge base of that id, whose newest version is `newest`."""
+        ...
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+
+class View:
+    """One set of contents: a version, perhaps filtered. Safe to share between threads."""
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+        self.passages = shards.rows
+
+    def search(self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100) -> list[Ranked]:
+        """The best passages by both, best first. `vector` is the query's unit vector, float32 [D].
+
+        The `candidates` nearest by vector and the `candidates` best by words are scored by both, exactly, and fused.
+        """
+        if limit < 1:
+            return []
+        count = max(candidates, limit)
+        found, ceiling = self._ask(query, vector, count)
+        dense, words = found.nearest(count), found.best_by_words(count)
+        chosen = np.union1d(dense, words)
+        scores = fuse(found.similarity[chosen], found.bm25[chosen], ceiling)
+        order = best(scores, found.keys[chosen], limit)
+        dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
+        return [
+            Ranked(
+                int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
+            )
+            for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
+        ]  # fmt: skip
+
+    def dense(self, vector: NDArray[np.float32], limit: int, *, exact: bool = False) -> list[tuple[int, float]]:
+        """(passage row id, cosine), nearest first; with `exact`, by comparing every row."""
+        found, _ = self._ask("", vector, limit, exact=exact)
+        order = found.nearest(limit)
+        return list(zip(found.passages[order].tolist(), found.similarity[order].tolist(), strict=True))
+
+    def bm25(self, query: str, limit: int) -> list[tuple[int, float]]:
+        """(passage row id, BM25 score), best first, of passages that hold a word of `query`."""
+        found, _ = self._ask(query, None, limit)
+        order = found.best_by_words(limit)
+        return list(zip(found.passages[order].tolist(), found.bm25[order].tolist(), strict=True))
+
+    def _ask(
+        self, query: str, vector: NDArray[np.float32] | None, limit: int, *, exact: bool = False
+    ) -> tuple[Candidates, float]:
+        """(the best of all shards, what no BM25 score exceeds)."""
+        by_signs = vector is not None and not exact and self.passages > vectors.EXACT_UP_TO
+        question = Question(query_terms(query), vector, limit, by_signs)
+        rounds = self._shards.ask(question)
+        counts = rounds.counts()
+        statistics = counts[0].statistics
+        for each in counts[1:]:
+            statistics += each.statistics
+        weights = statistics.weights(question.terms)
+        cuts = None
+        if by_signs:
+            cut = vectors.near(_sum([each.signs for each in counts if each.signs is not None]), limit)
+            cuts = cut, vectors.nearer(_sum(rounds.turned_counts(cut)), limit)
+        return Candidates.joined(rounds.candidates(Scoring(weights, cuts))), weights.ceiling
+
+
+def _sum(counts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total: NDArray[np.int64] = np.sum(counts, axis=0)
+    return total
+
+
+def fuse(similarity: NDArray[np.float64], bm25: NDArray[np.float64], ceiling: float) -> NDArray[np.float64]:
+    """The score of each candidate [n], from its exact cosine and BM25 score: higher is better, at most 1.
+
+    `ceiling` is what no passage's BM25 score can exceed for this query, so that both parts are shares of the possible
+    (Bruch, Gai and Ingber, 2023: theoretical bounds instead of those of the candidates). A passage's score depends on
+    its own two scores alone, whatever else is a candidate, and never falls when one of them rises.
+    """
+    words = bm25 / ceiling if ceiling > 0.0 else np.zeros_like(bm25)
+    return (1.0 - WORDS_WEIGHT) * similarity + WORDS_WEIGHT * words

@@ -1,0 +1,356 @@
+"""The same question gets the same passages with the same scores, bit for bit, from one index and from any number of shards."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from openbook.cli import context, run
+from openbook.cluster import shards as shards_module
+from openbook.cluster.connection import ray_module
+from openbook.cluster.shards import TRIES, LocalShards, RayShards, SearchShard, ShardedSearch
+from openbook.config import DatabaseUrl
+from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMissing
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
+from openbook.knowledge.erasure import purge
+from openbook.knowledge.indexes import Indexes, Part
+from openbook.knowledge.ranking import Candidates, Counts, Overtaken, Question, Scoring, View
+from openbook.knowledge.updates import remove
+from openbook.testing import HashEmbedder
+from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
+from tests.properties.test_index_laws import QUERY, TEXTS
+
+COUNTS = [1, 2, 3, 7]
+ROOT = Path(__file__).parents[2]
+
+
+def sent(value: Any) -> Any:
+    """As it comes out of another process."""
+    return pickle.loads(pickle.dumps(value))
+
+
+class Parts:
+    """Shards of indexes, with all that passes between them pickled."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.rows = sum(part.rows for part in parts)
+
+    def ask(self, question: Question) -> PartsRounds:
+        return PartsRounds(self.parts, question)
+
+
+class PartsRounds:
+    def __init__(self, parts: Sequence[Part], question: Question) -> None:
+        self._rounds = [part.ask(sent(question)) for part in parts]
+
+    def counts(self) -> list[Counts]:
+        return [sent(each) for rounds in self._rounds for each in rounds.counts()]
+
+    def turned_counts(self, cut: int) -> list[NDArray[np.int64]]:
+        return [sent(each) for rounds in self._rounds for each in rounds.turned_counts(cut)]
+
+    def candidates(self, scoring: Scoring) -> list[Candidates]:
+        return [sent(each) for rounds in self._rounds for each in rounds.candidates(sent(scoring))]
+
+
+def answers(view: View, query: str, limit: int, candidates: int) -> tuple[object, ...]:
+    """All that a search says."""
+    vector = EMBEDDER.embed_query(query)
+    return (
+        view.passages,
+        view.search(query, vector, limit, candidates=candidates),
+        view.dense(vector, limit),
+        view.dense(vector, limit, exact=True),
+        view.bm25(query, limit),
+    )
+
+
+# --- the law, by chance -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_signs", [False, True])
+@given(texts=TEXTS, others=TEXTS, query=QUERY, data=st.data())
+def test_any_number_of_shards_says_what_one_index_says(
+    by_signs: bool, texts: list[Text], others: list[Text], query: str, data: st.DataObject
+) -> None:
+    base = Base()
+    arriving = [(text, True) for text in (*texts, texts[0])] + [(text, False) for text in others]
+    data.draw(st.randoms(use_true_random=False)).shuffle(arriving)
+    contents = [base.add(text) for text, _ in arriving]
+    live = ids(*(content for content, (_, wanted) in zip(contents, arriving, strict=True) if wanted))
+    limit, candidates = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 8))
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        if by_signs:
+            for cut, rows in {"EXACT_UP_TO": 3, "NEAR": 6, "NEARER": 3}.items():
+                patch.setattr(vectors, cut, rows)
+            limit, candidates = 1, 1  # the passes leave 8 and 4 times as many
+        layouts = [Indexes.open(Path("absent"), base.source(), ids(*contents))]
+        for upto in sorted(data.draw(st.sets(st.integers(1, len(contents)), max_size=3))):
+            layouts.append(Indexes.refresh(Path(name), base.source(), ids(*contents[:upto])))
+        layouts.append(Indexes.open(Path(name), base.source(), ids(*contents)))
+        expected = answers(layouts[0].view(live), query, limit, candidates)
+        whole = [each for each in layouts if np.isin(live, each.contents()).all()]
+        for count in COUNTS:
+            chosen = [data.draw(st.sampled_from(whole)) for _ in range(count)]  # no two need have the same segments
+            parts = Parts([each.part(live, number, count) for number, each in enumerate(chosen)])
+            assert answers(View(parts), query, limit, candidates) == expected
+
+
+def test_many_rows_by_signs_in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cut, rows in {"EXACT_UP_TO": 200, "NEAR": 400, "NEARER": 200}.items():
+        monkeypatch.setattr(vectors, cut, rows)
+    chance, base = np.random.default_rng(3), Base()
+    words = np.array([f"word{number}" for number in range(80)])
+    contents = [
+        base.add(Text("", tuple(((), f"{' '.join(chance.choice(words, 9))}. ") for _ in range(20)))) for _ in range(50)
+    ]
+    indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
+    for live in (ids(*contents), ids(*contents[::2]), ids(*contents[:9], *contents[30:])):
+        assert indexes.view(live).passages > vectors.EXACT_UP_TO / 2
+        for number in range(3):
+            query = " ".join(chance.choice(words, 3))
+            expected = answers(indexes.view(live), query, 5, 10)
+            for count in COUNTS:
+                parts = [indexes.part(live, each, count) for each in range(count)]
+                assert answers(View(Parts(parts)), query, 5, 10) == expected, (number, count)
+
+
+def test_shares_are_nearly_equal_and_share_no_row() -> None:
+    base = Base()
+    contents = [base.add(Text("", tuple(((), f"{n}.{i} word ") for i in range(1 + n % 5)))) for n in range(200)]
+    indexes = Indexes.open(Path("absent"), base.source(), ids(*contents))
+    for count in COUNTS:
+        sizes = [indexes.part(ids(*contents), number, count).rows for number in range(count)]
+        assert sum(sizes) == 600
+        assert max(sizes) - min(sizes) <= 10
+    assert [indexes.part(ids(), number, 2).rows for number in range(2)] == [0, 0]
+    assert View(Parts([indexes.part(ids(), number, 2) for number in range(2)])).bm25("word", 3) == []
+
+
+# --- a knowledge base of real text ------------------------------------------------------------------------------------
+
+EMBED = HashEmbedder()
+SCOPES: dict[str, Callable[[], Scope]] = {
+    "newest": lambda: Scope(labels=frozenset({"staff"})),
+    "without the label": Scope,
+    "an old version": lambda: Scope(as_of=1, labels=frozenset({"staff"})),
+    "an old version without the label": lambda: Scope(as_of=2),
+    "filtered": lambda: Scope(where="path contains 'copy'", labels=frozenset({"staff"})),
+}
+QUESTIONS = [
+    "How is a knowledge base synced with a folder?",
+    "What does a receipt hold?",
+    "purge deletes a document",
+    "the access labels of a document",
+    "zyzzyva",
+    "is",
+]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KnowledgeBase]:
+    folder = tmp_path_factory.mktemp("real")
+    texts = folder / "texts"
+    shutil.copytree(ROOT / "docs", texts, ignore=lambda at, names: [n for n in names if n not in KEPT])
+    shutil.copy(texts / "asking.md", texts / "a copy.md")
+    base = KnowledgeBase.ensure(folder / "kb", EMBED.identity)
+    fill(base, texts)
+    yield base
+    base.close()
+
+
+def fill(base: KnowledgeBase, texts: Path) -> None:
+    """Four versions of some of the documentation; a document that two paths hold, one that is labelled, one that left."""
+    add(base, [texts / "asking.md", texts / "models.md"], EMBED)
+    add(base, [texts / "a copy.md", texts / "knowledge-base.md"], EMBED)
+    add(base, [texts / "operations.md"], EMBED, RunOptions(labels=frozenset({"staff"})))
+    remove(base, [str(texts / "models.md")])
+
+
+KEPT = {"asking.md", "models.md", "knowledge-base.md", "operations.md"}
+
+
+def said(base: KnowledgeBase, shards: ShardedSearch | None, questions: Sequence[str] = QUESTIONS) -> list[object]:
+    base.shards = shards
+    base.distrust_indexes()  # forgets the views
+    try:
+        return [
+            search(question, EMBED, 5, scope())
+            for scope in SCOPES.values()
+            for question in questions
+            for search in (base.search, base.search_windows)
+        ]
+    finally:
+        base.shards = None
+
+
+def test_real_text_in_shards(real: KnowledgeBase) -> None:
+    expected = said(real, None)
+    assert len({str(each) for each in expected}) > len(QUESTIONS) * len(SCOPES)
+    for count in COUNTS:
+        shards = LocalShards(real.folder, count)
+        assert said(real, ShardedSearch(shards)) == expected
+        shards.close()
+
+
+def test_the_same_from_postgresql_and_from_its_shards(real: KnowledgeBase, new_postgres_url: str) -> None:
+    expected = said(real, None)
+    base = KnowledgeBase.ensure(DatabaseUrl(new_postgres_url), EMBED.identity)
+    fill(base, real.folder.parent / "texts")
+    assert said(base, None) == expected
+    shards = LocalShards(base.store.place, 3)
+    assert said(base, ShardedSearch(shards)) == expected
+    shards.close()
+    base.close()
+
+
+class Restarting(LocalShards):
+    """Every few calls one of the shards has forgotten everything."""
+
+    calls = 0
+
+    def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            number = self.calls // 3 % self.count
+            self.shards[number].close()
+            self.shards[number] = SearchShard(self.place, number, self.count)
+        return super().call(numbers, method, *arguments)
+
+
+def test_a_shard_that_starts_again_between_two_rounds_says_the_same(
+    real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cut, rows in {"EXACT_UP_TO": 50, "NEAR": 100, "NEARER": 50}.items():
+        monkeypatch.setattr(vectors, cut, rows)
+    expected = said(real, None)
+    shards = Restarting(real.folder, 3)
+    assert said(real, ShardedSearch(shards)) == expected
+    assert shards.calls > 100
+    shards.close()
+
+
+def test_damage_under_an_old_date_is_noticed_in_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("The ferry leaves at nine.\n\nThe bridge is open.", encoding="utf-8")
+    base = KnowledgeBase.ensure(tmp_path / "kb", EMBED.identity)
+    add(base, [tmp_path / "a.txt"], EMBED)
+    expected = base.search("When does the ferry leave?", EMBED)
+    monkeypatch.setattr(index_store, "_READ_UP_TO", 0)
+    (damaged,) = (base.folder / "index").rglob("ordinals.npy")
+    time, data = damaged.stat(), damaged.read_bytes()
+    damaged.write_bytes(data[:128] + b"\xff" * (len(data) - 128))
+    os.utime(damaged, ns=(time.st_atime_ns, time.st_mtime_ns))
+    opened = 0
+
+    class Counting(LocalShards):
+        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+            nonlocal opened
+            opened += len(numbers) if method == "open" else 0
+            return super().call(numbers, method, *arguments)
+
+    shards = Counting(base.folder, 2)
+    base.shards = ShardedSearch(shards)
+    base.distrust_indexes()
+    assert base.search("When does the ferry leave?", EMBED) == expected
+    assert opened == 3  # the one that holds the text, a second time
+    shards.close()
+    base.close()
+
+
+def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path) -> None:
+    for name in ("ferry", "bridge"):
+        (tmp_path / f"{name}.txt").write_text(f"The {name} is open until nine.", encoding="utf-8")
+    base = KnowledgeBase.ensure(tmp_path / "kb", EMBED.identity)
+    add(base, [tmp_path / "ferry.txt", tmp_path / "bridge.txt"], EMBED)
+    shards = LocalShards(base.folder, 2)
+    with base.snapshot() as connection:
+        live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
+    purge(base, [str(tmp_path / "ferry.txt")])
+    with pytest.raises(Overtaken, match="Ask again"):
+        ShardedSearch(shards).view(base.id, 1, live)
+    base.shards = ShardedSearch(shards)
+    version, hits = base.search("What is open?", EMBED)
+    assert (version, [Path(hit.passage.document).name for hit in hits]) == (2, ["bridge.txt"])
+    shards.close()
+    base.close()
+
+
+def test_a_shard_that_keeps_losing_its_segments_is_an_error() -> None:
+    class Losing:
+        count = 2
+        opened = 0
+
+        def call(self, numbers: Sequence[int], method: Literal["open", "reply"], *arguments: Any) -> list[Any]:
+            self.opened += method == "open"
+            return [3 if method == "open" else None for _ in numbers]
+
+        def close(self) -> None: ...
+
+    losing = Losing()
+    view = ShardedSearch(losing).view("", 1, ids(1, 2))
+    with pytest.raises(ClusterError, match=f"lost its segments {TRIES} times"):
+        view.bm25("ferry", 3)
+    assert losing.opened == 1 + TRIES
+
+
+def test_a_shard_of_another_base_or_of_none_says_so(real: KnowledgeBase, tmp_path: Path) -> None:
+    with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
+        SearchShard(real.folder, 0, 1).open("v", "0" * 32, 1, ids())
+    with pytest.raises(KnowledgeBaseMissing, match="No knowledge base"):
+        SearchShard(tmp_path / "absent", 0, 1).open("v", "", 1, ids())
+
+
+# --- as Ray actors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs many tests takes its time to start a process."""
+    monkeypatch.setattr(shards_module, "TIMEOUT_S", 900.0)
+
+
+@pytest.mark.usefixtures("ray_session", "patience")
+def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, tmp_path: Path) -> None:
+    expected = said(real, None, QUESTIONS[:1])
+    shards = RayShards(real.folder, 2)
+    real.shards = ShardedSearch(shards)
+    try:
+        before = real.search(QUESTIONS[0], EMBED)
+        for number, is_ended in enumerate([False, True]):
+            ray_module().kill(shards.actors[number], no_restart=is_ended)
+            assert real.search(QUESTIONS[0], EMBED) == before
+        assert said(real, real.shards, QUESTIONS[:1]) == expected
+        again = RayShards(real.folder, 2)
+        assert [each._actor_id for each in again.actors] == [each._actor_id for each in shards.actors]
+    finally:
+        real.shards = None
+        shards.close()
+    absent = RayShards(tmp_path / "absent", 1)
+    with pytest.raises(KnowledgeBaseMissing, match="No knowledge base"):
+        ShardedSearch(absent).view("", 1, ids())
+    absent.close()
+
+
+@pytest.mark.usefixtures("ray_session", "patience")
+def test_the_command_line_searches_in_shards(
+    real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(context, "open_embedder", lambda *_: EMBED)
+    asked = ["search", QUESTIONS[0], "--kb", str(real.folder), "--json"]
+    assert run(asked) == 0
+    expected = capsys.readouterr().out
+    assert run([*asked, "--cluster", "auto"]) == 0
+    assert capsys.readouterr().out == expected
+    RayShards(real.folder).close()
