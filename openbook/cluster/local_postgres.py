@@ -63,8 +63,8 @@ def stop_postgres(folder: Path) -> None:
 
 def postgres_process(folder: Path) -> int | None:
     """The number of the server's first process; None when none runs."""
-    data = folder.absolute() / "data"
-    return int((data / "postmaster.pid").read_text().split()[0]) if _port_of(data) else None
+    server = _server_of(folder.absolute() / "data")
+    return server[0] if server else None
 
 
 def restart_postgres(folder: Path) -> None:
@@ -156,13 +156,20 @@ def _is_root() -> bool:
 
 def _port_of(data: Path) -> int | None:
     """Where the server listens, None when none runs."""
+    server = _server_of(data)
+    return server[1] if server else None
+
+
+def _server_of(data: Path) -> tuple[int, int] | None:
+    """(process, port) of the server that is ready, None when none is."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
-        port = int(lines[3])
-        os.kill(int(lines[0]), 0)
+        process, port, state = int(lines[0]), int(lines[3]), lines[7].strip()
+        os.kill(process, 0)
     except (OSError, ValueError, IndexError):
         return None
-    return port if lines[7].strip() == "ready" else None
+    with socket.socket() as probe:  # when the machine was restarted, another process may have that number
+        return (process, port) if state == "ready" and probe.connect_ex(("127.0.0.1", port)) == 0 else None
 
 
 def _last_port(folder: Path) -> int | None:
