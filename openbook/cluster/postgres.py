@@ -50,6 +50,7 @@ from openbook.knowledge.write_lock import file_lock
 
 SCHEMA = "openbook"
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
+_ROWS = 1000  # of a long result in memory at a time
 _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `go_on`
 _DEFAULTS = {
     "application_name": "openbook",
@@ -179,6 +180,10 @@ class PostgresStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
+    def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
+        assert isinstance(connection, PostgresConnection)
+        return connection.scan(sql)
+
     @contextmanager
     def writer(self, timeout_s: float) -> Iterator[PostgresConnection]:
         with (
@@ -304,6 +309,22 @@ class PostgresConnection:
     def _run(self, sql: str, parameters: Any) -> Rows:
         cursor = self._connection.cursor(binary=True)
         return cast(Rows, cursor.execute(_translated(sql), _dumped(parameters, writes=self._writes)))
+
+    def scan(self, sql: str) -> Iterator[Any]:
+        """The rows, `_ROWS` at a time in memory."""
+        own = not self.in_transaction
+        if own:
+            self.begin()
+        try:
+            with self._connection.cursor("scan", binary=True) as cursor:
+                cursor.itersize = _ROWS
+                cursor.execute(_translated(sql))
+                yield from cursor
+        except psycopg.Error as error:
+            self._fail(error)
+        finally:
+            if own and self.in_transaction:
+                self.execute("ROLLBACK")
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         cursor = self._connection.cursor(binary=True)
