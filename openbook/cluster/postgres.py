@@ -50,6 +50,7 @@ from openbook.knowledge.write_lock import file_lock
 
 SCHEMA = "openbook"
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
+_OLDEST = 160_000  # version of the server
 _ROWS = 1000  # of a long result in memory at a time
 _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `go_on`
 _DEFAULTS = {
@@ -117,6 +118,11 @@ class PostgresStore:
         with self.writer(timeout_s) as connection:
             if self._format(connection):
                 return
+            if connection.server_version < _OLDEST:
+                raise StorageError(
+                    f"The server of {self} is PostgreSQL {connection.server_version // 10_000}; OpenBook needs "
+                    f"{_OLDEST // 10_000} or later. Upgrade the server, or name another."
+                )
             with schema.transaction(connection):
                 if not connection.has_schema():  # one that is there may be all that this user may write to
                     connection.execute(f"CREATE SCHEMA {SCHEMA}")
@@ -287,6 +293,11 @@ class PostgresConnection:
     @property
     def is_lost(self) -> bool:
         return self._connection.closed
+
+    @property
+    def server_version(self) -> int:
+        """160003 is 16.3."""
+        return self._connection.info.server_version
 
     @property
     def in_transaction(self) -> bool:
