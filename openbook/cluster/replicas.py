@@ -139,7 +139,7 @@ class EngineReplica:
             yield each
 
     async def _shown(self, work: Work) -> AsyncGenerator[Any, None]:
-        """An empty piece when the request is here; then the pieces of `work` as they come; last what it returned or raised.
+        """The numeric class, at once; then the pieces of `work` as they come; last what it returned or raised.
 
         It is cancelled when nobody waits for it any more.
         """
@@ -160,7 +160,7 @@ class EngineReplica:
             except Exception as error:  # noqa: BLE001  raised where somebody waits for it
                 show(error)
 
-        yield ""
+        yield self._model.engine.numeric_class
         running = loop.run_in_executor(self._threads, run)
         try:
             while isinstance(item := await items.get(), str):
@@ -200,7 +200,7 @@ class ReplicatedEngine:
     ) -> Generator[str, None, Completion]:
         shown: list[str] = []
         found = yield from self._answer("generate", [prompt], (prompt, decoding), cancelled, shown)
-        return self._cancelled(shown) if found is None else self._checked(found)
+        return found or self._cancelled(shown)
 
     def generate_each(
         self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
@@ -208,10 +208,7 @@ class ReplicatedEngine:
         shown: list[str] = []
         arguments = (tuple(prompts), selection, decoding)
         found = yield from self._answer("generate_each", prompts, arguments, cancelled, shown)
-        if found is None:
-            return ReadEach(1, 0 if shown else None, self._cancelled(shown))
-        self._checked(found.completion)
-        return found  # type: ignore[no-any-return]  # by the method's name
+        return found or ReadEach(1, 0 if shown else None, self._cancelled(shown))
 
     def read_ahead(self, prompt: Prompt) -> int:
         answer = self._answer("read_ahead", [prompt], (prompt,), never, [])
@@ -238,7 +235,11 @@ class ReplicatedEngine:
             response = self._handle.options(method_name=method, stream=True).remote(key, *arguments)
             before, said, is_done = "".join(shown), "", False
             try:
-                for item in self._items(response, cancelled):
+                items = self._items(response, cancelled)
+                if (numeric_class := next(items, None)) is None:
+                    return None
+                self._check_class(numeric_class)
+                for item in items:
                     if not isinstance(item, str):
                         is_done = True
                         return item
@@ -291,13 +292,12 @@ class ReplicatedEngine:
                 raise item
             yield item
 
-    def _checked(self, completion: Completion) -> Completion:
-        if completion.numeric_class != self.numeric_class:
+    def _check_class(self, numeric_class: str) -> None:
+        if numeric_class != self.numeric_class:
             raise EngineError(
-                f"A replica computes as {completion.numeric_class!r}, and the first one, on {self._about.node}, as "
-                f"{self.numeric_class!r}. Run replicas on machines of one kind, with one version of OpenBook."
+                f"A replica computes as {numeric_class!r}, and the first one, on {self._about.node}, as {self.numeric_class!r}. "
+                "Run replicas on machines of one kind, with one version of OpenBook."
             )
-        return completion
 
     def _cancelled(self, shown: Sequence[str]) -> Completion:
         return Completion("".join(shown), "cancelled", None, None, "", self.numeric_class)
