@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
 
+MOST_SLOTS = 32  # each takes the memory of a prompt and its answer
+
 
 @click.command()
 @click.option(
@@ -54,6 +56,12 @@ if TYPE_CHECKING:
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
+@click.option(
+    "--slots",
+    type=click.IntRange(0, MOST_SLOTS),
+    default=0,
+    help="Write up to so many answers together: more answers a second with several clients, the same bytes under any load.",
+)
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
     "--report",
@@ -64,20 +72,23 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
     """Answer over HTTP until Ctrl-C: a web page, and an API in the shape of OpenAI's."""
     _check_extra("app", "server")
     from openbook.knowledge.scope import checked_labels
-    from openbook.serving.configuration import Configuration
+    from openbook.serving.configuration import Bounds, Configuration
     from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    slots = options.pop("slots")
+    if slots and current.base_url:
+        raise ConfigError(f"--slots is for models that run here, not for those of {current.base_url}. Leave it out.")
     folders = tuple(folder.absolute() for folder in folders or [current.default_kb])
     private.share_as([current.home, *folders])
     labels = checked_labels(options.pop("labels"))
-    configuration = Configuration(settings=current, labels=labels, **options)
+    configuration = Configuration(settings=current, labels=labels, bounds=Bounds.with_slots(slots), **options)
     for advice in private.open_folders([current.home, *folders]).values():
         click.echo(advice, err=True)
     # Before the weights are mapped: a port that is taken shows at once.
     with listen(configuration.host, configuration.port) as listener:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
-        with _application(configuration, folders) as app:
+        with _application(configuration, folders, slots) as app:
             _log_to_standard_error()
             _first_key(configuration)
             _announce(configuration, folders)
@@ -88,7 +99,7 @@ def serve(folders: tuple[Path, ...], **options: Any) -> None:
 
 
 @contextmanager
-def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Iterator[FastAPI]:
+def _application(configuration: Configuration, folders: tuple[Path, ...], slots: int) -> Iterator[FastAPI]:
     from openbook.serving.app import create_app
     from openbook.serving.model_reload import named_in_store
     from openbook.serving.telemetry import provider_of
@@ -99,7 +110,7 @@ def _application(configuration: Configuration, folders: tuple[Path, ...]) -> Ite
     tracers = provider_of()
 
     def open_model() -> FrozenModel:
-        return context.model_opener(current)()
+        return context.model_opener(current, slots)()
 
     model = open_model()
     # The name of a model may come to mean another one: in the store, and not at another server.
