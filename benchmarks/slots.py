@@ -9,7 +9,8 @@
         trials of a prompt must have the same logits, bit for bit: those that it has when nobody else is there.
   load  `openbook serve` with slots and without, and llama.cpp's server with as many slots, if its package lies in FOLDER. All read
         the same two windows in one prompt (`together`), everything asked about before in other words; llama.cpp's server gets
-        the very texts and searches nothing. Answers a second, in turns. `each` rows: the default reader's usual strategy.
+        the very texts and searches nothing. Answers a second, and answers for each second of the server's processor time, which
+        other programs on the machine disturb less. `--strategies each`: as the reader usually reads.
 
 The last line is one JSON document.
 """
@@ -30,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +153,11 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
                 command = [*openbook_command(kb), "--model", options.model, "--slots", str(n)]
                 with serving(command, options.model) as server:
                     name = f"{strategy}, {n} slots"
-                    row[name] = measured(
-                        name, server.port, lambda q, s=strategy: body(options.model, q, s), asked, options
-                    )
+                    body_of = partial(body, options.model, strategy)
+                    row[name] = measured(name, server.port, server.process, body_of, asked, options)
             if options.xllamacpp:
-                with llamacpp_server(options, slots) as port:
-                    row["llama.cpp"] = measured("llama.cpp", port, texts.__getitem__, asked, options)
+                with llamacpp_server(options, slots) as (port, process):
+                    row["llama.cpp"] = measured("llama.cpp", port, process, texts.__getitem__, asked, options)
             rounds.append(row)
     show(rounds)
     return rounds
@@ -166,7 +167,7 @@ def other_words(question: str) -> str:
     return f"Please tell me: {question}"
 
 
-def body(model: str, question: str, strategy: str) -> dict[str, Any]:
+def body(model: str, strategy: str, question: str) -> dict[str, Any]:
     own = {"strategy": strategy, **({"passages": WINDOWS} if strategy == "together" else {})}
     return {
         "model": model,
@@ -192,7 +193,11 @@ def messages(name: str, question: str, base: KnowledgeBase, embedder: Any) -> di
     return {"model": "x", "messages": told, "max_tokens": MAX_TOKENS, "temperature": 0, "cache_prompt": True}
 
 
-def measured(name: str, port: int, body_of: Any, asked: Sequence[str], options: argparse.Namespace) -> dict[int, float]:
+def measured(
+    name: str, port: int, process: int, body_of: Any, asked: Sequence[str], options: argparse.Namespace
+) -> dict[int, tuple[float, float]]:
+    """By the number of clients: answers a second, and answers for each second of processor time."""
+
     def new_client() -> Ask:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
@@ -212,19 +217,27 @@ def measured(name: str, port: int, body_of: Any, asked: Sequence[str], options: 
             sys.exit(f"{name} answers {status}")
     found = {}
     for clients in options.clients:
+        before = processor_s(process)
         row = under_load(new_client, asked, clients, options.seconds)
-        found[clients] = row["answers_per_s"]
-        print(f"{name:<22} {clients:>3} clients {row['answers_per_s']:6.2f} answers/s  {row['statuses']}", flush=True)
+        found[clients] = row["answers_per_s"], row["answers"] / (processor_s(process) - before)
+        shown = "answers/s {:6.2f}, for each second of processor time {:5.2f}".format(*found[clients])
+        print(f"{name:<22} {clients:>3} clients: {shown}  {row['statuses']}", flush=True)
     return found
 
 
+def processor_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def llamacpp_server(options: argparse.Namespace, slots: int) -> Iterator[int]:
+def llamacpp_server(options: argparse.Namespace, slots: int) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "benchmarks.slots", "llama.cpp", "--model", options.model, "--slots", str(slots)]
     command += ["--xllamacpp", str(options.xllamacpp)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        yield int(next(line for line in process.stdout if line.startswith(b"port ")).split()[1])
+        port = int(next(line for line in process.stdout if line.startswith(b"port ")).split()[1])
+        yield port, process.pid
         process.kill()
 
 
@@ -243,15 +256,14 @@ def serve_llamacpp(name: str, slots: int, folder: Path) -> None:
     os._exit(0)
 
 
-def show(rounds: Sequence[dict[str, dict[int, float]]]) -> None:
-    names = list(rounds[0])
-    for clients in rounds[0][names[0]]:
-        for name in names[1:]:
-            ratios = [each[name][clients] / each[names[0]][clients] for each in rounds]
-            print(
-                f"{clients:>3} clients: {name} / {names[0]}: {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-            )
+def show(rounds: Sequence[dict[str, dict[int, tuple[float, float]]]]) -> None:
+    first, *others = sorted(rounds[0])
+    for clients in rounds[0][first]:
+        for name in others:
+            for place, kind in enumerate(("answers/s", "answers/processor second")):
+                ratios = [each[name][clients][place] / each[first][clients][place] for each in rounds]
+                shown = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+                print(f"{clients:>3} clients, {kind}: {name} / {first}: {shown}")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
     embedder: HashEmbedder,
     reader_reference: ModelReference,
 ) -> None:
-    bodies = [{**body, "model": "reader", "max_tokens": 8} for body in requests()[:10] if "closed" not in body["model"]]
+    bodies = [{**body, "model": "reader", "max_tokens": 6} for body in requests()[:6]]
     model = load_model(reader_reference, context_tokens=1024, slots=4)
     with (
         closing(model),
@@ -155,12 +155,11 @@ def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
         random.Random(5).shuffle(order)
         with ThreadPoolExecutor(8) as clients:
             together = list(clients.map(lambda i: answer(server, bodies[i]), order))
-        reply = server.ask(QUESTIONS[0], model="reader", max_tokens=8).json()
+        reply = server.ask(QUESTIONS[0], model="reader", max_tokens=6).json()
+        receipt = parse_receipt(json.dumps(reply["openbook"]["receipt"]).encode())
+        assert replay(receipt, model, base).identical
     assert together == [alone[i] for i in order]
-    assert len(set(alone)) > 4
+    assert len(set(alone)) > 3
     # Another number of slots is another numeric class, and a replay says so.
-    receipt = parse_receipt(json.dumps(reply["openbook"]["receipt"]).encode())
-    with closing(load_model(reader_reference, context_tokens=1024, slots=4)) as same:
-        assert replay(receipt, same, base).identical
     with closing(load_model(reader_reference, context_tokens=1024, slots=2)) as two:
         assert any("numeric class is another" in each for each in replay(receipt, two, base).differences)
