@@ -12,6 +12,7 @@ One thread makes the calls. It lives while there is something to write.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -39,17 +40,22 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._next = self._now = 0
+        self._asking: deque[object] = deque()  # the first of them has the lock
 
     def __enter__(self) -> None:
+        mine = object()
         with self._changed:
-            mine = self._next
-            self._next += 1
-            self._changed.wait_for(lambda: self._now == mine)
+            self._asking.append(mine)
+            try:
+                self._changed.wait_for(lambda: self._asking[0] is mine)
+            except BaseException:  # an interrupt: nobody would give this turn on
+                self._asking.remove(mine)
+                self._changed.notify_all()
+                raise
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
-            self._now += 1
+            self._asking.popleft()
             self._changed.notify_all()
 
 

@@ -442,7 +442,9 @@ class LlamaCppEngine:
     def _open_slots(self, slots: int) -> tuple[Batcher, str]:
         """The batcher, and what it adds to the numeric class. Raises EngineError."""
         if self._adapter is not None:
-            raise EngineError(f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold.")
+            raise EngineError(
+                f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold. Open it without."
+            )
         cells = min(self.context_tokens, SLOT_TOKENS)
         context = Context(
             self._model,
@@ -458,7 +460,7 @@ class LlamaCppEngine:
             least = least_columns(self._contexts[0], context, slots, tried)
         except EngineError as error:
             context.close()
-            raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error}") from error
+            raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error} Open it without.") from error
         batcher = Batcher(context, slots, least, hold=self._hold, release=self._release)
         return batcher, f"; answers in {slots} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 

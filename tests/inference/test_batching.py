@@ -347,7 +347,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
         for number in range(5):
             threads.append(threading.Thread(target=lambda number=number: _take(turns, order, number)))
             threads[-1].start()
-            while turns._next < number + 2:
+            while len(turns._asking) < number + 2:
                 pass
     for thread in threads:
         thread.join()
