@@ -42,6 +42,7 @@ from benchmarks.serving import Ask, openbook_command, questions, serving, under_
 from openbook.answer import Options, find, pack
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
+from openbook.inference.batching import alike_widths
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS, SIDE_BY_SIDE
 from openbook.inference.llamalib import Context, Model
 from openbook.knowledge import KnowledgeBase, Scope, add
@@ -91,6 +92,7 @@ def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
     def token() -> int:
         return rng.randrange(model.vocabulary_size)
 
+    least, most = alike_widths(reading, apart, slots, [token() for _ in range(24)])
     prompts = []
     for length in options.lengths:
         reading.clear()
@@ -101,14 +103,15 @@ def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
     for number, (state, length) in enumerate(prompts):
         apart.clear()
         apart.adopt(state, length, 0)
-        expected[number] = digest(apart.evaluate([(0, [each])])[0] for each in further[number])
+        empty = [(s, [1]) for s in range(1, least)]
+        expected[number] = digest(apart.evaluate([(0, [each]), *empty])[0] for each in further[number])
 
     def fill(sequence: int, prompt: int) -> None:
         apart.remove(sequence)
         apart.adopt(*prompts[prompt], sequence)
 
     def trial() -> bool:
-        width, mine = rng.randint(1, slots), rng.randrange(len(prompts))
+        width, mine = rng.randint(least, most), rng.randrange(len(prompts))
         place = rng.randrange(width)
         fill(place, mine)
         rows = []
@@ -118,12 +121,12 @@ def law(name: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
                     fill(sequence, rng.randrange(len(prompts)))
             call = [(s, [further[mine][step] if s == place else token()]) for s in range(width)]
             rows.append(apart.evaluate(call)[place])
-            width = rng.randint(place + 1, slots)
+            width = rng.randint(max(least, place + 1), most)
         return digest(rows) == expected[mine]
 
     started = time.process_time()
     equal = sum(trial() for _ in range(options.trials))
-    row = {"model": name, "slots": slots, "trials": options.trials, "equal": equal}
+    row = {"model": name, "slots": slots, "widths": [least, most], "trials": options.trials, "equal": equal}
     print(f"{row}, {time.process_time() - started:.0f} s of CPU", flush=True)
     for each in (reading, apart, model):
         each.close()

@@ -3,8 +3,8 @@
 A call of k tokens costs far less than k calls of one, because the weights are read once. Batching elsewhere changes answers,
 since an engine sums in another order for other shapes. Here each request has a slot, a list of cells of its own, and the
 first k slots are the ones in use. So a call holds one token for each of k lists, and the engine's kernels compute each
-column by itself. `least_columns` tries that on this machine, with this model, before slots are used: where a call's width
-makes a difference, calls are filled up with dummies; where companions do, there are no slots.
+column by itself. `alike_widths` tries that on this machine, with this model, before slots are used: where a call's width makes
+a difference, only widths are used between which it makes none; where companions do, there are no slots.
 
 One thread makes the calls. It lives while there is something to write.
 """
@@ -115,7 +115,7 @@ class SlotAnswer:
 class Batcher:
     """Writes up to `slots` answers at a time, in a context whose sequences lie apart. Safe to use from several threads.
 
-    `least`: the fewest columns of a call, as `least_columns` found. `hold` is called before the thread begins and `release` when
+    `least`: the fewest columns of a call; dummies fill it up. `hold` is called before the thread begins and `release` when
     it ends; the context must stay open in between.
     """
 
@@ -249,8 +249,8 @@ class Batcher:
                 self._spoiled = True
 
 
-def least_columns(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> int:
-    """The fewest columns from which on a call's width makes no difference to any of its columns, up to `slots`.
+def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> tuple[int, int]:
+    """(fewest, most) columns of a call between which its width makes no difference to any column: the longest such run up to `slots`.
 
     Tried with parts of `tokens`, which are the model's, in both contexts. `reading`: the one in which prompts are read. Raises
     EngineError where columns depend on their companions, or come out differently than in `reading`: there can be no slots.
@@ -275,15 +275,18 @@ def least_columns(reading: Context, context: Context, slots: int, tokens: Sequen
         call = [(s, [last if s == place else tokens[(turn + s) % len(tokens)]]) for s in range(width)]
         return context.evaluate(call)[place]
 
-    full = column(slots, 0, 0)
-    same_shape = [column(slots, slots - 1, 1), column(slots, slots // 2, 2)]
-    alike = float(np.corrcoef(full, prompts[0][2])[0, 1])
-    if any(found.tobytes() != full.tobytes() for found in same_shape):
+    by_width = [column(width, width // 2, width) for width in range(1, slots + 1)]
+    runs: list[list[int]] = []
+    for width, found in enumerate(by_width, start=1):
+        if not runs or found.tobytes() != by_width[width - 2].tobytes():
+            runs.append([])
+        runs[-1].append(width)
+    longest = max(runs, key=len)
+    least, most = longest[0], longest[-1]
+    full = by_width[most - 1]
+    if any(column(most, place, 1 + place).tobytes() != full.tobytes() for place in (0, most - 1)):
         raise EngineError("With this model the columns of a call depend on each other on this machine.")
-    if not alike > _LIKE_THE_ENGINE:
+    if not float(np.corrcoef(full, prompts[0][2])[0, 1]) > _LIKE_THE_ENGINE:
         raise EngineError("In slots this model computes something else than outside of them.")
-    least = slots
-    while least > 1 and column(least - 1, least // 2 - 1 if least > 2 else 0, least).tobytes() == full.tobytes():
-        least -= 1
     context.clear()
-    return least
+    return least, most

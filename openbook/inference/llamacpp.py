@@ -28,7 +28,7 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.batching import SLOT_TOKENS, Batcher, SlotAnswer, Turns, least_columns
+from openbook.inference.batching import SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
@@ -91,8 +91,8 @@ class LlamaCppEngine:
     ) -> None:
         """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
 
-        `slots`: how many answers are written together; 0: each by itself. Raises EngineError also where this model, on this
-        machine, does not allow slots.
+        `slots`: at most so many answers are written together; 0: each by itself. Raises EngineError also where this model, on
+        this machine, does not allow slots.
         """
         self.identity: Final = identity
         self._states = states or KVCache()
@@ -457,12 +457,12 @@ class LlamaCppEngine:
         )
         tried = [7919 * number % self._model.vocabulary_size for number in range(1, _TRIED_TOKENS + 1)]
         try:
-            least = least_columns(self._contexts[0], context, slots, tried)
+            least, most = alike_widths(self._contexts[0], context, slots, tried)
         except EngineError as error:
             context.close()
             raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error} Open it without.") from error
-        batcher = Batcher(context, slots, least, hold=self._hold, release=self._release)
-        return batcher, f"; answers in {slots} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
+        batcher = Batcher(context, most, least, hold=self._hold, release=self._release)
+        return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 
     def _check_open(self) -> None:
         if self._closed:

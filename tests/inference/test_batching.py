@@ -13,7 +13,7 @@ import pytest
 
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.batching import SLOT_TOKENS, Turns, least_columns
+from openbook.inference.batching import SLOT_TOKENS, Turns, alike_widths
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
 from openbook.models import ModelReference
@@ -290,14 +290,18 @@ class Tampered:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "least"),
-    [(lambda width, last: 0.0, 1), (lambda width, last: 1e-6 * (width == 1), 2), (lambda width, last: 1e-7 * width, 3)],
+    ("wrong", "widths"),
+    [
+        (lambda width, last: 0.0, (1, 3)),
+        (lambda width, last: 1e-6 * (width == 1), (2, 3)),
+        (lambda width, last: 1e-6 * (width == 3), (1, 2)),
+    ],
 )
-def test_calls_are_filled_up_to_the_width_from_which_on_it_does_not_matter(
-    contexts: tuple[Context, Context], wrong: Callable[[int, int], float], least: int
+def test_calls_have_widths_between_which_there_is_no_difference(
+    contexts: tuple[Context, Context], wrong: Callable[[int, int], float], widths: tuple[int, int]
 ) -> None:
     reading, apart = contexts
-    assert least_columns(reading, Tampered(apart, wrong), 3, TRIED) == least  # type: ignore[arg-type]
+    assert alike_widths(reading, Tampered(apart, wrong), 3, TRIED) == widths  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +313,7 @@ def test_there_are_no_slots_where_columns_depend_on_each_other(
 ) -> None:
     reading, apart = contexts
     with pytest.raises(EngineError, match=message):
-        least_columns(reading, Tampered(apart, wrong), 3, TRIED)  # type: ignore[arg-type]
+        alike_widths(reading, Tampered(apart, wrong), 3, TRIED)  # type: ignore[arg-type]
 
 
 def test_calls_are_filled_up_with_dummies_and_answers_stay_the_same(
