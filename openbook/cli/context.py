@@ -61,11 +61,12 @@ def ready_model(current: Settings, name: str) -> ModelReference:
         return ensure(store(current), name, announce=display.note, progress=fetching, try_out=try_model)
 
 
-def load(current: Settings, reference: ModelReference, states: KVCache | None = None) -> FrozenModel:
+def load(current: Settings, reference: ModelReference, states: KVCache | None = None, slots: int = 0) -> FrozenModel:
     """Open a stored model, with the context and threads of the settings."""
     from openbook.inference import load_model
 
-    return load_model(reference, context_tokens=current.context_tokens, threads=current.threads, states=states)
+    sizes = {"context_tokens": current.context_tokens, "threads": current.threads, "slots": slots}
+    return load_model(reference, states=states, **sizes)
 
 
 def open_embedder(current: Settings, name: str = "") -> OnnxEmbedder:
@@ -75,10 +76,10 @@ def open_embedder(current: Settings, name: str = "") -> OnnxEmbedder:
     return load_embedder(ready_model(current, name or current.embedder), threads=current.threads)
 
 
-def model_opener(current: Settings) -> Callable[[], FrozenModel]:
+def model_opener(current: Settings, slots: int = 0) -> Callable[[], FrozenModel]:
     """Fetch and verify the model to ask now; the function returned opens it, on any thread.
 
-    The model is one of the server at `base_url`, when that is set, otherwise one of the store.
+    The model is one of the server at `base_url`, when that is set, otherwise one of the store. `slots`: of a model of the store.
     """
     if current.base_url:
         from openbook.inference import connect_model
@@ -86,7 +87,7 @@ def model_opener(current: Settings) -> Callable[[], FrozenModel]:
         at = {"base_url": current.base_url, "api_key": os.environ.get(API_KEY, "")}
         return partial(connect_model, current.model, **at, context_tokens=current.context_tokens)
     reference = ready_model(current, current.model)
-    return partial(load, current, reference, states(current))
+    return partial(load, current, reference, states(current), slots)
 
 
 def open_on_node(name: str, digest: Digest, context_tokens: int, threads: int) -> FrozenModel:

@@ -14,7 +14,7 @@ import click
 from openbook.cli import context, display
 from openbook.cli.options import JSON, PATH, PLACE
 from openbook.config import Place
-from openbook.errors import ConfigError, ProofError, ReceiptError
+from openbook.errors import ConfigError, EngineError, ProofError, ReceiptError
 from openbook.files import replace_file, storage_errors
 
 if TYPE_CHECKING:
@@ -68,16 +68,23 @@ def replay(receipt: Path, kb: Place | None, as_json: bool) -> None:
 
 def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Callable[[Receipt], ReplayResult]:
     """Replays one receipt after the other. Each model and knowledge base is opened once."""
+    from openbook.inference.llamacpp import slots_of
     from openbook.replay import knowledge_base_of
     from openbook.replay import replay as answer_again
 
     states, store = context.states(current), context.store(current)
 
     @functools.cache
-    def opened(digest: str) -> FrozenModel:
+    def opened(digest: str, slots: int) -> FrozenModel:
         reference = store.resolve(digest)
         store.check_fast(reference)
-        return to_close.enter_context(closing(context.load(current, reference, states)))
+        try:
+            model = context.load(current, reference, states, slots)
+        except EngineError:
+            if not slots:
+                raise
+            model = context.load(current, reference, states)  # no slots here: the replay tells what differs
+        return to_close.enter_context(closing(model))
 
     bases: dict[str | None, KnowledgeBase | None] = {}
 
@@ -90,7 +97,7 @@ def _replayer(current: Settings, kb: Place | None, to_close: ExitStack) -> Calla
         name = receipt.knowledge_base
         if name not in bases:
             bases[name] = knowledge_base_of(receipt, candidates(current, receipt, kb))
-        return answer_again(receipt, opened(receipt.model.digest), bases[name])
+        return answer_again(receipt, opened(receipt.model.digest, slots_of(receipt.numeric_class)), bases[name])
 
     return again
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
 
+MOST_SLOTS = 32  # each takes the memory of a prompt and its answer
+
 
 @click.command()
 @click.option(
@@ -57,6 +59,12 @@ if TYPE_CHECKING:
 )
 @click.option("--require-key", is_flag=True, help="Demand an API key on this machine too.")
 @click.option("--label", "labels", multiple=True, help="An access label for callers without a key (repeatable).")
+@click.option(
+    "--slots",
+    type=click.IntRange(0, MOST_SLOTS),
+    default=0,
+    help="Write up to so many answers together: more answers a second with several clients, the same bytes under any load.",
+)
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
     "--report",
@@ -81,12 +89,16 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
     labels = checked_labels(options.pop("labels"))
+    slots = options.pop("slots")
+    if slots and (cluster is not None or current.base_url):
+        where = "replicas on a cluster" if cluster is not None else current.base_url
+        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
     if replicas and cluster is None:
         raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
     if cluster is not None and current.base_url:
         raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
     least, most = replicas or (1, 1)
-    bounds = Bounds()
+    bounds = Bounds.with_slots(slots)
     bounds = dataclasses.replace(bounds, running=bounds.running * most)
     configuration = Configuration(settings=current, labels=labels, bounds=bounds, **options)
     for advice in private.open_folders(folders).values():
@@ -95,7 +107,7 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
     with listen(configuration.host, configuration.port) as listener:
         configuration = dataclasses.replace(configuration, port=listener.getsockname()[1])
         with (
-            _computing(configuration, cluster, least, most) as open_model,
+            _computing(configuration, slots, cluster, least, most) as open_model,
             _application(configuration, places, open_model) as app,
         ):
             _log_to_standard_error()
@@ -109,12 +121,12 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
 
 @contextmanager
 def _computing(
-    configuration: Configuration, cluster: str | None, least: int, most: int
+    configuration: Configuration, slots: int, cluster: str | None, least: int, most: int
 ) -> Iterator[Callable[[], FrozenModel]]:
     """What opens the model that the settings name when it is called: in this process, or in replicas on a cluster."""
     current = configuration.settings
     if cluster is None:
-        yield lambda: context.model_opener(current)()
+        yield lambda: context.model_opener(current, slots)()
         return
     from openbook.cluster.connection import AUTO, CLIENT, connect, disconnect
     from openbook.inference import prompt_counter
@@ -208,9 +220,12 @@ def _open_bases(current: Settings, places: tuple[Place, ...]) -> tuple[dict[str,
     """By the names of their folders or databases, all with one embedder. One that is not there yet is made."""
     from openbook.errors import KnowledgeBaseMissing
     from openbook.knowledge import KnowledgeBase
+    from openbook.serving.answers import CLOSED_BOOK
 
     there: dict[str, KnowledgeBase | None] = {}
     for place in places:
+        if place.name == CLOSED_BOOK:
+            raise ConfigError(f"{place}: {CLOSED_BOOK!r} names answers without a knowledge base here; rename this one.")
         if place.name in there:
             raise ConfigError(
                 f"Two knowledge bases are named {place.name!r}, after their folders or databases; rename one."

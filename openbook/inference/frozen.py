@@ -178,14 +178,16 @@ def load_model(
     context_tokens: int = 4096,
     threads: int = 0,
     states: KVCache | None = None,
+    slots: int = 0,
 ) -> FrozenModel:
     """Open a stored model, read-only and memory-mapped. The caller has verified it (`ModelStore.check_fast`).
 
     `context_tokens` is an upper bound. `threads` 0 means one for each core this process may use. `states` keeps what is
     computed of passages; by default in this process's memory. An adapter is opened merged with its base, where the
     store has that, or on its base. A file that the catalogue does not name is first loaded by a process of its own (`trial`).
+    `slots`: at most so many answers are written together (`batching`); those of a merged reader's base, without passages, are not.
 
-    Raises EngineError, UnknownModel if the base is missing, ModelError for an embedder.
+    Raises EngineError, also for a model that allows no slots on this machine; UnknownModel if the base is missing, ModelError for an embedder.
     """
     from openbook.inference.llamacpp import LlamaCppEngine
     from openbook.inference.trial import tried
@@ -204,11 +206,13 @@ def load_model(
     )
     if adapter is None or adapter.merged is None:
         trial = tried(base, adapter)
-        engine = opened(base.main_file, adapter=adapter.main_file if adapter else None, trial=trial)
+        engine = opened(base.main_file, adapter=adapter.main_file if adapter else None, trial=trial, slots=slots)
     else:
         open_base = partial(opened, base.main_file, trial=tried(base))  # tried now, though it is opened later
         note = f"adapter merged as {adapter.merged.digest[:12]}"
-        engine = opened(adapter.merged.main_file, note=note, trial=tried(adapter.merged), open_base=open_base)
+        engine = opened(
+            adapter.merged.main_file, note=note, trial=tried(adapter.merged), open_base=open_base, slots=slots
+        )
     return FrozenModel(engine, engine.reader_format)
 
 

@@ -9,10 +9,14 @@ Of passages that are read each on their own the first is read alone, and when th
 side in one context, in the request's order, up to `SIDE_BY_SIDE` at a time; their questions are evaluated together. A
 question that sees all passages side by side follows the longest of them: each was evaluated alone behind the system block,
 and its state is put into the one sequence of the question, which holds the system block once.
+
+With slots, what was computed of a prompt moves on to a context in which the tokens of up to so many answers are computed
+together (`batching`). The prompt itself is read as without.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +28,7 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
+from openbook.inference.batching import SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
@@ -52,6 +57,8 @@ SIDE_BY_SIDE = 8  # most passages that lie side by side in a context
 SHARED_CELLS = 4096  # tokens that those may have together, with their questions and answers; one alone may have more
 PARALLEL_CONTEXTS = 2  # requests evaluated at the same time; more of them wait
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
+_TRIED_TOKENS = 24  # of the longest prompt with which slots are tried
+_SLOTS = re.compile(r"; answers in (\d+) slots ")
 
 Look: TypeAlias = "Callable[[NDArray[np.float32]], object]"
 """Gets each row of logits by which something is decided, in order: the probe behind every claim that nothing changed."""
@@ -80,8 +87,13 @@ class LlamaCppEngine:
         note: str = "",
         trial: Trial | None = None,
         open_base: Callable[[], LlamaCppEngine] | None = None,
+        slots: int = 0,
     ) -> None:
-        """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried."""
+        """`note`: what else belongs to the numeric class. `trial`: what the model's chat template wrote, if it was tried.
+
+        `slots`: at most so many answers are written together; 0: each by itself. Raises EngineError also where this model, on
+        this machine, does not allow slots.
+        """
         self.identity: Final = identity
         self._states = states or KVCache()
         self._open_base, self._opening = open_base, threading.Lock()
@@ -94,15 +106,26 @@ class LlamaCppEngine:
         self.context_tokens: Final = min(context_tokens, trained) if trained > 0 else context_tokens
         rule = f"calls of {CALL_TOKENS} from each block's start, 1 then {SIDE_BY_SIDE} passages in {SHARED_CELLS} side by side"
         rule += f"; f16 cache, flash attention{note and f'; {note}'}"
-        self.numeric_class: Final = (
+        # Prompts are read the same with slots and without: what is kept of passages belongs to the first part of the class.
+        rule = self._reading_class = (
             f"llama.cpp {library().build}; {library().features}; {self._threads} threads; {rule}"
         )
+        self._turns = Turns() if slots else None
         # Guards the four fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
         self._state = threading.Condition(threading.RLock())
         self._closed, self._users = False, 0
         self._contexts = [self._new_context()]  # all that were made
         # None: made when a second request comes in at the same time
         self._idle: list[Context | None] = [None] * (PARALLEL_CONTEXTS - 1) + [*self._contexts]
+        self._batcher: Batcher | None = None
+        if slots:
+            try:
+                self._batcher, slot_rule = self._open_slots(slots)
+            except EngineError:
+                self.close()
+                raise
+            rule += slot_rule
+        self.numeric_class: Final = rule
         self._tokenizer = PromptTokenizer(self._model, trial)
         abstention = self._model.tokenize(self.reader_format.abstention, control=False) if self.reader_format else []
         self._abstention_token = abstention[0] if abstention else None
@@ -126,10 +149,33 @@ class LlamaCppEngine:
                 with self._context(cancelled) as context:
                     (logits,) = self._read(context, [request])
                     look(logits)
-                    yield from _decode(context, request.decoder, self._declining(prompt, logits), 0, look)
+                    logits = self._declining(prompt, logits)
+                    answer = self._in_slot(context, request, logits, 0, cancelled, look)
+                    if answer is None:
+                        yield from _decode(context, request.decoder, logits, 0, look)
+                if answer is not None:
+                    yield from answer.pieces()
             except Aborted:  # also while it waited for a context
                 request.decoder.cancel()
             return self._completion([request], 0)
+
+    def _in_slot(
+        self,
+        context: Context,
+        request: _Request,
+        logits: NDArray[np.float32],
+        sequence: int,
+        cancelled: Cancelled,
+        look: Look,
+    ) -> SlotAnswer | None:
+        """The answer that begins with `logits`, written in a slot from now on; None for one that has no place in any."""
+        if self._batcher is None or request.cells > SLOT_TOKENS:
+            return None
+        answer = SlotAnswer(request.decoder, cancelled, look)
+        answer.choose(logits)
+        if not answer.left:
+            self._batcher.write(answer, context, sequence, self._check_open)
+        return answer
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of an answer's first token. A reader with a threshold abstains if that is likely enough, and only then."""
@@ -154,6 +200,7 @@ class LlamaCppEngine:
             requests = [self._request(prompt, decoding) for prompt in prompts]
             groups = grouped(requests, decoding.max_tokens)
             chosen: int | None = None
+            answer: SlotAnswer | None = None
             rows: list[NDArray[np.float32]] = []
             scores: list[AbstentionScore] = []
             try:
@@ -171,8 +218,13 @@ class LlamaCppEngine:
                         group = next(group for group in groups if requests[chosen] in group)
                         if group is not last:  # its passages have made room for others
                             self._read(context, group)
-                        sequence = group.index(requests[chosen])
-                        yield from _decode(context, requests[chosen].decoder, rows[chosen], sequence, look)
+                        request, logits = requests[chosen], rows[chosen]
+                        sequence = group.index(request)
+                        answer = self._in_slot(context, request, logits, sequence, cancelled, look)
+                        if answer is None:
+                            yield from _decode(context, request.decoder, logits, sequence, look)
+                if answer is not None:
+                    yield from answer.pieces()
             except Aborted:
                 requests[chosen or 0].decoder.cancel()
             read = max(1, len(rows))
@@ -238,7 +290,8 @@ class LlamaCppEngine:
     def _request(self, prompt: Prompt, decoding: Decoding) -> _Request:
         """Raises ContextOverflow, EngineError."""
         blocks = self._tokenizer.blocks(prompt)
-        if (tokens := cells_of(prompt, blocks)) + decoding.max_tokens > self.context_tokens:
+        cells = (tokens := cells_of(prompt, blocks)) + decoding.max_tokens
+        if cells > self.context_tokens:
             raise ContextOverflow(
                 f"The prompt has {tokens} tokens and the answer may take {decoding.max_tokens}, but the context of "
                 f"{self.identity.name!r} holds {self.context_tokens}. Ask with fewer passages, a shorter question or a "
@@ -260,11 +313,11 @@ class LlamaCppEngine:
         digest = request_digest(self.identity.digest, prompt_digest, decoding)
         spans = Spans("\n".join(map(text_of_block, prompt.passages))) if decoding.quote else None
         decoder = AnswerDecoder(self._model, decoding, digest, spans)
-        return _Request(prompt, blocks, prefixes, prompt_digest, decoder)
+        return _Request(prompt, blocks, prefixes, prompt_digest, decoder, cells)
 
     def _prefix(self, prompt: Prompt, blocks: Sequence[list[int]], origins: Sequence[Sequence[Digest]]) -> _Prefix:
         weights = "adapter" if self._adapts(prompt) else "base"
-        key = root_key(self.identity.digest, self.numeric_class, weights, *prompt.labels)
+        key = root_key(self.identity.digest, self._reading_class, weights, *prompt.labels)
         keys = []
         for block in blocks:
             keys.append(key := next_key(key, block))
@@ -316,6 +369,9 @@ class LlamaCppEngine:
             self._closed = True
             self._state.notify_all()  # requests that wait for a context end now
             base = self._base
+        if self._batcher is not None:
+            self._batcher.wake()  # those that wait for a slot too
+        with self._state:
             self._free_if_unused()
         if base is not None:
             base.close()
@@ -325,18 +381,27 @@ class LlamaCppEngine:
         """Keeps the model in memory. `close` frees it if nobody is in here; otherwise the last one to leave does."""
         with self._state:
             self._check_open()
-            self._users += 1
+            self._hold()
         try:
             yield
         finally:
-            with self._state:
-                self._users -= 1
-                self._free_if_unused()
+            self._release()
+
+    def _hold(self) -> None:
+        with self._state:
+            self._users += 1
+
+    def _release(self) -> None:
+        with self._state:
+            self._users -= 1
+            self._free_if_unused()
 
     def _free_if_unused(self) -> None:
         if self._closed and self._users == 0:
             while self._contexts:
                 self._contexts.pop().close()
+            if self._batcher is not None:
+                self._batcher.close()
             self._model.close()
 
     @contextmanager
@@ -371,7 +436,33 @@ class LlamaCppEngine:
             call_tokens=CALL_TOKENS,
             sequences=SIDE_BY_SIDE,
             threads=self._threads,
+            turn=self._turns,
         )
+
+    def _open_slots(self, slots: int) -> tuple[Batcher, str]:
+        """The batcher, and what it adds to the numeric class. Raises EngineError."""
+        if self._adapter is not None:
+            raise EngineError(
+                f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold. Open it without."
+            )
+        cells = min(self.context_tokens, SLOT_TOKENS)
+        context = Context(
+            self._model,
+            context_tokens=cells,
+            call_tokens=slots,
+            sequences=slots,
+            threads=self._threads,
+            apart=True,
+            turn=self._turns,
+        )
+        tried = [7919 * number % self._model.vocabulary_size for number in range(1, _TRIED_TOKENS + 1)]
+        try:
+            least, most = alike_widths(self._contexts[0], context, slots, tried)
+        except EngineError as error:
+            context.close()
+            raise EngineError(f"{self.identity.name!r} cannot answer in slots: {error} Open it without.") from error
+        batcher = Batcher(context, most, least, hold=self._hold, release=self._release)
+        return batcher, f"; answers in {most} slots of {SLOT_TOKENS}, at least {least} a step, plain attention"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -425,6 +516,13 @@ class _Request:
     prefixes: list[_Prefix]
     prompt_digest: Digest
     decoder: AnswerDecoder
+    cells: int  # tokens that the prompt and its longest answer take
+
+
+def slots_of(numeric_class: str) -> int:
+    """How many slots the engine of that numeric class had; 0 for none."""
+    found = _SLOTS.search(numeric_class)
+    return int(found[1]) if found else 0
 
 
 def cells_of(prompt: Prompt, blocks: Sequence[Sequence[int]]) -> int:

@@ -10,9 +10,11 @@ import functools
 import itertools
 import os
 import re
+import struct
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _LOAD_MMAP = 1  # LLAMA_LOAD_MODE_MMAP
-_FLASH_ATTENTION = 1  # LLAMA_FLASH_ATTN_TYPE_ENABLED
+_F16 = 1  # GGML_TYPE_F16
+_PLAIN_ATTENTION, _FLASH_ATTENTION = 0, 1  # LLAMA_FLASH_ATTN_TYPE_DISABLED, _ENABLED
 _DECODE_ABORTED = 2
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4  # bits of llama_token_attr
 _MAX_TEXT_BYTES = 2**31 - 1
@@ -260,6 +263,10 @@ class Context:
     """Sequences under evaluation, up to `sequences` side by side, which share `context_tokens` cells.
 
     `begin` clears all that an earlier request left. Where none is named, the sequence is number 0.
+
+    With `apart`, each sequence has so many cells of its own, and attention is not fused: so a call of one token for each of the
+    first k sequences computes each of them in one and the same way, whatever k is and the others hold (docs/decisions/0009).
+    Sequences are then restored from states of another context with `adopt`.
     """
 
     def __init__(
@@ -271,14 +278,18 @@ class Context:
         call_tokens: int,
         sequences: int,
         threads: int,
+        apart: bool = False,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
+        """`turn`: what is held during each call."""
         self._ffi, self._lib = library().ffi, library().lib
-        self._model = model
+        self._model, self._turn = model, turn or nullcontext()
         params = self._lib.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = context_tokens, call_tokens, call_tokens
-        params.n_seq_max, params.kv_unified = sequences, True
+        params.n_ctx = context_tokens * sequences if apart else context_tokens
+        params.n_batch = params.n_ubatch = call_tokens
+        params.n_seq_max, params.kv_unified = sequences, not apart
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = _FLASH_ATTENTION
+        params.flash_attn_type = _PLAIN_ATTENTION if apart else _FLASH_ATTENTION
         library().recent_errors.clear()
         self._handle = self._lib.llama_init_from_model(model.handle, params)
         if self._handle == self._ffi.NULL:
@@ -321,11 +332,20 @@ class Context:
         self._lib.llama_memory_clear(self._memory, True)
         self._positions = [0] * len(self._positions)
 
-    def state(self) -> bytes:
-        """What was computed of sequence 0 so far, as bytes for `restore`."""
-        size = self._lib.llama_state_seq_get_size(self._handle, 0)
+    def remove(self, sequence: int) -> None:
+        """The sequence is then empty."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._positions[sequence] = 0
+
+    def position(self, sequence: int) -> int:
+        """Where the next token of the sequence goes."""
+        return self._positions[sequence]
+
+    def state(self, sequence: int = 0) -> bytes:
+        """What was computed of the sequence so far, as bytes for `restore`."""
+        size = self._lib.llama_state_seq_get_size(self._handle, sequence)
         buffer = self._ffi.new("uint8_t[]", max(size, 1))
-        written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, 0)
+        written = self._lib.llama_state_seq_get_data(self._handle, buffer, size, sequence)
         if written != size or not size:
             raise EngineError(f"llama.cpp cannot give the state of a sequence: {library().last_error()}.")
         return bytes(self._ffi.buffer(buffer, size))
@@ -339,6 +359,10 @@ class Context:
             return False
         self._positions[sequence] = tokens
         return True
+
+    def adopt(self, state: bytes, tokens: int, sequence: int) -> bool:
+        """`restore` into a context whose sequences lie apart, from one whose sequences share cells. Raises EngineError."""
+        return self.restore(_state_apart(state, len(self._positions)), tokens, sequence)
 
     def join(self, sequences: int, shared: int) -> None:
         """Sequence 0 then also holds what the next ones of `sequences` do, and goes on behind the longest.
@@ -382,7 +406,8 @@ class Context:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
             batch.logits[i] = i in wanted
             positions[sequence] += 1
-        status = self._lib.llama_decode(self._handle, batch)
+        with self._turn:
+            status = self._lib.llama_decode(self._handle, batch)
         if self._failure is not None:
             raise self._failure
         if status == _DECODE_ABORTED:
@@ -398,6 +423,41 @@ class Context:
             self._lib.llama_batch_free(self._batch)
             self._lib.llama_free(self._handle)
             self._handle = self._ffi.NULL
+
+
+def _state_apart(state: bytes, sequences: int) -> bytes:
+    """A sequence's state of a context whose sequences share cells, as one whose `sequences` lie apart takes it.
+
+    Such a context has a list of cells for each sequence, and keeps the values transposed. Raises EngineError for a state of
+    another form: of a model with other memory than keys and values in binary16, or of another version of llama.cpp.
+    """
+    form = EngineError("llama.cpp keeps what it computed by this model in a form that slots cannot use.")
+    try:
+        magic, sequence, lists, cells = struct.unpack_from("<IiII", state)
+        at = 16 + 12 * cells  # of each cell the position and the one sequence
+        transposed, layers, *others = struct.unpack_from("<IIII", state, at)
+        if lists != 1 or transposed or any(others) or not cells:
+            raise form
+        parts = [struct.pack("<IiII", magic, sequence, sequences, cells), state[16:at]]
+        parts.append(struct.pack("<IIII", 1, layers, *others))
+        at += 16
+        start = at
+        for _ in range(layers):  # keys
+            _, row_bytes = struct.unpack_from("<iQ", state, at)
+            at += 12 + cells * row_bytes
+        parts.append(state[start:at])
+        for _ in range(layers):  # values
+            kind, row_bytes = struct.unpack_from("<iQ", state, at)
+            if kind != _F16:
+                raise form
+            rows = np.frombuffer(state, np.uint16, cells * row_bytes // 2, at + 12).reshape(cells, row_bytes // 2)
+            parts += [struct.pack("<iII", kind, 2, row_bytes // 2), np.ascontiguousarray(rows.T).tobytes()]
+            at += 12 + cells * row_bytes
+    except (struct.error, ValueError) as error:
+        raise form from error
+    if at != len(state):
+        raise form
+    return b"".join([*parts, bytes(4 * (sequences - 1))])  # the other lists are empty
 
 
 def is_marker(text: str, template: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from openbook.config import Settings
@@ -43,6 +43,12 @@ class Bounds:
     listed: int = 1000  # documents of one page of the list
     text_chars: int = 100_000  # of a document in one answer
     picture_s: float = 20.0
+
+    @classmethod
+    def with_slots(cls, slots: int) -> Bounds:
+        """For a model with so many slots: while they are all written in, some more requests search, read and cite."""
+        usual = cls()
+        return replace(usual, running=usual.running + slots)
 
 
 @dataclass(frozen=True, slots=True)

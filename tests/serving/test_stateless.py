@@ -6,7 +6,8 @@ import json
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from openbook.inference import load_model
 from openbook.inference.kv_cache import KVCache
 from openbook.knowledge import KnowledgeBase
 from openbook.models import ModelReference, ModelStore
-from openbook.serving.configuration import Configuration
+from openbook.receipts import parse_receipt
+from openbook.replay import replay
+from openbook.serving.configuration import Bounds, Configuration
 from openbook.testing import HashEmbedder, echo_model
 from tests.boundary.test_frozen_laws import folder_digest
 from tests.serving.conftest import Running, events_of, running
@@ -132,3 +135,31 @@ def test_with_the_real_reader_answers_keep_their_bytes_whatever_was_read_before(
     with served(KVCache(tmp_path / "states")) as server:
         assert [answer(server, body) for body in bodies] == cold
     assert folder_digest(model_store.root) == before
+
+
+@pytest.mark.model
+def test_eight_clients_at_a_server_with_slots_get_the_bytes_that_one_gets(
+    configuration: Configuration,
+    base: KnowledgeBase,
+    embedder: HashEmbedder,
+    reader_reference: ModelReference,
+) -> None:
+    bodies = [{**body, "model": "reader", "max_tokens": 6} for body in requests()[:6]]
+    model = load_model(reader_reference, context_tokens=1024, slots=4)
+    with (
+        closing(model),
+        running(replace(configuration, bounds=Bounds.with_slots(4)), model, {"kb": base}, embedder) as server,
+    ):
+        alone = [answer(server, body) for body in bodies]
+        order = [*range(len(bodies))] * 2
+        random.Random(5).shuffle(order)
+        with ThreadPoolExecutor(8) as clients:
+            together = list(clients.map(lambda i: answer(server, bodies[i]), order))
+        reply = server.ask(QUESTIONS[0], model="reader", max_tokens=6).json()
+        receipt = parse_receipt(json.dumps(reply["openbook"]["receipt"]).encode())
+        assert replay(receipt, model, base).identical
+    assert together == [alone[i] for i in order]
+    assert len(set(alone)) > 3
+    # Another number of slots is another numeric class, and a replay says so.
+    with closing(load_model(reader_reference, context_tokens=1024, slots=2)) as two:
+        assert any("numeric class is another" in each for each in replay(receipt, two, base).differences)

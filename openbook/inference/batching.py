@@ -1,0 +1,292 @@
+"""Answers of several requests written together: one call computes the next token of each.
+
+A call of k tokens costs far less than k calls of one, because the weights are read once. Batching elsewhere changes answers,
+since an engine sums in another order for other shapes. Here each request has a slot, a list of cells of its own, and the
+first k slots are the ones in use. So a call holds one token for each of k lists, and the engine's kernels compute each
+column by itself. `alike_widths` tries that on this machine, with this model, before slots are used: where a call's width makes
+a difference, only widths are used between which it makes none; where companions do, there are no slots.
+
+One thread makes the calls. It lives while there is something to write.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openbook.errors import EngineError
+from openbook.inference.llamalib import Aborted, library
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from openbook.inference.decoding import AnswerDecoder
+    from openbook.inference.frozen import Cancelled
+    from openbook.inference.llamalib import Context
+
+SLOT_TOKENS = 2048  # most tokens of a prompt and its answer that a slot holds; longer ones are written alone
+_POLL_S = 0.05  # a request that waits for a slot asks this often whether it was cancelled
+_DUMMY = 1  # the token of columns that are there for the shape of the call
+_LIKE_THE_ENGINE = 0.99  # the least correlation of logits in a slot with those of the engine's other context
+
+
+class Turns:
+    """A lock that is given in the order in which it was asked for. So calls for one request cannot keep all others waiting."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asking: deque[object] = deque()  # the first of them has the lock
+
+    def __enter__(self) -> None:
+        mine = object()
+        with self._changed:
+            self._asking.append(mine)
+            try:
+                self._changed.wait_for(lambda: self._asking[0] is mine)
+            except BaseException:  # an interrupt: nobody would give this turn on
+                self._asking.remove(mine)
+                self._changed.notify_all()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._asking.popleft()
+            self._changed.notify_all()
+
+
+class SlotAnswer:
+    """An answer that is being written in a slot, for one reader."""
+
+    def __init__(
+        self, decoder: AnswerDecoder, cancelled: Cancelled, look: Callable[[NDArray[np.float32]], object]
+    ) -> None:
+        self.decoder, self.cancelled, self._look = decoder, cancelled, look
+        self.state, self.position = b"", 0  # what was computed of the prompt, and its number of tokens
+        self.left = False  # it has ended, or nobody reads it any more
+        self._found: SimpleQueue[str | BaseException | None] = SimpleQueue()
+
+    def pieces(self) -> Generator[str]:
+        """Its text, as it becomes certain. Raises Aborted, EngineError and what `look` raises."""
+        try:
+            while (piece := self._found.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.left = True
+
+    def choose(self, row: NDArray[np.float32]) -> None:
+        """Choose the next token by its logits."""
+        if piece := self.decoder.take(row):
+            self._found.put(piece)
+        if self.decoder.finish:
+            self.end()
+
+    def take(self, row: NDArray[np.float32]) -> bool:
+        """Look at the logits and choose. Whether they are numbers; cells that led to others must not be used again."""
+        try:
+            if np.isnan(row).any():
+                self.end(EngineError("The model computed something that is no number, so the answer ends here."))
+                return False
+            self._look(row)
+            self.choose(row)
+        except BaseException as error:  # noqa: BLE001  handed to its reader
+            self.end(error)
+        return True
+
+    def end_if_cancelled(self) -> None:
+        try:
+            if not self.left and self.cancelled():
+                self.end(Aborted())
+        except BaseException as error:  # noqa: BLE001  handed to its reader
+            self.end(error)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The first call counts: nobody reads on behind an end."""
+        self.left = True
+        self._found.put(error)
+
+
+class Batcher:
+    """Writes up to `slots` answers at a time, in a context whose sequences lie apart. Safe to use from several threads.
+
+    `least`: the fewest columns of a call; dummies fill it up. `hold` is called before the thread begins and `release` when
+    it ends; the context must stay open in between.
+    """
+
+    def __init__(
+        self, context: Context, slots: int, least: int, *, hold: Callable[[], None], release: Callable[[], None]
+    ) -> None:
+        self._context, self._least = context, least
+        self._hold, self._release = hold, release
+        # Guards the three fields below. Reentrant, because the garbage collector may end a dropped stream at any moment.
+        self._changed = threading.Condition(threading.RLock())
+        self._free = slots
+        self._joining: list[SlotAnswer] = []
+        self._runs = False
+        # The thread's own, as the context is.
+        self._answers: list[SlotAnswer] = []  # by their sequences
+        self._spoiled = False  # the cells must be cleared before anyone joins
+
+    def write(self, answer: SlotAnswer, context: Context, sequence: int, check_open: Callable[[], None]) -> None:
+        """Go on with `answer`, whose first token is chosen, from what `context` holds in `sequence`. Waits for a slot.
+
+        Raises Aborted if it is cancelled meanwhile, and what `check_open` raises.
+        """
+        self._take_slot(answer.cancelled, check_open)
+        try:
+            answer.state, answer.position = context.state(sequence), context.position(sequence)
+        except BaseException:
+            self._give_back(1)
+            raise
+        with self._changed:
+            self._joining.append(answer)
+            if not self._runs:
+                self._runs = True
+                self._hold()
+                threading.Thread(target=self._run, name="openbook-slots", daemon=True).start()
+
+    def wake(self) -> None:
+        """Those who wait for a slot look again whether the engine is open."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _take_slot(self, cancelled: Cancelled, check_open: Callable[[], None]) -> None:
+        while not cancelled():  # asked without the lock, since it is the caller's code
+            with self._changed:
+                check_open()
+                if self._changed.wait_for(lambda: self._free, _POLL_S):
+                    self._free -= 1
+                    return
+        raise Aborted
+
+    def _give_back(self, slots: int) -> None:
+        with self._changed:
+            self._free += slots
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while self._admit():
+                self._step()
+        finally:
+            self._release()
+
+    def _admit(self) -> bool:
+        """Let go of answers that ended, and take in those that wait. Whether there is any; if not, the thread must end."""
+        for answer in self._answers:
+            answer.end_if_cancelled()
+        gaps = [sequence for sequence, answer in enumerate(self._answers) if answer.left]
+        if len(gaps) == len(self._answers):
+            self._answers = []
+            if self._spoiled:
+                self._context.clear()
+                self._spoiled = False
+        for sequence in gaps:
+            self._context.remove(sequence)
+        self._give_back(len(gaps))
+        joining = list[SlotAnswer]()
+        with self._changed:
+            if not self._spoiled:
+                joining, self._joining = self._joining, joining
+            if not joining and not self._answers:
+                self._runs = False
+                return False
+        gaps = gaps if self._answers else []
+        for answer in joining:
+            if gaps:
+                self._answers[gaps[0]] = answer
+            else:
+                self._answers.append(answer)
+            self._adopt(answer, gaps.pop(0) if gaps else len(self._answers) - 1)
+        for sequence in reversed(gaps):
+            self._close_gap(sequence)
+        return True
+
+    def _adopt(self, answer: SlotAnswer, sequence: int) -> None:
+        try:
+            if not self._context.adopt(answer.state, answer.position, sequence):
+                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+        except EngineError as error:
+            self._context.remove(sequence)
+            answer.end(error)
+        answer.state = b""
+
+    def _close_gap(self, gap: int) -> None:
+        """The sequences in use must be the first ones, so the last of them moves into the gap."""
+        answer, last = self._answers.pop(), len(self._answers)
+        if gap == last:
+            return
+        state, position = self._context.state(last), self._context.position(last)
+        self._context.remove(last)
+        if not self._context.restore(state, position, gap):
+            answer.end(EngineError(f"llama.cpp does not take back a sequence: {library().last_error()}."))
+        self._answers[gap] = answer
+
+    def _step(self) -> None:
+        """Compute one more token of each answer, and choose it."""
+        tokens = [_DUMMY if answer.left else answer.decoder.token for answer in self._answers]
+        for sequence in range(len(tokens), self._least):
+            self._context.remove(sequence)
+            tokens.append(_DUMMY)
+        try:
+            rows = self._context.evaluate([(sequence, [token]) for sequence, token in enumerate(tokens)])
+        except BaseException as error:  # noqa: BLE001  handed to all whom it concerns
+            self._spoiled = True
+            for answer in self._answers:
+                answer.end(error)
+            return
+        for answer, row in zip(self._answers, rows, strict=False):
+            if not answer.left and not answer.take(row):
+                self._spoiled = True
+
+
+def alike_widths(reading: Context, context: Context, slots: int, tokens: Sequence[int]) -> tuple[int, int]:
+    """(fewest, most) columns of a call between which its width makes no difference to any column: the longest such run up to `slots`.
+
+    Tried with parts of `tokens`, which are the model's, in both contexts. `reading`: the one in which prompts are read. Raises
+    EngineError where columns depend on their companions, or come out differently than in `reading`: there can be no slots.
+    """
+    # Each prompt: its state, its number of tokens, and what the other context computes after one more.
+    prompts: list[tuple[bytes, int, NDArray[np.float32]]] = []
+    last = tokens[-1]
+    for count in (len(tokens) * 3 // 4, len(tokens) // 4, len(tokens) // 2):
+        reading.clear()
+        reading.read(tokens[:count])
+        state = reading.state()
+        prompts.append((state, count, reading.evaluate([(0, [last])])[0]))
+    reading.clear()
+
+    def column(width: int, place: int, turn: int) -> NDArray[np.float32]:
+        """After the first prompt, at a place among others that follow each other from `turn` on."""
+        for sequence in range(width):
+            state, count, _ = prompts[0 if sequence == place else 1 + (sequence + turn) % 2]
+            context.remove(sequence)
+            if not context.adopt(state, count, sequence):
+                raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
+        call = [(s, [last if s == place else tokens[(turn + s) % len(tokens)]]) for s in range(width)]
+        return context.evaluate(call)[place]
+
+    by_width = [column(width, width // 2, width) for width in range(1, slots + 1)]
+    runs: list[list[int]] = []
+    for width, found in enumerate(by_width, start=1):
+        if not runs or found.tobytes() != by_width[width - 2].tobytes():
+            runs.append([])
+        runs[-1].append(width)
+    longest = max(runs, key=len)
+    least, most = longest[0], longest[-1]
+    full = by_width[most - 1]
+    if any(column(most, place, 1 + place).tobytes() != full.tobytes() for place in (0, most - 1)):
+        raise EngineError("With this model the columns of a call depend on each other on this machine.")
+    if not float(np.corrcoef(full, prompts[0][2])[0, 1]) > _LIKE_THE_ENGINE:
+        raise EngineError("In slots this model computes something else than outside of them.")
+    context.clear()
+    return least, most
