@@ -19,6 +19,12 @@ from openbook.records import Content
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
+
+@pytest.fixture(autouse=True)
+def parsers() -> None:
+    """In processes of their own, as the program does."""
+
+
 HOSTILE = """
 import ctypes, os, subprocess, sys, time
 from openbook.parsers import PARSERS as REAL

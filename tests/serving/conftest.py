@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,9 @@ from fastapi import FastAPI
 from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
-from openbook.errors import UnreadableFile
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.parsers import parse_file
-from openbook.parsers.sandbox import Limits, ParsedFile, ParserPool
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
@@ -79,40 +77,29 @@ def running(
 ) -> Iterator[Running]:
     app = create_app(configuration, model, bases, embedder, tracers, source)
     server = make_server(app)
-    started = threading.Event()
-    startup = server.startup
+    started, ended = threading.Event(), asyncio.Event()
+    loops = list[asyncio.AbstractEventLoop]()
 
-    async def tell(sockets: Any = None) -> None:
-        await startup(sockets)
+    async def until_ended() -> None:
+        """As uvicorn's, which looks ten times a second whether it should end."""
+        await server.on_tick(0)
+        loops.append(asyncio.get_running_loop())
         started.set()
+        await ended.wait()
 
-    server.startup = tell  # type: ignore[method-assign]
+    server.main_loop = until_ended  # type: ignore[method-assign]
     with listen("127.0.0.1", 0) as door:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="server")
         thread.start()
         assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
-            try:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
                 yield Running(port, app, client, bases, KeyFile(configuration.settings.home))
-            finally:
-                server.should_exit = True
-                thread.join(LONG_S)
-                assert not thread.is_alive()
-
-
-@pytest.fixture(autouse=True)
-def _parsed_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are parsed in this process, which saves each test a second or two. The sandbox has tests of its own."""
-
-    def parse_all(_: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
-        for path in paths:
-            try:
-                yield ParsedFile(path, parse_file(path, max_bytes=Limits().max_file_bytes))
-            except UnreadableFile as error:
-                yield ParsedFile(path, error)
-
-    monkeypatch.setattr(ParserPool, "parse_all", parse_all)
+        finally:
+            loops[0].call_soon_threadsafe(ended.set)
+            thread.join(LONG_S)
+            assert not thread.is_alive()
 
 
 @pytest.fixture
