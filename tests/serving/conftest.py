@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import threading
 import time
@@ -93,27 +94,53 @@ def running(
         thread.start()
         assert started.wait(LONG_S)
         port = door.getsockname()[1]
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LONG_S, trust_env=False) as client:
+            try:
                 yield Running(port, app, client, bases, KeyFile(configuration.settings.home))
-        finally:
-            loops[0].call_soon_threadsafe(ended.set)
-            thread.join(LONG_S)
-            assert not thread.is_alive()
+            finally:
+                loops[0].call_soon_threadsafe(ended.set)
+                thread.join(LONG_S)
+                assert not thread.is_alive()
+
+
+TEXTS = {
+    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+    "ferry.md": "# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays. A ticket costs 4 crowns.",
+    "safe.txt": SECRET,
+}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`docs`, and `kb` that was made of them."""
+    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
+    docs = folder / "docs"
+    docs.mkdir()
+    for name, text in TEXTS.items():
+        (docs / name).write_text(text)
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, base_id="0" * 32)
+    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
+    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+    base.close()
+    return folder
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> Iterator[KnowledgeBase]:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    (docs / "bridge.txt").write_text("The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.")
-    (docs / "ferry.md").write_text(
-        "# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays. A ticket costs 4 crowns."
-    )
-    (docs / "safe.txt").write_text(SECRET)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, base_id="0" * 32)
-    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
-    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+def docs(built: Path) -> Iterator[Path]:
+    """The files of `base`. What a test does to them is undone."""
+    docs = built / "docs"
+    yield docs
+    for path in docs.iterdir():
+        if path.name not in TEXTS:
+            path.unlink()
+    for name, text in TEXTS.items():
+        if not (docs / name).is_file() or (docs / name).read_text() != text:
+            (docs / name).write_text(text)
+
+
+@pytest.fixture
+def base(built: Path, tmp_path: Path) -> Iterator[KnowledgeBase]:
+    base = KnowledgeBase.open(shutil.copytree(built / "kb", tmp_path / "kb"))
     yield base
     base.close()
 
@@ -176,7 +203,7 @@ class WaitingEngine(EchoEngine):
         return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
 
 
-LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+LARGE = 8_000_000  # bytes; more than a system keeps for a client that does not read
 
 
 class LongEngine(EchoEngine):
