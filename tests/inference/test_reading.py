@@ -165,8 +165,10 @@ def test_states_that_were_kept_give_the_bits_of_reading_anew(opened: Opened, tmp
         (chance.sample(PASSAGES, chance.randint(1, 3)), chance.choice(QUESTIONS[:2]), chance.random() < 0.5)
         for _ in range(chosen)
     ]
-    requests += [([PASSAGES[2], LONG], QUESTIONS[1], together) for together in (False, True)]
-    requests += [(PASSAGES[:1], QUESTIONS[2], False)]
+    requests += [
+        ([PASSAGES[2], LONG], QUESTIONS[1], together) for together in ((False, True) if chosen > 1 else (True,))
+    ]
+    requests += [(PASSAGES[:1], QUESTIONS[2], chosen == 1)]
     count = len(requests)
     small = KVCache(tmp_path / "small", memory_bytes=3_000_000, disk_bytes=6_000_000)  # two or three states
     engines = [opened(s) for s in (nothing_kept(), KVCache(tmp_path / "kept"), small)]
@@ -219,7 +221,6 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
             ("Answer from the passage.", tuple(PASSAGES[:2])),
             ("Answer from the passage.", ()),  # as the reader is asked, with nothing to read
             ("Answer.", ("Passage:\nThe code is 12", "34.\n\n")),
-            ("Answer.", ("Passage:\nThe code is 1", "234.\n\n")),
             ("Answer.", ("Passage:\nThe code is ", "1234.\n\n")),
         )
     ]
@@ -229,10 +230,10 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
         alone.append(models[0].engine)
         shared.append(models[1].engine)
-    expected = [[engine.logits_digest(prompt, 2) for prompt in asked] for engine in alone]
+    expected = [[engine.logits_digest(prompt) for prompt in asked] for engine in alone]
     for _ in range(2):
         for number, prompt in enumerate(asked):
-            assert [engine.logits_digest(prompt, 2) for engine in shared] == [each[number] for each in expected]
+            assert [engine.logits_digest(prompt) for engine in shared] == [each[number] for each in expected]
     for engine in (*alone, *shared):
         engine.close()
     with_passages = [number for number, prompt in enumerate(asked) if prompt.passages]
