@@ -6,8 +6,11 @@ other on a shared core cost more than they give. `--all` also runs the tests mar
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ from hypothesis import HealthCheck, settings
 from openbook.inference import load_embedder
 from openbook.inference.llamacpp import LlamaCppEngine
 from openbook.models import ModelReference, ModelStore, ensure
+from openbook.parsers import worker
+from openbook.parsers.sandbox import ParsedFile, ParserPool, decode_answer
 from openbook.records import Embedder, ModelIdentity
 from openbook.testing import HashEmbedder
 
@@ -24,6 +29,10 @@ ROOT = Path(__file__).parent.parent
 MODEL_HOME = ROOT / ".cache" / "test-home"
 
 EXAMPLES, EXAMPLES_OF_ALL = 25, 100
+MEMORY = Path(
+    "/dev/shm"
+)  # a disk in memory, on Linux: a knowledge base waits dozens of times until what it wrote is safe
+MOST_SCRATCH_BYTES = 4_000_000_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     settings.load_profile("openbook")
     worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if not worker and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MOST_SCRATCH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
@@ -63,6 +74,28 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENBOOK_HOME", str(home))
     monkeypatch.setenv("OPENBOOK_MODEL", "reader")  # small and quick; the default takes ten times as long
     return home
+
+
+@pytest.fixture(autouse=True)
+def parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are parsed here. Modules that need the processes have a fixture `parsers` of their own, which does nothing."""
+    monkeypatch.setattr(ParserPool, "parse_all", parse_here)
+
+
+def parse_here(pool: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
+    """By the code of a parser's process, which takes most of a second to start."""
+    settings = json.loads(pool._command[-1])
+    for path in paths:
+        yield ParsedFile(path, decode_answer(worker._answer(os.fsencode(path), settings, draws=False)))
+
+
+@pytest.fixture
+def home_of_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home with links to the session's models, which take gigabytes; a test may remove one. On their disk."""
+    with tempfile.TemporaryDirectory(dir=MODEL_HOME.parent) as folder:
+        shutil.copytree(MODEL_HOME / "models", Path(folder) / "models", copy_function=os.link)
+        monkeypatch.setenv("OPENBOOK_HOME", folder)
+        yield Path(folder)
 
 
 @pytest.fixture

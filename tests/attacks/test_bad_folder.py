@@ -25,6 +25,11 @@ GOOD = "The ferry leaves at nine."
 LAUGHS = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol"}">' for i in range(10))
 
 
+@pytest.fixture(autouse=True)
+def parsers() -> None:
+    """In processes of their own, as the program does."""
+
+
 def escaping_docx() -> bytes:
     buffer = io.BytesIO(docx_of_xml(body_xml(f"<w:p><w:r><w:t>{GOOD}</w:t></w:r></w:p>")))
     with zipfile.ZipFile(buffer, "a") as archive:

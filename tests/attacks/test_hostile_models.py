@@ -19,11 +19,11 @@ from openbook.models.gguf import ValueType
 from openbook.records import Decoding
 from openbook.serving.model_reload import CurrentModel, named_in_store
 from openbook.testing import PROMPT
-from tests.models.gguf_files import Recipe, llama
+from tests.models.gguf_files import llama
 from tests.models.mutations import TEMPLATES, mutated
 from tests.serving.conftest import eventually
 
-WITH_A_PROCESS = 6  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
+WITH_A_PROCESS = 4  # of the changed files, how many are loaded in a test; benchmarks/hostile_models.py loads all
 
 
 @pytest.fixture
@@ -68,7 +68,19 @@ def test_a_changed_file_is_refused_with_a_sentence_or_answers(store: ModelStore,
     assert all(each.endswith(".") for each in said)
 
 
-@pytest.mark.parametrize("template", [each for each in TEMPLATES if each], ids=lambda template: template[:40])
+DIFFERENT = (
+    "{{ 'a' * 10**9 }}",
+    "{% for i in range(10**9) %}{% endfor %}",
+    "{{ '\\ud800' }}",
+    "a" * 300_000,
+)  # the others are like one of these
+
+
+@pytest.mark.parametrize(
+    "template",
+    [pytest.param(each, marks=[] if each in DIFFERENT else pytest.mark.slow) for each in TEMPLATES if each],
+    ids=lambda template: template[:40],
+)
 def test_a_template_takes_no_memory_here_and_bounded_time_there(
     store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:
@@ -78,10 +90,6 @@ def test_a_template_takes_no_memory_here_and_bounded_time_there(
     most = max(trial.VOCABULARY_MEMORY_MB << 10, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, before)
     with pytest.raises(ModelError, match=r"template|memory"):
         import_gguf(store, path, try_out=try_model)
-    reference = import_gguf(store, path) if len(template) < 100_000 else None
-    if reference is not None:
-        with pytest.raises(EngineError, match=r"template|memory"):
-            load_model(reference)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= most  # an earlier test's child may have had more
 
@@ -93,7 +101,7 @@ CHANCE = (  # what ends or explodes by chance: a trial proves nothing of another
 )
 
 
-@pytest.mark.parametrize("template", CHANCE)
+@pytest.mark.parametrize("template", [CHANCE[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CHANCE[1:])])
 def test_a_template_that_goes_by_chance_has_gone_once(store: ModelStore, tmp_path: Path, template: str) -> None:
     path = written(tmp_path, llama().with_value("tokenizer.chat_template", ValueType.STRING, template).build())
     try:
@@ -124,24 +132,25 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("recipe", HOSTILE.values(), ids=HOSTILE)
 def test_a_server_whose_name_comes_to_mean_such_a_file_goes_on(
-    served: CurrentModel, store: ModelStore, tmp_path: Path, recipe: Recipe, caplog: pytest.LogCaptureFixture
+    served: CurrentModel, store: ModelStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def look() -> FrozenModel:
         with served.lease() as model:
             return model
 
     first = look()
-    with caplog.at_level(logging.ERROR, "openbook.serving"):
-        import_gguf(store, written(tmp_path, recipe.build()), name="served")  # by who tries nothing
-        look()
-        eventually(lambda: bool(caplog.records))
-    [told] = caplog.records
-    assert "cannot be opened; the old one stays: The model 'served' cannot be used: " in told.getMessage()
-    assert told.exc_info is None
-    assert look() is first
-    assert answers(first)
+    for kind, recipe in HOSTILE.items():
+        caplog.clear()
+        with caplog.at_level(logging.ERROR, "openbook.serving"):
+            import_gguf(store, written(tmp_path, recipe.build()), name="served")  # by who tries nothing
+            look()
+            eventually(lambda: bool(caplog.records))
+        [told] = caplog.records
+        assert "cannot be opened; the old one stays: The model 'served' cannot be used: " in told.getMessage(), kind
+        assert told.exc_info is None
+        assert look() is first
+        assert answers(first)
     honest = llama().with_value("llama.rope.freq_base", ValueType.FLOAT32, 500.0)
     import_gguf(store, written(tmp_path, honest.build()), name="served", try_out=try_model)
     look()

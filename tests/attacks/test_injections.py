@@ -191,17 +191,19 @@ def test_the_report_shows_an_attack_as_text(tmp_path: Path) -> None:
         )
         for number, case in enumerate(CASES)
     ]
-    write_report(
-        tmp_path / "r.html", "Injections", [(summarise(HEADER, judge_all(observations)), list(judge_all(observations)))]
-    )
-    seen = _Tags()
-    content = (tmp_path / "r.html").read_text(encoding="utf-8")
-    seen.feed(content)
-    assert not {"a", "img", "text", "iframe", "link", "object", "template", "abbr"} & set(seen.tags)
-    assert (seen.tags.count("script"), seen.tags.count("style")) == (1, 1)
-    assert not {"href", "src", "action", "style", "srcdoc", "background"} & seen.attributes
-    assert not any(name.startswith("on") for name in seen.attributes)
-    assert "evil.example" in content
+    shown = ""
+    for at in range(0, len(observations), 8):  # in pages, since each question of one is compared with all others
+        judged = judge_all(observations[at : at + 8])
+        write_report(tmp_path / "r.html", "Injections", [(summarise(HEADER, judged), judged)])
+        seen = _Tags()
+        content = (tmp_path / "r.html").read_text(encoding="utf-8")
+        seen.feed(content)
+        assert not {"a", "img", "text", "iframe", "link", "object", "template", "abbr"} & set(seen.tags)
+        assert (seen.tags.count("script"), seen.tags.count("style")) == (1, 1)
+        assert not {"href", "src", "action", "style", "srcdoc", "background"} & seen.attributes
+        assert not any(name.startswith("on") for name in seen.attributes)
+        shown += content
+    assert "evil.example" in shown
 
 
 def test_the_server_gives_an_attack_as_a_string(own_home: Path, hostile_base: KnowledgeBase) -> None:

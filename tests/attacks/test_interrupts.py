@@ -22,7 +22,7 @@ from openbook.records import Embedder
 from tests.conftest import MODEL_HOME, ROOT
 
 pytestmark = pytest.mark.model
-FILES = 60
+FILES = 20
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def docs(tmp_path: Path) -> Path:
     folder = tmp_path / "docs"
     folder.mkdir()
     for i in range(FILES):
-        text = " ".join(f"Sentence {j} of document {i} is about topic {i * j}." for j in range(40))
+        text = " ".join(f"Sentence {j} of document {i} is about topic {i * j}." for j in range(20))
         (folder / f"{i:02}.txt").write_text(text)
     return folder
 

@@ -40,7 +40,10 @@ def killed_run(kb: Path, docs: Path, after_s: float) -> bool:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_half_done(tmp_path: Path, embedder: HashEmbedder) -> None:
+@pytest.mark.parametrize("attempts", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_half_done(
+    tmp_path: Path, embedder: HashEmbedder, attempts: int
+) -> None:
     docs, chance = tmp_path / "docs", random.Random(7)
     docs.mkdir()
     for i in range(120):
@@ -49,9 +52,9 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_half_done(tmp_path:
         )
     kb = tmp_path / "kb"
     versions, kills = [0], 0
-    for attempt in range(8):
+    for attempt in range(attempts):
         (docs / "000.txt").write_text(f"Changed for attempt {attempt}, with word{chance.randrange(500)}.")
-        kills += killed_run(kb, docs, chance.uniform(0.0, 0.8))
+        kills += killed_run(kb, docs, chance.uniform(0.0, 0.6))
         base = KnowledgeBase.open(kb, embedder.identity)
         report = check(base)
         assert report.damaged == ()

@@ -19,6 +19,12 @@ from openbook.records import Content
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="what a crash looks like differs elsewhere")
 
+
+@pytest.fixture(autouse=True)
+def parsers() -> None:
+    """In processes of their own, as the program does."""
+
+
 HOSTILE = """
 import ctypes, os, subprocess, sys, time
 from openbook.parsers import PARSERS as REAL
@@ -84,34 +90,30 @@ def outcomes(paths: Sequence[Path], command: Sequence[str], *, workers: int = 2,
     return [str(r.outcome) if isinstance(r.outcome, UnreadableFile) else r.outcome[0].text for r in readings]
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("hang", "took longer than 4 s to read"),
-        ("sleep", "took longer than 4 s to read"),
-        ("allocate", "needs more than 300 MB of memory to read"),
-        ("segfault", f"the parser crashed (signal {int(signal.SIGSEGV)})"),
-        ("leave", "the parser ended by itself (exit code 3: no more today)"),
-        ("chatty", "quiet text"),
-        ("recurse", "nested too deeply to read"),
-        ("fail", "the parser failed (KeyError: 'a bug')"),
-        ("surrogate", "the parser failed (UnicodeEncodeError"),
-        ("control", "the parser gave an answer that makes no sense"),
-        ("number", "the parser gave an answer that makes no sense"),
-    ],
-)
-def test_one_bad_file_costs_only_itself(kind: str, reason: str, tmp_path: Path, command: list[str]) -> None:
-    paths = files(tmp_path / "docs", "a.txt", f"b.{kind}", "c.txt", "d.txt")
-    expected = ["The text of a.txt.", reason, "The text of c.txt.", "The text of d.txt."]
-    found = outcomes(paths, command, workers=1)
-    assert [each[: len(words)] for each, words in zip(found, expected, strict=True)] == expected
+REASONS = {
+    "hang": "took longer than 4 s to read",
+    "sleep": "took longer than 4 s to read",
+    "child": "took longer than 4 s to read",
+    "allocate": "needs more than 300 MB of memory to read",
+    "segfault": f"the parser crashed (signal {int(signal.SIGSEGV)})",
+    "leave": "the parser ended by itself (exit code 3: no more today)",
+    "chatty": "quiet text",
+    "recurse": "nested too deeply to read",
+    "fail": "the parser failed (KeyError: 'a bug')",
+    "surrogate": "the parser failed (UnicodeEncodeError",
+    "control": "the parser gave an answer that makes no sense",
+    "number": "the parser gave an answer that makes no sense",
+}
 
 
-def test_a_killed_reader_leaves_no_children_behind(
+def test_each_bad_file_costs_only_itself_and_a_killed_reader_leaves_no_children(
     tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
-    assert outcomes(files(tmp_path / "docs", "a.child"), command) == ["took longer than 4 s to read"]
+    names = [name for i, kind in enumerate(REASONS) for name in (f"{i}.txt", f"{i}.{kind}")]
+    expected = [each for i, reason in enumerate(REASONS.values()) for each in (f"The text of {i}.txt.", reason)]
+    found = outcomes(files(tmp_path / "docs", *names), command, workers=3)
+    assert [each[: len(words)] for each, words in zip(found, expected, strict=True)] == expected
     assert is_gone(int((tmp_path / "pid").read_text()))
 
 
@@ -130,8 +132,8 @@ def is_gone(pid: int) -> bool:
 
 # --- workers that are not what they seem ------------------------------------------------------------------------------
 
+NO_HELLO = "import sys; sys.stdout.write('hello there, this is no frame'); sys.stdout.flush(); sys.stdin.read()"
 ANSWERS = {
-    "no hello": "import sys; sys.stdout.write('hello there, this is no frame'); sys.stdout.flush(); sys.stdin.read()",
     "another name": "answer(b'12345678', good())",
     "not json": "answer(name, b'{')",
     "no object": "answer(name, b'[1]')",
@@ -183,31 +185,32 @@ while True:
     question = frame()
     name, path = question[:8], question[8:]
     if path.endswith(b".bad"):
-        {answer}
+        exec({answers!r}[int(path.split(b"/")[-1][:-4])])
     else:
         answer(name, good())
 """
 
 
-@pytest.mark.parametrize("kind", sorted(set(ANSWERS) - {"no hello"}))
-def test_a_worker_that_answers_nonsense_costs_the_file(kind: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FAKE.format(start="hello()", answer=ANSWERS[kind])]
-    paths = files(tmp_path / "docs", "a.txt", "b.bad", "c.txt")
-    first, bad, last = outcomes(paths, command, workers=1)
-    assert first == last == "text."
-    assert bad.startswith(("the parser gave an answer that makes no sense", "the parser ended", "the parser crashed"))
+def test_a_worker_that_answers_nonsense_costs_the_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAKE.format(start="hello()", answers=list(ANSWERS.values()))]
+    names = [name for i in range(len(ANSWERS)) for name in (f"{i}.txt", f"{i}.bad")]
+    found = outcomes(files(tmp_path / "docs", *names), command)
+    assert set(found[::2]) == {"text."}
+    for kind, bad in zip(ANSWERS, found[1::2], strict=True):
+        reasons = ("the parser gave an answer that makes no sense", "the parser ended", "the parser crashed")
+        assert bad.startswith(reasons), kind
 
 
 def test_the_fake_worker_is_believed_when_it_is_honest(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FAKE.format(start="hello()", answer="answer(name, good(title='T'))")]
+    command = [sys.executable, "-c", FAKE.format(start="hello()", answers=["answer(name, good(title='T'))"])]
     with ParserPool(LIMITS, command=command) as pool:
-        (reading,) = pool.parse_all(files(tmp_path / "docs", "b.bad"))
+        (reading,) = pool.parse_all(files(tmp_path / "docs", "0.bad"))
     assert reading.outcome == (Content("text.", "text/plain", "T"), "0" * 64)
 
 
-@pytest.mark.parametrize("start", [ANSWERS["no hello"], "sys.exit('cannot start')", "import nothing_of_this_name"])
+@pytest.mark.parametrize("start", [NO_HELLO, "sys.exit('cannot start')", "import nothing_of_this_name"])
 def test_a_worker_that_does_not_start(start: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FAKE.format(start=start, answer="pass")]
+    command = [sys.executable, "-c", FAKE.format(start=start, answers=[])]
     for reason in outcomes(files(tmp_path / "docs", "a.txt", "b.txt"), command):
         assert reason.startswith("the parser did not start")
 
@@ -235,7 +238,7 @@ def test_closing_does_not_wait_for_a_reader_that_hangs(tmp_path: Path, command: 
 def test_closing_while_another_thread_waits(tmp_path: Path, command: list[str]) -> None:
     pool = ParserPool(Limits(timeout_s=600), workers=1, command=command)
     readings = pool.parse_all(files(tmp_path / "docs", "a.sleep"))
-    closer = threading.Timer(1.0, pool.close)
+    closer = threading.Timer(0.3, pool.close)
     closer.start()
     assert isinstance(next(readings).outcome, UnreadableFile)
     closer.join(timeout=30)
@@ -251,7 +254,7 @@ readings = pool.parse_all([Path(sys.argv[1] + "/a.txt"), Path(sys.argv[1] + "/b.
 import threading
 threading.Thread(target=lambda: list(readings), daemon=True).start()
 while not pool._workers: time.sleep(0.01)
-time.sleep(1)
+time.sleep(0.5)
 print(next(iter(pool._workers)).process.pid, flush=True)
 time.sleep(1000)
 """
@@ -283,10 +286,10 @@ def test_no_process_and_no_thread_is_left(tmp_path: Path) -> None:
 
 def test_a_worker_may_wait_longer_than_a_file_may_take(tmp_path: Path) -> None:
     path, *_ = files(tmp_path / "docs", "a.txt")
-    with ParserPool(Limits(timeout_s=1.9), workers=1) as pool:
+    with ParserPool(Limits(timeout_s=0.9), workers=1) as pool:
         list(pool.parse_all([path]))
         (worker,) = pool._workers
-        time.sleep(4.5)  # the alarm of the file would come after four
+        time.sleep(3.5)  # the alarm of the file would come after three
         assert worker.process.poll() is None
         list(pool.parse_all([path]))
         assert pool._workers == {worker}

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from openbook.models import ModelReference, ModelStore
 from tests.cli.conftest import Out
-from tests.conftest import MODEL_HOME
 
 PASSAGES = {
     "Ferries": ("The ferry to Sandhavn leaves at noon from pier 4.", "Where does the ferry leave from?", "pier 4"),
@@ -34,17 +31,15 @@ def reading(tmp_path: Path) -> Path:
 
 @pytest.mark.model
 def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
-    own_home: Path,
     model_reference: ModelReference,
     reader_reference: ModelReference,
+    home_of_models: Path,
     reading: Path,
     tmp_path: Path,
     out: Out,
 ) -> None:
     """Also where nobody has asked for it yet: the base, which cannot read, does not become the reader."""
-    own_home.mkdir(parents=True)
-    shutil.copytree(MODEL_HOME / "models", own_home / "models", copy_function=os.link)
-    (own_home / "models" / "names" / "reader.json").unlink()
+    (home_of_models / "models" / "names" / "reader.json").unlink()
     known = tmp_path / "known.jsonl"
     known.write_text('{"question": "What is the capital of France?", "answers": ["Paris"]}\n', encoding="utf-8")
     words = ("models", "promote", "reader", model_reference.digest, "--reading", reading, "--known", known)
@@ -53,4 +48,4 @@ def test_a_name_that_openbook_ships_a_model_for_is_held_by_that_model(
     told = json.loads(stdout)
     assert (told["holder"], told["passed"]) == (reader_reference.digest, False)
     assert [check["name"] for check in told["checks"] if not check["passed"]] == ["reading"]
-    assert ModelStore(own_home / "models").resolve("reader").digest == reader_reference.digest
+    assert ModelStore(home_of_models / "models").resolve("reader").digest == reader_reference.digest

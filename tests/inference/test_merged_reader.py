@@ -21,6 +21,7 @@ pytestmark = pytest.mark.model
 MEMORY = Prompt("", (), "What is the capital of France?")
 
 
+@pytest.mark.slow  # the engine below it keeps these laws in every run
 class TestMergedReader(EngineSuite):
     @pytest.fixture(autouse=True)
     def _reference(self, reader_reference: ModelReference) -> None:

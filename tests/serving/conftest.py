@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +20,9 @@ from fastapi import FastAPI
 from opentelemetry.trace import TracerProvider
 
 from openbook.config import Settings
-from openbook.errors import UnreadableFile
 from openbook.inference import FrozenModel
 from openbook.inference.frozen import Cancelled, never
 from openbook.knowledge import KnowledgeBase, RunOptions, add
-from openbook.parsers import parse_file
-from openbook.parsers.sandbox import Limits, ParsedFile, ParserPool
 from openbook.prompts import IS_STATED
 from openbook.records import Completion, Decoding, Prompt
 from openbook.serving.app import create_app
@@ -79,14 +78,17 @@ def running(
 ) -> Iterator[Running]:
     app = create_app(configuration, model, bases, embedder, tracers, source)
     server = make_server(app)
-    started = threading.Event()
-    startup = server.startup
+    started, ended = threading.Event(), asyncio.Event()
+    loops = list[asyncio.AbstractEventLoop]()
 
-    async def tell(sockets: Any = None) -> None:
-        await startup(sockets)
+    async def until_ended() -> None:
+        """As uvicorn's, which looks ten times a second whether it should end."""
+        await server.on_tick(0)
+        loops.append(asyncio.get_running_loop())
         started.set()
+        await ended.wait()
 
-    server.startup = tell  # type: ignore[method-assign]
+    server.main_loop = until_ended  # type: ignore[method-assign]
     with listen("127.0.0.1", 0) as door:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, name="server")
         thread.start()
@@ -96,37 +98,49 @@ def running(
             try:
                 yield Running(port, app, client, bases, KeyFile(configuration.settings.home))
             finally:
-                server.should_exit = True
+                loops[0].call_soon_threadsafe(ended.set)
                 thread.join(LONG_S)
                 assert not thread.is_alive()
 
 
-@pytest.fixture(autouse=True)
-def _parsed_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are parsed in this process, which saves each test a second or two. The sandbox has tests of its own."""
+TEXTS = {
+    "bridge.txt": "The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.",
+    "ferry.md": "# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays. A ticket costs 4 crowns.",
+    "safe.txt": SECRET,
+}
 
-    def parse_all(_: ParserPool, paths: Iterable[Path]) -> Iterator[ParsedFile]:
-        for path in paths:
-            try:
-                yield ParsedFile(path, parse_file(path, max_bytes=Limits().max_file_bytes))
-            except UnreadableFile as error:
-                yield ParsedFile(path, error)
 
-    monkeypatch.setattr(ParserPool, "parse_all", parse_all)
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`docs`, and `kb` that was made of them."""
+    folder, embedder = tmp_path_factory.mktemp("built"), HashEmbedder()
+    docs = folder / "docs"
+    docs.mkdir()
+    for name, text in TEXTS.items():
+        (docs / name).write_text(text)
+    base = KnowledgeBase.ensure(folder / "kb", embedder.identity, base_id="0" * 32)
+    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
+    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+    base.close()
+    return folder
 
 
 @pytest.fixture
-def base(tmp_path: Path, embedder: HashEmbedder) -> Iterator[KnowledgeBase]:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    (docs / "bridge.txt").write_text("The bridge was opened on 14 March 2026 by mayor Lila Ortega. It has four lanes.")
-    (docs / "ferry.md").write_text(
-        "# Ferry\n\nThe ferry to Sandhavn leaves at nine on weekdays. A ticket costs 4 crowns."
-    )
-    (docs / "safe.txt").write_text(SECRET)
-    base = KnowledgeBase.ensure(tmp_path / "kb", embedder.identity, base_id="0" * 32)
-    add(base, [docs / "bridge.txt", docs / "ferry.md"], embedder)
-    add(base, [docs / "safe.txt"], embedder, RunOptions(labels=frozenset({"hr"})))
+def docs(built: Path) -> Iterator[Path]:
+    """The files of `base`. What a test does to them is undone."""
+    docs = built / "docs"
+    yield docs
+    for path in docs.iterdir():
+        if path.name not in TEXTS:
+            path.unlink()
+    for name, text in TEXTS.items():
+        if not (docs / name).is_file() or (docs / name).read_text() != text:
+            (docs / name).write_text(text)
+
+
+@pytest.fixture
+def base(built: Path, tmp_path: Path) -> Iterator[KnowledgeBase]:
+    base = KnowledgeBase.open(shutil.copytree(built / "kb", tmp_path / "kb"))
     yield base
     base.close()
 
@@ -189,7 +203,7 @@ class WaitingEngine(EchoEngine):
         return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
 
 
-LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
+LARGE = 8_000_000  # bytes; more than a system keeps for a client that does not read
 
 
 class LongEngine(EchoEngine):

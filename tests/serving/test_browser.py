@@ -1,5 +1,7 @@
 """The web page in Chromium, over the fakes: what people see and do, and that other people's words stay words.
 
+Most are slow; those that are not show what an answer, an upload, a key, a hostile document and a foreign page do.
+
 Skipped where Playwright (`pip install playwright`, in the extra `dev`) or Chromium is missing. `OPENBOOK_CHROMIUM` names
 another Chromium than /usr/bin/chromium.
 """
@@ -123,6 +125,7 @@ def test_an_answer_stands_beside_its_source_and_is_replayed(with_receipts: Runni
     expect(turn.locator(".replayed")).to_have_text("Identical, byte for byte.")
 
 
+@pytest.mark.slow
 def test_what_differs_is_told_and_that_no_receipts_are_kept(
     with_receipts: Running, server: Running, open_page: Any
 ) -> None:
@@ -139,6 +142,7 @@ def test_what_differs_is_told_and_that_no_receipts_are_kept(
     expect(without.locator(".replayed")).to_contain_text("openbook serve --receipts")
 
 
+@pytest.mark.slow
 def test_both_ways_of_answering_stand_side_by_side(server: Running, open_page: Any) -> None:
     page = open_page(server)
     turn = ask(page, mode="Both")
@@ -154,6 +158,7 @@ def test_both_ways_of_answering_stand_side_by_side(server: Running, open_page: A
     expect(alone.locator(".source")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Running, open_page: Any) -> None:
     page, sent = open_page(server), []
     page.on("request", lambda r: sent.append(r.post_data_json["messages"]) if r.url.endswith("/completions") else None)
@@ -170,6 +175,7 @@ def test_the_whole_conversation_is_sent_and_a_new_one_begins_empty(server: Runni
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
 
 
+@pytest.mark.slow
 def test_a_follow_up_says_how_it_was_understood(
     configuration: Configuration, base: KnowledgeBase, open_page: Any
 ) -> None:
@@ -184,6 +190,7 @@ def test_a_follow_up_says_how_it_was_understood(
         expect(turn.locator(".note")).to_have_text(f"Understood as: {alone}")
 
 
+@pytest.mark.slow
 def test_a_question_waits_for_what_the_page_must_know_first(server: Running, open_page: Any) -> None:
     page, held = open_page(server), list[Any]()
     page.route("**/v1/models", lambda route: held.append(route))
@@ -195,6 +202,7 @@ def test_a_question_waits_for_what_the_page_must_know_first(server: Running, ope
     expect(page.locator(".text")).to_contain_text(OPENED)
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_stopped_is_stopped_on_the_server(
     configuration: Configuration, base: KnowledgeBase, open_page: Any
 ) -> None:
@@ -234,6 +242,7 @@ def test_files_are_added_each_with_its_verdict(server: Running, open_page: Any) 
     expect(ask(page, "How many metres high is the tower of Lund?").locator(".text")).to_contain_text("55 metres")
 
 
+@pytest.mark.slow
 def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(server: Running, open_page: Any) -> None:
     page = open_page(server)
     go(page, "Documents")
@@ -258,9 +267,10 @@ def test_files_go_in_parts_by_number_and_size_and_a_bad_name_keeps_none_out(serv
     expect(last.locator("li")).to_contain_text("added")
 
 
-def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, tmp_path: Path) -> None:
-    (tmp_path / "docs" / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
-    add(server.bases["kb"], [tmp_path / "docs" / "ferry.md"], HashEmbedder())
+@pytest.mark.slow
+def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any, docs: Path) -> None:
+    (docs / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten on weekdays.")
+    add(server.bases["kb"], [docs / "ferry.md"], HashEmbedder())
     page = open_page(server)
     question = "When does the ferry to Sandhavn leave on weekdays?"
     expect(ask(page, question).locator(".text")).to_contain_text("at ten")
@@ -278,6 +288,7 @@ def test_an_older_version_is_compared_and_asked(server: Running, open_page: Any,
     expect(page.get_by_role("dialog").locator("mark")).to_contain_text("at nine")
 
 
+@pytest.mark.slow
 def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
     configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
 ) -> None:
@@ -294,10 +305,11 @@ def test_an_answer_keeps_its_knowledge_base_when_another_is_chosen(
     other.close()
 
 
+@pytest.mark.slow
 def test_a_page_of_a_cited_pdf_is_shown_as_it_looks(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
+    configuration: Configuration, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
-    path = tmp_path / "docs" / "masts.pdf"
+    path = docs / "masts.pdf"
     path.write_bytes(make_pdf([["Cover of the register."], ["The ship Kell carries two masts of oak."]]))
     add(base, [path], HashEmbedder())
     with running(replace(configuration, require_key=True), echo_model(), {"kb": base}) as server:
@@ -352,6 +364,7 @@ def test_a_key_is_asked_for_where_one_is_needed_and_stays_in_the_tab(keyed: Runn
     assert page.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_the_model_tells_its_digest_and_a_receipt_is_found_by_its_own(with_receipts: Running, open_page: Any) -> None:
     digest = with_receipts.ask(QUESTION).json()["openbook"]["receipt"]["digest"]
     page = open_page(with_receipts)
@@ -374,9 +387,9 @@ HOSTILE = (
 
 
 def test_a_hostile_document_is_text_and_nothing_else(
-    configuration: Configuration, base: KnowledgeBase, open_page: Any, tmp_path: Path
+    configuration: Configuration, base: KnowledgeBase, open_page: Any, docs: Path
 ) -> None:
-    path = tmp_path / "docs" / "<img src=x onerror=alert(3)>.txt"
+    path = docs / "<img src=x onerror=alert(3)>.txt"
     path.write_text(HOSTILE)
     add(base, [path], HashEmbedder())
     with running(configuration, echo_model(), {"kb": base}) as server:
@@ -398,6 +411,7 @@ def test_a_hostile_document_is_text_and_nothing_else(
         expect(ask(page, HOSTILE).locator("h3")).to_have_text(HOSTILE)
 
 
+@pytest.mark.slow
 def test_the_browser_refuses_to_make_markup_of_text(server: Running, browser: Any) -> None:
     tried = "() => { try { document.body.innerHTML = '<b>x</b>'; return 'made' } catch (error) { return error.name } }"
     with browser.new_context() as context:
@@ -435,6 +449,7 @@ def test_a_page_of_another_server_gets_nothing_by_a_picture(server: Running, bro
     assert 'openbook_requests_total{method="GET",route="/v1/documents",status="200"}' not in counted
 
 
+@pytest.mark.slow
 def test_all_goes_by_keyboard(server: Running, open_page: Any) -> None:
     page = open_page(server)
     expect(page.locator("#holds")).to_contain_text("2 documents")
@@ -464,6 +479,7 @@ def test_all_goes_by_keyboard(server: Running, open_page: Any) -> None:
     expect(source).to_be_focused()
 
 
+@pytest.mark.slow
 def test_everything_that_can_be_used_has_a_name(server: Running, open_page: Any) -> None:
     page = open_page(server)
     ask(page, mode="Both")
@@ -481,8 +497,9 @@ def test_everything_that_can_be_used_has_a_name(server: Running, open_page: Any)
         expect(page.get_by_role(role)).to_have_count(1)
 
 
-def test_a_phone_scrolls_one_way(server: Running, open_page: Any, tmp_path: Path) -> None:
-    long = tmp_path / "docs" / f"{'long-name-' * 12}.txt"
+@pytest.mark.slow
+def test_a_phone_scrolls_one_way(server: Running, open_page: Any, docs: Path) -> None:
+    long = docs / f"{'long-name-' * 12}.txt"
     long.write_text(f"The mast of the lighthouse ship carries the sign {'W' * 200} since long ago.")
     add(server.bases["kb"], [long], HashEmbedder())
     page = open_page(server, viewport={"width": 375, "height": 740})
@@ -497,6 +514,7 @@ def test_a_phone_scrolls_one_way(server: Running, open_page: Any, tmp_path: Path
     assert page.get_by_role("dialog").evaluate("e => e.scrollWidth <= e.clientWidth && e.clientWidth <= 375")
 
 
+@pytest.mark.slow
 def test_text_can_be_read_in_both_schemes(server: Running, open_page: Any) -> None:
     for scheme in ("light", "dark"):
         page = open_page(server, color_scheme=scheme)
@@ -522,6 +540,7 @@ CONTRAST = """e => {
 }"""
 
 
+@pytest.mark.slow
 def test_a_server_without_a_knowledge_base_asks_the_model_alone(configuration: Configuration, open_page: Any) -> None:
     with running(configuration, echo_model(otherwise="Paris."), {}) as server:
         page = open_page(server)

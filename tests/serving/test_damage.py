@@ -48,10 +48,10 @@ def test_a_damaged_text_ends_the_answers_that_touch_it(
 
 
 def test_damaged_tables_end_every_answer_of_that_base_and_of_no_other(
-    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, embedder: HashEmbedder
+    configuration: Configuration, base: KnowledgeBase, tmp_path: Path, docs: Path, embedder: HashEmbedder
 ) -> None:
     other = KnowledgeBase.ensure(tmp_path / "other", embedder.identity)
-    add(other, [tmp_path / "docs" / "ferry.md"], embedder)
+    add(other, [docs / "ferry.md"], embedder)
     with running(configuration, echo_model(), {"kb": base, "other": other}) as server:
         damage(base, "UPDATE documents SET labels = '[]'")
         damage(base, "INSERT INTO versions VALUES (3, '2027-01-01T00:00:00+00:00', '')")

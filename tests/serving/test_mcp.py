@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,8 +19,10 @@ from openbook.answer import Options
 from openbook.inference import FrozenModel
 from openbook.knowledge import KnowledgeBase, add
 from openbook.knowledge.scope import Scope
+from openbook.models import ModelReference
 from openbook.prompts import ABSTENTION
 from openbook.receipts import is_altered, receipt_of, verify
+from openbook.records import Embedder
 from openbook.serving.configuration import Configuration
 from openbook.serving.mcp import MAX_CHARS, make_server
 from openbook.testing import HashEmbedder, echo_model
@@ -140,15 +141,16 @@ def test_calls_at_the_same_time_do_not_meet(base: KnowledgeBase) -> None:
 
 @pytest.mark.model
 def test_a_client_starts_it_and_asks(
-    tmp_path: Path, own_home: Path, embedder_reference: object, reader_reference: object
+    tmp_path: Path, own_home: Path, real_embedder: Embedder, reader_reference: ModelReference
 ) -> None:
     """`openbook mcp` as an editor runs it, with the real models."""
     own_home.mkdir()
     (own_home / "models").symlink_to(MODEL_HOME / "models")
     (tmp_path / "ferry.md").write_text("# Ferry\n\nThe ferry leaves at noon from pier 4.\n")
+    base = KnowledgeBase.ensure(own_home / "kb", real_embedder.identity)
+    add(base, [tmp_path / "ferry.md"], real_embedder)
+    base.close()
     environment = {"OPENBOOK_HOME": str(own_home), "OPENBOOK_MODEL": "reader", "PATH": ""}
-    command = [sys.executable, "-m", "openbook"]
-    subprocess.run([*command, "add", str(tmp_path / "ferry.md")], env=environment, check=True, capture_output=True)
     parameters = StdioServerParameters(command=sys.executable, args=["-m", "openbook", "mcp"], env=environment)
 
     async def main() -> dict[str, Any]:

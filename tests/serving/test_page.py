@@ -89,8 +89,8 @@ def test_no_other_file_is_given_out(server: Running) -> None:
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, tmp_path: Path) -> None:
-    path = tmp_path / "docs" / "signs.txt"
+def test_a_part_of_a_text_is_what_a_citation_points_to(server: Running, docs: Path) -> None:
+    path = docs / "signs.txt"
     path.write_text("🚢🚢 Line one.\n\nThe harbour pilot of Sandhavn is called Ödön Gray since the spring of 2024.")
     add(server.bases["kb"], [path], HashEmbedder())
     answer = server.ask("Who is the harbour pilot of Sandhavn?").json()["openbook"]
@@ -122,8 +122,8 @@ def test_the_pages_of_a_pdf_are_told(server: Running) -> None:
     assert text(server, path=path, start=starts[1] - 1, length=2).json()["pages"] == whole["pages"][:2]
 
 
-def test_an_older_version_has_its_own_text(server: Running, tmp_path: Path) -> None:
-    path = tmp_path / "docs" / "ferry.md"
+def test_an_older_version_has_its_own_text(server: Running, docs: Path) -> None:
+    path = docs / "ferry.md"
     before = server.bases["kb"].version
     path.write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
     add(server.bases["kb"], [path], HashEmbedder())
@@ -150,8 +150,8 @@ def test_what_is_asked_of_a_text_is_bounded(configuration: Configuration, base: 
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
-def test_versions_are_compared(server: Running, tmp_path: Path) -> None:
-    base, docs = server.bases["kb"], tmp_path / "docs"
+def test_versions_are_compared(server: Running, docs: Path) -> None:
+    base = server.bases["kb"]
     before = base.version
     (docs / "ferry.md").write_text("# Ferry\n\nThe ferry to Sandhavn leaves at ten.")
     (docs / "tower.txt").write_text("The tower of Lund is 55 metres high.")
@@ -174,13 +174,13 @@ def test_versions_are_compared(server: Running, tmp_path: Path) -> None:
     assert told(difference(server, before=0, after="no")) == (400, "version_not_found", "after")
 
 
-def test_a_label_that_is_given_later_closes_the_older_versions_too(server: Running, tmp_path: Path) -> None:
+def test_a_label_that_is_given_later_closes_the_older_versions_too(server: Running, docs: Path) -> None:
     seen = difference(server, server.key("read", "hr"), before=1, after=2).json()
     assert [Path(path).name for path in seen["added"]] == ["safe.txt"]
     assert seen["passages_added"][0]["text"] == SECRET
     assert set(difference(server, before=1, after=2).json()["counts"].values()) == {0}
     assert "ferry.md" in difference(server, before=0, after=1).text
-    add(server.bases["kb"], [tmp_path / "docs" / "ferry.md"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
+    add(server.bases["kb"], [docs / "ferry.md"], HashEmbedder(), RunOptions(labels=frozenset({"hr"})))
     assert "ferry.md" not in difference(server, before=0, after=1).text
 
 

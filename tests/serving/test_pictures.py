@@ -24,9 +24,8 @@ HR = RunOptions(labels=frozenset({"hr"}))
 
 
 @pytest.fixture
-def docs(base: KnowledgeBase, tmp_path: Path) -> Path:
+def docs(docs: Path, base: KnowledgeBase) -> Path:
     """Version 3 has ship.pdf, version 4 pay.pdf with the label hr."""
-    docs = tmp_path / "docs"
     for name, data, options in (("ship.pdf", SHIP, RunOptions()), ("pay.pdf", PAY, HR)):
         (docs / name).write_bytes(data)
         add(base, [docs / name], HashEmbedder(), options)
@@ -121,8 +120,8 @@ def test_what_is_no_pdf_says_so(server: Running, docs: Path) -> None:
 
 
 @pytest.fixture
-def slow(base: KnowledgeBase, tmp_path: Path) -> Path:
-    path = tmp_path / "docs" / "slow.pdf"
+def slow(docs: Path, base: KnowledgeBase) -> Path:
+    path = docs / "slow.pdf"
     path.write_bytes(slow_to_draw("Slow words."))
     add(base, [path], HashEmbedder())
     return path
