@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,27 +21,29 @@ from openbook.cluster import local
 from openbook.models import ModelReference
 from tests.cluster.test_local import RAY_START, stand_in
 from tests.conftest import MODEL_HOME, ROOT
-from tests.test_readme import commands, linked
+from tests.test_readme import commands
 
 KILL = "kill -9 WORKER"
 A_WORKER = """kill -9 "$(openbook cluster up --local 2 --json | python -c 'import json, sys; print(json.load(sys.stdin)["workers"][0])')\""""
 
 
 @pytest.fixture
-def desk(tmp_path: Path, embedder_reference: ModelReference, reader_reference: ModelReference) -> Iterator[Path]:
-    """A folder with the examples, a program `openbook`, and a home whose models are the session's."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    shutil.copytree(MODEL_HOME / "models", tmp_path / "home" / "models", copy_function=linked)
-    program = tmp_path / "bin" / "openbook"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openbook "$@"\n')
-    program.chmod(0o755)
-    try:
-        yield tmp_path
-    finally:
-        if local.read_state(tmp_path / "home"):
-            local.stop(tmp_path / "home")
-            local.delete(tmp_path / "home")
+def desk(embedder_reference: ModelReference, reader_reference: ModelReference) -> Iterator[Path]:
+    """A folder with the examples, a program `openbook`, and a home with links to the session's models, on their disk."""
+    with tempfile.TemporaryDirectory(dir=MODEL_HOME.parent) as folder:
+        desk = Path(folder)
+        shutil.copytree(ROOT / "examples", desk / "examples")
+        shutil.copytree(MODEL_HOME / "models", desk / "home" / "models", copy_function=os.link)
+        program = desk / "bin" / "openbook"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m openbook "$@"\n')
+        program.chmod(0o755)
+        try:
+            yield desk
+        finally:
+            if local.read_state(desk / "home"):
+                local.stop(desk / "home")
+                local.delete(desk / "home")
 
 
 def followed(lines: list[str], desk: Path, *path: Path) -> dict[str, list[str]]:
