@@ -90,6 +90,10 @@ def test_a_template_takes_no_memory_here_and_bounded_time_there(
     most = max(trial.VOCABULARY_MEMORY_MB << 10, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, before)
     with pytest.raises(ModelError, match=r"template|memory"):
         import_gguf(store, path, try_out=try_model)
+    if len(template) < 100_000:
+        reference = import_gguf(store, path)
+        with pytest.raises(EngineError, match=r"template|memory"):
+            load_model(reference)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= most  # an earlier test's child may have had more
 

@@ -132,6 +132,8 @@ def test_a_length_that_does_not_fit_is_refused(
     loop = recipe.loop.model_copy(update={"sequence_tokens": tokens})
     with pytest.raises((ConfigError, TrainingError), match=reason):
         load_inputs(recipe.model_copy(update={"loop": loop}), tmp_path, store, tmp_path)
+    with pytest.raises(ConfigError, match=r"names no \[\[train\]\] data"):
+        load_inputs(recipe.model_copy(update={"train": []}), tmp_path, store, tmp_path)
 
 
 @pytest.mark.parametrize(
