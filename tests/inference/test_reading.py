@@ -230,10 +230,10 @@ def test_forms_of_a_reader_and_ways_of_asking_share_states_and_never_mix_them(
         models = [load_model(reference, context_tokens=1024, states=each) for each in (nothing_kept(), states)]
         alone.append(models[0].engine)
         shared.append(models[1].engine)
-    expected = [[engine.logits_digest(prompt) for prompt in asked] for engine in alone]
+    expected = [[engine.logits_digest(prompt, 2) for prompt in asked] for engine in alone]
     for _ in range(2):
         for number, prompt in enumerate(asked):
-            assert [engine.logits_digest(prompt) for engine in shared] == [each[number] for each in expected]
+            assert [engine.logits_digest(prompt, 2) for engine in shared] == [each[number] for each in expected]
     for engine in (*alone, *shared):
         engine.close()
     with_passages = [number for number, prompt in enumerate(asked) if prompt.passages]
