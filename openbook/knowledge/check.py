@@ -66,7 +66,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
 def _index_problems(base: KnowledgeBase, connection: Connection, wanted: NDArray[np.int64]) -> Iterator[str]:
     source = base.source(connection)
     if base.blobs is not None:
-        yield from islice(shared_segments.problems(base.blobs, base.folder, source), _MOST_FINDINGS)
+        yield from shared_segments.problems(base.blobs, base.folder, source)[:_MOST_FINDINGS]
     yield from index_problems(base.folder, source, wanted)
 
 

@@ -41,6 +41,8 @@ GRACE_S = 3600  # an object that no manifest names any more stays as long, for t
 TRIES = 8  # to commit, while others commit
 _AT_A_TIME = 4  # objects that are fetched or put
 _WAIT_S = 600.0  # for another process of this machine that fetches or writes
+_MOST_MANIFEST_BYTES = 16 << 20
+_NAME = re.compile(r"(\d{10})\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
 
@@ -98,7 +100,7 @@ def check_reachable(blobs: Blobs, base_id: str) -> None:
     next(blobs.list(_manifests(base_id)), None)
 
 
-def problems(blobs: Blobs, folder: Path, source: Source) -> Iterator[str]:
+def problems(blobs: Blobs, folder: Path, source: Source) -> list[str]:
     """What of the manifest in force is not in the store, or not what it names. Fetches every byte, and brings the index folder to it.
 
     Raises KnowledgeBaseBusy, StorageError, OSError.
@@ -106,7 +108,7 @@ def problems(blobs: Blobs, folder: Path, source: Source) -> Iterator[str]:
     with _locked(folder):
         shared = SharedSegments(blobs, folder, source)
         shared.pull(again=True)
-        yield from shared.problems()
+        return list(shared.problems())
 
 
 def refresh(
@@ -233,7 +235,8 @@ class SharedSegments:
                     lacking[key] = self._folder / "index" / each.entry.name / f"{array}.npy"
         _at_once(self._blobs.put, lacking.items())
         segments = [_files(each) for each in saved]
-        as_before = self._is_ours(self._manifest) and self._manifest.segments == segments
+        # Readers look again at what they could not use when there is a new number.
+        as_before = self._named() == segments and self._number > 0 and not (self._bad or anew)
         if as_before and not forget:
             return True
         if not as_before and not self._commit(segments, forget=forget):
@@ -308,6 +311,8 @@ class SharedSegments:
             number = max(numbers)
             key = self._manifest_key(number)
             try:
+                if numbers[number] > _MOST_MANIFEST_BYTES:
+                    raise ValueError(f"{key} has {numbers[number]:,} bytes, which no manifest has.")
                 manifest = decode(self._blobs.get(key), Manifest, key, ValueError)
             except KeyError:  # a newer one came, and it was deleted
                 continue
@@ -317,10 +322,11 @@ class SharedSegments:
             return number, manifest
         raise StorageError(f"Cannot use {self._blobs.url}: its manifests change faster than they can be read.")
 
-    def _numbers(self) -> list[int]:
+    def _numbers(self) -> dict[int, int]:
+        """The size of each manifest by its number."""
         prefix = _manifests(self._source.base_id)
-        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._blobs.list(prefix))
-        return [int(name) for name in names if name.isdecimal()]
+        sizes = {each.key.removeprefix(prefix): each.size for each in self._blobs.entries(prefix)}
+        return {int(found[1]): size for name, size in sizes.items() if (found := _NAME.fullmatch(name))}
 
     def _is_ours(self, manifest: Manifest) -> bool:
         """Whether it is of this format and embedder."""

@@ -190,7 +190,7 @@ def test_a_store_that_fails_in_the_middle_costs_time(
     monkeypatch.setattr(module, "SMALL", 1)
     write(blobs, one, base, *contents[:7])
     write(blobs, one, base, *contents)
-    for number in (1, 2, 3, 4, 16, 20):
+    for number in (1, 2, 4, 16):
         shutil.rmtree(two, ignore_errors=True)
         blobs.before = fail_after(number)
         opened(blobs, two, base, contents)
@@ -208,6 +208,7 @@ def test_an_object_that_is_not_what_was_put_is_refused_and_put_again_by_the_next
     damage: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    three = two.with_name("three")
     write(blobs, one, base, *contents)
     for array in ("contents", "vectors"):
         key = f"{ID}/segments/{manifest(blobs).segments[0][array][1]}.npy"
@@ -216,14 +217,14 @@ def test_an_object_that_is_not_what_was_put_is_refused_and_put_again_by_the_next
             blobs.delete(key)
         else:
             blobs.put(key, whole[:-1] if damage == "short" else whole[:-1] + bytes([whole[-1] ^ 1]))
-        shutil.rmtree(two, ignore_errors=True)
-        caplog.clear()
-        assert opened(blobs, two, base, contents) == 8
+        for folder in (two, three):
+            shutil.rmtree(folder, ignore_errors=True)
+            caplog.clear()
+            assert opened(blobs, folder, base, contents) == 8
         assert "not what was put there" in caplog.text
         write(blobs, two, base, *contents)
         assert blobs.get(key) == whole
-        shutil.rmtree(two)
-        assert opened(blobs, two, base, contents) == 0
+        assert opened(blobs, three, base, contents) == 0
 
 
 def test_a_damaged_copy_is_fetched_again(blobs: FailingBlobs, one: Path, base: Base, contents: list[int]) -> None:
@@ -244,6 +245,7 @@ def test_a_damaged_copy_is_fetched_again(blobs: FailingBlobs, one: Path, base: B
         b"[]",
         b'{"about": [], "segments": [], "retired": {}}',
         b"\xff\xfe",
+        b" " * ((16 << 20) + 1),
         b'{"about":[],"segments":[{}],"retired":{},"token":""}',
     ],
 )
@@ -319,7 +321,7 @@ def test_a_writer_goes_on_with_what_the_other_wrote(
     blobs: FailingBlobs, one: Path, two: Path, base: Base, contents: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SMALL", 1)
-    for number in range(1, 9):
+    for number in range(3, 7):
         write(blobs, (one, two)[number % 2], base, *contents[:number])
         assert opened(blobs, one, base, contents[:number]) == opened(blobs, two, base, contents[:number]) == 0
 
@@ -414,7 +416,7 @@ def test_a_reply_that_is_lost_is_no_loss(one: Path, base: Base, contents: list[i
 def test_what_a_writer_cannot_put_is_put_by_its_next_refresh(
     blobs: FailingBlobs, one: Path, two: Path, base: Base, contents: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    for step in (0, 1, 2, 8, 15, 16, 17, 18, 40):
+    for step in (0, 2, 8, 15, 16, 40):
         blobs.before = fail_after(step)
         write(blobs, one, base, *contents)
         failed, blobs.before = "are on this machine alone" in caplog.text, lambda method, key: None
@@ -491,7 +493,7 @@ def test_to_forget_is_to_delete_at_once(
 def test_to_forget_where_the_store_fails_is_finished_by_the_next(
     blobs: FailingBlobs, one: Path, base: Base, contents: list[int]
 ) -> None:
-    for step in (0, 1, 2, 3, 9, 17, 18, 19, 20, 21, 22, 25, 60):
+    for step in (0, 2, 9, 17, 19, 21, 25, 60):
         for key in list(blobs.list("")):
             blobs.delete(key)
         write(blobs, one, base, *contents)
