@@ -51,6 +51,8 @@ from openbook.knowledge.write_lock import file_lock
 
 SCHEMA = "openbook"
 _LOCK = 0x4F424B42, 1  # "OBKB": advisory locks are of one database alone
+_OLDEST = 160_000  # version of the server
+_ROWS = 1000  # of a long result in memory at a time
 _LOOK_MS = 100  # how long a waiting writer stands in the queue before it calls `go_on`
 _DEFAULTS = {
     "application_name": "openbook",
@@ -117,6 +119,11 @@ class PostgresStore:
         with self.writer(timeout_s) as connection:
             if self._format(connection):
                 return
+            if connection.server_version < _OLDEST:
+                raise StorageError(
+                    f"The server of {self} is PostgreSQL {connection.server_version // 10_000}; OpenBook needs "
+                    f"{_OLDEST // 10_000} or later. Upgrade the server, or name another."
+                )
             with schema.transaction(connection):
                 if not connection.has_schema():  # one that is there may be all that this user may write to
                     connection.execute(f"CREATE SCHEMA {SCHEMA}")
@@ -179,6 +186,10 @@ class PostgresStore:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+    def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
+        assert isinstance(connection, PostgresConnection)
+        return connection.scan(sql)
 
     @contextmanager
     def writer(self, timeout_s: float) -> Iterator[PostgresConnection]:
@@ -285,6 +296,11 @@ class PostgresConnection:
         return self._connection.closed
 
     @property
+    def server_version(self) -> int:
+        """160003 is 16.3."""
+        return self._connection.info.server_version
+
+    @property
     def in_transaction(self) -> bool:
         status = self._connection.info.transaction_status
         return status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR, pq.TransactionStatus.ACTIVE)
@@ -305,6 +321,22 @@ class PostgresConnection:
     def _run(self, sql: str, parameters: Any) -> Rows:
         cursor = self._connection.cursor(binary=True)
         return cast(Rows, cursor.execute(_translated(sql), _dumped(parameters, writes=self._writes)))
+
+    def scan(self, sql: str) -> Iterator[Any]:
+        """The rows, `_ROWS` at a time in memory."""
+        own = not self.in_transaction
+        if own:
+            self.begin()
+        try:
+            with self._connection.cursor("scan", binary=True) as cursor:
+                cursor.itersize = _ROWS
+                cursor.execute(_translated(sql))
+                yield from cursor
+        except psycopg.Error as error:
+            self._fail(error)
+        finally:
+            if own and self.in_transaction:
+                self.execute("ROLLBACK")
 
     def executemany(self, sql: str, parameters: Iterable[Any], /) -> Rows:
         cursor = self._connection.cursor(binary=True)

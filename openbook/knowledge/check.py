@@ -18,7 +18,7 @@ from openbook.knowledge import index_builder, index_store, integrity, schema, sh
 from openbook.knowledge.base import KnowledgeBase, kept_contents
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import contents_of
-from openbook.knowledge.store import Connection
+from openbook.knowledge.store import Connection, Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> I
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
     """When a part cannot be read, that is said, and the next part is looked at."""
-    for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(connection)):
+    for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(base.store, connection)):
         try:
             yield from part
         except sqlite3.DatabaseError as error:
@@ -101,13 +101,13 @@ def _texts(connection: Connection) -> Iterator[str]:
             yield f"{schema.said_of(error)}: it is the text of {paths or 'no document'}"
 
 
-def _vectors(connection: Connection) -> Iterator[str]:
+def _vectors(store: Store, connection: Connection) -> Iterator[str]:
     (missing,) = connection.execute(
         "SELECT count(*) FROM passages p LEFT JOIN embeddings e USING (embedding_key) "
         "WHERE e.vector IS NULL AND p.content_id IN (SELECT content_id FROM documents)"
     ).fetchone()
     if missing:
         yield f"{missing} passages have no vector"
-    rows = connection.execute("SELECT embedding_key, vector, digest FROM embeddings")
+    rows = store.scan(connection, "SELECT embedding_key, vector, digest FROM embeddings")
     if changed := sum(digest != integrity.row_digest(key, vector) for key, vector, digest in rows):
         yield f"{changed} vectors are not what was stored"

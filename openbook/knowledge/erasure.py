@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
@@ -14,7 +15,7 @@ from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.store import Connection, Rows, Writer
+from openbook.knowledge.store import Connection, Rows, Store, Writer
 from openbook.knowledge.updates import resolve
 from openbook.knowledge.versions import add_version, drop_unused_contents
 from openbook.records import Digest, sha256_hex
@@ -86,7 +87,7 @@ def purge(
         version = _delete(connection, paths, others, contents)
         paths |= others
         base.forget(connection, lock_timeout_s)
-        _drop_what_stays(connection, traces)
+        _drop_what_stays(base.store, connection, traces)
         files, scanned = _scan(base.folder, traces)
         objects, object_bytes, remains = _shared(base, connection)
         afterwards(traces)
@@ -220,17 +221,17 @@ def _traces(connection: Connection, paths: Iterable[str], contents: Iterable[int
     return needles
 
 
-def _drop_what_stays(connection: Writer, needles: Needles) -> None:
+def _drop_what_stays(store: Store, connection: Writer, needles: Needles) -> None:
     """What other documents hold too is theirs: a sentence that two files share, the folder of a path, a vector."""
     for sql in (
         "SELECT key, code, title, media_type, metadata FROM contents",
         *(f"SELECT * FROM {table}" for table in connection.tables() if table != "contents"),
     ):
-        cursor = connection.execute(sql)
-        while rows := cursor.fetchmany(1024):
-            values = [v if isinstance(v, bytes) else str(v).encode() for row in rows for v in row]
+        rows = store.scan(connection, sql)
+        while some := list(islice(rows, 1024)):
+            values = [v if isinstance(v, bytes) else str(v).encode() for row in some for v in row]
             needles.drop_found_in(_BETWEEN.join(values))
-    for (text,) in connection.execute("SELECT text FROM contents"):
+    for (text,) in store.scan(connection, "SELECT text FROM contents"):
         for form in _forms(text):
             needles.drop_found_in(form)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from openbook.errors import KnowledgeBaseDamaged, KnowledgeBaseInvalid, KnowledgeBaseMissing
 from openbook.files import make_folder
@@ -95,6 +96,9 @@ class SqliteStore:
             yield
         finally:
             connection.execute("ROLLBACK")
+
+    def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
+        return iter(connection.execute(sql))
 
     @contextmanager
     def writer(self, timeout_s: float) -> Iterator[SqliteConnection]:

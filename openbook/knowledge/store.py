@@ -133,6 +133,9 @@ class Store(Protocol):
     def snapshot(self, connection: Connection) -> AbstractContextManager[None]:
         """A transaction that reads one state, whatever is committed meanwhile."""
 
+    def scan(self, connection: Connection, sql: str) -> Iterator[Any]:
+        """The rows of a query that gives many, few at a time in memory. Nothing else is asked of `connection` meanwhile."""
+
     def writer(self, timeout_s: float) -> AbstractContextManager[Writer]:
         """A connection that holds the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -26,7 +27,7 @@ from openbook.errors import (
     OpenBookError,
     StorageError,
 )
-from openbook.knowledge import KnowledgeBase, purge, sync
+from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, purge, sync
 from openbook.knowledge.check import check
 from openbook.receipts import parse_receipt
 from openbook.testing import HashEmbedder, StoreSuite
@@ -167,27 +168,59 @@ def test_older_formats_are_brought_up_and_newer_ones_refused(
         KnowledgeBase.open(place)
 
 
+@pytest.fixture
+def role(new_postgres_url: str) -> Iterator[str]:
+    """A user of the database without rights."""
+    name = f"reader_{secrets.token_hex(4)}"
+    run_sql(new_postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 'letmein'")
+    yield name
+    run_sql(new_postgres_url, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+def let_read(url: str, role: str) -> DatabaseUrl:
+    rights = ("USAGE ON SCHEMA openbook", "SELECT ON ALL TABLES IN SCHEMA openbook")
+    run_sql(url, *(f"GRANT {right} TO {role}" for right in rights))
+    return DatabaseUrl(with_password(url, "letmein").replace("openbook:", f"{role}:"))
+
+
 def test_a_user_may_have_fewer_rights(
-    base: KnowledgeBase, new_postgres_url: str, docs: Path, embedder: HashEmbedder
+    base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, embedder: HashEmbedder
 ) -> None:
-    role = new_postgres_url.rpartition("/test_")[2].partition("?")[0]
-    theirs = DatabaseUrl(with_password(new_postgres_url, "letmein").replace("openbook:", f"r{role}:"))
-    run_sql(new_postgres_url, f"CREATE ROLE r{role} LOGIN PASSWORD 'letmein'")
-    try:
-        with pytest.raises(StorageError, match="may not use the schema 'openbook'"):
-            KnowledgeBase.open(theirs)
-        run_sql(
-            new_postgres_url,
-            f"GRANT USAGE ON SCHEMA openbook TO r{role}",
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA openbook TO r{role}",
-        )
-        with closing(KnowledgeBase.open(theirs)) as reader:
-            assert reader.search("island 3", embedder) == base.search("island 3", embedder)
-            (docs / "new.txt").write_text("New.")
-            with pytest.raises(StorageError, match="lacks a right"):
-                sync(reader, docs, embedder)
-    finally:
-        run_sql(new_postgres_url, f"DROP OWNED BY r{role}", f"DROP ROLE r{role}")
+    with pytest.raises(StorageError, match="may not use the schema 'openbook'"):
+        KnowledgeBase.open(DatabaseUrl(with_password(new_postgres_url, "letmein").replace("openbook:", f"{role}:")))
+    with closing(KnowledgeBase.open(let_read(new_postgres_url, role))) as reader:
+        assert reader.search("island 3", embedder) == base.search("island 3", embedder)
+        (docs / "new.txt").write_text("New.")
+        with pytest.raises(StorageError, match="lacks a right"):
+            sync(reader, docs, embedder)
+
+
+def test_the_database_itself_closes_labelled_rows_to_a_reader(
+    base: KnowledgeBase, new_postgres_url: str, role: str, docs: Path, embedder: HashEmbedder
+) -> None:
+    add(base, [docs / "3.txt"], embedder, RunOptions(labels=frozenset({"crew"})))
+    (docs / "4.txt").write_text("Pier 4 is closed.")
+    add(base, [docs / "4.txt"], embedder, RunOptions(labels=frozenset({"crew", "board"})))
+    theirs = let_read(new_postgres_url, role)
+
+    def texts() -> set[str]:
+        with psycopg.connect(theirs.url) as connection:
+            tables = ("documents", "identities", "contents", "passages", "embeddings", "verdicts")
+            counts = [
+                connection.execute(f"SELECT count(*) FROM openbook.{each}".encode()).fetchone() for each in tables
+            ]
+            assert len({*counts[2:5]}) == 1  # one passage each
+            return {text[:6] for (text,) in connection.execute("SELECT text FROM openbook.contents")}
+
+    assert texts() == {"Pier 0", "Pier 1", "Pier 2", "Pier 5"}
+    run_sql(new_postgres_url, f"""INSERT INTO openbook.readers VALUES ('{role}', '["crew"]')""")
+    assert texts() == {"Pier 0", "Pier 1", "Pier 2", "Pier 3", "Pier 5"}
+    with closing(KnowledgeBase.open(theirs)) as reader:
+        for scope in (Scope(), Scope(labels=frozenset({"crew"})), Scope(1, labels=frozenset({"crew"}))):
+            assert reader.search("island 3", embedder, scope=scope) == base.search("island 3", embedder, scope=scope)
+        lying = Scope(labels=frozenset({"crew", "board"}))
+        assert all("Pier 4" not in hit.passage.text for hit in reader.search("Pier 4", embedder, scope=lying)[1])
+        assert any("Pier 4" in hit.passage.text for hit in base.search("Pier 4", embedder, scope=lying)[1])
 
 
 def test_a_reader_that_holds_on_to_an_old_state_keeps_a_purge_from_starting(base: KnowledgeBase) -> None:
