@@ -45,6 +45,8 @@ def connect(address: str) -> None:
             ray.init(address, **options)
         except Exception as error:  # Ray raises a bare one when a machine is too slow
             raise ClusterError(_sentence(address, error)) from error
+    # Deaths of workers are dealt with; Ray would also print them, to standard output.
+    ray._private.worker._worker_logs_enabled = False
     _has_joined = True
 
 

@@ -302,6 +302,19 @@ def test_a_paths_bytes_arrive_as_they_are(tmp_path: Path) -> None:
     assert outcomes(paths, [], limits=Limits()) == [f"The text of {os.fsencode(path)!r}." for path in paths]
 
 
+def test_a_file_that_is_given_with_its_bytes_is_read_as_one_on_the_disk(tmp_path: Path) -> None:
+    paths = files(tmp_path / "docs", "a.txt", "b.md", "damaged.pdf", "b.html", "picture.txt")
+    paths[1] = paths[1].rename(paths[1].with_name(os.fsdecode(b"caf\xe9.md")))
+    paths[2].write_bytes(b"%PDF-1.7\0 and nothing else")
+    paths[3].write_text("<title>Title</title>" + "<p>It is larger than a pipe holds.</p>" * 50_000)
+    paths[4].write_bytes(b"\x89PNG\r\n\x1a\n")
+    (empty := tmp_path / "docs" / "empty.txt").touch()
+    with ParserPool(Limits(), workers=1) as here, ParserPool(Limits(), workers=1, by_value=True) as sent:
+        for path in [*paths, empty, paths[0]]:
+            expected, outcome = here.parse(path), sent.parse(Path(path.name), path.read_bytes())
+            assert (str(outcome) == str(expected)) if isinstance(expected, UnreadableFile) else (outcome == expected)
+
+
 def test_the_folder_one_stands_in_lends_no_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ class TestAnotherModel(EmbedderSuite):
         assert np.array_equal(short.embed_query("the ferry leaves at nine"), short.embed_query("the ferry"))
 
 
+def test_an_embedder_travels_with_its_files(tmp_path: Path) -> None:
+    write_embedder(tmp_path)
+    before = open_embedder(tmp_path, passage_prefix="boats ")
+    travelled = pickle.dumps(before)
+    (tmp_path / "model.onnx").unlink()
+    (tmp_path / "tokenizer.json").unlink()
+    after = pickle.loads(travelled)
+    assert (after.identity, after.model_digest) == (before.identity, before.model_digest)
+    again = pickle.loads(pickle.dumps(after))
+    assert np.array_equal(again.embed_passages(["ferry", "leave"]), after.embed_passages(["ferry", "leave"]))
+    assert not np.array_equal(after.embed_passages(["ferry"])[0], after.embed_query("ferry"))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\x08\x07", b"not a model at all", b"\x3a\xff\xff\xff\xff\x0f"])
 def test_what_is_no_model_is_refused_with_its_name(tmp_path: Path, content: bytes | None) -> None:
     write_embedder(tmp_path)
@@ -107,6 +121,12 @@ class TestOnnxEmbedder(EmbedderSuite):
 
     def make_embedder(self) -> Embedder:
         return load_embedder(self.embedder_reference)
+
+    def test_one_that_has_travelled_gives_the_same_bits(self) -> None:
+        embedder = self.make_embedder()
+        travelled: Embedder = pickle.loads(pickle.dumps(embedder))
+        assert travelled.identity == embedder.identity
+        assert np.array_equal(travelled.embed_passages(TEXTS), embedder.embed_passages(TEXTS))
 
     def test_the_identity_names_the_computation_and_is_of_the_stored_model(self) -> None:
         embedder, digest = load_embedder(self.embedder_reference), self.embedder_reference.digest
