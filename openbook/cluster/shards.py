@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_QUESTIONS = 16  # between whose rounds a shard keeps what it computed: 2 bytes a row each
 TRIES = 5  # of a round, each time with the view opened anew where a shard had lost it
-TIMEOUT_S = 120.0  # for a round; a shard that starts again maps its segments first
+TIMEOUT_S = 300.0  # for a round, in which a shard may have to start again
 
 Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
 
@@ -217,9 +217,7 @@ class RayShards:
                     raise ClusterError(
                         f"{self._name_of(number)} did not answer within {TIMEOUT_S:g} seconds. See: ray status"
                     ) from None
-                except (
-                    ray.exceptions.RayActorError
-                ):  # it does not start again by itself, for instance because somebody ended it
+                except ray.exceptions.RayActorError:  # somebody ended it, so it does not start again by itself
                     self.actors[number] = self._start(number)
             due = [number for number in due if number not in replies]
             if not due:

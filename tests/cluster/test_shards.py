@@ -321,29 +321,29 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "TIMEOUT_S", 900.0)
 
 
-@pytest.mark.usefixtures("ray_session", "patience")
-def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def actors(real: KnowledgeBase, ray_session: None) -> Iterator[RayShards]:
+    shards = RayShards(real.folder)
+    assert shards.count == 2  # the CPUs of that session
+    yield shards
+    shards.close()
+
+
+@pytest.mark.usefixtures("patience")
+def test_actors_say_the_same_and_go_on_when_they_are_killed(real: KnowledgeBase, actors: RayShards) -> None:
     expected = said(real, None, QUESTIONS[:1])
-    shards = RayShards(real.folder, 2)
-    real.shards = ShardedSearch(shards)
-    try:
-        before = real.search(QUESTIONS[0], EMBED)
-        for number, is_ended in enumerate([False, True]):
-            ray_module().kill(shards.actors[number], no_restart=is_ended)
-            assert real.search(QUESTIONS[0], EMBED) == before
-        assert said(real, real.shards, QUESTIONS[:1]) == expected
-        again = RayShards(real.folder, 2)
-        assert [each._actor_id for each in again.actors] == [each._actor_id for each in shards.actors]
-    finally:
-        real.shards = None
-        shards.close()
-    absent = RayShards(tmp_path / "absent", 1)
-    with pytest.raises(KnowledgeBaseMissing, match="No knowledge base"):
-        ShardedSearch(absent).view("", 1, ids())
-    absent.close()
+    search = ShardedSearch(actors)
+    assert said(real, search, QUESTIONS[:1]) == expected
+    for number, is_ended in enumerate([False, True]):
+        ray_module().kill(actors.actors[number], no_restart=is_ended)
+        assert said(real, search, QUESTIONS[:1]) == expected
+    again = RayShards(real.folder, 2)
+    assert [each._actor_id for each in again.actors] == [each._actor_id for each in actors.actors]
+    with pytest.raises(KnowledgeBaseInvalid, match="another knowledge base"):
+        search.view("0" * 32, 1, ids())
 
 
-@pytest.mark.usefixtures("ray_session", "patience")
+@pytest.mark.usefixtures("patience", "actors")
 def test_the_command_line_searches_in_shards(
     real: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,4 +353,3 @@ def test_the_command_line_searches_in_shards(
     expected = capsys.readouterr().out
     assert run([*asked, "--cluster", "auto"]) == 0
     assert capsys.readouterr().out == expected
-    RayShards(real.folder).close()
