@@ -12,7 +12,7 @@ Asked are example questions on the handbook. All replicas run on this machine.
   load      so many clients ask without a pause, of the one-process server and of the one with replicas; one that is sent
             away (429) waits as long as it is told. At most 16 tokens an answer; every engine has one thread, so that all
             compute in one numeric class. Answers a second, statuses, and whether every answer has the bytes that the
-            one-process server gave a single client
+            one-process server gave a single client; the time of CPU that the server's own process took for an answer
 
 The last line is one JSON document.
 """
@@ -169,11 +169,20 @@ def load(options: argparse.Namespace, kb: Path) -> dict[str, Any]:
             first = checked_asker(server, wanted, others)
             for question in asked:
                 first(question)
+            before = cpu_s(server.process)
             row = under_load(lambda: checked_asker(server, wanted, others), asked, options.clients, options.seconds)  # noqa: B023
+            spent_s = (cpu_s(server.process) - before) / max(1, row["answers"])
         show_load(name, [row])
-        print(f"{name:<22} {len(others)} answers with other bytes", flush=True)
-        found[name] = {**row, "other_bytes": len(others)}
+        print(
+            f"{name:<22} {len(others)} answers with other bytes; {spent_s:.3f} s of CPU each in the server", flush=True
+        )
+        found[name] = {**row, "other_bytes": len(others), "server_cpu_s": spent_s}
     return found
+
+
+def cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def checked_asker(server: Server, wanted: dict[str, bytes], others: list[str]) -> Ask:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import secrets
 import socket
@@ -26,10 +27,10 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeAlias, final
 
-from ray import nodes, serve
+from ray import is_initialized, nodes, serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.config import RequestRouterConfig
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from openbook.errors import ClusterError, ConfigError, EngineError, OpenBookError
@@ -41,12 +42,13 @@ LOG = logging.getLogger("openbook.cluster")
 
 RUNNING = 3  # requests at one replica: the engine computes two, and the next waits there
 _POLL_S = 0.05  # a request that waits asks this often whether it was cancelled
-_BEGIN_S = 60.0  # within which a replica takes a request; one that died is replaced sooner
+_BEGIN_S = 60.0  # after which a request that no replica took looks whether there is one
 _ATTEMPTS = 4
 _GRACE_S = 20.0  # for requests under way when replicas end
 _PURGE_S = 5.0  # between two looks at what was purged
 _FOLLOW_S = 60.0  # for all replicas to delete it
 _NAME = "engine"
+_NOBODY = "No replica is there. See on the cluster: serve status"
 
 OpenModel: TypeAlias = Callable[[], FrozenModel]
 Follow: TypeAlias = Callable[[bytes], object]
@@ -137,7 +139,7 @@ class EngineReplica:
             yield each
 
     async def _shown(self, work: Work) -> AsyncGenerator[Any, None]:
-        """An empty piece when the request is here; then the pieces of `work` as they come; last what it returned or raised.
+        """The numeric class, at once; then the pieces of `work` as they come; last what it returned or raised.
 
         It is cancelled when nobody waits for it any more.
         """
@@ -158,7 +160,7 @@ class EngineReplica:
             except Exception as error:  # noqa: BLE001  raised where somebody waits for it
                 show(error)
 
-        yield ""
+        yield self._model.engine.numeric_class
         running = loop.run_in_executor(self._threads, run)
         try:
             while isinstance(item := await items.get(), str):
@@ -198,7 +200,7 @@ class ReplicatedEngine:
     ) -> Generator[str, None, Completion]:
         shown: list[str] = []
         found = yield from self._answer("generate", [prompt], (prompt, decoding), cancelled, shown)
-        return self._cancelled(shown) if found is None else self._checked(found)
+        return found or self._cancelled(shown)
 
     def generate_each(
         self, prompts: Sequence[Prompt], selection: PassageSelection, decoding: Decoding, cancelled: Cancelled = never
@@ -206,10 +208,7 @@ class ReplicatedEngine:
         shown: list[str] = []
         arguments = (tuple(prompts), selection, decoding)
         found = yield from self._answer("generate_each", prompts, arguments, cancelled, shown)
-        if found is None:
-            return ReadEach(1, 0 if shown else None, self._cancelled(shown))
-        self._checked(found.completion)
-        return found  # type: ignore[no-any-return]  # by the method's name
+        return found or ReadEach(1, 0 if shown else None, self._cancelled(shown))
 
     def read_ahead(self, prompt: Prompt) -> int:
         answer = self._answer("read_ahead", [prompt], (prompt,), never, [])
@@ -234,10 +233,15 @@ class ReplicatedEngine:
             if cancelled():
                 return None
             response = self._handle.options(method_name=method, stream=True).remote(key, *arguments)
-            before, said = "".join(shown), ""
+            before, said, is_done = "".join(shown), "", False
             try:
-                for item in _items(response, cancelled):
+                items = self._items(response, cancelled)
+                if (numeric_class := next(items, None)) is None:
+                    return None
+                self._check_class(numeric_class)
+                for item in items:
                     if not isinstance(item, str):
+                        is_done = True
                         return item
                     said += item
                     if not (before.startswith(said) or said.startswith(before)):
@@ -250,19 +254,50 @@ class ReplicatedEngine:
                 return None
             except RayTaskError:  # an error in the program
                 raise
+            except DeploymentUnavailableError as error:
+                raise ClusterError(_NOBODY) from error
             except (RayError, RayServeException) as error:
                 LOG.warning("a replica is gone (%s); the request begins again at another", type(error).__name__)
             finally:
-                response.cancel()
+                if not is_done and is_initialized():  # else Ray would start
+                    with suppress(RayError, RayServeException):  # what it failed with already
+                        response.cancel()
         raise ClusterError(f"{_ATTEMPTS} replicas were lost while they answered this request. Try again in a moment.")
 
-    def _checked(self, completion: Completion) -> Completion:
-        if completion.numeric_class != self.numeric_class:
+    def _items(self, response: Any, cancelled: Cancelled) -> Iterator[Any]:
+        """What comes from a replica, until it is `cancelled`. Raises what came as an error, and ClusterError where no replica is."""
+        items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def receive() -> None:
+            try:
+                for item in response:
+                    items.put(item)
+                items.put(EngineError("A replica ended a request without an answer."))
+            except BaseException as error:  # noqa: BLE001  raised in the thread that waits
+                items.put(error)
+
+        threading.Thread(target=receive, name="openbook-replica", daemon=True).start()
+        until = time.monotonic() + _BEGIN_S
+        while not cancelled():
+            try:
+                item = items.get(timeout=_POLL_S)
+            except queue.Empty:
+                if time.monotonic() > until:
+                    if not _runs(self._handle.app_name):
+                        raise ClusterError(_NOBODY) from None
+                    until += _BEGIN_S  # all are busy, and the request waits
+                continue
+            until = math.inf
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _check_class(self, numeric_class: str) -> None:
+        if numeric_class != self.numeric_class:
             raise EngineError(
-                f"A replica computes as {completion.numeric_class!r}, and the first one, on {self._about.node}, as "
-                f"{self.numeric_class!r}. Run replicas on machines of one kind, with one version of OpenBook."
+                f"A replica computes as {numeric_class!r}, and the first one, on {self._about.node}, as {self.numeric_class!r}. "
+                "Run replicas on machines of one kind, with one version of OpenBook."
             )
-        return completion
 
     def _cancelled(self, shown: Sequence[str]) -> Completion:
         return Completion("".join(shown), "cancelled", None, None, "", self.numeric_class)
@@ -270,40 +305,6 @@ class ReplicatedEngine:
     def _check_open(self) -> None:
         if not self._is_open:
             raise EngineError(f"The model {self.identity.name!r} was closed; load it again.")
-
-
-_END = object()
-
-
-def _items(response: Any, cancelled: Cancelled) -> Iterator[Any]:
-    """What comes from a replica, until the end or until it is `cancelled`. Raises what came as an error, ClusterError."""
-    items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def receive() -> None:
-        try:
-            for item in response:
-                items.put(item)
-            items.put(_END)
-        except BaseException as error:  # noqa: BLE001  raised in the thread that waits
-            items.put(error)
-
-    threading.Thread(target=receive, name="openbook-replica", daemon=True).start()
-    until, has_begun = time.monotonic() + _BEGIN_S, False
-    while not cancelled():
-        try:
-            item = items.get(timeout=_POLL_S)
-        except queue.Empty:
-            if not has_begun and time.monotonic() > until:
-                raise ClusterError(
-                    f"No replica took the request within {_BEGIN_S:g} s. See on the cluster: serve status"
-                ) from None
-            continue
-        if item is _END:
-            raise EngineError("A replica ended a request without an answer.")
-        if isinstance(item, BaseException):
-            raise item
-        has_begun = True
-        yield item
 
 
 # --- starting and ending them -----------------------------------------------------------------------------------------
@@ -334,7 +335,7 @@ class Replicas:
         if threads > max(usable):
             raise ConfigError(f"No machine of the Ray cluster has {threads} cores; set OPENBOOK_THREADS to fewer.")
         shared = int(min(min(usable), sum(usable) // most))
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of each request that waits
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(proxy_location="Disabled", logging_config=quiet)
         server = f"openbook-{socket.gethostname()}-{port}-"
@@ -410,6 +411,16 @@ def _keep_purged(handle: Any, purge_list: Callable[[], bytes], is_closed: thread
 def _end(name: str) -> None:
     with suppress(RayError, RayServeException):  # of a cluster that is gone
         serve.delete(name, _blocking=False)
+
+
+def _runs(name: str) -> bool:
+    """Whether a replica of that application is alive."""
+    with suppress(RayError, RayServeException):
+        application = serve.status().applications.get(name)
+        return application is not None and any(
+            each.replica_states.get("RUNNING") for each in application.deployments.values()
+        )
+    return False
 
 
 def _reason(error: Exception, name: str) -> str:
