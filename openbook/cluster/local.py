@@ -282,6 +282,7 @@ def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         **os.environ,
         **state.environment,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine they would stand still
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
