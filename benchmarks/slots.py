@@ -1,7 +1,7 @@
 """Do slots keep an answer's bits apart from its companions, and what do they gain?
 
-    python -m benchmarks.slots law [MODEL ...] [--slots 2 4 8] [--trials 300] [--lengths 5 60 250 600]
-    python -m benchmarks.slots load [--model reader] [--slots 8] [--clients 1 4 16 64] [--seconds 30] [--rounds 2]
+    python -m benchmarks.slots law [MODEL ...] [--slots 2 4 7] [--trials 300] [--lengths 5 60 250 600]
+    python -m benchmarks.slots load [--model reader] [--slots 7] [--clients 1 4 16 64] [--seconds 30] [--rounds 2]
                                     [--limit 28] [--xllamacpp FOLDER]
 
   law   A trial computes two tokens behind one of the prompts, at any place among any number of companions, which hold prompts of
@@ -71,7 +71,7 @@ def main() -> None:
     if options.what == "llama.cpp":
         serve_llamacpp(options.model, options.slots[0], options.xllamacpp)
     elif options.what == "law":
-        found = [law(name, n, options) for name in options.models for n in options.slots or (2, 4, 8)]
+        found = [law(name, n, options) for name in options.models for n in options.slots or (2, 4, 7)]
         print(json.dumps({"question": "do slots keep bits apart", "rows": found}))
     else:
         print(json.dumps({"question": "what slots gain", "cores": available_cores(), "rounds": load(options)}))
@@ -141,7 +141,7 @@ def digest(rows: Any) -> str:
 
 
 def load(options: argparse.Namespace) -> list[dict[str, Any]]:
-    slots, rounds = (options.slots or [8])[0], []
+    slots, rounds = (options.slots or [7])[0], []
     asked = questions(options.limit)
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"

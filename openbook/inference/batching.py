@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from openbook.inference.frozen import Cancelled
     from openbook.inference.llamalib import Context
 
+# Calls of eight columns and more compute some numbers in another way with K-quantised models, which a few trials may miss
+# (docs/log.md).
+MOST_SLOTS = 7
 SLOT_TOKENS = 2048  # most tokens of a prompt and its answer that a slot holds; longer ones are written alone
 _POLL_S = 0.05  # a request that waits for a slot asks this often whether it was cancelled
 _DUMMY = 1  # the token of columns that are there for the shape of the call
@@ -68,6 +71,7 @@ class SlotAnswer:
         self.decoder, self.cancelled, self._look = decoder, cancelled, look
         self.state, self.position = b"", 0  # what was computed of the prompt, and its number of tokens
         self.left = False  # it has ended, or nobody reads it any more
+        self.has_slot = False
         self._found: SimpleQueue[str | BaseException | None] = SimpleQueue()
 
     def pieces(self) -> Generator[str]:
@@ -138,11 +142,11 @@ class Batcher:
 
         Raises Aborted if it is cancelled meanwhile, and what `check_open` raises.
         """
-        self._take_slot(answer.cancelled, check_open)
+        self._take_slot(answer, check_open)
         try:
             answer.state, answer.position = context.state(sequence), context.position(sequence)
         except BaseException:
-            self._give_back(1)
+            self._give_back([answer])
             raise
         with self._changed:
             self._joining.append(answer)
@@ -159,24 +163,35 @@ class Batcher:
     def close(self) -> None:
         self._context.close()
 
-    def _take_slot(self, cancelled: Cancelled, check_open: Callable[[], None]) -> None:
-        while not cancelled():  # asked without the lock, since it is the caller's code
+    def _take_slot(self, answer: SlotAnswer, check_open: Callable[[], None]) -> None:
+        while not answer.cancelled():  # asked without the lock, since it is the caller's code
             with self._changed:
                 check_open()
                 if self._changed.wait_for(lambda: self._free, _POLL_S):
                     self._free -= 1
+                    answer.has_slot = True
                     return
         raise Aborted
 
-    def _give_back(self, slots: int) -> None:
+    def _give_back(self, answers: Sequence[SlotAnswer]) -> None:
         with self._changed:
-            self._free += slots
+            for answer in answers:
+                self._free += answer.has_slot
+                answer.has_slot = False
             self._changed.notify_all()
 
     def _run(self) -> None:
         try:
             while self._admit():
                 self._step()
+        except BaseException as error:  # noqa: BLE001  handed to all whom it concerns
+            with self._changed:
+                ended = [*self._answers, *self._joining]
+                self._answers, self._joining = [], []
+                self._spoiled, self._runs = True, False
+                self._give_back(ended)
+            for answer in ended:
+                answer.end(error)
         finally:
             self._release()
 
@@ -185,6 +200,7 @@ class Batcher:
         for answer in self._answers:
             answer.end_if_cancelled()
         gaps = [sequence for sequence, answer in enumerate(self._answers) if answer.left]
+        self._give_back([self._answers[sequence] for sequence in gaps])
         if len(gaps) == len(self._answers):
             self._answers = []
             if self._spoiled:
@@ -192,7 +208,6 @@ class Batcher:
                 self._spoiled = False
         for sequence in gaps:
             self._context.remove(sequence)
-        self._give_back(len(gaps))
         joining = list[SlotAnswer]()
         with self._changed:
             if not self._spoiled:
@@ -201,22 +216,22 @@ class Batcher:
                 self._runs = False
                 return False
         gaps = gaps if self._answers else []
-        for answer in joining:
-            if gaps:
-                self._answers[gaps[0]] = answer
-            else:
-                self._answers.append(answer)
-            self._adopt(answer, gaps.pop(0) if gaps else len(self._answers) - 1)
+        places = [*gaps[: len(joining)], *range(len(self._answers), len(self._answers) + len(joining) - len(gaps))]
+        gaps = gaps[len(joining) :]
+        for sequence, answer in zip(places, joining, strict=True):
+            self._answers[sequence : sequence + 1] = [answer]
+        for sequence, answer in zip(places, joining, strict=True):
+            self._adopt(answer, sequence)
         for sequence in reversed(gaps):
             self._close_gap(sequence)
         return True
 
     def _adopt(self, answer: SlotAnswer, sequence: int) -> None:
+        self._context.remove(sequence)  # a dummy may lie there
         try:
             if not self._context.adopt(answer.state, answer.position, sequence):
                 raise EngineError(f"llama.cpp does not take the state of a prompt: {library().last_error()}.")
         except EngineError as error:
-            self._context.remove(sequence)
             answer.end(error)
         answer.state = b""
 
@@ -237,13 +252,7 @@ class Batcher:
         for sequence in range(len(tokens), self._least):
             self._context.remove(sequence)
             tokens.append(_DUMMY)
-        try:
-            rows = self._context.evaluate([(sequence, [token]) for sequence, token in enumerate(tokens)])
-        except BaseException as error:  # noqa: BLE001  handed to all whom it concerns
-            self._spoiled = True
-            for answer in self._answers:
-                answer.end(error)
-            return
+        rows = self._context.evaluate([(sequence, [token]) for sequence, token in enumerate(tokens)])
         for answer, row in zip(self._answers, rows, strict=False):
             if not answer.left and not answer.take(row):
                 self._spoiled = True

@@ -28,7 +28,7 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.batching import SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
+from openbook.inference.batching import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
@@ -174,7 +174,10 @@ class LlamaCppEngine:
         answer = SlotAnswer(request.decoder, cancelled, look)
         answer.choose(logits)
         if not answer.left:
-            self._batcher.write(answer, context, sequence, self._check_open)
+            try:
+                self._batcher.write(answer, context, sequence, self._check_open)
+            except Aborted as error:  # behind the text of the first token
+                answer.end(error)
         return answer
 
     def _declining(self, prompt: Prompt, logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -445,6 +448,8 @@ class LlamaCppEngine:
             raise EngineError(
                 f"{self.identity.name!r} is an adapter beside its base, which slots cannot hold. Open it without."
             )
+        if slots > MOST_SLOTS:
+            raise EngineError(f"There can be at most {MOST_SLOTS} slots, not {slots}.")
         cells = min(self.context_tokens, SLOT_TOKENS)
         context = Context(
             self._model,

@@ -11,9 +11,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from openbook.cli import serve
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.batching import SLOT_TOKENS, Turns, alike_widths
+from openbook.inference.batching import MOST_SLOTS, SLOT_TOKENS, Turns, alike_widths
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
 from openbook.models import ModelReference
@@ -186,20 +187,22 @@ def test_numbers_that_overflow_end_the_answer_and_nobody_joins_before_the_cells_
     assert cleared == [1]
 
 
+@pytest.mark.parametrize("call", ["evaluate", "adopt", "remove"])
 def test_an_error_of_the_engine_ends_what_is_in_slots_and_the_next_request_is_answered(
-    slots: LlamaCppEngine, alone: list[Written], monkeypatch: pytest.MonkeyPatch
+    slots: LlamaCppEngine, alone: list[Written], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     batcher = slots._batcher
     assert batcher is not None
     with monkeypatch.context() as patched:
 
-        def fail(_blocks: object) -> None:
+        def fail(*_: object) -> None:
             raise EngineError("no memory")
 
-        patched.setattr(batcher._context, "evaluate", fail)
+        patched.setattr(batcher._context, call, fail)
         with pytest.raises(EngineError, match="no memory"):
             written(slots, PROMPTS[5])
     assert written(slots, PROMPTS[5]) == alone[5]
+    assert batcher._free == SLOTS
 
 
 def test_a_cancelled_answer_keeps_what_was_written(slots: LlamaCppEngine) -> None:
@@ -342,6 +345,12 @@ def test_a_state_of_another_form_is_refused(contexts: tuple[Context, Context]) -
         with pytest.raises(EngineError, match="form that slots cannot use"):
             apart.adopt(damaged, len(TRIED), 0)
     assert apart.adopt(state, len(TRIED), 0)
+
+
+def test_more_slots_than_were_shown_to_be_safe_are_refused(model_reference: ModelReference) -> None:
+    assert serve.MOST_SLOTS == MOST_SLOTS
+    with pytest.raises(EngineError, match=f"at most {MOST_SLOTS} slots, not {MOST_SLOTS + 1}"):
+        open_slots(model_reference, slots=MOST_SLOTS + 1)
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
