@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -42,6 +42,7 @@ AHEAD = 8  # tasks begun and not yet given back, for each actor
 MOST_BYTES_AHEAD = 64_000_000  # of their files, unless it is one
 EMBEDDED_AT_ONCE = 64  # texts
 START_S = 120.0  # for the first actor to be there
+STALLED_S = 600.0  # an actor that gives nothing for so long, and longer than its files may take, is taken for dead
 _AT_AN_ACTOR = 2  # so that it never waits for its next task
 _LOOK_S = 1.0
 
@@ -181,6 +182,7 @@ class _Actor:
     introduced: Any  # the reference to its introduction; None when it was heard
     host: str = ""
     deaths: int = 0  # of those before it, since one worked
+    heard_at: float = field(default_factory=time.monotonic)  # when it last had nothing to do, or gave something
 
 
 _Running: TypeAlias = dict[Any, tuple[Task, _Actor]]  # by the reference to the result
@@ -219,10 +221,11 @@ class Workers:
     def parsers(self, limits: Limits, ocr: str) -> Iterator[ClusterParsers]:
         yield ClusterParsers(self, limits, ocr)
 
-    def results(self, method: str, tasks: Iterable[Task]) -> Iterator[object]:
+    def results(self, method: str, tasks: Iterable[Task], patience_s: float = STALLED_S) -> Iterator[object]:
         """What `method` gives for each task, in their order; an instance of Lost where no actor lived through it.
 
-        Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. Raises ClusterError when an actor is refused or fails, or none
+        Tasks are taken ahead, within AHEAD and MOST_BYTES_AHEAD. An actor that has tasks and gives nothing for `patience_s` is
+        taken for dead. Raises ClusterError when an actor is refused or fails, or none
         is there; OpenBookError as the method raises it.
         """
         source = iter(tasks)
@@ -243,6 +246,9 @@ class Workers:
                 return
             for ended in self._ended(running, _LOOK_S if task is None else 0.0):
                 order.put(ended)
+            for stalled in self._stalled(running, patience_s):
+                for lost in self._lose(stalled, running, f"gave nothing for {patience_s:g} s"):
+                    order.put(lost)
 
     # --- actors -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +300,7 @@ class Workers:
         try:
             said: Introduction = self._value(actor.introduced, actor)
         except _ActorDied as death:
-            self._bury(actor, death)
+            self._bury(actor, str(death))
             return
         assert self._expected is not None
         if refusal := difference(self._expected, said):
@@ -306,18 +312,29 @@ class Workers:
         try:
             task.result = self._value(reference, actor)
         except _ActorDied as death:
-            lost = {at: each for at, (each, its) in running.items() if its is actor}
-            for at, each in lost.items():
-                del running[at]
-                each.deaths += 1
-                each.result = Lost() if each.deaths >= MOST_DEATHS else None
-            self._bury(actor, death)
-            return list(lost.values())
+            return self._lose(actor, running, str(death))
         del running[reference]
-        actor.deaths = 0
+        actor.deaths, actor.heard_at = 0, time.monotonic()
         return [task]
 
-    def _bury(self, actor: _Actor, death: Exception) -> None:
+    def _stalled(self, running: _Running, patience_s: float) -> list[_Actor]:
+        now, busy = time.monotonic(), {actor for _, actor in running.values()}
+        for actor in self._actors:
+            if actor not in busy:
+                actor.heard_at = now
+        return [actor for actor in busy if now - actor.heard_at > patience_s]
+
+    def _lose(self, actor: _Actor, running: _Running, reason: str) -> list[Task]:
+        """The tasks of an actor that died, to be done by others."""
+        lost = {at: task for at, (task, its) in running.items() if its is actor}
+        for at, task in lost.items():
+            del running[at]
+            task.deaths += 1
+            task.result = Lost() if task.deaths >= MOST_DEATHS else None
+        self._bury(actor, reason)
+        return list(lost.values())
+
+    def _bury(self, actor: _Actor, reason: str) -> None:
         """Put a new actor in the place of one that died. Raises ClusterError when too many died so, and no other is left."""
         if actor not in self._actors:
             return
@@ -329,7 +346,7 @@ class Workers:
             self._actors.append(self._new_actor(actor.deaths + 1))
         elif not self._actors:
             raise ClusterError(
-                f"{MOST_DEATHS} workers in a row died before one of them did anything: {death}. Their logs say more: ray logs"
+                f"{MOST_DEATHS} workers in a row died before one of them did anything: {reason}. Their logs say more: ray logs"
             )
 
     def _value(self, reference: Any, actor: _Actor) -> Any:
@@ -369,7 +386,9 @@ class ClusterParsers:
     def parse_all(self, paths: Iterable[Path]) -> Iterator[ParsedFile]:
         paths = list(paths)
         tesseract = available(self._ocr)
-        outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths))
+        # A sandbox may be started and asked twice for each of the actor's files.
+        patience_s = STALLED_S + 4 * self._limits.timeout_s
+        outcomes = self._workers.results("parse", (self._task(path, tesseract) for path in paths), patience_s)
         for path, outcome in zip(paths, outcomes, strict=True):
             if isinstance(outcome, Lost):
                 outcome = NotReadNow(f"{MOST_DEATHS} workers died while they read it")

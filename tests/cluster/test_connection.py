@@ -10,6 +10,13 @@ from openbook.cluster import connection
 from openbook.errors import ClusterError, ConfigError
 
 
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is in no cluster, whatever other tests have joined."""
+    monkeypatch.setattr(connection.ray_module(), "is_initialized", lambda: False)
+
+
+@pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize(
     "address", ["head", "head:", "head:0", "head:65536", "http://head:1", "ray://head", "a b:1", ""]
 )
@@ -18,6 +25,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         connection.connect(address)
 
 
+@pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None:
     with socket.socket() as free:
@@ -27,6 +35,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str) -> None
             connection.connect(address)
 
 
+@pytest.mark.usefixtures("outside")
 def test_auto_is_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "no address")
     with pytest.raises(ConfigError, match="'no address' is no address"):

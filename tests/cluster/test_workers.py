@@ -169,13 +169,16 @@ def test_what_a_killed_worker_had_is_done_by_another(
 
 
 class Deadly(HashEmbedder):
-    """Ends its process at one text; at another it has no memory, unless the file is there."""
+    """Ends its process at one text; at others it has no memory or sleeps, unless the file is there."""
 
     def __init__(self, once: Path) -> None:
         super().__init__()
         self._once, self._here = once, os.getpid()
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        if "stall" in texts and not self._once.exists():
+            self._once.touch()
+            time.sleep(600)
         if "kill" in texts and os.getpid() != self._here:
             os._exit(1)
         if "swell" in texts and not self._once.exists():
@@ -193,11 +196,14 @@ def test_a_worker_without_memory_is_replaced_and_what_kills_every_worker_is_give
         with pytest.raises(ClusterError, match="3 workers died while they embedded the same passages"):
             workers.embedder.embed_passages(["kill"])
         assert workers.deaths == 1 + MOST_DEATHS
+        (tmp_path / "once").unlink()
+        assert len(list(workers.results("embed", [Task((["stall"],))], patience_s=2.0))) == 1
+        assert workers.deaths == 2 + MOST_DEATHS
         assert len(workers.embedder.embed_passages(["a text"])) == 1
 
 
 class NoWorkers:
-    def results(self, method: str, tasks: Iterator[Task]) -> Iterator[object]:
+    def results(self, method: str, tasks: Iterator[Task], patience_s: float) -> Iterator[object]:
         return (Lost() for _ in tasks)
 
 
