@@ -85,20 +85,12 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
     from openbook.serving.server import listen, make_server
 
     current = context.settings(model=options.pop("model"), base_url=options.pop("base_url"))
+    slots, (least, most) = options.pop("slots"), replicas or (1, 1)
+    _check_where_it_computes(current, slots, cluster, replicas)
     places = tuple(each.absolute() if isinstance(each, Path) else each for each in places or [current.default_kb])
     folders = [current.home, *(each for each in places if isinstance(each, Path))]
     private.share_as(folders)
-    labels = checked_labels(options.pop("labels"))
-    slots = options.pop("slots")
-    if slots and (cluster is not None or current.base_url):
-        where = "replicas on a cluster" if cluster is not None else current.base_url
-        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
-    if replicas and cluster is None:
-        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
-    if cluster is not None and current.base_url:
-        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
-    least, most = replicas or (1, 1)
-    bounds = Bounds.with_slots(slots)
+    labels, bounds = checked_labels(options.pop("labels")), Bounds.with_slots(slots)
     bounds = dataclasses.replace(bounds, running=bounds.running * most)
     configuration = Configuration(settings=current, labels=labels, bounds=bounds, **options)
     for advice in private.open_folders(folders).values():
@@ -117,6 +109,19 @@ def serve(places: tuple[Place, ...], cluster: str | None, replicas: tuple[int, i
                 make_server(app).run(sockets=[listener])
             except KeyboardInterrupt:  # raised again by the server, after it ended in order
                 click.echo("Ended.", err=True)
+
+
+def _check_where_it_computes(
+    current: Settings, slots: int, cluster: str | None, replicas: tuple[int, int] | None
+) -> None:
+    """Raises ConfigError for options that exclude each other."""
+    if slots and (cluster is not None or current.base_url):
+        where = "replicas on a cluster" if cluster is not None else current.base_url
+        raise ConfigError(f"--slots is for a model that runs in this process, not for {where}. Leave it out.")
+    if replicas and cluster is None:
+        raise ConfigError("--replicas needs --cluster; `--cluster local` tries it on this machine.")
+    if cluster is not None and current.base_url:
+        raise ConfigError("--cluster and --base-url exclude each other: the server at --base-url computes the answers.")
 
 
 @contextmanager

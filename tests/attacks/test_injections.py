@@ -193,7 +193,7 @@ def test_the_report_shows_an_attack_as_text(tmp_path: Path) -> None:
     ]
     shown = ""
     for at in range(0, len(observations), 8):  # in pages, since each question of one is compared with all others
-        judged = judge_all(observations[at : at + 8])
+        judged = list(judge_all(observations[at : at + 8]))
         write_report(tmp_path / "r.html", "Injections", [(summarise(HEADER, judged), judged)])
         seen = _Tags()
         content = (tmp_path / "r.html").read_text(encoding="utf-8")

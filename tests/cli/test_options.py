@@ -13,7 +13,7 @@ from openbook.cli import command
 from openbook.config import Settings
 
 SHARED = {"--kb", "--json"}  # mean the same everywhere
-MAX_OPTIONS = 105
+MAX_OPTIONS = 110
 MAX_SETTINGS = 16
 
 

@@ -67,7 +67,10 @@ def test_what_is_wrong_is_said_before_anything_is_opened(
     code, _, error = out("serve", "--port", 0, "--kb", tmp_path / "a" / "kb", "--kb", tmp_path / "b" / "kb")
     assert (code, "named 'kb'" in error, (tmp_path / "a").exists()) == (2, True, False)
     code, _, error = out("serve", "--slots", 4, "--base-url", "http://127.0.0.1:1/v1")
-    assert (code, "--slots is for models that run here, not for those of http://127.0.0.1:1/v1" in error) == (2, True)
+    assert (code, "--slots is for a model that runs in this process, not for http://127.0.0.1:1/v1" in error) == (
+        2,
+        True,
+    )
     monkeypatch.delitem(sys.modules, "openbook.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, _, error = out("serve")

@@ -59,7 +59,8 @@ def test_there_may_be_no_knowledge_base_yet(own_home: Path, out: Out) -> None:
     assert (code, "there is no knowledge base yet" in text) == (0, True)
 
 
-def test_nobody_at_the_address(own_home: Path, out: Out) -> None:
+def test_nobody_at_the_address(own_home: Path, out: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_module(), "is_initialized", lambda: False)
     code, _, err = out("cluster", "status", "--cluster", "127.0.0.1:1")
     assert (code, "The Ray cluster at 127.0.0.1:1 cannot be reached" in err) == (ClusterError.exit_code, True)
 

@@ -355,12 +355,14 @@ def test_a_run_that_was_ended_is_gone_on_with(
 
 
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from openbook.cluster.connection import connect, disconnect
 from openbook.cluster.workers import Workers
 from openbook.testing import HashEmbedder
 from tests.cluster.test_workers import synced_by
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
 
 def progress(stage, done, total):
     print(stage, done, flush=True)

@@ -465,13 +465,14 @@ def test_what_no_manifest_names_stays_for_a_while(
     blobs.put(f"{ID}/segments/{'f' * 64}.npy", b"of a writer that was killed")
     write(blobs, one, base, *contents)
     assert named(blobs) | first < stored(blobs)
+    first -= named(blobs)  # ids of contents may be the bytes of ids of passages
     assert len(list(blobs.list(f"{ID}/manifests/"))) == 1
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + shared_segments.GRACE_S + 2)
     monkeypatch.setattr(module, "MOST_DROPPED", 0.0)
     write(blobs, one, base, *contents[:7])
     second = stored(blobs)
-    assert not (first - named(blobs)) & second
+    assert not first & second
     assert f"{ID}/segments/{'f' * 64}.npy" not in second
 
 

@@ -203,7 +203,7 @@ class WaitingEngine(EchoEngine):
         return Completion("Wait ", "end", 1, 1, "0" * 64, self.numeric_class)
 
 
-LARGE = 8_000_000  # bytes; more than a system keeps for a client that does not read
+LARGE = 16_000_000  # bytes; more than a system keeps for a client that does not read
 
 
 class LongEngine(EchoEngine):
