@@ -151,7 +151,8 @@ def test_a_start_that_fails_leaves_nothing(
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_start_that_is_ended_halfway(home: Path, ray_start: Path, out: Out, sign: signal.Signals) -> None:
     ray_start.write_text(RAY_HANGS)
     command = [sys.executable, "-m", "openbook", "cluster", "up", "--local", "1"]

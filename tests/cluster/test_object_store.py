@@ -117,6 +117,7 @@ def test_a_store_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
                 work()
 
 
+@pytest.mark.slow
 def test_a_store_that_is_killed_costs_time_and_has_everything_after_the_next_refresh(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -326,6 +326,7 @@ def test_equal_requests_give_the_bytes_of_the_one_process_server(
         assert list(clients.map(lambda body: answer(server, body), asked)) == wanted
 
 
+@pytest.mark.slow
 def test_a_replica_killed_under_load_costs_nobody_an_answer(server: Running, model: FrozenModel) -> None:
     asked = bodies()
     wanted = [answer(server, body) for body in asked]
@@ -399,6 +400,7 @@ def test_when_the_name_means_another_model_its_replicas_answer_and_the_old_ones_
     eventually(lambda: not running_apps())
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_with_the_real_reader_16_clients_get_the_bytes_of_the_one_process_server(
     configuration: Configuration,

@@ -146,7 +146,7 @@ def test_results_that_nobody_waits_for_disturb_nothing(workers: Workers) -> None
 
 
 @pytest.mark.usefixtures("free_cores")
-@pytest.mark.parametrize("stage", ["read", "embed"])
+@pytest.mark.parametrize("stage", ["read", pytest.param("embed", marks=pytest.mark.slow)])
 def test_what_a_killed_worker_had_is_done_by_another(
     stage: str, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +187,7 @@ class Deadly(HashEmbedder):
         return super().embed_passages(texts)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("free_cores")
 def test_a_worker_without_memory_is_replaced_and_what_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     with Workers(Deadly(tmp_path / "once")) as workers:
@@ -323,7 +324,7 @@ def test_an_address_that_is_none_is_refused_in_a_sentence(
 
 
 @pytest.mark.usefixtures("free_cores")
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_ended_is_gone_on_with(
     ended_by: signal.Signals, workers: Workers, docs: Path, tmp_path: Path
 ) -> None:
