@@ -63,7 +63,7 @@ MOST_SLOTS = 7  # of `openbook.inference.batching`, which is not imported before
     "--slots",
     type=click.IntRange(0, MOST_SLOTS),
     default=0,
-    help="Write up to so many answers together: more answers a second with several clients, the same bytes under any load.",
+    help="Write up to so many answers together, each with the bytes that it has alone. Measure first: two cores gain nothing.",
 )
 @click.option("--receipts", type=PATH, help="Keep receipts in the log in this folder, and replay from it.")
 @click.option(
