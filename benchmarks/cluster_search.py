@@ -36,7 +36,7 @@ from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.ranking import Ranked, View
+from openbook.knowledge.search import RankedPassage, View
 from openbook.knowledge.versions import Change, commit
 from openbook.records import EmbedderIdentity, sha256_hex
 
@@ -139,7 +139,7 @@ def compared(views: dict[str, View], groups: dict[str, RayShards], asked: list[Q
             views[name].search(query, vector, 10)
     before = {name: processor_s(shards) for name, shards in groups.items()}
     for number, (query, vector) in enumerate(asked):
-        answers: dict[str, list[Ranked]] = {}
+        answers: dict[str, list[RankedPassage]] = {}
         for name in names[number % len(names) :] + names[: number % len(names)]:
             started, used = time.perf_counter(), time.thread_time()
             answers[name] = views[name].search(query, vector, 10)

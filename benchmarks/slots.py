@@ -42,9 +42,9 @@ from benchmarks.serving import Ask, openbook_command, questions, serving, under_
 from openbook.answer import Options, find, pack
 from openbook.config import available_cores, load_settings
 from openbook.inference import load_model
-from openbook.inference.batching import alike_widths
 from openbook.inference.llamacpp import CALL_TOKENS, SHARED_CELLS, SIDE_BY_SIDE
 from openbook.inference.llamalib import Context, Model
+from openbook.inference.slots import alike_widths
 from openbook.knowledge import KnowledgeBase, Scope, add
 from openbook.models import ModelStore, ensure
 from openbook.records import Decoding

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openbook.serving.configuration import Configuration
     from openbook.serving.keys import ApiKey, KeyFile
 
-MOST_SLOTS = 7  # of `openbook.inference.batching`, which is not imported before it is needed
+MOST_SLOTS = 7  # of `openbook.inference.slots`, which is not imported before it is needed
 
 
 @click.command()

@@ -45,7 +45,7 @@ _UNFINISHED = {"purging": "purge", "purging_elsewhere": "purge", "reembedding": 
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MoveResult:
     """`digest`: SHA-256 over all rows that were copied, as they are in both places."""
 
     id: str
@@ -57,7 +57,7 @@ class Moved:
     digest: str
 
 
-def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> Moved:
+def move(source: Place, target: Place, progress: Progress = lambda *_: None) -> MoveResult:
     """Copy the knowledge base in `source` to `target`, which must be empty. The source stays as it is.
 
     Raises KnowledgeError for a source that is none, is damaged or has something unfinished, and for a target that is not empty;
@@ -176,7 +176,7 @@ def _vectors(connection: Connection, columns: Sequence[str], keys: set[bytes]) -
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def _compared(reading: Connection, writing: Writer, store: Store, progress: Progress) -> Moved:
+def _compared(reading: Connection, writing: Writer, store: Store, progress: Progress) -> MoveResult:
     """Raises KnowledgeBaseDamaged unless every row is the same in both."""
     digest = hashlib.sha256()
     counts: Counter[str] = Counter()
@@ -208,7 +208,9 @@ def _compared(reading: Connection, writing: Writer, store: Store, progress: Prog
     newest = schema.newest_version(writing)
     documents = int(writing.execute("SELECT count(*) FROM documents WHERE removed_in IS NULL").fetchone()[0])
     of = schema.meta(writing)["id"]
-    return Moved(of, newest, counts["versions"], documents, counts["contents"], counts["passages"], digest.hexdigest())
+    return MoveResult(
+        of, newest, counts["versions"], documents, counts["contents"], counts["passages"], digest.hexdigest()
+    )
 
 
 def _with_vectors(connection: Connection, columns: list[str], rows: list[Row], vectors: list[str]) -> list[Row]:

@@ -1,6 +1,6 @@
 """Search in shards: processes that each search a part of a knowledge base, and one that asks them all and merges.
 
-`openbook.knowledge.ranking` says in which rounds and why the result is the same from any number of shards. A shard opens the
+`openbook.knowledge.search` says in which rounds and why the result is the same from any number of shards. A shard opens the
 knowledge base itself, maps its segments, and keeps nothing that it could not make again. The asker decides which contents a
 question may see, in its own snapshot of the truth, and tells the shards; so filters, labels and versions are judged in one place.
 """
@@ -22,7 +22,7 @@ from openbook.config import Place
 from openbook.errors import ClusterError, KnowledgeBaseInvalid, OpenBookError
 from openbook.knowledge.base import MOST_VIEWS, KnowledgeBase
 from openbook.knowledge.indexes import Part, PartRounds
-from openbook.knowledge.ranking import Candidates, Counts, Question, Scoring, View
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View
 from openbook.records import sha256_hex
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ Step: TypeAlias = Literal["counts", "turned_counts", "candidates"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ShardRequest:
     """`view`: the digest of what is searched. `token`: the same in all rounds of a question, and in no other."""
 
     view: str
     token: str
-    question: Question
+    question: SearchQuery
 
 
 class SearchShard:
@@ -73,7 +73,7 @@ class SearchShard:
         self._parts = {**dict(list(self._parts.items())[1 - MOST_VIEWS :]), view: part}
         return part.rows
 
-    def reply(self, asked: Asked, step: Step, *given: Any) -> list[Any] | None:
+    def reply(self, asked: ShardRequest, step: Step, *given: Any) -> list[Any] | None:
         """What this shard says in one round; None when the view must be opened first. Rounds may come in any order."""
         rounds = self._rounds.pop(asked.token, None)
         if rounds is None:
@@ -136,12 +136,12 @@ class _OpenedShards:
     def open(self, numbers: Sequence[int]) -> list[int]:
         return self.shards.call(numbers, "open", *self._opening)
 
-    def ask(self, question: Question) -> _Rounds:
-        return _Rounds(self, Asked(self.name, uuid.uuid4().hex, question))
+    def ask(self, question: SearchQuery) -> _Rounds:
+        return _Rounds(self, ShardRequest(self.name, uuid.uuid4().hex, question))
 
 
 class _Rounds:
-    def __init__(self, opened: _OpenedShards, asked: Asked) -> None:
+    def __init__(self, opened: _OpenedShards, asked: ShardRequest) -> None:
         self._opened, self._asked = opened, asked
 
     def counts(self) -> list[Counts]:

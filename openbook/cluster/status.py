@@ -10,7 +10,7 @@ import numpy as np
 
 from openbook.cluster.connection import connect, ray_module
 from openbook.errors import StorageError
-from openbook.knowledge import schema
+from openbook.knowledge import schema, shared_segments
 from openbook.knowledge.base import kept_contents
 from openbook.knowledge.indexes import Indexes
 
@@ -82,7 +82,7 @@ def status_of_base(base: KnowledgeBase) -> BaseStatus:
     unreachable = ""
     if base.blobs is not None:
         try:
-            next(base.blobs.list(f"{base.id}/manifests/"), None)
+            shared_segments.check_reachable(base.blobs, base.id)
         except StorageError as error:
             unreachable = str(error)
     return BaseStatus(

@@ -11,7 +11,7 @@ question that sees all passages side by side follows the longest of them: each w
 and its state is put into the one sequence of the question, which holds the system block once.
 
 With slots, what was computed of a prompt moves on to a context in which the tokens of up to so many answers are computed
-together (`batching`). The prompt itself is read as without.
+together (`slots`). The prompt itself is read as without.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import numpy as np
 
 from openbook.config import available_cores
 from openbook.errors import ContextOverflow, EngineError
-from openbook.inference.batching import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.decoding import AnswerDecoder, Spans, log_softmax, request_digest
 from openbook.inference.frozen import Cancelled, ReadEach, never
 from openbook.inference.kv_cache import KVCache, next_key, root_key
 from openbook.inference.llamalib import Aborted, Adapter, Context, Model, library
 from openbook.inference.passage_selection import AbstentionScore, PassageSelection
+from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Batcher, SlotAnswer, Turns, alike_widths
 from openbook.inference.tokenizer import PromptTokenizer
 from openbook.models.digest import READER_KEYS
 from openbook.models.verify_cache import Trial

@@ -36,8 +36,8 @@ from openbook.knowledge.passages import (
     passages_in,
     windows_around,
 )
-from openbook.knowledge.ranking import Overtaken, Ranked, Searcher, View
 from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
+from openbook.knowledge.search import RankedPassage, Searcher, StaleView, View
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.parsers import metadata
@@ -205,7 +205,7 @@ class KnowledgeBase:
         limit: int,
         scope: Scope,
         reranker: Reranker | None,
-        read: Callable[[Connection, Sequence[Ranked], Condition], list[Hit]],
+        read: Callable[[Connection, Sequence[RankedPassage], Condition], list[Hit]],
     ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
@@ -223,7 +223,7 @@ class KnowledgeBase:
 
         try:
             version, hits = found()
-        except Overtaken:
+        except StaleView:
             version, hits = found()
         if reranker is not None:
             hits = _reranked(query, hits[:RERANKED], reranker)
@@ -504,13 +504,13 @@ class KnowledgeBase:
     def part(self, live: NDArray[np.int64], number: int, of: int) -> Part:
         """What shard `number` of `of` searches of the contents `live`: see `Indexes.part`.
 
-        Raises Overtaken when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
+        Raises StaleView when one of them was deleted meanwhile, KnowledgeBaseInvalid, StorageError.
         """
         with self.snapshot() as connection:
             self._check_embedder_is_still(connection)
             known = connection.execute("SELECT id FROM contents")
             if len(np.setdiff1d(live, np.fromiter((content for (content,) in known), dtype=np.int64))):
-                raise Overtaken(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
+                raise StaleView(f"The knowledge base in {self.store} changed while it was searched. Ask again.")
             with self._viewing:
                 return self._covering(connection, live).part(live, number, of)
 

@@ -20,7 +20,7 @@ from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.index_store import SavedSegment, Writer
-from openbook.knowledge.ranking import Candidates, Counts, Question, Scoring, View, best
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
 from openbook.knowledge.segments import Live, Segment, Selection
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
@@ -188,7 +188,7 @@ class Part:
     def rows(self) -> int:
         return self.bm25.rows
 
-    def ask(self, question: Question) -> PartRounds:
+    def ask(self, question: SearchQuery) -> PartRounds:
         return PartRounds(self, question)
 
     def best(self, rows: NDArray[np.int64], scores: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
@@ -225,7 +225,7 @@ class Part:
 class PartRounds:
     """One question in one part. A round keeps what it computed for the next one, which computes what it does not find."""
 
-    def __init__(self, part: Part, question: Question) -> None:
+    def __init__(self, part: Part, question: SearchQuery) -> None:
         self._part, self._question = part, question
 
     @cached_property

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.integrity import StoredContent
-from openbook.knowledge.ranking import Ranked
 from openbook.knowledge.scope import Condition
+from openbook.knowledge.search import RankedPassage
 from openbook.knowledge.store import Connection, Damage
 from openbook.knowledge.tables import table_header
 from openbook.records import Hit, Passage, PassageSpan, sha256_hex
@@ -56,7 +56,7 @@ def passage_of(row: Sequence[Any], title: str, text: str, documents: Mapping[str
     return Passage(passage_id, path, title, start, end, page, schema.headings(headings), text, tuple(also), labels)
 
 
-def hits_of(connection: Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
+def hits_of(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
     """What was found, each with the documents in scope that hold it: the first path, then the others.
 
     Raises Damage when something of it is not there, or not what was stored.
@@ -251,7 +251,7 @@ def _windows(passages: Sequence[Passage], runs: Iterable[range]) -> list[Passage
     return [replace(window, header=table_header(text, window.start)) for window in windows]
 
 
-def windows_around(connection: Connection, ranked: Sequence[Ranked], seen: Condition) -> list[Hit]:
+def windows_around(connection: Connection, ranked: Sequence[RankedPassage], seen: Condition) -> list[Hit]:
     """The windows of the passages that were found, best first, each once, with the documents that are `seen` and hold it.
 
     Raises Damage when something is not there, or not what was stored.
@@ -259,7 +259,7 @@ def windows_around(connection: Connection, ranked: Sequence[Ranked], seen: Condi
     holders = documents_holding(connection, {content for each in ranked for content in each.contents}, seen)
     marks = ", ".join(str(each.passage) for each in ranked) or "NULL"
     names = dict(iter(connection.execute(f"SELECT id, passage_id FROM passages WHERE id IN ({marks})")))
-    found: dict[int, list[tuple[Ranked, dict[str, tuple[str, ...]]]]] = {}
+    found: dict[int, list[tuple[RankedPassage, dict[str, tuple[str, ...]]]]] = {}
     for each in ranked:
         # Contents of one text may differ in their headings: the one is taken whose document is the first by its path.
         holding = [content for content in each.contents if holders.get(content)]
@@ -282,7 +282,7 @@ def windows_around(connection: Connection, ranked: Sequence[Ranked], seen: Condi
     return sorted(hits, key=lambda hit: (-hit.score, hit.passage.id))
 
 
-def _hit(window: Passage, inside: Sequence[Ranked], floor: float) -> Hit:
+def _hit(window: Passage, inside: Sequence[RankedPassage], floor: float) -> Hit:
     """It counts as much as its best passage, and a little more for each further one that was found. `inside`: best first."""
     score = inside[0].score + MORE * sum(each.score - floor for each in inside[1:])
     dense = min((each.dense_rank for each in inside if each.dense_rank), default=None)

@@ -25,7 +25,7 @@ from openbook.errors import ClusterError, KnowledgeBaseInvalid, KnowledgeBaseMis
 from openbook.knowledge import KnowledgeBase, RunOptions, Scope, add, index_store, vectors
 from openbook.knowledge.erasure import purge
 from openbook.knowledge.indexes import Indexes, Part
-from openbook.knowledge.ranking import Candidates, Counts, Overtaken, Question, Scoring, View
+from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, StaleView, View
 from openbook.knowledge.updates import remove
 from openbook.testing import HashEmbedder
 from tests.knowledge.small_bases import EMBEDDER, Base, Text, ids
@@ -47,12 +47,12 @@ class Parts:
         self.parts = parts
         self.rows = sum(part.rows for part in parts)
 
-    def ask(self, question: Question) -> PartsRounds:
+    def ask(self, question: SearchQuery) -> PartsRounds:
         return PartsRounds(self.parts, question)
 
 
 class PartsRounds:
-    def __init__(self, parts: Sequence[Part], question: Question) -> None:
+    def __init__(self, parts: Sequence[Part], question: SearchQuery) -> None:
         self._rounds = [part.ask(sent(question)) for part in parts]
 
     def counts(self) -> list[Counts]:
@@ -278,7 +278,7 @@ def test_what_a_purge_deleted_meanwhile_is_said_and_searched_anew(tmp_path: Path
     with base.snapshot() as connection:
         live = np.sort(np.array([c for (c,) in connection.execute("SELECT content_id FROM documents")]))
     purge(base, [str(tmp_path / "ferry.txt")])
-    with pytest.raises(Overtaken, match="Ask again"):
+    with pytest.raises(StaleView, match="Ask again"):
         ShardedSearch(shards).view(base.id, 1, live)
     base.shards = ShardedSearch(shards)
     version, hits = base.search("What is open?", EMBED)

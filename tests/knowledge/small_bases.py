@@ -21,7 +21,7 @@ from openbook.knowledge.boilerplate import with_content
 from openbook.knowledge.index_builder import Source
 from openbook.knowledge.indexes import Indexes
 from openbook.knowledge.integrity import CONTENT_COLUMNS, PASSAGE_COLUMNS, row_digest
-from openbook.knowledge.ranking import Ranked
+from openbook.knowledge.search import RankedPassage
 from openbook.knowledge.store import Connection
 from openbook.knowledge.words import Vocabulary, query_terms
 from openbook.records import PassageSpan, sha256_hex
@@ -115,7 +115,7 @@ def search(base: Base, indexes: Indexes, live: Iterable[int], query: str, limit:
     """All that a search says, with passages by name: what must not depend on history."""
     view = indexes.view(ids(*live))
     vector = EMBEDDER.embed_query(query)
-    ranked: Sequence[Ranked] = view.search(query, vector, limit)
+    ranked: Sequence[RankedPassage] = view.search(query, vector, limit)
     return [
         ("passages", view.passages),
         *((base.name(r.passage), r.score, r.dense_rank, r.bm25_rank, r.similarity) for r in ranked),

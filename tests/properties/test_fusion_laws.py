@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openbook.knowledge.ranking import WORDS_WEIGHT, fuse
+from openbook.knowledge.search import WORDS_WEIGHT, fuse
 
 COSINE = st.floats(-1.0, 1.0, width=32)
 BM25 = st.floats(0.0, 40.0, width=32)

@@ -29,7 +29,7 @@ WORDS_WEIGHT = 0.5  # in the score; chosen on training queries only (benchmarks/
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
+class RankedPassage:
     """A passage's row id and its ranks from 1 among the candidates of each kind, None where it is not among them.
 
     `contents`: all that hold its text, ascending.
@@ -43,7 +43,7 @@ class Ranked:
     similarity: float | None
 
 
-class Overtaken(KnowledgeError):
+class StaleView(KnowledgeError):
     """A purge deleted meanwhile what was to be searched."""
 
 
@@ -51,7 +51,7 @@ class Overtaken(KnowledgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchQuery:
     """`terms`: how often the query asks for each; empty to search by the vector alone. `vector`: float32 unit vector [D], or None.
 
     `limit`: how many are wanted of each kind. `by_signs`: whether signs choose the rows that the vector is compared with.
@@ -136,7 +136,7 @@ class Shards(Protocol):
         """How many passages are searched."""
         ...
 
-    def ask(self, question: Question) -> Rounds: ...
+    def ask(self, question: SearchQuery) -> Rounds: ...
 
 
 class Searcher(Protocol):
@@ -157,7 +157,9 @@ class View:
         self._shards = shards
         self.passages = shards.rows
 
-    def search(self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100) -> list[Ranked]:
+    def search(
+        self, query: str, vector: NDArray[np.float32], limit: int, *, candidates: int = 100
+    ) -> list[RankedPassage]:
         """The best passages by both, best first. `vector` is the query's unit vector, float32 [D].
 
         The `candidates` nearest by vector and the `candidates` best by words are scored by both, exactly, and fused.
@@ -172,7 +174,7 @@ class View:
         order = best(scores, found.keys[chosen], limit)
         dense_ranks, word_ranks = ({at: n for n, at in enumerate(each.tolist(), start=1)} for each in (dense, words))
         return [
-            Ranked(
+            RankedPassage(
                 int(found.passages[at]), found.contents[at], score, dense_ranks.get(at), word_ranks.get(at), float(found.similarity[at])
             )
             for at, score in zip(chosen[order].tolist(), scores[order].tolist(), strict=True)
@@ -195,7 +197,7 @@ class View:
     ) -> tuple[Candidates, float]:
         """(the best of all shards, what no BM25 score exceeds)."""
         by_signs = vector is not None and not exact and self.passages > vectors.EXACT_UP_TO
-        question = Question(query_terms(query), vector, limit, by_signs)
+        question = SearchQuery(query_terms(query), vector, limit, by_signs)
         rounds = self._shards.ask(question)
         counts = rounds.counts()
         statistics = counts[0].statistics

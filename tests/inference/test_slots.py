@@ -14,9 +14,9 @@ import pytest
 from openbook.cli import serve
 from openbook.errors import EngineError
 from openbook.inference import FrozenModel
-from openbook.inference.batching import MOST_SLOTS, SLOT_TOKENS, Turns, alike_widths
 from openbook.inference.llamacpp import LlamaCppEngine, slots_of
 from openbook.inference.llamalib import Context, library
+from openbook.inference.slots import MOST_SLOTS, SLOT_TOKENS, Turns, alike_widths
 from openbook.models import ModelReference
 from openbook.records import Decoding, ModelIdentity, Prompt, sha256_hex
 from openbook.testing import PROMPT, EngineSuite
