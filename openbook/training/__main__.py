@@ -73,8 +73,9 @@ def train(
     if dry_run:
         with tempfile.TemporaryDirectory() as scratch:
             inputs = run.load_inputs(loaded, recipe.parent, ModelStore(store), Path(scratch))
-            run.report_problems(inputs.problems, _say)
-            found = run.dry_run(loaded, inputs, run.choose_device(device))
+            device = run.choose_device(device)
+            run.report_problems([*run.slow_precision(loaded, device), *inputs.problems], _say)
+            found = run.dry_run(loaded, inputs, device)
         click.echo(json.dumps(found) if as_json else _estimate(found))
         return
     with connect() as processes, _stop_on_interrupt() as should_stop:

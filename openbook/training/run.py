@@ -95,7 +95,7 @@ def train(
             )
         # 2. Verify the base, check the data, and make it into trees.
         inputs = load_inputs(recipe, recipe_folder, store, folder, processes)
-        report_problems(inputs.problems, watch)
+        report_problems([*slow_precision(recipe, device), *inputs.problems], watch)
         # 3. Make the network, which first answers some dev questions as it is.
         network, parameters = build_network(recipe, inputs, device)
         found = checkpoints.load_newest(checkpoint_folder, recipe.digest, watch) if begun else None
@@ -394,15 +394,27 @@ def _code_version() -> str:
     return f"openbook {__version__}, training {digest[:12]}"
 
 
+def slow_precision(recipe: Recipe, device: str) -> list[str]:
+    """A sentence if this processor has to imitate the recipe's precision."""
+    if recipe.loop.precision == "f32" or device != "cpu" or platform.machine() != "x86_64" or _bf16_units():
+        return []
+    return [
+        'This processor cannot multiply bf16 by itself, and imitating it is several times slower. Set precision = "f32" under '
+        "[loop] in the recipe, which takes twice the memory for the model."
+    ]
+
+
+def _bf16_units() -> list[str]:
+    """Units of this processor that multiply bf16 matrices, each in an order of its own."""
+    checks = {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+    return [name for name, check in checks.items() if getattr(torch.cpu, check, lambda: False)()]
+
+
 def numeric_class(recipe: Recipe, processes: Processes = ONE_PROCESS, device: str = "cpu") -> str:
     """Within one class, the same recipe gives the same bytes."""
     import transformers
 
-    features = torch.backends.cpu.get_cpu_capability()
-    # These units multiply bf16 matrices in an order of their own.
-    for name, check in {"BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}.items():
-        if getattr(torch.cpu, check, lambda: False)():
-            features += f" {name}"
+    features = " ".join([torch.backends.cpu.get_cpu_capability(), *_bf16_units()])
     if device == "cuda":
         features += f"; {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return (
