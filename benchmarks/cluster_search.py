@@ -1,6 +1,6 @@
 """Does a search in shards say what one index says, how long does it take, and does it go on when shards are killed?
 
-    python -m benchmarks.cluster_search [--passages 100000] [--shards 1 2] [--queries 100] [--kills 20] [--work FOLDER]
+    python -m benchmarks.cluster_search [--passages 100000] [--shards 1 2] [--queries 100] [--kills 20] [--work FOLDER] [--postgresql]
 
 The base holds passages of random words, common and rare, with vectors in clusters; it is written straight into SQLite, nine
 tenths as version 1 and all as version 2. Queries are eight words of a passage and a vector at a cosine of about 0.7 to its
@@ -8,6 +8,9 @@ own. Each query is asked of the embedded index and of each number of shards (Ray
 2, as of version 1, and over every other document; every answer is compared bit for bit. What is timed is the search in the indexes,
 without the embedding of the query and without reading the texts. CPU time is the mean of a query, of the threads that search, here and
 in the actors; the greatest of the actors' is what a machine for each of them would wait for.
+
+With `--postgresql` the base is also moved into a PostgreSQL with its segments in an object store, both on this machine, and whole
+searches, which read the passages' texts, are compared between both places: of the newest version and of version 1.
 
 With `--kills`, one shard after the other is killed while two threads ask. Prints a table and, as its last line, one JSON document.
 Takes about two minutes for 100,000 passages, and 2.3 GB on disk for 1,000,000; `--work` keeps the base for the next run.
@@ -26,19 +29,25 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openbook.cluster.connection import connect, disconnect, ray_module
+from openbook.cluster.local_object_store import start_object_store, stop_object_store
+from openbook.cluster.local_postgres import start_postgres, stop_postgres
+from openbook.cluster.move import move
 from openbook.cluster.shards import RayShards, ShardedSearch
-from openbook.knowledge import KnowledgeBase
+from openbook.config import DatabaseUrl
+from openbook.knowledge import KnowledgeBase, Scope
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import RankedPassage, View
 from openbook.knowledge.versions import Change, commit
 from openbook.records import EmbedderIdentity, sha256_hex
+from openbook.testing import HashEmbedder
 
 DIMENSIONS, PER_DOCUMENT, WORDS = 384, 50, 45
 EMBEDDER = EmbedderIdentity("random", "0" * 64, DIMENSIONS)
@@ -195,6 +204,58 @@ def killed(shards: RayShards, view: View, whole: View, asked: list[Query], kills
     return {"kills": kills, "answers": len(times), "wrong": len(wrong), "errors": len(errors), "longest_s": max(times)}
 
 
+class KnownVectors(HashEmbedder):
+    """The vectors of the queries, at no cost."""
+
+    def __init__(self, asked: list[Query]) -> None:
+        super().__init__(DIMENSIONS)
+        self.identity, self._vectors = EMBEDDER, dict(asked)
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        return self._vectors[text]
+
+
+def in_postgresql(folder: Path, asked: list[Query]) -> dict[str, Any]:
+    """Whole searches of the base in `folder`, and of its copy in PostgreSQL. Raises AssertionError when they differ."""
+    embedder = KnownVectors(asked)
+    with tempfile.TemporaryDirectory(prefix="openbook-postgres-") as database, tempfile.TemporaryDirectory() as objects:
+        try:
+            url = f"{start_postgres(Path(database))}&blobs={quote(start_object_store(Path(objects)), safe=':/')}"
+            result: dict[str, Any] = {"move_s": timed(lambda: move(folder, DatabaseUrl(url)))}
+            print(f"moved in {result['move_s']:.0f} s", flush=True)
+            with closing(KnowledgeBase.open(folder)) as here, closing(KnowledgeBase.open(DatabaseUrl(url))) as there:
+                for scope in (Scope(), Scope(as_of=1)):
+                    result[f"as of {scope.as_of or 2}"] = times = searched(
+                        {"embedded": here, "postgresql": there}, scope, embedder, asked
+                    )
+                    print(f"as of {scope.as_of or 2}: p50 and p95, ms: {times}", flush=True)
+        finally:
+            stop_object_store(Path(objects))
+            stop_postgres(Path(database))
+    return result
+
+
+def searched(
+    bases: dict[str, KnowledgeBase], scope: Scope, embedder: KnownVectors, asked: list[Query]
+) -> dict[str, list[float]]:
+    """(p50, p95) in milliseconds by place."""
+    seconds: dict[str, list[float]] = {name: [] for name in bases}
+    for base in bases.values():
+        for query, _ in asked[:5]:
+            base.search(query, embedder, 10, scope)
+    for query, _ in asked:
+        answers = []
+        for name, base in bases.items():
+            started = time.perf_counter()
+            answers.append(base.search(query, embedder, 10, scope))
+            seconds[name].append(time.perf_counter() - started)
+        assert all(answer == answers[0] for answer in answers), query
+    return {
+        name: [round(1000 * statistics.median(each), 1), round(1000 * statistics.quantiles(each, n=20)[-1], 1)]
+        for name, each in seconds.items()
+    }
+
+
 def timed(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
@@ -208,6 +269,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--work", type=Path)
+    parser.add_argument("--postgresql", action="store_true")
     options = parser.parse_args()
     result: dict[str, Any] = {"passages": options.passages}
     with tempfile.TemporaryDirectory() as temporary:
@@ -238,6 +300,8 @@ def main() -> None:
             for shards in groups.values():
                 shards.close()
             disconnect()
+        if options.postgresql:
+            result["whole searches"] = in_postgresql(folder, asked)
     print(json.dumps(result))
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.slots law [MODEL ...] [--slots 2 4 7] [--trials 300] [--lengths 5 60 250 600]
     python -m benchmarks.slots load [--model reader] [--slots 7] [--clients 1 4 16 64] [--seconds 30] [--rounds 2]
-                                    [--limit 28] [--xllamacpp FOLDER]
+                                    [--limit 28] [--tokens 48] [--xllamacpp FOLDER]
 
   law   A trial computes two tokens behind one of the prompts, at any place among any number of companions, which hold prompts of
         other lengths and change between the two calls, in sequences that were emptied and filled again all the time. All
@@ -10,7 +10,7 @@
   load  `openbook serve` with slots and without, and llama.cpp's server with as many slots, if its package lies in FOLDER. All read
         the same two windows in one prompt (`together`), everything asked about before in other words; llama.cpp's server gets
         the very texts and searches nothing. Answers a second, and answers for each second of the server's processor time, which
-        other programs on the machine disturb less. `--strategies each`: as the reader usually reads.
+        other programs on the machine disturb less. `--strategies each`: as the reader usually reads. `--tokens 160`: asks for long answers, at most so long.
 
 The last line is one JSON document.
 """
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=28, help="about so many questions, spread over all")
+    parser.add_argument("--tokens", type=int, default=MAX_TOKENS, help="most tokens of an answer")
     parser.add_argument("--xllamacpp", type=Path, help="where `pip install --target FOLDER xllamacpp` put it")
     parser.add_argument("--strategies", nargs="+", default=["together"])
     options = parser.parse_args()
@@ -143,12 +144,14 @@ def digest(rows: Any) -> str:
 def load(options: argparse.Namespace) -> list[dict[str, Any]]:
     slots, rounds = (options.slots or [7])[0], []
     asked = questions(options.limit)
+    if options.tokens > MAX_TOKENS:
+        asked = [f"Write a long and detailed explanation, in many sentences, that answers this: {q}" for q in asked]
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
         embedder = counted_embedder()
         with closing(KnowledgeBase.ensure(kb, embedder.identity)) as base:
             add(base, [EXAMPLES / "handbook"], embedder)
-            texts = {q: messages(options.model, q, base, embedder) for q in (*asked, *map(other_words, asked))}
+            texts = {q: messages(options, q, base, embedder) for q in (*asked, *map(other_words, asked))}
         contenders = [(s, n) for s in options.strategies for n in (0, slots)]
         for number in range(options.rounds):
             row: dict[str, Any] = {}
@@ -156,7 +159,7 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
                 command = [*openbook_command(kb), "--model", options.model, "--slots", str(n)]
                 with serving(command, options.model) as server:
                     name = f"{strategy}, {n} slots"
-                    body_of = partial(body, options.model, strategy)
+                    body_of = partial(body, options, strategy)
                     row[name] = measured(name, server.port, server.process, body_of, asked, options)
             if options.xllamacpp:
                 with llamacpp_server(options, slots) as (port, process):
@@ -170,12 +173,12 @@ def other_words(question: str) -> str:
     return f"Please tell me: {question}"
 
 
-def body(model: str, strategy: str, question: str) -> dict[str, Any]:
+def body(options: argparse.Namespace, strategy: str, question: str) -> dict[str, Any]:
     own = {"strategy": strategy, **({"passages": WINDOWS} if strategy == "together" else {})}
     return {
-        "model": model,
+        "model": options.model,
         "messages": [{"role": "user", "content": question}],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": options.tokens,
         "openbook": own,
     }
 
@@ -183,17 +186,18 @@ def body(model: str, strategy: str, question: str) -> dict[str, Any]:
 _models: dict[str, Any] = {}
 
 
-def messages(name: str, question: str, base: KnowledgeBase, embedder: Any) -> dict[str, Any]:
+def messages(wanted: argparse.Namespace, question: str, base: KnowledgeBase, embedder: Any) -> dict[str, Any]:
     """What llama.cpp's server is asked: the prompt that OpenBook makes, as messages."""
+    name = wanted.model
     if name not in _models:
         _models[name] = load_model(ensure(ModelStore(load_settings().models_dir), name))
-    model, decoding = _models[name], Decoding(max_tokens=MAX_TOKENS)
+    model, decoding = _models[name], Decoding(max_tokens=wanted.tokens)
     options = Options(WINDOWS, "together", decoding)
     found = find(question, model, base, embedder, options, query="", scope=Scope(), reranker=None)
     prompt = pack(question, found.hits, model, decoding)[1] if found.hits else None
     system, user = (prompt.system, "".join(prompt.passages) + prompt.question) if prompt else ("", question)
     told = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return {"model": "x", "messages": told, "max_tokens": MAX_TOKENS, "temperature": 0, "cache_prompt": True}
+    return {"model": "x", "messages": told, "max_tokens": wanted.tokens, "temperature": 0, "cache_prompt": True}
 
 
 def measured(
