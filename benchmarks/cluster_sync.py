@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class Run:
 
     def __init__(self, kb: Path, docs: Path, embedder: Embedder, options: RunOptions) -> None:
         marks: list[tuple[str, float, float]] = []
-        cpu_s, started = cpu_of_all_s(), time.perf_counter()
+        cpu_s, started = cpu_by_process_s(), time.perf_counter()
 
         def progress(stage: str, done: int, total: int) -> None:
             marks.append((stage, time.perf_counter(), time.process_time()))
@@ -89,7 +89,7 @@ class Run:
         self.report: Report = sync(base, docs, embedder, options=replace(options, progress=progress))
         self.seconds = time.perf_counter() - started
         marks.append(("commit", time.perf_counter(), time.process_time()))
-        self.cpu_s = cpu_of_all_s() - cpu_s
+        self.cpu_s = sum(now - cpu_s.get(process, 0.0) for process, now in cpu_by_process_s().items())
         # A stage lasts from its first mark to the first of the next.
         first = {stage: (at, cpu) for stage, at, cpu in reversed(marks)}
         last = {stage: (at, cpu) for stage, at, cpu in marks}
@@ -105,15 +105,13 @@ class Run:
         base.close()
 
 
-def cpu_of_all_s() -> float:
-    """Processor seconds of this process and all below it, those that ended included."""
-    total = 0.0
+def cpu_by_process_s() -> dict[psutil.Process, float]:
+    """Processor seconds of this process and of each below it, with those of its children that ended."""
+    found = {}
     for process in [here := psutil.Process(), *here.children(recursive=True)]:
-        try:
-            total += sum(process.cpu_times()[:4])  # with those of its children that ended
-        except psutil.NoSuchProcess:
-            continue
-    return total
+        with suppress(psutil.NoSuchProcess):
+            found[process] = sum(process.cpu_times()[:4])
+    return found
 
 
 def compared(docs: Path, work: Path, embedder: Embedder, runs: int) -> dict[str, object]:
