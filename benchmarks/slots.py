@@ -145,7 +145,11 @@ def load(options: argparse.Namespace) -> list[dict[str, Any]]:
     slots, rounds = (options.slots or [7])[0], []
     asked = questions(options.limit)
     if options.tokens > MAX_TOKENS:
-        asked = [f"Write a long and detailed explanation, in many sentences, that answers this: {q}" for q in asked]
+        topics = sorted(path.stem.replace("-", " ") for path in (EXAMPLES / "handbook").rglob("*.md"))
+        asked = [
+            f"Write a long and detailed explanation, in many sentences, of everything about {topic} and why it matters."
+            for topic in topics[:: max(1, len(topics) // options.limit)]
+        ]
     with tempfile.TemporaryDirectory() as folder:
         kb = Path(folder) / "kb"
         embedder = counted_embedder()
