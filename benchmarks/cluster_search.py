@@ -37,7 +37,8 @@ from openbook.knowledge.embeddings import embedding_key, embedding_texts
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import RankedPassage, View
-from openbook.knowledge.versions import Change, commit
+from openbook.knowledge.identities import Change
+from openbook.knowledge.versions import commit
 from openbook.records import EmbedderIdentity, sha256_hex
 
 DIMENSIONS, PER_DOCUMENT, WORDS = 384, 50, 45

@@ -305,15 +305,13 @@ class KnowledgeBase:
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
-            cursor = connection.execute(
-                f"SELECT d.* FROM documents d WHERE d.path IN (SELECT value FROM json_each(:paths)) AND {seen.sql} ORDER BY d.path",
-                {"paths": json.dumps(sorted(set(documents))), **seen.values},
-            )
+            among = "d.path IN (SELECT value FROM json_each(:paths))"
+            values = {"paths": json.dumps(sorted(set(documents))), **seen.values}
             found: dict[str, DocumentHead] = {}
-            for row in [integrity.check_document(cursor, row) for row in cursor]:
-                title, beginning = beginning_of(connection, row["content_id"], BEGINNING_CHARS)
-                title = title or Path(row["path"]).stem
-                found[row["path"]] = DocumentHead(row["path"], title, metadata.from_json(row["metadata"]), beginning)
+            for row in integrity.documents(connection, f"{among} AND {seen.sql} ORDER BY d.path", values):
+                title, beginning = beginning_of(connection, row.content_id, BEGINNING_CHARS)
+                title = title or Path(row.path).stem
+                found[row.path] = DocumentHead(row.path, title, metadata.from_json(row.metadata), beginning)
             return found
 
     def labels(self) -> dict[str, list[str]]:
@@ -374,12 +372,8 @@ class KnowledgeBase:
         """What a document (its path) holds, or None."""
         with self.snapshot() as connection:
             live = condition(None, self.kept_version(version))
-            sql = f"SELECT d.* FROM documents d WHERE d.path = :path AND {live.sql}"
-            cursor = connection.execute(sql, {"path": document, **live.values})
-            row = cursor.fetchone()
-            if row is None:
-                return None
-            return integrity.content(connection, integrity.check_document(cursor, row)["content_id"])
+            rows = integrity.documents(connection, f"d.path = :path AND {live.sql}", {"path": document, **live.values})
+            return integrity.content(connection, rows[0].content_id) if rows else None
 
     # --- connections, locks, indexes ----------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
-from openbook.knowledge.integrity import PASSAGE_COLUMNS, check_passage, row_digest
+from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
 from openbook.knowledge.store import Connection, Writer
@@ -106,12 +106,13 @@ def _text_of(connection: Connection, passage: int) -> str:
     ).fetchone()
     if row is None:
         raise Overtaken
-    *_, title, text = row
-    start = min(row[3], MOST_TABLE_CHARS + 1)
-    end = start + row[4] - row[3]
-    check_passage(row, title, text[start:end])
-    texts = embedding_texts(title, schema.headings(row[6]), text, start, end)
-    return next((each for each in texts if embedding_key(each) == row[7]), texts[0])
+    *columns, title, text = row
+    stored = PassageRow(*columns)
+    start = min(stored.start, MOST_TABLE_CHARS + 1)
+    end = start + stored.end - stored.start
+    stored.check(title, text[start:end])
+    texts = embedding_texts(title, stored.headings, text, start, end)
+    return next((each for each in texts if embedding_key(each) == stored.embedding_key), texts[0])
 
 
 def reembed(

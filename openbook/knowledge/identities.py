@@ -11,12 +11,9 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from openbook.knowledge.store import Connection
-
-if TYPE_CHECKING:
-    from openbook.knowledge.versions import Change
+from openbook.records import Outcome
 
 _UNUSED = "SELECT id FROM identities EXCEPT SELECT identity FROM documents"
 
@@ -31,6 +28,30 @@ class Identity:
     given: frozenset[str]
     content_id: int | None
     is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """What a version says about a document. Metadata and labels are JSON.
+
+    `identity`: the document that is at its path, or was there last; None for a new one.
+    """
+
+    path: str
+    content_id: int
+    bytes: int
+    stat: str
+    metadata: str
+    labels: str
+    given_labels: str
+    identity: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change(DocumentState):
+    """What the next version is to say about a document, whose content is stored."""
+
+    outcome: Outcome
 
 
 def identities(connection: Connection) -> list[Identity]:

@@ -12,18 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Self
+from typing import Self
 
 from openbook.errors import NotReadNow, UnreadableFile
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.discovery import FoundFile, SyncedFolder, display_path
 from openbook.knowledge.embeddings import Progress, embedding_key, embedding_texts
-from openbook.knowledge.identities import identities
+from openbook.knowledge.identities import Change, DocumentState, identities
+from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.sliced_run import Overtaken, SlicedRun
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection
-from openbook.knowledge.versions import Change
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
 from openbook.parsers.characters import title_from_name
 from openbook.parsers.metadata import LABEL_KEY, from_json, labels_of, merged, read_sidecar, system_metadata, to_json
@@ -84,17 +84,10 @@ def prefix(folder: Path) -> str:
     return display_path(folder).rstrip("/") + "/"
 
 
-class LiveDocument(NamedTuple):
-    """A document's row in the newest version. `code`: see `code_of`. Metadata and labels are JSON."""
+@dataclass(frozen=True, slots=True)
+class LiveDocument(DocumentState):
+    """A document of the newest version. `code`: see `code_of`."""
 
-    path: str
-    content_id: int
-    bytes: int
-    stat: str
-    metadata: str
-    labels: str
-    given_labels: str
-    identity: int
     code: str
 
 
@@ -311,10 +304,8 @@ def _content_of(connection: Connection, key: Digest) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _passage_row(
-    row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan
-) -> tuple[object, ...]:
+def _passage_row(row_id: int, content_id: int, text_digest: str, content: Content, span: PassageSpan) -> PassageRow:
     key = embedding_key(embedding_texts(content.title, span.headings, content.text, span.start, span.end)[0])
     name, headings = passage_id(text_digest, span.start, span.end), json.dumps(span.headings)
-    row = (row_id, content_id, name, span.start, span.end, span.page, headings, key)
-    return *row, integrity.row_digest(*row, content.title, content.text[span.start : span.end])
+    row = PassageRow(row_id, content_id, name, span.start, span.end, span.page, headings, key, None)
+    return row._replace(digest=row.digest_of(content.title, content.text[span.start : span.end]))

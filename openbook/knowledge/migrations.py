@@ -7,6 +7,7 @@ import sqlite3
 
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.identities import write_identity
+from openbook.knowledge.integrity import PassageRow, StoredContent, row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.schema import NEXT_TABLE, SqliteConnection
 from openbook.records import sha256_hex
@@ -110,18 +111,17 @@ def _add_digests(connection: sqlite3.Connection) -> None:
     for (content_id,) in connection.execute("SELECT id FROM contents").fetchall():
         try:
             sql = f"SELECT {integrity.CONTENT_COLUMNS} FROM contents WHERE id = ?"
-            row = connection.execute(sql, (content_id,)).fetchone()
+            content = StoredContent(*connection.execute(sql, (content_id,)).fetchone())
             sql = f"SELECT {integrity.PASSAGE_COLUMNS} FROM passages p WHERE content_id = ?"
-            passages = connection.execute(sql, (content_id,)).fetchall()
+            passages = [PassageRow(*row) for row in connection.execute(sql, (content_id,))]
         except sqlite3.OperationalError:  # not UTF-8
             continue
-        title, text = row[4], row[3]
-        digest = sha256_hex(text.encode())
-        if all(each[2] == passage_id(digest, each[3], each[4]) for each in passages):
-            connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (integrity.row_digest(*row), content_id))
+        digest = sha256_hex(content.text.encode())
+        if all(each.passage_id == passage_id(digest, each.start, each.end) for each in passages):
+            connection.execute("UPDATE contents SET digest = ? WHERE id = ?", (row_digest(*content), content_id))
             connection.executemany(
                 "UPDATE passages SET digest = ? WHERE id = ?",
-                [(integrity.row_digest(*p[:8], title, text[p[3] : p[4]]), p[0]) for p in passages],
+                [(each.digest_of(content.title, content.text[each.start : each.end]), each.id) for each in passages],
             )
     integrity.seal(connection)
     connection.execute("UPDATE embeddings SET digest = row_digest(embedding_key, vector)")

@@ -7,7 +7,6 @@ behind for the next one, and never half a version.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
@@ -278,14 +277,6 @@ def check_format(connection: sqlite3.Connection, folder: Path) -> None:
             f"The knowledge base in {folder} has format {found}, but this OpenBook reads format {FORMAT}. "
             "Use a matching version of OpenBook, or add the documents to a new knowledge base."
         )
-
-
-def headings(text: str) -> tuple[str, ...]:
-    """The heading path of a passage, as its row holds it."""
-    try:
-        return tuple(map(str, json.loads(text)))
-    except (ValueError, TypeError) as error:
-        raise Damage(f"a passage's headings are {text[:40]!r}") from error
 
 
 @contextmanager

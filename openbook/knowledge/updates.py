@@ -18,11 +18,11 @@ from openbook.errors import KnowledgeError, StorageError, did_you_mean
 from openbook.knowledge.base import KnowledgeBase, now
 from openbook.knowledge.discovery import FoundFile, Rules, SyncedFolder, discover, display_path
 from openbook.knowledge.embeddings import embed_missing
-from openbook.knowledge.identities import follow_renames
+from openbook.knowledge.identities import Change, follow_renames
 from openbook.knowledge.ingest import Ingest, LiveDocument, Part, RunOptions, live_documents, prefix
 from openbook.knowledge.sliced_run import SlicedRun, in_slices
 from openbook.knowledge.store import Connection, Writer
-from openbook.knowledge.versions import Change, apply_retention, commit, drop_unused_contents
+from openbook.knowledge.versions import apply_retention, commit, drop_unused_contents
 from openbook.parsers import needs_ocr
 from openbook.records import Embedder, Verdict
 

@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.base import KnowledgeBase, now, spans
-from openbook.knowledge.identities import drop_unused_identities, write_identity
+from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
 from openbook.knowledge.scope import Scope, condition
 from openbook.knowledge.store import Connection, Writer
-from openbook.records import Outcome
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _MOST_DAYS = 365_000
@@ -79,24 +78,6 @@ class PruneResult:
     versions: int
     contents: int
     kept: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A document whose row in the newest version must be another one. Its content is stored.
-
-    `identity`: the document that is at its path, or was there last; None: a new one. Metadata and labels are JSON.
-    """
-
-    path: str
-    content_id: int
-    bytes: int
-    stat: str
-    metadata: str
-    labels: str
-    given_labels: str
-    identity: int | None
-    outcome: Outcome
 
 
 # --- making one -------------------------------------------------------------------------------------------------------
@@ -256,8 +237,7 @@ def diff(
             check()
             if content not in texts:
                 stored = integrity.content(connection, content)
-                rows = integrity.passages(connection, stored)
-                texts[content] = [stored.text[start:end] for _, _, _, start, end, *_ in rows]
+                texts[content] = [stored.text[row.start : row.end] for row in integrity.passages(connection, stored)]
             for text in texts[content]:
                 if stripped := text.strip():
                     found.setdefault(stripped, PassageChange(path, text))
