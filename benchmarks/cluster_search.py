@@ -34,10 +34,10 @@ from openbook.cluster.connection import connect, disconnect, ray_module
 from openbook.cluster.shards import RayShards, ShardedSearch
 from openbook.knowledge import KnowledgeBase
 from openbook.knowledge.embeddings import embedding_key, embedding_texts
+from openbook.knowledge.identities import Change
 from openbook.knowledge.integrity import row_digest
 from openbook.knowledge.passages import passage_id
 from openbook.knowledge.search import RankedPassage, View
-from openbook.knowledge.identities import Change
 from openbook.knowledge.versions import commit
 from openbook.records import EmbedderIdentity, sha256_hex
 

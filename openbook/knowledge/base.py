@@ -27,7 +27,8 @@ from openbook.files import replace_file
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.blobs import Blobs, open_blobs
 from openbook.knowledge.imprint import BEGINNING_CHARS, DocumentHead
-from openbook.knowledge.indexes import Indexes, Part, Source
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.indexes import Indexes, Part
 from openbook.knowledge.passages import (
     beginning_of,
     documents_holding,
@@ -426,9 +427,9 @@ class KnowledgeBase:
         self.refresh_indexes(connection, forget=True)
         self.store.vacuum(connection, timeout_s)
 
-    def source(self, connection: Connection) -> Source:
+    def source(self, connection: Connection) -> IndexSource:
         """Where the derived indexes are made from."""
-        return Source(connection, self.id, self.embedder.digest, self.embedder.dimensions)
+        return IndexSource(connection, self.id, self.embedder.digest, self.embedder.dimensions)
 
     def refresh_indexes(self, connection: Connection, *, forget: bool = False, anew: bool = False) -> None:
         """Bring the derived indexes to all that any kept version holds. The caller holds the write lock.

@@ -16,7 +16,7 @@ import numpy as np
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge import index_builder, index_store, integrity, schema, shared_segments
 from openbook.knowledge.base import KnowledgeBase, kept_contents
-from openbook.knowledge.index_builder import Source
+from openbook.knowledge.index_builder import IndexSource
 from openbook.knowledge.indexes import contents_of
 from openbook.knowledge.store import Connection, Store
 
@@ -70,13 +70,13 @@ def _index_problems(base: KnowledgeBase, connection: Connection, wanted: NDArray
     yield from index_problems(base.folder, source, wanted)
 
 
-def index_problems(folder: Path, source: Source, wanted: NDArray[np.int64]) -> Iterator[str]:
+def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
     """What of the saved index is damaged, missing or stale. Reads every byte. Raises Damage."""
     saved, problems = index_store.read(folder, source, every_byte=True)
     yield from problems
     for each in saved:
         for at, content in enumerate(each.segment.contents.tolist()):
-            if each.segment.identities(at) != index_builder.identities(source, content):
+            if each.segment.passage_identities(at) != index_builder.passage_identities(source, content):
                 yield f"{each.entry.name}: content {content} is not that of the truth"
     if len(missing := np.setdiff1d(wanted, contents_of([each.segment for each in saved]))):
         yield f"{len(missing)} of {len(wanted)} contents are not in the saved index"

@@ -16,7 +16,7 @@ from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.erasure import contents_of, named
+from openbook.knowledge.erasure import contents_held_by, named
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
@@ -178,7 +178,7 @@ def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[
     """
     paths = named(base, documents)
     checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", path) for path in paths]
-    for content in contents_of(base.connection, paths):
+    for content in contents_held_by(base.connection, paths):
         keys = base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
         checks += [("SELECT 1 FROM embeddings WHERE embedding_key = ?", key) for (key,) in keys]
         texts = base.connection.execute("SELECT text FROM contents WHERE id = ?", (content,))

@@ -10,7 +10,7 @@ from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
-from openbook.knowledge.sliced_run import TABLE, IsOurs, Overtaken, SlicedRun, always, in_slices
+from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, always, in_slices
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
@@ -50,12 +50,12 @@ def embed_missing(
 ) -> int:
     """Embed what has no vector in `table` yet, as long as that `is_ours`. Returns how many different texts that were.
 
-    Nothing is stored for a passage that a purge deleted meanwhile. Raises Overtaken.
+    Nothing is stored for a passage that a purge deleted meanwhile. Raises WriteConflict.
     """
     missing: dict[bytes, int] = {}
     with run.slice() as connection:
         if not is_ours(connection):
-            raise Overtaken
+            raise WriteConflict
         for content in sorted(set(contents)):
             rows = connection.execute(
                 f"SELECT p.embedding_key, p.id FROM passages p LEFT JOIN {table} e USING (embedding_key) "
@@ -78,7 +78,7 @@ def embed_missing(
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
             sql = f"SELECT count(*) FROM passages WHERE id IN ({', '.join(map(str, batch))})"
             if not is_ours(connection) or connection.execute(sql).fetchone()[0] != len(batch):
-                raise Overtaken
+                raise WriteConflict
             connection.executemany(  # another run may have embedded the same text meanwhile
                 f"INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 sorted(  # in one order, so that two runs never wait for each other
@@ -105,7 +105,7 @@ def _text_of(connection: Connection, passage: int) -> str:
         {"before": MOST_TABLE_CHARS + 1, "after": MOST_ROW_CHARS, "passage": passage},
     ).fetchone()
     if row is None:
-        raise Overtaken
+        raise WriteConflict
     *columns, title, text = row
     stored = PassageRow(*columns)
     start = min(stored.start, MOST_TABLE_CHARS + 1)

@@ -71,7 +71,7 @@ def purge(
             shared_segments.check_reachable(base.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(named(base, documents))
-        contents = contents_of(connection, paths)
+        contents = contents_held_by(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
         holders = _for_ids(connection, sql, contents).fetchall()
         others = {path for path, _ in holders} - paths
@@ -120,13 +120,13 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
-    contents = contents_of(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, named(base, documents))
     return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
     """Of every passage that the documents have in any kept version. Raises as `named` does."""
-    contents = contents_of(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, named(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
 
@@ -168,7 +168,7 @@ def _for_ids(connection: Connection, sql: str, ids: Iterable[int]) -> Rows:
     return connection.execute(f"{sql} {_IDS}", (json.dumps(sorted(ids)),))
 
 
-def contents_of(connection: Connection, paths: Iterable[str]) -> set[int]:
+def contents_held_by(connection: Connection, paths: Iterable[str]) -> set[int]:
     """What documents of these paths ever held, and every other content with the same text."""
     sql = "SELECT content_id FROM documents WHERE path IN (SELECT value FROM json_each(?))"
     held = {c for (c,) in connection.execute(sql, (json.dumps(sorted(paths)),))}

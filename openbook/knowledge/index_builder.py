@@ -32,7 +32,7 @@ _VECTORS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class IndexSource:
     """Where the truth is. `base_id` names the knowledge base; indexes made with another embedder are ignored."""
 
     connection: Connection
@@ -41,7 +41,7 @@ class Source:
     dimensions: int
 
 
-def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
+def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
     """Segments of bounded size for `contents`; each content is whole in one of them.
 
     Passages of white space and boilerplate alone are left out. Raises Damage for a content that is not there and
@@ -66,7 +66,7 @@ def build(source: Source, contents: Iterable[int]) -> Iterator[Segment]:
         yield builder.segment()
 
 
-def identities(source: Source, content: int) -> list[PassageIdentity] | None:
+def passage_identities(source: IndexSource, content: int) -> list[PassageIdentity] | None:
     """What a segment must hold for each searched passage of `content`; None without such a content.
 
     Raises Damage when it is not what was stored.
@@ -77,7 +77,7 @@ def identities(source: Source, content: int) -> list[PassageIdentity] | None:
     return [_identity(row, stored) for row in _searched(source, stored)]
 
 
-def _searched(source: Source, of: StoredContent) -> list[PassageRow]:
+def _searched(source: IndexSource, of: StoredContent) -> list[PassageRow]:
     """The passages that a search looks at."""
     rows = integrity.passages(source.connection, of)
     spans = [PassageSpan(row.start, row.end, row.page, row.headings) for row in rows]

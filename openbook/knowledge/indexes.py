@@ -18,16 +18,14 @@ import numpy as np
 from openbook.knowledge import index_builder, index_store, shared_segments
 from openbook.knowledge.blobs import Blobs
 from openbook.knowledge.bm25 import Bm25
-from openbook.knowledge.index_builder import Source
-from openbook.knowledge.index_store import SavedSegment, Writer
+from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.index_store import SavedSegment, SegmentWriter
 from openbook.knowledge.search import Candidates, Counts, Scoring, SearchQuery, View, best
 from openbook.knowledge.segments import Live, Segment, Selection
 from openbook.knowledge.vectors import SignSearch, VectorSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-__all__ = ["Indexes", "Part", "Source"]
 
 RATIO = 4  # a segment joins a new one that has at least 1/RATIO of its rows
 SMALL = 1_024  # rows; smaller segments count as this
@@ -47,7 +45,7 @@ class Indexes:
     def open(
         cls,
         folder: Path,
-        source: Source,
+        source: IndexSource,
         wanted: NDArray[np.int64],
         *,
         every_byte: bool = False,
@@ -72,7 +70,7 @@ class Indexes:
     def refresh(
         cls,
         folder: Path,
-        source: Source,
+        source: IndexSource,
         keep: NDArray[np.int64],
         *,
         forget: bool = False,
@@ -147,7 +145,7 @@ class Indexes:
         contents = np.empty(len(rows), np.int64)
         for segment, start in zip(self._segments, self._bases[:-1], strict=True):
             here = (rows >= start) & (rows < start + len(segment))
-            contents[here] = segment.contents_of(rows[here] - start)
+            contents[here] = segment.contents_of_rows(rows[here] - start)
         return _Duplicates(rows, keys[rows], contents)
 
 
@@ -209,7 +207,7 @@ class Part:
         contents = np.empty(len(rows), dtype=np.int64)
         for part in self._parts:
             place, local = part.local(rows)
-            contents[place] = part.segment.contents_of(local)
+            contents[place] = part.segment.contents_of_rows(local)
         held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
         for at, several in self._duplicates.holding(keys).items():
             held[at] = several
@@ -259,7 +257,7 @@ def contents_of(segments: Sequence[Segment]) -> NDArray[np.int64]:
     return np.concatenate([np.empty(0, np.int64), *(s.contents for s in segments)])
 
 
-def _renewed(folder: Path, source: Source, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
+def _renewed(folder: Path, source: IndexSource, keep: NDArray[np.int64], *, forget: bool) -> list[SavedSegment]:
     """The segments of `keep` in the folder, after those that are missing were written. As `Indexes.refresh`."""
     saved, problems = index_store.read(folder, source)
     missing = np.setdiff1d(keep, contents_of([each.segment for each in saved]))
@@ -267,7 +265,7 @@ def _renewed(folder: Path, source: Source, keep: NDArray[np.int64], *, forget: b
     stale = [not k.contents.all() and _dropped(k) >= (0.0 if forget else MOST_DROPPED) for k in kept]
     changed = len(missing) or any(stale) or problems or len(kept) > MOST_SEGMENTS
     if changed or any(index_store.leftovers(index_store.index_folder(folder), saved)):
-        writer = Writer(folder, source)
+        writer = SegmentWriter(folder, source)
         writer.clean(saved, strict=forget)  # first, for the room that a killed run's leftovers take
         if changed:
             saved = _merged(writer, list(zip(saved, kept, stale, strict=True)), _fresh(writer, source, missing))
@@ -285,7 +283,7 @@ def _whole(segment: Segment) -> Selection:
     return Selection(segment, np.ones(len(segment.contents), dtype=np.bool_))
 
 
-def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[Selection]:
+def _fresh(writer: SegmentWriter, source: IndexSource, missing: NDArray[np.int64]) -> list[Selection]:
     """Segments of `missing`; all but the last is put on disk, so that one is in memory at a time."""
     found: list[Selection] = []
     for segment in index_builder.build(source, map(int, missing)):
@@ -296,7 +294,7 @@ def _fresh(writer: Writer, source: Source, missing: NDArray[np.int64]) -> list[S
 
 
 def _merged(
-    writer: Writer, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
+    writer: SegmentWriter, old: Sequence[tuple[SavedSegment, Selection, bool]], fresh: Sequence[Selection]
 ) -> list[SavedSegment]:
     """The segments to switch to. One new one holds what is fresh, what is left of stale ones, and small ones.
 

@@ -21,7 +21,7 @@ from openbook.knowledge.embeddings import Progress, embedding_key, embedding_tex
 from openbook.knowledge.identities import Change, DocumentState, identities
 from openbook.knowledge.integrity import PassageRow
 from openbook.knowledge.passages import passage_id
-from openbook.knowledge.sliced_run import Overtaken, SlicedRun
+from openbook.knowledge.sliced_run import SlicedRun, WriteConflict
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection
 from openbook.parsers import NOT_TEXT, PARSER_VERSION, SUFFIXES, may_need_ocr, opened
@@ -279,7 +279,7 @@ class Ingest:
         Metadata is what the file system, the file and its sidecar say, in this order of precedence.
         """
         if self._connection.execute("SELECT 1 FROM contents WHERE id = ?", (content_id,)).fetchone() is None:
-            raise Overtaken  # a purge deleted it meanwhile
+            raise WriteConflict  # a purge deleted it meanwhile
         stored = integrity.content(self._connection, content_id)
         path = found.displayed
         live, known = self._live.get(path), self._known.get(path)

@@ -75,11 +75,11 @@ class Segment:
         """For each row, whether its content is `chosen` [C]: bool [N]."""
         return np.repeat(chosen, np.diff(self.starts))
 
-    def contents_of(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
+    def contents_of_rows(self, rows: NDArray[np.intp] | NDArray[np.uint32]) -> NDArray[np.int64]:
         """The content of each of `rows`."""
         return self.contents[np.searchsorted(self.starts, rows, side="right") - 1]
 
-    def identities(self, at: int) -> list[PassageIdentity]:
+    def passage_identities(self, at: int) -> list[PassageIdentity]:
         """Of each row of `contents[at]`."""
         rows = slice(int(self.starts[at]), int(self.starts[at + 1]))
         columns = (self.passages[rows], self.keys[rows], self.variants[rows])

@@ -27,7 +27,7 @@ IsOurs: TypeAlias = Callable[[Writer], bool]
 _T = TypeVar("_T")
 
 
-class Overtaken(Exception):
+class WriteConflict(Exception):
     """Another writer changed what a run compared with or refers to. The run does that part again."""
 
 
@@ -66,12 +66,12 @@ class SlicedRun:
     def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
         """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
 
-        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises Overtaken after a purge:
+        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a purge:
         what was read before it may be what was purged.
         """
         with self._locked(facts_only=facts_only) as connection:
             if schema.meta(connection).get("purged_in") != self._purged:
-                raise Overtaken
+                raise WriteConflict
             yield connection
 
     @contextmanager
@@ -84,7 +84,7 @@ class SlicedRun:
             self.connection.forbid_writes(False)
             try:
                 if facts_only and "purging" in schema.meta(self.connection):
-                    raise Overtaken  # to finish a purge takes the whole lock
+                    raise WriteConflict  # to finish a purge takes the whole lock
                 self._base.begin_writing(self.connection, schema.BUSY_MS / 1000)
                 self._timeout_s = math.inf
                 yield self.connection
@@ -93,11 +93,11 @@ class SlicedRun:
 
     @contextmanager
     def commit(self, contents: Iterable[int], table: str = TABLE, is_ours: IsOurs = always) -> Iterator[Writer]:
-        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises Overtaken."""
+        """The slice that makes the version, which refers to `contents` and to their vectors in `table`. Raises WriteConflict."""
         with self.slice() as connection:
             as_before = _compared(connection) == self._compared and is_ours(connection)
             if not as_before or not _all_there(connection, contents, table):
-                raise Overtaken
+                raise WriteConflict
             yield connection
             self._base.store.put_away(connection)
 
@@ -138,7 +138,7 @@ def in_slices(
         run = SlicedRun(base, connection, timeout_s, go_on)
         try:
             for _ in range(MOST_TRIES):
-                with suppress(Overtaken):
+                with suppress(WriteConflict):
                     run.begin()
                     return work(run)
             with run.keeping_the_lock():
