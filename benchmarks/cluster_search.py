@@ -72,7 +72,7 @@ def build(base: KnowledgeBase, passages: int) -> None:
                 connection.execute("COMMIT")
                 commit(connection, changes, ())
                 changes.clear()
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
 
 
 def add_content(connection: Any, number: int, texts: list[str], vectors: NDArray[np.float16]) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from openbook.errors import KnowledgeBaseBusy, StorageError
 from openbook.knowledge import index_builder, index_store, integrity, schema, shared_segments
-from openbook.knowledge.base import KnowledgeBase, kept_contents
+from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.index_builder import IndexSource
+from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.indexes import contents_of
 from openbook.knowledge.store import Connection, Store
 
@@ -58,15 +59,15 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
     if problems:
         with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
             shutil.rmtree(base.folder / "index", ignore_errors=True)
-            base.refresh_indexes(connection, anew=True)
+            base.indexes.refresh(connection, anew=True)
             repaired = True
     return CheckResult(len(contents), passages, (), problems, repaired)
 
 
 def _index_problems(base: KnowledgeBase, connection: Connection, wanted: NDArray[np.int64]) -> Iterator[str]:
-    source = base.source(connection)
-    if base.blobs is not None:
-        yield from shared_segments.problems(base.blobs, base.folder, source)[:_MOST_FINDINGS]
+    source = base.indexes.source(connection)
+    if base.indexes.blobs is not None:
+        yield from shared_segments.problems(base.indexes.blobs, base.folder, source)[:_MOST_FINDINGS]
     yield from index_problems(base.folder, source, wanted)
 
 
@@ -88,7 +89,7 @@ def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
         try:
             yield from part
         except sqlite3.DatabaseError as error:
-            yield schema.said_of(error)
+            yield schema.error_message(error)
 
 
 def _texts(connection: Connection) -> Iterator[str]:
@@ -98,7 +99,7 @@ def _texts(connection: Connection) -> Iterator[str]:
         except sqlite3.DatabaseError as error:
             sql = "SELECT DISTINCT path FROM documents WHERE content_id = ? ORDER BY path"
             paths = ", ".join(chain.from_iterable(connection.execute(sql, (content,))))
-            yield f"{schema.said_of(error)}: it is the text of {paths or 'no document'}"
+            yield f"{schema.error_message(error)}: it is the text of {paths or 'no document'}"
 
 
 def _vectors(store: Store, connection: Connection) -> Iterator[str]:

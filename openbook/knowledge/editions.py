@@ -169,8 +169,8 @@ def _outlived(old: Imprint, new: Imprint) -> str:
     if old.name == new.name:  # else both may record a time of their own: the elections of two years
         votes.append((_before(_year(old), _year(new)), f"{_year(old)}, newer is {_year(new)}"))
         votes.append((_before(old.date, new.date), f"{old.date}, newer is {new.date}"))
-    if old.put_away != new.put_away:
-        votes.append((old.put_away, "put away in the archive"))
+    if old.in_archive != new.in_archive:
+        votes.append((old.in_archive, "put away in the archive"))
     if any(vote is False for vote, _ in votes):
         return ""
     return next((f"older: {reason}" for vote, reason in votes if vote), "")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
-from openbook.knowledge.base import KnowledgeBase, embedder_json, kept_contents
+from openbook.knowledge.base import KnowledgeBase, embedder_json
+from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
 from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflict, always, in_slices
@@ -72,7 +73,7 @@ def embed_missing(
     embedded = _embed_batches(embedder, texts)
     for start in starts:
         progress("embed", start, len(keys))
-        run.go_on()
+        run.check_cancelled()
         batch = passages[start : start + BATCH]
         vectors = next(embedded).astype("<f2")
         with run.slice(facts_only=True) as connection, schema.transaction(connection):
@@ -157,8 +158,8 @@ def reembed(
 
     version, embedded = in_slices(base, work, lock_timeout_s)
     changed = KnowledgeBase.open(base.store.place, embedder.identity)
-    changed.blobs = base.blobs
+    changed.indexes.blobs = base.indexes.blobs
     with changed.writing(lock_timeout_s) as connection:
-        changed.refresh_indexes(connection)
+        changed.indexes.refresh(connection)
     changed.close()
     return version, embedded

@@ -67,8 +67,8 @@ def purge(
     """
     with base.writing(lock_timeout_s) as connection:
         index_store.index_folder(base.folder)  # refused before anything is deleted, when it leads elsewhere
-        if base.blobs is not None:
-            shared_segments.check_reachable(base.blobs, base.id)
+        if base.indexes.blobs is not None:
+            shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
         paths = set(named(base, documents))
         contents = contents_held_by(connection, paths)
@@ -263,18 +263,18 @@ def _shared(base: KnowledgeBase, connection: Connection) -> tuple[int, int, tupl
 
     An object is named by its digest. So one with the name of a file that was scanned is scanned; there must be no other.
     """
-    if base.blobs is None:
+    if base.indexes.blobs is None:
         return 0, 0, ()
-    source = base.source(connection)
+    source = base.indexes.source(connection)
     saved = index_store.read(base.folder, source, every_byte=True)[0]
-    objects, size, strangers = shared_segments.SharedSegments(base.blobs, base.folder, source).objects(saved)
+    objects, size, strangers = shared_segments.SharedSegments(base.indexes.blobs, base.folder, source).objects(saved)
     if strangers:
         raise KnowledgeError(
-            f"The documents are purged, but {base.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
+            f"The documents are purged, but {base.indexes.blobs.url} has {len(strangers)} objects of this knowledge base that it does not "
             f"name, such as {strangers[0]}. Another program put them there: end it, delete them, then purge again."
         )
     store = (
-        f"{base.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
+        f"{base.indexes.blobs.url}: the objects with their words and vectors are deleted. What the store keeps of deleted objects is "
         "beyond OpenBook's reach: older versions in a bucket with versioning, replicas, backups, and blocks that it has not "
         f"compacted yet. Let these expire under {base.id}/."
     )

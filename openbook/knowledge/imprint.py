@@ -135,7 +135,7 @@ class Imprint:
     folder: tuple[str, ...]
     status: str = ""
     current: bool = False
-    put_away: bool = False  # in an archive's folder, or `_old` in its name
+    in_archive: bool = False  # in an archive's folder, or `_old` in its name
     version: tuple[int, ...] = ()
     years: frozenset[str] = frozenset()
     date: str = ""
@@ -199,7 +199,7 @@ def imprint(head: DocumentHead) -> Imprint:
         folder=tuple(" ".join(plain) for part in path.parent.parts if (plain := _plain(_words(part)))),
         status=status,
         current=meant.get("status", "").casefold() in _CURRENT or any(map(_STILL.search, statements)),
-        put_away=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
+        in_archive=bool(_ARCHIVES & {part.casefold() for part in path.parent.parts} or _OLD & {*stem[-1:]}),
         version=version,
         years=frozenset(_YEAR.findall(f"{path.stem} {title}")),
         date=date_in(meant.get("since", "")) or date_in(meant.get("date", "")),
@@ -340,4 +340,4 @@ def _folders_agree(a: Imprint, b: Imprint) -> bool:
     if a.folder == b.folder:
         return True
     above, below = sorted((a, b), key=lambda one: len(one.folder))
-    return above.put_away and not below.put_away and below.folder[: len(above.folder)] == above.folder
+    return above.in_archive and not below.in_archive and below.folder[: len(above.folder)] == above.folder

@@ -42,7 +42,7 @@ class RunOptions:
 
     `labels`: access labels for every document of it; `unlabel`: those that `add` takes away. `retry`: read failed files again,
     though nothing about them changed. `ocr`: Tesseract's languages (`eng+deu`), empty for none. `parsers`: who parses, on this machine
-    or others. `go_on` is called between two pieces of the work and while it waits; when it raises, the run ends with that, without a
+    or others. `check_cancelled` is called between two pieces of the work and while it waits; when it raises, the run ends with that, without a
     version, and what it had stored is deleted.
     """
 
@@ -54,7 +54,7 @@ class RunOptions:
     parsers: OpenParsers = local_parsers
     lock_timeout_s: float = 30.0
     progress: Progress = lambda stage, done, total: None
-    go_on: Callable[[], None] = lambda: None
+    check_cancelled: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Ingest:
         unknown: dict[Path, FoundFile] = {}
         for done, item in enumerate(due):
             progress("digest", done, len(due))
-            self._run.go_on()
+            self._run.check_cancelled()
             try:
                 content_id = self._known_content(item)
             except UnreadableFile as error:

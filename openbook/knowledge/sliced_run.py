@@ -38,19 +38,21 @@ def always(connection: Writer) -> bool:
 class SlicedRun:
     """`connection` reads at any time, and writes only within a slice. `stored`: ids of the contents that this run stored."""
 
-    def __init__(self, base: KnowledgeBase, connection: Writer, timeout_s: float, go_on: Callable[[], None]) -> None:
+    def __init__(
+        self, base: KnowledgeBase, connection: Writer, timeout_s: float, check_cancelled: Callable[[], None]
+    ) -> None:
         self.connection = connection
         self.stored: list[int] = []
         self.was_stopped = False
-        self._base, self._timeout_s, self._go_on = base, timeout_s, go_on
+        self._base, self._timeout_s, self._check_cancelled = base, timeout_s, check_cancelled
         self._keeps_lock = False
         self._compared: object = None
         self._purged: object = None  # the last purge when this try began
 
-    def go_on(self) -> None:
+    def check_cancelled(self) -> None:
         """Call it between two pieces of work. Raises what the run was given, when it should end."""
         try:
-            self._go_on()
+            self._check_cancelled()
         except Exception:
             self.was_stopped = True
             raise
@@ -76,11 +78,11 @@ class SlicedRun:
 
     @contextmanager
     def _locked(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        self.go_on()
+        self.check_cancelled()
         if self._keeps_lock:
             yield self.connection
             return
-        with self._base.store.write_lock(self.connection, self._timeout_s, self.go_on, shared=facts_only):
+        with self._base.store.write_lock(self.connection, self._timeout_s, self.check_cancelled, shared=facts_only):
             self.connection.forbid_writes(False)
             try:
                 if facts_only and "purging" in schema.meta(self.connection):
@@ -99,7 +101,7 @@ class SlicedRun:
             if not as_before or not _all_there(connection, contents, table):
                 raise WriteConflict
             yield connection
-            self._base.store.put_away(connection)
+            self._base.store.finish_writing(connection)
 
     def begin(self) -> None:
         with self._locked() as connection:
@@ -124,18 +126,18 @@ def in_slices(
     base: KnowledgeBase,
     work: Callable[[SlicedRun], _T],
     timeout_s: float,
-    go_on: Callable[[], None] = lambda: None,
+    check_cancelled: Callable[[], None] = lambda: None,
     drop: Callable[[Writer, list[int]], object] = lambda connection, contents: None,
 ) -> _T:
     """What `work` returns; it is called again when it was overtaken.
 
-    `go_on` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
+    `check_cancelled` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
     the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
     before the first slice, or deletes MOST_TRIES times what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
-        run = SlicedRun(base, connection, timeout_s, go_on)
+        run = SlicedRun(base, connection, timeout_s, check_cancelled)
         try:
             for _ in range(MOST_TRIES):
                 with suppress(WriteConflict):

@@ -140,11 +140,11 @@ class Store(Protocol):
         """A connection that holds the write lock. Raises KnowledgeBaseBusy after `timeout_s`."""
 
     def write_lock(
-        self, connection: Connection, timeout_s: float, go_on: Callable[[], None], *, shared: bool = False
+        self, connection: Connection, timeout_s: float, check_cancelled: Callable[[], None], *, shared: bool = False
     ) -> AbstractContextManager[None]:
         """Hold the write lock, through `connection`. Whoever waits for it gets its turn.
 
-        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `go_on` is called
+        `shared`: together with others that only add facts that nobody sees yet, where the store allows that. `check_cancelled` is called
         now and then while it waits; what it raises ends the waiting. Raises KnowledgeBaseBusy after `timeout_s`.
         """
 
@@ -161,7 +161,7 @@ class Store(Protocol):
 
     # --- deleting for good
 
-    def put_away(self, connection: Connection) -> None:
+    def finish_writing(self, connection: Connection) -> None:
         """What a writer does last."""
 
     def wait_for_readers(self, connection: Writer, timeout_s: float) -> None:

@@ -155,7 +155,7 @@ def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: flo
         paths = sorted({path for each in documents for path in resolve(live, each)})
         version = commit(connection, (), paths)
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         return Report(version, tuple(Verdict(path, "removed") for path in paths), 0)
 
 
@@ -255,7 +255,7 @@ def _in_slices(
         live = live_documents(run.connection)
         return _run(base, run, embedder, options, parts_of(live), live)
 
-    return in_slices(base, work, options.lock_timeout_s, options.go_on, drop_unused_contents)
+    return in_slices(base, work, options.lock_timeout_s, options.check_cancelled, drop_unused_contents)
 
 
 def _run(
@@ -292,7 +292,7 @@ def _run(
     with run.commit(contents):
         version = commit(connection, changes, removed, beside=beside)
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         ids = (json.dumps(sorted(contents)),)
         characters, source_characters = connection.execute(
             "SELECT coalesce(sum(length(text)), 0), CAST(coalesce(sum(coalesce(source_chars, length(text))), 0) AS BIGINT) FROM contents "

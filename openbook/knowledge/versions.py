@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from openbook.errors import KnowledgeError, QuestionError, did_you_mean
 from openbook.knowledge import integrity, schema
-from openbook.knowledge.base import KnowledgeBase, now, spans
+from openbook.knowledge.base import KnowledgeBase, now, version_ranges
 from openbook.knowledge.identities import Change, drop_unused_identities, write_identity
 from openbook.knowledge.scope import Scope, condition
 from openbook.knowledge.store import Connection, Writer
@@ -179,7 +179,7 @@ def _version_at(connection: Connection, text: str) -> int:
     after = next((version for version, _ in kept if version > found), found + 1)
     if after > found + 1:
         raise KnowledgeError(
-            f"The version of {text} may be one of {spans(range(found + 1, after))}, which are not kept any more. Kept is "
+            f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. Kept is "
             f"{found}, the last before them: --as-of {found}"
         )
     return int(found)
@@ -272,7 +272,7 @@ def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) 
         removed = [path for path in current if path not in before]
         number = commit(connection, changes, removed, summary=f"restored version {version}")
         apply_retention(connection)
-        base.refresh_indexes(connection)
+        base.indexes.refresh(connection)
         return number
 
 

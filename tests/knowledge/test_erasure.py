@@ -11,6 +11,7 @@ from openbook.errors import KnowledgeError
 from openbook.knowledge import KnowledgeBase, Scope, purge, schema, sync
 from openbook.knowledge.docs_cache import drop, for_documents, holding
 from openbook.knowledge.erasure import finish_purge
+from openbook.knowledge.index_cache import IndexCache
 from openbook.testing import HashEmbedder
 
 SECRET = " ".join(f"The secret launch code number {i} is {i * 7919 % 10007}-zeppelin." for i in range(60))
@@ -76,7 +77,7 @@ def test_the_scan_would_find_what_is_left(base: KnowledgeBase, docs: Path) -> No
 def test_the_scan_would_find_an_index_that_forgot_to_forget(
     base: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(KnowledgeBase, "refresh_indexes", lambda *_, **__: None)
+    monkeypatch.setattr(IndexCache, "refresh", lambda *_, **__: None)
     with pytest.raises(KnowledgeError, match=r"bytes of them are in .*index"):
         purge(base, ["very-secret-plan.txt"])
 
