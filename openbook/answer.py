@@ -214,8 +214,7 @@ def retrieve(
     Hits of documents that a newer one replaced are kept apart (`Editions`). `at_least`: how many hits to search for.
     """
     limit = max(options.passages or PASSAGES, at_least)
-    search = base.search if strategy == "each" else base.search_windows
-    version, hits = search(query, embedder, limit, scope, reranker)
+    version, hits = base.search(query, embedder, limit, scope, reranker, windows=strategy != "each")
     documents = {path for hit in hits for path in (hit.passage.document, *hit.passage.also_in)}
     return version, editions(query, hits, base.heads(documents, replace(scope, as_of=version)))
 

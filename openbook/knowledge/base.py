@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -32,12 +32,12 @@ from openbook.knowledge.passages import (
     passages_in,
     windows_around,
 )
-from openbook.knowledge.scope import EVERYTHING, Condition, Scope, condition
-from openbook.knowledge.search import RankedPassage, Searcher, StaleView
+from openbook.knowledge.scope import EVERYTHING, Scope, condition
+from openbook.knowledge.search import Searcher, StaleView
 from openbook.knowledge.splitter import Sizing
 from openbook.knowledge.store import Connection, Store, Writer, store_of
 from openbook.parsers import metadata
-from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Verdict
+from openbook.records import Embedder, EmbedderIdentity, Hit, Passage, Reranker, Vectors, Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,10 +113,9 @@ class KnowledgeBase:
 
     @classmethod
     def open(cls, place: Place, embedder: EmbedderIdentity | None = None, *, damaged: bool = False) -> KnowledgeBase:
-        """Open an existing one; with `embedder`, only if it was made with exactly that one.
+        """Open an existing one; with `embedder`, only if it was made with that one; with `damaged`, even if its tables are damaged.
 
-        With `damaged` it opens even if its tables are damaged, for `check`. Raises KnowledgeBaseMissing, KnowledgeBaseInvalid,
-        StorageError.
+        Raises KnowledgeBaseMissing, KnowledgeBaseInvalid, StorageError.
         """
         store = store_of(place)
         meta = store.open()
@@ -153,59 +152,41 @@ class KnowledgeBase:
         limit: int = 10,
         scope: Scope = EVERYTHING,
         reranker: Reranker | None = None,
+        *,
+        windows: bool = False,
     ) -> tuple[int, list[Hit]]:
         """(version searched, hits best first): dense and BM25 scores, fused; the best few reordered by `reranker`.
 
-        A function of the documents in scope and the query: not of the order in which they came, nor of what is kept
-        beside them. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
+        With `windows`, each hit is the window around passages that were found. The result depends on the query and the
+        documents in scope alone. Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
         """
-        wanted = limit if reranker is None else max(limit, RERANKED)
-        return self._search(query, embedder, wanted, limit, scope, reranker, hits_of)
-
-    def search_windows(
-        self,
-        query: str,
-        embedder: Embedder,
-        limit: int = 5,
-        scope: Scope = EVERYTHING,
-        reranker: Reranker | None = None,
-    ) -> tuple[int, list[Hit]]:
-        """As `search`, but each hit is the window around a passage that was found."""
-        return self._search(query, embedder, SEARCHED, limit, scope, reranker, windows_around)
-
-    def _search(
-        self,
-        query: str,
-        embedder: Embedder,
-        wanted: int,
-        limit: int,
-        scope: Scope,
-        reranker: Reranker | None,
-        read: Callable[[Connection, Sequence[RankedPassage], Condition], list[Hit]],
-    ) -> tuple[int, list[Hit]]:
         self.check_embedder(embedder.identity)
         vector = embedder.embed_query(query)
-
-        def attempt() -> tuple[int, list[Hit]]:
-            with self.snapshot() as connection:
-                newest, version = self.version, self.kept_version(scope.as_of)
-                self._check_embedder_is_still(connection)
-                seen = condition(scope, version)
-                view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
-                try:
-                    ranked = view().search(query, vector, wanted)
-                except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
-                    self.indexes.distrust()
-                    ranked = view().search(query, vector, wanted)
-                return version, read(connection, ranked, seen)
-
+        wanted = SEARCHED if windows else limit if reranker is None else max(limit, RERANKED)
         try:
-            version, hits = attempt()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         except StaleView:
-            version, hits = attempt()
+            version, hits = self._search(query, vector, wanted, scope, windows=windows)
         if reranker is not None:
-            hits = _reranked(query, hits[:RERANKED], reranker)
+            scores = reranker.score(query, [hit.passage.text for hit in hits[:RERANKED]])
+            hits = [replace(hit, score=float(score)) for hit, score in zip(hits[:RERANKED], scores, strict=True)]
+            hits.sort(key=lambda hit: -hit.score)
         return version, hits[:limit]
+
+    def _search(
+        self, query: str, vector: Vectors, wanted: int, scope: Scope, *, windows: bool
+    ) -> tuple[int, list[Hit]]:
+        with self.snapshot() as connection:
+            newest, version = self.version, self.kept_version(scope.as_of)
+            self._check_embedder_is_still(connection)
+            seen = condition(scope, version)
+            view = partial(self.indexes.view, connection, newest, scope, version, seen, self.shards)
+            try:
+                ranked = view().search(query, vector, wanted)
+            except (IndexError, ValueError, OverflowError):  # bytes of an index changed under an old date
+                self.indexes.distrust()
+                ranked = view().search(query, vector, wanted)
+            return version, (windows_around if windows else hits_of)(connection, ranked, seen)
 
     def kept_version(self, version: int | None = None) -> int:
         """`version` (default: the newest) if it is kept. Raises KnowledgeError.
@@ -228,10 +209,9 @@ class KnowledgeBase:
         return version
 
     def passage(self, passage_id: str, scope: Scope, prefer: str = "") -> Passage | None:
-        """The passage of that id as a document in `scope` holds it, or None: the document `prefer` if it does, or the first path.
+        """The passage of that id in the document `prefer`, or in the first document that holds it; None when none in `scope` does.
 
-        No document outside the scope adds anything to it, not even its name. Raises KnowledgeError for a version that is
-        not kept.
+        No document outside the scope adds anything to it, not even its name.
         """
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
@@ -244,8 +224,8 @@ class KnowledgeBase:
             if stored is None:
                 return []
             live = condition(None, self.kept_version(version))
-            held_by = {document: documents_holding(connection, {stored.id}, live)[stored.id][document]}
-            return passages_in(connection, stored, held_by)
+            labels = documents_holding(connection, {stored.id}, live)[stored.id][document]
+            return passages_in(connection, stored, {document: labels})
 
     def text(self, document: str, version: int | None = None) -> str | None:
         """The whole text that the spans of a document's passages count in, or None."""
@@ -279,10 +259,7 @@ class KnowledgeBase:
             return [path for (path,) in rows]
 
     def heads(self, documents: Iterable[str], scope: Scope) -> dict[str, DocumentHead]:
-        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path.
-
-        Raises QuestionError for a filter that is not one, KnowledgeError for a version that is not kept.
-        """
+        """Title, metadata and the first lines of those of `documents` that `scope` sees, by path."""
         with self.snapshot() as connection:
             seen = condition(scope, self.kept_version(scope.as_of))
             among = "d.path IN (SELECT value FROM json_each(:paths))"
@@ -439,12 +416,6 @@ def _blobs(store: Store, meta: Mapping[str, str]) -> Blobs | None:
             f"The knowledge base in {store} shares its segments in {remembered}, not in {found.url}. Leave `blobs` out of its URL."
         )
     return found
-
-
-def _reranked(query: str, hits: list[Hit], reranker: Reranker) -> list[Hit]:
-    scores = reranker.score(query, [h.passage.text for h in hits])
-    order = sorted(range(len(hits)), key=lambda i: (-scores[i], i))
-    return [replace(hits[i], score=float(scores[i])) for i in order]
 
 
 def version_ranges(versions: Sequence[int]) -> str:

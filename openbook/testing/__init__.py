@@ -452,8 +452,8 @@ class StoreSuite:
                         == plain.base.search(query, plain.embedder, limit)[1]
                     )
                 assert (
-                    here.base.search_windows(query, here.embedder)[1]
-                    == plain.base.search_windows(query, plain.embedder)[1]
+                    here.base.search(query, here.embedder, windows=True)[1]
+                    == plain.base.search(query, plain.embedder, windows=True)[1]
                 )
             hit = here.base.search("ferry", here.embedder)[1][0].passage
             assert here.base.passage(hit.id, Scope()) == plain.base.passage(hit.id, Scope()) is not None

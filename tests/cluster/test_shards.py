@@ -187,10 +187,10 @@ def said(base: KnowledgeBase, shards: ShardedSearch | None, questions: Sequence[
     base.indexes.distrust()  # forgets the views
     try:
         return [
-            search(question, EMBED, 5, scope())
+            base.search(question, EMBED, 5, scope(), windows=windows)
             for scope in SCOPES.values()
             for question in questions
-            for search in (base.search, base.search_windows)
+            for windows in (False, True)
         ]
     finally:
         base.shards = None
