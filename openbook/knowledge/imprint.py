@@ -159,16 +159,18 @@ class Imprint:
 
 def imprint(head: DocumentHead) -> Imprint:
     path = PurePosixPath(head.path)
-    said = {key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in head.metadata}
+    fields = {
+        key: ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for key, value in head.metadata
+    }
     lines = head.beginning[:BEGINNING_CHARS].splitlines()
     for line in lines:
         if found := _FIELD.match(line):
-            said.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
-    if said.get("type") not in _TEXT_TYPES:
-        said.pop("date", None)
+            fields.setdefault(key_name(found["key"]), found["value"].strip(" \t*_"))
+    if fields.get("type") not in _TEXT_TYPES:
+        fields.pop("date", None)
     meant: dict[str, str] = {}
     for meaning, forms in _KEYS.items():
-        given = (said[form] for form in forms.split() if said.get(form, "").strip(" -").casefold() not in _NOTHING)
+        given = (fields[form] for form in forms.split() if fields.get(form, "").strip(" -").casefold() not in _NOTHING)
         meant.update((meaning, value) for value in list(given)[:1])
 
     title = head.title if head.title and head.title != path.stem else ""
@@ -206,8 +208,8 @@ def imprint(head: DocumentHead) -> Imprint:
         until=date_in(meant.get("until", "")) or date_in(_first(map(_UNTIL.search, [head.beginning]), "date")),
         replaced_by="" if _PARTLY.search(replaced_by) else replaced_by,
         replaces="" if _PARTLY.search(replaces) else replaces,
-        identifiers={key: said[key].casefold() for key in sorted(_IDENTIFIERS & set(said))},
-        matter={key: said[key].casefold() for key in sorted(_MATTERS & set(said))},
+        identifiers={key: fields[key].casefold() for key in sorted(_IDENTIFIERS & set(fields))},
+        matter={key: fields[key].casefold() for key in sorted(_MATTERS & set(fields))},
     )
 
 
@@ -223,9 +225,9 @@ def names(text: str, one: Imprint, by: Imprint) -> bool:
         return path.stem != PurePosixPath(by.path).stem
     numbers = re.findall(r"\d+", text)
     alone = set(re.findall(r"[^\W\d_]+", plain))  # the words beside the numbers
-    told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
-    agrees = one.version in told or bool(one.years & {*_YEAR.findall(text)})
-    contradicts = bool(told and one.version) and not agrees
+    numbers_told = {_version(text), *((int(n),) for n in numbers if not alone)} - {()}
+    agrees = one.version in numbers_told or bool(one.years & {*_YEAR.findall(text)})
+    contradicts = bool(numbers_told and one.version) and not agrees
     for key, identifier in one.identifiers.items():
         if by.identifiers.get(key) == identifier or not re.search(r"\d", identifier):
             continue

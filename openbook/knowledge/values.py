@@ -145,8 +145,8 @@ def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
     found: list[tuple[int, Value]] = []
     for pattern in _DATES_AND_TIMES:
         for match in pattern.finditer(text):
-            said = {name: written for name, written in match.groupdict().items() if written}
-            if value := _time(said) if "hour" in said else _date(said):
+            parts = {name: written for name, written in match.groupdict().items() if written}
+            if value := _time(parts) if "hour" in parts else _date(parts):
                 found.append((match.start(), value))
                 text = text[: match.start()] + ";".center(len(match[0])) + text[match.end() :]
     numbers, rest = _numbers(list(_tokens(text)))
@@ -170,23 +170,23 @@ def _different(located: Sequence[tuple[int, Value]]) -> list[Value]:
     return list(dict.fromkeys(kept))
 
 
-def _date(said: Mapping[str, str]) -> Value | None:
-    month = _MONTH_NUMBERS.get(said["month"].lower()) or int(said["month"])
-    day = int(said.get("day", 0))
-    if not 1 <= month <= 12 or day > 31 or ("day" in said and not day):
+def _date(parts: Mapping[str, str]) -> Value | None:
+    month = _MONTH_NUMBERS.get(parts["month"].lower()) or int(parts["month"])
+    day = int(parts.get("day", 0))
+    if not 1 <= month <= 12 or day > 31 or ("day" in parts and not day):
         return None
-    if said["month"] in ("may", "march", "mar") and "year" not in said:
+    if parts["month"] in ("may", "march", "mar") and "year" not in parts:
         return None  # "at most 12 may attend"
-    return Value(("date", str(month), str(day)), said.get("year", ""))
+    return Value(("date", str(month), str(day)), parts.get("year", ""))
 
 
-def _time(said: Mapping[str, str]) -> Value | None:
-    hour = int(said["hour"]) if said["hour"].isdecimal() else _HOURS.get(said["hour"].lower(), 99)
-    minute = int(said.get("minute", 0))
-    if "half" in said:
+def _time(parts: Mapping[str, str]) -> Value | None:
+    hour = int(parts["hour"]) if parts["hour"].isdecimal() else _HOURS.get(parts["hour"].lower(), 99)
+    minute = int(parts.get("minute", 0))
+    if "half" in parts:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + (12 if said["half"] in "pP" else 0)
+        hour = hour % 12 + (12 if parts["half"] in "pP" else 0)
     return Value(("time", f"{hour}:{minute:02}")) if hour < 24 and minute < 60 else None
 
 
