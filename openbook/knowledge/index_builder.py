@@ -42,10 +42,9 @@ class IndexSource:
 
 
 def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
-    """Segments of bounded size for `contents`; each content is whole in one of them.
+    """Segments of bounded size for `contents`; each content is whole in one of them. Boilerplate is left out.
 
-    Passages of white space and boilerplate alone are left out. Raises Damage for a content that is not there and
-    a passage without a valid vector.
+    Raises Damage for a content that is not there and a passage without a valid vector.
     """
     builder = SegmentBuilder(source.dimensions)
     for content in contents:
@@ -67,10 +66,7 @@ def build(source: IndexSource, contents: Iterable[int]) -> Iterator[Segment]:
 
 
 def passage_identities(source: IndexSource, content: int) -> list[PassageIdentity] | None:
-    """What a segment must hold for each searched passage of `content`; None without such a content.
-
-    Raises Damage when it is not what was stored.
-    """
+    """What a segment must hold of `content`; None without such a content. Raises Damage when it is not what was stored."""
     if source.connection.execute("SELECT 1 FROM contents WHERE id = ?", (content,)).fetchone() is None:
         return None
     stored = integrity.content(source.connection, content)

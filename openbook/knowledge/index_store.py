@@ -94,8 +94,7 @@ def index_folder(folder: Path) -> Path:
 def read(folder: Path, source: IndexSource, *, every_byte: bool = False) -> tuple[list[SavedSegment], list[str]]:
     """(the whole segments of `source`, what is wrong with the others). No content is in two of them.
 
-    Every byte is compared with its digest. In an index of more than `_READ_UP_TO` bytes this is done only where a time differs,
-    unless `every_byte` is asked for.
+    Every byte is compared with its digest; in an index of more than `_READ_UP_TO` bytes only with `every_byte`, or where a time differs.
     """
     for _ in range(_TRIES):
         text = _state_text(folder)
@@ -194,10 +193,7 @@ def _load(folder: Path, files: Mapping[str, FileRecord], dimensions: int) -> Seg
 
 
 def _is_of(segment: Segment, source: IndexSource) -> bool:
-    """Whether the newest content that both know is the same.
-
-    A database that was restored from a backup may give an id a second time. Then the newest contents differ, for ids ascend.
-    """
+    """Whether the newest content that both know is the same: a database restored from a backup may give an id a second time."""
     for at in np.argsort(segment.contents)[::-1].tolist():
         saved = segment.passage_identities(at)
         try:
@@ -266,10 +262,7 @@ class SegmentWriter:
         replace_file(self._index / "state.json", canonical_json(state | {"digest": sha256_hex(canonical_json(state))}))
 
     def clean(self, keep: Sequence[SavedSegment], *, strict: bool) -> None:
-        """Delete our files that are not in `keep`. Readers that have one open can still read it.
-
-        Raises StorageError if `strict` and one cannot be deleted.
-        """
+        """Delete our files that are not in `keep`. Raises StorageError if `strict` and one cannot be deleted."""
         for path in leftovers(self._index, keep):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

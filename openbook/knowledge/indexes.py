@@ -51,10 +51,9 @@ class Indexes:
         every_byte: bool = False,
         blobs: Blobs | None = None,
     ) -> Indexes:
-        """Saved segments that are whole and belong to `source`, and in memory those contents of `wanted` that none holds.
+        """The saved segments of `source`, and in memory those contents of `wanted` that none of them holds.
 
-        Never writes, but for what it fetches from `blobs`, where machines share their segments. `every_byte` as in
-        `index_store.read`. Raises Damage when the truth is damaged.
+        It writes nothing but what it fetches from `blobs`. `every_byte`: see `index_store.read`. Raises Damage when the truth is damaged.
         """
         if blobs is not None:
             shared_segments.pull(blobs, folder, source)
@@ -77,11 +76,10 @@ class Indexes:
         blobs: Blobs | None = None,
         anew: bool = False,
     ) -> Indexes:
-        """Save the contents of `keep` that are missing, and drop others where much of a segment is not in it.
+        """Save the contents of `keep` that are missing, in one step; drop others where they are much of a segment.
 
-        With `forget`, no byte of a content outside `keep` is left in any file of ours. Switches in one step: readers, or a crash,
-        meet the old state or the new one. With `blobs`, the same happens there; `anew` then uses nothing of what is there.
-        Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
+        `forget`: no byte of a content outside `keep` is left in any of our files. With `blobs`, the same happens there; `anew`
+        uses nothing of what is there. Needs the write lock. Raises OSError, StorageError, KnowledgeBaseInvalid, KnowledgeBaseBusy, Damage.
         """
         renew = partial(_renewed, folder, source, keep, forget=forget)
         saved = (
@@ -100,10 +98,10 @@ class Indexes:
         return View(self.part(live))
 
     def part(self, live: NDArray[np.int64], number: int = 0, of: int = 1) -> Part:
-        """The share of shard `number` in a search over the contents `live`: all of it when there is one.
+        """What shard `number` of `of` searches of the contents `live`. Raises ValueError when one of them is not indexed.
 
-        Contents are dealt out by id, in runs of nearly equal numbers of rows. Which rows are in which share is a function of `live`
-        alone, so shards whose segments differ miss no row and have none twice. Raises ValueError when one of them is not indexed.
+        Contents are dealt out by id, in runs of nearly equal numbers of rows. That is a function of `live` alone, so shards whose
+        segments differ miss no row and have none twice.
         """
         if len(lacking := np.setdiff1d(live, contents_of(self._segments))):
             raise ValueError(f"{len(lacking)} of {len(live)} contents are not indexed")
@@ -151,10 +149,9 @@ class Indexes:
 
 @dataclass(frozen=True, slots=True)
 class _Duplicates:
-    """Rows, numbered through all segments, whose text stands in the index more than once, with their keys and contents.
+    """Rows, numbered through all segments, whose text is in the index more than once, ascending by key.
 
-    Ascending by key; of each key the first comes first whatever the order in which contents came. Of those that are live, a
-    view has that one alone.
+    A view has only the first live row of each key, which is the same whatever the order in which contents came.
     """
 
     rows: NDArray[np.intp]
@@ -298,8 +295,7 @@ def _merged(
 ) -> list[SavedSegment]:
     """The segments to switch to. One new one holds what is fresh, what is left of stale ones, and small ones.
 
-    A segment is joined when what it is joined with has at least 1/RATIO of its rows: so each segment that stays alone
-    is RATIO times as large as all smaller ones together, and a passage is copied a logarithmic number of times.
+    A segment that stays alone is RATIO times as large as all smaller ones together, so a passage is copied a logarithmic number of times.
     """
     pool = [*fresh, *(kept for _, kept, is_stale in old if is_stale and kept.contents.any())]
     rows = sum(int(kept.rows.sum()) for kept in pool)

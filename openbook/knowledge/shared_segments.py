@@ -48,9 +48,7 @@ _LOCK, _RECORD = ".sharing", ".shared.json"  # in the index folder
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`about`: what the segments are of, as in `state.json`. `retired`: since when (seconds since 1970, by the writer's clock) no
-    segment names a file, by its digest. `token` tells a writer whether a manifest is its own.
-    """
+    """`about`: as in `state.json`. `retired`: when a file left the segments, in seconds since 1970, by its digest. `token`: of the writer."""
 
     about: list[int | str]
     segments: list[Files]
@@ -77,10 +75,9 @@ _NOTHING = Manifest([], [], {}, "")
 
 
 def pull(blobs: Blobs, folder: Path, source: IndexSource, *, again: bool = False) -> None:
-    """Bring the index folder below `folder` to the manifest in force, so that a reader finds its segments there.
+    """Bring the index folder below `folder` to the manifest in force. `again`: compare the files here, too.
 
-    It asks for one list when nothing has changed. `again`: compare the files here, too. It never raises for the store or the disk,
-    but says in the log what did not work. Then a reader builds from the rows what is not here.
+    What the store or the disk refuses goes to the log and is not raised: a reader builds from the rows what is not here.
     """
     try:
         with _locked(folder):
@@ -116,11 +113,11 @@ def refresh(
     forget: bool = False,
     anew: bool = False,
 ) -> list[SavedSegment]:
-    """What `renew` makes of the index folder once that has all that the store has; then the store has it, too.
+    """Fetch what the store has, make the index folder new with `renew`, and put the result into the store.
 
-    When the store cannot be reached the log says so, and the next refresh goes on; but with `forget` StorageError is raised,
-    since then something in the store is to be deleted. `anew`: nothing of the store is used, and all in it is replaced.
-    The caller holds the write lock. Raises as `renew` does, and KnowledgeBaseBusy, OSError.
+    A store that cannot be reached goes to the log, and the next refresh goes on; but with `forget` something in it is to be deleted,
+    so StorageError is raised. `anew`: nothing of the store is used, and all in it is replaced. The caller holds the write lock.
+    Raises as `renew` does, and KnowledgeBaseBusy, OSError.
     """
     with _locked(folder):
         shared, saved = SharedSegments(blobs, folder, source), None

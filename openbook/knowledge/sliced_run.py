@@ -1,9 +1,9 @@
 """A long run changes a knowledge base in slices. It holds the write lock while it stores facts and while it commits its version,
 but not while files are read or passages embedded. So others write in between, and a purge need not wait for it.
 
-What a run has seen may be gone, or changed, when it commits. So it looks, under the lock, whether what it compared files with
-is unchanged and whether all that it refers to is there. If not, it was overtaken and does its work again, which costs only what
-was lost. After MOST_TRIES it keeps the lock while it compares and commits; if it would then have to read or embed, it gives up.
+When it commits, it checks under the lock that what it compared files with is unchanged, and that all it refers to is there. If
+not, there is a conflict, and it does its work again, which costs only what was lost. After MOST_TRIES it keeps the lock while it
+compares and commits. If it would then have to read or embed, it gives up.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from openbook.errors import KnowledgeBaseBusy, OpenBookError
 from openbook.knowledge import schema
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.store import Connection, Writer
+from openbook.knowledge.versions import drop_unused_contents
 
 MOST_TRIES = 5  # without keeping the lock
 TABLE = "embeddings"
@@ -28,7 +29,7 @@ _T = TypeVar("_T")
 
 
 class WriteConflict(Exception):
-    """Another writer changed what a run compared with or refers to. The run does that part again."""
+    """Another writer changed what a run compared with or refers to."""
 
 
 def always(connection: Writer) -> bool:
@@ -66,10 +67,10 @@ class SlicedRun:
 
     @contextmanager
     def slice(self, *, facts_only: bool = False) -> Iterator[Writer]:
-        """Write within it, and briefly. Raises KnowledgeBaseBusy only before the first one; later ones wait for their turn.
+        """Write within it, and briefly. The first one may raise KnowledgeBaseBusy; later ones wait for their turn.
 
-        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a purge:
-        what was read before it may be what was purged.
+        `facts_only`: it only adds contents and vectors, which other runs may do at the same time. Raises WriteConflict after a
+        purge: what was read before it may be what was purged.
         """
         with self._locked(facts_only=facts_only) as connection:
             if schema.meta(connection).get("purged_in") != self._purged:
@@ -106,19 +107,19 @@ class SlicedRun:
     def begin(self) -> None:
         with self._locked() as connection:
             self._base.check_tables(connection)
-            self._look(connection)
+            self._remember_state(connection)
 
     @contextmanager
     def keeping_the_lock(self) -> Iterator[None]:
         with self._locked() as connection:
-            self._look(connection)
+            self._remember_state(connection)
             self._keeps_lock = True
             try:
                 yield
             finally:
                 self._keeps_lock = False
 
-    def _look(self, connection: Connection) -> None:
+    def _remember_state(self, connection: Connection) -> None:
         self._compared, self._purged = _compared(connection), schema.meta(connection).get("purged_in")
 
 
@@ -127,13 +128,11 @@ def in_slices(
     work: Callable[[SlicedRun], _T],
     timeout_s: float,
     check_cancelled: Callable[[], None] = lambda: None,
-    drop: Callable[[Writer, list[int]], object] = lambda connection, contents: None,
 ) -> _T:
-    """What `work` returns; it is called again when it was overtaken.
+    """What `work` returns; it is called again after a WriteConflict.
 
-    `check_cancelled` is called between slices and while the run waits; when it raises, the run ends without a version, and `drop` gets
-    the contents that it stored, under the lock. Raises KnowledgeBaseBusy when another writes for longer than `timeout_s`
-    before the first slice, or deletes MOST_TRIES times what the run needs.
+    When `check_cancelled` raises, the run ends without a version, and what it stored is deleted. Raises KnowledgeBaseBusy when
+    another writes for longer than `timeout_s` before the first slice, or MOST_TRIES times deletes what the run needs.
     """
     with base.store.errors(), closing(base.store.connect_to_write()) as connection:
         connection.forbid_writes(True)
@@ -148,7 +147,7 @@ def in_slices(
         except Exception:
             if run.was_stopped and run.stored:
                 with suppress(OpenBookError), base.writing(timeout_s) as writer:
-                    drop(writer, run.stored)
+                    drop_unused_contents(writer, run.stored)
             raise
 
 
