@@ -133,7 +133,7 @@ class Ingest:
     def add(self, batch: FileBatch) -> Self:
         self._batch = batch
         limits = self._options.limits
-        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(part.ocr)}"
+        by = f"{self._code} {limits.timeout_s:g} {limits.memory_mb} {limits.max_file_bytes} {available(batch.ocr)}"
         due: list[FoundFile] = []
         for item in batch.found:
             if isinstance(item, Verdict):
