@@ -16,7 +16,7 @@ from openbook.files import delete_folder, delete_left_over, make_folder
 from openbook.knowledge import schema, updates
 from openbook.knowledge.base import KnowledgeBase
 from openbook.knowledge.discovery import FoundFile, discover
-from openbook.knowledge.erasure import contents_held_by, named
+from openbook.knowledge.erasure import contents_held_by, resolve_in_all_versions
 from openbook.knowledge.ingest import RunOptions, code_of
 from openbook.knowledge.splitter import Sizing
 from openbook.locks import is_held, shared_lock
@@ -171,12 +171,12 @@ def _prune(cache: Path, keep: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
+def caches_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[Path]:
     """The cached knowledge bases (their folders) that hold a text or path of `documents` of `base`, or were never finished.
 
     Raises KnowledgeError when one of them is in no version of `base`, KnowledgeBaseBusy while another process makes one.
     """
-    paths = named(base, documents)
+    paths = resolve_in_all_versions(base, documents)
     checks: list[tuple[str, str | bytes]] = [("SELECT 1 FROM documents WHERE path = ?", path) for path in paths]
     for content in contents_held_by(base.connection, paths):
         keys = base.connection.execute("SELECT embedding_key FROM passages WHERE content_id = ?", (content,))
@@ -195,7 +195,7 @@ def holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -> list[
     return found
 
 
-def drop(cache: Path, folders: Iterable[Path]) -> None:
+def delete_caches(cache: Path, folders: Iterable[Path]) -> None:
     """Delete cached knowledge bases, and what killed processes left of such. Raises OSError."""
     for folder in folders:
         with suppress(OSError):

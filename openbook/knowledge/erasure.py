@@ -70,7 +70,7 @@ def purge(
         if base.indexes.blobs is not None:
             shared_segments.check_reachable(base.indexes.blobs, base.id)
         base.store.wait_for_readers(connection, lock_timeout_s)
-        paths = set(named(base, documents))
+        paths = set(resolve_in_all_versions(base, documents))
         contents = contents_held_by(connection, paths)
         sql = "SELECT path, removed_in IS NULL FROM documents WHERE content_id IN"
         holders = _for_ids(connection, sql, contents).fetchall()
@@ -110,7 +110,7 @@ def purge(
     )
 
 
-def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
+def resolve_in_all_versions(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """The paths in any kept version that `documents` mean. Raises KnowledgeError when one of them means none."""
     known = {p for (p,) in base.connection.execute("SELECT DISTINCT path FROM documents")}
     known.update(each.path for each in identities(base.connection))
@@ -120,13 +120,13 @@ def named(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
 
 def texts_of(base: KnowledgeBase, documents: Sequence[str]) -> list[str]:
     """All texts that the documents hold in any kept version. Raises as `named` does."""
-    contents = contents_held_by(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return [text for (text,) in _for_ids(base.connection, "SELECT text FROM contents WHERE id IN", contents)]
 
 
 def passage_digests(base: KnowledgeBase, documents: Sequence[str]) -> set[Digest]:
     """Of every passage that the documents have in any kept version. Raises as `named` does."""
-    contents = contents_held_by(base.connection, named(base, documents))
+    contents = contents_held_by(base.connection, resolve_in_all_versions(base, documents))
     return {digest for content in contents for digest in _digests_in(base.connection, content)}
 
 
