@@ -29,10 +29,7 @@ _MOST_FINDINGS = 20
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`damaged`: what is wrong with the database, which only a backup, or the documents themselves, can repair.
-
-    `index_problems`: what was wrong with the derived indexes; `repaired` when they were built anew from the truth.
-    """
+    """`damaged`: what is wrong with the database. `index_problems`: what was wrong with the indexes, and is `repaired`."""
 
     contents: int
     passages: int
@@ -54,21 +51,17 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
         contents = kept_contents(connection)
         sql = "SELECT count(*) FROM passages WHERE content_id IN (SELECT content_id FROM documents)"
         (passages,) = connection.execute(sql).fetchone()
-        problems = tuple(_index_problems(base, connection, contents))
+        source, problems = base.indexes.source(connection), list[str]()
+        if base.indexes.blobs is not None:
+            problems += shared_segments.problems(base.indexes.blobs, base.folder, source)[:_MOST_FINDINGS]
+        problems += index_problems(base.folder, source, contents)
     repaired = False
     if problems:
         with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
             shutil.rmtree(base.folder / "index", ignore_errors=True)
             base.indexes.refresh(connection, anew=True)
             repaired = True
-    return CheckResult(len(contents), passages, (), problems, repaired)
-
-
-def _index_problems(base: KnowledgeBase, connection: Connection, wanted: NDArray[np.int64]) -> Iterator[str]:
-    source = base.indexes.source(connection)
-    if base.indexes.blobs is not None:
-        yield from shared_segments.problems(base.indexes.blobs, base.folder, source)[:_MOST_FINDINGS]
-    yield from index_problems(base.folder, source, wanted)
+    return CheckResult(len(contents), passages, (), tuple(problems), repaired)
 
 
 def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64]) -> Iterator[str]:
@@ -84,7 +77,7 @@ def index_problems(folder: Path, source: IndexSource, wanted: NDArray[np.int64])
 
 
 def _damage(base: KnowledgeBase, connection: Connection) -> Iterator[str]:
-    """When a part cannot be read, that is said, and the next part is looked at."""
+    """A part that cannot be read is a finding too; the next part is looked at."""
     for part in (*base.store.problems(connection, base.id), _texts(connection), _vectors(base.store, connection)):
         try:
             yield from part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
@@ -15,7 +15,7 @@ from openbook.knowledge.sliced_run import TABLE, IsOurs, SlicedRun, WriteConflic
 from openbook.knowledge.store import Connection, Writer
 from openbook.knowledge.tables import MOST_ROW_CHARS, MOST_TABLE_CHARS, table_header
 from openbook.knowledge.versions import add_version
-from openbook.records import BatchEmbedder, Embedder, Vectors
+from openbook.records import BatchEmbedder, Embedder
 
 # Told (stage, done, total): stages "read" and "digest" count files, stage "embed" counts passages.
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -29,11 +29,11 @@ def embedding_texts(title: str, headings: Sequence[str], text: str, start: int, 
     It says where the passage stands, then the header of the table that the passage begins in, then what the passage says.
     Older versions left out the header. No more of `text` is looked at than `table_header` looks at.
     """
-    place = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
+    path = " > ".join(dict.fromkeys(part for part in (title, *headings) if part))
     passage = text[start:end].strip()
     header = table_header(text, start)
-    said = (f"{header}\n{passage}", passage) if header else (passage,)
-    return tuple(f"{place}\n{each}" if place else each for each in said)
+    texts = (f"{header}\n{passage}", passage) if header else (passage,)
+    return tuple(f"{path}\n{each}" if path else each for each in texts)
 
 
 def embedding_key(text: str) -> bytes:
@@ -49,9 +49,9 @@ def embed_missing(
     table: str = TABLE,
     is_ours: IsOurs = always,
 ) -> int:
-    """Embed what has no vector in `table` yet, as long as that `is_ours`. Returns how many different texts that were.
+    """Embed what has no vector in `table` yet. Returns how many different texts that were.
 
-    Nothing is stored for a passage that a purge deleted meanwhile. Raises WriteConflict.
+    Raises WriteConflict when the table is not `is_ours` any more, or a purge deleted a passage meanwhile.
     """
     missing: dict[bytes, int] = {}
     with run.slice() as connection:
@@ -70,7 +70,10 @@ def embed_missing(
     keys, passages = list(missing), list(missing.values())
     starts = range(0, len(keys), BATCH)
     texts = ([_text_of(run.connection, each) for each in passages[start : start + BATCH]] for start in starts)
-    embedded = _embed_batches(embedder, texts)
+    if isinstance(embedder, BatchEmbedder):
+        embedded = embedder.embed_batches(texts)
+    else:
+        embedded = map(embedder.embed_passages, texts)
     for start in starts:
         progress("embed", start, len(keys))
         run.check_cancelled()
@@ -89,12 +92,6 @@ def embed_missing(
             )
     progress("embed", len(keys), len(keys))
     return len(keys)
-
-
-def _embed_batches(embedder: Embedder, batches: Iterable[Sequence[str]]) -> Iterator[Vectors]:
-    if isinstance(embedder, BatchEmbedder):
-        return embedder.embed_batches(batches)
-    return map(embedder.embed_passages, batches)
 
 
 def _text_of(connection: Connection, passage: int) -> str:

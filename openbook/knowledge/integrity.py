@@ -135,14 +135,8 @@ def documents(connection: Connection, where: str, values: dict[str, object]) -> 
 # --- the small tables as a whole --------------------------------------------------------------------------------------
 
 
-def check(connection: Connection) -> None:
-    """Raises Damage when one of `TABLES` is not what was written. The caller reads one state."""
-    for problem in problems(connection):
-        raise Damage(problem)
-
-
 def problems(connection: Connection) -> Iterator[str]:
-    """What is wrong with `TABLES`, a phrase each."""
+    """What is wrong with `TABLES`, a phrase each. The caller reads one state."""
     sums = dict(iter(connection.execute("SELECT name, value FROM sums")))
     for table in TABLES:
         wrong, total = [], 0

@@ -15,7 +15,7 @@ from openbook.files import make_folder, replace_file
 from openbook.knowledge import integrity, schema
 from openbook.knowledge.migrations import upgrade
 from openbook.knowledge.schema import FILE_NAME, FORMAT, SqliteConnection
-from openbook.knowledge.store import Connection, Writer
+from openbook.knowledge.store import Connection, Damage, Writer
 from openbook.knowledge.write_lock import file_lock, write_lock
 
 APPLICATION_ID = 0x4F424B42  # "OBKB": tells a knowledge base from any other SQLite file
@@ -141,7 +141,8 @@ class SqliteStore:
     # --- whether it is whole
 
     def check_tables(self, connection: Connection, base_id: str) -> None:
-        integrity.check(connection)
+        for problem in integrity.problems(connection):
+            raise Damage(problem)
         for problem in self._lost_versions(connection, base_id):
             raise KnowledgeBaseDamaged(problem)
 
