@@ -391,7 +391,7 @@ class KnowledgeBase:
     def _check_embedder_is_still(self, connection: Connection) -> None:
         if _embedder_identity(schema.meta(connection)["embedder"], self.store) != self.embedder:
             raise KnowledgeBaseInvalid(
-                f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with that one."
+                f"The knowledge base in {self.store} was given another embedder meanwhile. Open it again, with the new one."
             )
 
     def close(self) -> None:

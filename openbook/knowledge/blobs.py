@@ -104,7 +104,7 @@ def open_folder(url: str) -> FolderBlobs:
 def check_key(key: str) -> str:
     """`key`. Raises ValueError when it is none."""
     if not _KEY.fullmatch(key):
-        raise ValueError(f"{key[:200]!r} is no key of an object")
+        raise ValueError(f"{key[:200]!r} is not the key of an object")
     return key
 
 

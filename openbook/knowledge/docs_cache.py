@@ -80,7 +80,7 @@ def _building(folder: Path) -> Iterator[None]:
             make_folder(folder)
             held = lock.enter_context(shared_lock(folder / _BUILDING))
         if not held:
-            raise KnowledgeBaseBusy(f"A purge looks at {folder}. Run it again when that is done.")
+            raise KnowledgeBaseBusy(f"A purge is looking through {folder}. Run this again when it is done.")
         yield
 
 
@@ -188,7 +188,7 @@ def caches_holding(cache: Path, base: KnowledgeBase, documents: Sequence[str]) -
         finished = (folder / _MARK).exists()  # else what was written of it may stand in no row yet
         if not finished and is_held(folder / _BUILDING):
             raise KnowledgeBaseBusy(
-                f"Another process reads documents for --docs into {folder}. Purge when that is done."
+                f"Another process is reading documents for --docs into {folder}. Purge again when it is done."
             )
         if not finished or _holds(folder, checks):
             found.append(folder)

@@ -137,12 +137,12 @@ def _entries(text: bytes, source: IndexSource) -> list[SegmentEntry]:
     value = parse_json(text, "it", ValueError)
     digest = value.pop("digest", "") if isinstance(value, dict) else ""
     if digest != sha256_hex(canonical_json(value)):
-        raise ValueError("it was changed")
+        raise ValueError("its digest does not fit what it says")
     state = convert(value, _State, "it", ValueError)
     if state.about != about(source):
-        raise ValueError("it is of another format, knowledge base or embedder")
+        raise ValueError("it is for another format, knowledge base or embedder")
     if not all(_NUMBER.fullmatch(entry.name) for entry in state.segments):
-        raise ValueError("it names other folders")
+        raise ValueError("it names a folder that is not a segment")
     return state.segments
 
 

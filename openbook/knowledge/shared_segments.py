@@ -60,7 +60,7 @@ class Manifest:
             if files.keys() != LAYOUT.keys():
                 raise ValueError("it names other arrays than a segment has")
             if not all(file.size > 0 and _SHA256.fullmatch(file.digest) for file in files.values()):
-                raise ValueError("it names a file that cannot be one")
+                raise ValueError("it names a file with an impossible size or digest")
 
 
 @dataclass(frozen=True, slots=True)

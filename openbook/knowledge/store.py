@@ -177,7 +177,7 @@ def store_of(place: Place) -> Store:
         return SqliteStore(place)
     if place.scheme not in _DATABASES:
         raise ConfigError(
-            f"{place} is not a place for a knowledge base: {place.scheme!r} is no database that OpenBook knows."
+            f"{place} is not a place for a knowledge base: {place.scheme!r} is not a database that OpenBook knows."
             f"{did_you_mean(place.scheme, _DATABASES)} Give a folder, or a URL such as postgresql://host/name."
         )
     module, _, name = _DATABASES[place.scheme].partition(":")

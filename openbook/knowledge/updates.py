@@ -139,7 +139,7 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live, *, allow_empty
     if below and not any(isinstance(each, FoundFile) for each in found) and not allow_empty:
         what = "is empty" if not found else "holds no file that is wanted"
         raise KnowledgeError(
-            f"{display_path(folder)} {what}, but {len(below)} documents came from it. If they are really to go: openbook remove"
+            f"{display_path(folder)} {what}, but {len(below)} documents came from it. To remove them: openbook remove"
         )
     return found
 
@@ -176,7 +176,7 @@ def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 
     with base.writing(lock_timeout_s) as connection:
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
-            raise KnowledgeError(f"{name} was not synced. Synced are: {', '.join(known) or 'none'}.")
+            raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")
 
 
 def resolve(paths: Sequence[str], name: str) -> list[str]:

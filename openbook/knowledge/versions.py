@@ -179,8 +179,8 @@ def _version_at(connection: Connection, text: str) -> int:
     after = next((version for version, _ in kept if version > found), found + 1)
     if after > found + 1:
         raise KnowledgeError(
-            f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. Kept is "
-            f"{found}, the last before them: --as-of {found}"
+            f"The version of {text} may be one of {version_ranges(range(found + 1, after))}, which are not kept any more. "
+            f"The last one before them is kept: --as-of {found}"
         )
     return int(found)
 
