@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 RERANKED = 20  # hits that a reranker reads
 SEARCHED = 40  # passages from which windows are made
+LOCK_TIMEOUT_S = 30.0  # for a writer that does not say how long it waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class KnowledgeBase:
         *,
         base_id: str = "",
         sizing: Sizing = Sizing(),
-        lock_timeout_s: float = 30.0,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
     ) -> KnowledgeBase:
         """Open the knowledge base in `place`, a folder or a database, or make an empty one if that is empty or new.
 
@@ -348,7 +349,7 @@ class KnowledgeBase:
                 yield connection
 
     @contextmanager
-    def writing(self, timeout_s: float) -> Iterator[Writer]:
+    def writing(self, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Writer]:
         """The one writer's connection. Raises KnowledgeBaseBusy when another process writes for longer than `timeout_s`."""
         with self.store.errors(), self.store.writer(timeout_s) as connection:
             self.check_tables(connection)
@@ -368,7 +369,7 @@ class KnowledgeBase:
             self.forget(connection, timeout_s)  # what a purge that was interrupted left to do
             schema.remember(connection, purging=None)
 
-    def forget(self, connection: Writer, timeout_s: float) -> None:
+    def forget(self, connection: Writer, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Leave no byte in indexes, free pages and logs of what no row refers to. The caller holds the write lock.
 
         Raises KnowledgeBaseBusy when a reader holds on to older pages for longer than `timeout_s`.

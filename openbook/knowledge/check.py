@@ -38,7 +38,7 @@ class CheckResult:
     repaired: bool
 
 
-def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
+def check(base: KnowledgeBase) -> CheckResult:
     """Look at every row and every byte of the indexes; build the indexes anew when something is wrong with them.
 
     Takes seconds for each 100,000 passages. Raises StorageError.
@@ -57,7 +57,7 @@ def check(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> CheckResult:
         problems += index_problems(base.folder, source, contents)
     repaired = False
     if problems:
-        with suppress(KnowledgeBaseBusy, StorageError), base.writing(lock_timeout_s) as connection:
+        with suppress(KnowledgeBaseBusy, StorageError), base.writing() as connection:
             shutil.rmtree(base.folder / "index", ignore_errors=True)
             base.indexes.refresh(connection, anew=True)
             repaired = True

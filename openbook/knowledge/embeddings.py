@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from openbook.knowledge import schema
-from openbook.knowledge.base import KnowledgeBase, embedder_json
+from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase, embedder_json
 from openbook.knowledge.index_cache import kept_contents
 from openbook.knowledge.integrity import PASSAGE_COLUMNS, PassageRow, row_digest
 from openbook.knowledge.schema import NEXT_TABLE
@@ -117,7 +117,6 @@ def reembed(
     base: KnowledgeBase,
     embedder: Embedder,
     *,
-    lock_timeout_s: float = 30.0,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[int, int]:
     """Change the embedder. Returns (new version, texts embedded now).
@@ -153,10 +152,10 @@ def reembed(
                 add_version(connection, version, f"embedded anew by {embedder.identity.name}")
         return version, embedded
 
-    version, embedded = in_slices(base, work, lock_timeout_s)
+    version, embedded = in_slices(base, work, LOCK_TIMEOUT_S)
     changed = KnowledgeBase.open(base.store.place, embedder.identity)
     changed.indexes.blobs = base.indexes.blobs
-    with changed.writing(lock_timeout_s) as connection:
+    with changed.writing() as connection:
         changed.indexes.refresh(connection)
     changed.close()
     return version, embedded

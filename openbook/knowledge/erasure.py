@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openbook.errors import KnowledgeError, TextIsElsewhere
 from openbook.knowledge import index_store, schema, shared_segments
-from openbook.knowledge.base import KnowledgeBase
+from openbook.knowledge.base import LOCK_TIMEOUT_S, KnowledgeBase
 from openbook.knowledge.byte_search import Needles
 from openbook.knowledge.identities import identities, purge_identities
 from openbook.knowledge.schema import NEXT_TABLE
@@ -51,7 +51,7 @@ def purge(
     documents: Sequence[str],
     *,
     copies: bool = False,
-    lock_timeout_s: float = 30.0,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
     elsewhere: Callable[[], None] = lambda: None,
     afterwards: Callable[[Needles], None] = lambda needles: None,
 ) -> PurgeResult:
@@ -151,7 +151,7 @@ def interrupted(base: KnowledgeBase) -> bool:
     return not {"purging", "purging_elsewhere"}.isdisjoint(schema.meta(base.connection))
 
 
-def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = 30.0) -> bool:
+def finish_purge(base: KnowledgeBase, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> bool:
     """Finish an interrupted purge in the knowledge base. Returns whether there was one. The next writer would finish it too.
 
     Call it when everything elsewhere is deleted, because this forgets that there was something to delete.

@@ -144,9 +144,9 @@ def _files_in(batch: FileBatch, wanted: SyncedFolder, live: Live, *, allow_empty
     return found
 
 
-def remove(base: KnowledgeBase, documents: Sequence[str], *, lock_timeout_s: float = 30.0) -> Report:
+def remove(base: KnowledgeBase, documents: Sequence[str]) -> Report:
     """Take documents (paths, or folders for all below) out, as one new version. Raises KnowledgeError when one is not in the newest."""
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         rows = connection.execute("SELECT path FROM documents WHERE removed_in IS NULL ORDER BY path")
         live = [path for (path,) in rows]
         paths = sorted({path for each in documents for path in resolve(live, each)})
@@ -170,10 +170,10 @@ def sources(base: KnowledgeBase) -> list[SyncedFolder]:
     ]
 
 
-def forget_source(base: KnowledgeBase, folder: Path, *, lock_timeout_s: float = 30.0) -> None:
+def forget_source(base: KnowledgeBase, folder: Path) -> None:
     """Do not sync `folder` any more unless it is named; its documents stay. Raises KnowledgeError when it was not synced."""
     name = display_path(Path(os.path.abspath(folder)))
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         if not connection.execute("DELETE FROM sources WHERE folder = ?", (name,)).rowcount:
             known = [folder for (folder,) in connection.execute("SELECT folder FROM sources ORDER BY folder")]
             raise KnowledgeError(f"{name} was not synced. These folders were: {', '.join(known) or 'none'}.")

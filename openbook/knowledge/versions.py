@@ -185,13 +185,13 @@ def _version_at(connection: Connection, text: str) -> int:
     return int(found)
 
 
-def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_timeout_s: float = 30.0) -> int:
+def tag(base: KnowledgeBase, name: str, version: int | None = None) -> int:
     """Name a version (default: the newest). A tagged version is never pruned. Raises KnowledgeError when the name is taken."""
     if not _TAG.fullmatch(name):
         raise QuestionError(
             f"{name!r} is not a tag. A tag is 1 to 64 letters, digits, '_', '.' and '-', and begins with a letter."
         )
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         version = base.kept_version(version)
         row = connection.execute("SELECT version FROM tags WHERE name = ?", (name,)).fetchone()
         if row is not None and row[0] != version:
@@ -202,9 +202,9 @@ def tag(base: KnowledgeBase, name: str, version: int | None = None, *, lock_time
         return version
 
 
-def drop_tag(base: KnowledgeBase, name: str, *, lock_timeout_s: float = 30.0) -> None:
+def drop_tag(base: KnowledgeBase, name: str) -> None:
     """Forget a name; the version stays until it is pruned. Raises KnowledgeError when there is none."""
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         names = [each for (each,) in connection.execute("SELECT name FROM tags")]
         if name not in names:
             raise KnowledgeError(f"No tag {name!r}.{did_you_mean(name, names)}")
@@ -260,12 +260,12 @@ def diff(
     )
 
 
-def restore(base: KnowledgeBase, version: int, *, lock_timeout_s: float = 30.0) -> int:
+def restore(base: KnowledgeBase, version: int) -> int:
     """Make a new version that holds exactly the documents of a kept one. Returns its number, or the newest's if nothing differs.
 
     A document keeps the access labels that it has been given since, so that restoring shows nobody more than before.
     """
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         before, current = (_documents(connection, base.kept_version(each)) for each in (version, None))
         is_now = {replace(each, stat="") for each in current.values()}  # a stat is of the disk and not of the document
         changes = [each for each in before.values() if replace(each, stat="") not in is_now]
@@ -303,17 +303,17 @@ def retention(connection: Connection) -> Retention:
     return Retention(**json.loads(schema.meta(connection).get("retention", "{}")))
 
 
-def set_retention(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> None:
+def set_retention(base: KnowledgeBase, policy: Retention) -> None:
     """Remember a policy; it is applied after every commit."""
-    with base.writing(lock_timeout_s) as connection, schema.transaction(connection):
+    with base.writing() as connection, schema.transaction(connection):
         schema.remember(connection, retention=json.dumps(asdict(policy)))
 
 
-def prune(base: KnowledgeBase, policy: Retention, *, lock_timeout_s: float = 30.0) -> PruneResult:
+def prune(base: KnowledgeBase, policy: Retention) -> PruneResult:
     """Let go of the versions that `policy` does not keep, and of every text and vector that only they had."""
-    with base.writing(lock_timeout_s) as connection:
+    with base.writing() as connection:
         pruned = _prune(connection, policy)
-        base.forget(connection, lock_timeout_s)
+        base.forget(connection)
         return pruned
 
 
