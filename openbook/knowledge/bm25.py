@@ -100,14 +100,14 @@ class Bm25:
         """The exact score of each of `rows`, which ascend: float64 [len(rows)]."""
         total = np.zeros(len(rows), dtype=np.float64)
         for part in self._parts:
-            place, local = part.local(rows)
+            where, local = part.local(rows)
             if not len(local):
                 continue
             lengths = part.segment.lengths[local].astype(np.float64)
             norms = K1 * (1.0 - B + B * lengths / weights.average)
             for each in _posting_lists(part, weights):
                 count = _counts_at(each, local).astype(np.float64)
-                total[place] += each.weight * (count / (count + norms))
+                total[where] += each.weight * (count / (count + norms))
         return total
 
     def _frequency(self, term: int) -> int:

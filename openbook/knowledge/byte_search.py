@@ -42,10 +42,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         return
     with _READING:
         status = path.stat()
-        place = status.st_dev, status.st_ino
-        if place not in _DATABASES:
-            _DATABASES[place] = os.open(path, os.O_RDONLY)
-        with open(_DATABASES[place], "rb", closefd=False) as file:
+        file_id = status.st_dev, status.st_ino
+        if file_id not in _DATABASES:
+            _DATABASES[file_id] = os.open(path, os.O_RDONLY)
+        with open(_DATABASES[file_id], "rb", closefd=False) as file:
             file.seek(0)
             yield file
 

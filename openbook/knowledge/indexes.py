@@ -203,8 +203,8 @@ class Part:
         keys = self._column("keys", rows)
         contents = np.empty(len(rows), dtype=np.int64)
         for part in self._parts:
-            place, local = part.local(rows)
-            contents[place] = part.segment.contents_of_rows(local)
+            where, local = part.local(rows)
+            contents[where] = part.segment.contents_of_rows(local)
         held: list[tuple[int, ...]] = [(content,) for content in contents.tolist()]
         for at, several in self._duplicates.holding(keys).items():
             held[at] = several

@@ -158,9 +158,9 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     """
     log = path.with_name(path.name + "-wal")
     for _ in range(_TRIES):
-        page, told = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
+        page, pages = (int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_size", "page_count"))
         size = path.stat().st_size
-        lacking = set(range(size // page + 1, max(told, -(-size // page)) + 1))
+        lacking = set(range(size // page + 1, max(pages, -(-size // page)) + 1))
         logged = log.read_bytes() if lacking and log.is_file() else b""
         for at in range(32, len(logged) - page - 23, page + 24):
             if logged[at + 8 : at + 16] == logged[16:24]:  # the frame is of the log's present round

@@ -106,24 +106,24 @@ def stated_values(text: str) -> list[Value]:
 
 
 def located_values(text: str) -> list[tuple[int, Value]]:
-    """Every value with the place where it begins, in order. Places count in the text with single spaces, about."""
+    """Every value with the offset where it begins, in order. Offsets count in the text with single spaces, about."""
     return sorted(_read(text)[0], key=lambda found: found[0])
 
 
-def same_value(stated: Value, accepted: Value) -> bool:
+def same_value(given: Value, accepted: Value) -> bool:
     """The same core and, what the accepted one says of unit, rate or year, said too or (a unit) left out."""
-    if stated.core != accepted.core or stated.bound != accepted.bound:
+    if given.core != accepted.core or given.bound != accepted.bound:
         return False
-    if stated.kind != "number":
-        return not accepted.detail or stated.detail == accepted.detail
+    if given.kind != "number":
+        return not accepted.detail or given.detail == accepted.detail
     if not accepted.detail:
-        return stated.known or not stated.detail
-    return not stated.detail or _fits(stated.detail, accepted.detail)
+        return given.known or not given.detail
+    return not given.detail or _fits(given.detail, accepted.detail)
 
 
-def contradicts(stated: Value, accepted: Value) -> bool:
+def contradicts(given: Value, accepted: Value) -> bool:
     """The same core with a unit, rate or year that cannot both be right."""
-    return stated.core == accepted.core and not details_agree(stated, accepted)
+    return given.core == accepted.core and not details_agree(given, accepted)
 
 
 def details_agree(one: Value, other: Value) -> bool:
@@ -133,12 +133,12 @@ def details_agree(one: Value, other: Value) -> bool:
     return not one.detail or not other.detail or _fits(one.detail, other.detail)
 
 
-def _fits(stated: str, accepted: str) -> bool:
-    return stated == accepted or stated.startswith(f"{accepted} ") or accepted.startswith(f"{stated} per ")
+def _fits(given: str, accepted: str) -> bool:
+    return given == accepted or given.startswith(f"{accepted} ") or accepted.startswith(f"{given} per ")
 
 
 def _read(text: str) -> tuple[list[tuple[int, Value]], set[str]]:
-    """(values with their places, words that are no part of them). Of a very long text none."""
+    """(values with their offsets, words that are no part of them). A very long text has none."""
     if len(text) > _MOST_CHARS:
         return [], {text[:40]}
     text = " ".join(re.split(r"[ \t\n]+", text)).strip()

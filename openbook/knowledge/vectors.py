@@ -61,9 +61,9 @@ class VectorSearch:
         query = self._checked(vector).astype(np.float64)
         found = np.empty(len(rows), dtype=np.float64)
         for part in self._parts:
-            place, local = part.local(rows)
+            where, local = part.local(rows)
             # Summed row by row: a matrix product may round a row differently in other company.
-            found[place] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
+            found[where] = (part.segment.vectors[local].astype(np.float64) * query).sum(axis=1)
         return found
 
     def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
